@@ -1,0 +1,1 @@
+"""scikit-learn estimators over text columns, run by XLM-RoBERTa-XL."""

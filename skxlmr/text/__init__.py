@@ -1,0 +1,1 @@
+"""Ground floor: characters and token ids; knows no model class."""

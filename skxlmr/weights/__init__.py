@@ -1,0 +1,1 @@
+"""Ground floor: files and tensors; knows no model class."""
