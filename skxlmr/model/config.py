@@ -1,0 +1,179 @@
+"""The shape of a model, as config.json has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+MODEL_TYPE = "xlm-roberta-xl"
+ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
+POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
+PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
+
+# Upper bounds on the numbers of a config that comes with a file: far above any published model, low enough that
+# a forged file cannot ask for an absurd allocation.
+LARGEST = {
+    "vocab_size": 4_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1_024,
+    "num_attention_heads": 1_024,
+    "intermediate_size": 262_144,
+    "max_position_embeddings": 1_048_576,
+    "type_vocab_size": 1_024,
+    "num_labels": 1_000_000,
+}
+
+
+@dataclass
+class XLMRobertaXLConfig:
+    """Configuration of an XLM-RoBERTa-XL model.
+
+    The defaults are those of facebook/xlm-roberta-xl.
+
+    Parameters
+    ----------
+    vocab_size : int, default=250880
+        Rows of the word embedding. XL and XXL use 250,002 of them.
+    hidden_size : int, default=2560
+        Width of the encoder; a multiple of `num_attention_heads`.
+    num_hidden_layers : int, default=36
+    num_attention_heads : int, default=32
+    intermediate_size : int, default=10240
+        Width of the feed-forward network.
+    hidden_act : {"gelu", "relu", "silu", "gelu_new"}, default="gelu"
+    hidden_dropout_prob : float, default=0.1
+    attention_probs_dropout_prob : float, default=0.1
+    max_position_embeddings : int, default=514
+        Rows of the position embedding. Positions start at `pad_token_id` + 1, so 514 rows hold 512 tokens.
+    type_vocab_size : int, default=1
+    initializer_range : float, default=0.02
+        Standard deviation of freshly initialised matrices.
+    layer_norm_eps : float, default=1e-5
+    pad_token_id : int, default=1
+    bos_token_id : int, default=0
+    eos_token_id : int, default=2
+    position_embedding_type : {"absolute"}, default="absolute"
+    use_cache : bool, default=True
+        Kept for the round trip; only decoding reads it.
+    classifier_dropout : float or None, default=None
+        Dropout of the classification head; None means `hidden_dropout_prob`.
+    num_labels : int, default=2
+        Outputs of a classification head; follows `id2label` where that is given.
+    id2label : dict of int to str or None, default=None
+        Names of the outputs; None gives LABEL_0, LABEL_1...
+    problem_type : str or None, default=None
+        "regression", "single_label_classification" or "multi_label_classification"; None infers it from the labels.
+    extra : dict
+        Keys of a config.json that this class does not know, kept on a round trip.
+
+    Raises
+    ------
+    ValueError
+        If a value cannot describe a model.
+
+    Examples
+    --------
+    >>> from skxlmr.model import XLMRobertaXLConfig
+    >>> config = XLMRobertaXLConfig.xl()
+    >>> config.hidden_size, config.head_size
+    (2560, 80)
+    """
+
+    vocab_size: int = 250880
+    hidden_size: int = 2560
+    num_hidden_layers: int = 36
+    num_attention_heads: int = 32
+    intermediate_size: int = 10240
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 514
+    type_vocab_size: int = 1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-05
+    pad_token_id: int = 1
+    bos_token_id: int = 0
+    eos_token_id: int = 2
+    position_embedding_type: str = "absolute"
+    use_cache: bool = True
+    classifier_dropout: float | None = None
+    num_labels: int = 2
+    id2label: dict[int, str] | None = None
+    problem_type: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.id2label is not None:
+            self.id2label = {int(i): label for i, label in self.id2label.items()}
+            self.num_labels = len(self.id2label)
+        for name, largest in LARGEST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+                raise ValueError(f"{name} must be an integer from 1 to {largest}, got {value!r}.")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise ValueError(f"{name} must be a probability in [0, 1), got {value!r}.")
+        for name in ("initializer_range", "layer_norm_eps"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < float("inf")):
+                raise ValueError(f"{name} must be a positive number, got {value!r}.")
+        for name, choices in (
+            ("hidden_act", ACTIVATIONS),
+            ("position_embedding_type", POSITION_TYPES),
+            ("problem_type", PROBLEM_TYPES),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
+        if self.id2label is None:
+            self.id2label = {i: f"LABEL_{i}" for i in range(self.num_labels)}
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})."
+            )
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id must be an id of the vocabulary, got {self.pad_token_id!r}.")
+        if self.max_length < 3:
+            raise ValueError(
+                f"max_position_embeddings must be at least {self.pad_token_id + 4} (three tokens after pad_token_id), "
+                f"got {self.max_position_embeddings}."
+            )
+
+    @classmethod
+    def xl(cls) -> XLMRobertaXLConfig:
+        """Return the configuration of XLM-RoBERTa-XL, 3.5 billion parameters."""
+        return cls()
+
+    @classmethod
+    def xxl(cls) -> XLMRobertaXLConfig:
+        """Return the configuration of XLM-RoBERTa-XXL, 10.7 billion parameters."""
+        return cls(hidden_size=4096, num_hidden_layers=48, intermediate_size=16384)
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens, special ones included, that the position embedding can tell apart."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
+        """Build a configuration from the object in a config.json; keys it does not know go to `extra`."""
+        known = {f.name for f in fields(cls)} - {"extra"}
+        values = {k: v for k, v in values.items() if k not in ("model_type", "label2id")}
+        return cls(
+            **{k: v for k, v in values.items() if k in known},
+            extra={k: v for k, v in values.items() if k not in known},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what config.json holds, in Hugging Face's format."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
+        values["id2label"] = {str(i): label for i, label in self.id2label.items()}
+        values["label2id"] = {label: i for i, label in self.id2label.items()}
+        return {"model_type": MODEL_TYPE, **values, **self.extra}

@@ -1,0 +1,149 @@
+"""Padded and packed batches.
+
+A padded batch is (B, S): B texts, padded to S tokens. A packed one is (T,): the real tokens of all texts, one text
+after the other, and the boundaries between them. Whatever works token by token (linear layers, LayerNorm,
+activations) runs on the packed form and never sees a pad token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each text lies in a packed batch.
+
+    Attributes
+    ----------
+    cu_seqlens : Tensor of shape (B + 1,), int32
+        Text b is `x[cu_seqlens[b]:cu_seqlens[b + 1]]`.
+    max_length : int
+        Tokens in the longest text, L.
+    slots : Tensor of shape (T,), int64, or None
+        Place of each token in the flattened (B, L) batch; None when all texts are of one length and the places are
+        0, 1, 2...
+    """
+
+    cu_seqlens: Tensor
+    max_length: int
+    slots: Tensor | None
+
+    @classmethod
+    def from_lengths(cls, lengths: Sequence[int] | Tensor, device: torch.device | str | None = None) -> Packing:
+        """Build the packing of texts of the given lengths, each at least 1."""
+        lengths = torch.as_tensor(lengths, dtype=torch.int64)
+        max_length = int(lengths.max())
+        cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
+        torch.cumsum(lengths, 0, out=cu_seqlens[1:])
+        slots = None
+        if bool((lengths != max_length).any()):
+            pads_before = torch.arange(len(lengths), device=lengths.device) * max_length - cu_seqlens[:-1]
+            slots = torch.arange(int(cu_seqlens[-1]), device=lengths.device) + pads_before.repeat_interleave(lengths)
+            slots = slots.to(device)
+        return cls(cu_seqlens.to(device, torch.int32), max_length, slots)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of texts, B."""
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def first(self) -> Tensor:
+        """Index of the first token of each text, (B,)."""
+        return self.cu_seqlens[:-1].long()
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens in each text, (B,)."""
+        return self.cu_seqlens.diff().long()
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(T, ...) -> (B, L, ...), zeros after each text's end."""
+        shape = (self.batch_size, self.max_length, *x.shape[1:])
+        if self.slots is None:
+            return x.view(shape)
+        return x.new_zeros(shape).flatten(0, 1).index_copy(0, self.slots, x).view(shape)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """(B, L, ...) -> (T, ...)."""
+        x = x.flatten(0, 1)
+        return x if self.slots is None else x.index_select(0, self.slots)
+
+    def mask(self) -> Tensor | None:
+        """(B, L), True at real tokens; None when there is nothing to mask."""
+        if self.slots is None:
+            return None
+        positions = torch.arange(self.max_length, device=self.cu_seqlens.device)
+        return positions < self.lengths[:, None]
+
+    def mean(self, x: Tensor) -> Tensor:
+        """(T, H) -> (B, H), the mean over each text's tokens."""
+        return torch.segment_reduce(x, "mean", lengths=self.lengths, axis=0, unsafe=True)
+
+    def max(self, x: Tensor) -> Tensor:
+        """(T, H) -> (B, H), the maximum over each text's tokens."""
+        return torch.segment_reduce(x, "max", lengths=self.lengths, axis=0, unsafe=True)
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """The way from the padded interface of the reference to packed tokens and back.
+
+    Attributes
+    ----------
+    packing : Packing
+    places : Tensor of shape (T,), int64, or None
+        Place of each real token in the flattened (B, S) batch; None when every token is real.
+    shape : tuple of (B, S)
+    """
+
+    packing: Packing
+    places: Tensor | None
+    shape: tuple[int, int]
+
+    @classmethod
+    def from_mask(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
+        """Read a 2-D attention mask (nonzero at real tokens); None means that every token is real.
+
+        Raises
+        ------
+        ValueError
+            If the mask has another shape than the batch, or a row without a real token.
+        """
+        batch, length = shape
+        if attention_mask is None:
+            return cls(Packing.from_lengths([length] * batch, device), None, shape)
+        if tuple(attention_mask.shape) != (batch, length):
+            raise ValueError(f"attention_mask must have shape {(batch, length)}, got {tuple(attention_mask.shape)}.")
+        real = attention_mask != 0
+        lengths = real.sum(1)
+        if not bool((lengths > 0).all()):
+            row = int((lengths == 0).nonzero()[0])
+            raise ValueError(f"attention_mask has no real token in row {row}; leave that row out.")
+        return cls(Packing.from_lengths(lengths, device), real.flatten().nonzero().flatten(), shape)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, S, ...) -> (T, ...)."""
+        x = x.flatten(0, 1)
+        return x if self.places is None else x.index_select(0, self.places)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """(T, ...) -> (B, S, ...), zeros where the mask is."""
+        shape = (*self.shape, *x.shape[1:])
+        if self.places is None:
+            return x.view(shape)
+        return x.new_zeros(shape).flatten(0, 1).index_copy(0, self.places, x).view(shape)
+
+
+def position_ids_from_input_ids(input_ids: Tensor, pad_token_id: int) -> Tensor:
+    """Number the tokens of a padded batch (B, S): `pad_token_id` + the running count of tokens that are not pads.
+
+    The first is `pad_token_id` + 1; pads keep `pad_token_id`, the position that is never trained.
+    """
+    real = (input_ids != pad_token_id).long()
+    return real.cumsum(1) * real + pad_token_id

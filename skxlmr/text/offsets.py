@@ -1,0 +1,67 @@
+"""Where each piece comes from: spans in the caller's own string, not in the normalised one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import numpy as np
+from sentencepiece import SentencePieceProcessor
+
+SPACE = "▁"  # U+2581, how sentencepiece writes a space
+
+
+def piece_offsets(processor: SentencePieceProcessor, text: str) -> np.ndarray:
+    """Give the span of ``text`` that each of its pieces spells, without leading whitespace.
+
+    The normaliser rewrites text in steps of one or more characters ("ﬁ" to "fi", "e" + accent to "é", a control
+    character to nothing) and says at which character each step begins. A piece that spells only part of what a
+    character became owns the whole of that character, as there is no smaller span to give.
+
+    Parameters
+    ----------
+    processor : SentencePieceProcessor
+        A model whose pieces spell the normalised text (no byte fallback).
+    text : str
+        Without lone surrogates.
+
+    Returns
+    -------
+    ndarray of shape (n_pieces, 2), int32
+        ``start, stop`` in characters (code points) of ``text``. A piece that is nothing but a space has the empty span
+        at the start of what follows it.
+
+    Raises
+    ------
+    ValueError
+        If the pieces do not spell the normalised text.
+    """
+    pieces = processor.encode(text, out_type=str)
+    normalized, origin = processor.normalize(text, with_offsets=True)
+    origin = np.asarray(origin, dtype=np.int32)  # (len(normalized) + 1,), never decreasing
+
+    lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
+    if lengths.sum() != len(normalized):
+        raise ValueError(
+            "the sentencepiece model's pieces do not spell its normalised text (byte fallback?): no offsets"
+        )
+    spaces = np.fromiter((len(p) - len(p.lstrip(SPACE)) for p in pieces), dtype=np.int64, count=len(pieces))
+    after = lengths.cumsum()
+    first = after - lengths + spaces  # the first visible character of each piece; equals `after` if there is none
+    visible = first < after
+
+    start = origin[first]
+    last_step = origin[after - 1]  # where the step begins that wrote each piece's last character
+    step_ends = np.append(origin, np.int32(len(text)))
+    stop = step_ends[np.searchsorted(origin, last_step, side="right")]
+
+    # Characters that normalise to nothing are counted with the step before them: leave them out.
+    for i in np.flatnonzero(visible & (stop - last_step > 1)):
+        stop[i] = _tight_stop(processor, text, int(last_step[i]), int(stop[i]))
+    return np.stack([start, np.where(visible, stop, start)], axis=1)
+
+
+def _tight_stop(processor: SentencePieceProcessor, text: str, start: int, stop: int) -> int:
+    """Shortest ``text[start:...]`` that still normalises to the same as ``text[start:stop]``."""
+    whole = processor.normalize(text[start:stop])
+    # A binary search: a megabyte of control characters must not take quadratic time.
+    return start + bisect_left(range(start, stop), True, key=lambda end: processor.normalize(text[start:end]) == whole)

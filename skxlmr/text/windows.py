@@ -1,0 +1,194 @@
+"""Which pieces of a long text, or of a pair of texts, go together into one input of the model.
+
+This module counts; it sees lengths and ranges, and the tokenizer cuts the ids accordingly. *Room* is the number of
+places of an input that are left when the special tokens are in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Range = tuple[int, int]  # start, stop, in pieces of one text
+Only = Literal["longest", "first", "second"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Window:
+    """One input of the model, and which pieces of the text or texts it shows.
+
+    Parameters
+    ----------
+    input_ids : ndarray of shape (n,), int32
+        Ids with special tokens, at most `max_length` of them.
+    ranges : tuple of (start, stop)
+        For each text, the range of its pieces that stands in this window.
+    sequence : int
+        The text that is windowed: 0, or 1 for the second of a pair.
+    """
+
+    input_ids: np.ndarray
+    ranges: tuple[Range, ...]
+    sequence: int = 0
+
+    @property
+    def start(self) -> int:
+        """First piece of the windowed text that stands in this window."""
+        return self.ranges[self.sequence][0]
+
+    @property
+    def stop(self) -> int:
+        """One past the last piece of the windowed text that stands in this window."""
+        return self.ranges[self.sequence][1]
+
+    @property
+    def position(self) -> int:
+        """Index in `input_ids` of piece `start` of the windowed text."""
+        if self.sequence == 0:
+            return 1  # <s> A
+        first_start, first_stop = self.ranges[0]
+        return 1 + (first_stop - first_start) + 2  # <s> A </s></s> B
+
+
+def spans(length: int, room: int, stride: int) -> list[Range]:
+    """Cut ``range(length)`` into ranges of at most ``room`` that overlap by ``stride``; the last ends at ``length``.
+
+    Examples
+    --------
+    >>> from skxlmr.text.windows import spans
+    >>> spans(8, room=4, stride=2)
+    [(0, 4), (2, 6), (4, 8)]
+    >>> spans(0, room=4, stride=2)
+    [(0, 0)]
+    """
+    step = room - stride
+    count = 1 + max(0, -((room - length) // step))
+    return [(i * step, min(i * step + room, length)) for i in range(count)]
+
+
+def plan_windows(
+    lengths: tuple[int, ...], room: int, stride: int, only: Only = "longest"
+) -> tuple[list[tuple[Range, ...]], int]:
+    """Plan the windows over one text or a pair; no piece is left out.
+
+    Parameters
+    ----------
+    lengths : tuple of one or two int
+        Number of pieces of each text.
+    room : int
+        Places for pieces in one window.
+    stride : int
+        Number of pieces by which consecutive windows overlap.
+    only : {"longest", "first", "second"}
+        Which text of a pair is windowed while the other stands whole in each window. "longest" windows the longer one
+        (the first, of two equals) if the shorter takes at most half of the room; otherwise both are windowed, each in
+        its half, and the i-th of n windows of the one with more of them meets the window at the same relative place
+        of the other. So each piece of both is seen, at a cost that grows with the longer text and not with the
+        product of the two. For a single text it must be "longest" or "first".
+
+    Returns
+    -------
+    plan : list of tuple of (start, stop)
+        One tuple per window, one range per text.
+    sequence : int
+        The text that is windowed.
+
+    Raises
+    ------
+    ValueError
+        If `stride` is negative or leaves no way to advance, or the text that is kept whole leaves too little room.
+    """
+    if len(lengths) == 1:
+        _check_only(only, ("longest", "first"))
+        _check_stride(stride, room)
+        return [(span,) for span in spans(lengths[0], room, stride)], 0
+
+    _check_only(only, ("longest", "first", "second"))
+    half = room // 2
+    _check_stride(stride, half if only == "longest" else room, pair=only == "longest")
+    sequence = {"first": 0, "second": 1, "longest": int(lengths[1] > lengths[0])}[only]
+    kept = lengths[1 - sequence]
+    if sum(lengths) <= room:
+        plan = [((0, lengths[sequence]), (0, kept))]
+    elif only == "longest" and kept > half:
+        plan = _side_by_side(spans(lengths[sequence], room - half, stride), spans(kept, half, stride))
+    elif stride >= room - kept:
+        raise ValueError(
+            f"the {('first', 'second')[1 - sequence]} text of the pair has {kept} pieces and is kept whole, which "
+            f"leaves {max(0, room - kept)} of {room} places for windows that overlap by stride={stride}: raise "
+            f"max_length, lower stride, or let both texts be windowed with only='longest'"
+        )
+    else:
+        plan = [(span, (0, kept)) for span in spans(lengths[sequence], room - kept, stride)]
+    return (plan if sequence == 0 else [ranges[::-1] for ranges in plan]), sequence
+
+
+def plan_truncation(lengths: tuple[int, ...], room: int, only: Only = "longest") -> tuple[Range, ...]:
+    """Plan one window that starts at the first piece of each text and leaves out what has no room.
+
+    Parameters
+    ----------
+    lengths : tuple of one or two int
+        Number of pieces of each text.
+    room : int
+        Places for pieces.
+    only : {"longest", "first", "second"}
+        Which text of a pair is cut. "longest" cuts the longer one until both are equal and then both by turns; a place
+        that cannot be halved goes to the longer one (the second, of two equals).
+
+    Returns
+    -------
+    tuple of (start, stop)
+        One range per text.
+
+    Raises
+    ------
+    ValueError
+        If the text that is not cut leaves no room for the other.
+    """
+    if len(lengths) == 1:
+        _check_only(only, ("longest", "first"))
+        return ((0, min(lengths[0], room)),)
+
+    _check_only(only, ("longest", "first", "second"))
+    if sum(lengths) <= room:
+        kept = lengths
+    elif only == "longest":
+        short = min(*lengths, room // 2)
+        kept = (short, room - short) if lengths[0] <= lengths[1] else (room - short, short)
+    else:
+        cut = 0 if only == "first" else 1
+        left = room - lengths[1 - cut]
+        if left < 1:
+            raise ValueError(
+                f"truncating only the {only} text leaves nothing of it: the other has {lengths[1 - cut]} pieces and "
+                f"there are {room} places for both; raise max_length or truncate the longest first"
+            )
+        kept = (left, lengths[1]) if cut == 0 else (lengths[0], left)
+    return ((0, kept[0]), (0, kept[1]))
+
+
+def _side_by_side(many: list[Range], few: list[Range]) -> list[tuple[Range, Range]]:
+    """Pair two lists of windows at the same relative place, each window at least once."""
+    if len(few) > len(many):
+        return [pair[::-1] for pair in _side_by_side(few, many)]
+    return [(span, few[i * len(few) // len(many)]) for i, span in enumerate(many)]
+
+
+def _check_only(only: str, allowed: tuple[str, ...]) -> None:
+    if only not in allowed:
+        of = "a pair" if len(allowed) == 3 else "a single text"
+        raise ValueError(f"only={only!r} for {of} must be one of {', '.join(map(repr, allowed))}")
+
+
+def _check_stride(stride: int, room: int, *, pair: bool = False) -> None:
+    if stride < 0:
+        raise ValueError(f"stride={stride} must not be negative: it is the number of pieces that windows share")
+    if stride >= room:
+        where = "half a window of a pair" if pair else "a window"
+        raise ValueError(
+            f"stride={stride} leaves no way to advance: {where} holds {room} pieces beside its special tokens; "
+            f"use a stride below {room} or raise max_length"
+        )

@@ -1,0 +1,218 @@
+"""Reading a checkpoint: open its headers, compare them with a model, then stream it in, one tensor at a time.
+
+>>> import tempfile
+>>> import torch
+>>> from skxlmr.weights.resolve import resolve
+>>> directory = tempfile.mkdtemp()
+>>> write_checkpoint(directory, {"dense.weight": torch.ones(2, 3), "dense.bias": torch.zeros(2)}, {"hidden_size": 3})
+>>> with torch.device("meta"):
+...     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+>>> with open_checkpoint(resolve(directory)) as checkpoint:
+...     expected = {name: p.shape for name, p in model.named_parameters()}
+...     plan = match(checkpoint.tensors, expected, KeyMap([("dense.{p}", "0.{p}")]))
+...     load_into(model, checkpoint, plan, dtype=torch.float32, device="cpu")
+>>> model(torch.ones(1, 3))
+tensor([[3., 3.]], grad_fn=<AddmmBackward0>)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from skxlmr.weights.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
+from skxlmr.weights.files import read_json
+from skxlmr.weights.formats import TensorInfo, WeightFile, all_finite, open_weights
+from skxlmr.weights.keymap import KeyMap, LoadPlan, match
+from skxlmr.weights.layout import read_index, verify_checkpoint
+from skxlmr.weights.writing import write_checkpoint
+
+if TYPE_CHECKING:
+    from skxlmr.weights.resolve import CheckpointFiles
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointMismatchError",
+    "KeyMap",
+    "LoadPlan",
+    "TensorInfo",
+    "UnsafeCheckpointError",
+    "load_into",
+    "match",
+    "open_checkpoint",
+    "read_json",
+    "verify_checkpoint",
+    "write_checkpoint",
+]
+
+
+class Checkpoint:
+    """An open checkpoint, whatever its file format and number of shards; made by `open_checkpoint`.
+
+    Attributes
+    ----------
+    name : str
+        As the user wrote it.
+    tensors : mapping of str to TensorInfo
+        Shape, dtype and file of each tensor, in the order in which they lie in the files.
+    """
+
+    def __init__(self, name: str, weight_files: list[WeightFile]) -> None:
+        self.name = name
+        self._files = {key: file for file in weight_files for key in file.tensors}
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(
+            {key: file.tensors[key] for key, file in self._files.items()}
+        )
+        self._weight_files = weight_files
+
+    def read(self, key: str) -> torch.Tensor:
+        """Read one tensor.
+
+        Parameters
+        ----------
+        key : str
+
+        Returns
+        -------
+        Tensor
+            On the CPU, in memory of its own, of the stored shape and dtype.
+
+        Raises
+        ------
+        KeyError
+            If there is no such tensor.
+        CheckpointError
+            If it holds NaN or an infinity, or the file ends too early.
+        """
+        tensor = self._files[key].read(key)
+        if not all_finite(tensor):
+            raise CheckpointError(f"{self.tensors[key].file}: tensor {key!r} holds NaN or infinity")
+        return tensor
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._weight_files:
+            file.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
+    """Open a checkpoint, reading and checking no more than the headers of its files.
+
+    Parameters
+    ----------
+    files : CheckpointFiles
+        As `resolve` found them.
+
+    Returns
+    -------
+    Checkpoint
+        To be closed, or used in a `with` statement.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged, or the shards do not hold exactly the tensors that the index lists.
+    UnsafeCheckpointError
+        If a pickle holds anything but tensors.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from skxlmr.weights.resolve import resolve
+    >>> directory = tempfile.mkdtemp()
+    >>> write_checkpoint(directory, {"bias": torch.zeros(2)}, {})
+    >>> with open_checkpoint(resolve(directory)) as checkpoint:
+    ...     checkpoint.tensors["bias"].shape, checkpoint.read("bias")
+    ((2,), tensor([0., 0.]))
+    """
+    with ExitStack() as opened:
+        weight_files = []
+        for path in files.weights:
+            weight_files.append(open_weights(path))
+            opened.callback(weight_files[-1].close)
+        _check_distinct(weight_files)
+        if files.index is not None:
+            _check_index(files, weight_files)
+        opened.pop_all()
+    return Checkpoint(files.name, weight_files)
+
+
+def load_into(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    plan: LoadPlan,
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> None:
+    """Fill a model that is on the meta device; at its peak, memory holds the model and one tensor.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Changed in place. Parameters in `plan.new` stay as they are; tied parameters stay tied.
+    checkpoint : Checkpoint
+    plan : LoadPlan
+        From `match`.
+    dtype : torch.dtype or None
+        None keeps that of the file.
+    device : torch.device or str
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor holds NaN or an infinity, or does as soon as it is converted to `dtype`.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    names_of: dict[int, list[str]] = {}
+    for name, parameter in parameters.items():
+        names_of.setdefault(id(parameter), []).append(name)
+    for theirs, ours in plan.assignments:
+        old = parameters[ours]
+        tensor = _converted(checkpoint.read(theirs), theirs, dtype, device)
+        new = nn.Parameter(tensor, requires_grad=old.requires_grad)
+        for name in names_of[id(old)]:
+            owner, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, new)
+
+
+def _converted(tensor: torch.Tensor, key: str, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:
+    converted = tensor.to(device=device, dtype=dtype)
+    if converted.dtype != tensor.dtype and not all_finite(converted):
+        raise CheckpointError(f"tensor {key!r} does not fit into {dtype}: use torch.bfloat16 or torch.float32")
+    return converted
+
+
+def _check_distinct(weight_files: list[WeightFile]) -> None:
+    seen: dict[str, TensorInfo] = {}
+    for file in weight_files:
+        for key, info in file.tensors.items():
+            if key in seen:
+                raise CheckpointError(f"tensor {key!r} is in two shards, {seen[key].file} and {info.file}")
+            seen[key] = info
+
+
+def _check_index(files: CheckpointFiles, weight_files: list[WeightFile]) -> None:
+    listed = read_index(files.index)
+    held = {key: info.file.name for file in weight_files for key, info in file.tensors.items()}
+    for key, shard in listed.items():
+        if held.get(key) != shard:
+            raise CheckpointError(f"{files.index} lists tensor {key!r} in {shard}, which does not hold it")
+    for key, shard in held.items():
+        if key not in listed:
+            raise CheckpointError(f"{files.directory / shard} holds tensor {key!r}, which {files.index} does not list")

@@ -1,0 +1,175 @@
+"""From what a user calls a model to files on this machine."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from skxlmr.weights import hub, layout
+from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
+from skxlmr.weights.files import checked_file
+from skxlmr.weights.fingerprint import fingerprint_of
+
+__all__ = ["BUNDLED", "CheckpointFiles", "ModelNotFoundError", "resolve"]
+
+BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
+# What a mistyped or incomplete name is compared with, besides the bundled ones.
+WELL_KNOWN = (
+    "facebook/xlm-roberta-xl",
+    "facebook/xlm-roberta-xxl",
+    "FacebookAI/xlm-roberta-base",
+    "FacebookAI/xlm-roberta-large",
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of one checkpoint, on this machine.
+
+    Parameters
+    ----------
+    name : str
+        As the user wrote it.
+    directory : Path
+    config : Path
+        config.json.
+    weights : tuple of Path
+        One file, or the shards in order.
+    index : Path or None
+        The index of the shards.
+    tokenizer : Path or None
+        sentencepiece.bpe.model.
+    """
+
+    name: str
+    directory: Path
+    config: Path
+    weights: tuple[Path, ...]
+    index: Path | None = None
+    tokenizer: Path | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over config, tokenizer and weights, 64 hexadecimal digits; the same wherever the files lie.
+
+        Weight files above 64 MiB enter by size and samples (see `skxlmr.weights.fingerprint`).
+        """
+        small_files = [path for path in (self.config, self.tokenizer) if path is not None]
+        return fingerprint_of(small_files, self.weights)
+
+
+def resolve(
+    model: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> CheckpointFiles:
+    """Find a model's files; those of a hub model are downloaded unless they are in the cache.
+
+    Parameters
+    ----------
+    model : str or path
+        In this order: the name of a bundled model ("nano"), a directory, or the id of a hub model, which has the form
+        "organisation/name". Of a hub model only the config, the tokenizer and one set of weights are downloaded,
+        safetensors if there is one.
+    revision : str, default=None
+        Branch, tag or commit of a hub model; None is its main branch.
+    local_files_only : bool, default=False
+        Take a hub model from the cache only, as with the environment variable HF_HUB_OFFLINE=1.
+    cache_dir : str or path, default=None
+        The cache of hub models; None is that of huggingface_hub.
+
+    Returns
+    -------
+    CheckpointFiles
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model, access to it is restricted, or it is not in the cache and the hub not reachable.
+    CheckpointError
+        If the directory is no complete checkpoint.
+    UnsafeCheckpointError
+        If its index or its links lead out of it.
+    ValueError
+        If a revision is asked of a model that is not on the hub.
+
+    Examples
+    --------
+    >>> resolve("nanno")
+    Traceback (most recent call last):
+    skxlmr.weights.errors.ModelNotFoundError: There is no model 'nanno'... Did you mean 'nano'?
+    """
+    name = os.fspath(model)
+    if not isinstance(name, str):
+        raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
+    is_name = isinstance(model, str)
+    directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
+    if directory.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} applies to models of the hub, and {name!r} is a directory")
+        return _in_directory(name, directory, _link_root(directory))
+    if is_name and HUB_ID.fullmatch(name):
+        snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+        return _in_directory(name, snapshot, _link_root(snapshot))
+    raise _not_found(name, directory)
+
+
+def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
+    """Choose the files of a checkpoint directory; links in it may lead anywhere below `root`."""
+    if not os.path.lexists(directory / layout.CONFIG):
+        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is no checkpoint directory")
+    config = checked_file(directory / layout.CONFIG, root)
+    saved = layout.check_manifest(directory, root)
+    present = [n for n in layout.WEIGHTS if os.path.lexists(directory / n) and (saved is None or n in saved)]
+    if not present:
+        raise CheckpointError(f"{directory} has no weights; looked for {', '.join(layout.WEIGHTS)}")
+    chosen = checked_file(directory / present[0], root)
+    index, weights = None, (chosen,)
+    if chosen.name.endswith(".index.json"):
+        index = chosen
+        shards = sorted(set(layout.read_index(index).values()))
+        weights = tuple(checked_file(directory / shard, root) for shard in shards)
+    tokenizer = directory / layout.TOKENIZER
+    tokenizer = checked_file(tokenizer, root) if os.path.lexists(tokenizer) else None
+    return CheckpointFiles(name, directory, config, weights, index, tokenizer)
+
+
+def _link_root(directory: Path) -> Path:
+    """Where links in a directory may lead: in the hub's cache, to the blobs of the same model; else nowhere."""
+    directory = directory.resolve()
+    snapshots = directory.parent
+    if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
+        return snapshots.parent
+    return directory
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser().absolute() if name and "\0" not in name else Path(os.devnull)
+    except RuntimeError:  # "~nobody": no such home
+        return Path(name)
+
+
+def _not_found(name: str, directory: Path) -> ModelNotFoundError:
+    if name in BUNDLED:
+        return ModelNotFoundError(
+            f"The bundled model {name!r} is missing from this installation. Install skxlmr again."
+        )
+    if directory.is_file():
+        return ModelNotFoundError(f"{name!r} is a file; give the directory that holds {layout.CONFIG} and the weights.")
+    # A name without its organisation is as good a hint as one with a letter missing.
+    candidates = {known.lower(): known for known in (*BUNDLED, *WELL_KNOWN)}
+    candidates.update({known.partition("/")[2].lower(): known for known in WELL_KNOWN})
+    close = difflib.get_close_matches(name.lower(), candidates, n=1)
+    hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
+    return ModelNotFoundError(
+        f"There is no model {name!r}: it is no bundled model ({', '.join(BUNDLED)}), no directory, and not the id of a "
+        f'hub model, which has the form "organisation/name".{hint}'
+    )

@@ -1,0 +1,45 @@
+import pytest
+
+from skxlmr.model import XLMRobertaXLConfig
+
+
+def test_presets_have_the_published_sizes():
+    xl, xxl = XLMRobertaXLConfig.xl(), XLMRobertaXLConfig.xxl()
+    assert (xl.hidden_size, xl.num_hidden_layers, xl.num_attention_heads, xl.intermediate_size) == (2560, 36, 32, 10240)
+    assert (xxl.hidden_size, xxl.num_hidden_layers, xxl.num_attention_heads) == (4096, 48, 32)
+    assert (xl.vocab_size, xl.max_length, xl.head_size) == (250880, 512, 80)
+
+
+def test_round_trip_keeps_unknown_keys():
+    config = XLMRobertaXLConfig.from_dict({"model_type": "xlm-roberta-xl", "hidden_size": 64, "finetuning_task": "x"})
+    assert config.extra == {"finetuning_task": "x"}
+    assert XLMRobertaXLConfig.from_dict(config.to_dict()) == config
+    assert config.to_dict()["finetuning_task"] == "x"
+
+
+def test_labels_decide_the_number_of_outputs():
+    config = XLMRobertaXLConfig.from_dict({"id2label": {"0": "a", "1": "b", "2": "c"}})
+    assert config.num_labels == 3
+    assert config.to_dict()["label2id"] == {"a": 0, "b": 1, "c": 2}
+    assert XLMRobertaXLConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 100}, "multiple of num_attention_heads"),
+        ({"hidden_act": "swish9"}, "hidden_act must be one of"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type must be one of"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be an integer"),
+        ({"num_hidden_layers": 2.5}, "num_hidden_layers must be an integer"),
+        ({"vocab_size": 10**12}, "vocab_size must be an integer from 1 to"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob must be a probability"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps must be a positive number"),
+        ({"pad_token_id": 300_000}, "pad_token_id"),
+        ({"max_position_embeddings": 3}, "max_position_embeddings"),
+        ({"problem_type": "ranking"}, "problem_type must be one of"),
+    ],
+)
+def test_impossible_values_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        XLMRobertaXLConfig(**values)

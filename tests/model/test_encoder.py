@@ -1,0 +1,91 @@
+import pytest
+import torch
+from torch import nn
+
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.packing import Packing
+
+CONFIG = XLMRobertaXLConfig(
+    vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return XLMRobertaXLModel(CONFIG).eval()
+
+
+def test_layers_are_numbered_as_hidden_states(model):
+    ids = torch.randint(4, 50, (1, 7))
+    with torch.no_grad():
+        expected = model(ids, output_hidden_states=True).hidden_states
+        positions = torch.arange(2, 9)
+        got = model.encode(ids[0], positions, Packing.from_lengths([7]), layers=(0, 2, -1, 3, 1))
+    for state, i in zip(got, (0, 2, 3, 3, 1), strict=True):
+        assert torch.equal(state, expected[i][0])
+
+
+def test_upper_layers_are_not_run_for_a_lower_one(model):
+    def forbidden(*args):
+        raise AssertionError("layer 3 was run")
+
+    model.layers[2].register_forward_hook(forbidden)
+    model.encode(torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3]), layers=(2,))
+
+
+def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
+    class Shift(nn.Module):
+        def forward(self, x):
+            return x * 0.5
+
+    inputs = torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    names = ("query", "key", "value", "output")
+    square = {name: Shift() for name in names}
+    with torch.no_grad():
+        plain = model.encode(*inputs)[0]
+        adapted = model.encode(*inputs, adapter=[square, {}, {}])[0]
+        again = model.encode(*inputs)[0]
+        for name in names:  # the same by changing the weights themselves: W x + x / 2
+            getattr(model.layers[0].attention, name).weight += 0.5 * torch.eye(16)
+        changed = model.encode(*inputs)[0]
+    assert torch.equal(plain, again)
+    assert not torch.allclose(plain, adapted)
+    torch.testing.assert_close(adapted, changed)
+    model.load_state_dict(before)
+
+
+def test_texts_that_are_too_long_are_refused(model):
+    with pytest.raises(ValueError, match="513 tokens is too long: this model takes 512"):
+        model(torch.full((1, 513), 7))
+
+
+def test_ids_and_embeddings_exclude_each_other(model):
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        model()
+
+
+def test_relative_positions_are_refused():
+    with pytest.raises(ValueError, match="only 'absolute'"):
+        XLMRobertaXLModel(XLMRobertaXLConfig(position_embedding_type="relative_key"))
+
+
+def test_pad_rows_start_at_zero_and_matrices_with_the_configured_spread(model):
+    assert not model.embeddings.word.weight[1].any()
+    assert abs(model.layers[0].ffn.up.weight.std().item() - 0.02) < 0.005
+    assert not model.layers[0].ffn.up.bias.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_varlen_kernel_agrees_with_the_padded_one(model, dtype):
+    ids = torch.randint(4, 50, (64,))
+    lengths = [5, 40, 1, 18]
+    positions = torch.cat([torch.arange(n) + 2 for n in lengths])
+    with torch.no_grad():
+        expected = model.double().encode(ids, positions, Packing.from_lengths(lengths))[0]
+        fast = model.to("cuda", dtype)
+        got = fast.encode(ids.cuda(), positions.cuda(), Packing.from_lengths(lengths, "cuda"))[0]
+    torch.testing.assert_close(got.double().cpu(), expected, rtol=0, atol=0.1)

@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from skxlmr.model.packing import Packing, PaddedBatch, position_ids_from_input_ids
+
+
+@pytest.mark.parametrize("lengths", [[3, 1, 4], [2, 2], [5], [1]])
+def test_pad_and_unpad_are_inverse(lengths):
+    packing = Packing.from_lengths(lengths)
+    x = torch.randn(sum(lengths), 2)
+    padded = packing.pad(x)
+    assert padded.shape == (len(lengths), max(lengths), 2)
+    assert torch.equal(packing.unpad(padded), x)
+    for row, text in enumerate(x.split(lengths)):
+        assert torch.equal(padded[row, : len(text)], text)
+        assert not padded[row, len(text) :].any()
+    if packing.mask() is not None:
+        assert packing.mask().sum(1).tolist() == lengths
+
+
+def test_pooling_is_within_each_text():
+    lengths = [3, 1, 4]
+    packing = Packing.from_lengths(lengths)
+    x = torch.randn(8, 5)
+    torch.testing.assert_close(packing.mean(x), torch.stack([t.mean(0) for t in x.split(lengths)]))
+    torch.testing.assert_close(packing.max(x), torch.stack([t.amax(0) for t in x.split(lengths)]))
+    assert packing.first.tolist() == [0, 3, 4]
+
+
+def test_a_mask_may_have_gaps():
+    mask = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
+    batch = PaddedBatch.from_mask(mask, (2, 4), torch.device("cpu"))
+    x = torch.arange(1, 9).view(2, 4)
+    assert batch.pack(x).tolist() == [2, 3, 5, 8]
+    assert torch.equal(batch.unpack(batch.pack(x)), x * mask)
+
+
+def test_masks_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="no real token in row 1"):
+        PaddedBatch.from_mask(torch.tensor([[1, 1], [0, 0]]), (2, 2), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
+        PaddedBatch.from_mask(torch.ones(2, 3), (2, 2), torch.device("cpu"))
+
+
+def test_positions_start_after_the_pad_id_and_skip_pads():
+    ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
+    assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]
