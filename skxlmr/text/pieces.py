@@ -53,7 +53,8 @@ class PieceEncoder(Vocabulary):
         """
         texts = check_texts(texts)
         if num_threads is None:
-            num_threads = min(joblib.cpu_count(), sum(map(len, texts)) // CHARACTERS_PER_THREAD)
+            worthwhile = sum(map(len, texts)) // CHARACTERS_PER_THREAD
+            num_threads = min(worthwhile, joblib.cpu_count()) if worthwhile > 1 else 1
         elif num_threads < 1:
             raise ValueError(f"num_threads={num_threads} must be at least 1, or None")
         encoded = [_utf8(text) for text in texts]
@@ -79,10 +80,15 @@ class PieceEncoder(Vocabulary):
             The same as from `encode_batch`.
         offsets : ndarray of shape (n_pieces, 2), int32
             ``text[start:stop]`` is the source of the piece, without leading whitespace and without characters that
-            the normaliser drops. Pieces that share a character ("ﬁ" cut into "f" and "i") each own all of it. The
-            bare space "▁", which stands before Chinese words, for example, is empty: ``start == stop``, where the
-            next piece begins. (The tokenizers library gives it the first character of the next piece instead; it
-            differs in nothing else.)
+            the normaliser drops around it. Pieces that share a character ("ﬁ" cut into "f" and "i") each own all of
+            it. The bare space "▁", which stands before Chinese words, for example, is empty: ``start == stop``, where
+            the next piece begins.
+
+        Notes
+        -----
+        The fast tokenizers of the reference give the same offsets on ordinary text, except that a bare space gets the
+        first character of the next piece there. Further they leave the combining marks of decomposed text ("e" + "´")
+        out of a span, and are off by one where the text begins with a control character.
         """
         (text,) = check_texts([text])
         text = without_surrogates(text)

@@ -14,8 +14,9 @@ import numpy as np
 
 from skxlmr.text.encoding import BatchEncoding, as_tensors, check_texts, pad_rows
 from skxlmr.text.pieces import PieceEncoder, cut, join, without_surrogates
-from skxlmr.text.windows import Only, plan_truncation, plan_windows
+from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
 from skxlmr.weights.files import atomic_write_bytes, read_json
+from skxlmr.weights.resolve import resolve
 
 VOCABULARY_FILE = "sentencepiece.bpe.model"
 CONFIG_FILE = "tokenizer_config.json"
@@ -82,11 +83,22 @@ class XLMRobertaXLTokenizer(PieceEncoder):
     ...     sentence_iterator=iter(["a b c d"]), model_writer=model, vocab_size=8, hard_vocab_limit=False, minloglevel=2
     ... )
     >>> tokenizer = XLMRobertaXLTokenizer(model.getvalue())
-    >>> encoding = tokenizer(["a", "a b <mask>"], padding=True, return_tensors="np")
-    >>> encoding.attention_mask.sum(axis=1) - 2
-    array([2, 5])
-    >>> tokenizer.decode(encoding.input_ids[1])
-    '<s> a b<mask></s>'
+    >>> encoding = tokenizer(["a b <mask>", "a"], padding=True, return_tensors="np")
+    >>> encoding.input_ids.shape == encoding.attention_mask.shape
+    True
+    >>> tokenizer.batch_decode(encoding.input_ids)
+    ['<s> a b<mask></s>', '<s> a</s><pad><pad><pad>']
+
+    For an estimator the same text holds no special token:
+
+    >>> (ids,) = tokenizer.encode_batch(["a b <mask>"])
+    >>> tokenizer.mask_token_id in ids
+    False
+
+    Long texts are cut into windows; here is one of 10 pieces:
+
+    >>> [(window.start, window.stop) for window in tokenizer.windows(range(4, 14), max_length=8, stride=2)]
+    [(0, 6), (4, 10)]
     """
 
     def __init__(self, vocab_file: str | os.PathLike[str] | bytes, *, model_max_length: int = MAX_LENGTH) -> None:
@@ -95,6 +107,35 @@ class XLMRobertaXLTokenizer(PieceEncoder):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, model_max_length={self.model_max_length})"
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+    ) -> XLMRobertaXLTokenizer:
+        """Load the tokenizer of a checkpoint.
+
+        Parameters
+        ----------
+        model : str or path
+            "nano" (bundled), a local directory, or the id of a model on the hub.
+        revision : str, default=None
+            Branch, tag or commit of a hub model.
+        local_files_only : bool, default=False
+            Use only what the hub cache holds.
+
+        Returns
+        -------
+        XLMRobertaXLTokenizer
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is no such model.
+        """
+        if (Path(model) / VOCABULARY_FILE).exists():  # a tokenizer may lie in a directory of its own
+            return cls.from_directory(model)
+        files = resolve(model, revision=revision, local_files_only=local_files_only)
+        return cls.from_directory(files.directory)
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> XLMRobertaXLTokenizer:
@@ -215,38 +256,31 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]])[:, : int(add_special_tokens)]
         nowhere = np.zeros((int(add_special_tokens), 2), dtype=np.int32)
 
-        rows: dict[str, list] = {"input_ids": [], "offset_mapping": [], "overflow_to_sample_mapping": []}
+        rows: dict[str, list] = {"input_ids": []}
+        offset_mapping, owners = [], []
         for index, sample in enumerate(self._read_samples(text, text_pair, with_offsets=return_offsets_mapping)):
-            lengths = tuple(len(pieces.ids) for pieces in sample)
-            plan = [tuple((0, length) for length in lengths)]
-            if truncation:
-                room, only = self.room(limit, len(sample), add_special_tokens), _TRUNCATIONS[truncation]
-                truncated = [plan_truncation(lengths, room, only)]
-                plan = plan_windows(lengths, room, stride, only)[0] if return_overflowing_tokens else truncated
-            for ranges in plan:
+            for ranges in self._plan(sample, truncation, limit, stride, add_special_tokens, return_overflowing_tokens):
                 rows["input_ids"].append(join(cut([pieces.ids for pieces in sample], ranges), bos, eos).tolist())
-                rows["overflow_to_sample_mapping"].append(index)
+                owners.append(index)
                 if return_offsets_mapping:
                     offsets = join(cut([pieces.offsets for pieces in sample], ranges), nowhere, nowhere)
-                    rows["offset_mapping"].append([(start, stop) for start, stop in offsets.tolist()])
-        rows["attention_mask"] = [[1] * len(row) for row in rows["input_ids"]]
-        rows["token_type_ids"] = [[0] * len(row) for row in rows["input_ids"]]
+                    offset_mapping.append([(start, stop) for start, stop in offsets.tolist()])
+
+        if return_token_type_ids:
+            rows["token_type_ids"] = [[0] * len(row) for row in rows["input_ids"]]
+        if return_attention_mask:
+            rows["attention_mask"] = [[1] * len(row) for row in rows["input_ids"]]
+        if return_offsets_mapping:
+            rows["offset_mapping"] = offset_mapping
         if padding:
             pad_rows(rows, self.pad_token_id, limit if padding == "max_length" else None)
-
-        wanted = {
-            "input_ids": True,
-            "token_type_ids": return_token_type_ids,
-            "attention_mask": return_attention_mask,
-            "offset_mapping": return_offsets_mapping,
-            "overflow_to_sample_mapping": return_overflowing_tokens,
-        }
-        columns = {name: rows[name] for name, is_wanted in wanted.items() if is_wanted}
+        if return_overflowing_tokens:
+            rows["overflow_to_sample_mapping"] = owners
         if return_tensors is not None:
-            return BatchEncoding(as_tensors(columns, return_tensors))
+            return BatchEncoding(as_tensors(rows, return_tensors))
         if isinstance(text, str) and not return_overflowing_tokens:
-            return BatchEncoding({name: values[0] for name, values in columns.items()})
-        return BatchEncoding(columns)
+            return BatchEncoding({name: values[0] for name, values in rows.items()})
+        return BatchEncoding(rows)
 
     def tokenize(self, text: str) -> list[str]:
         """Cut a text into tokens as the call does, without adding special tokens.
@@ -267,6 +301,24 @@ class XLMRobertaXLTokenizer(PieceEncoder):
             for i, part in enumerate(parts)
             for token in ([part] if i % 2 else self._processor.encode(part, out_type=str))
         ]
+
+    def _plan(
+        self,
+        sample: tuple[_Pieces, ...],
+        truncation: bool | str,
+        max_length: int,
+        stride: int,
+        add_special_tokens: bool,
+        return_overflowing_tokens: bool,
+    ) -> list[tuple[Range, ...]]:
+        """Choose the ranges of pieces that become rows: all of them, what truncation leaves, or every window."""
+        lengths = tuple(len(pieces.ids) for pieces in sample)
+        if not truncation:
+            return [tuple((0, length) for length in lengths)]
+        room, only = self.room(max_length, len(sample), add_special_tokens), _TRUNCATIONS[truncation]
+        if return_overflowing_tokens:
+            return plan_windows(lengths, room, stride, only)[0]
+        return [plan_truncation(lengths, room, only)]
 
     def _read_samples(
         self, text: str | Sequence[str], text_pair: str | Sequence[str] | None, with_offsets: bool

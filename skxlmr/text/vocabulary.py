@@ -95,9 +95,8 @@ class Vocabulary:
         special = dict(zip(self.all_special_ids, self.all_special_tokens, strict=True))
         for position, index in enumerate(ids):
             if not isinstance(index, int):
-                raise ValueError(
-                    f"ids[{position}] is {index!r:.60}, not an id: ids of several texts go to batch_decode"
-                )
+                hint = "; rows of ids go to batch_decode" if isinstance(index, list) else ""
+                raise ValueError(f"ids[{position}] must be an integer, not {index!s:.60}{hint}")
             if not 0 <= index < self.vocab_size:
                 raise ValueError(f"ids[{position}] = {index} is not in the vocabulary, which has {self.vocab_size} ids")
         if skip_special_tokens:
@@ -120,11 +119,11 @@ class Vocabulary:
         """
         if isinstance(tokens, str):
             return self.convert_tokens_to_ids([tokens])[0]
+        tokens = list(tokens)
         special = dict(zip(self.all_special_tokens, self.all_special_ids, strict=True))
-        return [special[token] if token in special else self._piece_id(token) for token in tokens]
-
-    def _piece_id(self, piece: str) -> int:
-        return self._processor.piece_to_id(piece) + 1 or self.unk_token_id
+        pieces = [token.encode(errors="surrogatepass") for token in tokens]  # a lone surrogate is in no vocabulary
+        ids = fairseq_ids(np.array(self._processor.piece_to_id(pieces), dtype=np.int32)).tolist()
+        return [special.get(token, index) for token, index in zip(tokens, ids, strict=True)]
 
     def decode(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str:
         """Join the tokens of ids to text.
@@ -231,7 +230,8 @@ def _load(model: bytes, source: str) -> SentencePieceProcessor:
 
 
 def _as_list(ids: Any) -> Any:
-    """Turn an array or tensor into Python numbers; leave a number as it is."""
+    """Turn arrays, tensors and other iterables into nested lists of Python numbers; leave a number as it is."""
     if hasattr(ids, "tolist"):
         return ids.tolist()
-    return ids if isinstance(ids, int) else [_as_list(row) for row in ids]
+    is_nested = isinstance(ids, Iterable) and not isinstance(ids, str)
+    return [_as_list(row) for row in ids] if is_nested else ids

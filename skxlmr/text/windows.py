@@ -99,6 +99,16 @@ def plan_windows(
     ------
     ValueError
         If `stride` is negative or leaves no way to advance, or the text that is kept whole leaves too little room.
+
+    Examples
+    --------
+    A pair of 3 and 12 pieces, and one of 7 and 12, of which neither is short:
+
+    >>> from skxlmr.text.windows import plan_windows
+    >>> plan_windows((3, 12), room=10, stride=2)
+    ([((0, 3), (0, 7)), ((0, 3), (5, 12))], 1)
+    >>> plan_windows((7, 12), room=10, stride=2)
+    ([((0, 5), (0, 5)), ((0, 5), (3, 8)), ((3, 7), (6, 11)), ((3, 7), (9, 12))], 1)
     """
     if len(lengths) == 1:
         _check_only(only, ("longest", "first"))
@@ -147,6 +157,12 @@ def plan_truncation(lengths: tuple[int, ...], room: int, only: Only = "longest")
     ------
     ValueError
         If the text that is not cut leaves no room for the other.
+
+    Examples
+    --------
+    >>> from skxlmr.text.windows import plan_truncation
+    >>> plan_truncation((3, 12), room=10)
+    ((0, 3), (0, 7))
     """
     if len(lengths) == 1:
         _check_only(only, ("longest", "first"))

@@ -68,8 +68,8 @@ def fetch(
         raise ModelNotFoundError(f"The hub has the model {repo_id!r}, but no revision {revision!r} of it.") from error
     except CheckpointError:
         raise
-    except Exception as error:  # whatever the HTTP library of the day raises for a broken connection
-        reason = f"the hub could not be reached ({type(error).__name__}: {error})"
+    except Exception as error:  # whatever the HTTP library of the day raises for a broken connection, or a full disk
+        reason = f"fetching it from the hub failed ({type(error).__name__}: {error})"
         try:
             return _from_cache(repo_id, revision, cache_dir, reason)
         except ModelNotFoundError as not_cached:

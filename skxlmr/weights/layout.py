@@ -119,13 +119,15 @@ def read_manifest(directory: Path, root: Path) -> dict[str, tuple[int, str]]:
         )
     if manifest.get("complete") is not True:
         raise CheckpointError(f"{directory} is an incomplete checkpoint: saving it was interrupted. Save it again.")
-    try:
-        return {
-            check_base_name(name, path): (int(entry["bytes"]), str(entry["sha256"]))
-            for name, entry in manifest["files"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: its list of files cannot be read") from error
+    files = {}
+    listed = manifest.get("files")
+    for name, entry in listed.items() if isinstance(listed, dict) else [(path.name, None)]:
+        match entry:
+            case {"bytes": int(size), "sha256": str(sha256)}:
+                files[check_base_name(name, path)] = size, sha256
+            case _:
+                raise CheckpointError(f"{path} is damaged: its list of files cannot be read")
+    return files
 
 
 def cached_sha256(path: Path) -> str:

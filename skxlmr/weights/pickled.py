@@ -27,12 +27,14 @@ GLOBALS = frozenset(
     + [f"torch {storage}Storage" for storage in STORAGES]
 )
 # What a dict of tensors is written with; the instructions that build other objects are not among them.
-INSTRUCTIONS = frozenset(
-    ["PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE"]
-    + ["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"]
-    + ["EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS"]
-    + ["EMPTY_DICT", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT"]
-)
+# fmt: off
+INSTRUCTIONS = frozenset([
+    "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE",
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS",
+    "EMPTY_DICT", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT",
+])
+# fmt: on
 
 
 def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.Tensor], dict[int, int]]:

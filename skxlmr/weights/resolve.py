@@ -111,9 +111,9 @@ def resolve(
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
     is_name = isinstance(model, str)
     directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
-    if directory.is_dir():
+    if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
-            raise ValueError(f"revision={revision!r} applies to models of the hub, and {name!r} is a directory")
+            raise ValueError(f"revision={revision!r} applies to models of the hub, which {name!r} is not")
         return _in_directory(name, directory, _link_root(directory))
     if is_name and HUB_ID.fullmatch(name):
         snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
@@ -123,10 +123,10 @@ def resolve(
 
 def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links in it may lead anywhere below `root`."""
+    saved = layout.check_manifest(directory, root)
     if not os.path.lexists(directory / layout.CONFIG):
         raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is no checkpoint directory")
     config = checked_file(directory / layout.CONFIG, root)
-    saved = layout.check_manifest(directory, root)
     present = [n for n in layout.WEIGHTS if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
         raise CheckpointError(f"{directory} has no weights; looked for {', '.join(layout.WEIGHTS)}")
@@ -152,7 +152,7 @@ def _link_root(directory: Path) -> Path:
 
 def _expanded(name: str) -> Path:
     try:
-        return Path(name).expanduser().absolute() if name and "\0" not in name else Path(os.devnull)
+        return Path(name).expanduser().absolute()
     except RuntimeError:  # "~nobody": no such home
         return Path(name)
 
@@ -162,7 +162,7 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
         return ModelNotFoundError(
             f"The bundled model {name!r} is missing from this installation. Install skxlmr again."
         )
-    if directory.is_file():
+    if os.path.isfile(directory):
         return ModelNotFoundError(f"{name!r} is a file; give the directory that holds {layout.CONFIG} and the weights.")
     # A name without its organisation is as good a hint as one with a letter missing.
     candidates = {known.lower(): known for known in (*BUNDLED, *WELL_KNOWN)}

@@ -1,0 +1,138 @@
+"""What the estimators share: parameters, the way to the base, persistence."""
+
+from __future__ import annotations
+
+import copy
+import os
+from numbers import Integral, Real
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skxlmr.backbone import DTYPES, Backbone, get_backbone
+from skxlmr.inference import Plan, default_batch_tokens, plan
+from skxlmr.training.adapters import TUNINGS, Tuning
+from skxlmr.training.loop import Schedule
+from skxlmr.validation import TextColumn, check_features, check_text_column
+
+
+class BaseXLMRXL(BaseEstimator):
+    """Base of the estimators: a text column in, a frozen base from the pool, what was learned out."""
+
+    _parameter_constraints: dict = {
+        "model": [str, os.PathLike],
+        "max_length": [Interval(Integral, 4, None, closed="left"), None],
+        "stride": [Interval(Integral, 0, None, closed="left")],
+        "truncation": ["boolean"],
+        "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "dtype": [StrOptions({"auto", *DTYPES})],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def _load_backbone(self) -> Backbone:
+        """Take the base that the parameters name from the pool."""
+        return get_backbone(self.model, dtype=self.dtype, device=self.device)
+
+    def _fitted_backbone(self) -> Backbone:
+        """Return the base that was fitted on; after unpickling it comes from the pool."""
+        check_is_fitted(self)
+        asked = (self.model, self.dtype, self.device)
+        if self._backbone is None or self._asked != asked:
+            backbone = self._load_backbone()
+            if backbone.fingerprint != self._fingerprint:
+                raise ValueError(
+                    f"This {type(self).__name__} was fitted on another checkpoint than model={self.model!r} is now. "
+                    f"Bring back the checkpoint that it was fitted on, or fit again."
+                )
+            self._backbone, self._asked = backbone, asked
+        return self._backbone
+
+    def _plan(self, backbone: Backbone, column: TextColumn) -> Plan:
+        """Tokenise a column into windows."""
+        longest = backbone.model.config.max_length
+        if self.max_length is not None and self.max_length > longest:
+            raise ValueError(
+                f"max_length={self.max_length}, but {self.model!r} reads at most {longest} tokens at once."
+            )
+        return plan(
+            backbone.tokenizer,
+            column.texts,
+            column.pairs,
+            max_length=self.max_length or longest,
+            stride=self.stride,
+            truncation=self.truncation,
+        )
+
+    def _choose_batch_tokens(self, backbone: Backbone) -> int:
+        return default_batch_tokens(backbone.model) if self.batch_tokens == "auto" else self.batch_tokens
+
+    def _check_column(self, X: Any) -> TextColumn:
+        """Check what a user passed as X."""
+        return check_text_column(X)
+
+    def _check_fitted_column(self, X: Any) -> TextColumn:
+        """Check a column after fit: it must have the shape and the names that fit saw."""
+        check_is_fitted(self)
+        column = self._check_column(X)
+        check_features(self, column)
+        return column
+
+    def _become_fitted(self, backbone: Backbone, column: TextColumn, **learned: Any) -> None:
+        """Replace whatever an earlier fit left, at once and only when everything is there."""
+        learned["n_features_in_"] = column.n_features
+        if column.feature_names is not None:
+            learned["feature_names_in_"] = column.feature_names
+        parameters = self._get_param_names()
+        for name in [name for name in vars(self) if name not in parameters and not name.startswith("_sklearn")]:
+            if name.endswith("_"):
+                delattr(self, name)
+        vars(self).update(
+            learned,
+            _backbone=backbone,
+            _asked=(self.model, self.dtype, self.device),
+            _fingerprint=backbone.fingerprint,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the base out of pickles, and bring what was learned to the CPU."""
+        state = dict(super().__getstate__())
+        if state.get("_backbone") is not None:
+            on_cpu = state["_backbone"].model.device.type == "cpu"
+            state["_backbone"] = None
+            if "_learned" in state and not on_cpu:
+                state["_learned"] = copy.deepcopy(state["_learned"]).cpu()
+        return state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = False
+        return tags
+
+
+class TrainableXLMRXL(BaseXLMRXL):
+    """Base of the estimators that learn from y."""
+
+    _parameter_constraints: dict = {
+        **BaseXLMRXL._parameter_constraints,
+        "tuning": [StrOptions(set(TUNINGS)), Tuning],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _schedule(self, tuning: Tuning, backbone: Backbone) -> Schedule:
+        """How long and how fast to learn, by the parameters and the defaults of the tuning."""
+        return Schedule(
+            batch_size=self.batch_size,
+            batch_tokens=self._choose_batch_tokens(backbone),
+            max_epochs=self.max_epochs,
+            learning_rate=tuning.default_learning_rate if self.learning_rate == "auto" else self.learning_rate,
+        )

@@ -1,0 +1,231 @@
+"""Text embeddings for pipelines."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skxlmr.backbone import Backbone
+from skxlmr.base import BaseXLMRXL
+from skxlmr.inference import pool_windows, run
+from skxlmr.validation import TextColumn
+
+# From the hidden states of a batch to one vector per window.
+POOLINGS = {
+    "mean": lambda hidden, packing: packing.mean(hidden[-1].float()),
+    "max": lambda hidden, packing: packing.max(hidden[-1].float()),
+    "cls": lambda hidden, packing: hidden[-1][packing.first].float(),
+    "first_last_mean": lambda hidden, packing: packing.mean((hidden[0].float() + hidden[-1].float()) / 2),
+}
+
+
+class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMRXL):
+    """Turn texts into vectors with XLM-RoBERTa-XL.
+
+    Each distinct text is encoded once, in batches of texts of like length.
+
+    Parameters
+    ----------
+    model : str or path, default="facebook/xlm-roberta-xl"
+        Id of a checkpoint on the hub, a local directory, or "nano", the small one that is bundled.
+    pooling : {"mean", "cls", "max", "first_last_mean"}, default="mean"
+        How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean over the
+        first layer's and the last layer's tokens. The special tokens count as tokens.
+    layer : int, default=-1
+        The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
+        Layers above it are not run.
+    normalize : bool, default=False
+        Scale each vector to length 1.
+    n_components : int, default=None
+        Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
+    max_length : int, default=None
+        Most tokens that the model reads at once; None takes all it can, 512.
+    stride : int, default=64
+        Tokens that neighbouring windows of a longer text share. Its vector is the mean over the windows, weighted by
+        their tokens where `pooling` is a mean, or their maximum.
+    truncation : bool, default=False
+        Read only the beginning of a long text. How many were cut is told in a warning.
+    batch_tokens : int or "auto", default="auto"
+        Tokens that are run at once; changes memory and speed, not results.
+    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        Of the model; "auto" is half precision on CUDA and float32 elsewhere. The vectors are float32.
+    device : str, default="auto"
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    random_state : int, RandomState or None, default=None
+        Of the PCA, where its solver draws random numbers.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    pca_ : PCA or None
+        None where `n_components` is.
+    n_features_in_ : int
+        1, or 2 for pairs.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had any.
+
+    See Also
+    --------
+    XLMRXLClassifier : Fine-tune the model instead of reading it as it is.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skxlmr import XLMRXLEmbedder
+    >>> XLMRXLEmbedder(model="nano").fit_transform(["good morning", "早上好"]).shape
+    (2, 192)
+    >>> pipeline = make_pipeline(XLMRXLEmbedder(model="nano"), LogisticRegression())
+    >>> pipeline.fit(["yes", "no"], [1, 0]).predict(["yes"])
+    array([1])
+    """
+
+    _parameter_constraints: dict = {
+        **BaseXLMRXL._parameter_constraints,
+        "pooling": [StrOptions(set(POOLINGS))],
+        "layer": [Integral],
+        "normalize": ["boolean"],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        model: str | os.PathLike = "facebook/xlm-roberta-xl",
+        *,
+        pooling: str = "mean",
+        layer: int = -1,
+        normalize: bool = False,
+        n_components: int | None = None,
+        max_length: int | None = None,
+        stride: int = 64,
+        truncation: bool = False,
+        batch_tokens: int | str = "auto",
+        dtype: str = "auto",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.pooling = pooling
+        self.layer = layer
+        self.normalize = normalize
+        self.n_components = n_components
+        self.max_length = max_length
+        self.stride = stride
+        self.truncation = truncation
+        self.batch_tokens = batch_tokens
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> XLMRXLEmbedder:
+        """Load the model and, with `n_components`, fit the PCA.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+            List, array, Series or DataFrame of str.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a column is not what it should be; the message names the column and the row.
+        """
+        self._fit(X, embed=self.n_components is not None)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit and return the vectors; the texts are encoded once.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+        y : ignored
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out), float32
+        """
+        return self._finish(self._fit(X, embed=True))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the vectors of texts.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out), float32
+        """
+        column = self._check_fitted_column(X)
+        return self._finish(self._embed(self._fitted_backbone(), column))
+
+    def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
+        column = self._check_column(X)
+        backbone = self._load_backbone()
+        self._layers(backbone)
+        vectors = self._embed(backbone, column) if embed else None
+        pca, width = None, backbone.model.config.hidden_size
+        if self.n_components is not None:
+            if self.n_components > min(vectors.shape):
+                raise ValueError(
+                    f"n_components={self.n_components} is more than {len(vectors)} texts of {width} dimensions give; "
+                    f"use at most {min(vectors.shape)}."
+                )
+            pca = PCA(self.n_components, random_state=self.random_state).fit(vectors)
+            width = self.n_components
+        self._become_fitted(backbone, column, pca_=pca, _n_features_out=width)
+        return vectors
+
+    def _layers(self, backbone: Backbone) -> tuple[int, ...]:
+        """The hidden states that the pooling reads."""
+        depth = backbone.model.config.num_hidden_layers
+        if not -depth - 1 <= self.layer <= depth:
+            raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
+        return (1, self.layer) if self.pooling == "first_last_mean" else (self.layer,)
+
+    def _embed(self, backbone: Backbone, column: TextColumn) -> np.ndarray:
+        """One vector per row, before PCA and scaling."""
+        plan = self._plan(backbone, column)
+        vectors = run(
+            backbone.model,
+            plan.windows,
+            POOLINGS[self.pooling],
+            layers=self._layers(backbone),
+            batch_tokens=self._choose_batch_tokens(backbone),
+            verbose=self.verbose,
+            description="embed",
+        )
+        weights = plan.lengths if "mean" in self.pooling else None
+        how = "max" if self.pooling == "max" else "mean"
+        return pool_windows(vectors, plan.text_of_window, how, weights)[plan.text_of_row]
+
+    def _finish(self, vectors: np.ndarray) -> np.ndarray:
+        if self.pca_ is not None:
+            vectors = self.pca_.transform(vectors)
+        return normalize(vectors) if self.normalize else vectors
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        tags.requires_fit = True
+        return tags

@@ -1,0 +1,202 @@
+"""From a text column to windows of token ids, through a base, and back to the caller's rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model.attention import Deltas
+from skxlmr.model.packing import Packing
+from skxlmr.text.batching import deduplicate, token_batches
+
+# Bytes of feed-forward activations in flight. On a CPU they should stay in the cache; measured best budgets were
+# 512 to 1,024 tokens at XL's width.
+ACTIVATION_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be run for a text column.
+
+    Attributes
+    ----------
+    windows : list of ndarray, int32
+        Token ids of each window, special tokens included. A text that fits is one window.
+    text_of_window : ndarray of shape (n_windows,), int64
+        The distinct text that each window is of, ascending.
+    text_of_row : ndarray of shape (n_rows,), int64
+        The distinct text of each of the caller's rows.
+    """
+
+    windows: list[np.ndarray]
+    text_of_window: np.ndarray
+    text_of_row: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens in each window."""
+        return np.fromiter(map(len, self.windows), np.int64, len(self.windows))
+
+    @property
+    def windows_per_text(self) -> np.ndarray:
+        """Number of windows of each distinct text."""
+        return np.bincount(self.text_of_window)
+
+    def take(self, rows: np.ndarray) -> Plan:
+        """The plan for some of the rows."""
+        return replace(self, text_of_row=self.text_of_row[rows])
+
+    def windows_of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The windows of some rows: indices into `windows`, and for each the place of its row in `rows`."""
+        texts = self.text_of_row[rows]
+        counts = self.windows_per_text
+        starts = np.concatenate(([0], np.cumsum(counts)))
+        place = np.repeat(np.arange(len(rows)), counts[texts])
+        nth = np.arange(len(place)) - np.repeat(np.cumsum(counts[texts]) - counts[texts], counts[texts])
+        return starts[texts][place] + nth, place
+
+
+def plan(
+    tokenizer: XLMRobertaXLTokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    stride: int,
+    truncation: bool = False,
+) -> Plan:
+    """Tokenise each distinct text (or pair) once and cut what is too long into windows.
+
+    Parameters
+    ----------
+    max_length : int
+        Most tokens in a window, special tokens included.
+    stride : int
+        Pieces that two neighbouring windows share.
+    truncation : bool, default=False
+        Keep only the beginning of a long text instead.
+
+    Warns
+    -----
+    UserWarning
+        Once, with the count, if texts were truncated.
+    """
+    first, text_of_row = deduplicate(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+    ids = tokenizer.encode_batch([texts[i] for i in first])
+    pair_ids = [None] * len(ids) if pairs is None else tokenizer.encode_batch([pairs[i] for i in first])
+    windows, text_of_window, truncated = [], [], 0
+    for text, (a, b) in enumerate(zip(ids, pair_ids, strict=True)):
+        if truncation:
+            window, dropped = tokenizer.truncate(a, b, max_length=max_length)
+            of_text, truncated = [window], truncated + (dropped > 0)
+        else:
+            of_text = [w.input_ids for w in tokenizer.windows(a, b, max_length=max_length, stride=stride)]
+        windows += of_text
+        text_of_window += [text] * len(of_text)
+    if truncated:
+        warnings.warn(
+            f"{truncated} of {len(ids)} distinct texts were cut at {max_length} tokens (truncation=True). "
+            f"Use truncation=False to read long texts whole, in windows.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return Plan(windows, np.asarray(text_of_window, np.int64), text_of_row)
+
+
+def default_batch_tokens(model: XLMRobertaXLModel) -> int:
+    """Tokens in a batch that keep a device busy without straining its memory."""
+    per_token = model.config.intermediate_size * model.norm.weight.element_size()
+    return int(np.clip(ACTIVATION_BYTES[model.device.type] // per_token, 512, 32_768))
+
+
+def collate(windows: Sequence[np.ndarray], model: XLMRobertaXLModel) -> tuple[Tensor, Tensor, Packing]:
+    """Pack windows: token ids (T,), position ids (T,) and the packing, on the model's device."""
+    packing = Packing.from_lengths([len(window) for window in windows], model.device)
+    positions = [np.arange(len(window)) for window in windows]
+    first_position = model.config.pad_token_id + 1
+    ids = torch.from_numpy(np.concatenate(windows).astype(np.int64)).to(model.device)
+    return ids, torch.from_numpy(np.concatenate(positions) + first_position).to(model.device), packing
+
+
+def encode(
+    model: XLMRobertaXLModel,
+    windows: Sequence[np.ndarray],
+    *,
+    adapter: Sequence[Deltas] | None = None,
+    layers: Sequence[int] = (-1,),
+) -> tuple[list[Tensor], Packing]:
+    """Run one batch of windows; returns a hidden state (T, H) for each of `layers`, and the packing."""
+    ids, positions, packing = collate(windows, model)
+    return model.encode(ids, positions, packing, adapter=adapter, layers=layers), packing
+
+
+@torch.inference_mode()
+def run(
+    model: XLMRobertaXLModel,
+    windows: Sequence[np.ndarray],
+    head: Callable[[list[Tensor], Packing], Tensor],
+    *,
+    adapter: Sequence[Deltas] | None = None,
+    layers: Sequence[int] = (-1,),
+    batch_tokens: int,
+    verbose: int = 0,
+    description: str = "encode",
+) -> np.ndarray:
+    """Run all windows in batches of like length and return the head's output for each, in the order given.
+
+    Parameters
+    ----------
+    head : callable
+        Takes the hidden states of a batch and its packing; returns (number of windows, d).
+    batch_tokens : int
+
+    Returns
+    -------
+    ndarray of shape (len(windows), d), float32
+    """
+    from tqdm.auto import tqdm
+
+    lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+    results: np.ndarray | None = None
+    with tqdm(total=int(lengths.sum()), desc=description, unit="tok", disable=None if verbose else True) as bar:
+        for batch in token_batches(lengths, batch_tokens):
+            hidden, packing = encode(model, [windows[i] for i in batch], adapter=adapter, layers=layers)
+            output = head(hidden, packing).float().cpu().numpy()
+            if results is None:
+                results = np.empty((len(windows), output.shape[1]), np.float32)
+            results[batch] = output
+            bar.update(int(lengths[batch].sum()))
+    return results
+
+
+def pool_windows(values: np.ndarray, groups: np.ndarray, how: str, weights: np.ndarray | None = None) -> np.ndarray:
+    """Combine the windows of each text.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_windows, d)
+    groups : ndarray of shape (n_windows,)
+        The text of each window: 0, 0, 1, 2, 2..., ascending and without gaps.
+    how : {"mean", "max"}
+    weights : ndarray of shape (n_windows,), default=None
+        Of a mean.
+
+    Returns
+    -------
+    ndarray of shape (n_texts, d)
+    """
+    counts = np.bincount(groups)
+    if (counts == 1).all():
+        return values
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    if how == "max":
+        return np.maximum.reduceat(values, starts)
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, float)
+    total = np.add.reduceat(values * weights[:, None], starts)
+    return (total / np.add.reduceat(weights, starts)[:, None]).astype(values.dtype)

@@ -1,0 +1,175 @@
+"""Tunings: what of a model is learned. Small objects with `get_params`, so that a grid search reaches them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from torch import Tensor, nn
+
+from skxlmr.model import XLMRobertaXLConfig
+
+# Linear layers of an encoder layer, with their input and output widths.
+LINEAR_LAYERS = {
+    "query": ("hidden_size", "hidden_size"),
+    "key": ("hidden_size", "hidden_size"),
+    "value": ("hidden_size", "hidden_size"),
+    "output": ("hidden_size", "hidden_size"),
+    "up": ("hidden_size", "intermediate_size"),
+    "down": ("intermediate_size", "hidden_size"),
+}
+
+
+class LowRank(nn.Module):
+    """The term `scale * B A x` of low-rank adaptation, (T, in) -> (T, out). B starts at zero: nothing is changed."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(rank, in_features))
+        self.b = nn.Parameter(torch.zeros(out_features, rank))
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.linear(self.dropout(x.to(self.a.dtype)), self.a)
+        return (F.linear(low, self.b) * self.scale).to(x.dtype)
+
+
+class LayerAdapter(nn.ModuleDict):
+    """The deltas of one encoder layer, by the name of the linear layer that each is added to."""
+
+    def get(self, name: str) -> nn.Module | None:
+        """Return the delta of that linear layer, or None."""
+        return self._modules.get(name)
+
+
+class Tuning(BaseEstimator):
+    """Base of the tunings."""
+
+    # For Adam, by the size of what is learned; the constructor of an estimator overrides it.
+    default_learning_rate: float
+    trains_base = False
+    _parameter_constraints: dict = {}
+
+    def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList | None:
+        """Make what is added to the frozen base: one `LayerAdapter` per layer, or None."""
+        return None
+
+
+class LoRA(Tuning):
+    """Low-rank adaptation: every chosen linear layer learns a product of two thin matrices.
+
+    Parameters
+    ----------
+    rank : int, default=8
+        Width of the thin matrices.
+    alpha : float, default=16
+        The product is scaled by `alpha / rank`.
+    dropout : float, default=0.0
+        On the input of the thin matrices, while training.
+    targets : sequence of str, default=("query", "value")
+        Among "query", "key", "value", "output", "up", "down". The default is that of Hu et al. (2021), section 4.2.
+    layers : int or None, default=None
+        Adapt only the topmost layers, so many; None adapts all.
+
+    References
+    ----------
+    Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
+
+    Examples
+    --------
+    >>> from skxlmr import LoRA, XLMRXLClassifier
+    >>> XLMRXLClassifier(tuning=LoRA(rank=4)).get_params()["tuning__rank"]
+    4
+    """
+
+    # The paper's appendix D has 4e-4 to 5e-4 for RoBERTa base and 3e-4 to 4e-4 for large.
+    default_learning_rate = 5e-4
+    _parameter_constraints = {
+        "rank": [Interval(Integral, 1, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "targets": ["array-like"],
+        "layers": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        rank: int = 8,
+        alpha: float = 16,
+        dropout: float = 0.0,
+        targets: Sequence[str] = ("query", "value"),
+        layers: int | None = None,
+    ) -> None:
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.targets = targets
+        self.layers = layers
+
+    def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList:
+        """Make one `LayerAdapter` per encoder layer; those of untouched layers are empty.
+
+        Raises
+        ------
+        ValueError
+            If a parameter cannot be used with this model.
+        """
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "LoRA")
+        unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
+        if unknown or not len(self.targets):
+            raise ValueError(f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, got {self.targets!r}.")
+        depth = config.num_hidden_layers
+        if self.layers is not None and self.layers > depth:
+            raise ValueError(f"LoRA layers={self.layers}, but this model has {depth} layers.")
+        first = 0 if self.layers is None else depth - self.layers
+
+        def delta(name: str) -> LowRank:
+            in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
+            return LowRank(in_features, out_features, self.rank, self.alpha / self.rank, self.dropout)
+
+        return nn.ModuleList(
+            LayerAdapter({name: delta(name) for name in self.targets} if i >= first else {}) for i in range(depth)
+        )
+
+
+class Head(Tuning):
+    """Learn only the head: the base runs once over the texts, and the epochs run over its features.
+
+    Examples
+    --------
+    >>> from skxlmr import Head, XLMRXLClassifier
+    >>> XLMRXLClassifier(tuning=Head())
+    XLMRXLClassifier(tuning=Head())
+    """
+
+    default_learning_rate = 1e-3
+
+
+class Full(Tuning):
+    """Learn every weight, on a float32 copy of the base that belongs to the estimator and goes into its pickle.
+
+    Examples
+    --------
+    >>> from skxlmr import Full, XLMRXLClassifier
+    >>> XLMRXLClassifier(tuning=Full())
+    XLMRXLClassifier(tuning=Full())
+    """
+
+    # RoBERTa (arXiv:1907.11692), appendix C: 1e-5 to 3e-5 on GLUE.
+    default_learning_rate = 2e-5
+    trains_base = True
+
+
+TUNINGS = {"lora": LoRA, "head": Head, "full": Full}
+
+
+def as_tuning(tuning: str | Tuning) -> Tuning:
+    """Return the tuning object that a shorthand stands for."""
+    return TUNINGS[tuning]() if isinstance(tuning, str) else tuning

