@@ -14,7 +14,7 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/numpydoc lint $$(git ls-files 'skxlmr/*.py')
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/packing.py

@@ -1,4 +1,4 @@
-"""scikit-learn estimators over text columns, run by XLM-RoBERTa-XL."""
+"""Scikit-learn estimators over text columns, run by XLM-RoBERTa-XL."""
 
 from skxlmr.backbone import release_models
 from skxlmr.classifier import XLMRXLClassifier

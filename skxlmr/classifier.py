@@ -47,7 +47,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
     batch_size : int, default=32
         Rows in an optimiser step. The default is that of the XLM-R-XL paper (arXiv:2105.00572).
     batch_tokens : int or "auto", default="auto"
-        Tokens that are run at once; changes memory and speed, not results.
+        Tokens that are run at once; changes memory and speed, not results (but for the draws of dropout).
     learning_rate : float or "auto", default="auto"
         The highest rate, after warm-up; "auto" takes that of the tuning.
     max_epochs : int, default=10
@@ -242,4 +242,5 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         -------
         ndarray of shape (n_samples,)
         """
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        best = self._logits(X).argmax(axis=1)
+        return self.classes_[best]

@@ -106,11 +106,6 @@ class PretrainedModel(nn.Module):
         -------
         model
 
-        Warns
-        -----
-        NewHeadWarning
-            If the checkpoint lacks the head, which then starts random.
-
         Raises
         ------
         ModelNotFoundError
@@ -118,6 +113,11 @@ class PretrainedModel(nn.Module):
         CheckpointError
             If its files are damaged, hostile or not of this architecture; nothing is allocated before they are
             checked.
+
+        Warns
+        -----
+        NewHeadWarning
+            If the checkpoint lacks the head, which then starts random.
         """
         files = resolve(model, revision=revision, local_files_only=local_files_only)
         config = read_config(files.config)
