@@ -178,7 +178,9 @@ def _open_by_magic(path: Path, file: BinaryIO) -> WeightFile:
     size = os.fstat(file.fileno()).st_size
     head = file.read(64)
     file.seek(0)
-    if head.startswith((pickled.ZIP_MAGIC, b"\x80")) and path.suffix == ".safetensors":
+    # A header of 128 bytes, say, also begins with 0x80: the brace after the length tells it from a pickle.
+    pickle = head.startswith(pickled.ZIP_MAGIC) or (head.startswith(b"\x80") and head[8:9] != b"{")
+    if pickle and path.suffix == ".safetensors":
         raise UnsafeCheckpointError(f"{path} is named as safetensors but is a pickle")
     if head.startswith(pickled.ZIP_MAGIC):
         return SpanFile(path, file, _zip_spans(file, path, size))

@@ -121,6 +121,14 @@ def test_pickle_named_safetensors(tmp_path: Path, zipped: bool):
         open_weights(path)
 
 
+@pytest.mark.parametrize("length", [128, 128 + 2 * 256, 80])
+def test_header_lengths_that_look_like_a_pickle(tmp_path: Path, length: int):
+    header = json.dumps({"w": entry()}).encode().ljust(length)
+    path = safetensors_file(tmp_path / "model.safetensors", header)
+    with closing(open_weights(path)) as weights:
+        assert list(weights.tensors) == ["w"]
+
+
 def test_safetensors_named_bin(tmp_path: Path):
     save_file({"w": torch.ones(2)}, tmp_path / "pytorch_model.bin")
     with closing(open_weights(tmp_path / "pytorch_model.bin")) as weights:

@@ -1,0 +1,163 @@
+import json
+import warnings
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from skxlmr.model import (
+    NewHeadWarning,
+    XLMRobertaXLConfig,
+    XLMRobertaXLForMaskedLM,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLModel,
+)
+from skxlmr.weights.checkpoint import CheckpointError, CheckpointMismatchError
+from skxlmr.weights.resolve import ModelNotFoundError
+
+SHAPE = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 20,
+}
+IDS = torch.tensor([[0, 5, 6, 2]])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A masked language model written by transformers."""
+    torch.manual_seed(0)
+    transformers.XLMRobertaXLForMaskedLM(transformers.XLMRobertaXLConfig(**SHAPE)).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit_config(directory, **changes):
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def edit_weights(directory, edit):
+    file = directory / "model.safetensors"
+    save_file(edit(load_file(file)), file, {"format": "pt"})
+
+
+def test_xl_is_recognised_by_its_keys(checkpoint):
+    expected = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits
+    edit_config(checkpoint, model_type="xlm-roberta")
+    assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits, expected)
+
+
+def test_post_layer_norm_is_refused(tmp_path):
+    transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**SHAPE)).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no self_attn_layer_norm"):
+        XLMRobertaXLModel.from_pretrained(tmp_path)
+
+
+def test_other_architectures_are_refused(checkpoint):
+    edit_config(checkpoint, model_type="bert")
+    with pytest.raises(CheckpointError, match="model_type is 'bert'"):
+        XLMRobertaXLModel.from_pretrained(checkpoint)
+
+
+def test_a_new_head_is_announced(checkpoint):
+    with pytest.warns(NewHeadWarning, match=r"no weights for classifier\.dense\.weight.*random"):
+        model = XLMRobertaXLForSequenceClassification.from_pretrained(checkpoint, num_labels=5)
+    assert model(IDS).logits.shape == (1, 5)
+    assert model.classifier.dense.weight.std() > 0
+    assert not model.classifier.dense.bias.any()
+    assert not any(p.is_meta for p in model.parameters())
+    with pytest.warns(NewHeadWarning, match="pooler.dense"):
+        XLMRobertaXLModel.from_pretrained(checkpoint)
+
+
+def test_a_complete_checkpoint_announces_nothing(tmp_path):
+    XLMRobertaXLForSequenceClassification(XLMRobertaXLConfig(**SHAPE, num_labels=3)).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.num_labels == 3
+
+
+def test_another_number_of_labels_than_the_head_has_is_an_error(tmp_path):
+    XLMRobertaXLForSequenceClassification(XLMRobertaXLConfig(**SHAPE, num_labels=3)).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointMismatchError, match="out_proj"):
+        XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path, num_labels=4)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: {k: v for k, v in t.items() if "layer.1.intermediate.dense.weight" not in k},
+         r"missing.*layer\.1\.intermediate\.dense\.weight"),
+        (lambda t: {**t, "roberta.encoder.layer.2.output.dense.bias": torch.zeros(16)}, r"unexpected.*layer\.2"),
+        (lambda t: {**t, "roberta.encoder.LayerNorm.bias": torch.zeros(8)}, r"LayerNorm\.bias.*8.*16"),
+        (lambda t: {**t, "roberta.encoder.LayerNorm.bias": torch.full((16,), float("nan"))}, r"LayerNorm\.bias"),
+    ],
+    ids=["missing", "unexpected", "shape", "nan"],
+)  # fmt: skip
+def test_wrong_tensors_are_named(checkpoint, edit, message):
+    edit_weights(checkpoint, edit)
+    with pytest.raises(CheckpointError, match=message):
+        XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 10**9}, "hidden_size must be an integer from 1 to"),
+        ({"num_hidden_layers": "many"}, "num_hidden_layers"),
+        ({"hidden_size": 17}, "multiple of num_attention_heads"),
+        ({"id2label": ["a", "b"]}, "config.json"),
+    ],
+)
+def test_impossible_configs_are_refused_before_anything_is_allocated(checkpoint, changes, message, monkeypatch):
+    edit_config(checkpoint, **changes)
+    monkeypatch.setattr("skxlmr.model.pretrained.load_into", None)
+    with pytest.raises(CheckpointError, match=message):
+        XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        XLMRobertaXLModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ModelNotFoundError, match="nano"):
+        XLMRobertaXLModel.from_pretrained("nanno")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype(checkpoint, dtype):
+    model = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint, dtype=dtype)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert not model.training
+
+
+def test_bin_files_and_shards_load_alike(checkpoint, tmp_path):
+    model = transformers.XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
+    expected = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits
+    shards, binary = tmp_path / "shards", tmp_path / "binary"
+    model.save_pretrained(shards, max_shard_size="5KB")
+    binary.mkdir()
+    (binary / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    torch.save(model.state_dict(), binary / "pytorch_model.bin")
+    assert len(list(shards.glob("*.safetensors"))) > 1
+    for directory in (shards, binary):
+        assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(directory)(IDS).logits, expected)
+
+
+def test_saving_replaces_a_checkpoint_as_a_whole(checkpoint):
+    first = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
+    second = XLMRobertaXLForMaskedLM(XLMRobertaXLConfig(**{**SHAPE, "hidden_size": 32})).eval()
+    second.save_pretrained(checkpoint)
+    assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits, second(IDS).logits)
+    first.save_pretrained(checkpoint)
+    assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits, first(IDS).logits)
+
+
+def test_an_untied_decoder_is_refused(checkpoint):
+    edit_config(checkpoint, tie_word_embeddings=False)
+    with pytest.raises((CheckpointError, ValueError), match="tie_word_embeddings"):
+        XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
