@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.weights.resolve import resolve
+from skxlmr.weights.resolve import BUNDLED, CheckpointFiles, resolve
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -61,7 +62,7 @@ def get_backbone(model: str | os.PathLike, *, dtype: str = "auto", device: str =
     """
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
-    files = resolve(model)
+    files = _find(model)
     key = (files.fingerprint, torch_dtype, torch_device)
     with _lock:
         backbone = _pool.get(key)
@@ -73,6 +74,16 @@ def get_backbone(model: str | os.PathLike, *, dtype: str = "auto", device: str =
             backbone = _pool[key] = Backbone(files.name, files.fingerprint, base, tokenizer)
         _latest[:] = [backbone]
         return backbone
+
+
+def _find(model: str | os.PathLike) -> CheckpointFiles:
+    """Find the files; what is on this machine is looked at each time, the hub is asked once in a process."""
+    if model in BUNDLED or os.path.isdir(model):
+        return resolve(model)
+    return _find_on_hub(model)
+
+
+_find_on_hub = functools.cache(resolve)
 
 
 def release_models() -> None:

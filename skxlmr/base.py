@@ -25,7 +25,7 @@ class BaseXLMRXL(BaseEstimator):
     _parameter_constraints: dict = {
         "model": [str, os.PathLike],
         "max_length": [Interval(Integral, 4, None, closed="left"), None],
-        "stride": [Interval(Integral, 0, None, closed="left")],
+        "stride": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "truncation": ["boolean"],
         "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "dtype": [StrOptions({"auto", *DTYPES})],
@@ -59,12 +59,13 @@ class BaseXLMRXL(BaseEstimator):
             raise ValueError(
                 f"max_length={self.max_length}, but {self.model!r} reads at most {longest} tokens at once."
             )
+        max_length = self.max_length or longest
         return plan(
             backbone.tokenizer,
             column.texts,
             column.pairs,
-            max_length=self.max_length or longest,
-            stride=self.stride,
+            max_length=max_length,
+            stride=max_length // 8 if self.stride == "auto" else self.stride,
             truncation=self.truncation,
         )
 

@@ -39,9 +39,9 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         What of the model learns; `LoRA(rank=16)` in place of "lora" sets its parameters.
     max_length : int, default=None
         Most tokens that the model reads at once; None takes all it can, 512.
-    stride : int, default=64
-        Tokens that neighbouring windows of a text longer than `max_length` share. The decision for a long text is
-        the mean over its windows.
+    stride : int or "auto", default="auto"
+        Tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an
+        eighth of `max_length`. The decision for a long text is the mean over its windows.
     truncation : bool, default=False
         Read only the beginning of a long text. How many were cut is told in a warning.
     batch_size : int, default=32
@@ -103,7 +103,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         *,
         tuning: str | Tuning = "lora",
         max_length: int | None = None,
-        stride: int = 64,
+        stride: int | str = "auto",
         truncation: bool = False,
         batch_size: int = 32,
         batch_tokens: int | str = "auto",

@@ -48,9 +48,9 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
     max_length : int, default=None
         Most tokens that the model reads at once; None takes all it can, 512.
-    stride : int, default=64
-        Tokens that neighbouring windows of a longer text share. Its vector is the mean over the windows, weighted by
-        their tokens where `pooling` is a mean, or their maximum.
+    stride : int or "auto", default="auto"
+        Tokens that neighbouring windows of a longer text share; "auto" is an eighth of `max_length`. Its vector is the
+        mean over the windows, weighted by their tokens where `pooling` is a mean, or their maximum.
     truncation : bool, default=False
         Read only the beginning of a long text. How many were cut is told in a warning.
     batch_tokens : int or "auto", default="auto"
@@ -106,7 +106,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         normalize: bool = False,
         n_components: int | None = None,
         max_length: int | None = None,
-        stride: int = 64,
+        stride: int | str = "auto",
         truncation: bool = False,
         batch_tokens: int | str = "auto",
         dtype: str = "auto",

@@ -4,7 +4,9 @@ import threading
 
 import pytest
 import torch
+from hub_server import MAIN, REPO, Hub
 
+from skxlmr import XLMRXLEmbedder
 from skxlmr.backbone import choose_device, choose_dtype, get_backbone, release_models
 from skxlmr.weights.resolve import resolve
 
@@ -55,3 +57,20 @@ def test_auto():
     assert device.type in ("cpu", "cuda", "mps")
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     assert choose_dtype("bfloat16", device) == torch.bfloat16
+
+
+def test_a_hub_model_is_asked_for_once_in_a_process(tmp_path, monkeypatch):
+    server = Hub()
+    server.commits[MAIN] = {file.name: file.read_bytes() for file in resolve("nano").directory.iterdir()}
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    try:
+        vectors = XLMRXLEmbedder(model=REPO).fit_transform(["good morning"])
+        requests = len(server.requests)
+        assert requests > 0
+        XLMRXLEmbedder(model=REPO, pooling="max").fit(["good morning"])
+    finally:
+        server.stop()
+    assert len(server.requests) == requests
+    assert (vectors == XLMRXLEmbedder(model="nano").fit_transform(["good morning"])).all()

@@ -187,3 +187,16 @@ def test_verbose_shows_bars_on_a_terminal(monkeypatch, capsys):
     assert "loss=" in capsys.readouterr().err
     classifier(max_epochs=2).fit(TEXTS, LABELS)
     assert capsys.readouterr().err == ""
+
+
+def test_two_estimators_on_one_base_predict_at_the_same_time():
+    from concurrent.futures import ThreadPoolExecutor
+
+    first = classifier(max_epochs=3).fit(TEXTS, LABELS)
+    second = classifier(max_epochs=3, random_state=1, tuning=LoRA(rank=2, targets=["up", "down"])).fit(TEXTS, LABELS)
+    assert first._fitted_backbone() is second._fitted_backbone()
+    expected = [clf.decision_function(TEXTS) for clf in (first, second)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda i: (first, second)[i % 2].decision_function(TEXTS), range(16)))
+    for i, values in enumerate(got):
+        np.testing.assert_array_equal(values, expected[i % 2])

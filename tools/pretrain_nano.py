@@ -182,7 +182,7 @@ def main() -> None:
     )  # fmt: skip
     sampler, generator = Sampler(corpus, tokenizer, seed=0), torch.Generator().manual_seed(0)
     pool: list[list[np.ndarray]] = []
-    started, tokens, losses, log = time.perf_counter(), 0, [], []
+    started, tokens, losses = time.perf_counter(), 0, []
     warmup = options.steps // 20
     for step in range(options.steps):
         if not pool:
@@ -205,10 +205,9 @@ def main() -> None:
             save(model, tokenizer, options.output)
             scores = evaluate(model, tokenizer, held_out)
             seconds = time.perf_counter() - started
-            log.append({"step": step + 1, "tokens": tokens, "seconds": round(seconds), "held_out": scores,
-                        "loss": round(float(np.mean(losses[-options.save_every :])), 3)})  # fmt: skip
-            (options.output / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
-            print(json.dumps(log[-1]), f"{tokens / seconds:,.0f} tokens/s", flush=True)
+            loss = float(np.mean(losses[-options.save_every :]))
+            print(f"step {step + 1}, {tokens:,} tokens, {tokens / seconds:,.0f}/s, loss {loss:.3f}", flush=True)
+            print(json.dumps(scores), flush=True)
 
 
 if __name__ == "__main__":
