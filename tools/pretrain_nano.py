@@ -28,6 +28,9 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRoberta
 from skxlmr.text.batching import token_batches
 
 VOCABULARY = 9_500
+# One piece each, as in XLM-R's vocabulary: the reference's example replaces "Paris" by "<mask>" in "... is Paris." and
+# needs both sentences to have as many pieces.
+WHOLE_PIECES = ["▁Paris", "▁."]
 LENGTHS, SHARES = (24, 48, 96, 192, 384, 510), (0.15, 0.25, 0.3, 0.15, 0.1, 0.05)  # pieces in a training text
 MASKED, KEPT_OR_RANDOM = 0.2, 0.1  # of the masked tokens a tenth stays and a tenth is random (Devlin et al., 2019)
 HELD_OUT = 60  # texts of each language with a share above 2%
@@ -47,6 +50,7 @@ def train_vocabulary(corpus: dict[str, list[list[str]]]) -> bytes:
         bos_id=1,
         eos_id=2,
         pad_id=-1,
+        user_defined_symbols=WHOLE_PIECES,
         num_threads=2,
         max_sentence_length=8000,
         minloglevel=2,
