@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skxlmr.base import TrainableXLMRXL
 from skxlmr.inference import pool_windows
-from skxlmr.model.heads import new_classification_head
+from skxlmr.model.heads import ClassificationHead
 from skxlmr.training.adapters import Tuning, as_tuning
 from skxlmr.training.learned import Learned, first_token, seeded
 from skxlmr.training.loop import train
@@ -183,7 +183,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         schedule = self._schedule(tuning, backbone)
         targets = torch.from_numpy(targets).to(base.device)
         with seeded(random_state.randint(2**31 - 1), base.device):
-            learned = Learned(tuning, base, new_classification_head(base.config, n_classes)).train()
+            learned = Learned(tuning, base, ClassificationHead(base.config, n_classes)).train()
             features = learned.features(base, plan, first_token, schedule.batch_tokens, self.verbose)
 
             def losses(windows: np.ndarray, rows: np.ndarray) -> Tensor:

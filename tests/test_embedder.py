@@ -30,13 +30,15 @@ def test_pooling_of_any_layer(states, pooling, layer):
     how = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "cls": lambda x: x[0]}[pooling]
     expected = np.stack([how(of_text[layer]) for of_text in states])
     got = embed(pooling=pooling, layer=layer)
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    # Only the last layer is normalised: the states of those below may be large.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
     assert got.dtype == np.float32
 
 
 def test_first_last_mean(states):
     expected = np.stack([((of_text[1] + of_text[-1]) / 2).mean(0) for of_text in states])
-    np.testing.assert_allclose(embed(pooling="first_last_mean"), expected, atol=1e-5)
+    got = embed(pooling="first_last_mean")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
 def test_normalize_gives_unit_vectors():

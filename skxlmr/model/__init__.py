@@ -2,15 +2,28 @@
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.heads import XLMRobertaXLForMaskedLM, XLMRobertaXLForSequenceClassification
+from skxlmr.model.heads import (
+    XLMRobertaXLForCausalLM,
+    XLMRobertaXLForMaskedLM,
+    XLMRobertaXLForMultipleChoice,
+    XLMRobertaXLForQuestionAnswering,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLForTokenClassification,
+)
+from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import NewHeadWarning
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 __all__ = [
+    "ModelOutput",
     "NewHeadWarning",
     "XLMRobertaXLConfig",
+    "XLMRobertaXLForCausalLM",
     "XLMRobertaXLForMaskedLM",
+    "XLMRobertaXLForMultipleChoice",
+    "XLMRobertaXLForQuestionAnswering",
     "XLMRobertaXLForSequenceClassification",
+    "XLMRobertaXLForTokenClassification",
     "XLMRobertaXLModel",
     "XLMRobertaXLTokenizer",
 ]

@@ -1,12 +1,13 @@
-"""Self-attention over packed tokens.
+"""Attention over packed tokens.
 
 Notation, here and in the encoder: B texts, T packed tokens, L tokens in the longest text, H hidden size, N heads,
-D head size.
+D head size; Q queries and K keys of a padded text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from skxlmr.model.packing import Packing
 
 # What an adapter adds to the linear layers of one encoder layer, by the layer's name.
 Deltas = Mapping[str, nn.Module]
+NO_DELTAS: Deltas = {}
 
 
 def linear(layer: nn.Linear, x: Tensor, delta: nn.Module | None = None) -> Tensor:
@@ -24,25 +26,93 @@ def linear(layer: nn.Linear, x: Tensor, delta: nn.Module | None = None) -> Tenso
     return layer(x) if delta is None else layer(x) + delta(x)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention, (T, H) -> (T, H)."""
+@dataclass
+class Eager:
+    """What one attention of one layer is given on the eager path, and what it leaves there.
 
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
+    Attributes
+    ----------
+    mask : Tensor of shape (B, 1, 1 or Q, K)
+        Added to the scores: 0 where a query may look, the lowest number where it may not.
+    head_mask : Tensor of shape (N, 1, 1), or None
+        Factors of the heads.
+    past : tuple of two tensors of shape (B, N, P, D), or None
+        Keys and values of earlier tokens; of cross-attention, all of them.
+    memory : Tensor of shape (B * K, H), or None
+        States of an encoder, for cross-attention.
+    probs : Tensor of shape (B, N, Q, K)
+        Left by the forward pass.
+    present : tuple of two tensors of shape (B, N, K, D)
+        Left by the forward pass: the keys and values that were attended to.
+    """
+
+    mask: Tensor
+    head_mask: Tensor | None = None
+    past: tuple[Tensor, Tensor] | None = None
+    memory: Tensor | None = None
+    probs: Tensor | None = None
+    present: tuple[Tensor, Tensor] | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head attention, (T, H) -> (T, H): over each text's own tokens, or over the states of an encoder."""
+
+    def __init__(self, config: XLMRobertaXLConfig, position_type: str = "absolute") -> None:
         super().__init__()
         self.head_size = config.head_size
         self.dropout_prob = config.attention_probs_dropout_prob
+        self.position_type = position_type
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        if position_type != "absolute":
+            self.distance = nn.Embedding(2 * config.max_position_embeddings - 1, config.head_size)
 
-    def forward(self, x: Tensor, packing: Packing, deltas: Deltas) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
+        source = x if eager is None or eager.memory is None else eager.memory
         q, k, v = (
-            linear(layer, x, deltas.get(name)).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
-            for name, layer in (("query", self.query), ("key", self.key), ("value", self.value))
+            linear(layer, inputs, deltas.get(name)).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
+            for name, layer, inputs in (
+                ("query", self.query, x),
+                ("key", self.key, source),
+                ("value", self.value, source),
+            )
         )
-        x = attend(q, k, v, packing, self.dropout_prob if self.training else 0.0)
+        dropout_p = self.dropout_prob if self.training else 0.0
+        x = attend(q, k, v, packing, dropout_p) if eager is None else self.attend_eagerly(q, k, v, eager, dropout_p)
         return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, H)
+
+    def attend_eagerly(self, q: Tensor, k: Tensor, v: Tensor, eager: Eager, dropout_p: float) -> Tensor:
+        """Attention step by step, for what the kernels cannot give; (T, N, D) thrice -> (T, N, D).
+
+        Texts are padded here: T is B times Q, and the keys' may be another multiple of B.
+        """
+        batch_size = len(eager.mask)
+        q, k, v = (x.unflatten(0, (batch_size, -1)).transpose(1, 2) for x in (q, k, v))  # -> (B, N, Q or K, D)
+        if eager.past is not None and eager.memory is not None:
+            k, v = eager.past
+        elif eager.past is not None:
+            k, v = torch.cat([eager.past[0], k], 2), torch.cat([eager.past[1], v], 2)
+        eager.present = (k, v)
+        scores = q @ k.transpose(2, 3)  # (B, N, Q, K)
+        if self.position_type != "absolute":
+            scores = scores + self.relative_scores(q, k)
+        probs = (scores / self.head_size**0.5 + eager.mask).softmax(-1)
+        probs = F.dropout(probs, dropout_p, training=dropout_p > 0)
+        eager.probs = probs if eager.head_mask is None else probs * eager.head_mask
+        return (eager.probs @ v).transpose(1, 2).flatten(0, 1)  # (B, N, Q, D) -> (T, N, D)
+
+    def relative_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Scores by the distance of query and key (Shaw et al., 2018; Huang et al., 2020), (B, N, Q, K)."""
+        n_queries, n_keys = q.shape[2], k.shape[2]
+        keys = torch.arange(n_keys, device=q.device)
+        distances = keys[n_keys - n_queries :, None] - keys  # the queries are the last of the keys
+        embedded = self.distance(distances + self.distance.num_embeddings // 2).to(q.dtype)  # (Q, K, D)
+        scores = torch.einsum("bnqd,qkd->bnqk", q, embedded)
+        if self.position_type == "relative_key_query":
+            scores = scores + torch.einsum("bnkd,qkd->bnqk", k, embedded)
+        return scores
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float = 0.0) -> Tensor:
@@ -61,3 +131,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float =
     mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L): keys
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     return packing.unpad(x.transpose(1, 2))  # (B, N, L, D) -> (T, N, D)
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask of ones and zeros, (B, K) or (B, Q, K), into what is added to scores, (B, 1, 1 or Q, K).
+
+    The lowest number, not infinity, as in the reference: a query that may look nowhere looks everywhere evenly.
+    """
+    mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+    return (1.0 - mask.to(dtype)) * torch.finfo(dtype).min
+
+
+def causal_mask(n_queries: int, n_keys: int, device: torch.device) -> Tensor:
+    """(Q, K), one where a key is not later than the query; the queries are the last of the keys."""
+    return torch.ones(n_queries, n_keys, device=device).tril(n_keys - n_queries)

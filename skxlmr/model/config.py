@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
+from torch import Tensor
+
+from skxlmr.weights.errors import CheckpointError
+from skxlmr.weights.files import atomic_write_bytes, read_json
+from skxlmr.weights.resolve import resolve
+
 MODEL_TYPE = "xlm-roberta-xl"
-ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new")
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+}
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
@@ -41,7 +57,8 @@ class XLMRobertaXLConfig:
     num_attention_heads : int, default=32
     intermediate_size : int, default=10240
         Width of the feed-forward network.
-    hidden_act : {"gelu", "relu", "silu", "gelu_new"}, default="gelu"
+    hidden_act : {"gelu", "relu", "silu", "gelu_new"} or callable, default="gelu"
+        Activation of the feed-forward network. A callable cannot be saved.
     hidden_dropout_prob : float, default=0.1
     attention_probs_dropout_prob : float, default=0.1
     max_position_embeddings : int, default=514
@@ -53,9 +70,10 @@ class XLMRobertaXLConfig:
     pad_token_id : int, default=1
     bos_token_id : int, default=0
     eos_token_id : int, default=2
-    position_embedding_type : {"absolute"}, default="absolute"
+    position_embedding_type : {"absolute", "relative_key", "relative_key_query"}, default="absolute"
+        The published checkpoints are absolute; the others score the distance of two tokens.
     use_cache : bool, default=True
-        Kept for the round trip; only decoding reads it.
+        Whether a decoder returns its keys and values.
     classifier_dropout : float or None, default=None
         Dropout of the classification head; None means `hidden_dropout_prob`.
     num_labels : int, default=2
@@ -64,6 +82,14 @@ class XLMRobertaXLConfig:
         Names of the outputs; None gives LABEL_0, LABEL_1...
     problem_type : str or None, default=None
         "regression", "single_label_classification" or "multi_label_classification"; None infers it from the labels.
+    is_decoder : bool, default=False
+        Whether a token sees only those before it.
+    add_cross_attention : bool, default=False
+        Whether the layers of a decoder also look at the states of an encoder.
+    output_attentions, output_hidden_states : bool, default=False
+        What a forward pass returns where the call does not say.
+    return_dict : bool, default=True
+        Whether it returns named fields or a tuple, where the call does not say.
     extra : dict
         Keys of a config.json that this class does not know, kept on a round trip.
 
@@ -85,7 +111,7 @@ class XLMRobertaXLConfig:
     num_hidden_layers: int = 36
     num_attention_heads: int = 32
     intermediate_size: int = 10240
-    hidden_act: str = "gelu"
+    hidden_act: str | Callable[[Tensor], Tensor] = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     max_position_embeddings: int = 514
@@ -101,6 +127,11 @@ class XLMRobertaXLConfig:
     num_labels: int = 2
     id2label: dict[int, str] | None = None
     problem_type: str | None = None
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,12 +151,14 @@ class XLMRobertaXLConfig:
             if not (isinstance(value, int | float) and 0 < value < float("inf")):
                 raise ValueError(f"{name} must be a positive number, got {value!r}.")
         for name, choices in (
-            ("hidden_act", ACTIVATIONS),
+            ("hidden_act", tuple(ACTIVATIONS)),
             ("position_embedding_type", POSITION_TYPES),
             ("problem_type", PROBLEM_TYPES),
         ):
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in choices and not (name == "hidden_act" and callable(self.hidden_act)):
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
+        if self.add_cross_attention and not self.is_decoder:
+            raise ValueError("add_cross_attention=True needs is_decoder=True.")
         if self.id2label is None:
             self.id2label = {i: f"LABEL_{i}" for i in range(self.num_labels)}
         if self.hidden_size % self.num_attention_heads:
@@ -161,6 +194,54 @@ class XLMRobertaXLConfig:
         """Most tokens, special ones included, that the position embedding can tell apart."""
         return self.max_position_embeddings - self.pad_token_id - 1
 
+    @property
+    def real_vocab_size(self) -> int:
+        """Number of ids that stand for something: 878 rows of XL's and XXL's embedding do not."""
+        return 250_002 if self.vocab_size == 250_880 else self.vocab_size
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | os.PathLike, *, revision: str | None = None, local_files_only: bool = False
+    ) -> XLMRobertaXLConfig:
+        """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If there is no such model.
+        CheckpointError
+            If its config.json is no JSON object, is of another kind of model, or holds impossible numbers.
+        """
+        path = Path(model) / "config.json"  # a config may lie in a directory of its own
+        if not path.exists():
+            path = resolve(model, revision=revision, local_files_only=local_files_only).config
+        return cls.from_file(path)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> XLMRobertaXLConfig:
+        """Read a config.json, bounding its numbers; raises CheckpointError."""
+        values = read_json(path)
+        # Some published files of XL and XXL say "xlm-roberta": the weight keys decide.
+        if values.get("model_type") not in (MODEL_TYPE, "xlm-roberta"):
+            raise CheckpointError(
+                f"{path}: model_type is {values.get('model_type')!r}; this package runs {MODEL_TYPE!r} checkpoints."
+            )
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Write config.json into a directory, which is made if it is missing.
+
+        Raises
+        ------
+        TypeError
+            If `hidden_act` is a callable.
+        """
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(Path(directory) / "config.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
         """Build a configuration from the object in a config.json; keys it does not know go to `extra`."""
@@ -172,7 +253,9 @@ class XLMRobertaXLConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what config.json holds, in Hugging Face's format."""
+        """Return what config.json holds, in Hugging Face's format; raises TypeError if `hidden_act` is a callable."""
+        if callable(self.hidden_act):
+            raise TypeError("hidden_act is a callable, which no file can hold; name one of " + ", ".join(ACTIVATIONS))
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
         values["id2label"] = {str(i): label for i, label in self.id2label.items()}
         values["label2id"] = {label: i for i, label in self.id2label.items()}

@@ -6,28 +6,21 @@ Notation: B texts, S padded length, T packed tokens, H hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from skxlmr.model.attention import Deltas, SelfAttention, linear
-from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.outputs import BaseModelOutput
+from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, additive_mask, causal_mask, linear
+from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.packing import Packing, PaddedBatch, position_ids_from_input_ids
 from skxlmr.model.pretrained import PretrainedModel, initialise
 
-ACTIVATIONS = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-}
-NO_DELTAS: Deltas = {}
-
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings; no LayerNorm and no scaling."""
+    """Sum of word, token-type and absolute position embeddings; no LayerNorm and no scaling."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
@@ -35,11 +28,12 @@ class Embeddings(nn.Module):
         self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=pad)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size, padding_idx=pad)
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.absolute = config.position_embedding_type == "absolute"
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        token_types = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
-        return self.dropout(words + self.position(position_ids) + token_types)
+        x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
+        return self.dropout(x + self.position(position_ids) if self.absolute else x)
 
 
 class FeedForward(nn.Module):
@@ -49,25 +43,37 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.activation = config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor, deltas: Deltas) -> Tensor:
         return linear(self.down, self.activation(linear(self.up, x, deltas.get("up"))), deltas.get("down"))
 
 
 class Layer(nn.Module):
-    """One pre-LN encoder layer, (T, H) -> (T, H)."""
+    """One pre-LN layer, (T, H) -> (T, H)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = SelfAttention(config)
+        self.attention = Attention(config, config.position_embedding_type)
+        if config.add_cross_attention:
+            self.cross_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.cross_attention = Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.ffn = FeedForward(config)
 
-    def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas))
+    def forward(
+        self,
+        x: Tensor,
+        packing: Packing,
+        deltas: Deltas = NO_DELTAS,
+        eager: Eager | None = None,
+        cross: Eager | None = None,
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
+        if cross is not None:
+            x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
         return x + self.ffn(self.ffn_norm(x), deltas)  # no dropout here: the reference has none
 
 
@@ -82,8 +88,32 @@ class Pooler(nn.Module):
         return self.dense(first_tokens).tanh()
 
 
+@dataclass
+class Encoded:
+    """A padded batch after the encoder.
+
+    Attributes
+    ----------
+    last : Tensor of shape (T, H)
+        Packed.
+    batch : PaddedBatch
+        The way back.
+    more : ModelOutput
+        The hidden states, attentions and past that were asked for; padded.
+    """
+
+    last: Tensor
+    batch: PaddedBatch
+    more: ModelOutput
+
+    @property
+    def first(self) -> Tensor:
+        """The state of each text's first token, (B, H)."""
+        return self.last[self.batch.packing.first]
+
+
 class XLMRobertaXLModel(PretrainedModel):
-    """The XLM-RoBERTa-XL encoder without a head.
+    """The XLM-RoBERTa-XL encoder without a head; with `config.is_decoder`, a decoder.
 
     Parameters
     ----------
@@ -105,14 +135,11 @@ class XLMRobertaXLModel(PretrainedModel):
 
     def __init__(self, config: XLMRobertaXLConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
-        if config.position_embedding_type != "absolute":
-            raise ValueError(
-                f"position_embedding_type={config.position_embedding_type!r} is not supported; only 'absolute' is."
-            )
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = Pooler(config) if add_pooling_layer else None
+        self.gradient_checkpointing = False
         self.apply(lambda module: initialise(module, config))
 
     def encode(
@@ -124,6 +151,7 @@ class XLMRobertaXLModel(PretrainedModel):
         token_type_ids: Tensor | None = None,
         adapter: Sequence[Deltas] | None = None,
         layers: Sequence[int] = (-1,),
+        eager: Sequence[tuple[Eager, Eager | None]] | None = None,
     ) -> list[Tensor]:
         """Run the encoder on packed tokens.
 
@@ -140,6 +168,9 @@ class XLMRobertaXLModel(PretrainedModel):
         layers : sequence of int, default=(-1,)
             The hidden states to return, numbered as in the reference: 0 is the embeddings, `num_hidden_layers` (or
             -1) the normalised output. Layers above the highest one are not run.
+        eager : sequence of one pair per layer, or None
+            Asks for the eager path: what each layer's self-attention and cross-attention are given. They leave their
+            probabilities, keys and values in it.
 
         Returns
         -------
@@ -152,7 +183,11 @@ class XLMRobertaXLModel(PretrainedModel):
         x = self.embeddings(words, position_ids, token_type_ids)
         kept = {0: x}
         for i, layer in enumerate(self.layers[: max(wanted)], start=1):
-            x = layer(x, packing, NO_DELTAS if adapter is None else adapter[i - 1])
+            inputs = (x, packing, NO_DELTAS if adapter is None else adapter[i - 1], *(eager[i - 1] if eager else ()))
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, *inputs, use_reentrant=False)
+            else:
+                x = layer(*inputs)
             if i in wanted:
                 kept[i] = self.norm(x) if i == depth else x
         return [kept[i] for i in wanted]
@@ -163,38 +198,142 @@ class XLMRobertaXLModel(PretrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        layers: Sequence[int] = (-1,),
-    ) -> tuple[list[Tensor], PaddedBatch]:
-        """Pack a padded batch (B, S) and run the encoder; returns hidden states (T, H) and the way back.
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Sequence[tuple[Tensor, ...]] | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        every_position: bool = False,
+    ) -> Encoded:
+        """Run a padded batch (B, S), by the path that its arguments ask for; see `forward`.
+
+        Parameters
+        ----------
+        every_position : bool, default=False
+            Compute the states of padding, too.
+
+        Returns
+        -------
+        Encoded
 
         Raises
         ------
         ValueError
-            If not exactly one of `input_ids` and `inputs_embeds` is given, or a text is longer than the position
-            embedding.
+            If not exactly one of `input_ids` and `inputs_embeds` is given, a text is longer than the position
+            embedding, or there is no cross-attention to look at `encoder_hidden_states` with.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
         words = input_ids if inputs_embeds is None else inputs_embeds
-        shape = (words.shape[0], words.shape[1])
+        shape, past_length = (words.shape[0], words.shape[1]), 0
+        if past_key_values is not None:
+            past_length = past_key_values[0][0].shape[2]
+        position_ids = self._position_ids(input_ids, position_ids, shape, past_length, words.device)
+
+        # Which path runs is decided here. The packed one leaves padding out; the eager one gives what only it can.
+        eager = None
+        if (
+            output_attentions
+            or head_mask is not None
+            or config.is_decoder
+            or config.position_embedding_type != "absolute"
+            or (every_position and attention_mask is not None)
+            or (attention_mask is not None and (attention_mask.ndim == 3 or not attention_mask.any(1).all()))
+        ):
+            eager = self._eager(
+                shape,
+                attention_mask,
+                head_mask,
+                encoder_hidden_states,
+                encoder_attention_mask,
+                past_key_values,
+                past_length,
+            )
+        batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, words.device)
+        hidden = self.encode(
+            batch.pack(words),
+            batch.pack(position_ids.expand(shape)),
+            batch.packing,
+            token_type_ids=None if token_type_ids is None else batch.pack(token_type_ids.expand(shape)),
+            layers=range(0 if output_hidden_states else len(self.layers), len(self.layers) + 1),
+            eager=eager,
+        )
+        more = ModelOutput()
+        if output_hidden_states:
+            more.hidden_states = tuple(batch.unpack(x) for x in hidden)
+        if output_attentions:
+            more.attentions = tuple(own.probs for own, _ in eager)
+            if eager[0][1] is not None:
+                more.cross_attentions = tuple(cross.probs for _, cross in eager)
+        if config.is_decoder and (config.use_cache if use_cache is None else use_cache):
+            more.past_key_values = tuple(
+                (*own.present, *(() if cross is None else cross.present)) for own, cross in eager
+            )
+        return Encoded(hidden[-1], batch, more)
+
+    def _position_ids(
+        self,
+        input_ids: Tensor | None,
+        position_ids: Tensor | None,
+        shape: tuple[int, int],
+        past_length: int,
+        device: torch.device,
+    ) -> Tensor:
+        """Positions of a padded batch, (1 or B, S): as given, or counted."""
         pad = self.config.pad_token_id
         if position_ids is None and input_ids is not None:
-            position_ids = position_ids_from_input_ids(input_ids, pad)
-        if position_ids is None:  # embeddings do not tell pads apart: count every token
-            position_ids = words.new_ones(shape, dtype=torch.int64).cumsum(1) + pad
-        if int(position_ids.max()) >= self.config.max_position_embeddings:
+            position_ids = position_ids_from_input_ids(input_ids, pad, past_length)
+        if position_ids is None:  # embeddings do not tell pads apart: count every token, and from the start
+            position_ids = torch.arange(shape[1], device=device)[None] + pad + 1
+        if self.embeddings.absolute and int(position_ids.max()) >= self.config.max_position_embeddings:
             raise ValueError(
-                f"A text of {shape[1]} tokens is too long: this model takes {self.config.max_length}. "
+                f"A text of {past_length + shape[1]} tokens is too long: this model takes {self.config.max_length}. "
                 f"Truncate it or split it into windows."
             )
-        batch = PaddedBatch.from_mask(attention_mask, shape, words.device)
-        position_ids = batch.pack(position_ids.expand(shape))
-        token_type_ids = None if token_type_ids is None else batch.pack(token_type_ids.expand(shape))
-        hidden = self.encode(
-            batch.pack(words), position_ids, batch.packing, token_type_ids=token_type_ids, layers=layers
-        )
-        return hidden, batch
+        return position_ids
+
+    def _eager(
+        self,
+        shape: tuple[int, int],
+        attention_mask: Tensor | None,
+        head_mask: Tensor | None,
+        encoder_hidden_states: Tensor | None,
+        encoder_attention_mask: Tensor | None,
+        past_key_values: Sequence[tuple[Tensor, ...]] | None,
+        past_length: int,
+    ) -> list[tuple[Eager, Eager | None]]:
+        """What the attentions of each layer are given on the eager path."""
+        weight = self.norm.weight
+        n_keys = past_length + shape[1]
+        mask = torch.ones(shape[0], n_keys, device=weight.device) if attention_mask is None else attention_mask
+        if self.config.is_decoder and mask.ndim == 2:
+            mask = mask[:, None, :] * causal_mask(shape[1], n_keys, weight.device)  # (B, Q, K)
+        mask = additive_mask(mask, weight.dtype)
+        memory = None
+        if self.config.is_decoder and encoder_hidden_states is not None:
+            if not self.config.add_cross_attention:
+                raise ValueError("encoder_hidden_states need a model with add_cross_attention=True in its config.")
+            memory = encoder_hidden_states.flatten(0, 1)  # (B, K, H) -> (B * K, H)
+            if encoder_attention_mask is None:
+                encoder_attention_mask = torch.ones(encoder_hidden_states.shape[:2], device=weight.device)
+            memory_mask = additive_mask(encoder_attention_mask, weight.dtype)
+        eager = []
+        for i in range(len(self.layers)):
+            heads = None
+            if head_mask is not None:  # (N,) or (layers, N)
+                heads = (head_mask if head_mask.ndim == 1 else head_mask[i]).to(weight.dtype)[:, None, None]
+            past = None if past_key_values is None else tuple(past_key_values[i])
+            own = Eager(mask, heads, None if past is None else past[:2])
+            cross = None if memory is None else Eager(memory_mask, heads, (past and past[2:]) or None, memory)
+            eager.append((own, cross))
+        return eager
 
     def forward(
         self,
@@ -202,44 +341,48 @@ class XLMRobertaXLModel(PretrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-    ) -> BaseModelOutput | tuple:
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Sequence[tuple[Tensor, ...]] | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
         """Encode a padded batch.
 
         Parameters
         ----------
         input_ids : Tensor of shape (B, S), int64
-        attention_mask : Tensor of shape (B, S), default=None
-            Nonzero at real tokens; None means all. Outputs are zero elsewhere.
+        attention_mask : Tensor of shape (B, S) or (B, S, K), default=None
+            One at real tokens, zero at padding, whose states are not computed: they are zero in the outputs. With
+            three dimensions it says what each token may look at. None means everything.
         token_type_ids, position_ids : Tensor of shape (B, S), int64, default=None
+        head_mask : Tensor of shape (N,) or (num_hidden_layers, N), default=None
+            Factors of the attention heads.
         inputs_embeds : Tensor of shape (B, S, H), default=None
             Word embeddings in place of `input_ids`.
-        output_hidden_states : bool, default=False
-        return_dict : bool, default=True
-            False gives a plain tuple.
+        encoder_hidden_states : Tensor of shape (B, K, H), default=None
+            States that a decoder with cross-attention looks at.
+        encoder_attention_mask : Tensor of shape (B, K), default=None
+        past_key_values : sequence of one tuple per layer, default=None
+            What a decoder returned for the tokens before; `input_ids` then holds only the new ones, `attention_mask`
+            covers all.
+        use_cache, output_attentions, output_hidden_states, return_dict : bool, default=None
+            None takes the config's. `return_dict=False` gives a tuple.
 
         Returns
         -------
-        BaseModelOutput or tuple
+        ModelOutput or tuple
+            last_hidden_state, pooler_output, past_key_values, hidden_states, attentions, cross_attentions.
         """
-        hidden, batch = self.encode_padded(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            self.hidden_layers(output_hidden_states),
-        )
-        outputs = BaseModelOutput(
-            last_hidden_state=batch.unpack(hidden[-1]),
-            pooler_output=None if self.pooler is None else self.pooler(hidden[-1][batch.packing.first]),
-            hidden_states=tuple(batch.unpack(x) for x in hidden) if output_hidden_states else None,
-        )
-        return outputs if return_dict else outputs.to_tuple()
-
-    def hidden_layers(self, output_hidden_states: bool) -> range:
-        """The `layers` of `encode` that a forward pass needs: all of them, or the last."""
-        depth = len(self.layers)
-        return range(0 if output_hidden_states else depth, depth + 1)
+        encoded = self.encode_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
+            encoder_attention_mask, past_key_values, use_cache, output_attentions, output_hidden_states,
+        )  # fmt: skip
+        outputs = encoded.more
+        outputs.last_hidden_state = encoded.batch.unpack(encoded.last)
+        outputs.pooler_output = None if self.pooler is None else self.pooler(encoded.first)
+        return self.returned(outputs, return_dict)

@@ -1,9 +1,12 @@
 """The models with a head, as the reference names them.
 
-Notation: B texts, S padded length, T packed tokens, H hidden size, V vocabulary.
+Notation: B texts, C choices, S padded length, T packed tokens, H hidden size, V vocabulary. The parameters that all
+forward passes share are described at `XLMRobertaXLModel.forward`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,29 +14,29 @@ from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.outputs import MaskedLMOutput, SequenceClassifierOutput
+from skxlmr.model.generation import generate
+from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import PretrainedModel, initialise
+
+
+def head_dropout(config: XLMRobertaXLConfig) -> float:
+    """Dropout of a classification head: its own, or else that of the layers."""
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
 
 class ClassificationHead(nn.Module):
     """Dropout, dense, tanh, dropout, out_proj; (B, H) -> (B, num_labels)."""
 
-    def __init__(self, hidden_size: int, num_labels: int, dropout: float) -> None:
+    def __init__(self, config: XLMRobertaXLConfig, num_labels: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
-        self.out_proj = nn.Linear(hidden_size, num_labels)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(head_dropout(config))
+        self.out_proj = nn.Linear(config.hidden_size, num_labels)
+        self.apply(lambda module: initialise(module, config))
 
     def forward(self, first_tokens: Tensor) -> Tensor:
         x = self.dense(self.dropout(first_tokens)).tanh()
         return self.out_proj(self.dropout(x))
-
-
-def new_classification_head(config: XLMRobertaXLConfig, num_labels: int) -> ClassificationHead:
-    """Make a head with the random start and the dropout that the config asks for."""
-    dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    head = ClassificationHead(config.hidden_size, num_labels, dropout)
-    return head.apply(lambda module: initialise(module, config))
 
 
 class LMHead(nn.Module):
@@ -41,12 +44,22 @@ class LMHead(nn.Module):
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
+        if config.extra.get("tie_word_embeddings") is False:
+            raise ValueError("tie_word_embeddings=False is not supported: the decoder is the word embedding.")
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.apply(lambda module: initialise(module, config))
 
     def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
         return F.linear(self.norm(F.gelu(self.dense(x))), word_embeddings, self.bias)
+
+
+def new_linear(config: XLMRobertaXLConfig, out_features: int) -> nn.Linear:
+    """A linear head with the random start of the reference."""
+    layer = nn.Linear(config.hidden_size, out_features)
+    initialise(layer, config)
+    return layer
 
 
 class XLMRobertaXLForSequenceClassification(PretrainedModel):
@@ -63,7 +76,7 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)
         self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
-        self.classifier = new_classification_head(config, config.num_labels)
+        self.classifier = ClassificationHead(config, config.num_labels)
 
     def forward(
         self,
@@ -71,11 +84,13 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-    ) -> SequenceClassifierOutput | tuple:
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
         """Classify each text of a padded batch.
 
         Parameters
@@ -85,23 +100,18 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
 
         Returns
         -------
-        SequenceClassifierOutput or tuple
-
-        See Also
-        --------
-        XLMRobertaXLModel.forward : The other parameters.
+        ModelOutput or tuple
+            loss, logits (B, num_labels), hidden_states, attentions.
         """
-        layers = self.roberta.hidden_layers(output_hidden_states)
-        hidden, batch = self.roberta.encode_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, layers
-        )
-        logits = self.classifier(hidden[-1][batch.packing.first])
-        outputs = SequenceClassifierOutput(
-            loss=None if labels is None else sequence_loss(logits, labels, self.config.problem_type),
-            logits=logits,
-            hidden_states=tuple(batch.unpack(x) for x in hidden) if output_hidden_states else None,
-        )
-        return outputs if return_dict else outputs.to_tuple()
+        encoded = self.roberta.encode_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
+            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+        )  # fmt: skip
+        outputs = encoded.more
+        outputs.logits = self.classifier(encoded.first)
+        if labels is not None:
+            outputs.loss = sequence_loss(outputs.logits, labels, self.config.problem_type)
+        return self.returned(outputs, return_dict)
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
@@ -127,25 +137,80 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = Non
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
-class XLMRobertaXLForMaskedLM(PretrainedModel):
-    """XLM-RoBERTa-XL with a masked language modelling head, tied to the word embeddings.
+class XLMRobertaXLForMultipleChoice(PretrainedModel):
+    """XLM-RoBERTa-XL with a score for each of several texts, from the pooled first token.
 
     Parameters
     ----------
     config : XLMRobertaXLConfig
     """
 
+    new_heads = ("roberta.pooler.", "classifier.")
+
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)
-        if config.extra.get("tie_word_embeddings") is False:
-            raise ValueError("tie_word_embeddings=False is not supported: the decoder is the word embedding.")
-        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
-        self.lm_head = LMHead(config)
-        self.lm_head.apply(lambda module: initialise(module, config))
+        self.roberta = XLMRobertaXLModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = new_linear(config, 1)
 
-    def predict_tokens(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary for packed hidden states; (T, H) -> (T, V)."""
-        return self.lm_head(hidden, self.roberta.embeddings.word.weight)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
+        """Score the choices; all inputs have a dimension C after the first.
+
+        Parameters
+        ----------
+        labels : Tensor of shape (B,), int64, default=None
+            Which choice is right.
+
+        Returns
+        -------
+        ModelOutput or tuple
+            loss, logits (B, C), hidden_states, attentions; the latter two for B * C texts.
+        """
+        n_choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
+        ids, mask, types, positions, embeds = (
+            None if x is None else x.flatten(0, 1)  # (B, C, S, ...) -> (B * C, S, ...)
+            for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        )
+        encoded = self.roberta.encode_padded(
+            ids, mask, types, positions, head_mask, embeds,
+            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+        )  # fmt: skip
+        outputs = encoded.more
+        scores = self.classifier(self.dropout(self.roberta.pooler(encoded.first)))
+        outputs.logits = scores.view(-1, n_choices)  # (B * C, 1) -> (B, C)
+        if labels is not None:
+            outputs.loss = F.cross_entropy(outputs.logits, labels)
+        return self.returned(outputs, return_dict)
+
+
+class XLMRobertaXLForTokenClassification(PretrainedModel):
+    """XLM-RoBERTa-XL with a classifier on every token.
+
+    Parameters
+    ----------
+    config : XLMRobertaXLConfig
+        `num_labels` and `classifier_dropout` shape the head.
+    """
+
+    new_heads = ("classifier.",)
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__(config)
+        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(head_dropout(config))
+        self.classifier = new_linear(config, config.num_labels)
 
     def forward(
         self,
@@ -153,34 +218,228 @@ class XLMRobertaXLForMaskedLM(PretrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-    ) -> MaskedLMOutput | tuple:
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
+        """Classify each token of a padded batch.
+
+        Parameters
+        ----------
+        labels : Tensor of shape (B, S), int64, default=None
+            Class indices; -100 is left out of the mean loss, and so is padding.
+
+        Returns
+        -------
+        ModelOutput or tuple
+            loss, logits (B, S, num_labels), hidden_states, attentions.
+        """
+        encoded = self.roberta.encode_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
+            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+        )  # fmt: skip
+        logits, outputs = self.classifier(self.dropout(encoded.last)), encoded.more
+        outputs.logits = encoded.batch.unpack(logits)
+        if labels is not None:
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(labels))
+        return self.returned(outputs, return_dict)
+
+
+class XLMRobertaXLForQuestionAnswering(PretrainedModel):
+    """XLM-RoBERTa-XL with two scores on every token: that an answer starts there, and that it ends there.
+
+    Parameters
+    ----------
+    config : XLMRobertaXLConfig
+        `num_labels` must be 2.
+    """
+
+    new_heads = ("qa_outputs.",)
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__(config)
+        if config.num_labels != 2:
+            raise ValueError(
+                f"Question answering has 2 outputs, a start and an end, not num_labels={config.num_labels}."
+            )
+        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
+        self.qa_outputs = new_linear(config, 2)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
+        """Score the tokens of each text of a padded batch as start and end of an answer.
+
+        As in the reference the softmax of the loss runs over padding, too, so its states are computed here.
+
+        Parameters
+        ----------
+        start_positions, end_positions : Tensor of shape (B,), int64, default=None
+            Where the answer is; what lies outside the sequence is left out of the mean loss.
+
+        Returns
+        -------
+        ModelOutput or tuple
+            loss, start_logits and end_logits (B, S), hidden_states, attentions.
+        """
+        encoded = self.roberta.encode_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
+            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+            every_position=True,
+        )  # fmt: skip
+        outputs = encoded.more
+        logits = encoded.batch.unpack(self.qa_outputs(encoded.last))
+        outputs.start_logits, outputs.end_logits = logits.unbind(-1)  # (B, S, 2) -> (B, S) twice
+        if start_positions is not None and end_positions is not None:
+            length, losses = logits.shape[1], []
+            for scores, positions in ((outputs.start_logits, start_positions), (outputs.end_logits, end_positions)):
+                positions = positions.view(len(scores)).clamp(0, length)  # (B,) or (B, 1) -> (B,)
+                losses.append(F.cross_entropy(scores, positions, ignore_index=length))
+            outputs.loss = (losses[0] + losses[1]) / 2
+        return self.returned(outputs, return_dict)
+
+
+class LanguageModel(PretrainedModel):
+    """Base of the two language models."""
+
+    new_heads = ("lm_head.",)
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__(config)
+        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
+        self.lm_head = LMHead(config)
+
+    def predict_tokens(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary for packed hidden states; (T, H) -> (T, V)."""
+        return self.lm_head(hidden, self.roberta.embeddings.word.weight)
+
+
+class XLMRobertaXLForMaskedLM(LanguageModel):
+    """XLM-RoBERTa-XL with a masked language modelling head, tied to the word embeddings.
+
+    Parameters
+    ----------
+    config : XLMRobertaXLConfig
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
         """Predict the token at every position of a padded batch.
 
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Token ids; -100 is left out of the mean loss, and so is every position that is masked out.
+            Token ids; -100 is left out of the mean loss, and so is padding.
 
         Returns
         -------
-        MaskedLMOutput or tuple
-
-        See Also
-        --------
-        XLMRobertaXLModel.forward : The other parameters.
+        ModelOutput or tuple
+            loss, logits (B, S, V), hidden_states, attentions.
         """
-        layers = self.roberta.hidden_layers(output_hidden_states)
-        hidden, batch = self.roberta.encode_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, layers
-        )
-        logits = self.predict_tokens(hidden[-1])
-        outputs = MaskedLMOutput(
-            loss=None if labels is None else F.cross_entropy(logits, batch.pack(labels)),
-            logits=batch.unpack(logits),
-            hidden_states=tuple(batch.unpack(x) for x in hidden) if output_hidden_states else None,
-        )
-        return outputs if return_dict else outputs.to_tuple()
+        encoded = self.roberta.encode_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
+            encoder_attention_mask, use_cache=False, output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )  # fmt: skip
+        logits, outputs = self.predict_tokens(encoded.last), encoded.more
+        outputs.logits = encoded.batch.unpack(logits)
+        if labels is not None:
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(labels))
+        return self.returned(outputs, return_dict)
+
+
+class XLMRobertaXLForCausalLM(LanguageModel):
+    """XLM-RoBERTa-XL that predicts the next token; `config.is_decoder` makes each token see only those before it.
+
+    Parameters
+    ----------
+    config : XLMRobertaXLConfig
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Sequence[tuple[Tensor, ...]] | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ModelOutput | tuple:
+        """Predict the token after every position of a padded batch.
+
+        Parameters
+        ----------
+        labels : Tensor of shape (B, S), int64, default=None
+            Token ids, the same as `input_ids` or -100; the loss compares each with the prediction one place before.
+
+        Returns
+        -------
+        ModelOutput or tuple
+            loss, logits (B, S, V), past_key_values, hidden_states, attentions, cross_attentions.
+        """
+        encoded = self.roberta.encode_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
+            encoder_attention_mask, past_key_values, False if labels is not None else use_cache, output_attentions,
+            output_hidden_states, every_position=True,
+        )  # fmt: skip
+        outputs = encoded.more
+        outputs.logits = encoded.batch.unpack(self.predict_tokens(encoded.last))
+        if labels is not None:
+            outputs.loss = F.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return self.returned(outputs, return_dict)
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        max_new_tokens: int = 20,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        eos_token_id: int | None = None,
+        use_cache: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue texts; see `skxlmr.model.generation.generate`."""
+        return generate(
+            self, input_ids, attention_mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
+            temperature=temperature, top_k=top_k, top_p=top_p, eos_token_id=eos_token_id, use_cache=use_cache,
+            generator=generator,
+        )  # fmt: skip

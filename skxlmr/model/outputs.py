@@ -9,8 +9,40 @@ from typing import Any
 from torch import Tensor
 
 
+@dataclass
 class ModelOutput:
-    """Base of the outputs: attributes, keys (`out["logits"]`) and tuple positions (`out[0]`) without the Nones."""
+    """Output of any model; a class sets the fields that it has.
+
+    They are read as attributes, by key (`outputs["logits"]`) or by position among those that are set (`outputs[0]`).
+
+    Attributes
+    ----------
+    loss : Tensor of shape (), or None
+        Where labels were given.
+    logits : Tensor or None
+        (B, num_labels) of a sequence, (B, C) of C choices, (B, S, num_labels) of tokens, (B, S, V) of a language model.
+    start_logits, end_logits : Tensor of shape (B, S), or None
+        Of an answer.
+    last_hidden_state : Tensor of shape (B, S, H), or None
+        Zero where the packed path left padding out.
+    pooler_output : Tensor of shape (B, H), or None
+    past_key_values : tuple of one tuple per layer, or None
+        Keys and values of a decoder, each (B, N, K, D); then those of its cross-attention.
+    hidden_states : tuple of num_hidden_layers + 1 tensors of shape (B, S, H), or None
+        The embeddings, then each layer; the last one is normalised.
+    attentions, cross_attentions : tuple of one tensor of shape (B, N, S, K) per layer, or None
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    past_key_values: tuple[tuple[Tensor, ...], ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
     def keys(self) -> list[str]:
         """Names of the fields that are set, in order."""
@@ -32,39 +64,3 @@ class ModelOutput:
 
     def __len__(self) -> int:
         return len(self.keys())
-
-
-@dataclass
-class BaseModelOutput(ModelOutput):
-    """Output of the base model.
-
-    Attributes
-    ----------
-    last_hidden_state : Tensor of shape (B, S, H)
-        Zero where `attention_mask` is.
-    pooler_output : Tensor of shape (B, H) or None
-    hidden_states : tuple of num_hidden_layers + 1 tensors of shape (B, S, H), or None
-        The embeddings, then each layer; the last one is normalised.
-    """
-
-    last_hidden_state: Tensor
-    pooler_output: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class SequenceClassifierOutput(ModelOutput):
-    """Output of a sequence classifier: `logits` of shape (B, num_labels), and `loss` where labels were given."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class MaskedLMOutput(ModelOutput):
-    """Output of a masked language model: `logits` of shape (B, S, V), and `loss` where labels were given."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None

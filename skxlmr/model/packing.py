@@ -140,10 +140,11 @@ class PaddedBatch:
         return x.new_zeros(shape).flatten(0, 1).index_copy(0, self.places, x).view(shape)
 
 
-def position_ids_from_input_ids(input_ids: Tensor, pad_token_id: int) -> Tensor:
+def position_ids_from_input_ids(input_ids: Tensor, pad_token_id: int, past_length: int = 0) -> Tensor:
     """Number the tokens of a padded batch (B, S): `pad_token_id` + the running count of tokens that are not pads.
 
-    The first is `pad_token_id` + 1; pads keep `pad_token_id`, the position that is never trained.
+    The first is `pad_token_id` + 1, or that much later than `past_length` earlier tokens; pads keep `pad_token_id`, the
+    position that is never trained.
     """
     real = (input_ids != pad_token_id).long()
-    return real.cumsum(1) * real + pad_token_id
+    return (real.cumsum(1) + past_length) * real + pad_token_id

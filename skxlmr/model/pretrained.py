@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.outputs import ModelOutput
 from skxlmr.weights.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -18,7 +19,6 @@ from skxlmr.weights.checkpoint import (
     load_into,
     match,
     open_checkpoint,
-    read_json,
     write_checkpoint,
 )
 from skxlmr.weights.resolve import resolve
@@ -40,11 +40,19 @@ KEY_MAP = KeyMap(
         (LAYER + "attention.self.key.{p}", "roberta.layers.{i}.attention.key.{p}"),
         (LAYER + "attention.self.value.{p}", "roberta.layers.{i}.attention.value.{p}"),
         (LAYER + "attention.output.dense.{p}", "roberta.layers.{i}.attention.output.{p}"),
+        (LAYER + "attention.self.distance_embedding.weight", "roberta.layers.{i}.attention.distance.weight"),
+        (LAYER + "crossattention.self_attn_layer_norm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
+        (LAYER + "crossattention.self.query.{p}", "roberta.layers.{i}.cross_attention.query.{p}"),
+        (LAYER + "crossattention.self.key.{p}", "roberta.layers.{i}.cross_attention.key.{p}"),
+        (LAYER + "crossattention.self.value.{p}", "roberta.layers.{i}.cross_attention.value.{p}"),
+        (LAYER + "crossattention.output.dense.{p}", "roberta.layers.{i}.cross_attention.output.{p}"),
         (LAYER + "LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
         (LAYER + "intermediate.dense.{p}", "roberta.layers.{i}.ffn.up.{p}"),
         (LAYER + "output.dense.{p}", "roberta.layers.{i}.ffn.down.{p}"),
         ("roberta.encoder.LayerNorm.{p}", "roberta.norm.{p}"),
         ("roberta.pooler.dense.{p}", "roberta.pooler.dense.{p}"),
+        ("classifier.{p}", "classifier.{p}"),
+        ("qa_outputs.{p}", "qa_outputs.{p}"),
         ("classifier.dense.{p}", "classifier.dense.{p}"),
         ("classifier.out_proj.{p}", "classifier.out_proj.{p}"),
         ("lm_head.dense.{p}", "lm_head.dense.{p}"),
@@ -82,6 +90,7 @@ class PretrainedModel(nn.Module):
         device: torch.device | str = "cpu",
         num_labels: int | None = None,
         problem_type: str | None = None,
+        config: XLMRobertaXLConfig | None = None,
         **model_parameters: bool,
     ) -> Self:
         """Load a model in evaluation mode.
@@ -99,6 +108,8 @@ class PretrainedModel(nn.Module):
         num_labels : int, default=None
             Outputs of a new classification head; None takes the checkpoint's.
         problem_type : str, default=None
+        config : XLMRobertaXLConfig, default=None
+            In the place of the checkpoint's own, for example with `is_decoder` set.
         **model_parameters
             Further parameters of the class, such as `add_pooling_layer`.
 
@@ -120,7 +131,7 @@ class PretrainedModel(nn.Module):
             If the checkpoint lacks the head, which then starts random.
         """
         files = resolve(model, revision=revision, local_files_only=local_files_only)
-        config = read_config(files.config)
+        config = config or XLMRobertaXLConfig.from_file(files.config)
         if num_labels is not None and num_labels != config.num_labels:
             config = replace(config, num_labels=num_labels, id2label=None)
         if problem_type is not None:
@@ -143,7 +154,9 @@ class PretrainedModel(nn.Module):
         """Fill a model that is on the meta device; returns the names that the checkpoint lacks."""
         prefix = self.own_prefix
         expected = {prefix + name: p.shape for name, p in self.state_dict().items()}
-        may_be_new = tuple(prefix + head for head in self.new_heads)
+        may_be_new = [prefix + head for head in self.new_heads]
+        for i in range(self.config.num_hidden_layers):  # an encoder's checkpoint may become a decoder
+            may_be_new += [f"roberta.layers.{i}.cross_", f"roberta.layers.{i}.attention.distance."]
         plan = match(checkpoint.tensors, expected, KEY_MAP, prefix=BASE, may_be_new=may_be_new, may_be_unused=HEADS)
         holder = self
         if prefix:  # the base model's own names lack the prefix that the plan's have
@@ -170,6 +183,19 @@ class PretrainedModel(nn.Module):
         config = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": dtype}
         write_checkpoint(directory, tensors, config)
 
+    def gradient_checkpointing_enable(self) -> None:
+        """Keep only the layers' inputs for the backward pass and compute the rest again: less memory, more time."""
+        getattr(self, "roberta", self).gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep everything that the backward pass needs."""
+        getattr(self, "roberta", self).gradient_checkpointing = False
+
+    def returned(self, outputs: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple:
+        """Outputs as named fields or as a tuple, as the call or else the config has it."""
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if return_dict else outputs.to_tuple()
+
     @property
     def own_prefix(self) -> str:
         """What the key map puts before this model's names: task models hold the base as `roberta`."""
@@ -179,26 +205,6 @@ class PretrainedModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-
-def read_config(path: str | os.PathLike) -> XLMRobertaXLConfig:
-    """Read a config.json, bounding its numbers.
-
-    Raises
-    ------
-    CheckpointError
-        If it is no JSON object, is of another kind of model, or holds impossible numbers.
-    """
-    values = read_json(path)
-    # Some published files of XL and XXL say "xlm-roberta": the weight keys decide.
-    if values.get("model_type") not in ("xlm-roberta-xl", "xlm-roberta"):
-        raise CheckpointError(
-            f"{path}: model_type is {values.get('model_type')!r}; this package runs 'xlm-roberta-xl' checkpoints."
-        )
-    try:
-        return XLMRobertaXLConfig.from_dict(values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 def refuse_post_layer_norm(checkpoint: Checkpoint, name: str) -> None:

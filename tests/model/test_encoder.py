@@ -66,11 +66,6 @@ def test_ids_and_embeddings_exclude_each_other(model):
         model()
 
 
-def test_relative_positions_are_refused():
-    with pytest.raises(ValueError, match="only 'absolute'"):
-        XLMRobertaXLModel(XLMRobertaXLConfig(position_embedding_type="relative_key"))
-
-
 def test_pad_rows_start_at_zero_and_matrices_with_the_configured_spread(model):
     assert not model.embeddings.word.weight[1].any()
     assert abs(model.layers[0].ffn.up.weight.std().item() - 0.02) < 0.005

@@ -1,0 +1,131 @@
+"""The packed and the eager path give the same numbers, and so do gradients computed again."""
+
+import pytest
+import torch
+
+from skxlmr import model as models
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+
+SHAPE = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForCausalLM")
+
+
+def build(name, **config):
+    torch.manual_seed(0)
+    model = getattr(models, "XLMRobertaXL" + name)(XLMRobertaXLConfig(**{**SHAPE, **config})).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def batch(lengths=(5, 17, 1, 9), left=False):
+    ids = torch.full((len(lengths), max(lengths)), 1)
+    generator = torch.Generator().manual_seed(1)
+    for row, length in enumerate(lengths):
+        tokens = torch.randint(4, 50, (length,), generator=generator)
+        ids[row, -length:] = tokens if left else ids[row, -length:]
+        if not left:
+            ids[row, :length] = tokens
+    return ids, (ids != 1).long()
+
+
+@pytest.mark.parametrize("name", ["Model", *HEADS])
+def test_both_paths_give_the_same(name):
+    model = build(name)
+    ids, mask = batch()
+    with torch.no_grad():
+        packed = model(ids, mask, output_hidden_states=True)
+        eager = model(ids, attention_mask=mask, output_hidden_states=True, output_attentions=True)
+        three = model(ids, attention_mask=mask[:, None, :].expand(-1, ids.shape[1], -1), output_hidden_states=True)
+    assert eager.attentions[0].shape == (4, 2, 17, 17)
+    assert packed.attentions is None
+    real = mask.bool()
+    names = packed.keys()
+    for other in (eager, three):
+        for key in names:
+            for a, b in zip(flat(packed[key]), flat(other[key]), strict=True):
+                if a.shape[:2] == ids.shape:
+                    a, b = a[real], b[real]
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def flat(value):
+    return [value] if torch.is_tensor(value) else list(value)
+
+
+def test_attention_does_not_look_at_padding():
+    model = build("Model")
+    ids, mask = batch()
+    with torch.no_grad():
+        attentions = model(ids, mask, output_attentions=True).attentions
+    for probs in attentions:
+        torch.testing.assert_close(probs.sum(-1), torch.ones(4, 2, 17).double())
+        assert not probs[0, :, :, 5:].any()
+
+
+@pytest.mark.parametrize("asked", [{}, {"output_attentions": True}])
+def test_checkpointing_changes_no_gradient(asked):
+    model = build("ForSequenceClassification").train()
+    ids, mask = batch()
+    labels = torch.tensor([0, 1, 0, 1])
+    gradients = []
+    for enable in (False, True):
+        model.zero_grad()
+        (model.gradient_checkpointing_enable if enable else model.gradient_checkpointing_disable)()
+        model(ids, mask, labels=labels, **asked).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain, rtol=0, atol=1e-12)
+
+
+def test_checkpointing_runs_each_layer_twice():
+    model, calls = build("Model").train(), []
+    model.layers[1].register_forward_pre_hook(lambda *args: calls.append(1))
+    model.gradient_checkpointing_enable()
+    model(torch.tensor([[0, 7, 2]])).last_hidden_state.sum().backward()
+    assert len(calls) == 2
+
+
+def test_the_activation_may_be_a_callable(tmp_path):
+    named, called = build("Model"), build("Model", hidden_act=torch.nn.functional.gelu)
+    ids, _ = batch()
+    torch.testing.assert_close(called(ids).last_hidden_state, named(ids).last_hidden_state)
+    with pytest.raises(TypeError, match="hidden_act is a callable"):
+        called.save_pretrained(tmp_path)
+
+
+def test_cross_attention_needs_its_layers():
+    with pytest.raises(ValueError, match="add_cross_attention=True needs is_decoder=True"):
+        XLMRobertaXLConfig(add_cross_attention=True)
+    with pytest.raises(ValueError, match="encoder_hidden_states need a model with add_cross_attention"):
+        build("Model", is_decoder=True)(torch.tensor([[0, 7]]), encoder_hidden_states=torch.zeros(1, 3, 16).double())
+
+
+def test_an_encoder_becomes_a_decoder_with_new_layers(tmp_path):
+    build("ForMaskedLM").save_pretrained(tmp_path)
+    config = XLMRobertaXLConfig.from_pretrained(tmp_path)
+    config.is_decoder = config.add_cross_attention = True
+    with pytest.warns(models.NewHeadWarning, match="cross_attention"):
+        model = models.XLMRobertaXLForCausalLM.from_pretrained(tmp_path, config=config)
+    states = torch.randn(1, 3, 16)
+    assert model(torch.tensor([[0, 7, 8]]), encoder_hidden_states=states).logits.shape == (1, 3, 50)
+
+
+def test_padding_of_all_of_a_text_is_computed_as_in_the_reference():
+    model: XLMRobertaXLModel = build("Model")
+    ids, mask = batch()
+    mask[2] = 0
+    with torch.no_grad():
+        states = model(ids, mask).last_hidden_state
+    assert states.isfinite().all()
+    assert states[2].any()
