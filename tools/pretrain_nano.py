@@ -22,6 +22,9 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 from nano_corpus import documents, language_weights, sample_paragraphs
+from scipy import sparse
+from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import randomized_svd
 
 from skxlmr.inference import collate
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
@@ -72,6 +75,14 @@ class Sampler:
             self.paragraphs[language] = tokenizer.encode_batch([p for doc in docs for p in doc])
             self.last[language] = np.concatenate([np.arange(len(doc)) == len(doc) - 1 for doc in docs])
 
+    def log_frequencies(self, vocab_size: int) -> torch.Tensor:
+        """Logarithm of how often each id is drawn, (vocab_size,)."""
+        counts = np.full(vocab_size, 1e-7)
+        for language, weight in zip(self.languages, self.weights, strict=True):
+            in_language = np.bincount(np.concatenate(self.paragraphs[language]), minlength=vocab_size)
+            counts += weight * in_language / in_language.sum()
+        return torch.from_numpy(np.log(counts / counts.sum())).float()
+
     def text(self, language: str) -> np.ndarray:
         """Pieces of one text, without special tokens."""
         paragraphs, last = self.paragraphs[language], self.last[language]
@@ -90,6 +101,25 @@ class Sampler:
         """So many texts, drawn with the languages' weights."""
         chosen = self.random.choice(len(self.languages), n, p=self.weights)
         return [self.text(self.languages[i]) for i in chosen]
+
+
+def cooccurrence_embeddings(texts: list[np.ndarray], vocab_size: int, width: int, window: int = 6) -> torch.Tensor:
+    """Embed pieces by which pieces stand near them, (vocab_size, width), rows of length 1 or 0.
+
+    Truncated SVD of the positive pointwise mutual information, contexts smoothed by the power 0.75, singular values by
+    the power 0.5 (Levy, Goldberg and Dagan, 2015).
+    """
+    counts = sparse.csr_matrix((vocab_size, vocab_size))
+    for some in np.array_split(np.arange(len(texts)), 20):
+        pairs = [(text[:-d], text[d:]) for d in range(1, window + 1) for text in (texts[i] for i in some)]
+        left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        counts = counts + sparse.csr_matrix((np.ones(len(left)), (left, right)), counts.shape)
+    counts = (counts + counts.T).tocoo()
+    piece, context = np.asarray(counts.sum(1)).ravel(), np.asarray(counts.sum(0)).ravel() ** 0.75
+    pmi = np.log(counts.data * context.sum() / (piece[counts.row] * context[counts.col]))
+    ppmi = sparse.csr_matrix((np.maximum(pmi, 0), (counts.row, counts.col)), counts.shape)
+    u, s, _ = randomized_svd(ppmi, width, n_iter=4, random_state=0)
+    return torch.from_numpy(normalize(u * s**0.5)).float()
 
 
 def mask(ids: torch.Tensor, special: int, mask_id: int, generator: torch.Generator):
@@ -157,9 +187,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder that holds the archives")
     parser.add_argument("--swahili", type=Path)
     parser.add_argument("--output", type=Path, default=Path("skxlmr/bundled/nano"))
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=6_500)
     parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=500)
     options = parser.parse_args()
 
@@ -185,6 +215,14 @@ def main() -> None:
         lr=options.learning_rate, betas=(0.9, 0.98), eps=1e-6,
     )  # fmt: skip
     sampler, generator = Sampler(corpus, tokenizer, seed=0), torch.Generator().manual_seed(0)
+    # The bias starts where guessing by frequency would bring it. Otherwise the layers spend their first million tokens
+    # on producing that constant, and are left with states that hold little else.
+    with torch.no_grad():
+        model.lm_head.bias.copy_(sampler.log_frequencies(len(tokenizer)))
+        # So do the embeddings start from what counting can tell: sixteen million tokens are too few to find it by descent.
+        rows = cooccurrence_embeddings(sampler.texts(40_000), len(tokenizer), config.hidden_size)
+        known = rows.norm(dim=1) > 0
+        model.roberta.embeddings.word.weight[known] = rows[known] * config.initializer_range * config.hidden_size**0.5
     pool: list[list[np.ndarray]] = []
     started, tokens, losses = time.perf_counter(), 0, []
     warmup = options.steps // 20

@@ -64,8 +64,8 @@ def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.T
     """
     try:
         with zipfile.ZipFile(file) as archive:  # leaves the file open
-            prefix = _check_members(archive.infolist(), path, size)
-            storage_ends = _locate_members(file, archive, path)
+            prefix = check_members(archive.infolist(), path, size)
+            storage_ends = locate_members(file, archive, path)
             pickle = archive.read(f"{prefix}/data.pkl")
             byte_order = f"{prefix}/byteorder"
             if byte_order in archive.namelist() and archive.read(byte_order) != b"little":
@@ -152,7 +152,7 @@ def _torch_load(file: BinaryIO, path: Path, *, map_location: str) -> dict[str, t
     return dict(loaded)
 
 
-def _check_members(members: list[zipfile.ZipInfo], path: Path, size: int) -> str:
+def check_members(members: list[zipfile.ZipInfo], path: Path, size: int) -> str:
     """Check what the archive's directory declares; returns the folder that all members are in."""
     if len(members) > MAX_ZIP_MEMBERS:
         raise CheckpointError(f"{path} has {len(members):,} members; at most {MAX_ZIP_MEMBERS:,} are read")
@@ -179,7 +179,7 @@ def _check_members(members: list[zipfile.ZipInfo], path: Path, size: int) -> str
     return prefix
 
 
-def _locate_members(file: BinaryIO, archive: zipfile.ZipFile, path: Path) -> dict[int, int]:
+def locate_members(file: BinaryIO, archive: zipfile.ZipFile, path: Path) -> dict[int, int]:
     """Find where each member's bytes really lie, trusting the local headers only as far as they agree."""
     spans = {}
     by_position = sorted(archive.infolist(), key=lambda member: member.header_offset)
