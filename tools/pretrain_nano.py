@@ -15,6 +15,7 @@ import io
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,61 @@ def save(model: XLMRobertaXLForMaskedLM, tokenizer: XLMRobertaXLTokenizer, outpu
     tokenizer.save_pretrained(output)
 
 
+def new_model(sampler: Sampler, tokenizer: XLMRobertaXLTokenizer) -> XLMRobertaXLForMaskedLM:
+    """An untrained model that starts from what counting can tell, since descent has few tokens to find it with."""
+    config = XLMRobertaXLConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        intermediate_size=768,
+        initializer_range=0.05,  # 0.02 suits widths of a thousand; at 192 it leaves attention uniform for long
+    )
+    model = XLMRobertaXLForMaskedLM(config).eval()  # no dropout: no text is seen often enough to be learned by heart
+    rows = cooccurrence_embeddings(sampler.texts(40_000), len(tokenizer), config.hidden_size)
+    known = rows.norm(dim=1) > 0
+    with torch.no_grad():
+        # Without this bias the layers first learn to produce the frequencies, as a constant that drowns the rest.
+        model.lm_head.bias.copy_(sampler.log_frequencies(len(tokenizer)))
+        model.roberta.embeddings.word.weight[known] = rows[known] * config.initializer_range * config.hidden_size**0.5
+    return model
+
+
+def train_steps(
+    model: XLMRobertaXLForMaskedLM,
+    tokenizer: XLMRobertaXLTokenizer,
+    sampler: Sampler,
+    steps: int,
+    batch_tokens: int,
+    learning_rate: float,
+) -> Iterator[tuple[int, float]]:
+    """Train; yields the tokens and the loss of each step."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    generator = torch.Generator().manual_seed(0)
+    pool: list[list[np.ndarray]] = []
+    warmup = steps // 20
+    for step in range(steps):
+        if not pool:
+            windows = [tokenizer.build_inputs(text) for text in sampler.texts(1500)]
+            batches = token_batches([len(w) for w in windows], batch_tokens)
+            pool = [[windows[i] for i in batches[j]] for j in sampler.random.permutation(len(batches))]
+        share = step / warmup if step < warmup else 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * share
+        batch = pool.pop()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = masked_loss(model, batch, tokenizer.mask_token_id, generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield sum(map(len, batch)), loss.item()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder that holds the archives")
@@ -197,59 +253,20 @@ def main() -> None:
     corpus = documents(options.folder, options.swahili)
     tokenizer = XLMRobertaXLTokenizer(train_vocabulary(corpus))
     held_out = split_held_out(corpus, tokenizer)
-    config = XLMRobertaXLConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        intermediate_size=768,
-        initializer_range=0.05,  # 0.02 suits widths of a thousand; at 192 it leaves attention uniform for long
-    )
-    model = XLMRobertaXLForMaskedLM(config).eval()  # no dropout: no text is seen often enough to be learned by heart
+    sampler = Sampler(corpus, tokenizer, seed=0)
+    model = new_model(sampler, tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} pieces", flush=True)
 
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
-        lr=options.learning_rate, betas=(0.9, 0.98), eps=1e-6,
-    )  # fmt: skip
-    sampler, generator = Sampler(corpus, tokenizer, seed=0), torch.Generator().manual_seed(0)
-    # The bias starts where guessing by frequency would bring it. Otherwise the layers spend their first million tokens
-    # on producing that constant, and are left with states that hold little else.
-    with torch.no_grad():
-        model.lm_head.bias.copy_(sampler.log_frequencies(len(tokenizer)))
-        # So do the embeddings start from what counting can tell: sixteen million tokens are too few to find it by descent.
-        rows = cooccurrence_embeddings(sampler.texts(40_000), len(tokenizer), config.hidden_size)
-        known = rows.norm(dim=1) > 0
-        model.roberta.embeddings.word.weight[known] = rows[known] * config.initializer_range * config.hidden_size**0.5
-    pool: list[list[np.ndarray]] = []
     started, tokens, losses = time.perf_counter(), 0, []
-    warmup = options.steps // 20
-    for step in range(options.steps):
-        if not pool:
-            windows = [tokenizer.build_inputs(text) for text in sampler.texts(1500)]
-            batches = token_batches([len(w) for w in windows], options.batch_tokens)
-            pool = [[windows[i] for i in batches[j]] for j in sampler.random.permutation(len(batches))]
-        share = step / warmup if step < warmup else 0.5 + 0.5 * math.cos(math.pi * step / options.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * share
-        batch = pool.pop()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = masked_loss(model, batch, tokenizer.mask_token_id, generator)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        tokens += sum(map(len, batch))
-        losses.append(loss.item())
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+    steps = train_steps(model, tokenizer, sampler, options.steps, options.batch_tokens, options.learning_rate)
+    for step, (n, loss) in enumerate(steps, start=1):
+        tokens += n
+        losses.append(loss)
+        if step % options.save_every == 0 or step == options.steps:
             save(model, tokenizer, options.output)
-            scores = evaluate(model, tokenizer, held_out)
-            seconds = time.perf_counter() - started
-            loss = float(np.mean(losses[-options.save_every :]))
-            print(f"step {step + 1}, {tokens:,} tokens, {tokens / seconds:,.0f}/s, loss {loss:.3f}", flush=True)
-            print(json.dumps(scores), flush=True)
+            speed, mean = tokens / (time.perf_counter() - started), np.mean(losses[-options.save_every :])
+            print(f"step {step}, {tokens:,} tokens, {speed:,.0f}/s, loss {mean:.3f}", flush=True)
+            print(json.dumps(evaluate(model, tokenizer, held_out)), flush=True)
 
 
 if __name__ == "__main__":

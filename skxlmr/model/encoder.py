@@ -237,24 +237,15 @@ class XLMRobertaXLModel(PretrainedModel):
             past_length = past_key_values[0][0].shape[2]
         position_ids = self._position_ids(input_ids, position_ids, shape, past_length, words.device)
 
-        # Which path runs is decided here. The packed one leaves padding out; the eager one gives what only it can.
         eager = None
-        if (
-            output_attentions
-            or head_mask is not None
-            or config.is_decoder
-            or config.position_embedding_type != "absolute"
-            or (every_position and attention_mask is not None)
-            or (attention_mask is not None and (attention_mask.ndim == 3 or not attention_mask.any(1).all()))
-        ):
+        if self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
             eager = self._eager(
-                shape,
+                (*shape, past_length),
                 attention_mask,
                 head_mask,
                 encoder_hidden_states,
                 encoder_attention_mask,
                 past_key_values,
-                past_length,
             )
         batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, words.device)
         hidden = self.encode(
@@ -273,10 +264,21 @@ class XLMRobertaXLModel(PretrainedModel):
             if eager[0][1] is not None:
                 more.cross_attentions = tuple(cross.probs for _, cross in eager)
         if config.is_decoder and (config.use_cache if use_cache is None else use_cache):
-            more.past_key_values = tuple(
-                (*own.present, *(() if cross is None else cross.present)) for own, cross in eager
-            )
+            more.past_key_values = tuple((*own.present, *(cross.present if cross else ())) for own, cross in eager)
         return Encoded(hidden[-1], batch, more)
+
+    def _needs_eager(
+        self, attention_mask: Tensor | None, head_mask: Tensor | None, output_attentions: bool, every_position: bool
+    ) -> bool:
+        """Decide which path runs: the packed one, which leaves padding out, unless something needs the eager one."""
+        return (
+            output_attentions
+            or head_mask is not None
+            or self.config.is_decoder
+            or self.config.position_embedding_type != "absolute"
+            or (every_position and attention_mask is not None)
+            or (attention_mask is not None and (attention_mask.ndim == 3 or not attention_mask.any(1).all()))
+        )
 
     def _position_ids(
         self,
@@ -301,20 +303,20 @@ class XLMRobertaXLModel(PretrainedModel):
 
     def _eager(
         self,
-        shape: tuple[int, int],
+        lengths: tuple[int, int, int],
         attention_mask: Tensor | None,
         head_mask: Tensor | None,
         encoder_hidden_states: Tensor | None,
         encoder_attention_mask: Tensor | None,
         past_key_values: Sequence[tuple[Tensor, ...]] | None,
-        past_length: int,
     ) -> list[tuple[Eager, Eager | None]]:
-        """What the attentions of each layer are given on the eager path."""
+        """What the attentions of each layer are given; `lengths` are those of texts, tokens and earlier tokens."""
         weight = self.norm.weight
-        n_keys = past_length + shape[1]
-        mask = torch.ones(shape[0], n_keys, device=weight.device) if attention_mask is None else attention_mask
+        batch_size, n_queries, past_length = lengths
+        n_keys = past_length + n_queries
+        mask = torch.ones(batch_size, n_keys, device=weight.device) if attention_mask is None else attention_mask
         if self.config.is_decoder and mask.ndim == 2:
-            mask = mask[:, None, :] * causal_mask(shape[1], n_keys, weight.device)  # (B, Q, K)
+            mask = mask[:, None, :] * causal_mask(n_queries, n_keys, weight.device)  # (B, Q, K)
         mask = additive_mask(mask, weight.dtype)
         memory = None
         if self.config.is_decoder and encoder_hidden_states is not None:
@@ -385,4 +387,7 @@ class XLMRobertaXLModel(PretrainedModel):
         outputs = encoded.more
         outputs.last_hidden_state = encoded.batch.unpack(encoded.last)
         outputs.pooler_output = None if self.pooler is None else self.pooler(encoded.first)
-        return self.returned(outputs, return_dict)
+        outputs = self.returned(outputs, return_dict)
+        if self.pooler is None and isinstance(outputs, tuple):  # in a tuple the pooler's output keeps its place
+            outputs = (outputs[0], None, *outputs[1:])
+        return outputs

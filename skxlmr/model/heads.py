@@ -55,6 +55,13 @@ class LMHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(x))), word_embeddings, self.bias)
 
 
+def without_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Labels of tokens (B, S), with -100 at padding, so that it counts on no path."""
+    if attention_mask is None or attention_mask.ndim == 3:
+        return labels
+    return labels.masked_fill(attention_mask == 0, -100)
+
+
 def new_linear(config: XLMRobertaXLConfig, out_features: int) -> nn.Linear:
     """A linear head with the random start of the reference."""
     layer = nn.Linear(config.hidden_size, out_features)
@@ -244,7 +251,7 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
         logits, outputs = self.classifier(self.dropout(encoded.last)), encoded.more
         outputs.logits = encoded.batch.unpack(logits)
         if labels is not None:
-            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(labels))
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(without_padding(labels, attention_mask)))
         return self.returned(outputs, return_dict)
 
 
@@ -369,9 +376,9 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
             output_hidden_states=output_hidden_states,
         )  # fmt: skip
         logits, outputs = self.predict_tokens(encoded.last), encoded.more
-        outputs.logits = encoded.batch.unpack(logits)
+        outputs.logits, outputs.cross_attentions = encoded.batch.unpack(logits), None
         if labels is not None:
-            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(labels))
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(without_padding(labels, attention_mask)))
         return self.returned(outputs, return_dict)
 
 
