@@ -140,23 +140,40 @@ def test_losses_equal_the_reference(tmp_path, num_labels, labels):
 
 
 @pytest.mark.parametrize(
-    "name", ["XLMRobertaXLModel", "XLMRobertaXLForSequenceClassification", "XLMRobertaXLForMaskedLM"]
+    ("name", "config"),
+    [
+        ("Model", {}),
+        ("ForCausalLM", {"is_decoder": True, "add_cross_attention": True}),
+        ("ForMaskedLM", {}),
+        ("ForSequenceClassification", {"num_labels": 3}),
+        ("ForMultipleChoice", {}),
+        ("ForTokenClassification", {"num_labels": 3}),
+        ("ForQuestionAnswering", {}),
+    ],
 )
-def test_transformers_loads_what_we_save(pairs, name, tmp_path):
-    native = pairs[name][1].double()
-    native.save_pretrained(tmp_path)
-    loaded, report = getattr(transformers, name).from_pretrained(
-        tmp_path, dtype=torch.float64, output_loading_info=True
+def test_round_trip_through_transformers(name, config, tmp_path):
+    name = "XLMRobertaXL" + name
+    first = getattr(ours, name)(ours.XLMRobertaXLConfig(**SHAPE, **config)).double().eval()
+    first.save_pretrained(tmp_path / "ours")
+    theirs, report = getattr(transformers, name).from_pretrained(
+        tmp_path / "ours", dtype=torch.float64, output_loading_info=True
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
+    theirs.save_pretrained(tmp_path / "theirs")
+    second = getattr(ours, name).from_pretrained(tmp_path / "theirs", dtype=torch.float64)
+    for (key, before), (_, after) in zip(first.state_dict().items(), second.state_dict().items(), strict=True):
+        assert torch.equal(before, after), key
     ids, mask = batch_of([4, 9])
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if "Choice" in name:
+        inputs = {key: value[None] for key, value in inputs.items()}
     with torch.no_grad():
-        expected, got = loaded.eval()(ids, attention_mask=mask), native(ids, attention_mask=mask)
-    first = next(iter(expected.keys()))
-    torch.testing.assert_close(got[first][mask.bool()] if got[first].ndim == 3 else got[first],
-                               expected[first][mask.bool()] if got[first].ndim == 3 else expected[first],
-                               rtol=0, atol=1e-9)  # fmt: skip
+        expected, got, again = theirs.eval()(**inputs), first(**inputs), second(**inputs)
+    key = got.keys()[0]
+    assert torch.equal(got[key], again[key])
+    real = mask.bool() if got[key].shape[:2] == ids.shape else ...
+    torch.testing.assert_close(got[key][real], expected[key][real], rtol=0, atol=1e-9)
 
 
 def test_result_of_a_text_does_not_depend_on_its_batch_mates(pairs):
