@@ -1,19 +1,19 @@
-"""What a forward pass returns: named fields that can also be read by key or as a tuple."""
+"""What a forward pass returns: named fields that can also be read by key or by position."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
 
-@dataclass
-class ModelOutput:
+@dataclass(eq=False)
+class ModelOutput(Mapping):
     """Output of any model; a class sets the fields that it has.
 
-    They are read as attributes, by key (`outputs["logits"]`) or by position among those that are set (`outputs[0]`).
+    They are read as attributes, by position (`outputs[0]`), or as from a dict, which holds those that are set.
 
     Attributes
     ----------
@@ -44,23 +44,22 @@ class ModelOutput:
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
 
-    def keys(self) -> list[str]:
-        """Names of the fields that are set, in order."""
-        return [f.name for f in fields(self) if getattr(self, f.name) is not None]
-
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are set, in order."""
-        return tuple(getattr(self, name) for name in self.keys())
+        return tuple(self.values())
 
     def __getitem__(self, key: str | int | slice) -> Any:
         if not isinstance(key, str):
             return self.to_tuple()[key]
-        if key not in self.keys():
+        if key not in iter(self):
             raise KeyError(key)
         return getattr(self, key)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
+    def __iter__(self) -> Iterator[str]:
+        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    def __contains__(self, key: object) -> bool:
+        return key in iter(self)
 
     def __len__(self) -> int:
-        return len(self.keys())
+        return len(list(iter(self)))

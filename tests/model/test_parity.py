@@ -75,7 +75,7 @@ def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
     ids, mask = batch_of(lengths)
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask if masked else None)
     real = mask.bool() if masked else torch.ones_like(mask).bool()
-    assert list(expected.keys()) == got.keys()
+    assert list(expected.keys()) == list(got.keys())
     for key, value in expected.items():
         values = [(value, got[key])] if torch.is_tensor(value) else list(zip(value, got[key], strict=True))
         for theirs, mine in values:
@@ -170,7 +170,7 @@ def test_round_trip_through_transformers(name, config, tmp_path):
         inputs = {key: value[None] for key, value in inputs.items()}
     with torch.no_grad():
         expected, got, again = theirs.eval()(**inputs), first(**inputs), second(**inputs)
-    key = got.keys()[0]
+    key = next(iter(got))
     assert torch.equal(got[key], again[key])
     real = mask.bool() if got[key].shape[:2] == ids.shape else ...
     torch.testing.assert_close(got[key][real], expected[key][real], rtol=0, atol=1e-9)

@@ -50,9 +50,8 @@ def test_both_paths_give_the_same(name):
     assert eager.attentions[0].shape == (4, 2, 17, 17)
     assert packed.attentions is None
     real = mask.bool()
-    names = packed.keys()
     for other in (eager, three):
-        for key in names:
+        for key in packed:
             for a, b in zip(flat(packed[key]), flat(other[key]), strict=True):
                 if a.shape[:2] == ids.shape:
                     a, b = a[real], b[real]
