@@ -88,10 +88,8 @@ class BaseXLMRXL(BaseEstimator):
         learned["n_features_in_"] = column.n_features
         if column.feature_names is not None:
             learned["feature_names_in_"] = column.feature_names
-        parameters = self._get_param_names()
-        for name in [name for name in vars(self) if name not in parameters and not name.startswith("_sklearn")]:
-            if name.endswith("_"):
-                delattr(self, name)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         vars(self).update(
             learned,
             _backbone=backbone,

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.special import softmax
@@ -16,8 +17,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
+from skxlmr.backbone import Backbone
 from skxlmr.base import TrainableXLMRXL
-from skxlmr.inference import pool_windows
+from skxlmr.inference import Plan, pool_windows
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.training.adapters import Tuning, as_tuning
 from skxlmr.training.learned import Learned, first_token, seeded
@@ -177,7 +179,15 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         )
         return self
 
-    def _learn(self, backbone, plan, targets, weights, n_classes, random_state):
+    def _learn(
+        self,
+        backbone: Backbone,
+        plan: Plan,
+        targets: np.ndarray,
+        weights: np.ndarray,
+        n_classes: int,
+        random_state: np.random.RandomState,
+    ) -> tuple[Learned, pd.DataFrame]:
         """Train an adapter and a head; returns them and the history."""
         base, tuning = backbone.model, as_tuning(self.tuning)
         schedule = self._schedule(tuning, backbone)

@@ -42,7 +42,9 @@ class Learned(nn.Module):
         self.head = head
         self.to(base.device)
 
-    def features(self, base: XLMRobertaXLModel, plan: Plan, pooling: Pooling, batch_tokens: int, verbose: int = 0):
+    def features(
+        self, base: XLMRobertaXLModel, plan: Plan, pooling: Pooling, batch_tokens: int, verbose: int = 0
+    ) -> Callable[[np.ndarray], Tensor]:
         """Return a function from window indices to their features, (n,) -> (n, d), for training the head on.
 
         Where only the head learns, the base runs over all windows now, once.
