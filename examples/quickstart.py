@@ -35,8 +35,9 @@ print(train.sample(4, random_state=1).to_string(index=False, max_colwidth=60), "
 clf = XLMRXLClassifier(
     model="nano",
     tuning=LoRA(rank=16, targets=["query", "key", "value", "output", "up", "down"]),
-    learning_rate=2e-3,
-    max_epochs=5,
+    learning_rate=3e-3,
+    batch_size=16,
+    max_epochs=4,
     random_state=0,
     verbose=1,
 )
