@@ -26,7 +26,7 @@ started = time.perf_counter()
 
 # Reviews in English and Chinese, as a DataFrame with the columns text and label.
 df = load_reviews()
-df = df.groupby("language").sample(700, random_state=0)
+df = df.groupby("language").sample(1000, random_state=0)
 train, test = train_test_split(df, test_size=0.3, stratify=df.language + df.label, random_state=0)
 print(f"{len(train)} reviews to learn from, {len(test)} to test on\n")
 print(train.sample(4, random_state=1).to_string(index=False, max_colwidth=60), "\n")
@@ -87,7 +87,7 @@ print(answers.to_string(index=False), "\n")
 
 figure, axes = plt.subplots(figsize=(4.5, 4), layout="constrained")
 ConfusionMatrixDisplay.from_estimator(clf, test.text, test.label, ax=axes, cmap="Blues", colorbar=False)
-axes.set_title(f"XLMRXLClassifier(model='nano'), accuracy {table['XLMRXLClassifier']['both']:.2f}")
+axes.set_title(f"XLMRXLClassifier, nano: accuracy {table['XLMRXLClassifier']['both']:.2f}")
 picture = Path("confusion_matrix.png")
 figure.savefig(picture, dpi=150)
 print(f"{picture} written; all of this took {time.perf_counter() - started:.0f} s")
