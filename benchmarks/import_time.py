@@ -14,8 +14,8 @@ started = time.perf_counter()
 import skxlmr
 print(time.perf_counter() - started)
 import sys
-late = [name for name in ("bitsandbytes", "huggingface_hub", "matplotlib", "transformers", "tqdm") if name in sys.modules]
-print(*late)
+late = ("bitsandbytes", "huggingface_hub", "matplotlib", "transformers", "tqdm")
+print(*[name for name in late if name in sys.modules])
 """
 
 runs = [subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True) for _ in range(5)]

@@ -3,13 +3,12 @@
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
 from skxlmr.model.heads import (
-    XLMRobertaXLForCausalLM,
-    XLMRobertaXLForMaskedLM,
     XLMRobertaXLForMultipleChoice,
     XLMRobertaXLForQuestionAnswering,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLForTokenClassification,
 )
+from skxlmr.model.language import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import NewHeadWarning
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer

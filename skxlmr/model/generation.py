@@ -10,7 +10,7 @@ from torch import Tensor
 from skxlmr.model.config import XLMRobertaXLConfig
 
 if TYPE_CHECKING:
-    from skxlmr.model.heads import XLMRobertaXLForCausalLM
+    from skxlmr.model.language import XLMRobertaXLForCausalLM
 
 
 @torch.no_grad()
