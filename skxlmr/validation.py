@@ -149,7 +149,7 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator) -> np.nda
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):
         raise ValueError(
-            f"y, {_row(missing[0], index)}: {y[missing[0]]!r} is no label (NaN or missing; {len(missing)} in all). "
+            f"y, {_row(missing[0], index)}: {y[missing[0]]} is no label (NaN or missing; {len(missing)} in all). "
             f"Leave these rows out of X and y."
         )
     if y.dtype == object:
@@ -285,4 +285,5 @@ def _row(position: int, index: pd.Index | None) -> str:
     """Name a row by its position and, where it differs, by its label."""
     if index is None or index[position] == position:
         return f"row {position}"
-    return f"row {position} (index {index[position]!r})"
+    label = index[position]
+    return f"row {position} (index {label.item() if isinstance(label, np.generic) else label!r})"
