@@ -8,12 +8,10 @@ import threading
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-import torch
-
-from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.device import choose_device, choose_dtype, choose_quantization
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.weights.quantization import Int8
 from skxlmr.weights.resolve import BUNDLED, CheckpointFiles, resolve
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(eq=False)
@@ -43,33 +41,53 @@ _pool: WeakValueDictionary[tuple, Backbone] = WeakValueDictionary()
 _latest: list[Backbone] = []
 
 
-def get_backbone(model: str | os.PathLike, *, dtype: str = "auto", device: str = "auto") -> Backbone:
+def get_backbone(
+    model: str | os.PathLike,
+    *,
+    load_in_8bit: bool | str | Int8 = "auto",
+    load_in_4bit: bool = False,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Backbone:
     """Return the base of that name from the pool, loading it if it is not there.
 
     Parameters
     ----------
     model : str or path
         "nano", a local directory or a hub id.
+    load_in_8bit : "auto", bool or Int8, default="auto"
+        See `skxlmr.device.choose_quantization`.
+    load_in_4bit : bool, default=False
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        See `skxlmr.device.choose_dtype`.
     device : str, default="auto"
 
     Raises
     ------
     ModelNotFoundError, CheckpointError
         If the checkpoint is not there or not sound.
+    NotEnoughMemoryError
+        If the model does not fit.
     ValueError
-        If the device is not there.
+        If the device is not there, or the parameters exclude each other.
     """
     torch_device = choose_device(device)
-    torch_dtype = choose_dtype(dtype, torch_device)
     files = _find(model)
-    key = (files.fingerprint, torch_dtype, torch_device)
+    config = XLMRobertaXLConfig.from_file(files.config)
+    torch_dtype = choose_dtype(dtype, torch_device, config)
+    settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config)
+    key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
     with _lock:
         backbone = _pool.get(key)
         if backbone is None:
             tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
             base = XLMRobertaXLModel.from_pretrained(
-                files.directory, dtype=torch_dtype, device=torch_device, add_pooling_layer=False
+                files,
+                dtype=torch_dtype,
+                device=torch_device,
+                load_in_8bit=False if settings == "nf4" else settings or False,
+                load_in_4bit=settings == "nf4",
+                add_pooling_layer=False,
             ).requires_grad_(False)
             backbone = _pool[key] = Backbone(files.name, files.fingerprint, base, tokenizer)
         _latest[:] = [backbone]
@@ -90,35 +108,3 @@ def release_models() -> None:
     """Let go of the base that the pool keeps for the next fit; its memory is free once no estimator holds it."""
     with _lock:
         _latest.clear()
-
-
-def choose_device(device: str) -> torch.device:
-    """Turn the parameter `device` into a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(
-            f"device={device!r} is no torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
-        ) from None
-    there = {
-        "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(chosen.type, chosen.type == "cpu"):
-        raise ValueError(f"device={device!r} is not on this machine; use device='auto' to take what is there.")
-    if chosen.type == "cuda" and chosen.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return chosen
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Turn the parameter `dtype` into a torch dtype; "auto" is half precision on CUDA and float32 elsewhere."""
-    if dtype != "auto":
-        return DTYPES[dtype]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float32

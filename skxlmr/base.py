@@ -12,11 +12,13 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skxlmr.backbone import DTYPES, Backbone, get_backbone
+from skxlmr.backbone import Backbone, get_backbone
+from skxlmr.device import DTYPES
 from skxlmr.inference import Plan, default_batch_tokens, plan
-from skxlmr.training.adapters import TUNINGS, Tuning
+from skxlmr.training.adapters import TUNINGS, Tuning, as_tuning
 from skxlmr.training.loop import Schedule
 from skxlmr.validation import TextColumn, check_features, check_text_column
+from skxlmr.weights.quantization import Int8
 
 
 class BaseXLMRXL(BaseEstimator):
@@ -28,6 +30,8 @@ class BaseXLMRXL(BaseEstimator):
         "stride": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "truncation": ["boolean"],
         "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "load_in_8bit": ["boolean", StrOptions({"auto"}), Int8],
+        "load_in_4bit": ["boolean"],
         "dtype": [StrOptions({"auto", *DTYPES})],
         "device": [str],
         "random_state": ["random_state"],
@@ -36,12 +40,22 @@ class BaseXLMRXL(BaseEstimator):
 
     def _load_backbone(self) -> Backbone:
         """Take the base that the parameters name from the pool."""
-        return get_backbone(self.model, dtype=self.dtype, device=self.device)
+        return get_backbone(
+            self.model,
+            load_in_8bit=self.load_in_8bit,
+            load_in_4bit=self.load_in_4bit,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def _base_asked_for(self) -> tuple[object, ...]:
+        """The parameters that choose a base, as they stand now."""
+        return (self.model, repr(self.load_in_8bit), self.load_in_4bit, self.dtype, self.device)
 
     def _fitted_backbone(self) -> Backbone:
         """Return the base that was fitted on; after unpickling it comes from the pool."""
         check_is_fitted(self)
-        asked = (self.model, self.dtype, self.device)
+        asked = self._base_asked_for()
         if self._backbone is None or self._asked != asked:
             backbone = self._load_backbone()
             if backbone.fingerprint != self._fingerprint:
@@ -93,7 +107,7 @@ class BaseXLMRXL(BaseEstimator):
         vars(self).update(
             learned,
             _backbone=backbone,
-            _asked=(self.model, self.dtype, self.device),
+            _asked=self._base_asked_for(),
             _fingerprint=backbone.fingerprint,
         )
 
@@ -126,6 +140,17 @@ class TrainableXLMRXL(BaseXLMRXL):
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
     }
+
+    def _load_backbone(self) -> Backbone:
+        """Take the base that the parameters name from the pool; where all of it learns, not in 8 bits."""
+        if not as_tuning(self.tuning).trains_base:
+            return super()._load_backbone()
+        if self.load_in_4bit or self.load_in_8bit not in ("auto", False):
+            raise ValueError(
+                "tuning='full' trains every weight, which 8-bit and 4-bit weights do not allow. Use "
+                "load_in_8bit=False, or tuning='lora', which trains through them."
+            )
+        return get_backbone(self.model, load_in_8bit=False, dtype=self.dtype, device=self.device)
 
     def _schedule(self, tuning: Tuning, backbone: Backbone) -> Schedule:
         """How long and how fast to learn, by the parameters and the defaults of the tuning."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.attention import Deltas
 from skxlmr.model.packing import Packing
+from skxlmr.progress import progress_bar
 from skxlmr.text.batching import deduplicate, token_batches
 
 # Bytes of feed-forward activations in flight. On a CPU they should stay in the cache; measured best budgets were
@@ -160,11 +161,9 @@ def run(
     -------
     ndarray of shape (len(windows), d), float32
     """
-    from tqdm.auto import tqdm
-
     lengths = np.fromiter(map(len, windows), np.int64, len(windows))
     results: np.ndarray | None = None
-    with tqdm(total=int(lengths.sum()), desc=description, unit="tok", disable=None if verbose else True) as bar:
+    with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose)) as bar:
         for batch in token_batches(lengths, batch_tokens):
             hidden, packing = encode(model, [windows[i] for i in batch], adapter=adapter, layers=layers)
             output = head(hidden, packing).float().cpu().numpy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,22 @@ TINY_CORPUS = [
     "Hello world! The quick brown fox jumps over the lazy dog. 0 1 2 3 4 5 6 7 8 9",
     "This film is wonderful, I loved it. That book was boring, I hated every page (and it cost $20).",
 ]
+
+
+def pytest_configure() -> None:
+    """Keep the user's cache of quantised weights out of the tests, doctests included."""
+    os.environ["SKXLMR_CACHE"] = tempfile.mkdtemp(prefix="skxlmr-cache-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["SKXLMR_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of quantised weights for one test."""
+    monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "quantized"
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,10 @@ import gc
 import shutil
 import threading
 
-import pytest
-import torch
 from hub_server import MAIN, REPO, Hub
 
 from skxlmr import XLMRXLEmbedder
-from skxlmr.backbone import choose_device, choose_dtype, get_backbone, release_models
+from skxlmr.backbone import get_backbone, release_models
 from skxlmr.weights.resolve import resolve
 
 
@@ -44,19 +42,6 @@ def test_a_released_base_is_freed_and_loaded_again():
     release_models()
     gc.collect()
     assert watch() is None
-
-
-@pytest.mark.parametrize("device", ["cuda:99", "gpu", "tpu"])
-def test_a_device_that_is_not_there(device):
-    with pytest.raises(ValueError, match=f"device='{device}'"):
-        choose_device(device)
-
-
-def test_auto():
-    device = choose_device("auto")
-    assert device.type in ("cpu", "cuda", "mps")
-    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
-    assert choose_dtype("bfloat16", device) == torch.bfloat16
 
 
 def test_a_hub_model_is_asked_for_once_in_a_process(tmp_path, monkeypatch):

@@ -15,15 +15,21 @@ from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.packing import Packing
+from skxlmr.weights.int8_engines import Rows
+from skxlmr.weights.quantization import prepare
 
 # What an adapter adds to the linear layers of one encoder layer, by the layer's name.
 Deltas = Mapping[str, nn.Module]
 NO_DELTAS: Deltas = {}
 
 
-def linear(layer: nn.Linear, x: Tensor, delta: nn.Module | None = None) -> Tensor:
-    """Apply a linear layer of the base and, where an estimator learned one, the adapter's own term."""
-    return layer(x) if delta is None else layer(x) + delta(x)
+def linear(layer: nn.Module, x: Tensor, delta: nn.Module | None = None, rows: Rows | None = None) -> Tensor:
+    """Apply a linear layer of the base and, where an estimator learned one, the adapter's own term.
+
+    `rows` is the input as an 8-bit layer has prepared it already.
+    """
+    y = layer(x) if rows is None else layer(x, rows)
+    return y if delta is None else y + delta(x)
 
 
 @dataclass
@@ -71,12 +77,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
         source = x if eager is None or eager.memory is None else eager.memory
+        rows = memory_rows = prepare(self.query, x)  # an 8-bit input is quantised once for the three
+        if source is not x:
+            memory_rows = prepare(self.key, source)
         q, k, v = (
-            linear(layer, inputs, deltas.get(name)).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
-            for name, layer, inputs in (
-                ("query", self.query, x),
-                ("key", self.key, source),
-                ("value", self.value, source),
+            linear(layer, inputs, deltas.get(name), shared).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
+            for name, layer, inputs, shared in (
+                ("query", self.query, x, rows),
+                ("key", self.key, source, memory_rows),
+                ("value", self.value, source, memory_rows),
             )
         )
         dropout_p = self.dropout_prob if self.training else 0.0
@@ -118,19 +127,33 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float = 0.0) -> Tensor:
     """Scaled dot-product attention within each text; (T, N, D) thrice -> (T, N, D).
 
-    The variable-length kernel of CUDA takes packed tokens as they are, in half precision and without dropout.
-    Everywhere else the three are padded for this call alone.
+    The variable-length kernel of CUDA takes packed tokens as they are, in half precision and without dropout. On a CPU
+    one call takes the neighbours of one length, of which there are many since batches are ordered by length: nothing is
+    padded, and a text's result is the same to the last bit in any batch. Elsewhere the three are padded for this call.
     """
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout_p == 0.0:
         from torch.nn.attention.varlen import varlen_attn
 
         bounds, longest = packing.cu_seqlens, packing.max_length
         return varlen_attn(q, k, v, bounds, bounds, longest, longest)
+    if q.device.type == "cpu":
+        return attend_by_length(q, k, v, packing, dropout_p)
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))  # (T, N, D) -> (B, N, L, D)
     mask = packing.mask()
     mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L): keys
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     return packing.unpad(x.transpose(1, 2))  # (B, N, L, D) -> (T, N, D)
+
+
+def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
+    """Attention within each text, one call for each run of texts of one length; (T, N, D) thrice -> (T, N, D)."""
+    attended, start = [], 0
+    for n_texts, length in packing.runs:
+        tokens = slice(start, start + n_texts * length)
+        run = (x[tokens].unflatten(0, (n_texts, length)).transpose(1, 2) for x in (q, k, v))  # -> (B', N, L, D)
+        attended.append(F.scaled_dot_product_attention(*run, dropout_p=dropout_p).transpose(1, 2).flatten(0, 1))
+        start = tokens.stop
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -199,6 +199,20 @@ class XLMRobertaXLConfig:
         """Number of ids that stand for something: 878 rows of XL's and XXL's embedding do not."""
         return 250_002 if self.vocab_size == 250_880 else self.vocab_size
 
+    @property
+    def num_layer_parameters(self) -> int:
+        """Weights and biases of the layers' linear parts, which 8-bit and 4-bit loading shrink."""
+        width, inner = self.hidden_size, self.intermediate_size
+        attention = 4 * (width * width + width) * (2 if self.add_cross_attention else 1)
+        return self.num_hidden_layers * (attention + 2 * width * inner + width + inner)
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the base model without a pooler: embeddings, layers, LayerNorms."""
+        rows = self.vocab_size + self.type_vocab_size + self.max_position_embeddings
+        norms = (3 if self.add_cross_attention else 2) * self.num_hidden_layers + 1
+        return self.num_layer_parameters + rows * self.hidden_size + norms * 2 * self.hidden_size
+
     @classmethod
     def from_pretrained(
         cls, model: str | os.PathLike, *, revision: str | None = None, local_files_only: bool = False

@@ -17,6 +17,7 @@ from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.packing import Packing, PaddedBatch, position_ids_from_input_ids
 from skxlmr.model.pretrained import PretrainedModel, initialise
+from skxlmr.weights.quantization import can_chain, chain
 
 
 class Embeddings(nn.Module):
@@ -32,6 +33,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        words = words.to(self.position.weight.dtype)  # of quantised models the word embedding is in 16 bits
         x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
         return self.dropout(x + self.position(position_ids) if self.absolute else x)
 
@@ -46,7 +48,10 @@ class FeedForward(nn.Module):
         self.activation = config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor, deltas: Deltas) -> Tensor:
-        return linear(self.down, self.activation(linear(self.up, x, deltas.get("up"))), deltas.get("down"))
+        up, down = deltas.get("up"), deltas.get("down")
+        if up is None and down is None and can_chain(self.up, self.down, x):
+            return chain(self.up, self.activation, self.down, x)
+        return linear(self.down, self.activation(linear(self.up, x, up)), down)
 
 
 class Layer(nn.Module):

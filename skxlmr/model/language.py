@@ -19,6 +19,8 @@ from skxlmr.model.heads import without_padding
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import PretrainedModel, initialise
 
+WORDS_AT_ONCE = 16_384
+
 
 class LMHead(nn.Module):
     """Dense, exact gelu, LayerNorm, and a decoder tied to the word embeddings; (T, H) -> (T, V)."""
@@ -33,7 +35,12 @@ class LMHead(nn.Module):
         self.apply(lambda module: initialise(module, config))
 
     def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
-        return F.linear(self.norm(F.gelu(self.dense(x))), word_embeddings, self.bias)
+        x = self.norm(F.gelu(self.dense(x)))
+        if word_embeddings.dtype == x.dtype:
+            return F.linear(x, word_embeddings, self.bias)
+        # A quantised model has its words in other 16 bits: converted in parts, or they would be there twice.
+        parts = [F.linear(x, words.to(x.dtype)) for words in word_embeddings.split(WORDS_AT_ONCE)]
+        return torch.cat(parts, -1) + self.bias
 
 
 class LanguageModel(PretrainedModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class Packing:
     def batch_size(self) -> int:
         """Number of texts, B."""
         return len(self.cu_seqlens) - 1
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """Neighbouring texts of the same length: (number of texts, tokens in each)."""
+        lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
+        return list(zip(counts.tolist(), lengths.tolist(), strict=True))
 
     @property
     def first(self) -> Tensor:

@@ -12,6 +12,19 @@ from torch import nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.outputs import ModelOutput
+from skxlmr.model.quantized import (
+    SCALES,
+    FloatOutsideLayers,
+    QuantizedLinear,
+    bitsandbytes_config,
+    holds_8bit,
+    linear_layers,
+    load_quantized,
+    outliers_to_json,
+    quantize_structure,
+    quantized_layers,
+)
+from skxlmr.weights import layout
 from skxlmr.weights.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -21,13 +34,21 @@ from skxlmr.weights.checkpoint import (
     open_checkpoint,
     write_checkpoint,
 )
-from skxlmr.weights.resolve import resolve
+from skxlmr.weights.quantization import Int8, quantization_settings
+from skxlmr.weights.resolve import CheckpointFiles, resolve
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 BASE = "roberta."
 LAYER = "roberta.encoder.layer.{i}."
+ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
+
+QUANTIZED = (
+    *(f"{kind}.{name}" for kind in ("attention", "crossattention") for name in ATTENTION),
+    "intermediate.dense",
+    "output.dense",
+)
 
 # Hugging Face's key on the left, ours on the right; {p} is weight or bias.
 KEY_MAP = KeyMap(
@@ -60,7 +81,12 @@ KEY_MAP = KeyMap(
         ("lm_head.bias", "lm_head.bias"),
     ],
     # Counted afresh in the forward pass, or the same numbers as another key under a second name.
-    ignored=["roberta.embeddings.position_ids", "lm_head.decoder.{p}"],
+    ignored=[
+        "roberta.embeddings.position_ids",
+        "lm_head.decoder.{p}",
+        # bitsandbytes notes in which order the rows of an 8-bit weight lie; there is only one left.
+        *(f"{LAYER}{name}.weight_format" for name in QUANTIZED),
+    ],
 )
 HEADS = ("roberta.pooler.", "classifier.", "lm_head.", "qa_outputs.")
 
@@ -82,7 +108,7 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike,
+        model: str | os.PathLike | CheckpointFiles,
         *,
         revision: str | None = None,
         local_files_only: bool = False,
@@ -91,14 +117,17 @@ class PretrainedModel(nn.Module):
         num_labels: int | None = None,
         problem_type: str | None = None,
         config: XLMRobertaXLConfig | None = None,
+        load_in_8bit: bool | Int8 = False,
+        load_in_4bit: bool = False,
         **model_parameters: bool,
     ) -> Self:
         """Load a model in evaluation mode.
 
         Parameters
         ----------
-        model : str or path
-            "nano" (bundled), a local directory, or the id of a model on the hub such as "facebook/xlm-roberta-xl".
+        model : str, path or CheckpointFiles
+            "nano" (bundled), a local directory, or the id of a model on the hub such as "facebook/xlm-roberta-xl"; or
+            the files that `skxlmr.weights.resolve.resolve` found.
         revision : str, default=None
             Branch, tag or commit of a hub model.
         local_files_only : bool, default=False
@@ -110,6 +139,12 @@ class PretrainedModel(nn.Module):
         problem_type : str, default=None
         config : XLMRobertaXLConfig, default=None
             In the place of the checkpoint's own, for example with `is_decoder` set.
+        load_in_8bit : bool or Int8, default=False
+            Hold the linear parts of the layers in 8 bits, and the word embedding in 16. The quantised weights are kept
+            in the user's cache directory and mapped into memory from the second time on. `Int8` has the settings. A
+            checkpoint whose weights are in 8 bits already needs no asking.
+        load_in_4bit : bool, default=False
+            Hold them in 4 bits (NF4 of bitsandbytes): half the memory of 8, slower and less exact.
         **model_parameters
             Further parameters of the class, such as `add_pooling_layer`.
 
@@ -124,12 +159,15 @@ class PretrainedModel(nn.Module):
         CheckpointError
             If its files are damaged, hostile or not of this architecture; nothing is allocated before they are
             checked.
+        ImportError
+            If bitsandbytes is needed and missing.
 
         Warns
         -----
         NewHeadWarning
             If the checkpoint lacks the head, which then starts random.
         """
+        settings = quantization_settings(load_in_8bit, load_in_4bit)
         files = resolve(model, revision=revision, local_files_only=local_files_only)
         config = config or XLMRobertaXLConfig.from_file(files.config)
         if num_labels is not None and num_labels != config.num_labels:
@@ -140,7 +178,7 @@ class PretrainedModel(nn.Module):
             refuse_post_layer_norm(checkpoint, files.name)
             with torch.device("meta"):
                 module = cls(config, **model_parameters)
-            new = module._load(checkpoint, dtype, device)
+            new = module._load(checkpoint, files, dtype, device, settings)
         if new:
             warnings.warn(
                 f"{files.name!r} has no weights for {', '.join(new)}: they start from random numbers. "
@@ -150,23 +188,49 @@ class PretrainedModel(nn.Module):
             )
         return module.eval()
 
-    def _load(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device | str) -> list[str]:
+    def _load(
+        self,
+        checkpoint: Checkpoint,
+        files: CheckpointFiles,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        settings: Int8 | str | None,
+    ) -> list[str]:
         """Fill a model that is on the meta device; returns the names that the checkpoint lacks."""
         prefix = self.own_prefix
         expected = {prefix + name: p.shape for name, p in self.state_dict().items()}
+        integers: set[str] = set()
+        if holds_8bit(checkpoint):
+            if settings == "nf4":
+                raise CheckpointError(f"{files.name!r} holds 8-bit weights; it cannot be loaded in 4 bits.")
+            settings, checkpoint = settings or Int8(), FloatOutsideLayers(checkpoint)
+            integers = {f"{prefix}{name}.weight" for name in linear_layers(self)}
+            expected |= {name.removesuffix(".weight") + SCALES: expected[name][:1] for name in integers}
+        if settings:
+            quantize_structure(self, settings)
         may_be_new = [prefix + head for head in self.new_heads]
         for i in range(self.config.num_hidden_layers):  # an encoder's checkpoint may become a decoder
             may_be_new += [f"roberta.layers.{i}.cross_", f"roberta.layers.{i}.attention.distance."]
-        plan = match(checkpoint.tensors, expected, KEY_MAP, prefix=BASE, may_be_new=may_be_new, may_be_unused=HEADS)
+        plan = match(
+            checkpoint.tensors,
+            expected,
+            KEY_MAP,
+            prefix=BASE,
+            integers=integers,
+            may_be_new=may_be_new,
+            may_be_unused=HEADS,
+        )
         holder = self
         if prefix:  # the base model's own names lack the prefix that the plan's have
             holder = nn.Module()
             holder.add_module(BASE.removesuffix("."), self)
-        load_into(holder, checkpoint, plan, dtype=dtype, device=device)
+        if settings:
+            load_quantized(holder, checkpoint, plan, files=files, settings=settings, dtype=dtype, device=device)
+        else:
+            load_into(holder, checkpoint, plan, dtype=dtype, device=device)
         for module in self.modules():
             if any(p.is_meta for p in module.parameters(recurse=False)):
-                module.to_empty(device=device, recurse=False).to(dtype)
-                initialise(module, self.config)
+                start_afresh(module, self.config, dtype, device)
         return [name.removeprefix(prefix) for name in plan.new]
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
@@ -175,13 +239,27 @@ class PretrainedModel(nn.Module):
         Parameters
         ----------
         directory : str or path
-            Created if absent. A checkpoint that is already there is replaced only when the new one is complete.
+            Created if absent. A checkpoint that is already there is replaced only when the new one is complete. A
+            model in 8 bits is written as such, and transformers loads it with bitsandbytes.
+
+        Raises
+        ------
+        ValueError
+            If the model is in 4 bits.
         """
+        eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
         prefix = self.own_prefix
         tensors = {KEY_MAP.to_theirs(prefix + name).removeprefix(prefix): t for name, t in self.state_dict().items()}
-        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        dtype = str(getattr(self, "roberta", self).norm.weight.dtype).removeprefix("torch.")
         config = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": dtype}
-        write_checkpoint(directory, tensors, config)
+        config.pop("quantization_config", None)
+        extra_files = {}
+        if eight_bit is not None:
+            config["quantization_config"] = eight_bit
+            extra_files[layout.OUTLIERS] = outliers_to_json(self)
+            scaled = [key.removesuffix(SCALES) for key in tensors if key.endswith(SCALES)]
+            tensors |= {f"{key}.weight_format": torch.tensor(0, dtype=torch.uint8) for key in scaled}  # 0: row-major
+        write_checkpoint(directory, tensors, config, extra_files=extra_files)
 
     def gradient_checkpointing_enable(self) -> None:
         """Keep only the layers' inputs for the backward pass and compute the rest again: less memory, more time."""
@@ -214,6 +292,18 @@ def refuse_post_layer_norm(checkpoint: Checkpoint, name: str) -> None:
             f"{name!r} is not an XLM-RoBERTa-XL checkpoint: its layers have no self_attn_layer_norm. "
             f"Use facebook/xlm-roberta-xl, facebook/xlm-roberta-xxl, or a model fine-tuned from them."
         )
+
+
+def start_afresh(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device | str) -> None:
+    """Give a module that is on the meta device random weights, quantised where it is."""
+    if isinstance(module, QuantizedLinear):
+        linear = nn.Linear(module.in_features, module.out_features, device=device)
+        initialise(linear, config)
+        module.load("weight", linear.weight.detach())
+        module.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+        return
+    module.to_empty(device=device, recurse=False).to(dtype)
+    initialise(module, config)
 
 
 def initialise(module: nn.Module, config: XLMRobertaXLConfig) -> None:

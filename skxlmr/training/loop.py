@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.inference import Plan
+from skxlmr.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
 # RoBERTa (arXiv:1907.11692), appendix C: linear decay after a warm-up over 6% of the steps.
@@ -83,14 +84,12 @@ def train(
     FloatingPointError
         If the loss is no longer finite.
     """
-    from tqdm.auto import tqdm
-
     parameters = list(parameters)
     optimizer = adamw(parameters)
     n_rows, history = len(row_weights), []
     n_steps = schedule.max_epochs * -(-n_rows // schedule.batch_size)
     step = 0
-    with tqdm(total=n_steps, desc="fit", unit="step", disable=None if verbose else True) as bar:
+    with progress_bar(n_steps, "fit", unit="step", shown=bool(verbose)) as bar:
         for epoch in range(1, schedule.max_epochs + 1):
             started, total = time.perf_counter(), 0.0
             order = random_state.permutation(n_rows)

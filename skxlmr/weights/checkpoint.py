@@ -17,7 +17,7 @@ tensor([[3., 3.]], grad_fn=<AddmmBackward0>)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from skxlmr.progress import progress_bar
 from skxlmr.weights.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
 from skxlmr.weights.files import read_json
 from skxlmr.weights.formats import TensorInfo, WeightFile, all_finite, open_weights
@@ -34,6 +35,8 @@ from skxlmr.weights.writing import write_checkpoint
 
 if TYPE_CHECKING:
     from skxlmr.weights.resolve import CheckpointFiles
+
+SHOW_PROGRESS_FROM = 10**9  # bytes
 
 __all__ = [
     "Checkpoint",
@@ -159,8 +162,11 @@ def load_into(
     *,
     dtype: torch.dtype | None,
     device: torch.device | str,
+    half: Collection[str] = (),
 ) -> None:
     """Fill a model that is on the meta device; at its peak, memory holds the model and one tensor.
+
+    A progress bar is shown where that takes a while.
 
     Parameters
     ----------
@@ -172,6 +178,8 @@ def load_into(
     dtype : torch.dtype or None
         None keeps that of the file.
     device : torch.device or str
+    half : collection of str, default=()
+        Parameters that are kept in 16 bits: as the file has them if it has 16, or else in float16.
 
     Raises
     ------
@@ -182,13 +190,30 @@ def load_into(
     names_of: dict[int, list[str]] = {}
     for name, parameter in parameters.items():
         names_of.setdefault(id(parameter), []).append(name)
-    for theirs, ours in plan.assignments:
-        old = parameters[ours]
-        tensor = _converted(checkpoint.read(theirs), theirs, dtype, device)
-        new = nn.Parameter(tensor, requires_grad=old.requires_grad)
-        for name in names_of[id(old)]:
-            owner, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(owner), attribute, new)
+    sizes = [checkpoint.tensors[theirs].nbytes for theirs, _ in plan.assignments]
+    with progress_bar(sum(sizes), "load", shown=sum(sizes) > SHOW_PROGRESS_FROM) as bar:
+        for (theirs, ours), size in zip(plan.assignments, sizes, strict=True):
+            old = parameters[ours]
+            owner, _, attribute = ours.rpartition(".")
+            owner = module.get_submodule(owner)
+            if attribute in getattr(owner, "quantized_parameters", ()):
+                owner.load(attribute, checkpoint.read(theirs).to(device))
+            else:
+                tensor = checkpoint.read(theirs)
+                wanted = _half_type(tensor) if ours in half else dtype
+                new = nn.Parameter(_converted(tensor, theirs, wanted, device), requires_grad=old.requires_grad)
+                for name in names_of[id(old)]:
+                    place, _, attribute = name.rpartition(".")
+                    setattr(module.get_submodule(place), attribute, new)
+            bar.update(size)
+
+
+def _half_type(tensor: torch.Tensor) -> torch.dtype:
+    """The 16 bits that lose least: the tensor's own, float16, or bfloat16 where float16 does not reach."""
+    if tensor.element_size() == 2:
+        return tensor.dtype
+    fits = max(-tensor.min(), tensor.max()) < torch.finfo(torch.float16).max
+    return torch.float16 if fits else torch.bfloat16
 
 
 def _converted(tensor: torch.Tensor, key: str, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:

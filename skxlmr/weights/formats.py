@@ -54,6 +54,11 @@ class TensorInfo:
     dtype: torch.dtype
     file: Path
 
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class Span:

@@ -9,7 +9,7 @@ from pathlib import Path
 from skxlmr.weights import layout
 from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
 
-SMALL_FILES = (layout.CONFIG, layout.TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
+SMALL_FILES = (layout.CONFIG, layout.TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", layout.OUTLIERS)
 
 
 def fetch(

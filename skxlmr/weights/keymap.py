@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from skxlmr.weights.errors import CheckpointMismatchError
 from skxlmr.weights.formats import TensorInfo
 
-PLACEHOLDERS = {"{i}": "(?P<i>0|[1-9][0-9]{0,4})", "{p}": "(?P<p>weight|bias)"}
+PLACEHOLDERS = {"{i}": "(?P<i>0|[1-9][0-9]{0,4})", "{p}": "(?P<p>weight|bias|SCB)"}
 SHOWN = 10  # differences that an error lists
 
 
@@ -19,8 +21,8 @@ class KeyMap:
     Parameters
     ----------
     rules : sequence of (str, str)
-        Templates `(theirs, ours)`. `{i}` stands for the number of a layer, `{p}` for "weight" or "bias"; both
-        sides of a rule hold the same ones.
+        Templates `(theirs, ours)`. `{i}` stands for the number of a layer, `{p}` for "weight", "bias" or
+        "SCB" (the scales of an 8-bit weight); both sides of a rule hold the same ones.
     ignored : sequence of str, default=()
         Templates of checkpoint keys to skip: buffers that are computed afresh, second names of tied weights.
 
@@ -99,6 +101,7 @@ def match(
     key_map: KeyMap,
     *,
     prefix: str = "roberta.",
+    integers: Collection[str] = (),
     may_be_new: Sequence[str] = (),
     may_be_unused: Sequence[str] = (),
 ) -> LoadPlan:
@@ -114,6 +117,8 @@ def match(
     prefix : str, default="roberta."
         What the keys of the base model begin with. A bare base model is saved without; that is accepted where no
         key of the checkpoint has it.
+    integers : collection of str, default=()
+        Parameters that the checkpoint holds in int8. All others must be floating point.
     may_be_new : sequence of str, default=()
         Beginnings of parameter names, one for each head that the checkpoint may lack, as a whole.
     may_be_unused : sequence of str, default=()
@@ -167,7 +172,9 @@ def match(
         info, shape = tensors[key], tuple(expected[ours])
         if info.shape != shape:
             differences.append(f"shape: {key}: file has {info.shape}, config asks {shape}")
-        elif not info.dtype.is_floating_point:
+        elif ours in integers and info.dtype != torch.int8:
+            differences.append(f"dtype: {key}: file has {info.dtype}, where torch.int8 belongs")
+        elif ours not in integers and not info.dtype.is_floating_point:
             differences.append(f"dtype: {key}: file has {info.dtype}, where floating point belongs")
     if differences:
         raise _mismatch(differences, (info.file for info in tensors.values()))

@@ -64,7 +64,7 @@ class CheckpointFiles:
 
 
 def resolve(
-    model: str | os.PathLike,
+    model: str | os.PathLike | CheckpointFiles,
     *,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -74,10 +74,10 @@ def resolve(
 
     Parameters
     ----------
-    model : str or path
+    model : str, path or CheckpointFiles
         In this order: the name of a bundled model ("nano"), a directory, or the id of a hub model, which has the form
         "organisation/name". Of a hub model only the config, the tokenizer and one set of weights are downloaded,
-        safetensors if there is one.
+        safetensors if there is one. Files that are found already are returned as they are.
     revision : str, default=None
         Branch, tag or commit of a hub model; None is its main branch.
     local_files_only : bool, default=False
@@ -106,6 +106,8 @@ def resolve(
     Traceback (most recent call last):
     skxlmr.weights.errors.ModelNotFoundError: There is no model 'nanno'... Did you mean 'nano'?
     """
+    if isinstance(model, CheckpointFiles):
+        return model
     name = os.fspath(model)
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")

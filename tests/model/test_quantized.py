@@ -1,0 +1,290 @@
+"""Models in 8 and 4 bits: loaded, cached, saved, and passed to transformers and back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import skxlmr.model as ours
+from skxlmr.datasets import load_reviews
+from skxlmr.model.packing import Packing
+from skxlmr.model.quantized import calibration_ids, linear_layers, quantized_layers
+from skxlmr.weights.cache import list_cached
+from skxlmr.weights.checkpoint import CheckpointError
+from skxlmr.weights.quantization import Int8, Int8Linear
+from skxlmr.weights.resolve import resolve
+
+CLASSES = ["Model", "ForCausalLM", "ForMaskedLM", "ForMultipleChoice", "ForSequenceClassification"]
+CLASSES += ["ForTokenClassification", "ForQuestionAnswering"]
+IDS = torch.tensor([[0, 70, 800, 90, 2], [0, 7, 8, 2, 1]])
+pytestmark = pytest.mark.filterwarnings("ignore::skxlmr.model.pretrained.NewHeadWarning")
+
+
+def relative(x, y):
+    x, y = x.detach().double(), y.detach().double()
+    return float((x - y).norm() / y.norm())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint with a classification head, written by this package."""
+    torch.manual_seed(0)
+    config = ours.XLMRobertaXLConfig(
+        vocab_size=900, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, num_labels=3
+    )
+    directory = tmp_path_factory.mktemp("tiny")
+    ours.XLMRobertaXLForSequenceClassification(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("options", [{"load_in_8bit": True}, {"load_in_4bit": True}])
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_loads(name, options, own_cache):
+    cls = getattr(ours, f"XLMRobertaXL{name}")
+    ids = IDS[None] if name == "ForMultipleChoice" else IDS
+    torch.manual_seed(0)
+    expected = cls.from_pretrained("nano")
+    torch.manual_seed(0)
+    for _ in range(2):  # first from the checkpoint, then from the cache
+        model = cls.from_pretrained("nano", **options)
+        base = getattr(model, "roberta", model)
+        with torch.no_grad():
+            states = base(IDS, IDS.ne(1).long())[0]
+            reference = getattr(expected, "roberta", expected)(IDS, IDS.ne(1).long())[0]
+            outputs = model(ids)[0]
+        assert relative(states, reference) < (0.05 if "load_in_8bit" in options else 0.3)
+        assert outputs.isfinite().all()
+        assert not any(isinstance(m, torch.nn.Linear) for m in base.layers.modules())
+        assert base.embeddings.word.weight.dtype == torch.float16
+        assert len(list_cached()) == 1
+
+
+def test_only_the_layers_are_quantised():
+    model = ours.XLMRobertaXLForSequenceClassification.from_pretrained("nano", load_in_8bit=True, dtype=torch.bfloat16)
+    dtypes = {name: p.dtype for name, p in model.named_parameters()}
+    int8 = {name for name, dtype in dtypes.items() if dtype == torch.int8}
+    assert int8 == {f"{name}.weight" for name in quantized_layers(model)}
+    assert all("layers." in name for name in int8)
+    others = {dtype for name, dtype in dtypes.items() if name not in int8 and not name.endswith(".SCB")}
+    assert others == {torch.float16, torch.bfloat16}
+    assert [name for name, dtype in dtypes.items() if dtype == torch.float16] == ["roberta.embeddings.word.weight"]
+    assert model.classifier.dense.weight.dtype == torch.bfloat16
+
+
+def test_the_cache_gives_the_same_model(tiny, own_cache):
+    def load(dtype):
+        return ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=True, dtype=dtype)
+
+    first = load(torch.bfloat16)  # what it rounds must not be what others find
+    second, third = load(torch.float32), load(torch.bfloat16)
+    shutil.rmtree(own_cache)
+    fresh = load(torch.float32)
+    for a, b in ((first, third), (second, fresh)):
+        assert a.state_dict().keys() == b.state_dict().keys()
+        assert all(torch.equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
+        for name, layer in quantized_layers(a).items():
+            assert torch.equal(layer.outliers, b.get_submodule(name).outliers)
+    assert_close(second(IDS)[0], fresh(IDS)[0], rtol=0, atol=0)
+
+
+def test_cached_weights_are_mapped(tiny, own_cache):
+    model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(list_cached()[0].path) in maps.read_text()
+    address = model.layers[0].ffn.up.weight.untyped_storage().data_ptr()
+    assert address == model.layers[1].ffn.up.weight.untyped_storage().data_ptr(), "one map for all"
+
+
+def test_damaged_cache_is_made_again(tiny, own_cache):
+    expected = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)(IDS)[0]
+    path = list_cached()[0].path
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="made again"):
+        model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
+    assert torch.equal(model(IDS)[0], expected)
+    assert ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)(IDS)[0].equal(expected)
+
+
+def test_without_a_place_for_the_cache(tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="SKXLMR_CACHE"):
+        model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
+    assert model(IDS)[0].isfinite().all()
+
+
+def test_another_config_does_not_take_the_cached_layers(tiny, own_cache):
+    ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
+    config = ours.XLMRobertaXLConfig.from_pretrained(tiny)
+    config.is_decoder = config.add_cross_attention = True
+    decoder = ours.XLMRobertaXLForCausalLM.from_pretrained(tiny, config=config, load_in_8bit=True)
+    assert isinstance(decoder.roberta.layers[0].cross_attention.query, Int8Linear)
+    memory = torch.randn(2, 3, 64)
+    assert decoder(IDS, encoder_hidden_states=memory)[0].isfinite().all()
+
+
+def test_save_and_load(tiny, tmp_path, own_cache):
+    model = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=True)
+    model.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(own_cache)
+    again = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert {name: q.outliers.tolist() for name, q in quantized_layers(again).items()} == {
+        name: q.outliers.tolist() for name, q in quantized_layers(model).items()
+    }
+    assert torch.equal(again(IDS)[0], model(IDS)[0])
+    with pytest.raises(CheckpointError, match="4 bits"):
+        ours.XLMRobertaXLModel.from_pretrained(tmp_path / "saved", load_in_4bit=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", '{"layers.0.attention.query": {"columns": [99999], "peaks": [9.0]}}', '{"layers.0": 3}'],
+)
+def test_damaged_outliers(tiny, tmp_path, own_cache, content):
+    ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True).save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "skxlmr.json").unlink()
+    (tmp_path / "saved" / "outliers.json").write_text(content)
+    shutil.rmtree(own_cache)
+    with pytest.raises(CheckpointError, match=r"outliers\.json"):
+        ours.XLMRobertaXLModel.from_pretrained(tmp_path / "saved")
+
+
+def test_4_bit_models_are_not_saved(tiny, tmp_path, own_cache):
+    model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_4bit=True)
+    with pytest.raises(ValueError, match="load_in_8bit=True"):
+        model.save_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_loads_what_is_saved(tiny, tmp_path, own_cache):
+    transformers = pytest.importorskip("transformers")
+    model = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=True)
+    model.save_pretrained(tmp_path / "saved")
+    theirs = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    query = theirs.roberta.encoder.layer[1].attention.self.query
+    assert type(query).__name__ == "Linear8bitLt"
+    assert torch.equal(query.weight.data, model.roberta.layers[1].attention.query.weight)
+    with torch.no_grad():
+        assert relative(model(IDS)[0], theirs(IDS, IDS.ne(9).long()).logits) < 0.02
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_transformers_saves_is_loaded(tiny, tmp_path, own_cache):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(
+        tiny, quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True)
+    ).eval()
+    theirs.save_pretrained(tmp_path / "saved")
+    assert "classifier.dense.SCB" in theirs.state_dict(), "they quantise the head, too"
+    model = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path / "saved")
+    query = theirs.roberta.encoder.layer[1].attention.self.query
+    assert torch.equal(query.weight.data, model.roberta.layers[1].attention.query.weight)
+    assert model.classifier.dense.weight.dtype == torch.float32
+    with torch.no_grad():
+        assert relative(model(IDS)[0], theirs(IDS, IDS.ne(9).long()).logits) < 0.03
+
+
+def test_8bit_file_with_a_floating_weight_is_refused(tiny, tmp_path, own_cache):
+    from safetensors.torch import load_file, save_file
+
+    ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True).save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "skxlmr.json").unlink()
+    tensors = load_file(tmp_path / "saved" / "model.safetensors")
+    name = "encoder.layer.0.attention.self.key.weight"
+    save_file({**tensors, name: tensors[name].float()}, tmp_path / "saved" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"torch\.int8 belongs"):
+        ours.XLMRobertaXLModel.from_pretrained(tmp_path / "saved")
+
+
+def test_both_at_once_are_refused():
+    with pytest.raises(ValueError, match="exclude each other"):
+        ours.XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, load_in_4bit=True)
+
+
+def packed_states(model, texts):
+    tokenizer = ours.XLMRobertaXLTokenizer.from_pretrained("nano")
+    windows = [tokenizer.build_inputs(ids) for ids in tokenizer.encode_batch(texts)]
+    ids = [torch.as_tensor(w, dtype=torch.int64) for w in windows]
+    positions = torch.cat([torch.arange(len(w)) + 2 for w in ids])
+    packing = Packing.from_lengths([len(w) for w in ids])
+    with torch.inference_mode():
+        return packing.mean(model.encode(torch.cat(ids), positions, packing)[0].float())
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_text_does_not_depend_on_its_batch(dtype, n_threads):
+    model = ours.XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, dtype=dtype)
+    if not isinstance(model.layers[0].ffn.up.engine, type(Int8Linear(2, 2, settings=Int8(engine="int_mm")).engine)):
+        pytest.skip("this CPU has no int8 instructions")
+    texts = load_reviews().text[:12].tolist()
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        whole = packed_states(model, texts)
+        for rows in (slice(0, 1), slice(3, 5), slice(5, 12), slice(11, 12)):
+            part = packed_states(model, texts[rows])
+            assert ((part - whole[rows]).norm(dim=1) / whole[rows].norm(dim=1)).max() < 1e-5
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_embeddings_and_answers_stay_the_same():
+    from skxlmr import XLMRXLClassifier, XLMRXLEmbedder
+
+    reviews = load_reviews()[::25]
+    texts, labels = reviews.text, reviews.label
+    full = XLMRXLEmbedder(model="nano", load_in_8bit=False).fit_transform(texts)
+    eight = XLMRXLEmbedder(model="nano", load_in_8bit=True).fit_transform(texts)
+    cosine = (full * eight).sum(1) / (full**2).sum(1) ** 0.5 / (eight**2).sum(1) ** 0.5
+    assert cosine.min() > 0.999
+    clf = XLMRXLClassifier(model="nano", tuning="head", random_state=0, load_in_8bit=False).fit(texts, labels)
+    accuracy = clf.score(texts, labels)
+    assert abs(clf.set_params(load_in_8bit=True).score(texts, labels) - accuracy) <= 0.005
+
+
+def test_sentences_are_read_by_the_tokenizer_of_the_checkpoint(tiny):
+    ids = calibration_ids(resolve("nano"), 9502, 512)
+    assert len(ids) == 36
+    assert all(len(window) <= 24 and window[0] == 0 and window[-1] == 2 for window in ids)
+    drawn = calibration_ids(resolve(tiny), 900, 512)  # no tokenizer there
+    assert all(((window >= 4) & (window < 900)).all() for window in drawn)
+
+
+def test_training_through_8_bits(own_cache):
+    from skxlmr import XLMRXLClassifier
+
+    texts, labels = ["what a lovely film", "dreadful and dull"] * 8, ["good", "bad"] * 8
+    for options in ({"load_in_8bit": True}, {"load_in_4bit": True}):
+        clf = XLMRXLClassifier(model="nano", learning_rate=5e-3, random_state=0, **options).fit(texts, labels)
+        assert clf.score(texts, labels) == 1
+    with pytest.raises(ValueError, match=r"tuning='full'.*load_in_8bit=False"):
+        XLMRXLClassifier(model="nano", tuning="full", load_in_8bit=True).fit(texts, labels)
+
+
+def test_masked_lm_in_8_bits_with_half_precision_words():
+    torch.manual_seed(0)
+    model = ours.XLMRobertaXLForMaskedLM.from_pretrained("nano", load_in_8bit=True, dtype=torch.bfloat16)
+    expected = ours.XLMRobertaXLForMaskedLM.from_pretrained("nano")
+    with torch.no_grad():
+        assert relative(model(IDS)[0], expected(IDS)[0]) < 0.05
+
+
+def test_index_of_8bit_config(tiny, tmp_path, own_cache):
+    ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Int8(threshold=5.0)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert config["load_in_8bit"] is True
+    assert config["llm_int8_threshold"] == 5.0
+    assert "classifier" in config["llm_int8_skip_modules"]
+
+
+def test_every_linear_layer_of_the_layers_is_found():
+    config = ours.XLMRobertaXLConfig(vocab_size=9, hidden_size=8, num_hidden_layers=3, num_attention_heads=2)
+    with torch.device("meta"):
+        assert len(linear_layers(ours.XLMRobertaXLForMaskedLM(config))) == 3 * 6
