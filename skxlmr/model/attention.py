@@ -32,6 +32,11 @@ def linear(layer: nn.Module, x: Tensor, delta: nn.Module | None = None, rows: Ro
     return y if delta is None else y + delta(x)
 
 
+def embedding(n_rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
+    """An embedding that waits for `initialise`: torch's own start would, on the meta device, take two seconds."""
+    return nn.Embedding.from_pretrained(torch.empty(n_rows, width), freeze=False, padding_idx=padding_idx)
+
+
 @dataclass
 class Eager:
     """What one attention of one layer is given on the eager path, and what it leaves there.
@@ -73,7 +78,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         if position_type != "absolute":
-            self.distance = nn.Embedding(2 * config.max_position_embeddings - 1, config.head_size)
+            self.distance = embedding(2 * config.max_position_embeddings - 1, config.head_size)
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
         source = x if eager is None or eager.memory is None else eager.memory

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, additive_mask, causal_mask, linear
+from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, additive_mask, causal_mask, embedding, linear
 from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.packing import Packing, PaddedBatch, position_ids_from_input_ids
@@ -26,9 +26,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         pad = config.pad_token_id
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=pad)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size, padding_idx=pad)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.word = embedding(config.vocab_size, config.hidden_size, pad)
+        self.position = embedding(config.max_position_embeddings, config.hidden_size, pad)
+        self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.absolute = config.position_embedding_type == "absolute"
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 

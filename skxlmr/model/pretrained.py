@@ -309,6 +309,8 @@ def start_afresh(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dty
 def initialise(module: nn.Module, config: XLMRobertaXLConfig) -> None:
     """Give one module's own parameters the random start of the reference; call with `nn.Module.apply`."""
     std = config.initializer_range
+    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+        return  # to be loaded
     if isinstance(module, nn.LayerNorm):
         module.reset_parameters()
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,7 +30,7 @@ WORD_EMBEDDING = "roberta.embeddings.word.weight"
 SCALES = ".SCB"
 CANDIDATES, PEAKS = ".candidates", ".peaks"  # of outliers
 SENTENCES = Path(__file__).parents[1] / "bundled" / "sentences.txt"
-SENTENCE_TOKENS = 24  # of each sentence, so that one pass of less than a thousand tokens suffices
+SENTENCE_TOKENS = 12  # of each sentence, so that one pass of some four hundred tokens suffices
 RANDOM_SENTENCES = 36
 
 
@@ -214,6 +216,9 @@ def _build(
     device: torch.device | str,
 ) -> dict[str, Tensor] | None:
     """Stream the base in and write it into the cache; returns the mapped weights where these replace the others."""
+    if kind == "int8":
+        for layer in quantized_layers(holder).values():
+            layer.allocate(device)
     load_into(holder, checkpoint, plan, dtype=None, device=device, half=(WORD_EMBEDDING,))
     tensors = {name: holder.get_parameter(name).detach() for name in names}
     if kind == "int8":
@@ -270,13 +275,24 @@ def find_outliers(base: XLMRobertaXLModel, files: CheckpointFiles) -> None:
         layer.observer = layer.find_outliers
     ids = pad_sequences(calibration_ids(files, base.config.real_vocab_size, base.config.max_length))
     training = base.training
+    hooks = [layer.register_forward_hook(lambda *_: return_freed_memory()) for layer in base.layers]
     try:
         base.eval().encode_padded(ids.to(base.device), (ids != base.config.pad_token_id).long().to(base.device))
     finally:
+        for hook in hooks:
+            hook.remove()
         base.train(training)
         for layer in observed:
             layer.observer, layer.settings = None, settings[layer]
             layer.set_candidates(layer.candidates, layer.peaks)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory: up to a gigabyte while XL is being loaded."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
 
 
 def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) -> list[Tensor]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from skxlmr.weights.resolve import CheckpointFiles
 
 SHOW_PROGRESS_FROM = 10**9  # bytes
+SMALL = 2**20  # bytes
 
 __all__ = [
     "Checkpoint",
@@ -190,22 +191,24 @@ def load_into(
     names_of: dict[int, list[str]] = {}
     for name, parameter in parameters.items():
         names_of.setdefault(id(parameter), []).append(name)
-    sizes = [checkpoint.tensors[theirs].nbytes for theirs, _ in plan.assignments]
-    with progress_bar(sum(sizes), "load", shown=sum(sizes) > SHOW_PROGRESS_FROM) as bar:
-        for (theirs, ours), size in zip(plan.assignments, sizes, strict=True):
-            old = parameters[ours]
+    sizes = {theirs: checkpoint.tensors[theirs].nbytes for theirs, _ in plan.assignments}
+    total = sum(sizes.values())
+    # Small ones first: left between the buffers of large ones, they would keep the system from taking these back.
+    ordered = sorted(plan.assignments, key=lambda assignment: sizes[assignment[0]] > SMALL)
+    with progress_bar(total, "load", shown=total > SHOW_PROGRESS_FROM) as bar:
+        for theirs, ours in ordered:
+            tensor = checkpoint.read(theirs)
             owner, _, attribute = ours.rpartition(".")
-            owner = module.get_submodule(owner)
-            if attribute in getattr(owner, "quantized_parameters", ()):
-                owner.load(attribute, checkpoint.read(theirs).to(device))
+            holder = module.get_submodule(owner)
+            if attribute in getattr(holder, "quantized_parameters", ()):
+                holder.load(attribute, tensor.to(device))
             else:
-                tensor = checkpoint.read(theirs)
-                wanted = _half_type(tensor) if ours in half else dtype
+                old, wanted = parameters[ours], _half_type(tensor) if ours in half else dtype
                 new = nn.Parameter(_converted(tensor, theirs, wanted, device), requires_grad=old.requires_grad)
                 for name in names_of[id(old)]:
-                    place, _, attribute = name.rpartition(".")
-                    setattr(module.get_submodule(place), attribute, new)
-            bar.update(size)
+                    owner, _, attribute = name.rpartition(".")
+                    setattr(module.get_submodule(owner), attribute, new)
+            bar.update(sizes[theirs])
 
 
 def _half_type(tensor: torch.Tensor) -> torch.dtype:

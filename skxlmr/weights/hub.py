@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from skxlmr.weights import layout
@@ -47,14 +48,42 @@ def fetch(
     CheckpointError
         If the model has no config or no weights in a form that is read.
     """
+    return _fetch(_download, _from_cache, repo_id, revision, local_files_only, cache_dir)
+
+
+def fetch_config(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> Path:
+    """Bring a model's config into the cache and nothing else; returns the folder. As `fetch` in all other respects."""
+    return _fetch(_download_config, _config_from_cache, repo_id, revision, local_files_only, cache_dir)
+
+
+# What brings files of a model, by its id, revision and the cache's folder; the second is also told why the hub is not.
+Download = Callable[[str, str | None, str | os.PathLike | None], Path]
+FromCache = Callable[[str, str | None, str | os.PathLike | None, str], Path]
+
+
+def _fetch(
+    download: Download,
+    from_cache: FromCache,
+    repo_id: str,
+    revision: str | None,
+    local_files_only: bool,
+    cache_dir: str | os.PathLike | None,
+) -> Path:
+    """Download, or take from the cache what cannot be downloaded; all that can go wrong gets its own message."""
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     if local_files_only or constants.HF_HUB_OFFLINE:
-        return _from_cache(repo_id, revision, cache_dir, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
+        return from_cache(repo_id, revision, cache_dir, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
     which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
     try:
-        return _download(repo_id, revision, cache_dir)
+        return download(repo_id, revision, cache_dir)
     except GatedRepoError as error:
         raise ModelNotFoundError(
             f"Access to {which} is restricted. Accept its conditions on its hub page and log in with `hf auth login`."
@@ -71,7 +100,7 @@ def fetch(
     except Exception as error:  # whatever the HTTP library of the day raises for a broken connection, or a full disk
         reason = f"fetching it from the hub failed ({type(error).__name__}: {error})"
         try:
-            return _from_cache(repo_id, revision, cache_dir, reason)
+            return from_cache(repo_id, revision, cache_dir, reason)
         except ModelNotFoundError as not_cached:
             raise not_cached from error
 
@@ -103,13 +132,36 @@ def _download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike |
     return snapshot
 
 
+def _download_config(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    try:
+        path = hf_hub_download(repo_id, layout.CONFIG, revision=revision, cache_dir=cache_dir, endpoint=endpoint)
+    except LocalEntryNotFoundError:  # the hub cannot be reached
+        raise
+    except EntryNotFoundError as error:
+        raise CheckpointError(f"The hub model {repo_id!r} has no {layout.CONFIG}") from error
+    return Path(path).parent
+
+
 def _from_cache(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None, reason: str) -> Path:
+    snapshot = _config_from_cache(repo_id, revision, cache_dir, reason)
+    weights = [name for name in layout.WEIGHTS if (snapshot / name).exists()]
+    if not weights:
+        raise _not_cached(f"{_which(repo_id, revision)} as a whole", reason)
+    if weights[0].endswith(".index.json"):
+        for shard in set(layout.read_index(snapshot / weights[0]).values()):
+            if not (snapshot / shard).exists():
+                raise _not_cached(f"{shard} of {repo_id!r}", reason)
+    return snapshot
+
+
+def _config_from_cache(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None, reason: str) -> Path:
+    """The cached folder of a model, if the config is in it."""
     from huggingface_hub import snapshot_download
 
-    def not_cached(what: str) -> ModelNotFoundError:
-        return ModelNotFoundError(f"{what} is not in the cache, and {reason}. Load the model once with a connection.")
-
-    which = f"The model {repo_id!r}" if revision is None else f"Revision {revision!r} of {repo_id!r}"
     try:
         snapshot = Path(
             snapshot_download(
@@ -117,12 +169,15 @@ def _from_cache(repo_id: str, revision: str | None, cache_dir: str | os.PathLike
             )
         )
     except (OSError, ValueError) as error:  # not cached, or not even an id
-        raise not_cached(which) from error
-    weights = [name for name in layout.WEIGHTS if (snapshot / name).exists()]
-    if not weights or not (snapshot / layout.CONFIG).exists():
-        raise not_cached(f"{which} as a whole")
-    if weights[0].endswith(".index.json"):
-        for shard in set(layout.read_index(snapshot / weights[0]).values()):
-            if not (snapshot / shard).exists():
-                raise not_cached(f"{shard} of {repo_id!r}")
+        raise _not_cached(_which(repo_id, revision), reason) from error
+    if not (snapshot / layout.CONFIG).exists():
+        raise _not_cached(f"{_which(repo_id, revision)} as a whole", reason)
     return snapshot
+
+
+def _which(repo_id: str, revision: str | None) -> str:
+    return f"The model {repo_id!r}" if revision is None else f"Revision {revision!r} of {repo_id!r}"
+
+
+def _not_cached(what: str, reason: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{what} is not in the cache, and {reason}. Load the model once with a connection.")

@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from skxlmr.weights.int8_engines import ENGINES, Engine, Rows, choose_engine, outlier_weight
+from skxlmr.weights.int8_engines import ENGINES, Engine, Rows, blocks, choose_engine, outlier_weight
 
 OUTLIERS = ("fixed", "dynamic", "none")
 # At most one column in so many is an outlier: what is kept in 16 bits costs time.
 COLUMNS_PER_OUTLIER = 64
-ROWS_AT_ONCE = 1024  # of a weight, while it is quantised
 
 
 @dataclass
@@ -94,12 +93,14 @@ def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8
     return settings
 
 
-def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Round each row to 8 bits: the largest magnitude becomes 127.
 
     Parameters
     ----------
     weight : Tensor of shape (N, K), floating point
+    out : Tensor of shape (N, K), int8, default=None
+        Memory for the values; None takes new memory.
 
     Returns
     -------
@@ -113,10 +114,9 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     >>> quantize_weight(torch.tensor([[1.0, -2.0, 0.5]]))
     (tensor([[  64, -127,   32]], dtype=torch.int8), tensor([2.]))
     """
-    values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device) if out is None else out
     absmax = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    for start in range(0, len(weight), ROWS_AT_ONCE):  # no float32 copy of the whole
-        rows = slice(start, start + ROWS_AT_ONCE)
+    for rows in blocks(*weight.shape):  # no float32 copy of the whole
         block = weight[rows].float()
         absmax[rows] = block.abs().amax(1)
         factors = 127.0 / absmax[rows].clamp(min=torch.finfo(torch.float32).tiny)
@@ -188,6 +188,10 @@ class Int8Linear(nn.Module):
         layer.set_outliers(torch.empty(0, dtype=torch.int64))
         return layer
 
+    def allocate(self, device: torch.device | str) -> None:
+        """Take memory for the values, to be filled by `load`: first of all, so that none is left in gaps later."""
+        self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, device=device), requires_grad=False)
+
     def load(self, name: str, tensor: Tensor) -> None:
         """Take one of `quantized_parameters` as a checkpoint has it: a floating-point weight is quantised."""
         if name == "weight" and tensor.is_floating_point():
@@ -197,7 +201,7 @@ class Int8Linear(nn.Module):
 
     def quantize(self, weight: Tensor) -> None:
         """Take the values and scales of a weight (N, K), on its device."""
-        values, absmax = quantize_weight(weight)
+        values, absmax = quantize_weight(weight, None if self.weight.is_meta else self.weight.data)
         self.weight = nn.Parameter(values, requires_grad=False)
         self.SCB = nn.Parameter(absmax, requires_grad=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
 from skxlmr.weights.files import checked_file
 from skxlmr.weights.fingerprint import fingerprint_of
 
-__all__ = ["BUNDLED", "CheckpointFiles", "ModelNotFoundError", "resolve"]
+__all__ = ["BUNDLED", "CheckpointFiles", "ModelNotFoundError", "resolve", "resolve_config"]
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # What a mistyped or incomplete name is compared with, besides the bundled ones.
@@ -108,6 +109,61 @@ def resolve(
     """
     if isinstance(model, CheckpointFiles):
         return model
+
+    def fetch(repo_id: str) -> Path:
+        return hub.fetch(repo_id, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+
+    name, directory = _find(model, revision, fetch)
+    return _in_directory(name, directory, _link_root(directory))
+
+
+def resolve_config(
+    model: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> Path:
+    """Find a model's config.json and nothing else: of a hub model no weights are downloaded.
+
+    Parameters
+    ----------
+    model : str or path
+        As for `resolve`; the directory may lack weights.
+    revision : str, default=None
+    local_files_only : bool, default=False
+    cache_dir : str or path, default=None
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model, access to it is restricted, or it is not in the cache and the hub not reachable.
+    CheckpointError
+        If the model has no config.json.
+    UnsafeCheckpointError
+        If it is a link that leads out of the directory.
+    ValueError
+        If a revision is asked of a model that is not on the hub.
+
+    Examples
+    --------
+    >>> resolve_config("nano").name
+    'config.json'
+    """
+
+    def fetch(repo_id: str) -> Path:
+        return hub.fetch_config(repo_id, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+
+    _, directory = _find(model, revision, fetch)
+    return _config_in(directory, _link_root(directory))
+
+
+def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str], Path]) -> tuple[str, Path]:
+    """The model's name and its directory: bundled, on this machine, or what `fetch` brings from the hub."""
     name = os.fspath(model)
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
@@ -116,19 +172,23 @@ def resolve(
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to models of the hub, which {name!r} is not")
-        return _in_directory(name, directory, _link_root(directory))
+        return name, directory
     if is_name and HUB_ID.fullmatch(name):
-        snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
-        return _in_directory(name, snapshot, _link_root(snapshot))
+        return name, fetch(name)
     raise _not_found(name, directory)
+
+
+def _config_in(directory: Path, root: Path) -> Path:
+    """The config.json of a directory; a link may lead anywhere below `root`."""
+    if not os.path.lexists(directory / layout.CONFIG):
+        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is no checkpoint directory")
+    return checked_file(directory / layout.CONFIG, root)
 
 
 def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links in it may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
-    if not os.path.lexists(directory / layout.CONFIG):
-        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is no checkpoint directory")
-    config = checked_file(directory / layout.CONFIG, root)
+    config = _config_in(directory, root)
     present = [n for n in layout.WEIGHTS if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
         raise CheckpointError(f"{directory} has no weights; looked for {', '.join(layout.WEIGHTS)}")

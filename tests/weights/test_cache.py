@@ -80,7 +80,9 @@ def test_several_blocks(own_cache, monkeypatch):
         assert find_cached(KEY, "int8") is None
 
 
-@pytest.mark.parametrize("place", [0, 3, 9, 20, "sha256", "format_version", "fingerprint", "shape", 4096, 5000, -1, -700])
+@pytest.mark.parametrize(
+    "place", [0, 3, 9, 20, "sha256", "format_version", "fingerprint", "shape", 4096, 5000, -1, -700]
+)
 def test_a_flipped_bit_is_seen(path, place):
     data = bytearray(path.read_bytes())
     index = data.index(place.encode()) + len(place) + 4 if isinstance(place, str) else place
@@ -93,7 +95,9 @@ def test_a_flipped_bit_is_seen(path, place):
     assert same(find_cached(KEY, "int8"))
 
 
-@pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d[:2000], lambda d: d[:5], lambda d: b"", lambda d: d + b"x"])
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-1], lambda d: d[:2000], lambda d: d[:5], lambda d: b"", lambda d: d + b"x"]
+)
 def test_a_wrong_length_is_seen(path, change):
     path.write_bytes(change(path.read_bytes()))
     with pytest.warns(UserWarning, match="made again"):
