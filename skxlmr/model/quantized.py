@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,6 +16,7 @@ from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 from skxlmr.weights import layout
 from skxlmr.weights.cache import building, find_cached, write_cached
 from skxlmr.weights.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
+from skxlmr.weights.files import return_freed_memory
 from skxlmr.weights.four_bit import Linear4bit
 from skxlmr.weights.quantization import Int8, Int8Linear
 from skxlmr.weights.resolve import CheckpointFiles
@@ -285,14 +284,6 @@ def find_outliers(base: XLMRobertaXLModel, files: CheckpointFiles) -> None:
         for layer in observed:
             layer.observer, layer.settings = None, settings[layer]
             layer.set_candidates(layer.candidates, layer.peaks)
-
-
-def return_freed_memory() -> None:
-    """Give the system back what the C library keeps of freed memory: up to a gigabyte while XL is being loaded."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-        if trim is not None:
-            trim(0)
 
 
 def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) -> list[Tensor]:

@@ -27,7 +27,7 @@ from torch import nn
 
 from skxlmr.progress import progress_bar
 from skxlmr.weights.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
-from skxlmr.weights.files import read_json
+from skxlmr.weights.files import read_json, return_freed_memory
 from skxlmr.weights.formats import TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.weights.keymap import KeyMap, LoadPlan, match
 from skxlmr.weights.layout import read_index, verify_checkpoint
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from skxlmr.weights.resolve import CheckpointFiles
 
 SHOW_PROGRESS_FROM = 10**9  # bytes
-SMALL = 2**20  # bytes
+SMALL, LARGE = 2**20, 2**24  # bytes
 
 __all__ = [
     "Checkpoint",
@@ -209,6 +209,8 @@ def load_into(
                     owner, _, attribute = name.rpartition(".")
                     setattr(module.get_submodule(owner), attribute, new)
             bar.update(sizes[theirs])
+            if sizes[theirs] > LARGE:
+                return_freed_memory()
 
 
 def _half_type(tensor: torch.Tensor) -> torch.dtype:
