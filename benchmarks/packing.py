@@ -55,7 +55,9 @@ def packed(model: XLMRobertaXLModel, windows: list[np.ndarray]) -> np.ndarray:
     def mean(hidden: list[torch.Tensor], packing: Packing) -> torch.Tensor:
         return packing.mean(hidden[-1].float())
 
-    return run(model, windows, mean, batch_tokens=default_batch_tokens(model))
+    return run(
+        model, windows, mean, batch_tokens=default_batch_tokens(model.config, model.norm.weight.dtype, model.device)
+    )
 
 
 def timed(function, *args, repeats: int) -> tuple[float, np.ndarray]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from skxlmr.device import choose_device, choose_dtype, choose_quantization
+from skxlmr.memory import check_memory, memory_estimate
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.training.adapters import Tuning
 from skxlmr.weights.quantization import Int8
 from skxlmr.weights.resolve import BUNDLED, CheckpointFiles, resolve
 
@@ -48,6 +50,8 @@ def get_backbone(
     load_in_4bit: bool = False,
     dtype: str = "auto",
     device: str = "auto",
+    tuning: Tuning | None = None,
+    batch_tokens: int | str = "auto",
 ) -> Backbone:
     """Return the base of that name from the pool, loading it if it is not there.
 
@@ -61,6 +65,10 @@ def get_backbone(
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         See `skxlmr.device.choose_dtype`.
     device : str, default="auto"
+    tuning : Tuning, default=None
+        What will learn on the base.
+    batch_tokens : int or "auto", default="auto"
+        How much of it at once. Both are for the memory that there has to be; to train, "auto" can do with one text.
 
     Raises
     ------
@@ -80,6 +88,10 @@ def get_backbone(
     with _lock:
         backbone = _pool.get(key)
         if backbone is None:
+            if batch_tokens == "auto" and tuning is not None:
+                batch_tokens = config.max_length
+            asked = {"load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit, "dtype": dtype, "device": device}
+            check_memory(memory_estimate(config, tuning=tuning, batch_tokens=batch_tokens, **asked), model=files.name)
             tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
             base = XLMRobertaXLModel.from_pretrained(
                 files,

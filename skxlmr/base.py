@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skxlmr.backbone import Backbone, get_backbone
 from skxlmr.device import DTYPES
 from skxlmr.inference import Plan, default_batch_tokens, plan
+from skxlmr.memory import training_batch_tokens
 from skxlmr.training.adapters import TUNINGS, Tuning, as_tuning
 from skxlmr.training.loop import Schedule
 from skxlmr.validation import TextColumn, check_features, check_text_column
@@ -46,6 +47,7 @@ class BaseXLMRXL(BaseEstimator):
             load_in_4bit=self.load_in_4bit,
             dtype=self.dtype,
             device=self.device,
+            batch_tokens=self.batch_tokens,
         )
 
     def _base_asked_for(self) -> tuple[object, ...]:
@@ -84,7 +86,10 @@ class BaseXLMRXL(BaseEstimator):
         )
 
     def _choose_batch_tokens(self, backbone: Backbone) -> int:
-        return default_batch_tokens(backbone.model) if self.batch_tokens == "auto" else self.batch_tokens
+        if self.batch_tokens != "auto":
+            return self.batch_tokens
+        base = backbone.model
+        return default_batch_tokens(base.config, base.norm.weight.dtype, base.device)
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""
@@ -143,20 +148,44 @@ class TrainableXLMRXL(BaseXLMRXL):
 
     def _load_backbone(self) -> Backbone:
         """Take the base that the parameters name from the pool; where all of it learns, not in 8 bits."""
-        if not as_tuning(self.tuning).trains_base:
-            return super()._load_backbone()
-        if self.load_in_4bit or self.load_in_8bit not in ("auto", False):
-            raise ValueError(
-                "tuning='full' trains every weight, which 8-bit and 4-bit weights do not allow. Use "
-                "load_in_8bit=False, or tuning='lora', which trains through them."
-            )
-        return get_backbone(self.model, load_in_8bit=False, dtype=self.dtype, device=self.device)
+        tuning, load_in_8bit = as_tuning(self.tuning), self.load_in_8bit
+        if tuning.trains_base:
+            if self.load_in_4bit or load_in_8bit not in ("auto", False):
+                raise ValueError(
+                    "tuning='full' trains every weight, which 8-bit and 4-bit weights do not allow. Use "
+                    "load_in_8bit=False, or tuning='lora', which trains through them."
+                )
+            load_in_8bit = False
+        return get_backbone(
+            self.model,
+            load_in_8bit=load_in_8bit,
+            load_in_4bit=self.load_in_4bit,
+            dtype=self.dtype,
+            device=self.device,
+            tuning=tuning,
+            batch_tokens=self.batch_tokens,
+        )
+
+    def _choose_training_tokens(self, tuning: Tuning, backbone: Backbone) -> int:
+        """Tokens of a micro-batch; "auto" takes no more than there is memory for."""
+        batch_tokens = self._choose_batch_tokens(backbone)
+        if self.batch_tokens != "auto":
+            return batch_tokens
+        return training_batch_tokens(
+            backbone.model.config,
+            batch_tokens,
+            tuning=tuning,
+            load_in_8bit=False if tuning.trains_base else self.load_in_8bit,
+            load_in_4bit=self.load_in_4bit,
+            dtype=self.dtype,
+            device=self.device,
+        )
 
     def _schedule(self, tuning: Tuning, backbone: Backbone) -> Schedule:
         """How long and how fast to learn, by the parameters and the defaults of the tuning."""
         return Schedule(
             batch_size=self.batch_size,
-            batch_tokens=self._choose_batch_tokens(backbone),
+            batch_tokens=self._choose_training_tokens(tuning, backbone),
             max_epochs=self.max_epochs,
             learning_rate=tuning.default_learning_rate if self.learning_rate == "auto" else self.learning_rate,
         )

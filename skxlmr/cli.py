@@ -1,4 +1,4 @@
-"""The command line: `skxlmr convert fairseq model.pt OUT`."""
+"""The command line: `skxlmr info MODEL`, `skxlmr cache list`, `skxlmr convert fairseq model.pt OUT`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from skxlmr.memory import find_config, in_gigabytes, memory_estimate
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.weights import layout
+from skxlmr.weights.cache import cache_directory, clear_cached, list_cached
 from skxlmr.weights.fairseq import convert_fairseq
 
 # A command adds its parser, and leaves in the parsed arguments, as `run`, the function that carries it out.
@@ -83,7 +86,92 @@ def _convert_fairseq(arguments: argparse.Namespace) -> None:
         print(f"There was no {layout.TOKENIZER} beside {arguments.model}: put it into {arguments.out} to read texts.")
 
 
-COMMANDS = (_add_convert,)
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    summary = "what memory a model takes, loaded and in training"
+    parser = commands.add_parser(
+        "info",
+        help=summary,
+        description="Print the shape of a model and what memory it takes in each precision: its weights, prediction, "
+        "and training of a head, of a LoRA adapter, and of everything. No weights are loaded or downloaded.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="nano, a directory, or the id of a model on the hub")
+    parser.set_defaults(run=_info)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    config = find_config(arguments.model)
+    auto = memory_estimate(config)
+    half = "float16" if auto.dtype == "float16" else "bfloat16"
+    precisions = {
+        "float32": {"load_in_8bit": False, "dtype": "float32"},
+        half: {"load_in_8bit": False, "dtype": half},
+        "8-bit": {"load_in_8bit": True},
+        "4-bit": {"load_in_8bit": False, "load_in_4bit": True},
+    }
+    chosen = {"int8": "8-bit", "nf4": "4-bit", None: auto.dtype}[auto.quantization]
+    print(
+        f"{arguments.model}: {config.num_hidden_layers} layers of width {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, {config.vocab_size} tokens, {_count(config.num_parameters)} parameters\n"
+    )
+    print(f"{'GB':<10}{'weights':>9}{'predict':>9}{'train head':>12}{'train LoRA':>12}{'train full':>12}")
+    for name, precision in precisions.items():
+        weights, predict, head, lora, full = _needed(config, precision)
+        mark = " *" if name == chosen else ""
+        print(f"{name + mark:<10}{weights:>9}{predict:>9}{head:>12}{lora:>12}{full:>12}")
+    left = "" if auto.available is None else f", which has {in_gigabytes(auto.available)} GB of memory left"
+    print(f'\n* what "auto" takes on {auto.device}{left}.')
+    print(f"Batches are those of batch_tokens='auto', {auto.batch_tokens} tokens in row *; smaller ones take less.")
+
+
+def _needed(config: XLMRobertaXLConfig, precision: dict[str, bool | str]) -> list[str]:
+    """GB of the weights, and in all for each kind of use; a dash where there is no such."""
+    estimates = []
+    for tuning in (None, "head", "lora", "full"):
+        try:
+            estimates.append(memory_estimate(config, tuning=tuning, **precision))
+        except ValueError:  # what is quantised does not learn
+            estimates.append(None)
+    weights = None if estimates[0] is None else estimates[0].weights
+    sizes = [weights, *(None if estimate is None else estimate.total for estimate in estimates)]
+    return ["-" if size is None else in_gigabytes(size) for size in sizes]
+
+
+def _count(number: int) -> str:
+    """A number of parameters for people."""
+    return f"{number / 10**9:.2f} billion" if number >= 10**9 else f"{number / 10**6:.1f} million"
+
+
+def _add_cache(commands: argparse._SubParsersAction) -> None:
+    summary = "list or remove the quantised weights that are kept on disk"
+    parser = commands.add_parser("cache", help=summary, description=summary.capitalize() + ".")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="what is kept, and where", description="List what is kept, and where.")
+    listing.set_defaults(run=_list_cache)
+    summary = "remove the weights of one model, or all"
+    clearing = actions.add_parser("clear", help=summary, description=summary.capitalize() + ". They are made again.")
+    clearing.add_argument("model", metavar="MODEL", nargs="?", help="as `skxlmr cache list` names it; all if left out")
+    clearing.set_defaults(run=_clear_cache)
+
+
+def _list_cache(arguments: argparse.Namespace) -> None:
+    print(cache_directory())
+    for file in list_cached():
+        print(f"{_size(file.nbytes):>10}  {file.kind:<5} {file.modified:%Y-%m-%d %H:%M}  {file.model}")
+
+
+def _clear_cache(arguments: argparse.Namespace) -> None:
+    removed = clear_cached(arguments.model)
+    if arguments.model is not None and not removed:
+        raise ValueError(f"Nothing is kept of {arguments.model!r}; `skxlmr cache list` shows what is.")
+    for file in removed:
+        print(f"removed {_size(file.nbytes)}: {file.model}, {file.kind}")
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 10**9:.2f} GB" if nbytes >= 10**9 else f"{nbytes / 10**6:.1f} MB"
+
+
+COMMANDS = (_add_info, _add_convert, _add_cache)
 
 
 if __name__ == "__main__":

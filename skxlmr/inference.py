@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.attention import Deltas
 from skxlmr.model.packing import Packing
 from skxlmr.progress import progress_bar
@@ -110,10 +110,10 @@ def plan(
     return Plan(windows, np.asarray(text_of_window, np.int64), text_of_row)
 
 
-def default_batch_tokens(model: XLMRobertaXLModel) -> int:
+def default_batch_tokens(config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens in a batch that keep a device busy without straining its memory."""
-    per_token = model.config.intermediate_size * model.norm.weight.element_size()
-    return int(np.clip(ACTIVATION_BYTES[model.device.type] // per_token, 512, 32_768))
+    per_token = config.intermediate_size * dtype.itemsize
+    return int(np.clip(ACTIVATION_BYTES[device.type] // per_token, 512, 32_768))
 
 
 def collate(windows: Sequence[np.ndarray], model: XLMRobertaXLModel) -> tuple[Tensor, Tensor, Packing]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from skxlmr.cli import main
-from skxlmr.model import XLMRobertaXLForMaskedLM
+from skxlmr.memory import in_gigabytes, memory_estimate
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,66 @@ def test_errors_are_one_line(model_pt: Path, tmp_path: Path, capsys: pytest.Capt
     assert "nowhere.pt cannot be read: No such file" in capsys.readouterr().err
 
 
+def table_of(printed: str) -> dict[str, list[str]]:
+    """The rows of a table by their first word, without the mark of the chosen one."""
+    rows = [line.replace(" *", "").split() for line in printed.splitlines() if line]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_info(capsys: pytest.CaptureFixture):
+    assert main(["info", "facebook/xlm-roberta-xl"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        "facebook/xlm-roberta-xl: 36 layers of width 2560, 32 heads, 250880 tokens, 3.48 billion parameters\n"
+    )
+    table = table_of(printed)
+    assert table["GB"] == "weights predict train head train LoRA train full".split()
+    assert [table[row][0] for row in ("float32", "8-bit", "4-bit")] == ["13.9", "4.12", "2.88"]
+    for name, precision in {
+        "float32": {"dtype": "float32", "load_in_8bit": False},
+        "8-bit": {"load_in_8bit": True},
+    }.items():
+        _, predict, *training = table[name]
+        assert predict == in_gigabytes(memory_estimate(**precision).total)
+        assert training[:2] == [in_gigabytes(memory_estimate(tuning=t, **precision).total) for t in ("head", "lora")]
+        assert float(predict) < float(training[0]) < float(training[1])
+    assert (table["8-bit"][-1], table["4-bit"][-1]) == ("-", "-")
+    assert table["float32"][-1] == in_gigabytes(memory_estimate(tuning="full", dtype="float32").total)
+
+
+def test_info_marks_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    def marked(model: str) -> str:
+        assert main(["info", model]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if " * " in line)
+        return line.split()[0]
+
+    monkeypatch.setattr("skxlmr.memory.choose_device", lambda device: torch.device("cpu"))
+    assert marked("facebook/xlm-roberta-xl") == "8-bit"
+    assert marked("nano") == "float32"
+
+
+def test_info_of_an_8_bit_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture):
+    config = XLMRobertaXLConfig.from_pretrained("nano")
+    config.extra["quantization_config"] = {"load_in_8bit": True}
+    config.save_pretrained(tmp_path)
+    assert main(["info", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}: 4 layers of width 192, 6 heads, 9502 tokens, 3.7 million parameters" in printed
+    assert table_of(printed)["4-bit"] == ["-"] * 5
+
+
+def test_info_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["info", "nanno"]) == 1
+    assert "Did you mean 'nano'?" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("[]")
+    assert main(["info", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("skxlmr: error: ")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
-    "wrong", [[], ["convert"], ["convert", "onnx"], ["convert", "fairseq", "model.pt"], ["nonsense"]], ids=str
+    "wrong", [[], ["info"], ["convert"], ["convert", "onnx"], ["convert", "fairseq", "model.pt"], ["nonsense"]], ids=str
 )
 def test_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as caught:
@@ -99,9 +159,27 @@ def test_help_and_version(capsys: pytest.CaptureFixture):
     for arguments, expected in (
         (["--version"], f"skxlmr {version('skxlmr')}"),
         (["--help"], "convert"),
+        (["info", "--help"], "No weights are loaded"),
         (["convert", "fairseq", "--help"], "No code in the file is run"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 0
         assert expected in " ".join(capsys.readouterr().out.split())
+
+
+def test_cache_list_and_clear(own_cache, capsys):
+    from skxlmr.model import XLMRobertaXLModel
+
+    assert main(["cache", "list"]) == 0
+    assert capsys.readouterr().out == f"{own_cache}\n"
+    XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, add_pooling_layer=False)
+    assert main(["cache", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"5\.\d MB +int8 +\d{4}-\d\d-\d\d \d\d:\d\d +nano", listed), listed
+    assert main(["cache", "clear", "nanno"]) == 1
+    assert "Nothing is kept of 'nanno'" in capsys.readouterr().err
+    assert main(["cache", "clear", "nano"]) == 0
+    assert re.fullmatch(r"removed 5\.\d MB: nano, int8\n", capsys.readouterr().out)
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == ""

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from skxlmr.weights.bnb import bitsandbytes_ops
 
 BLOCK = 64  # weights that share a scale; bitsandbytes' default
+CHUNK = BLOCK * 2**15  # weights that are quantised at a time: bitsandbytes takes several float32 copies
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of others its CPU kernel returns memory as it found it
 
 
 class Linear4bit(nn.Module):
     """Linear layer with frozen NF4 weights, (..., K) -> (..., N); gradients flow to its input.
 
-    The weights are turned back to floating point for each product.
+    The weights are turned back to floating point for each product, forward and backward. Fused 4-bit kernels are left
+    out: bitsandbytes chooses among them by the number of rows, so that a text's result would depend on its batch.
 
     Parameters
     ----------
@@ -66,7 +69,7 @@ class Linear4bit(nn.Module):
     def load(self, name: str, tensor: Tensor) -> None:
         """Take one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
         if name == "weight" and tensor.is_floating_point():
-            weight, absmax = bitsandbytes_ops().quantize_4bit(tensor.contiguous(), BLOCK, "nf4", torch.uint8)
+            weight, absmax = quantize_nf4(tensor)
             self.weight = nn.Parameter(weight, requires_grad=False)
             self.absmax = nn.Parameter(absmax, requires_grad=False)
         else:
@@ -74,8 +77,38 @@ class Linear4bit(nn.Module):
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) in floating point."""
-        shape = (self.out_features, self.in_features)
-        return bitsandbytes_ops().dequantize_4bit(self.weight, self.absmax, BLOCK, "nf4", shape, dtype)
+        n = self.out_features * self.in_features
+        # A row for each block, or one for all: of a block that lies in two rows bitsandbytes' CPU kernel may take the
+        # wrong scale, and an odd number of columns has it compile another one.
+        shape = (n // BLOCK, BLOCK) if n % BLOCK == 0 else (1, 2 * self.weight.numel())
+        computed = dtype if dtype in KERNEL_DTYPES else torch.float32
+        values = bitsandbytes_ops().dequantize_4bit(self.weight, self.absmax, BLOCK, "nf4", shape, computed)
+        return values.view(-1)[:n].view(self.out_features, self.in_features).to(dtype)
+
+    def transformers_state(self, prefix: str = "") -> dict[str, Tensor]:
+        """Return the tensors under the names by which transformers, with bitsandbytes, keeps a layer in 4 bits.
+
+        Parameters
+        ----------
+        prefix : str, default=""
+            What stands before "weight" and "bias".
+        """
+        bitsandbytes_ops()
+        from bitsandbytes.functional import QuantState, get_4bit_type
+
+        weight = self.weight.detach()
+        state = QuantState(
+            self.absmax.detach(),
+            shape=torch.Size((self.out_features, self.in_features)),
+            code=get_4bit_type("nf4", device=weight.device),
+            blocksize=BLOCK,
+            quant_type="nf4",
+            dtype=torch.float32,
+        )
+        tensors = {"weight": weight, **{f"weight.{key}": t for key, t in state.as_dict(packed=True).items()}}
+        if self.bias is not None:
+            tensors["bias"] = self.bias.detach()
+        return {prefix + name: tensor for name, tensor in tensors.items()}
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply, in the dtype of x."""
@@ -95,6 +128,29 @@ class Linear4bit(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix to NF4, in blocks of 64 in the order of memory, on its device.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (N, K), floating point
+
+    Returns
+    -------
+    packed : Tensor of shape (ceil(N * K / 2), 1), uint8
+    absmax : Tensor of shape (ceil(N * K / 64),), float32
+
+    Examples
+    --------
+    >>> quantize_nf4(torch.tensor([[2.0, -2.0], [0.0, 1.0]]))
+    (tensor([[240],
+            [124]], dtype=torch.uint8), tensor([2.]))
+    """
+    quantize = bitsandbytes_ops().quantize_4bit
+    parts = [quantize(chunk, BLOCK, "nf4", torch.uint8) for chunk in weight.reshape(-1).split(CHUNK)]
+    return torch.cat([packed for packed, _ in parts]), torch.cat([absmax for _, absmax in parts])
 
 
 class _FrozenProduct(torch.autograd.Function):

@@ -133,17 +133,17 @@ def _download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike |
 
 
 def _download_config(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
-    try:
-        path = hf_hub_download(repo_id, layout.CONFIG, revision=revision, cache_dir=cache_dir, endpoint=endpoint)
-    except LocalEntryNotFoundError:  # the hub cannot be reached
-        raise
-    except EntryNotFoundError as error:
-        raise CheckpointError(f"The hub model {repo_id!r} has no {layout.CONFIG}") from error
-    return Path(path).parent
+    snapshot = Path(
+        snapshot_download(
+            repo_id, revision=revision, cache_dir=cache_dir, endpoint=endpoint, allow_patterns=[layout.CONFIG]
+        )
+    )
+    if not (snapshot / layout.CONFIG).exists():
+        raise CheckpointError(f"The hub model {repo_id!r} has no {layout.CONFIG}")
+    return snapshot
 
 
 def _from_cache(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None, reason: str) -> Path:

@@ -78,7 +78,7 @@ class IntMM:
         return rows
 
     def multiply(self, rows: Rows, layer: Int8Linear) -> Tensor:
-        y = torch.empty(len(rows.values), layer.out_features, dtype=rows.dtype)
+        y = rows.scales.new_empty(len(rows.values), layer.out_features, dtype=rows.dtype)
         for block, part in self._parts(rows, layer):
             y[block] = part
         return y
@@ -93,9 +93,11 @@ class IntMM:
         return result
 
     def _empty(self, shape: tuple[int, int], dtype: torch.dtype, columns: Tensor) -> Rows:
+        device = columns.device
         columns = columns if len(columns) else None
-        high = None if columns is None else torch.empty(shape[0], len(columns), dtype=torch.int8)
-        return Rows(dtype, torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1), columns, high)
+        high = None if columns is None else torch.empty(shape[0], len(columns), dtype=torch.int8, device=device)
+        values = torch.empty(shape, dtype=torch.int8, device=device)
+        return Rows(dtype, values, torch.empty(shape[0], 1, device=device), columns, high)
 
     def _fill(self, rows: Rows, block: slice, x: Tensor) -> None:
         """Quantise some rows (t, K)."""

@@ -41,7 +41,7 @@ class Int8:
 
     Examples
     --------
-    >>> from skxlmr import XLMRXLEmbedder
+    >>> from skxlmr import Int8, XLMRXLEmbedder
     >>> embedder = XLMRXLEmbedder(model="nano", load_in_8bit=Int8(outliers="none"))
     >>> embedder.get_params()["load_in_8bit__threshold"]
     6.0

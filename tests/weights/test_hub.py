@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from hub_server import MAIN, OLD, REPO, Hub
 
 from skxlmr.weights.checkpoint import CheckpointError, UnsafeCheckpointError, open_checkpoint, write_checkpoint
-from skxlmr.weights.resolve import ModelNotFoundError, resolve
+from skxlmr.weights.resolve import ModelNotFoundError, resolve, resolve_config
 
 
 def checkpoint_files(directory: Path, value: float, max_shard_bytes: int = 10**9) -> dict[str, bytes]:
@@ -201,3 +202,44 @@ except ModelNotFoundError as error:
     assert Path(directory) == online.directory
     assert "HF_HUB_OFFLINE" in message
     assert hub.requests == []
+
+
+def test_config_alone(hub: Hub, cache: Path):
+    path = resolve_config(REPO, cache_dir=cache)
+    assert json.loads(path.read_text())["value"] == 1
+    assert hub.downloaded == {"config.json"}
+    assert path.is_relative_to(cache)
+    assert json.loads(resolve_config(REPO, cache_dir=cache, revision="v1").read_text())["value"] == 2
+    hub.stop()
+    assert resolve_config(REPO, cache_dir=cache) == path  # the hub cannot be reached: the cache is as good
+    assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == path
+    with pytest.raises(ModelNotFoundError, match="as a whole is not in the cache"):
+        resolve(REPO, cache_dir=cache, local_files_only=True)
+
+
+def test_config_of_a_model_in_the_cache(hub: Hub, cache: Path):
+    files = resolve(REPO, cache_dir=cache)
+    hub.requests.clear()
+    assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == files.config
+    assert hub.requests == []
+    hub.stop()
+    assert resolve_config(REPO, cache_dir=cache) == files.config
+
+
+def test_config_that_is_not_to_be_had(hub: Hub, cache: Path):
+    with pytest.raises(ModelNotFoundError, match="is not in the cache, and offline mode"):
+        resolve_config(REPO, cache_dir=cache, local_files_only=True)
+    with pytest.raises(ModelNotFoundError, match="The hub has no model 'organisation/other'"):
+        resolve_config("organisation/other", cache_dir=cache)
+    with pytest.raises(ModelNotFoundError, match="'organisation/name', but no revision 'v2'"):
+        resolve_config(REPO, cache_dir=cache, revision="v2")
+    hub.gated = True
+    with pytest.raises(ModelNotFoundError, match="Access to 'organisation/name' is restricted"):
+        resolve_config(REPO, cache_dir=cache)
+    hub.gated = False
+    hub.commits[MAIN] = {"model.safetensors": b"{}"}
+    with pytest.raises(CheckpointError, match=r"'organisation/name' has no config\.json"):
+        resolve_config(REPO, cache_dir=cache / "2")
+    hub.stop()
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+        resolve_config(REPO, cache_dir=cache / "3")

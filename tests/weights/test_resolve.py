@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from skxlmr.weights import resolve as module
 from skxlmr.weights.checkpoint import CheckpointError, UnsafeCheckpointError, open_checkpoint, write_checkpoint
-from skxlmr.weights.resolve import ModelNotFoundError, resolve
+from skxlmr.weights.resolve import ModelNotFoundError, resolve, resolve_config
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +224,19 @@ def test_links_out_of_the_hub_cache(hub_cache: Path):
     move_and_link(hub_cache.parents[1] / "blobs" / "hash-of-config.json", hub_cache.parents[2] / "other" / "x")
     with pytest.raises(UnsafeCheckpointError, match=r"config\.json is a link"):
         resolve(hub_cache)
+
+
+def test_config_alone(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory):
+    (checkpoint_directory / "model.safetensors").unlink()
+    assert resolve_config(checkpoint_directory) == checkpoint_directory / "config.json"
+    assert resolve_config("nano") == module.BUNDLED["nano"] / "config.json"
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'nano'"):
+        resolve_config("nanno")
+    with pytest.raises(ValueError, match="revision='main' applies to models of the hub"):
+        resolve_config(checkpoint_directory, revision="main")
+    move_and_link(checkpoint_directory / "config.json", tmp_path_factory.mktemp("outside") / "x")
+    with pytest.raises(UnsafeCheckpointError, match=r"config\.json is a link"):
+        resolve_config(checkpoint_directory)
+    (checkpoint_directory / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        resolve_config(checkpoint_directory)
