@@ -85,31 +85,6 @@ class Linear4bit(nn.Module):
         values = bitsandbytes_ops().dequantize_4bit(self.weight, self.absmax, BLOCK, "nf4", shape, computed)
         return values.view(-1)[:n].view(self.out_features, self.in_features).to(dtype)
 
-    def transformers_state(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return the tensors under the names by which transformers, with bitsandbytes, keeps a layer in 4 bits.
-
-        Parameters
-        ----------
-        prefix : str, default=""
-            What stands before "weight" and "bias".
-        """
-        bitsandbytes_ops()
-        from bitsandbytes.functional import QuantState, get_4bit_type
-
-        weight = self.weight.detach()
-        state = QuantState(
-            self.absmax.detach(),
-            shape=torch.Size((self.out_features, self.in_features)),
-            code=get_4bit_type("nf4", device=weight.device),
-            blocksize=BLOCK,
-            quant_type="nf4",
-            dtype=torch.float32,
-        )
-        tensors = {"weight": weight, **{f"weight.{key}": t for key, t in state.as_dict(packed=True).items()}}
-        if self.bias is not None:
-            tensors["bias"] = self.bias.detach()
-        return {prefix + name: tensor for name, tensor in tensors.items()}
-
     def forward(self, x: Tensor) -> Tensor:
         """Multiply, in the dtype of x."""
         if torch.is_grad_enabled() and x.requires_grad:

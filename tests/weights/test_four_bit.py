@@ -213,61 +213,6 @@ def test_casting_keeps_the_scales():
         assert layer.weight.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_bitsandbytes_reads_the_state_for_transformers(bias):
-    _, layer = pair(bias=bias)
-    expected = bitsandbytes_layer(nn.Linear(192, 96)).state_dict()
-    state = layer.transformers_state("dense.")
-    assert set(state) == {f"dense.{name}" for name in expected if bias or name != "bias"}
-    for name in state:
-        wanted = expected[name.removeprefix("dense.")]
-        assert (state[name].dtype, state[name].shape) == (wanted.dtype, wanted.shape)
-    from bitsandbytes.functional import QuantState, dequantize_4bit
-
-    parts = {name: tensor for name, tensor in state.items() if name.startswith("dense.weight.")}
-    read = QuantState.from_dict(parts, device=torch.device("cpu"))
-    weight = dequantize_4bit(state["dense.weight"], read)
-    assert torch.equal(weight, layer.dequantize(torch.float32))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_transformers_reads_a_model_of_such_layers(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    config = transformers.XLMRobertaXLConfig(
-        vocab_size=50, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
-    )
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
-    source = transformers.XLMRobertaXLModel(config, add_pooling_layer=False).eval()
-    state = source.state_dict()
-    for name, linear in source.named_modules():
-        if isinstance(linear, nn.Linear):
-            layer = Linear4bit.from_linear(linear)
-            state |= layer.transformers_state(f"{name}.")
-            linear.weight.data = layer.dequantize(torch.float32)
-    config.quantization_config = {
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": True,
-        "load_in_8bit": False,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_compute_dtype": "float32",
-        "bnb_4bit_use_double_quant": False,
-    }
-    config.save_pretrained(tmp_path)
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    model = transformers.XLMRobertaXLModel.from_pretrained(tmp_path, add_pooling_layer=False)
-    up = model.encoder.layer[1].intermediate.dense
-    assert type(up).__name__ == "Linear4bit"
-    assert torch.equal(up.weight.data, state["encoder.layer.1.intermediate.dense.weight"])
-    ids = torch.tensor([[0, 7, 8, 9, 2]])
-    model.train()  # for evaluation bitsandbytes rounds the scales to bfloat16 on some CPUs
-    with torch.no_grad():
-        assert_close(model(ids)[0], source(ids)[0], rtol=1e-4, atol=1e-4)
-
-
 def test_missing_bitsandbytes_is_said(monkeypatch):
     _, layer = pair()
     bitsandbytes_ops.cache_clear()
