@@ -152,7 +152,7 @@ def table(reports: dict[str, dict]) -> str:
     for name, report in reports.items():
         cells = [
             f"{report['load_s']:.1f}",
-            f"{report['after_load']['peak']:.2f}",
+            f"{report['gpu_peak_gb']:.2f} (GPU)" if "gpu_peak_gb" in report else f"{report['after_load']['peak']:.2f}",
             f"{report['model_gb']:.2f}" if "model_gb" in report else "",
             f"{report['tokens_per_s']:.0f}",
             f"{report['cosine']:.5f}" if "cosine" in report else "",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.files import atomic_write_bytes, read_json
-from skxlmr.weights.resolve import resolve
+from skxlmr.weights.resolve import resolve_config
 
 MODEL_TYPE = "xlm-roberta-xl"
 ACTIVATIONS = {
@@ -219,6 +219,8 @@ class XLMRobertaXLConfig:
     ) -> XLMRobertaXLConfig:
         """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
 
+        Of a hub model nothing else is downloaded.
+
         Raises
         ------
         ModelNotFoundError
@@ -228,7 +230,7 @@ class XLMRobertaXLConfig:
         """
         path = Path(model) / "config.json"  # a config may lie in a directory of its own
         if not path.exists():
-            path = resolve(model, revision=revision, local_files_only=local_files_only).config
+            path = resolve_config(model, revision=revision, local_files_only=local_files_only)
         return cls.from_file(path)
 
     @classmethod
