@@ -4,7 +4,17 @@ from skxlmr.backbone import release_models
 from skxlmr.classifier import XLMRXLClassifier
 from skxlmr.embedder import XLMRXLEmbedder
 from skxlmr.memory import memory_estimate
-from skxlmr.training import Full, Head, LoRA
+from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.weights.quantization import Int8
 
-__all__ = ["Full", "Head", "Int8", "LoRA", "XLMRXLClassifier", "XLMRXLEmbedder", "memory_estimate", "release_models"]
+__all__ = [
+    "Bias",
+    "Full",
+    "Head",
+    "Int8",
+    "LoRA",
+    "XLMRXLClassifier",
+    "XLMRXLEmbedder",
+    "memory_estimate",
+    "release_models",
+]

@@ -17,7 +17,8 @@ from skxlmr.device import DTYPES
 from skxlmr.inference import Plan, default_batch_tokens, plan
 from skxlmr.memory import training_batch_tokens
 from skxlmr.training.adapters import TUNINGS, Tuning, as_tuning
-from skxlmr.training.loop import Schedule
+from skxlmr.training.loop import LR_SCHEDULES, Schedule
+from skxlmr.training.optimizers import OPTIMIZERS
 from skxlmr.validation import TextColumn, check_features, check_text_column
 from skxlmr.weights.quantization import Int8
 
@@ -144,6 +145,15 @@ class TrainableXLMRXL(BaseXLMRXL):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr_schedule": [StrOptions(set(LR_SCHEDULES))],
+        "warmup": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
     }
 
     def _load_backbone(self) -> Backbone:
@@ -188,4 +198,9 @@ class TrainableXLMRXL(BaseXLMRXL):
             batch_tokens=self._choose_training_tokens(tuning, backbone),
             max_epochs=self.max_epochs,
             learning_rate=tuning.default_learning_rate if self.learning_rate == "auto" else self.learning_rate,
+            lr_schedule=self.lr_schedule,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            optimizer=self.optimizer,
         )

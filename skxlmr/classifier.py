@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
@@ -22,9 +24,10 @@ from skxlmr.base import TrainableXLMRXL
 from skxlmr.inference import Plan, pool_windows
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.training.adapters import Tuning, as_tuning
+from skxlmr.training.early_stopping import EarlyStopping
 from skxlmr.training.learned import Learned, first_token, seeded
-from skxlmr.training.loop import train
-from skxlmr.validation import check_labels, check_several_classes
+from skxlmr.training.loop import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY, train
+from skxlmr.validation import TextColumn, check_labels, check_several_classes
 from skxlmr.weights.quantization import Int8
 
 
@@ -38,7 +41,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
     ----------
     model : str or path, default="facebook/xlm-roberta-xl"
         Id of a checkpoint on the hub, a local directory, or "nano", the small one that is bundled.
-    tuning : {"lora", "head", "full"} or Tuning, default="lora"
+    tuning : {"lora", "bias", "head", "full"} or Tuning, default="lora"
         What of the model learns; `LoRA(rank=16)` in place of "lora" sets its parameters.
     max_length : int, default=None
         Most tokens that the model reads at once; None takes all it can, 512.
@@ -55,6 +58,26 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         The highest rate, after warm-up; "auto" takes that of the tuning.
     max_epochs : int, default=10
         Passes over the rows. The default is that of the paper.
+    lr_schedule : {"linear", "cosine", "constant"}, default="linear"
+        How the rate goes on after warm-up: down to zero in a line or half a cosine, or not at all.
+    warmup : float, default=0.06
+        Share of the steps over which the rate goes up. The default is that of RoBERTa (arXiv:1907.11692).
+    weight_decay : float, default=0.01
+        AdamW's, of matrices; biases and LayerNorms are not decayed.
+    max_grad_norm : float or None, default=1.0
+        Longer gradients are shortened to this length; None lets them be.
+    optimizer : {"adamw", "adamw8bit", "paged_adamw8bit"}, default="adamw"
+        The latter two are those of bitsandbytes, with their state in 8 bits, and need a CUDA device.
+    label_smoothing : float, default=0.0
+        Share of the target that goes to all classes evenly.
+    early_stopping : bool, default=False
+        Stop when the validation score (weighted accuracy) no longer rises, and go back to the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the rows, of each class alike, that early stopping sets aside; not where `fit` is given `X_val`.
+    n_iter_no_change : int, default=3
+        With early stopping, how many epochs in a row may bring less than `tol`.
+    tol : float, default=1e-4
+        Least rise of the validation score that counts.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
     load_in_8bit : "auto", bool or Int8, default="auto"
@@ -78,7 +101,11 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     history_ : DataFrame
-        One row per epoch: epoch, loss, learning_rate, seconds.
+        One row per epoch: epoch, loss, learning_rate, seconds; validation_score where there are validation rows.
+    validation_scores_ : list of float, or None
+        Score on the validation rows after each epoch.
+    best_validation_score_ : float, or None
+        The highest of them.
     loss_curve_ : list of float
         Mean training loss of each epoch.
     n_iter_ : int
@@ -104,6 +131,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
     _parameter_constraints: dict = {
         **TrainableXLMRXL._parameter_constraints,
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -119,6 +147,16 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         batch_tokens: int | str = "auto",
         learning_rate: float | str = "auto",
         max_epochs: int = 10,
+        lr_schedule: str = "linear",
+        warmup: float = WARMUP,
+        weight_decay: float = WEIGHT_DECAY,
+        max_grad_norm: float | None = MAX_GRAD_NORM,
+        optimizer: str = "adamw",
+        label_smoothing: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        tol: float = 1e-4,
         class_weight: dict | str | None = None,
         load_in_8bit: bool | str | Int8 = "auto",
         load_in_4bit: bool = False,
@@ -136,6 +174,16 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         self.batch_tokens = batch_tokens
         self.learning_rate = learning_rate
         self.max_epochs = max_epochs
+        self.lr_schedule = lr_schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.optimizer = optimizer
+        self.label_smoothing = label_smoothing
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
         self.class_weight = class_weight
         self.load_in_8bit = load_in_8bit
         self.load_in_4bit = load_in_4bit
@@ -145,7 +193,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> XLMRXLClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> XLMRXLClassifier:
         """Fine-tune on labelled texts.
 
         Parameters
@@ -156,6 +204,8 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
             Labels of any sortable type, at least two different ones.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the loss. Rows of weight zero are left out.
+        X_val, y_val : text column and array-like of shape (n_validation,), default=None
+            Rows to score after each epoch, in place of those that early stopping would set aside.
 
         Returns
         -------
@@ -166,7 +216,12 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         TypeError, ValueError
             If a column is not what it should be; the message names the column and the row.
         FloatingPointError
-            If the loss diverges. An earlier fit stays usable.
+            If the loss diverges; the message names the rows. An earlier fit stays usable.
+
+        Warns
+        -----
+        UserWarning
+            If a KeyboardInterrupt ended training; the model so far is fitted.
         """
         column = self._check_column(X)
         y = check_labels(y, column, self)
@@ -177,19 +232,63 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         check_several_classes(targets[rows], type(self).__name__)
         random_state = check_random_state(self.random_state)
 
+        held_out = self._validation_column(X_val, y_val, column, classes)
+        if held_out is None and self.early_stopping:
+            rows, held_rows = self._split(rows, targets, random_state)
         backbone = self._load_backbone()
-        plan = self._plan(backbone, column).take(rows)
-        learned, history = self._learn(backbone, plan, targets[rows], weights[rows], len(classes), random_state)
+        whole = self._plan(backbone, column)
+        validation = None
+        if held_out is not None:
+            validation = self._plan(backbone, held_out[0]), held_out[1], np.ones(len(held_out[1]))
+        elif self.early_stopping:
+            validation = whole.take(held_rows), targets[held_rows], weights[held_rows]
+        learned, history, stopping = self._learn(
+            backbone, whole.take(rows), targets[rows], weights[rows], rows, validation, len(classes), random_state
+        )
         self._become_fitted(
             backbone,
             column,
             classes_=classes,
             history_=history,
             loss_curve_=history["loss"].tolist(),
+            validation_scores_=None if stopping is None else stopping.scores,
+            best_validation_score_=None if stopping is None else stopping.best_score,
             n_iter_=len(history),
             _learned=learned,
         )
         return self
+
+    def _validation_column(
+        self, X_val: Any, y_val: Any, column: TextColumn, classes: np.ndarray
+    ) -> tuple[TextColumn, np.ndarray] | None:
+        """Check validation rows; returns the column and the numbers of its classes, or None."""
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val go together: one of them is missing.")
+        if X_val is None:
+            return None
+        held_out = self._check_column(X_val)
+        if held_out.n_features != column.n_features:
+            raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
+        labels = check_labels(y_val, held_out, self, several=False)
+        unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
+        if unknown:
+            raise ValueError(f"y_val has labels that y has not: {unknown[:5]}.")
+        return held_out, np.searchsorted(classes, labels)
+
+    def _split(
+        self, rows: np.ndarray, targets: np.ndarray, random_state: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Set rows aside for validation, of each class alike; returns those to learn from and those set aside."""
+        try:
+            kept, held = train_test_split(
+                rows, test_size=self.validation_fraction, stratify=targets[rows], random_state=random_state
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True cannot set validation_fraction={self.validation_fraction} of {len(rows)} rows "
+                f"aside: {error} Pass X_val and y_val, or use another validation_fraction."
+            ) from error
+        return np.sort(kept), np.sort(held)
 
     def _learn(
         self,
@@ -197,22 +296,42 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         plan: Plan,
         targets: np.ndarray,
         weights: np.ndarray,
+        row_numbers: np.ndarray,
+        validation: tuple[Plan, np.ndarray, np.ndarray] | None,
         n_classes: int,
         random_state: np.random.RandomState,
-    ) -> tuple[Learned, pd.DataFrame]:
-        """Train an adapter and a head; returns them and the history."""
+    ) -> tuple[Learned, pd.DataFrame, EarlyStopping | None]:
+        """Train an adapter and a head; returns them, the history and what the validation rows said."""
         base, tuning = backbone.model, as_tuning(self.tuning)
         schedule = self._schedule(tuning, backbone)
         targets = torch.from_numpy(targets).to(base.device)
         with seeded(random_state.randint(2**31 - 1), base.device):
             learned = Learned(tuning, base, ClassificationHead(base.config, n_classes)).train()
+            if learned.base is not None:
+                tuning.choose_weights(learned.base)
             features = learned.features(base, plan, first_token, schedule.batch_tokens, self.verbose)
 
             def losses(windows: np.ndarray, rows: np.ndarray) -> Tensor:
-                return F.cross_entropy(learned.head(features(windows)), targets[rows], reduction="none")
+                logits = learned.head(features(windows))
+                return F.cross_entropy(logits, targets[rows], reduction="none", label_smoothing=self.label_smoothing)
 
-            history = train(losses, learned.parameters(), plan, weights, schedule, random_state, self.verbose)
-        return learned.eval().requires_grad_(False), history
+            def score() -> float:
+                held_plan, held_targets, held_weights = validation
+                logits = learned.run(base, held_plan.windows, first_token, schedule.batch_tokens)
+                logits = pool_windows(logits, held_plan.text_of_window, "mean")[held_plan.text_of_row]
+                return float(np.average(logits.argmax(axis=1) == held_targets, weights=held_weights))
+
+            stopping = None
+            if validation is not None:
+                stopping = EarlyStopping(learned, score, self.n_iter_no_change, self.tol, stops=self.early_stopping)
+            parameters = [parameter for parameter in learned.parameters() if parameter.requires_grad]
+            history = train(
+                losses, parameters, plan, weights, schedule, random_state, self.verbose,
+                row_numbers=row_numbers, epoch_end=stopping,
+            )  # fmt: skip
+            if stopping is not None:
+                stopping.restore_best()
+        return learned.eval().requires_grad_(False), history, stopping
 
     def _logits(self, X: Any) -> np.ndarray:
         """The head's output for each row, (n_samples, n_classes)."""

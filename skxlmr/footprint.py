@@ -121,11 +121,7 @@ def kept_by_frozen_layers(config: XLMRobertaXLConfig, n_tokens: int, dtype: torc
     adapted = [number for number, layer in enumerate(adapter) if len(layer)]
     n_layers = config.num_hidden_layers - min(adapted, default=config.num_hidden_layers)
     of_layers = n_layers * dtype.itemsize * (6 * config.hidden_size + config.intermediate_size)
-    of_terms = sum(
-        FLOAT32 * (term.a.shape[1] * (2 if term.dropout.p else 1) + term.a.shape[0])
-        for layer in adapter
-        for term in layer.values()
-    )
+    of_terms = sum(FLOAT32 * term.kept_per_token for layer in adapter for term in layer.values())
     return n_tokens * (of_layers + of_terms)
 
 

@@ -121,7 +121,7 @@ def memory_estimate(
         As for the estimators. XL and XXL need no connection; of other hub models config.json is downloaded.
     load_in_8bit : "auto", bool or Int8, default="auto"
     load_in_4bit : bool, default=False
-    tuning : {"lora", "head", "full"}, Tuning or None, default=None
+    tuning : {"lora", "bias", "head", "full"}, Tuning or None, default=None
         What will be learned; None is prediction or embedding.
     batch_tokens : int or "auto", default="auto"
         Tokens that are run at once. A text that has more is a batch alone.

@@ -119,7 +119,7 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
         )
 
 
-def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator) -> np.ndarray:
+def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: bool = True) -> np.ndarray:
     """Read the labels of a classifier.
 
     Parameters
@@ -128,6 +128,8 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator) -> np.nda
     column : TextColumn
     estimator : estimator
         For its name.
+    several : bool, default=True
+        Whether there must be two classes at least.
 
     Returns
     -------
@@ -157,7 +159,8 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator) -> np.nda
     if y.dtype.kind in "fc":
         assert_all_finite(y, input_name="y")
     check_classification_targets(y)
-    check_several_classes(y, name)
+    if several:
+        check_several_classes(y, name)
     return y
 
 

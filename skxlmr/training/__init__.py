@@ -1,5 +1,5 @@
 """Second floor: what an estimator learns on a frozen base, and how."""
 
-from skxlmr.training.adapters import Full, Head, LoRA
+from skxlmr.training.adapters import Bias, Full, Head, LoRA
 
-__all__ = ["Full", "Head", "LoRA"]
+__all__ = ["Bias", "Full", "Head", "LoRA"]

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import Tensor, nn
 
-from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 
 # Linear layers of an encoder layer, with their input and output widths.
 LINEAR_LAYERS = {
@@ -40,6 +40,25 @@ class LowRank(nn.Module):
         low = F.linear(self.dropout(x.to(self.a.dtype)), self.a)
         return (F.linear(low, self.b) * self.scale).to(x.dtype)
 
+    @property
+    def kept_per_token(self) -> int:
+        """Numbers kept for the backward pass: the input, the mask of its dropout, and the thin product."""
+        rank, in_features = self.a.shape
+        return in_features * (2 if self.dropout.p else 1) + rank
+
+
+class AddedBias(nn.Module):
+    """A bias on top of a linear layer's own, (out,), whatever the input. It starts at zero."""
+
+    kept_per_token = 0
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bias.to(x.dtype)
+
 
 class LayerAdapter(nn.ModuleDict):
     """The deltas of one encoder layer, by the name of the linear layer that each is added to."""
@@ -60,6 +79,13 @@ class Tuning(BaseEstimator):
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList | None:
         """Make what is added to the frozen base: one `LayerAdapter` per layer, or None."""
         return None
+
+    def _first_layer(self, layers: int | None, config: XLMRobertaXLConfig) -> int:
+        """The lowest of the topmost `layers`."""
+        depth = config.num_hidden_layers
+        if layers is not None and layers > depth:
+            raise ValueError(f"{type(self).__name__} layers={layers}, but this model has {depth} layers.")
+        return 0 if layers is None else depth - layers
 
 
 class LoRA(Tuning):
@@ -125,17 +151,60 @@ class LoRA(Tuning):
         unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
         if unknown or not len(self.targets):
             raise ValueError(f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, got {self.targets!r}.")
-        depth = config.num_hidden_layers
-        if self.layers is not None and self.layers > depth:
-            raise ValueError(f"LoRA layers={self.layers}, but this model has {depth} layers.")
-        first = 0 if self.layers is None else depth - self.layers
+        first = self._first_layer(self.layers, config)
 
         def delta(name: str) -> LowRank:
             in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
             return LowRank(in_features, out_features, self.rank, self.alpha / self.rank, self.dropout)
 
         return nn.ModuleList(
-            LayerAdapter({name: delta(name) for name in self.targets} if i >= first else {}) for i in range(depth)
+            LayerAdapter({name: delta(name) for name in self.targets} if i >= first else {})
+            for i in range(config.num_hidden_layers)
+        )
+
+
+class Bias(Tuning):
+    """Learn only biases: one is added to every linear layer of the encoder (BitFit).
+
+    What the bias of a LayerNorm could learn they learn too, since its output goes into linear layers only.
+
+    Parameters
+    ----------
+    layers : int or None, default=None
+        Only those of the topmost layers, so many; None means all.
+
+    References
+    ----------
+    Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models",
+    arXiv:2106.10199.
+
+    Examples
+    --------
+    >>> from skxlmr import Bias, XLMRXLClassifier
+    >>> XLMRXLClassifier(tuning=Bias())
+    XLMRXLClassifier(tuning=Bias())
+    """
+
+    default_learning_rate = 1e-3  # that of a head, which has as few numbers to learn
+    _parameter_constraints = {"layers": [Interval(Integral, 1, None, closed="left"), None]}
+
+    def __init__(self, layers: int | None = None) -> None:
+        self.layers = layers
+
+    def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList:
+        """Make one `LayerAdapter` per encoder layer; those of untouched layers are empty.
+
+        Raises
+        ------
+        ValueError
+            If a parameter cannot be used with this model.
+        """
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "Bias")
+        first = self._first_layer(self.layers, config)
+        widths = {name: getattr(config, out_features) for name, (_, out_features) in LINEAR_LAYERS.items()}
+        return nn.ModuleList(
+            LayerAdapter({name: AddedBias(width) for name, width in widths.items()} if i >= first else {})
+            for i in range(config.num_hidden_layers)
         )
 
 
@@ -153,7 +222,12 @@ class Head(Tuning):
 
 
 class Full(Tuning):
-    """Learn every weight, on a float32 copy of the base that belongs to the estimator and goes into its pickle.
+    """Learn the base's own weights, on a float32 copy that belongs to the estimator and goes into its pickle.
+
+    Parameters
+    ----------
+    layers : int or None, default=None
+        Only the topmost layers, so many, and the final LayerNorm; None means every weight, the embeddings too.
 
     Examples
     --------
@@ -165,9 +239,31 @@ class Full(Tuning):
     # RoBERTa (arXiv:1907.11692), appendix C: 1e-5 to 3e-5 on GLUE.
     default_learning_rate = 2e-5
     trains_base = True
+    _parameter_constraints = {"layers": [Interval(Integral, 1, None, closed="left"), None]}
+
+    def __init__(self, layers: int | None = None) -> None:
+        self.layers = layers
+
+    def build(self, config: XLMRobertaXLConfig) -> None:
+        """Add nothing; see that the parameters can be used with this model.
+
+        Raises
+        ------
+        ValueError
+            If they cannot.
+        """
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "Full")
+        self._first_layer(self.layers, config)
+
+    def choose_weights(self, base: XLMRobertaXLModel) -> None:
+        """Let gradients reach those weights of the estimator's copy that learn, and no others."""
+        if self.layers is not None:
+            base.requires_grad_(False)
+            base.layers[self._first_layer(self.layers, base.config) :].requires_grad_()
+            base.norm.requires_grad_()
 
 
-TUNINGS = {"lora": LoRA, "head": Head, "full": Full}
+TUNINGS = {"lora": LoRA, "bias": Bias, "head": Head, "full": Full}
 
 
 def as_tuning(tuning: str | Tuning) -> Tuning:

@@ -1,0 +1,68 @@
+"""Scores on validation rows after each epoch, and the end of training when they no longer rise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor, nn
+
+
+class EarlyStopping:
+    """Score a module after each epoch; keep the best weights and say when to stop.
+
+    Parameters
+    ----------
+    module : Module
+        What learns.
+    score : callable
+        Returns the validation score; higher is better.
+    n_iter_no_change : int
+        How many epochs in a row may bring less than `tol`.
+    tol : float
+    stops : bool
+        Whether to stop and to go back to the best weights, or only to score.
+
+    Attributes
+    ----------
+    scores : list of float
+        After each epoch.
+    """
+
+    def __init__(
+        self, module: nn.Module, score: Callable[[], float], n_iter_no_change: int, tol: float, stops: bool
+    ) -> None:
+        self.module = module
+        self.score = score
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.stops = stops
+        self.scores: list[float] = []
+        self.n_without_rise = 0
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def best_score(self) -> float | None:
+        """The highest score, None before the first epoch has ended."""
+        return max(self.scores, default=None)
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> tuple[dict[str, float], bool]:
+        """Score; returns a column for the history, and whether to stop."""
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            score = self.score()
+        finally:
+            self.module.train(was_training)
+        best = -np.inf if self.best_score is None else self.best_score
+        self.n_without_rise = self.n_without_rise + 1 if score < best + self.tol else 0
+        if score > best and self.stops:
+            self.best_weights = {
+                name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad
+            }
+        self.scores.append(score)
+        return {"validation_score": score}, self.stops and self.n_without_rise > self.n_iter_no_change
+
+    def restore_best(self) -> None:
+        """Bring back the weights of the best epoch."""
+        self.module.load_state_dict(self.best_weights, strict=False)

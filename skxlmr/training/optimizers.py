@@ -1,0 +1,44 @@
+"""AdamW, in 32 bits or with bitsandbytes' state in 8."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from skxlmr.weights.bnb import bitsandbytes_ops
+
+# The constructors' names in bitsandbytes.optim; None is torch's own.
+OPTIMIZERS = {"adamw": None, "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+
+
+def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
+    """Return an AdamW; biases and the gains of LayerNorm are not decayed. The learning rate is the loop's to set.
+
+    Parameters
+    ----------
+    name : {"adamw", "adamw8bit", "paged_adamw8bit"}
+    parameters : list of Parameter
+    weight_decay : float
+        Of matrices.
+
+    Raises
+    ------
+    ImportError
+        If an 8-bit optimizer is asked for and bitsandbytes is not installed.
+    ValueError
+        If one is asked for off CUDA.
+    """
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if OPTIMIZERS[name] is None:
+        return torch.optim.AdamW(groups, lr=0.0)
+    device = parameters[0].device.type
+    if device != "cuda":
+        raise ValueError(f"optimizer={name!r} needs a CUDA device, and this is {device!r}. Use optimizer='adamw'.")
+    bitsandbytes_ops()
+    import bitsandbytes.optim
+
+    return getattr(bitsandbytes.optim, OPTIMIZERS[name])(groups, lr=0.0)
