@@ -29,7 +29,7 @@ from skxlmr.weights.formats import SAFETENSORS_DTYPES, safetensors_spans
 
 FORMAT_VERSION = 1  # goes up when the layout, the quantisation or the sentences for outliers change
 BLOCK_BYTES = 16 * 2**20
-MOST_READERS = 8
+MOST_READERS = 4
 PAGE = 4096  # tensors begin after a whole number of pages
 NO_CHECKSUM = "0" * 64
 LOCK_SECONDS = 30 * 60
