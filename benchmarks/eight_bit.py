@@ -3,8 +3,8 @@
 Each line of the table is a process of its own, so that its peak memory is its own. Writes
 benchmarks/results/eight-bit-<model>-<device>.json.
 
-    python benchmarks/make_checkpoint.py xl /tmp/xl
-    python benchmarks/eight_bit.py /tmp/xl [--texts 48] [--device cuda] [--only "ours, 8-bit"]
+    python benchmarks/make_checkpoint.py xl OUT
+    python benchmarks/eight_bit.py OUT [--texts 48] [--device cuda] [--only "ours, 8-bit"]
 """
 
 from __future__ import annotations
