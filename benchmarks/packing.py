@@ -19,9 +19,8 @@ import torch
 from torch import nn
 
 from skxlmr.datasets import load_reviews, load_udhr
-from skxlmr.inference import default_batch_tokens, plan, run
+from skxlmr.inference import default_batch_tokens, encode, plan, run
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.model.packing import Packing
 
 
 def padded(model: XLMRobertaXLModel, windows: list[np.ndarray], batch_size: int = 32) -> np.ndarray:
@@ -52,12 +51,11 @@ def padded(model: XLMRobertaXLModel, windows: list[np.ndarray], batch_size: int 
 def packed(model: XLMRobertaXLModel, windows: list[np.ndarray]) -> np.ndarray:
     """Mean-pooled states as XLMRXLEmbedder computes them."""
 
-    def mean(hidden: list[torch.Tensor], packing: Packing) -> torch.Tensor:
+    def mean(batch: list[np.ndarray]) -> torch.Tensor:
+        hidden, packing = encode(model, batch)
         return packing.mean(hidden[-1].float())
 
-    return run(
-        model, windows, mean, batch_tokens=default_batch_tokens(model.config, model.norm.weight.dtype, model.device)
-    )
+    return run(mean, windows, batch_tokens=default_batch_tokens(model.config, model.norm.weight.dtype, model.device))
 
 
 def timed(function, *args, repeats: int) -> tuple[float, np.ndarray]:

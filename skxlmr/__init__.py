@@ -3,6 +3,7 @@
 from skxlmr.backbone import release_models
 from skxlmr.classifier import XLMRXLClassifier
 from skxlmr.embedder import XLMRXLEmbedder
+from skxlmr.features import set_feature_cache
 from skxlmr.memory import memory_estimate
 from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.weights.quantization import Int8
@@ -17,4 +18,5 @@ __all__ = [
     "XLMRXLEmbedder",
     "memory_estimate",
     "release_models",
+    "set_feature_cache",
 ]

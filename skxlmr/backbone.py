@@ -29,12 +29,15 @@ class Backbone:
     model : XLMRobertaXLModel
         In evaluation mode, without gradients.
     tokenizer : XLMRobertaXLTokenizer
+    key : tuple
+        All that its numbers depend on: fingerprint, dtype, device, settings of its storage.
     """
 
     name: str
     fingerprint: str
     model: XLMRobertaXLModel
     tokenizer: XLMRobertaXLTokenizer
+    key: tuple
 
 
 _lock = threading.Lock()
@@ -68,7 +71,8 @@ def get_backbone(
     tuning : Tuning, default=None
         What will learn on the base.
     batch_tokens : int or "auto", default="auto"
-        How much of it at once. Both are for the memory that there has to be; to train, "auto" can do with one text.
+        How much of it at once. Both are for the memory that there has to be; to train, "auto" can do with one text
+        at a time, and gradient checkpointing.
 
     Raises
     ------
@@ -88,9 +92,9 @@ def get_backbone(
     with _lock:
         backbone = _pool.get(key)
         if backbone is None:
-            if batch_tokens == "auto" and tuning is not None:
-                batch_tokens = config.max_length
             asked = {"load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit, "dtype": dtype, "device": device}
+            if batch_tokens == "auto" and tuning is not None:
+                batch_tokens, asked["gradient_checkpointing"] = config.max_length, True
             check_memory(memory_estimate(config, tuning=tuning, batch_tokens=batch_tokens, **asked), model=files.name)
             tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
             base = XLMRobertaXLModel.from_pretrained(
@@ -101,7 +105,7 @@ def get_backbone(
                 load_in_4bit=settings == "nf4",
                 add_pooling_layer=False,
             ).requires_grad_(False)
-            backbone = _pool[key] = Backbone(files.name, files.fingerprint, base, tokenizer)
+            backbone = _pool[key] = Backbone(files.name, files.fingerprint, base, tokenizer, key)
         _latest[:] = [backbone]
         return backbone
 
@@ -117,6 +121,19 @@ _find_on_hub = functools.cache(resolve)
 
 
 def release_models() -> None:
-    """Let go of the base that the pool keeps for the next fit; its memory is free once no estimator holds it."""
+    """Let go of the base that the pool keeps for the next fit; its memory is free once no estimator holds it.
+
+    Features of texts stay; `skxlmr.set_feature_cache(0)` lets go of these.
+    """
     with _lock:
         _latest.clear()
+
+
+def _renew_lock() -> None:
+    """A child process must not wait for a thread that was not copied with it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

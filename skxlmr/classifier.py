@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from skxlmr.backbone import Backbone
-from skxlmr.base import TrainableXLMRXL
-from skxlmr.inference import Plan, pool_windows
+from skxlmr.inference import pool_windows
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead
-from skxlmr.training.adapters import Tuning, as_tuning
-from skxlmr.training.early_stopping import EarlyStopping
-from skxlmr.training.learned import Learned, first_token, seeded
-from skxlmr.training.loop import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY, train
-from skxlmr.validation import TextColumn, check_labels, check_several_classes
+from skxlmr.trainable import Outcome, Rows, TrainableXLMRXL, snapshot
+from skxlmr.training.adapters import Tuning
+from skxlmr.training.callbacks import Callback
+from skxlmr.training.learned import Learned
+from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
+from skxlmr.training.sklearn_callbacks import EpochContexts, callback_context, with_callbacks
+from skxlmr.validation import TextColumn, check_features, check_labels, check_several_classes
 from skxlmr.weights.quantization import Int8
 
 
@@ -80,6 +81,16 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         Least rise of the validation score that counts.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
+    warm_start : bool, default=False
+        Whether `fit` goes on from what an earlier `fit` learned, with a new schedule.
+    callbacks : list of Callback or None, default=None
+        Called around steps and epochs; see `skxlmr.training.Callback`. scikit-learn's own go to `set_callbacks`.
+    checkpoint_dir : str, path or None, default=None
+        A folder for checkpoints while `fit` runs. A fit that was killed, run again with the same parameters and
+        data, goes on from the latest, and on a CPU ends with the same weights to the last bit. Each fit has a folder
+        of its own there, so those of a grid search do not meet; at its end it is removed.
+    checkpoint_steps : int, default=100
+        Optimiser steps from one checkpoint to the next; there is one after each epoch, too.
     load_in_8bit : "auto", bool or Int8, default="auto"
         Hold the frozen base in 8 bits: a quarter of float32's memory, and faster on CPUs. "auto" does so for XL and
         XXL, on a GPU only where 16 bits would take more than half of its memory. `Int8` opens the settings to a grid.
@@ -91,6 +102,9 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         What is learned is float32.
     device : str, default="auto"
         "auto", "cpu", "cuda", "cuda:1" or "mps".
+    memory : str, path, joblib.Memory or None, default=None
+        With `tuning="head"`, a folder where the base's features of the texts are kept, for other processes
+        (`n_jobs`) and another day. Within a process they are remembered anyway; see `skxlmr.set_feature_cache`.
     random_state : int, RandomState or None, default=None
         Of the start of what is learned, the order of the rows and dropout.
     verbose : int, default=0
@@ -158,10 +172,15 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         n_iter_no_change: int = 3,
         tol: float = 1e-4,
         class_weight: dict | str | None = None,
+        warm_start: bool = False,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_steps: int = 100,
         load_in_8bit: bool | str | Int8 = "auto",
         load_in_4bit: bool = False,
         dtype: str = "auto",
         device: str = "auto",
+        memory: str | os.PathLike | joblib.Memory | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -185,13 +204,19 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_steps = checkpoint_steps
         self.load_in_8bit = load_in_8bit
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self.device = device
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> XLMRXLClassifier:
         """Fine-tune on labelled texts.
@@ -223,42 +248,131 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         UserWarning
             If a KeyboardInterrupt ended training; the model so far is fitted.
         """
+        context = callback_context(self, self.max_epochs)
+        if context is not None:
+            data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}}
+            context.call_on_fit_task_begin(estimator=self, **data)
         column = self._check_column(X)
         y = check_labels(y, column, self)
-        classes, targets = np.unique(y, return_inverse=True)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-        weights = weights * compute_class_weight(self.class_weight, classes=classes, y=y)[targets]
-        rows = np.flatnonzero(weights)
-        check_several_classes(targets[rows], type(self).__name__)
-        random_state = check_random_state(self.random_state)
-
-        held_out = self._validation_column(X_val, y_val, column, classes)
-        if held_out is None and self.early_stopping:
-            rows, held_rows = self._split(rows, targets, random_state)
+        classes = np.unique(y)
+        weights = self._weigh(y, classes, column, sample_weight)
+        held_out = self._check_held_out(X_val, y_val, column, classes)
+        start = self._go_on_from(classes) if self.warm_start else None
         backbone = self._load_backbone()
-        whole = self._plan(backbone, column)
-        validation = None
+        rows = self._rows(backbone, column, np.searchsorted(classes, y), weights)
+        check_several_classes(rows.targets, type(self).__name__)
         if held_out is not None:
-            validation = self._plan(backbone, held_out[0]), held_out[1], np.ones(len(held_out[1]))
-        elif self.early_stopping:
-            validation = whole.take(held_rows), targets[held_rows], weights[held_rows]
-        learned, history, stopping = self._learn(
-            backbone, whole.take(rows), targets[rows], weights[rows], rows, validation, len(classes), random_state
+            held_out = self._rows(backbone, *held_out, np.ones(len(held_out[1])))
+
+        def epoch_contexts(learned: Learned) -> EpochContexts | None:
+            if context is None:
+                return None
+            return EpochContexts(
+                self,
+                context,
+                data,
+                lambda: self._fitted_attributes(backbone, column, classes_=classes, _learned=snapshot(learned)),
+            )
+
+        outcome = self._learn(backbone, rows, held_out, len(classes), epoch_contexts, start)
+        self._become_fitted(self._outcome_attributes(backbone, column, classes, outcome, outcome.history))
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> XLMRXLClassifier:
+        """Train for one more epoch, on rows of which there may be others each time.
+
+        The learning rate is constant, and AdamW goes on with the moments that it has gathered; these are not
+        pickled. `max_epochs`, `lr_schedule` and `warmup` do not count here.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If `y` has a label that `classes` has not, or a parameter makes no sense here.
+        """
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "partial_fit does not support class_weight='balanced', which needs all of y at once. Compute the "
+                "weights with sklearn.utils.class_weight.compute_class_weight and pass them as a dict."
+            )
+        earlier = hasattr(self, "classes_")
+        if not earlier and classes is None:
+            raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
+        if classes is None:
+            classes = self.classes_
+        classes = np.unique(np.asarray(classes))
+        column = self._check_column(X)
+        y = check_labels(y, column, self, several=False)
+        self._check_known(y, classes, "y", "classes")
+        start = self._go_on_from(classes) if earlier else None
+        if earlier:
+            check_features(self, column)
+        weights = self._weigh(y, classes, column, sample_weight)
+        backbone = self._load_backbone()
+        rows = self._rows(backbone, column, np.searchsorted(classes, y), weights)
+        outcome = self._learn_one_epoch(
+            backbone,
+            rows,
+            len(classes),
+            start,
+            getattr(self, "_optimizer_state", None),
+            self.n_iter_ if earlier else 0,
         )
-        self._become_fitted(
+        history = pd.concat([self.history_, outcome.history], ignore_index=True) if earlier else outcome.history
+        attributes = self._outcome_attributes(backbone, column, classes, outcome, history)
+        self._become_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
+        return self
+
+    def _outcome_attributes(
+        self, backbone: Backbone, column: TextColumn, classes: np.ndarray, outcome: Outcome, history: pd.DataFrame
+    ) -> dict[str, Any]:
+        scores = outcome.validation_scores
+        return self._fitted_attributes(
             backbone,
             column,
             classes_=classes,
             history_=history,
             loss_curve_=history["loss"].tolist(),
-            validation_scores_=None if stopping is None else stopping.scores,
-            best_validation_score_=None if stopping is None else stopping.best_score,
+            validation_scores_=scores,
+            best_validation_score_=max(scores) if scores else None,
             n_iter_=len(history),
-            _learned=learned,
+            _learned=outcome.learned,
+            _optimizer_state=None,
         )
-        return self
 
-    def _validation_column(
+    def _weigh(self, y: np.ndarray, classes: np.ndarray, column: TextColumn, sample_weight: Any) -> np.ndarray:
+        """The weight of each row in the loss."""
+        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        of_class = compute_class_weight(self.class_weight, classes=classes, y=y)
+        return weights * of_class[np.searchsorted(classes, y)]
+
+    def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
+        """Tokenise rows; those of weight zero are left out."""
+        rows = Rows(self._plan(backbone, column), targets, weights, np.arange(len(targets)))
+        return rows.take(np.flatnonzero(weights))
+
+    def _check_known(self, y: np.ndarray, classes: np.ndarray, name: str, known: str) -> None:
+        unknown = sorted(set(y.tolist()) - set(classes.tolist()))
+        if unknown:
+            raise ValueError(f"{name} has labels that {known} has not: {unknown[:5]}.")
+
+    def _check_held_out(
         self, X_val: Any, y_val: Any, column: TextColumn, classes: np.ndarray
     ) -> tuple[TextColumn, np.ndarray] | None:
         """Check validation rows; returns the column and the numbers of its classes, or None."""
@@ -270,68 +384,35 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
         labels = check_labels(y_val, held_out, self, several=False)
-        unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
-        if unknown:
-            raise ValueError(f"y_val has labels that y has not: {unknown[:5]}.")
+        self._check_known(labels, classes, "y_val", "y")
         return held_out, np.searchsorted(classes, labels)
 
-    def _split(
-        self, rows: np.ndarray, targets: np.ndarray, random_state: np.random.RandomState
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Set rows aside for validation, of each class alike; returns those to learn from and those set aside."""
-        try:
-            kept, held = train_test_split(
-                rows, test_size=self.validation_fraction, stratify=targets[rows], random_state=random_state
-            )
-        except ValueError as error:
+    def _go_on_from(self, classes: np.ndarray) -> Learned | None:
+        """What an earlier fit learned, None where there was none."""
+        if not hasattr(self, "classes_"):
+            return None
+        if not np.array_equal(classes, self.classes_):
             raise ValueError(
-                f"early_stopping=True cannot set validation_fraction={self.validation_fraction} of {len(rows)} rows "
-                f"aside: {error} Pass X_val and y_val, or use another validation_fraction."
-            ) from error
-        return np.sort(kept), np.sort(held)
+                f"y has the labels {classes.tolist()[:5]}, but this {type(self).__name__} has learned "
+                f"{self.classes_.tolist()[:5]}: it can go on with the same ones only."
+            )
+        self._fitted_backbone()  # the same base as then
+        return self._learned
 
-    def _learn(
-        self,
-        backbone: Backbone,
-        plan: Plan,
-        targets: np.ndarray,
-        weights: np.ndarray,
-        row_numbers: np.ndarray,
-        validation: tuple[Plan, np.ndarray, np.ndarray] | None,
-        n_classes: int,
-        random_state: np.random.RandomState,
-    ) -> tuple[Learned, pd.DataFrame, EarlyStopping | None]:
-        """Train an adapter and a head; returns them, the history and what the validation rows said."""
-        base, tuning = backbone.model, as_tuning(self.tuning)
-        schedule = self._schedule(tuning, backbone)
-        targets = torch.from_numpy(targets).to(base.device)
-        with seeded(random_state.randint(2**31 - 1), base.device):
-            learned = Learned(tuning, base, ClassificationHead(base.config, n_classes)).train()
-            if learned.base is not None:
-                tuning.choose_weights(learned.base)
-            features = learned.features(base, plan, first_token, schedule.batch_tokens, self.verbose)
+    def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> ClassificationHead:
+        return ClassificationHead(config, n_outputs)
 
-            def losses(windows: np.ndarray, rows: np.ndarray) -> Tensor:
-                logits = learned.head(features(windows))
-                return F.cross_entropy(logits, targets[rows], reduction="none", label_smoothing=self.label_smoothing)
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
 
-            def score() -> float:
-                held_plan, held_targets, held_weights = validation
-                logits = learned.run(base, held_plan.windows, first_token, schedule.batch_tokens)
-                logits = pool_windows(logits, held_plan.text_of_window, "mean")[held_plan.text_of_row]
-                return float(np.average(logits.argmax(axis=1) == held_targets, weights=held_weights))
+    def _loss_settings(self) -> tuple:
+        return (self.label_smoothing,)
 
-            stopping = None
-            if validation is not None:
-                stopping = EarlyStopping(learned, score, self.n_iter_no_change, self.tol, stops=self.early_stopping)
-            parameters = [parameter for parameter in learned.parameters() if parameter.requires_grad]
-            history = train(
-                losses, parameters, plan, weights, schedule, random_state, self.verbose,
-                row_numbers=row_numbers, epoch_end=stopping,
-            )  # fmt: skip
-            if stopping is not None:
-                stopping.restore_best()
-        return learned.eval().requires_grad_(False), history, stopping
+    def _score_outputs(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
+
+    def _strata(self, targets: np.ndarray) -> np.ndarray:
+        return targets
 
     def _logits(self, X: Any) -> np.ndarray:
         """The head's output for each row, (n_samples, n_classes)."""
@@ -339,7 +420,11 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         backbone = self._fitted_backbone()
         plan = self._plan(backbone, column)
         logits = self._learned.run(
-            backbone.model, plan.windows, first_token, self._choose_batch_tokens(backbone), self.verbose
+            backbone,
+            plan.windows,
+            self._choose_batch_tokens(backbone),
+            memory=self.memory,
+            verbose=self.verbose,
         )
         return pool_windows(logits, plan.text_of_window, "mean")[plan.text_of_row]
 

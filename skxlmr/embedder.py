@@ -6,6 +6,7 @@ import os
 from numbers import Integral
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.decomposition import PCA
@@ -15,17 +16,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxlmr.backbone import Backbone
 from skxlmr.base import BaseXLMRXL
-from skxlmr.inference import pool_windows, run
+from skxlmr.features import POOLINGS, frozen_features
+from skxlmr.inference import pool_windows
 from skxlmr.validation import TextColumn
 from skxlmr.weights.quantization import Int8
-
-# From the hidden states of a batch to one vector per window.
-POOLINGS = {
-    "mean": lambda hidden, packing: packing.mean(hidden[-1].float()),
-    "max": lambda hidden, packing: packing.max(hidden[-1].float()),
-    "cls": lambda hidden, packing: hidden[-1][packing.first].float(),
-    "first_last_mean": lambda hidden, packing: packing.mean((hidden[0].float() + hidden[-1].float()) / 2),
-}
 
 
 class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMRXL):
@@ -67,6 +61,9 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         The vectors are float32.
     device : str, default="auto"
         "auto", "cpu", "cuda", "cuda:1" or "mps".
+    memory : str, path, joblib.Memory or None, default=None
+        A folder where vectors are kept, for other processes (`n_jobs`) and another day. Within a process they are
+        remembered anyway; see `skxlmr.set_feature_cache`.
     random_state : int, RandomState or None, default=None
         Of the PCA, where its solver draws random numbers.
     verbose : int, default=0
@@ -121,6 +118,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         load_in_4bit: bool = False,
         dtype: str = "auto",
         device: str = "auto",
+        memory: str | os.PathLike | joblib.Memory | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -137,6 +135,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self.device = device
+        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 
@@ -205,7 +204,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
                 )
             pca = PCA(self.n_components, random_state=self.random_state).fit(vectors)
             width = self.n_components
-        self._become_fitted(backbone, column, pca_=pca, _n_features_out=width)
+        self._become_fitted(self._fitted_attributes(backbone, column, pca_=pca, _n_features_out=width))
         return vectors
 
     def _layers(self, backbone: Backbone) -> tuple[int, ...]:
@@ -218,12 +217,13 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
     def _embed(self, backbone: Backbone, column: TextColumn) -> np.ndarray:
         """One vector per row, before PCA and scaling."""
         plan = self._plan(backbone, column)
-        vectors = run(
-            backbone.model,
+        vectors = frozen_features(
+            backbone,
             plan.windows,
-            POOLINGS[self.pooling],
+            self.pooling,
             layers=self._layers(backbone),
             batch_tokens=self._choose_batch_tokens(backbone),
+            memory=self.memory,
             verbose=self.verbose,
             description="embed",
         )

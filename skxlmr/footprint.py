@@ -11,7 +11,7 @@ from torch import nn
 
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead
-from skxlmr.training.adapters import Tuning
+from skxlmr.training.adapters import Head, Tuning
 from skxlmr.weights import four_bit, int8_engines
 from skxlmr.weights.quantization import Int8
 
@@ -36,13 +36,19 @@ def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype:
 
 
 def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
-    """Numbers that are learned: an adapter's or a whole base's, and a classification head's."""
+    """Numbers that are learned: an adapter's or those of the base itself, and a classification head's."""
     if tuning is None:
         return 0
     with torch.device("meta"):
         added = [tuning.build(config), ClassificationHead(config, config.num_labels)]
     n_added = sum(p.numel() for module in added if module is not None for p in module.parameters())
-    return n_added + (config.num_parameters if tuning.trains_base else 0)
+    if not tuning.trains_base:
+        return n_added
+    if tuning.layers is None:
+        return n_added + config.num_parameters
+    norms = 2 * config.hidden_size * (3 if config.add_cross_attention else 2)
+    of_layer = config.num_layer_parameters // config.num_hidden_layers + norms
+    return n_added + tuning.layers * of_layer + 2 * config.hidden_size
 
 
 def activation_bytes(
@@ -52,6 +58,7 @@ def activation_bytes(
     settings: Int8 | str | None = None,
     tuning: Tuning | None = None,
     device: torch.device | str = "cpu",
+    gradient_checkpointing: bool = False,
 ) -> int:
     """Bytes of the activations of one batch, at their peak.
 
@@ -59,17 +66,18 @@ def activation_bytes(
     pass, which begins in the last of them while everything is there.
     """
     device = torch.device(device)
-    adapter = None
-    if tuning is not None:
-        with torch.device("meta"):
-            adapter = tuning.build(config)
-        if tuning.trains_base:
-            working = working_bytes(config, n_tokens, torch.float32, None, device, backward=True)
-            return working + config.num_hidden_layers * kept_by_trained_layer(config, n_tokens, device)
-    if adapter is None:  # prediction, also for the features that a head alone learns from
+    if tuning is None or isinstance(tuning, Head):  # prediction, also for the features that a head alone learns from
         return working_bytes(config, n_tokens, dtype, settings, device)
-    working = working_bytes(config, n_tokens, dtype, settings, device, backward=True)
-    return working + kept_by_frozen_layers(config, n_tokens, dtype, adapter)
+    n_layers = config.num_hidden_layers - tuning.num_frozen_layers(config)
+    if tuning.trains_base:
+        dtype, settings = torch.float32, None
+        kept = n_layers * kept_by_trained_layer(config, n_tokens, device)
+    else:
+        with torch.device("meta"):
+            kept = kept_by_frozen_layers(config, n_tokens, dtype, tuning.build(config))
+    if gradient_checkpointing:  # the inputs of all layers, and what one of them keeps when it is run again
+        kept = kept // n_layers + n_layers * n_tokens * dtype.itemsize * config.hidden_size
+    return working_bytes(config, n_tokens, dtype, settings, device, backward=True) + kept
 
 
 def working_bytes(

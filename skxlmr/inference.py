@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.model.attention import Deltas
 from skxlmr.model.packing import Packing
 from skxlmr.progress import progress_bar
 from skxlmr.text.batching import deduplicate, token_batches
@@ -129,32 +128,30 @@ def encode(
     model: XLMRobertaXLModel,
     windows: Sequence[np.ndarray],
     *,
-    adapter: Sequence[Deltas] | None = None,
     layers: Sequence[int] = (-1,),
 ) -> tuple[list[Tensor], Packing]:
     """Run one batch of windows; returns a hidden state (T, H) for each of `layers`, and the packing."""
     ids, positions, packing = collate(windows, model)
-    return model.encode(ids, positions, packing, adapter=adapter, layers=layers), packing
+    return model.encode(ids, positions, packing, layers=layers), packing
 
 
 @torch.inference_mode()
 def run(
-    model: XLMRobertaXLModel,
+    compute: Callable[[list[np.ndarray]], Tensor],
     windows: Sequence[np.ndarray],
-    head: Callable[[list[Tensor], Packing], Tensor],
     *,
-    adapter: Sequence[Deltas] | None = None,
-    layers: Sequence[int] = (-1,),
     batch_tokens: int,
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
-    """Run all windows in batches of like length and return the head's output for each, in the order given.
+    """Run all windows in batches of like length and return the output for each, in the order given.
 
     Parameters
     ----------
-    head : callable
-        Takes the hidden states of a batch and its packing; returns (number of windows, d).
+    compute : callable
+        Takes the windows of a batch; returns (number of windows, d).
+    windows : sequence of ndarray
+        Token ids.
     batch_tokens : int
 
     Returns
@@ -165,13 +162,26 @@ def run(
     results: np.ndarray | None = None
     with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose)) as bar:
         for batch in token_batches(lengths, batch_tokens):
-            hidden, packing = encode(model, [windows[i] for i in batch], adapter=adapter, layers=layers)
-            output = head(hidden, packing).float().cpu().numpy()
+            output = _within_memory(compute, [windows[i] for i in batch]).float().cpu().numpy()
             if results is None:
                 results = np.empty((len(windows), output.shape[1]), np.float32)
             results[batch] = output
             bar.update(int(lengths[batch].sum()))
     return results
+
+
+def _within_memory(compute: Callable[[list[np.ndarray]], Tensor], batch: list[np.ndarray]) -> Tensor:
+    """Run a batch; where memory runs out, in halves."""
+    try:
+        return compute(batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    # Outside of the handler, whose traceback holds the tensors of the failed attempt.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return torch.cat([_within_memory(compute, batch[:half]), _within_memory(compute, batch[half:])])
 
 
 def pool_windows(values: np.ndarray, groups: np.ndarray, how: str, weights: np.ndarray | None = None) -> np.ndarray:

@@ -42,7 +42,7 @@ class MemoryEstimate:
         The frozen base as it is held. In 8 or 4 bits these are the layers' matrices with their scales, the word
         embedding in 16 bits and the rest in `dtype`; processes that map the same cached file share most of it.
     learned : int
-        Adapter and classification head, in float32; with `tuning="full"` a copy of the base as well.
+        Adapter and classification head, in float32; with `tuning="full"` a copy of the weights that learn.
     optimizer : int
         Gradients and AdamW's two moments of what is learned, float32.
     activations : int
@@ -98,6 +98,7 @@ PARAMETER_CONSTRAINTS = {
     "load_in_4bit": ["boolean"],
     "tuning": [StrOptions(set(TUNINGS)), Tuning, None],
     "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "gradient_checkpointing": ["boolean"],
     "dtype": [StrOptions({"auto", *DTYPES})],
     "device": [str],
 }
@@ -110,6 +111,7 @@ def memory_estimate(
     load_in_4bit: bool = False,
     tuning: str | Tuning | None = None,
     batch_tokens: int | str = "auto",
+    gradient_checkpointing: bool = False,
     dtype: str = "auto",
     device: str = "auto",
 ) -> MemoryEstimate:
@@ -125,6 +127,9 @@ def memory_estimate(
         What will be learned; None is prediction or embedding.
     batch_tokens : int or "auto", default="auto"
         Tokens that are run at once. A text that has more is a batch alone.
+    gradient_checkpointing : bool, default=False
+        In training, run each layer again in the backward pass, and keep only its input until then. The estimators
+        do so where there is not enough memory without.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
     device : str, default="auto"
 
@@ -154,6 +159,7 @@ def memory_estimate(
         "load_in_4bit": load_in_4bit,
         "tuning": tuning,
         "batch_tokens": batch_tokens,
+        "gradient_checkpointing": gradient_checkpointing,
         "dtype": dtype,
         "device": device,
     }
@@ -181,7 +187,9 @@ def memory_estimate(
         weights=weight_bytes(config, settings, torch_dtype),
         learned=learned,
         optimizer=3 * learned,
-        activations=activation_bytes(config, batch_tokens, torch_dtype, settings, tuning, torch_device),
+        activations=activation_bytes(
+            config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing
+        ),
         available=available_memory(torch_device),
         device=str(torch_device),
         dtype=str(torch_dtype).removeprefix("torch."),
@@ -191,10 +199,11 @@ def memory_estimate(
     )
 
 
-def training_batch_tokens(config: XLMRobertaXLConfig, batch_tokens: int, **parameters: Any) -> int:
-    """Tokens of a batch that there is memory to train on: as many as asked, or half, and half again.
+def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters: Any) -> tuple[int, bool]:
+    """What there is memory to train with: tokens of a batch, and whether layers are to be run twice to keep less.
 
-    Never fewer than a text of full length has.
+    First there are fewer tokens, down to a text of full length, which costs next to nothing; then gradient
+    checkpointing, which costs a third more time.
 
     Parameters
     ----------
@@ -205,11 +214,14 @@ def training_batch_tokens(config: XLMRobertaXLConfig, batch_tokens: int, **param
         Further ones of `memory_estimate`.
     """
     estimate = memory_estimate(config, batch_tokens=batch_tokens, **parameters)
-    for n_tokens in [batch_tokens, *_smaller_batches(estimate)]:
-        estimate = memory_estimate(config, batch_tokens=n_tokens, **parameters)
-        if estimate.available is None or estimate.total - estimate.weights <= estimate.available:
-            return n_tokens
-    return min(batch_tokens, config.max_length)
+    sizes = [batch_tokens, *_smaller_batches(estimate)]
+    for gradient_checkpointing in (False, True):
+        for n_tokens in sizes:
+            parameters |= {"batch_tokens": n_tokens, "gradient_checkpointing": gradient_checkpointing}
+            estimate = memory_estimate(config, **parameters)
+            if estimate.available is None or estimate.total - estimate.weights <= estimate.available:
+                return n_tokens, gradient_checkpointing
+    return sizes[-1], True
 
 
 def find_config(model: str | os.PathLike) -> XLMRobertaXLConfig:

@@ -115,13 +115,9 @@ def test_a_long_text_is_decided_by_the_mean_of_its_windows():
     ids = backbone.tokenizer.encode_batch([text])[0]
     windows = backbone.tokenizer.windows(ids, max_length=16, stride=4)
     assert len(windows) > 3
-    decisions = [clf._learned.run(backbone.model, [w.input_ids], _first, 100)[0] for w in windows]
+    decisions = [clf._learned.run(backbone, [w.input_ids], 100)[0] for w in windows]
     expected = np.mean(decisions, axis=0)
     np.testing.assert_allclose(clf.decision_function([text])[0], expected[1] - expected[0], atol=1e-5)
-
-
-def _first(hidden, packing):
-    return hidden[-1][packing.first].float()
 
 
 def test_a_very_long_text_is_read_in_windows():

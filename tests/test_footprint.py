@@ -67,10 +67,12 @@ def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Int8 | str
     return base.to(dtype).eval().requires_grad_(False)
 
 
-def encode(base: XLMRobertaXLModel, adapter: nn.ModuleList | None = None) -> Tensor:
+def encode(base: XLMRobertaXLModel, adapter: nn.ModuleList | None = None, recompute: bool = False) -> Tensor:
     ids = torch.arange(N_TOKENS) % 400 + 4
     positions = torch.arange(LENGTH).repeat(N_TEXTS) + 2
-    return base.encode(ids, positions, Packing.from_lengths([LENGTH] * N_TEXTS), adapter=adapter)[-1]
+    return base.encode(ids, positions, Packing.from_lengths([LENGTH] * N_TEXTS), adapter=adapter, recompute=recompute)[
+        -1
+    ]
 
 
 def test_the_counter_counts():
@@ -110,7 +112,9 @@ def test_weights_of_a_loaded_model(load, dtype):
     assert extra < 0.02 * weight_bytes(NANO, settings, dtype)
 
 
-@pytest.mark.parametrize("tuning", [LoRA(), LoRA(rank=3, layers=2, targets=["up"]), Head(), Full()], ids=str)
+@pytest.mark.parametrize(
+    "tuning", [LoRA(), LoRA(rank=3, layers=2, targets=["up"]), Head(), Full(), Full(layers=2)], ids=str
+)
 def test_what_is_learned(tuning):
     base = base_of(NANO, torch.float32)
     learned = Learned(tuning, base, ClassificationHead(NANO, NANO.num_labels))
@@ -148,6 +152,16 @@ def test_activations_of_lora(lora, settings, dtype):
     base, adapter = base_of(WIDE, dtype, settings), lora.build(WIDE).train()
     measured = peak_of(lambda: encode(base, adapter).float().sum().backward())
     assert near(activation_bytes(WIDE, N_TOKENS, dtype, settings, lora), measured)
+
+
+@pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_with_gradient_checkpointing(settings, dtype):
+    base, adapter = base_of(WIDE, dtype, settings), LoRA().build(WIDE).train()
+    measured = peak_of(lambda: encode(base, adapter, recompute=True).float().sum().backward())
+    estimated = activation_bytes(WIDE, N_TOKENS, dtype, settings, LoRA(), gradient_checkpointing=True)
+    assert near(estimated, measured)
+    assert estimated < activation_bytes(WIDE, N_TOKENS, dtype, settings, LoRA())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

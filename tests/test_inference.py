@@ -18,7 +18,7 @@ def test_each_distinct_text_is_run_once(nano):
     assert work.text_of_row.tolist() == [0, 1, 0, 2, 1]
     assert len(work.windows) == 3
     calls = []
-    run(nano.model, work.windows, lambda h, p: calls.append(p.batch_size) or h[0][p.first], batch_tokens=1000)
+    run(lambda batch: calls.append(len(batch)) or torch.zeros(len(batch), 1), work.windows, batch_tokens=1000)
     assert sum(calls) == 3
 
 
@@ -42,11 +42,27 @@ def test_results_come_in_the_order_given(nano):
         nano.tokenizer, [f"text number {i} " + "and more " * (i % 7) for i in range(50)], max_length=64, stride=8
     )
 
-    def first_id(hidden, packing):
-        return packing.lengths[:, None]
+    def length(batch):
+        return torch.tensor([[len(window)] for window in batch])
 
-    lengths = run(nano.model, work.windows, first_id, batch_tokens=40)[:, 0]
+    lengths = run(length, work.windows, batch_tokens=40)[:, 0]
     assert lengths.tolist() == work.lengths.tolist()
+
+
+def test_out_of_memory_halves_the_batch():
+    windows = [np.full(4, i) for i in range(8)]
+    sizes = []
+
+    def compute(batch, most=3):
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("injected")
+        return torch.tensor([[window[0]] for window in batch])
+
+    assert run(compute, windows, batch_tokens=100)[:, 0].tolist() == list(range(8))
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        run(lambda batch: compute(batch, most=0), windows, batch_tokens=100)
 
 
 def test_truncation_is_counted_and_told_once(nano):

@@ -260,16 +260,24 @@ def test_public_and_light():
 def test_training_takes_no_larger_batches_than_fit(monkeypatch):
     config = XLMRobertaXLConfig.xl()
     options = {"tuning": "lora", "load_in_8bit": True, "device": "cpu"}
-    monkeypatch.setattr(memory, "available_memory", lambda device: 10**15)
-    assert memory.training_batch_tokens(config, 1600, **options) == 1600
-    whole = memory_estimate(config, batch_tokens=1600, **options)
-    monkeypatch.setattr(memory, "available_memory", lambda device: whole.total - whole.weights - 1)
-    assert memory.training_batch_tokens(config, 1600, **options) == 800
-    monkeypatch.setattr(memory, "available_memory", lambda device: 0)
-    assert memory.training_batch_tokens(config, 1600, **options) == 512
-    assert memory.training_batch_tokens(config, 100, **options) == 100
-    monkeypatch.setattr(memory, "available_memory", lambda device: None)
-    assert memory.training_batch_tokens(config, 1600, **options) == 1600
+
+    def budget(batch_tokens, available):
+        monkeypatch.setattr(memory, "available_memory", lambda device: available)
+        return memory.training_budget(config, batch_tokens, **options)
+
+    assert budget(1600, 10**15) == (1600, False)
+    whole, least, twice = (
+        memory_estimate(config, batch_tokens=n, gradient_checkpointing=twice, **options)
+        for n, twice in ((1600, False), (512, False), (512, True))
+    )
+    assert whole.activations > least.activations > 2 * twice.activations
+    assert budget(1600, whole.total - whole.weights - 1) == (800, False)
+    assert budget(1600, least.total - least.weights) == (512, False)
+    assert budget(1600, least.total - least.weights - 1) == (1600, True)
+    assert budget(1600, twice.total - twice.weights) == (512, True)
+    assert budget(1600, 0) == (512, True)
+    assert budget(100, 0) == (100, True)
+    assert budget(1600, None) == (1600, False)
 
 
 def test_an_estimator_that_does_not_fit_says_so(monkeypatch):

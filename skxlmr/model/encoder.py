@@ -150,12 +150,14 @@ class XLMRobertaXLModel(PretrainedModel):
     def encode(
         self,
         words: Tensor,
-        position_ids: Tensor,
+        position_ids: Tensor | None,
         packing: Packing,
         *,
         token_type_ids: Tensor | None = None,
         adapter: Sequence[Deltas] | None = None,
         layers: Sequence[int] = (-1,),
+        start: int = 0,
+        recompute: bool = False,
         eager: Sequence[tuple[Eager, Eager | None]] | None = None,
     ) -> list[Tensor]:
         """Run the encoder on packed tokens.
@@ -163,8 +165,9 @@ class XLMRobertaXLModel(PretrainedModel):
         Parameters
         ----------
         words : Tensor of shape (T,) int64, or (T, H)
-            Token ids, or word embeddings in their place.
-        position_ids : Tensor of shape (T,), int64
+            Token ids, or word embeddings in their place; with `start`, the hidden state to go on from.
+        position_ids : Tensor of shape (T,), int64, or None
+            Not looked at with `start`.
         packing : Packing
         token_type_ids : Tensor of shape (T,), int64, or None
         adapter : sequence of one mapping per layer, or None
@@ -173,6 +176,10 @@ class XLMRobertaXLModel(PretrainedModel):
         layers : sequence of int, default=(-1,)
             The hidden states to return, numbered as in the reference: 0 is the embeddings, `num_hidden_layers` (or
             -1) the normalised output. Layers above the highest one are not run.
+        start : int, default=0
+            Layers that `words` has been through already.
+        recompute : bool, default=False
+            Keep of each layer only its input, and run it again in the backward pass.
         eager : sequence of one pair per layer, or None
             Asks for the eager path: what each layer's self-attention and cross-attention are given. They leave their
             probabilities, keys and values in it.
@@ -183,13 +190,15 @@ class XLMRobertaXLModel(PretrainedModel):
         """
         depth = len(self.layers)
         wanted = [i % (depth + 1) for i in layers]
-        if words.ndim == 1:
-            words = self.embeddings.word(words)
-        x = self.embeddings(words, position_ids, token_type_ids)
-        kept = {0: x}
-        for i, layer in enumerate(self.layers[: max(wanted)], start=1):
+        if start:
+            x = words
+        else:
+            words = self.embeddings.word(words) if words.ndim == 1 else words
+            x = self.embeddings(words, position_ids, token_type_ids)
+        kept = {start: x}
+        for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
             inputs = (x, packing, NO_DELTAS if adapter is None else adapter[i - 1], *(eager[i - 1] if eager else ()))
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+            if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
                 x = checkpoint(layer, *inputs, use_reentrant=False)
             else:
                 x = layer(*inputs)

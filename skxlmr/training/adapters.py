@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -74,18 +75,29 @@ class Tuning(BaseEstimator):
     # For Adam, by the size of what is learned; the constructor of an estimator overrides it.
     default_learning_rate: float
     trains_base = False
+    layers: int | None = None
     _parameter_constraints: dict = {}
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList | None:
         """Make what is added to the frozen base: one `LayerAdapter` per layer, or None."""
         return None
 
-    def _first_layer(self, layers: int | None, config: XLMRobertaXLConfig) -> int:
-        """The lowest of the topmost `layers`."""
+    def copy_weights(self, base: XLMRobertaXLModel) -> nn.ModuleDict | None:
+        """Copy those parts of the base that learn, by their names there, in float32; None where none does."""
+        return None
+
+    def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
+        """Layers of the base below the first one that anything learns in.
+
+        Raises
+        ------
+        ValueError
+            If more layers are to learn than there are.
+        """
         depth = config.num_hidden_layers
-        if layers is not None and layers > depth:
-            raise ValueError(f"{type(self).__name__} layers={layers}, but this model has {depth} layers.")
-        return 0 if layers is None else depth - layers
+        if self.layers is not None and self.layers > depth:
+            raise ValueError(f"{type(self).__name__} layers={self.layers}, but this model has {depth} layers.")
+        return 0 if self.layers is None else depth - self.layers
 
 
 class LoRA(Tuning):
@@ -151,7 +163,7 @@ class LoRA(Tuning):
         unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
         if unknown or not len(self.targets):
             raise ValueError(f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, got {self.targets!r}.")
-        first = self._first_layer(self.layers, config)
+        first = self.num_frozen_layers(config)
 
         def delta(name: str) -> LowRank:
             in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
@@ -200,7 +212,7 @@ class Bias(Tuning):
             If a parameter cannot be used with this model.
         """
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "Bias")
-        first = self._first_layer(self.layers, config)
+        first = self.num_frozen_layers(config)
         widths = {name: getattr(config, out_features) for name, (_, out_features) in LINEAR_LAYERS.items()}
         return nn.ModuleList(
             LayerAdapter({name: AddedBias(width) for name, width in widths.items()} if i >= first else {})
@@ -219,6 +231,10 @@ class Head(Tuning):
     """
 
     default_learning_rate = 1e-3
+
+    def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
+        """All of them."""
+        return config.num_hidden_layers
 
 
 class Full(Tuning):
@@ -253,14 +269,14 @@ class Full(Tuning):
             If they cannot.
         """
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "Full")
-        self._first_layer(self.layers, config)
+        self.num_frozen_layers(config)
 
-    def choose_weights(self, base: XLMRobertaXLModel) -> None:
-        """Let gradients reach those weights of the estimator's copy that learn, and no others."""
-        if self.layers is not None:
-            base.requires_grad_(False)
-            base.layers[self._first_layer(self.layers, base.config) :].requires_grad_()
-            base.norm.requires_grad_()
+    def copy_weights(self, base: XLMRobertaXLModel) -> nn.ModuleDict:
+        """Copy the topmost layers and the final LayerNorm, or everything, in float32."""
+        parts = {"layers": base.layers[self.num_frozen_layers(base.config) :], "norm": base.norm}
+        if self.layers is None:
+            parts["embeddings"] = base.embeddings
+        return nn.ModuleDict({name: copy.deepcopy(part).float().requires_grad_() for name, part in parts.items()})
 
 
 TUNINGS = {"lora": LoRA, "bias": Bias, "head": Head, "full": Full}

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
 
+from skxlmr.training.callbacks import Callback, CallbackState
 
-class EarlyStopping:
+if TYPE_CHECKING:
+    from skxlmr.training.loop import Trainer
+
+
+class EarlyStopping(Callback):
     """Score a module after each epoch; keep the best weights and say when to stop.
 
     Parameters
@@ -46,8 +52,7 @@ class EarlyStopping:
         """The highest score, None before the first epoch has ended."""
         return max(self.scores, default=None)
 
-    def __call__(self, epoch: int, metrics: dict[str, float]) -> tuple[dict[str, float], bool]:
-        """Score; returns a column for the history, and whether to stop."""
+    def on_epoch_end(self, trainer: Trainer) -> bool:
         was_training = self.module.training
         self.module.eval()
         try:
@@ -61,8 +66,17 @@ class EarlyStopping:
                 name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad
             }
         self.scores.append(score)
-        return {"validation_score": score}, self.stops and self.n_without_rise > self.n_iter_no_change
+        trainer.metrics["validation_score"] = score
+        return self.stops and self.n_without_rise > self.n_iter_no_change
 
     def restore_best(self) -> None:
         """Bring back the weights of the best epoch."""
         self.module.load_state_dict(self.best_weights, strict=False)
+
+    def state(self) -> CallbackState:
+        return {"scores": self.scores, "n_without_rise": self.n_without_rise}, self.best_weights
+
+    def load_state(self, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
+        self.scores, self.n_without_rise = list(numbers["scores"]), numbers["n_without_rise"]
+        device = next(self.module.parameters()).device
+        self.best_weights = {name: tensor.to(device) for name, tensor in tensors.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,246 +13,302 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.inference import Plan
-from skxlmr.progress import progress_bar
-from skxlmr.text.batching import token_batches
-from skxlmr.training.optimizers import make_optimizer
+from skxlmr.training.callbacks import Callback
+from skxlmr.training.gradients import Losses, NotFiniteError, accumulate_gradients, clip_gradients
+from skxlmr.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
+from skxlmr.training.randomness import Randomness
+from skxlmr.training.schedule import Schedule
 
-# RoBERTa (arXiv:1907.11692), appendix C: linear decay after a warm-up over 6% of the steps.
-WARMUP = 0.06
-WEIGHT_DECAY = 0.01
-MAX_GRAD_NORM = 1.0
-
-# The share of the learning rate that is left when a share of the steps after warm-up is done.
-LR_SCHEDULES: dict[str, Callable[[float], float]] = {
-    "linear": lambda done: 1 - done,
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-    "constant": lambda done: 1.0,
-}
-
-# Called after an epoch with its number and its history; gives further columns, and whether to stop.
-EpochEnd = Callable[[int, dict[str, float]], tuple[dict[str, float], bool]]
+# Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
+FIRST_LOSS_SCALE = 2.0**16
+STEPS_UNTIL_GROWTH = 2000
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to learn.
+@dataclass
+class Position:
+    """Where a training is; with the weights, the optimiser and the random states all that it takes to go on."""
 
-    Attributes
-    ----------
-    batch_size : int
-        Rows in an optimiser step.
-    batch_tokens : int
-        Tokens in a micro-batch; changes memory and speed, not what is learned.
-    max_epochs : int
-    learning_rate : float
-        The highest, after warm-up.
-    lr_schedule : {"linear", "cosine", "constant"}
-        How the rate goes down after warm-up: to zero, or not at all.
-    warmup : float
-        Share of the steps over which the rate goes up.
-    weight_decay : float
-    max_grad_norm : float or None
-        Longer gradients are shortened to this.
-    optimizer : {"adamw", "adamw8bit", "paged_adamw8bit"}
-    """
-
-    batch_size: int
     batch_tokens: int
-    max_epochs: int
-    learning_rate: float
-    lr_schedule: str = "linear"
-    warmup: float = WARMUP
-    weight_decay: float = WEIGHT_DECAY
-    max_grad_norm: float | None = MAX_GRAD_NORM
-    optimizer: str = "adamw"
-
-    def rate(self, step: int, n_steps: int) -> float:
-        """Learning rate of a step: up linearly over the warm-up, then by `lr_schedule`."""
-        warmup = round(self.warmup * n_steps)
-        if self.warmup:
-            warmup = max(1, warmup)
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        return self.learning_rate * LR_SCHEDULES[self.lr_schedule]((step - warmup) / max(1, n_steps - warmup))
+    recompute: bool
+    loss_scale: float
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done
+    rows_done: int = 0  # of this epoch
+    loss_sum: float = 0.0  # of this epoch, weighted
+    weight_sum: float = 0.0
+    seconds: float = 0.0
+    steps_since_overflow: int = 0
+    stopped: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
-def train(
-    losses: Callable[[np.ndarray, np.ndarray], Tensor],
-    parameters: Iterable[nn.Parameter],
-    plan: Plan,
-    row_weights: np.ndarray,
-    schedule: Schedule,
-    random_state: np.random.RandomState,
-    verbose: int = 0,
-    *,
-    row_numbers: np.ndarray | None = None,
-    epoch_end: EpochEnd | None = None,
-) -> pd.DataFrame:
+class Trainer:
     """Minimise the weighted mean loss over the rows of a plan.
 
     Parameters
     ----------
     losses : callable
-        `losses(windows, rows)` takes indices of windows and, for each, the row it is of; returns one loss for each.
-    parameters : iterable of Parameter
-        What is learned.
+        See `skxlmr.training.gradients.Losses`.
+    module : Module
+        What is learned: its parameters that take gradients.
     plan : Plan
     row_weights : ndarray of shape (n_rows,)
-        The windows of one row share its weight.
     schedule : Schedule
-    random_state : RandomState
-        Of the order of the rows.
-    verbose : int, default=0
+    seed : int
+        Of the order of the rows and of dropout, anew in each epoch.
+    callbacks : sequence of Callback, default=()
+        Called in this order.
     row_numbers : ndarray of shape (n_rows,), default=None
         What the user calls the rows, for messages; None numbers them as they are.
-    epoch_end : callable, default=None
+    half : bool, default=False
+        Gradients pass through float16, and the loss is scaled.
+    epochs_before : int, default=0
+        Done in earlier trainings, of which this one is a part.
 
-    Returns
-    -------
-    DataFrame
-        One row per epoch: epoch, loss, learning_rate (at its end), seconds, and what `epoch_end` gave.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss or its gradient is no longer finite; nothing has moved since the last good step.
-
-    Warns
-    -----
-    UserWarning
-        If a KeyboardInterrupt ended training early. Before the first step is done it is raised.
+    Attributes
+    ----------
+    step, n_steps, epoch, max_epochs : int
+        Steps done and planned; epochs done and planned.
+    loss, learning_rate : float
+        Of the latest step.
+    metrics : dict
+        Of the latest epoch: epoch, loss, learning_rate (at its end), seconds, and what callbacks added.
+    settings : dict
+        Of the schedule, for logs.
     """
-    parameters = list(parameters)
-    row_numbers = np.arange(len(row_weights)) if row_numbers is None else row_numbers
-    optimizer = make_optimizer(schedule.optimizer, parameters, schedule.weight_decay)
-    n_rows, history = len(row_weights), []
-    n_steps = schedule.max_epochs * -(-n_rows // schedule.batch_size)
-    step, batch_tokens, stop = 0, schedule.batch_tokens, False
-    with progress_bar(n_steps, "fit", unit="step", shown=bool(verbose)) as bar:
-        for epoch in range(1, schedule.max_epochs + 1):
-            started, total, seen = time.perf_counter(), 0.0, 0.0
-            order = random_state.permutation(n_rows)
-            try:
-                for rows in np.split(order, range(schedule.batch_size, n_rows, schedule.batch_size)):
-                    rate = schedule.rate(step, n_steps)
-                    weights = row_weights[rows]
-                    try:
-                        loss, batch_tokens = gradients_within_memory(
-                            losses, parameters, plan, rows, weights, batch_tokens
-                        )
-                        clip_gradients(parameters, schedule.max_grad_norm)
-                    except NotFiniteError as error:
-                        raise FloatingPointError(
-                            f"{error.describe(row_numbers)} in step {step + 1} of epoch {epoch}. Lower learning_rate "
-                            f"(it is {schedule.learning_rate:g}), or use dtype='float32'."
-                        ) from None
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-                    total, seen, step = total + loss * weights.sum(), seen + weights.sum(), step + 1
-                    bar.update()
-                    bar.set_postfix(epoch=f"{epoch}/{schedule.max_epochs}", loss=f"{loss:.4f}", refresh=False)
-                metrics = {"epoch": epoch, "loss": total / seen, "learning_rate": rate}
-                if epoch_end is not None:
-                    more, stop = epoch_end(epoch, metrics)
-                    metrics |= more
-            except KeyboardInterrupt:
-                if step == 0:
-                    raise
-                warnings.warn(
-                    f"Training was interrupted in epoch {epoch} of {schedule.max_epochs}, after {step} of {n_steps} "
-                    f"steps; the model is fitted so far.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-                metrics = {"epoch": epoch, "loss": total / seen if seen else np.nan, "learning_rate": rate}
-                stop = True
-            history.append(metrics | {"seconds": time.perf_counter() - started})
-            if stop:
-                break
-    return pd.DataFrame(history)
 
+    def __init__(
+        self,
+        losses: Losses,
+        module: nn.Module,
+        plan: Plan,
+        row_weights: np.ndarray,
+        schedule: Schedule,
+        seed: int,
+        *,
+        callbacks: Sequence[Callback] = (),
+        row_numbers: np.ndarray | None = None,
+        half: bool = False,
+        epochs_before: int = 0,
+    ) -> None:
+        self.losses = losses
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.plan = plan
+        self.row_weights = row_weights
+        self.schedule = schedule
+        self.seed = seed
+        self.callbacks = list(callbacks)
+        self.row_numbers = np.arange(len(row_weights)) if row_numbers is None else row_numbers
+        self.epochs_before = epochs_before
+        self.device = next(iter(self.parameters.values())).device
+        self.optimizer = make_optimizer(schedule.optimizer, list(self.parameters.values()), schedule.weight_decay)
+        self.randomness = Randomness(seed, self.device)
+        self.n_steps = schedule.max_epochs * -(-len(row_weights) // schedule.batch_size)
+        self.position = Position(
+            schedule.batch_tokens, schedule.gradient_checkpointing, FIRST_LOSS_SCALE if half else 1.0
+        )
+        self.loss = self.learning_rate = float("nan")
 
-class NotFiniteError(Exception):
-    """A loss or a gradient that is infinite or not a number, with the rows known to have caused it."""
+    @property
+    def step(self) -> int:
+        return self.position.step
 
-    def __init__(self, what: str, rows: np.ndarray) -> None:
-        super().__init__(what)
-        self.what, self.rows = what, rows
+    @property
+    def epoch(self) -> int:
+        return self.epochs_before + self.position.epoch
 
-    def describe(self, row_numbers: np.ndarray, n_shown: int = 5) -> str:
-        """Say what happened, and where by the user's numbers of the rows."""
-        if not len(self.rows):
-            return self.what
-        numbers = row_numbers[np.unique(self.rows)]
-        shown = ", ".join(map(str, np.sort(numbers)[:n_shown]))
-        more = ", ..." if len(numbers) > n_shown else ""
-        return f"{self.what} at row{'s' if len(numbers) > 1 else ''} {shown}{more} of X"
+    @property
+    def max_epochs(self) -> int:
+        return self.epochs_before + self.schedule.max_epochs
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.position.history[-1]
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None) -> None:
-    """Shorten the gradient to `max_norm`; one that is not finite is an error."""
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
-    if not torch.isfinite(norm):
-        raise NotFiniteError(f"The gradient became {norm.item()}", np.array([], int))
+    @property
+    def settings(self) -> dict[str, object]:
+        return asdict(self.schedule) | {"seed": self.seed}
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.position.stopped or self.position.epoch >= self.schedule.max_epochs
 
-def gradients_within_memory(
-    losses: Callable[[np.ndarray, np.ndarray], Tensor],
-    parameters: list[nn.Parameter],
-    plan: Plan,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    batch_tokens: int,
-) -> tuple[float, int]:
-    """Accumulate the gradients of a step; where memory runs out, again with half the tokens at once.
+    def run(self) -> pd.DataFrame:
+        """Train to the end; returns one row per epoch, its `metrics`.
 
-    Returns
-    -------
-    loss : float
-    batch_tokens : int
-        With which it went.
-    """
-    device = parameters[0].device
-    devices = [device] if device.type == "cuda" else []
-    while True:
-        # A failed attempt has drawn dropout's numbers; the next one is to draw the same.
-        states = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+        Raises
+        ------
+        FloatingPointError
+            If the loss or its gradient is no longer finite; nothing has moved since the last good step.
+
+        Warns
+        -----
+        UserWarning
+            If a KeyboardInterrupt ended training early. Before the first step is done it is raised.
+        """
+        begun = []
         try:
-            return accumulate_gradients(losses, plan, rows, weights, batch_tokens), batch_tokens
-        except torch.OutOfMemoryError:
-            shortest = plan.lengths[plan.windows_of_rows(rows)[0]].min()
-            if batch_tokens <= shortest:  # one window at a time already
+            for callback in self.callbacks:
+                callback.on_fit_begin(self)
+                begun.append(callback)
+            while not self.finished:
+                self._run_epoch()
+        except KeyboardInterrupt:
+            if self.step == 0:
                 raise
-        # Outside of the handler, whose traceback holds the tensors of the failed attempt.
-        for parameter in parameters:
-            parameter.grad = None
-        torch.set_rng_state(states[0])
-        for d, state in zip(devices, states[1], strict=True):
-            torch.cuda.set_rng_state(state, d)
-            torch.cuda.empty_cache()
-        batch_tokens //= 2
+            self._close_epoch_early()
+        finally:
+            for callback in begun:
+                callback.on_fit_end(self)
+        return pd.DataFrame(self.position.history)
 
+    def _run_epoch(self) -> None:
+        position, n_rows = self.position, len(self.row_weights)
+        of_epoch = np.random.RandomState([self.seed, self.epoch])
+        order = of_epoch.permutation(n_rows)
+        if position.rows_done == 0:
+            self.randomness = Randomness(int(of_epoch.randint(2**31 - 1)), self.device)
+        for callback in self.callbacks:
+            callback.on_epoch_begin(self)
+        began = time.perf_counter() - position.seconds
+        while position.rows_done < n_rows:
+            self._run_step(order[position.rows_done : position.rows_done + self.schedule.batch_size])
+            position.seconds = time.perf_counter() - began
+            for callback in self.callbacks:
+                callback.on_step_end(self)
+        self._close_epoch()
+        position.epoch += 1
+        for callback in self.callbacks:
+            position.stopped |= bool(callback.on_epoch_end(self))
 
-def accumulate_gradients(
-    losses: Callable[[np.ndarray, np.ndarray], Tensor],
-    plan: Plan,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    batch_tokens: int,
-) -> float:
-    """Add up the gradients of one step over its micro-batches; returns the step's weighted mean loss."""
-    windows, place = plan.windows_of_rows(rows)
-    shares = weights[place] / np.bincount(place)[place] / weights.sum()
-    step_loss = 0.0
-    for batch in token_batches(plan.lengths[windows], batch_tokens):
-        each = losses(windows[batch], rows[place[batch]])
-        loss = (each * torch.as_tensor(shares[batch], dtype=each.dtype, device=each.device)).sum()
-        value = loss.item()
-        if not math.isfinite(value):
-            bad = ~torch.isfinite(each.detach()).cpu().numpy()
-            raise NotFiniteError(f"The loss became {value}", rows[place[batch][bad]])
-        loss.backward()
-        step_loss += value
-    return step_loss
+    def _close_epoch(self) -> None:
+        """Put the epoch into the history and make ready for the next one."""
+        position = self.position
+        position.history.append(
+            {
+                "epoch": self.epoch + 1,
+                "loss": position.loss_sum / position.weight_sum,
+                "learning_rate": self._rate(position.step - 1),
+                "seconds": position.seconds,
+            }
+        )
+        position.rows_done, position.loss_sum, position.weight_sum, position.seconds = 0, 0.0, 0.0, 0.0
+
+    def _close_epoch_early(self) -> None:
+        warnings.warn(
+            f"Training was interrupted in epoch {min(self.epoch + 1, self.max_epochs)} of {self.max_epochs}, after "
+            f"{self.step} of {self.n_steps} steps; the model is fitted so far.",
+            UserWarning,
+            stacklevel=3,
+        )
+        if self.position.rows_done:
+            self._close_epoch()
+
+    def _rate(self, step: int) -> float:
+        return self.schedule.rate(step, self.n_steps)
+
+    def _run_step(self, rows: np.ndarray) -> None:
+        position = self.position
+        try:
+            self.loss = self._gradients(rows)
+        except NotFiniteError as error:
+            raise FloatingPointError(
+                f"{error.describe(self.row_numbers)} in step {self.step + 1} of epoch {self.epoch + 1}. Lower "
+                f"learning_rate (it is {self.schedule.learning_rate:g}), or use dtype='float32'."
+            ) from None
+        self.learning_rate = self._rate(position.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        weight = float(self.row_weights[rows].sum())
+        position.loss_sum += self.loss * weight
+        position.weight_sum += weight
+        position.rows_done += len(rows)
+        position.step += 1
+
+    def _gradients(self, rows: np.ndarray) -> float:
+        """Compute a step's gradient; where memory runs out or float16 overflows, again in another way."""
+        while True:
+            try:
+                # What a failed attempt has drawn for dropout the next one draws, too.
+                with self.randomness.drawing():
+                    return self._attempt(rows)
+            except torch.OutOfMemoryError:
+                if not self._can_do_with_less(rows):
+                    raise
+            except OverflowError:
+                self.position.loss_scale /= 2
+                self.position.steps_since_overflow = 0
+            # Outside of the handler, whose traceback holds the tensors of the failed attempt.
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _attempt(self, rows: np.ndarray) -> float:
+        position = self.position
+        scale = position.loss_scale
+        loss = accumulate_gradients(
+            self.losses, self.plan, rows, self.row_weights[rows], position.batch_tokens, position.recompute, scale
+        )
+        norm = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
+        if not np.isfinite(norm):
+            if scale > 1:
+                raise OverflowError
+            raise NotFiniteError(f"The gradient became {norm}", np.array([], int))
+        if scale > 1:
+            position.steps_since_overflow += 1
+            if position.steps_since_overflow % STEPS_UNTIL_GROWTH == 0:
+                position.loss_scale *= 2
+        return loss
+
+    def _can_do_with_less(self, rows: np.ndarray) -> bool:
+        """Halve the tokens of a micro-batch; at one window each, keep less for the backward pass."""
+        position = self.position
+        shortest = self.plan.lengths[self.plan.windows_of_rows(rows)[0]].min()
+        if position.batch_tokens > shortest:
+            position.batch_tokens //= 2
+        elif not position.recompute:
+            position.recompute = True
+        else:
+            return False
+        return True
+
+    def state(self) -> tuple[dict[str, object], dict[str, Tensor]]:
+        """All that it takes to go on from here: numbers for JSON, and tensors."""
+        optimizer_numbers, optimizer_tensors = optimizer_state(self.optimizer)
+        numbers = {
+            "seed": self.seed,
+            "position": asdict(self.position),
+            "optimizer": optimizer_numbers,
+            "callbacks": [callback.state()[0] for callback in self._with_state()],
+        }
+        parts = {
+            "learned": {name: parameter.detach() for name, parameter in self.parameters.items()},
+            "optimizer": optimizer_tensors,
+            "random": {str(i): state for i, state in enumerate(self.randomness.states)},
+        }
+        parts |= {f"callback{i}": callback.state()[1] for i, callback in enumerate(self._with_state())}
+        return numbers, {
+            f"{part}/{name}": tensor for part, of_part in parts.items() for name, tensor in of_part.items()
+        }
+
+    def load_state(self, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
+        """Go on from where `state` was called."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+        with torch.no_grad():
+            for name, value in part("learned").items():
+                self.parameters[name].copy_(value)
+        load_optimizer_state(self.optimizer, numbers["optimizer"], part("optimizer"))
+        self.position = Position(**numbers["position"])
+        self.randomness.states = list(part("random").values())
+        for i, (callback, of_callback) in enumerate(zip(self._with_state(), numbers["callbacks"], strict=True)):
+            callback.load_state(of_callback, part(f"callback{i}"))
+
+    def _with_state(self) -> list[Callback]:
+        """The callbacks that have something to remember; a bar, say, may be there the next time or not."""
+        return [callback for callback in self.callbacks if type(callback).state is not Callback.state]

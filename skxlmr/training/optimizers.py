@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skxlmr.weights.bnb import bitsandbytes_ops
 
@@ -42,3 +42,23 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: floa
     import bitsandbytes.optim
 
     return getattr(bitsandbytes.optim, OPTIMIZERS[name])(groups, lr=0.0)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """What an optimizer has gathered: numbers for JSON and tensors, by "parameter.name"."""
+    numbers, tensors = {}, {}
+    for i, of_parameter in optimizer.state_dict()["state"].items():
+        for name, value in of_parameter.items():
+            (tensors if isinstance(value, Tensor) else numbers)[f"{i}.{name}"] = value
+    return numbers, tensors
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, numbers: dict[str, object], tensors: dict[str, Tensor]
+) -> None:
+    """Go on from a copy of an `optimizer_state`."""
+    state: dict[int, dict[str, object]] = {}
+    for key, value in (numbers | tensors).items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = value.clone() if isinstance(value, Tensor) else value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from skxlmr.inference import Plan
-from skxlmr.training.loop import Schedule, accumulate_gradients, train
+from skxlmr.training.gradients import accumulate_gradients
+from skxlmr.training.loop import Trainer
+from skxlmr.training.schedule import Schedule
 
 
 def make_plan(windows_per_row):
@@ -20,7 +22,7 @@ def test_micro_batches_change_no_gradient():
     for budget in (1, 7, 1000):
         parameter = torch.zeros(len(plan.windows), dtype=torch.float64, requires_grad=True)
 
-        def losses(windows, rows, parameter=parameter):
+        def losses(windows, rows, recompute, parameter=parameter):
             assert (plan.text_of_window[windows] == rows).all()
             return (parameter[windows] - targets[windows]) ** 2
 
@@ -45,12 +47,12 @@ def test_every_row_is_seen_once_an_epoch():
     plan, seen = make_plan([1] * 10), []
     parameter = torch.nn.Parameter(torch.zeros(1))
 
-    def losses(windows, rows):
+    def losses(windows, rows, recompute):
         seen.extend(rows)
         return parameter.expand(len(windows)) ** 2 + 1
 
     schedule = Schedule(batch_size=4, batch_tokens=100, max_epochs=3, learning_rate=0.1)
-    history = train(losses, [parameter], plan, np.ones(10), schedule, np.random.RandomState(0))
+    history = Trainer(losses, torch.nn.ParameterList([parameter]), plan, np.ones(10), schedule, seed=0).run()
     assert sorted(seen) == sorted(list(range(10)) * 3)
     assert seen[:10] != seen[10:20]
     assert history.epoch.tolist() == [1, 2, 3]

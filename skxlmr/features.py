@@ -1,0 +1,263 @@
+"""What a frozen base says of a text, remembered: the same texts come again in every epoch, fold and candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+
+import joblib
+import numpy as np
+import torch
+from sklearn.utils.validation import check_memory
+from torch import Tensor
+
+from skxlmr.available import available_memory
+from skxlmr.backbone import Backbone
+from skxlmr.inference import encode, run
+from skxlmr.model.packing import Packing
+
+# From the hidden states of a batch to one vector per window.
+POOLINGS = {
+    "mean": lambda hidden, packing: packing.mean(hidden[-1].float()),
+    "max": lambda hidden, packing: packing.max(hidden[-1].float()),
+    "cls": lambda hidden, packing: hidden[-1][packing.first].float(),
+    "first_last_mean": lambda hidden, packing: packing.mean((hidden[0].float() + hidden[-1].float()) / 2),
+}
+
+ENTRY_BYTES = 400  # of Python's objects around an array
+SHARE_OF_FREE_MEMORY = 4
+FORMAT = 1  # of what lies on disk: to be raised when the model's numbers change
+
+
+class ArrayCache:
+    """Arrays by key, the least recently used ones forgotten first; bounded in bytes, for any number of threads.
+
+    Parameters
+    ----------
+    max_bytes : int or None
+        None is a quarter of the memory that is free when the first array comes.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.renew_lock()
+        self.clear()
+
+    def renew_lock(self) -> None:
+        """A child process must not wait for a thread that was not copied with it."""
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._arrays: OrderedDict[Hashable, tuple[Tensor | np.ndarray, int]] = OrderedDict()  # and when last used
+            self.nbytes, self.now = 0, 0
+
+    def resize(self, max_bytes: int | None) -> None:
+        """Set the bound, and forget what is beyond it."""
+        with self._lock:
+            self.max_bytes = max_bytes
+            self._make_room(0)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def get(self, keys: Sequence[Hashable]) -> list[Tensor | np.ndarray | None]:
+        """Return what is known of the keys, None for the others."""
+        with self._lock:
+            self.now += 1
+            found = []
+            for key in keys:
+                array = self._arrays[key][0] if key in self._arrays else None
+                if array is not None:
+                    self._arrays[key] = array, self.now
+                    self._arrays.move_to_end(key)
+                found.append(array)
+            return found
+
+    def put(self, keys: Sequence[Hashable], arrays: Sequence[Tensor | np.ndarray], spare: int | None = None) -> None:
+        """Remember arrays; nobody may change them any more.
+
+        Parameters
+        ----------
+        keys, arrays : sequences of the same length
+        spare : int, default=None
+            Forget nothing that was used since then, a value that `now` had: rather do not remember these. Whoever
+            goes through the same texts again and again would otherwise always find those forgotten that come next.
+        """
+        with self._lock:
+            if self.max_bytes is None:
+                free = available_memory(torch.device("cpu"))
+                self.max_bytes = 2**30 if free is None else free // SHARE_OF_FREE_MEMORY
+            self.now += 1
+            for key, array in zip(keys, arrays, strict=True):
+                self._forget(key)
+                nbytes = array.nbytes + ENTRY_BYTES
+                if self._make_room(nbytes, spare):
+                    self._arrays[key] = array, self.now
+                    self.nbytes += nbytes
+
+    def _forget(self, key: Hashable) -> None:
+        array, _ = self._arrays.pop(key, (None, 0))
+        if array is not None:
+            self.nbytes -= array.nbytes + ENTRY_BYTES
+
+    def _make_room(self, nbytes: int, spare: int | None = None) -> bool:
+        """Forget the oldest until so many bytes are free; whether they are."""
+        while self.max_bytes is not None and self.nbytes + nbytes > self.max_bytes:
+            if not self._arrays:
+                return False
+            oldest, (_, last_used) = next(iter(self._arrays.items()))
+            if spare is not None and last_used > spare:
+                return False
+            self._forget(oldest)
+        return True
+
+
+_cache = ArrayCache()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache.renew_lock)
+
+
+def set_feature_cache(max_bytes: int | None = None) -> None:
+    """Bound the memory in which features of texts wait to be used again.
+
+    With `tuning="head"`, in `XLMRXLEmbedder`, and for the layers below `LoRA(layers=...)`, the frozen base runs over
+    a text once in a process; epochs, folds, candidates and clones take what it gave from there. When it is full, what
+    was not used for longest is forgotten.
+
+    Parameters
+    ----------
+    max_bytes : int or None, default=None
+        0 remembers nothing; None is a quarter of the memory that is free when it is first used.
+
+    Examples
+    --------
+    >>> import skxlmr
+    >>> skxlmr.set_feature_cache(2 * 10**9)
+    >>> skxlmr.set_feature_cache()
+    """
+    if max_bytes is not None and max_bytes < 0:
+        raise ValueError(f"max_bytes must be None or at least 0, got {max_bytes}.")
+    _cache.resize(max_bytes)
+
+
+def clear_features() -> None:
+    """Forget all features of texts."""
+    _cache.clear()
+
+
+def moment() -> int:
+    """The present, for `frozen_states` to compare with."""
+    return _cache.now
+
+
+def frozen_features(
+    backbone: Backbone,
+    windows: Sequence[np.ndarray],
+    pooling: str,
+    *,
+    layers: Sequence[int] = (-1,),
+    batch_tokens: int,
+    memory: str | joblib.Memory | None = None,
+    verbose: int = 0,
+    description: str = "encode",
+) -> np.ndarray:
+    """One vector per window, of the base as it is; from the cache, where it was asked for before.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    windows : sequence of ndarray
+        Token ids.
+    pooling : str
+        A key of `POOLINGS`.
+    layers : sequence of int
+        The hidden states that the pooling reads.
+    batch_tokens : int
+    memory : str, joblib.Memory or None, default=None
+        A folder where vectors are kept for other processes, too.
+
+    Returns
+    -------
+    ndarray of shape (len(windows), H), float32
+    """
+    base = backbone.model
+    layers = tuple(i % (len(base.layers) + 1) for i in layers)
+    keys = _keys(backbone, windows, (pooling, layers))
+    rows: dict[bytes, np.ndarray] = {
+        key: row for key, row in zip(keys, _cache.get(keys), strict=True) if row is not None
+    }
+    missing = {key: window for key, window in zip(keys, windows, strict=True) if key not in rows}
+    fresh = list(missing)
+    on_disk = None if memory is None else check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
+    if on_disk is not None:
+        for key in [key for key in missing if on_disk.check_call_in_cache(key, rows)]:
+            rows[key] = on_disk(key, rows)
+            del missing[key]
+    if missing:
+        computed = run(
+            lambda batch: POOLINGS[pooling](*encode(base, batch, layers=layers)),
+            list(missing.values()),
+            batch_tokens=batch_tokens,
+            verbose=verbose,
+            description=description,
+        )
+        rows |= zip(missing, (row.copy() for row in computed), strict=True)
+        if on_disk is not None:
+            for key in missing:
+                on_disk(key, rows)
+    _cache.put(fresh, [rows[key] for key in fresh])
+    return np.stack([rows[key] for key in keys])
+
+
+def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:
+    """What joblib keeps by its key: a row that is there already."""
+    return rows[key]
+
+
+def frozen_states(
+    backbone: Backbone, windows: Sequence[np.ndarray], n_layers: int, *, keep: int | None = None
+) -> tuple[Tensor, Packing]:
+    """Hidden states of a batch after the first layers of the base, (T, H), without gradients.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    windows : sequence of ndarray
+    n_layers : int
+    keep : int, default=None
+        Remember them, and forget for it only what was not used since that `moment`. What is remembered is used
+        either way.
+    """
+    base = backbone.model
+    keys = _keys(backbone, windows, ("states", n_layers))
+    found = _cache.get(keys)
+    missing = [i for i, states in enumerate(found) if states is None]
+    if missing:
+        # In inference mode they could not be trained on later.
+        with torch.inference_mode(False), torch.no_grad():
+            (states,), packing = encode(base, [windows[i] for i in missing], layers=(n_layers,))
+            parts = states.split(packing.lengths.tolist())
+            if keep is not None:
+                _cache.put([keys[i] for i in missing], [part.to("cpu", copy=True) for part in parts], spare=keep)
+        if len(missing) == len(windows):
+            return states, packing
+        for i, part in zip(missing, parts, strict=True):
+            found[i] = part
+    return (
+        torch.cat([states.to(base.device) for states in found]),
+        Packing.from_lengths([len(window) for window in windows], base.device),
+    )
+
+
+def _keys(backbone: Backbone, windows: Sequence[np.ndarray], what: tuple) -> list[bytes]:
+    """A digest of all that the result depends on, for each window."""
+    source = hashlib.blake2b(repr((FORMAT, backbone.key, what)).encode(), digest_size=32).digest()
+    return [
+        hashlib.blake2b(np.asarray(window, np.int32).tobytes(), key=source, digest_size=20).digest()
+        for window in windows
+    ]

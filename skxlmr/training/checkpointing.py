@@ -1,0 +1,122 @@
+"""Checkpoints of a training, from which it goes on when its process was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from skxlmr.training.callbacks import Callback
+from skxlmr.weights.errors import CheckpointError
+from skxlmr.weights.files import fsync_directory, parse_json
+
+if TYPE_CHECKING:
+    from skxlmr.training.loop import Trainer
+
+FORMAT = 1
+NAME = "training.safetensors"
+NUMBERS = "numbers"  # the tensor that holds the JSON: one file is written at once or not at all
+
+
+class Checkpointing(Callback):
+    """Write all that a training needs to go on, every few steps and after each epoch; go on from what is there.
+
+    When the training has come to its end the checkpoint is removed.
+
+    Parameters
+    ----------
+    directory : path
+        Of this training alone; see `training_directory`.
+    every : int
+        Steps from one checkpoint to the next.
+    """
+
+    def __init__(self, directory: Path, every: int) -> None:
+        self.directory = directory
+        self.every = every
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for left_over in self.directory.glob(f".{NAME}.*.tmp"):
+            left_over.unlink(missing_ok=True)
+        checkpoint = read_checkpoint(self.directory)
+        if checkpoint is not None:
+            trainer.load_state(*checkpoint)
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step % self.every == 0:
+            write_training(self.directory, *trainer.state())
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        write_training(self.directory, *trainer.state())
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if trainer.finished:
+            (self.directory / NAME).unlink(missing_ok=True)
+            if not any(self.directory.iterdir()):
+                self.directory.rmdir()
+
+
+def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:
+    """The folder of one training: named by a digest of all that it depends on, so that others have other folders.
+
+    Parameters
+    ----------
+    parent : str or path
+    identity : iterable of ndarray, or of anything whose `repr` says what it is
+    """
+    digest = hashlib.blake2b(repr(FORMAT).encode(), digest_size=10)
+    for part in identity:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype} {part.shape} ".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(repr(part).encode())
+    return Path(parent) / f"fit-{digest.hexdigest()}"
+
+
+def read_checkpoint(directory: Path) -> tuple[dict[str, object], dict[str, Tensor]] | None:
+    """Read a checkpoint; None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged.
+    """
+    path = directory / NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        tensors = safetensors.torch.load(data)
+        numbers = parse_json(tensors.pop(NUMBERS).numpy().tobytes(), path)
+    except (safetensors.SafetensorError, KeyError, CheckpointError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Remove it to train from the beginning.") from error
+    return numbers, tensors
+
+
+def write_training(directory: Path, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint; at any moment the old one or the new one is there, whole."""
+    text = json.dumps(numbers).encode()
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    tensors[NUMBERS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    temporary = directory / f".{NAME}.{secrets.token_hex(8)}.tmp"
+    try:
+        safetensors.torch.save_file(tensors, temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, directory / NAME)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(directory)

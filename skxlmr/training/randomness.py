@@ -1,0 +1,73 @@
+"""Random numbers that belong to one training, whatever else in the process draws."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+# Torch's dropout draws from generators that the whole process shares, so trainings in several threads take turns.
+_turn = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """A child process must not wait for a thread that was not copied with it."""
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Randomness:
+    """The random state of one training; within `drawing()` torch draws from it.
+
+    Parameters
+    ----------
+    seed : int
+    device : torch.device
+        Whose generator is meant, besides that of the CPU.
+
+    Attributes
+    ----------
+    states : list of Tensor, uint8
+        Of the generators, the CPU's first. To set them is to go back.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        generators = [torch.Generator()]
+        if device.type != "cpu":
+            generators.append(torch.Generator(device))
+        self.states = [generator.manual_seed(seed).get_state() for generator in generators]
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw from here in a `with` statement, and leave the process's generators as they were.
+
+        What was drawn before an exception is drawn again.
+        """
+        with _turn:
+            before = self._process_states()
+            self._set_process_states(self.states)
+            try:
+                yield
+                self.states = self._process_states()
+            finally:
+                self._set_process_states(before)
+
+    def _process_states(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        if self.device.type != "cpu":
+            states.append(torch.get_device_module(self.device).get_rng_state(self.device))
+        return states
+
+    def _set_process_states(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).set_rng_state(states[1], self.device)
