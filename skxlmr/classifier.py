@@ -250,7 +250,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         """
         context = callback_context(self, self.max_epochs)
         if context is not None:
-            data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val}}
+            data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
             context.call_on_fit_task_begin(estimator=self, **data)
         column = self._check_column(X)
         y = check_labels(y, column, self)

@@ -162,7 +162,7 @@ def frozen_features(
     *,
     layers: Sequence[int] = (-1,),
     batch_tokens: int,
-    memory: str | joblib.Memory | None = None,
+    memory: str | os.PathLike | joblib.Memory | None = None,
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
@@ -178,7 +178,7 @@ def frozen_features(
     layers : sequence of int
         The hidden states that the pooling reads.
     batch_tokens : int
-    memory : str, joblib.Memory or None, default=None
+    memory : str, path, joblib.Memory or None, default=None
         A folder where vectors are kept for other processes, too.
 
     Returns
@@ -193,7 +193,10 @@ def frozen_features(
     }
     missing = {key: window for key, window in zip(keys, windows, strict=True) if key not in rows}
     fresh = list(missing)
-    on_disk = None if memory is None else check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
+    on_disk = None
+    if memory is not None:
+        memory = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+        on_disk = check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
     if on_disk is not None:
         for key in [key for key in missing if on_disk.check_call_in_cache(key, rows)]:
             rows[key] = on_disk(key, rows)

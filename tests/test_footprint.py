@@ -15,7 +15,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
-from skxlmr.training import Full, Head, LoRA
+from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.training.learned import Learned
 from skxlmr.weights.four_bit import Linear4bit
 from skxlmr.weights.quantization import Int8, Int8Linear
@@ -113,7 +113,7 @@ def test_weights_of_a_loaded_model(load, dtype):
 
 
 @pytest.mark.parametrize(
-    "tuning", [LoRA(), LoRA(rank=3, layers=2, targets=["up"]), Head(), Full(), Full(layers=2)], ids=str
+    "tuning", [LoRA(), LoRA(rank=3, layers=2, targets=["up"]), Bias(), Head(), Full(), Full(layers=2)], ids=str
 )
 def test_what_is_learned(tuning):
     base = base_of(NANO, torch.float32)

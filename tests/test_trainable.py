@@ -1,0 +1,86 @@
+"""Learning in several goes: `warm_start` and `partial_fit`."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from skxlmr import Full, LoRA, XLMRXLClassifier
+
+TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"]
+LABELS = ["yes", "no"] * 6
+CONSTANT = {"lr_schedule": "constant", "warmup": 0.0}
+
+
+def classifier(**parameters):
+    settings = {"model": "nano", "tuning": "head", "random_state": 0, "batch_size": 5, "max_epochs": 3}
+    return XLMRXLClassifier(**(settings | parameters))
+
+
+@pytest.mark.parametrize("tuning", ["head", LoRA(rank=2, dropout=0.1), Full(layers=1)], ids=str)
+def test_partial_fits_are_the_epochs_of_a_fit(tuning):
+    whole = classifier(tuning=tuning, **CONSTANT).fit(TEXTS, LABELS)
+    parts = classifier(tuning=tuning)
+    for n_epochs in range(1, 4):
+        assert parts.partial_fit(TEXTS, LABELS, classes=["yes", "no"]) is parts
+        assert parts.n_iter_ == n_epochs
+    assert parts.history_.drop(columns="seconds").equals(whole.history_.drop(columns="seconds"))
+    np.testing.assert_array_equal(parts.predict_proba(TEXTS), whole.predict_proba(TEXTS))
+
+
+def test_partial_fit_takes_other_rows_each_time():
+    clf = classifier(learning_rate=1e-2)
+    for _ in range(10):
+        for start in range(0, 12, 4):
+            clf.partial_fit(TEXTS[start : start + 4], LABELS[start : start + 4], classes=["no", "yes", "perhaps"])
+    assert clf.classes_.tolist() == ["no", "perhaps", "yes"]
+    assert clf.score(TEXTS, LABELS) > 0.8
+    again = pickle.loads(pickle.dumps(clf)).partial_fit(TEXTS, LABELS)  # the classes are known
+    assert again.n_iter_ == 31
+
+
+def test_partial_fit_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match="first call of partial_fit needs classes"):
+        classifier().partial_fit(TEXTS, LABELS)
+    clf = classifier().partial_fit(TEXTS, LABELS, classes=["yes", "no"])
+    before = clf.predict_proba(TEXTS)
+    with pytest.raises(ValueError, match=r"y has labels that classes has not: \['perhaps'\]"):
+        clf.partial_fit(TEXTS, [*LABELS[:-1], "perhaps"])
+    with pytest.raises(ValueError, match="can go on with the same ones only"):
+        clf.partial_fit(TEXTS, LABELS, classes=["yes", "no", "perhaps"])
+    with pytest.raises(ValueError, match="early_stopping"):
+        clf.set_params(early_stopping=True).partial_fit(TEXTS, LABELS)
+    with pytest.raises(ValueError, match="class_weight='balanced'"):
+        clf.set_params(early_stopping=False, class_weight="balanced").partial_fit(TEXTS, LABELS)
+    with pytest.raises(FloatingPointError):
+        clf.set_params(class_weight=None, learning_rate=1e30, tuning="head").partial_fit(TEXTS * 5, LABELS * 5)
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), before)
+
+
+def test_an_earlier_partial_fit_is_not_moved_by_one_that_fails():
+    clf = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
+    same = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
+    with pytest.raises(FloatingPointError):
+        clf.set_params(learning_rate=1e30).partial_fit(TEXTS * 5, LABELS * 5)
+    clf.set_params(learning_rate="auto").partial_fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), same.partial_fit(TEXTS, LABELS).predict_proba(TEXTS))
+
+
+def test_warm_start_goes_on_from_what_was_learned():
+    cold = classifier(learning_rate=1e-2, max_epochs=10)
+    first = cold.fit(TEXTS, LABELS).loss_curve_
+    assert cold.fit(TEXTS, LABELS).loss_curve_ == first
+    warm = classifier(learning_rate=1e-2, max_epochs=10, warm_start=True)
+    assert warm.fit(TEXTS, LABELS).loss_curve_ == first
+    assert warm.fit(TEXTS, LABELS).loss_curve_[0] < (first[0] + first[-1]) / 2
+    assert warm.n_iter_ == 10, "of the latest fit"
+
+
+def test_warm_start_says_when_it_cannot_go_on():
+    clf = classifier(tuning="lora", max_epochs=1, warm_start=True).fit(TEXTS, LABELS)
+    before = clf.predict_proba(TEXTS)
+    with pytest.raises(ValueError, match="can go on with the same ones only"):
+        clf.fit(TEXTS, [*LABELS[:-1], "perhaps"])
+    with pytest.raises(ValueError, match="its tuning is another one"):
+        clf.set_params(tuning=LoRA(rank=3)).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.set_params(tuning="lora").predict_proba(TEXTS), before)

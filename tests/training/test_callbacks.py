@@ -1,0 +1,224 @@
+import sys
+import types
+
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from skxlmr import XLMRXLClassifier
+from skxlmr.training import Callback, MLflowLogger, ProgressBar, TensorBoardLogger
+
+TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull"]
+LABELS = ["yes", "no"] * 4
+
+
+def classifier(**parameters):
+    settings = {"model": "nano", "tuning": "head", "random_state": 0, "batch_size": 4, "max_epochs": 3}
+    return XLMRXLClassifier(**(settings | parameters))
+
+
+class Record(Callback):
+    """Write down what is called, and stop after an epoch."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.calls = []
+
+    def on_fit_begin(self, trainer):
+        self.calls.append(("fit begins", trainer.step, trainer.n_steps))
+
+    def on_epoch_begin(self, trainer):
+        self.calls.append(("epoch begins", trainer.epoch, trainer.max_epochs))
+
+    def on_step_end(self, trainer):
+        self.calls.append(("step", trainer.step, trainer.loss > 0 and trainer.learning_rate > 0))
+
+    def on_epoch_end(self, trainer):
+        trainer.metrics["steps"] = trainer.step
+        self.calls.append(("epoch", trainer.epoch, sorted(trainer.metrics)))
+        return trainer.epoch == self.stop_after
+
+    def on_fit_end(self, trainer):
+        self.calls.append(("fit ends", trainer.step, trainer.finished))
+
+
+def test_hooks_are_called_around_steps_and_epochs():
+    record = Record()
+    clf = classifier(max_epochs=2, callbacks=[record]).fit(TEXTS, LABELS)
+    metrics = ["epoch", "learning_rate", "loss", "seconds", "steps"]
+    assert record.calls == [
+        ("fit begins", 0, 4),
+        ("epoch begins", 0, 2), ("step", 1, True), ("step", 2, True), ("epoch", 1, metrics),
+        ("epoch begins", 1, 2), ("step", 3, True), ("step", 4, True), ("epoch", 2, metrics),
+        ("fit ends", 4, True),
+    ]  # fmt: skip
+    assert clf.history_.steps.tolist() == [2, 4]
+
+
+def test_true_ends_the_training():
+    clf = classifier(callbacks=[Record(stop_after=2), Record()]).fit(TEXTS, LABELS)
+    assert clf.n_iter_ == 2
+    assert [call[0] for call in clf.callbacks[1].calls].count("epoch") == 2, "the others hear of the epoch, too"
+
+
+def test_the_end_is_told_after_an_error():
+    class Fail(Callback):
+        def on_step_end(self, trainer):
+            raise RuntimeError("my own")
+
+    record = Record()
+    with pytest.raises(RuntimeError, match="my own"):
+        classifier(callbacks=[record, Fail()]).fit(TEXTS, LABELS)
+    assert record.calls[-1] == ("fit ends", 1, False)
+
+
+def test_clones_have_their_own():
+    record = Record()
+    copied = clone(classifier(callbacks=[record])).fit(TEXTS, LABELS)
+    assert copied.callbacks[0].calls
+    assert not record.calls
+
+
+def test_a_bar_is_quiet_off_a_terminal(capsys):
+    classifier(verbose=1, callbacks=[ProgressBar()]).fit(TEXTS, LABELS)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_counts_the_steps_in_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    classifier(verbose=1).fit(TEXTS, LABELS)
+    err = capsys.readouterr().err
+    assert "6/6" in err
+    assert "epoch=3/3, loss=" in err
+
+
+def test_tensorboard(tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, log_dir):
+            self.log_dir = log_dir
+
+        def add_scalar(self, name, value, step):
+            written.append((name, round(value, 9), step))
+
+        def close(self):
+            written.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    clf = classifier(callbacks=[TensorBoardLogger(tmp_path)]).fit(TEXTS, LABELS)
+    for row in clf.history_.itertuples():
+        assert ("epoch/loss", round(row.loss, 9), row.epoch) in written
+        assert ("step/learning_rate", round(row.learning_rate, 9), 2 * row.epoch) in written
+    assert written[-1] == "closed"
+
+
+def test_mlflow(monkeypatch):
+    calls = []
+    mlflow = types.ModuleType("mlflow")
+    mlflow.active_run = lambda: None
+    mlflow.set_experiment = lambda name: calls.append(("experiment", name))
+    mlflow.start_run = lambda run_name, nested: calls.append(("start", run_name, nested))
+    mlflow.log_params = lambda params: calls.append(("params", params["batch_size"], params["optimizer"]))
+    mlflow.log_metrics = lambda metrics, step: calls.append(("metrics", sorted(metrics), step))
+    mlflow.end_run = lambda: calls.append(("end",))
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    classifier(max_epochs=1, callbacks=[MLflowLogger("reviews", "first")]).fit(TEXTS, LABELS)
+    assert calls == [
+        ("experiment", "reviews"), ("start", "first", False), ("params", 4, "adamw"),
+        ("metrics", ["step_learning_rate", "step_loss"], 1), ("metrics", ["step_learning_rate", "step_loss"], 2),
+        ("metrics", ["epoch", "learning_rate", "loss", "seconds"], 1), ("end",),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "logger"), [("torch.utils.tensorboard", TensorBoardLogger("logs")), ("mlflow", MLflowLogger())]
+)
+def test_a_logger_that_is_not_installed_says_so(name, logger, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match="pip install"):
+        classifier(callbacks=[logger]).fit(TEXTS, LABELS)
+
+
+class Tasks:
+    """A callback in scikit-learn's protocol."""
+
+    max_propagation_depth = None
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.begun, self.ended, self.scores = [], [], []
+
+    def setup(self, estimator, context):
+        self.begun.append("setup")
+
+    def teardown(self, estimator, context):
+        self.ended.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X):
+        self.begun.append((context.estimator_name, context.task_name, context.task_id, context.max_subtasks))
+
+    def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+        self.ended.append((context.estimator_name, context.task_name, context.task_id))
+        if context.task_name == "epoch":
+            self.scores.append(fitted_estimator.score(X, y))
+            return context.task_id + 1 == self.stop_after
+        return None
+
+
+@pytest.fixture
+def sklearn_callbacks():
+    return pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
+
+
+def test_scikit_learns_callbacks_hear_of_each_epoch(sklearn_callbacks):
+    name, tasks = "XLMRXLClassifier", Tasks()
+    clf = classifier().set_callbacks(tasks).fit(TEXTS, LABELS)
+    assert tasks.begun == ["setup", (name, "fit", 0, 3), *((name, "epoch", i, 0) for i in range(3))]
+    assert tasks.ended == [*((name, "epoch", i) for i in range(3)), (name, "fit", 0), "teardown"]
+    assert tasks.scores[-1] == clf.score(TEXTS, LABELS), "the estimator of the moment"
+    assert not hasattr(clf, "_callback_fit_ctx")
+    stopped = classifier().set_callbacks(Tasks(stop_after=1)).fit(TEXTS, LABELS)
+    assert stopped.n_iter_ == 1
+
+
+def test_what_learns_goes_on_undisturbed_by_being_looked_at(sklearn_callbacks):
+    plain = classifier(tuning="lora").fit(TEXTS, LABELS)
+    watched = classifier(tuning="lora").set_callbacks(Tasks()).fit(TEXTS, LABELS)
+    assert watched.loss_curve_ == plain.loss_curve_
+
+
+def test_scoring_monitor(sklearn_callbacks):
+    monitor = sklearn_callbacks.ScoringMonitor(scoring="accuracy")
+    clf = classifier().set_callbacks(monitor).fit(TEXTS, LABELS)
+    log = monitor.get_logs()
+    scores = [
+        row["accuracy"] for row in (log[-1] if isinstance(log, list) else log).data if row["task_name"] == "epoch"
+    ]
+    assert len(scores) == 3
+    assert scores[-1] == clf.score(TEXTS, LABELS)
+
+
+def test_a_grid_search_shows_the_epochs_of_each_candidate(sklearn_callbacks):
+    tasks = Tasks()
+    grid = GridSearchCV(classifier(max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2, refit=False)
+    grid.set_callbacks(tasks).fit(TEXTS, LABELS)
+    epochs = [task for task in tasks.ended if task[:2] == ("XLMRXLClassifier", "epoch")]
+    assert len(epochs) == 2 * 2 * 2
+    assert tasks.begun.count("setup") == tasks.ended.count("teardown") == 1
+
+
+def test_without_scikit_learns_callbacks_fit_works(monkeypatch):
+    from skxlmr.training import sklearn_callbacks as module
+
+    class Old:
+        pass
+
+    assert module.callback_context(Old(), 3) is None
+    monkeypatch.setattr("skxlmr.classifier.callback_context", module.callback_context)
+    monkeypatch.delattr("sklearn.callback.CallbackSupportMixin._init_callback_context", raising=False)
+    record = Record()
+    classifier(callbacks=[record]).fit(TEXTS, LABELS)
+    assert record.calls[-1][0] == "fit ends"

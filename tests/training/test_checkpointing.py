@@ -1,0 +1,190 @@
+"""A fit that is killed and run again ends as if nothing had happened. The processes are killed for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from skxlmr import LoRA, XLMRXLClassifier
+from skxlmr.training import checkpointing
+from skxlmr.training.checkpointing import NAME, read_checkpoint, training_directory, write_training
+from skxlmr.weights.errors import CheckpointError
+
+TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"] * 2
+LABELS = ["yes", "no"] * 12
+
+# Each fit runs in a child of a process that has imported everything and computed nothing. A child is told the function
+# in whose n-th call it is to kill itself; it leaves the digest of what it learned, and the steps that it did.
+PROGRAM = textwrap.dedent(
+    """
+    import hashlib, importlib, json, os, signal, sys
+
+    import torch._dynamo  # which the first optimiser of a process would load
+
+    from skxlmr import LoRA, XLMRXLClassifier
+    from skxlmr.training import Callback
+
+    texts, labels, folder, cases = json.loads(sys.argv[1])
+
+
+    class Steps(Callback):
+        n_steps_done = 0
+
+        def on_step_end(self, trainer):
+            Steps.n_steps_done += 1
+
+
+    def kill_in_call(where, n):
+        module, _, path = where.partition(":")
+        *owners, name = path.split(".")
+        owner = importlib.import_module(module)
+        for part in owners:
+            owner = getattr(owner, part)
+        original, calls = getattr(owner, name), []
+
+        def wrapper(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(owner, name, wrapper)
+
+
+    def fit(directory, kill, parameters, out):
+        if kill:
+            kill_in_call(*kill)
+        tuning = LoRA(rank=2, dropout=0.1, layers=parameters.pop("layers"))
+        clf = XLMRXLClassifier(
+            "nano", tuning=tuning, batch_size=4, max_epochs=4, checkpoint_dir=directory, checkpoint_steps=3,
+            device="cpu", callbacks=[Steps()], **parameters,
+        ).fit(texts, labels)
+        weights = hashlib.sha256()
+        for value in clf._learned.state_dict().values():
+            weights.update(value.numpy().tobytes())
+        history = clf.history_.drop(columns="seconds").to_dict("list")
+        left = os.listdir(directory) if directory else []
+        json.dump([weights.hexdigest(), history, Steps.n_steps_done, left], out)
+
+
+    for number, (directory, kill, parameters) in enumerate(cases):
+        child = os.fork()
+        if not child:
+            with open(f"{folder}/{number}", "w") as out:
+                fit(directory, kill, dict(parameters), out)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    """
+)
+
+KILLED_IN = [
+    ("skxlmr.training.loop:accumulate_gradients", 1),  # before there is a checkpoint
+    ("skxlmr.training.loop:accumulate_gradients", 6),
+    ("torch.optim:AdamW.step", 12),
+    ("skxlmr.trainable:TrainableXLMRXL._score_rows", 2),
+    ("safetensors.torch:save_file", 2),
+    ("os:replace", 3),  # the new checkpoint is written, the old one has its name
+    ("skxlmr.training.checkpointing:fsync_directory", 4),
+    ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
+]
+
+
+def run_cases(tmp_path, cases):
+    """Run one fit after the other; returns exit codes and what the fits that ended left."""
+    argument = json.dumps([TEXTS, LABELS, str(tmp_path), cases])
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM, argument], capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr
+    codes = [int(line) for line in process.stdout.split()]
+    texts = [(tmp_path / str(number)).read_text() for number in range(len(cases))]
+    return codes, [json.loads(text) if text else None for text in texts], process.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_fit_ends_as_if_nothing_had_happened(tmp_path):
+    parameters = {"layers": None, "early_stopping": True, "validation_fraction": 0.25, "random_state": 7}
+    cases = [(None, None, parameters)]
+    for number, kill in enumerate(KILLED_IN):
+        directory = str(tmp_path / f"checkpoints-{number}")
+        cases += [(directory, kill, parameters), (directory, None, parameters)]
+    codes, results, errors = run_cases(tmp_path, cases)
+    assert codes == [0] + [-signal.SIGKILL, 0] * len(KILLED_IN), errors
+    weights, history, n_steps, _ = results[0]
+    assert n_steps == 20
+    for kill, resumed in zip(KILLED_IN, results[2::2], strict=True):
+        assert resumed[:2] == [weights, history], kill
+        assert resumed[3] == [], "the checkpoint is removed"
+        assert (resumed[2] < n_steps) == (kill != KILLED_IN[0]), f"went on from a checkpoint: {kill}"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_without_a_random_state_the_seed_is_remembered_and_twice_killed_is_no_worse(tmp_path):
+    directory, parameters = str(tmp_path / "checkpoints"), {"layers": 2}
+    kill = "torch.optim:AdamW.step"
+    cases = [(directory, (kill, 8), parameters), (directory, (kill, 5), parameters), (directory, None, parameters)]
+    codes, results, errors = run_cases(tmp_path, cases)
+    assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0], errors
+    _, history, n_steps, left = results[2]
+    assert n_steps == 24 - 9, "two checkpoints were used: after 6 steps, and 3 later"
+    assert history["epoch"] == [1, 2, 3, 4]
+    assert left == []
+
+
+def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpointing.Checkpointing, "on_fit_end", lambda self, trainer: None)  # leave it there
+    fit = {"X": TEXTS, "y": LABELS}
+    base = {"model": "nano", "tuning": "head", "max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
+    XLMRXLClassifier(**base).fit(**fit)
+    assert len(list(tmp_path.iterdir())) == 1
+    XLMRXLClassifier(**base, verbose=0, checkpoint_steps=1).fit(**fit)
+    assert len(list(tmp_path.iterdir())) == 1, "what changes nothing about the result counts for nothing"
+    others = [
+        {"learning_rate": 1e-4},
+        {"tuning": LoRA()},
+        {"label_smoothing": 0.1},
+        {"random_state": 1},
+        {"max_length": 8},
+    ]
+    for changed in others:
+        XLMRXLClassifier(**(base | changed)).fit(**fit)
+    for changed in ({"y": LABELS[::-1]}, {"X": TEXTS[::-1]}, {"X_val": TEXTS, "y_val": LABELS}):
+        XLMRXLClassifier(**base).fit(**(fit | changed))
+    XLMRXLClassifier(**base).fit(**fit, sample_weight=np.arange(1, 25))
+    # A shorter max_length cuts none of these texts.
+    assert len(list(tmp_path.iterdir())) == 1 + len(others) - 1 + 4
+
+
+def test_a_finished_checkpoint_trains_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpointing.Checkpointing, "on_fit_end", lambda self, trainer: None)
+    clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
+    first = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
+    monkeypatch.setattr("skxlmr.training.loop.accumulate_gradients", None)
+    np.testing.assert_array_equal(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), first)
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
+    write_training(tmp_path, {"a": 1}, {"x": torch.arange(3)})
+    numbers, tensors = read_checkpoint(tmp_path)
+    assert numbers == {"a": 1}
+    assert tensors["x"].tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    data = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(data[:-5])
+    with pytest.raises(CheckpointError, match=rf"{NAME} is damaged.*Remove it"):
+        read_checkpoint(tmp_path)
+
+
+def test_folders_are_told_apart_by_every_part(tmp_path):
+    parts = [np.arange(4), (1, 2.0), None]
+    same = training_directory(tmp_path, [np.arange(4), (1, 2.0), None])
+    assert training_directory(tmp_path, parts) == same
+    for other in ([np.arange(4).astype(np.int32), *parts[1:]], [np.arange(4).reshape(2, 2), *parts[1:]], parts[:2]):
+        assert training_directory(tmp_path, other) != same
