@@ -5,10 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import warnings
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
+import torch
+from joblib.parallel import get_active_backend
+
 from skxlmr.device import choose_device, choose_dtype, choose_quantization
+from skxlmr.forks import after_fork
 from skxlmr.memory import check_memory, memory_estimate
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.training.adapters import Tuning
@@ -82,8 +87,20 @@ def get_backbone(
         If the model does not fit.
     ValueError
         If the device is not there, or the parameters exclude each other.
+
+    Warns
+    -----
+    UserWarning
+        If one of several parallel workers asks for a model on a GPU.
     """
     torch_device = choose_device(device)
+    if torch_device.type == "cuda" and get_active_backend()[0].nesting_level:
+        warnings.warn(
+            "n_jobs > 1 gains nothing on a GPU: the workers take turns there, and each process loads a model of its "
+            "own. Use n_jobs=1, where all candidates and folds share one.",
+            UserWarning,
+            stacklevel=2,
+        )
     files = _find(model)
     config = XLMRobertaXLConfig.from_file(files.config)
     torch_dtype = choose_dtype(dtype, torch_device, config)
@@ -129,11 +146,10 @@ def release_models() -> None:
         _latest.clear()
 
 
-def _renew_lock() -> None:
-    """A child process must not wait for a thread that was not copied with it."""
+@after_fork
+def _make_usable_in_child() -> None:
+    """OpenMP's threads are not copied either: a child of a process that has run a model must do with its own."""
     global _lock
     _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    if _pool:
+        torch.set_num_threads(1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skxlmr.available import available_memory
 from skxlmr.backbone import Backbone
+from skxlmr.forks import after_fork
 from skxlmr.inference import encode, run
 from skxlmr.model.packing import Packing
 
@@ -47,7 +48,7 @@ class ArrayCache:
         self.clear()
 
     def renew_lock(self) -> None:
-        """A child process must not wait for a thread that was not copied with it."""
+        """Nobody holds it any more."""
         self._lock = threading.Lock()
 
     def clear(self) -> None:
@@ -118,8 +119,7 @@ class ArrayCache:
 
 
 _cache = ArrayCache()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_cache.renew_lock)
+after_fork(_cache.renew_lock)
 
 
 def set_feature_cache(max_bytes: int | None = None) -> None:

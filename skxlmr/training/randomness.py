@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +9,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from skxlmr.forks import after_fork
+
 # Torch's dropout draws from generators that the whole process shares, so trainings in several threads take turns.
 _turn = threading.RLock()
 
 
+@after_fork
 def _renew_lock() -> None:
-    """A child process must not wait for a thread that was not copied with it."""
     global _turn
     _turn = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Randomness:
