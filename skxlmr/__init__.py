@@ -5,6 +5,7 @@ from skxlmr.classifier import XLMRXLClassifier
 from skxlmr.embedder import XLMRXLEmbedder
 from skxlmr.features import set_feature_cache
 from skxlmr.memory import memory_estimate
+from skxlmr.persistence import load
 from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.weights.quantization import Int8
 
@@ -16,6 +17,7 @@ __all__ = [
     "LoRA",
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
+    "load",
     "memory_estimate",
     "release_models",
     "set_feature_cache",

@@ -101,7 +101,7 @@ def get_backbone(
             UserWarning,
             stacklevel=2,
         )
-    files = _find(model)
+    files = find_checkpoint(model)
     config = XLMRobertaXLConfig.from_file(files.config)
     torch_dtype = choose_dtype(dtype, torch_device, config)
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config)
@@ -127,7 +127,7 @@ def get_backbone(
         return backbone
 
 
-def _find(model: str | os.PathLike) -> CheckpointFiles:
+def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:
     """Find the files; what is on this machine is looked at each time, the hub is asked once in a process."""
     if model in BUNDLED or os.path.isdir(model):
         return resolve(model)

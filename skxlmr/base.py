@@ -15,12 +15,18 @@ from sklearn.utils.validation import check_is_fitted
 from skxlmr.backbone import Backbone, get_backbone
 from skxlmr.device import DTYPES
 from skxlmr.inference import Plan, default_batch_tokens, plan
+from skxlmr.persistence import ESTIMATORS, save_estimator
 from skxlmr.validation import TextColumn, check_features, check_text_column
 from skxlmr.weights.quantization import Int8
 
 
 class BaseXLMRXL(BaseEstimator):
     """Base of the estimators: a text column in, a frozen base from the pool, what was learned out."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            ESTIMATORS[cls.__name__] = cls
 
     _parameter_constraints: dict = {
         "model": [str, os.PathLike],
@@ -58,13 +64,16 @@ class BaseXLMRXL(BaseEstimator):
         asked = self._base_asked_for()
         if self._backbone is None or self._asked != asked:
             backbone = self._load_backbone()
-            if backbone.fingerprint != self._fingerprint:
-                raise ValueError(
-                    f"This {type(self).__name__} was fitted on another checkpoint than model={self.model!r} is now. "
-                    f"Bring back the checkpoint that it was fitted on, or fit again."
-                )
+            self._check_fingerprint(backbone.fingerprint)
             self._backbone, self._asked = backbone, asked
         return self._backbone
+
+    def _check_fingerprint(self, fingerprint: str) -> None:
+        if fingerprint != self._fingerprint:
+            raise ValueError(
+                f"This {type(self).__name__} was fitted on another checkpoint than model={str(self.model)!r} is now. "
+                f"Bring back the checkpoint that it was fitted on, or fit again."
+            )
 
     def _plan(self, backbone: Backbone, column: TextColumn) -> Plan:
         """Tokenise a column into windows."""
@@ -118,6 +127,30 @@ class BaseXLMRXL(BaseEstimator):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
         vars(self).update(attributes)
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
+
+        It holds what was learned, the parameters, and the base's name and fingerprint; not the base. A saved estimator
+        that is there already is replaced, at once or not at all. Callbacks of `set_callbacks` are not saved.
+
+        Parameters
+        ----------
+        directory : str or path
+            New, empty, or holding a saved estimator.
+
+        Raises
+        ------
+        NotFittedError
+            If it is not fitted.
+        FileExistsError
+            If the directory holds other files.
+        TypeError
+            If a parameter, or a label, is something that JSON cannot hold; the message names it.
+        OSError
+            If the disk is full or the directory not writable; an earlier save is then untouched.
+        """
+        save_estimator(self, directory)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the base out of pickles, and bring what was learned to the CPU."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from skxlmr.backbone import Backbone
 from skxlmr.inference import pool_windows
 from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import ClassificationHead
+from skxlmr.model.heads import ClassificationHead, XLMRobertaXLForSequenceClassification
 from skxlmr.trainable import Outcome, Rows, TrainableXLMRXL, snapshot
 from skxlmr.training.adapters import Tuning
 from skxlmr.training.callbacks import Callback
@@ -401,6 +401,18 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
     def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> ClassificationHead:
         return ClassificationHead(config, n_outputs)
+
+    @property
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    _exported_class = XLMRobertaXLForSequenceClassification
+
+    def _exported_config(self) -> dict[str, Any]:
+        return {
+            "id2label": {i: str(label) for i, label in enumerate(self.classes_.tolist())},
+            "problem_type": "single_label_classification",
+        }
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 
 from skxlmr.backbone import Backbone, get_backbone
 from skxlmr.base import BaseXLMRXL
+from skxlmr.exporting import export_adapter, export_pretrained
 from skxlmr.features import moment
 from skxlmr.inference import Plan, pool_windows
 from skxlmr.memory import training_budget
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.training.adapters import TUNINGS, Tuning, as_tuning
 from skxlmr.training.callbacks import Callback, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
@@ -85,7 +88,7 @@ class Outcome:
 class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
     """Base of the estimators that learn from y.
 
-    A subclass has `_new_head`, `_losses` and `_score_outputs`.
+    A subclass has `_new_head`, `_n_outputs`, `_losses` and `_score_outputs`.
     """
 
     _parameter_constraints: dict = {
@@ -113,6 +116,17 @@ class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
         """A head with a random start."""
         raise NotImplementedError
 
+    @property
+    def _n_outputs(self) -> int:
+        """Outputs of the head that was learned."""
+        raise NotImplementedError
+
+    _exported_class: type[PretrainedModel]  # the reference's class that has this head
+
+    def _exported_config(self) -> dict[str, Any]:
+        """What its config says of the head."""
+        return {}
+
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """One loss for each row of the head's output."""
         raise NotImplementedError
@@ -120,6 +134,58 @@ class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
     def _score_outputs(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         """How good the head's output is; higher is better."""
         raise NotImplementedError
+
+    def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
+        """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
+
+        The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
+        where it runs in float32, too; where it runs in 8 or 4 bits, or in half precision, they differ by what that
+        rounds. Of texts longer than the model reads at once transformers takes the beginning.
+
+        Parameters
+        ----------
+        directory : str or path
+            A model that is there already is replaced when the new one is complete.
+        dtype : {"float32", "bfloat16", "float16"}, default="float32"
+            Of the weights that are written.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from skxlmr import XLMRXLClassifier
+        >>> clf = XLMRXLClassifier("nano", max_epochs=1, random_state=0).fit(["good", "bad"], ["yes", "no"])
+        >>> directory = tempfile.mkdtemp()
+        >>> clf.export_pretrained(directory)
+        >>> from skxlmr.model import XLMRobertaXLForSequenceClassification
+        >>> XLMRobertaXLForSequenceClassification.from_pretrained(directory).config.id2label
+        {0: 'no', 1: 'yes'}
+        """
+        export_pretrained(self, directory, dtype)
+
+    def export_adapter(self, directory: str | os.PathLike) -> None:
+        """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
+
+        `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint.
+
+        Parameters
+        ----------
+        directory : str or path
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If it was not fitted with LoRA, or `model` is another checkpoint now.
+        """
+        export_adapter(self, directory)
 
     def _load_backbone(self) -> Backbone:
         """Take the base that the parameters name from the pool; where its own weights learn, not in 8 bits."""

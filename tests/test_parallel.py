@@ -63,7 +63,7 @@ def test_several_workers_on_a_gpu_are_warned(monkeypatch):
             backbone.get_backbone("nano", device="cuda")
 
     monkeypatch.setattr(backbone, "choose_device", torch.device)
-    monkeypatch.setattr(backbone, "_find", lambda model: (_ for _ in ()).throw(RuntimeError("stop here")))
+    monkeypatch.setattr(backbone, "find_checkpoint", lambda model: (_ for _ in ()).throw(RuntimeError("stop here")))
     load()  # outside of workers there is nothing to say
     with pytest.warns(UserWarning, match="n_jobs > 1 gains nothing on a GPU"):
         Parallel(n_jobs=2, backend="threading")(delayed(load)() for _ in range(2))

@@ -25,6 +25,9 @@ LINEAR_LAYERS = {
     "down": ("intermediate_size", "hidden_size"),
 }
 
+# Where they are in the encoder layer.
+PATHS = {name: f"{'ffn' if name in ('up', 'down') else 'attention'}.{name}" for name in LINEAR_LAYERS}
+
 
 class LowRank(nn.Module):
     """The term `scale * B A x` of low-rank adaptation, (T, in) -> (T, out). B starts at zero: nothing is changed."""
@@ -40,6 +43,10 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(self.dropout(x.to(self.a.dtype)), self.a)
         return (F.linear(low, self.b) * self.scale).to(x.dtype)
+
+    def merge_into(self, layer: nn.Linear) -> None:
+        """Add the term to a linear layer's own weights."""
+        layer.weight += (self.b @ self.a * self.scale).to(layer.weight)
 
     @property
     def kept_per_token(self) -> int:
@@ -59,6 +66,10 @@ class AddedBias(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bias.to(x.dtype)
+
+    def merge_into(self, layer: nn.Linear) -> None:
+        """Add it to a linear layer's own."""
+        layer.bias += self.bias.to(layer.bias)
 
 
 class LayerAdapter(nn.ModuleDict):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch import Tensor, nn
 
 from skxlmr.backbone import Backbone
@@ -42,10 +43,15 @@ class Learned(nn.Module):
     head : Module
     num_frozen : int
         Layers below everything that is learned.
+    tuning : Tuning
+    config : XLMRobertaXLConfig
+        Of the base.
     """
 
     def __init__(self, tuning: Tuning, base: XLMRobertaXLModel, head: nn.Module, pooling: str = "cls") -> None:
         super().__init__()
+        self.tuning = clone(tuning)  # the user's own may change after the fit
+        self.config = base.config
         self.adapter = tuning.build(base.config)
         self.own = tuning.copy_weights(base)
         self.head = head

@@ -246,7 +246,7 @@ def test_embeddings_and_answers_stay_the_same():
     assert cosine.min() > 0.999
     clf = XLMRXLClassifier(model="nano", tuning="head", random_state=0, load_in_8bit=False).fit(texts, labels)
     accuracy = clf.score(texts, labels)
-    assert abs(clf.set_params(load_in_8bit=True).score(texts, labels) - accuracy) <= 0.005
+    assert abs(clf.set_params(load_in_8bit=True).score(texts, labels) - accuracy) <= 0.005 + 1e-9  # two of 400
 
 
 def test_sentences_are_read_by_the_tokenizer_of_the_checkpoint(tiny):

@@ -1,0 +1,119 @@
+"""What was learned, in the formats of transformers and peft."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from skxlmr.backbone import find_checkpoint
+from skxlmr.device import DTYPES
+from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model.pretrained import KEY_MAP, PretrainedModel
+from skxlmr.model.quantized import quantized_layers
+from skxlmr.training.adapters import PATHS, LoRA
+from skxlmr.training.learned import Learned
+from skxlmr.weights.files import atomic_write_bytes
+from skxlmr.weights.resolve import CheckpointFiles
+
+if TYPE_CHECKING:
+    from skxlmr.trainable import TrainableXLMRXL
+
+PEFT_PREFIX = "base_model.model."
+
+
+def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, dtype: str) -> None:
+    """Write a whole model; see `TrainableXLMRXL.export_pretrained`."""
+    check_is_fitted(estimator)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    files = _files(estimator)
+    learned: Learned = estimator._learned
+    # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
+    base = XLMRobertaXLModel.from_pretrained(files, dtype=torch.float32, add_pooling_layer=False)
+    if quantized_layers(base):
+        raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
+    merged = merge(learned, base).to(DTYPES[dtype])
+    with torch.device("meta"):
+        config = replace(base.config, num_labels=estimator._n_outputs, **estimator._exported_config())
+        model: PretrainedModel = estimator._exported_class(config)
+    model.roberta = merged
+    model.classifier = copy.deepcopy(learned.head).to(DTYPES[dtype])
+    model.save_pretrained(directory)
+    XLMRobertaXLTokenizer.from_directory(files.directory).save_pretrained(directory)
+
+
+@torch.no_grad()
+def merge(learned: Learned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
+    """A base with what was learned in its own weights; of the base that is given nothing remains as it was."""
+    for layer, deltas in zip(base.layers, learned.adapter or (), strict=False):
+        for name, delta in deltas.items():
+            delta.merge_into(layer.get_submodule(PATHS[name]))
+    return learned.model(base)
+
+
+def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> None:
+    """Write an adapter for peft; see `TrainableXLMRXL.export_adapter`."""
+    check_is_fitted(estimator)
+    learned: Learned = estimator._learned
+    tuning = learned.tuning
+    if not isinstance(tuning, LoRA):
+        raise ValueError(
+            f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
+        )
+    files = _files(estimator)
+    tensors, targets = {}, []
+    for i, deltas in enumerate(learned.adapter):
+        for name, delta in deltas.items():
+            target = _their_name(f"roberta.layers.{i}.{PATHS[name]}")
+            targets.append(target)
+            tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
+            tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
+    for name, value in learned.head.state_dict().items():
+        tensors[f"{PEFT_PREFIX}classifier.{name}"] = value
+    config = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": str(estimator.model) if os.path.isdir(estimator.model) else files.name,
+        "inference_mode": True,
+        "r": tuning.rank,
+        "lora_alpha": tuning.alpha,
+        "lora_dropout": tuning.dropout,
+        "target_modules": targets,  # whole names: "output.dense" alone would be two layers
+        "modules_to_save": ["classifier"],
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+    directory = Path(directory).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
+    data = safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
+    )
+    atomic_write_bytes(directory / "adapter_model.safetensors", data)
+    atomic_write_bytes(directory / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _files(estimator: TrainableXLMRXL) -> CheckpointFiles:
+    """The checkpoint that the estimator was fitted on."""
+    files = find_checkpoint(estimator.model)
+    estimator._check_fingerprint(files.fingerprint)
+    return files
+
+
+def _their_name(module: str) -> str:
+    """The reference's name of one of our modules."""
+    return KEY_MAP.to_theirs(f"{module}.weight").removesuffix(".weight")
