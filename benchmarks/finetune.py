@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import resource
 import subprocess
 import sys
@@ -113,6 +114,7 @@ def step_in_this_process(arguments: argparse.Namespace) -> dict:
         "tokens_per_step": n_tokens / arguments.steps,
         "seconds_per_step": float(np.diff(seconds.ended).mean()),
         "steps": arguments.steps,
+        "pickle_mb": len(pickle.dumps(clf)) / 1e6,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
     if arguments.device.startswith("cuda"):

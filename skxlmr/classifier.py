@@ -22,10 +22,11 @@ from skxlmr.backbone import Backbone
 from skxlmr.inference import pool_windows
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead, XLMRobertaXLForSequenceClassification
-from skxlmr.trainable import Outcome, Rows, TrainableXLMRXL, snapshot
+from skxlmr.trainable import TrainableXLMRXL, snapshot
 from skxlmr.training.adapters import Tuning
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.learned import Learned
+from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 from skxlmr.training.sklearn_callbacks import EpochContexts, callback_context, with_callbacks
 from skxlmr.validation import TextColumn, check_features, check_labels, check_several_classes
@@ -258,9 +259,9 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         weights = self._weigh(y, classes, column, sample_weight)
         held_out = self._check_held_out(X_val, y_val, column, classes)
         start = self._go_on_from(classes) if self.warm_start else None
+        check_several_classes(y[weights > 0], type(self).__name__)
         backbone = self._load_backbone()
         rows = self._rows(backbone, column, np.searchsorted(classes, y), weights)
-        check_several_classes(rows.targets, type(self).__name__)
         if held_out is not None:
             held_out = self._rows(backbone, *held_out, np.ones(len(held_out[1])))
 

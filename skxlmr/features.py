@@ -251,10 +251,10 @@ def frozen_states(
             return states, packing
         for i, part in zip(missing, parts, strict=True):
             found[i] = part
-    return (
-        torch.cat([states.to(base.device) for states in found]),
-        Packing.from_lengths([len(window) for window in windows], base.device),
-    )
+    packing = Packing.from_lengths([len(window) for window in windows], base.device)
+    if not missing:  # all of them are on the CPU
+        return torch.cat(found).to(base.device), packing
+    return torch.cat([states.to(base.device) for states in found]), packing
 
 
 def _keys(backbone: Backbone, windows: Sequence[np.ndarray], what: tuple) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool =
     shown : bool, default=True
         Whether it is asked for at all.
     """
-    from tqdm.auto import tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is text, which is no matter
+        from tqdm.auto import tqdm
 
     return tqdm(
         total=total,

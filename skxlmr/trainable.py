@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -21,7 +20,7 @@ from skxlmr.backbone import Backbone, get_backbone
 from skxlmr.base import BaseXLMRXL
 from skxlmr.exporting import export_adapter, export_pretrained
 from skxlmr.features import moment
-from skxlmr.inference import Plan, pool_windows
+from skxlmr.inference import pool_windows
 from skxlmr.memory import training_budget
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.pretrained import PretrainedModel
@@ -33,56 +32,9 @@ from skxlmr.training.learned import Learned
 from skxlmr.training.loop import Trainer
 from skxlmr.training.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
 from skxlmr.training.randomness import Randomness
+from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import LR_SCHEDULES, Schedule
 from skxlmr.training.sklearn_callbacks import CallbackSupportMixin
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows to learn from, or to score.
-
-    Attributes
-    ----------
-    plan : Plan
-    targets : ndarray of shape (n_rows, ...)
-    weights : ndarray of shape (n_rows,)
-    numbers : ndarray of shape (n_rows,)
-        What the user calls them.
-    """
-
-    plan: Plan
-    targets: np.ndarray
-    weights: np.ndarray
-    numbers: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Rows:
-        """Some of them."""
-        return Rows(self.plan.take(rows), self.targets[rows], self.weights[rows], self.numbers[rows])
-
-    def identity(self) -> list[np.ndarray]:
-        """All that a training could depend on."""
-        plan = self.plan
-        tokens = np.concatenate(plan.windows)
-        return [tokens, plan.lengths, plan.text_of_window, plan.text_of_row, self.targets, self.weights]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training gave.
-
-    Attributes
-    ----------
-    learned : Learned
-        Ready to predict.
-    history : DataFrame
-    validation_scores : list of float or None
-    optimizer_state : tuple of dicts
-    """
-
-    learned: Learned
-    history: pd.DataFrame
-    validation_scores: list[float] | None
-    optimizer_state: tuple[dict, dict]
 
 
 class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
@@ -260,7 +212,7 @@ class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
                 stops=self.early_stopping,
             )
             callbacks.append(stopping)
-        callbacks += self.callbacks or ()
+        callbacks += self._own_callbacks()
         contexts = epoch_contexts(learned)
         callbacks += [] if contexts is None else [contexts]
         if directory is not None:
@@ -288,12 +240,22 @@ class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
         )
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         learned = self._starting_point(backbone, n_outputs, seed, start)
-        callbacks = [*([ProgressBar()] if self.verbose else []), *(self.callbacks or ())]
+        callbacks = [*([ProgressBar()] if self.verbose else []), *self._own_callbacks()]
         trainer = self._trainer(learned, backbone, rows, schedule, seed, callbacks, epochs_before)
         if state is not None:
             load_optimizer_state(trainer.optimizer, *state)
         history = trainer.run()
         return Outcome(ready(learned), history, None, optimizer_state(trainer.optimizer))
+
+    def _own_callbacks(self) -> list[Callback]:
+        """The user's."""
+        for callback in self.callbacks or ():
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"callbacks must be instances of skxlmr.training.Callback, got {callback!r}. Those of scikit-learn "
+                    f"are set by set_callbacks(...)."
+                )
+        return list(self.callbacks or ())
 
     def _trainer(
         self,
@@ -345,7 +307,7 @@ class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
         identity = [
             type(self).__name__,
             backbone.key,
-            as_tuning(self.tuning).get_params(),
+            (type(as_tuning(self.tuning)).__name__, as_tuning(self.tuning).get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
             self._loss_settings(),
             n_outputs,

@@ -208,7 +208,7 @@ class Bias(Tuning):
     XLMRXLClassifier(tuning=Bias())
     """
 
-    default_learning_rate = 1e-3  # that of a head, which has as few numbers to learn
+    default_learning_rate = 1e-3  # in the examples of the paper's own code
     _parameter_constraints = {"layers": [Interval(Integral, 1, None, closed="left"), None]}
 
     def __init__(self, layers: int | None = None) -> None:
@@ -241,7 +241,7 @@ class Head(Tuning):
     XLMRXLClassifier(tuning=Head())
     """
 
-    default_learning_rate = 1e-3
+    default_learning_rate = 1e-3  # Adam's own (arXiv:1412.6980), and that of scikit-learn's MLPClassifier
 
     def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
         """All of them."""

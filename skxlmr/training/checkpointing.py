@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skxlmr.training.callbacks import Callback
 from skxlmr.weights.errors import CheckpointError
-from skxlmr.weights.files import fsync_directory, parse_json
+from skxlmr.weights.files import fsync_directory
 
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer
@@ -99,15 +99,15 @@ def read_checkpoint(directory: Path) -> tuple[dict[str, object], dict[str, Tenso
         return None
     try:
         tensors = safetensors.torch.load(data)
-        numbers = parse_json(tensors.pop(NUMBERS).numpy().tobytes(), path)
-    except (safetensors.SafetensorError, KeyError, CheckpointError) as error:
+        numbers = json.loads(tensors.pop(NUMBERS).numpy().tobytes())
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Remove it to train from the beginning.") from error
     return numbers, tensors
 
 
 def write_training(directory: Path, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
     """Write a checkpoint; at any moment the old one or the new one is there, whole."""
-    text = json.dumps(numbers).encode()
+    text = json.dumps(numbers, default=float).encode()  # a callback's metrics may be NumPy's numbers, or NaN
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     tensors[NUMBERS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     temporary = directory / f".{NAME}.{secrets.token_hex(8)}.tmp"

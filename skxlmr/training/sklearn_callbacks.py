@@ -1,4 +1,4 @@
-"""scikit-learn's own callbacks, which it has since 1.9; before that there is the `callbacks` parameter alone."""
+"""The callbacks of scikit-learn, which has them since 1.9; before that there is the `callbacks` parameter alone."""
 
 from __future__ import annotations
 

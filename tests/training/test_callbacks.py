@@ -55,6 +55,11 @@ def test_hooks_are_called_around_steps_and_epochs():
     assert clf.history_.steps.tolist() == [2, 4]
 
 
+def test_something_else_is_no_callback():
+    with pytest.raises(TypeError, match=r"callbacks must be instances of skxlmr\.training\.Callback.*set_callbacks"):
+        classifier(callbacks=[print]).fit(TEXTS, LABELS)
+
+
 def test_true_ends_the_training():
     clf = classifier(callbacks=[Record(stop_after=2), Record()]).fit(TEXTS, LABELS)
     assert clf.n_iter_ == 2

@@ -147,12 +147,9 @@ def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
     XLMRXLClassifier(**base, verbose=0, checkpoint_steps=1).fit(**fit)
     assert len(list(tmp_path.iterdir())) == 1, "what changes nothing about the result counts for nothing"
     others = [
-        {"learning_rate": 1e-4},
-        {"tuning": LoRA()},
-        {"label_smoothing": 0.1},
-        {"random_state": 1},
-        {"max_length": 8},
-    ]
+        {"learning_rate": 1e-4}, {"tuning": LoRA()}, {"tuning": "bias"}, {"tuning": "full"}, {"label_smoothing": 0.1},
+        {"random_state": 1}, {"max_length": 8},
+    ]  # fmt: skip
     for changed in others:
         XLMRXLClassifier(**(base | changed)).fit(**fit)
     for changed in ({"y": LABELS[::-1]}, {"X": TEXTS[::-1]}, {"X_val": TEXTS, "y_val": LABELS}):
@@ -180,6 +177,13 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
     (tmp_path / NAME).write_bytes(data[:-5])
     with pytest.raises(CheckpointError, match=rf"{NAME} is damaged.*Remove it"):
         read_checkpoint(tmp_path)
+
+
+def test_metrics_of_callbacks_are_kept_whatever_numbers_they_are(tmp_path):
+    write_training(tmp_path, {"history": [{"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3)}]}, {})
+    ((row,),) = read_checkpoint(tmp_path)[0].values()
+    assert (row["a"], row["c"]) == (0.5, 3)
+    assert np.isnan(row["b"])
 
 
 def test_folders_are_told_apart_by_every_part(tmp_path):
