@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
@@ -15,10 +16,12 @@ from sklearn.utils.validation import check_memory
 from torch import Tensor
 
 from skxlmr.available import available_memory
-from skxlmr.backbone import Backbone
 from skxlmr.forks import after_fork
 from skxlmr.inference import encode, run
 from skxlmr.model.packing import Packing
+
+if TYPE_CHECKING:
+    from skxlmr.backbone import Backbone
 
 # From the hidden states of a batch to one vector per window.
 POOLINGS = {

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from torch import Tensor, nn
 
-from skxlmr.backbone import Backbone
 from skxlmr.features import POOLINGS, frozen_features, frozen_states, moment
 from skxlmr.inference import Plan, collate, run
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.training.adapters import Tuning
+
+if TYPE_CHECKING:
+    from skxlmr.backbone import Backbone
 
 
 class Learned(nn.Module):
