@@ -6,6 +6,7 @@ from skxlmr.embedder import XLMRXLEmbedder
 from skxlmr.features import set_feature_cache
 from skxlmr.memory import memory_estimate
 from skxlmr.persistence import load
+from skxlmr.regressor import XLMRXLRegressor
 from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.weights.quantization import Int8
 
@@ -17,6 +18,7 @@ __all__ = [
     "LoRA",
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
+    "XLMRXLRegressor",
     "load",
     "memory_estimate",
     "release_models",

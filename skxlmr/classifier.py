@@ -10,29 +10,25 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import torch.nn.functional as F
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import _check_sample_weight
-from torch import Tensor
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from skxlmr.backbone import Backbone
-from skxlmr.inference import pool_windows
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import ClassificationHead, XLMRobertaXLForSequenceClassification
-from skxlmr.trainable import TrainableXLMRXL, snapshot
+from skxlmr.documentation import documented
+from skxlmr.targets import check_labels, check_multilabel, check_several_classes, find_labels, multilabel_form
+from skxlmr.trainable import TrainableXLMRXL
 from skxlmr.training.adapters import Tuning
 from skxlmr.training.callbacks import Callback
-from skxlmr.training.learned import Learned
-from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
-from skxlmr.training.sklearn_callbacks import EpochContexts, callback_context, with_callbacks
-from skxlmr.validation import TextColumn, check_features, check_labels, check_several_classes
+from skxlmr.training.tasks import Classification, Multilabel, Task
+from skxlmr.validation import TextColumn
 from skxlmr.weights.quantization import Int8
 
 
+@documented
 class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
     """Classify texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
@@ -41,94 +37,23 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
     Parameters
     ----------
-    model : str or path, default="facebook/xlm-roberta-xl"
-        Id of a checkpoint on the hub, a local directory, or "nano", the small one that is bundled.
-    tuning : {"lora", "bias", "head", "full"} or Tuning, default="lora"
-        What of the model learns; `LoRA(rank=16)` in place of "lora" sets its parameters.
-    max_length : int, default=None
-        Most tokens that the model reads at once; None takes all it can, 512.
-    stride : int or "auto", default="auto"
-        Tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an
-        eighth of `max_length`. The decision for a long text is the mean over its windows.
-    truncation : bool, default=False
-        Read only the beginning of a long text. How many were cut is told in a warning.
-    batch_size : int, default=32
-        Rows in an optimiser step. The default is that of the XLM-R-XL paper (arXiv:2105.00572).
-    batch_tokens : int or "auto", default="auto"
-        Tokens that are run at once; changes memory and speed, not results (but for the draws of dropout).
-    learning_rate : float or "auto", default="auto"
-        The highest rate, after warm-up; "auto" takes that of the tuning.
-    max_epochs : int, default=10
-        Passes over the rows. The default is that of the paper.
-    lr_schedule : {"linear", "cosine", "constant"}, default="linear"
-        How the rate goes on after warm-up: down to zero in a line or half a cosine, or not at all.
-    warmup : float, default=0.06
-        Share of the steps over which the rate goes up. The default is that of RoBERTa (arXiv:1907.11692).
-    weight_decay : float, default=0.01
-        AdamW's, of matrices; biases and LayerNorms are not decayed.
-    max_grad_norm : float or None, default=1.0
-        Longer gradients are shortened to this length; None lets them be.
-    optimizer : {"adamw", "adamw8bit", "paged_adamw8bit"}, default="adamw"
-        The latter two are those of bitsandbytes, with their state in 8 bits, and need a CUDA device.
+    $reading
+    $training
     label_smoothing : float, default=0.0
         Share of the target that goes to all classes evenly.
-    early_stopping : bool, default=False
-        Stop when the validation score (weighted accuracy) no longer rises, and go back to the best epoch.
-    validation_fraction : float, default=0.1
-        Share of the rows, of each class alike, that early stopping sets aside; not where `fit` is given `X_val`.
-    n_iter_no_change : int, default=3
-        With early stopping, how many epochs in a row may bring less than `tol`.
-    tol : float, default=1e-4
-        Least rise of the validation score that counts.
+    $stopping
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn.
-    warm_start : bool, default=False
-        Whether `fit` goes on from what an earlier `fit` learned, with a new schedule.
-    callbacks : list of Callback or None, default=None
-        Called around steps and epochs; see `skxlmr.training.Callback`. scikit-learn's own go to `set_callbacks`.
-    checkpoint_dir : str, path or None, default=None
-        A folder for checkpoints while `fit` runs. A fit that was killed, run again with the same parameters and
-        data, goes on from the latest, and on a CPU ends with the same weights to the last bit. Each fit has a folder
-        of its own there, so those of a grid search do not meet; at its end it is removed.
-    checkpoint_steps : int, default=100
-        Optimiser steps from one checkpoint to the next; there is one after each epoch, too.
-    load_in_8bit : "auto", bool or Int8, default="auto"
-        Hold the frozen base in 8 bits: a quarter of float32's memory, and faster on CPUs. "auto" does so for XL and
-        XXL, on a GPU only where 16 bits would take more than half of its memory. `Int8` opens the settings to a grid.
-    load_in_4bit : bool, default=False
-        Hold it in 4 bits (NF4): half the memory of 8, slower and less exact.
-    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Of the base's activations, and of its weights unless these are in 8 or 4 bits; "auto" is bfloat16 where the
-        hardware has it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere.
-        What is learned is float32.
-    device : str, default="auto"
-        "auto", "cpu", "cuda", "cuda:1" or "mps".
-    memory : str, path, joblib.Memory or None, default=None
-        With `tuning="head"`, a folder where the base's features of the texts are kept, for other processes
-        (`n_jobs`) and another day. Within a process they are remembered anyway; see `skxlmr.set_feature_cache`.
-    random_state : int, RandomState or None, default=None
-        Of the start of what is learned, the order of the rows and dropout.
-    verbose : int, default=0
-        1 shows progress bars.
+    $going_on
+    $loading
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
-    history_ : DataFrame
-        One row per epoch: epoch, loss, learning_rate, seconds; validation_score where there are validation rows.
-    validation_scores_ : list of float, or None
-        Score on the validation rows after each epoch.
-    best_validation_score_ : float, or None
-        The highest of them.
-    loss_curve_ : list of float
-        Mean training loss of each epoch.
-    n_iter_ : int
-        Epochs run.
-    n_features_in_ : int
-        1, or 2 for pairs.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, where X had any.
+        The labels, sorted; with an indicator matrix its columns.
+    multilabel_ : {"indicator", "lists"} or None
+        Whether a row may have several labels, and how `fit` was given them: as a matrix of 0 and 1, or as lists.
+    $history
 
     See Also
     --------
@@ -217,70 +142,6 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> XLMRXLClassifier:
-        """Fine-tune on labelled texts.
-
-        Parameters
-        ----------
-        X : text column of shape (n_samples,), or two text columns
-            List, array, Series or DataFrame of str.
-        y : array-like of shape (n_samples,)
-            Labels of any sortable type, at least two different ones.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the loss. Rows of weight zero are left out.
-        X_val, y_val : text column and array-like of shape (n_validation,), default=None
-            Rows to score after each epoch, in place of those that early stopping would set aside.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a column is not what it should be; the message names the column and the row.
-        FloatingPointError
-            If the loss diverges; the message names the rows. An earlier fit stays usable.
-
-        Warns
-        -----
-        UserWarning
-            If a KeyboardInterrupt ended training; the model so far is fitted.
-        """
-        context = callback_context(self, self.max_epochs)
-        if context is not None:
-            data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
-            context.call_on_fit_task_begin(estimator=self, **data)
-        column = self._check_column(X)
-        y = check_labels(y, column, self)
-        classes = np.unique(y)
-        weights = self._weigh(y, classes, column, sample_weight)
-        held_out = self._check_held_out(X_val, y_val, column, classes)
-        start = self._go_on_from(classes) if self.warm_start else None
-        check_several_classes(y[weights > 0], type(self).__name__)
-        backbone = self._load_backbone()
-        rows = self._rows(backbone, column, np.searchsorted(classes, y), weights)
-        if held_out is not None:
-            held_out = self._rows(backbone, *held_out, np.ones(len(held_out[1])))
-
-        def epoch_contexts(learned: Learned) -> EpochContexts | None:
-            if context is None:
-                return None
-            return EpochContexts(
-                self,
-                context,
-                data,
-                lambda: self._fitted_attributes(backbone, column, classes_=classes, _learned=snapshot(learned)),
-            )
-
-        outcome = self._learn(backbone, rows, held_out, len(classes), epoch_contexts, start)
-        self._become_fitted(self._outcome_attributes(backbone, column, classes, outcome, outcome.history))
-        if context is not None:
-            context.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
-        return self
-
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> XLMRXLClassifier:
         """Train for one more epoch, on rows of which there may be others each time.
@@ -305,141 +166,66 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         ValueError
             If `y` has a label that `classes` has not, or a parameter makes no sense here.
         """
-        if self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
         if self.class_weight == "balanced":
             raise ValueError(
                 "partial_fit does not support class_weight='balanced', which needs all of y at once. Compute the "
                 "weights with sklearn.utils.class_weight.compute_class_weight and pass them as a dict."
             )
-        earlier = hasattr(self, "classes_")
-        if not earlier and classes is None:
+        if classes is None and not hasattr(self, "classes_"):
             raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
-        if classes is None:
-            classes = self.classes_
-        classes = np.unique(np.asarray(classes))
-        column = self._check_column(X)
+        known = self.classes_ if classes is None else np.unique(np.asarray(classes))
+        return self._fit_one_epoch(X, y, self._task(known, multilabel_form(y)), sample_weight)
+
+    def _task(self, classes: np.ndarray, form: str | None) -> Classification | Multilabel:
+        if form is None:
+            return Classification(classes, self.label_smoothing)
+        return Multilabel(classes, form, self.label_smoothing)
+
+    def _learn_task(self, y: Any, column: TextColumn, weights: np.ndarray) -> Classification | Multilabel:
+        form = multilabel_form(y)
+        if form is None:
+            return self._task(np.unique(check_labels(y, column, self, several=False)), None)
+        return self._task(find_labels(y, column, form), form)
+
+    def _targets(self, y: Any, column: TextColumn, task: Task, name: str = "y") -> np.ndarray:
+        if isinstance(task, Multilabel):
+            return check_multilabel(y, column, task.classes, task.form, name)
         y = check_labels(y, column, self, several=False)
-        self._check_known(y, classes, "y", "classes")
-        start = self._go_on_from(classes) if earlier else None
-        if earlier:
-            check_features(self, column)
-        weights = self._weigh(y, classes, column, sample_weight)
-        backbone = self._load_backbone()
-        rows = self._rows(backbone, column, np.searchsorted(classes, y), weights)
-        outcome = self._learn_one_epoch(
-            backbone,
-            rows,
-            len(classes),
-            start,
-            getattr(self, "_optimizer_state", None),
-            self.n_iter_ if earlier else 0,
-        )
-        history = pd.concat([self.history_, outcome.history], ignore_index=True) if earlier else outcome.history
-        attributes = self._outcome_attributes(backbone, column, classes, outcome, history)
-        self._become_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
-        return self
-
-    def _outcome_attributes(
-        self, backbone: Backbone, column: TextColumn, classes: np.ndarray, outcome: Outcome, history: pd.DataFrame
-    ) -> dict[str, Any]:
-        scores = outcome.validation_scores
-        return self._fitted_attributes(
-            backbone,
-            column,
-            classes_=classes,
-            history_=history,
-            loss_curve_=history["loss"].tolist(),
-            validation_scores_=scores,
-            best_validation_score_=max(scores) if scores else None,
-            n_iter_=len(history),
-            _learned=outcome.learned,
-            _optimizer_state=None,
-        )
-
-    def _weigh(self, y: np.ndarray, classes: np.ndarray, column: TextColumn, sample_weight: Any) -> np.ndarray:
-        """The weight of each row in the loss."""
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-        of_class = compute_class_weight(self.class_weight, classes=classes, y=y)
-        return weights * of_class[np.searchsorted(classes, y)]
-
-    def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
-        """Tokenise rows; those of weight zero are left out."""
-        rows = Rows(self._plan(backbone, column), targets, weights, np.arange(len(targets)))
-        return rows.take(np.flatnonzero(weights))
-
-    def _check_known(self, y: np.ndarray, classes: np.ndarray, name: str, known: str) -> None:
-        unknown = sorted(set(y.tolist()) - set(classes.tolist()))
+        known = "y" if name == "y_val" else "classes"
+        unknown = sorted(set(y.tolist()) - set(task.classes.tolist()))
         if unknown:
             raise ValueError(f"{name} has labels that {known} has not: {unknown[:5]}.")
+        return np.searchsorted(task.classes, y)
 
-    def _check_held_out(
-        self, X_val: Any, y_val: Any, column: TextColumn, classes: np.ndarray
-    ) -> tuple[TextColumn, np.ndarray] | None:
-        """Check validation rows; returns the column and the numbers of its classes, or None."""
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val go together: one of them is missing.")
-        if X_val is None:
-            return None
-        held_out = self._check_column(X_val)
-        if held_out.n_features != column.n_features:
-            raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
-        labels = check_labels(y_val, held_out, self, several=False)
-        self._check_known(labels, classes, "y_val", "y")
-        return held_out, np.searchsorted(classes, labels)
+    def _factors(self, targets: np.ndarray, task: Task) -> np.ndarray | float:
+        if isinstance(task, Multilabel):
+            if self.class_weight is not None:
+                raise ValueError("class_weight is for labels of which a row has one; use sample_weight.")
+            return 1.0
+        labels = task.classes[targets]
+        return compute_class_weight(self.class_weight, classes=task.classes, y=labels)[targets]
 
-    def _go_on_from(self, classes: np.ndarray) -> Learned | None:
-        """What an earlier fit learned, None where there was none."""
-        if not hasattr(self, "classes_"):
-            return None
-        if not np.array_equal(classes, self.classes_):
+    def _check_enough(self, targets: np.ndarray, task: Task) -> None:
+        if isinstance(task, Classification):
+            check_several_classes(task.classes[targets], type(self).__name__)
+
+    def _check_same_task(self, task: Task) -> None:
+        same = np.array_equal(task.classes, self.classes_) and task.attributes["multilabel_"] == self.multilabel_
+        if not same:
             raise ValueError(
-                f"y has the labels {classes.tolist()[:5]}, but this {type(self).__name__} has learned "
+                f"y has the labels {task.classes.tolist()[:5]}, but this {type(self).__name__} has learned "
                 f"{self.classes_.tolist()[:5]}: it can go on with the same ones only."
             )
-        self._fitted_backbone()  # the same base as then
-        return self._learned
-
-    def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> ClassificationHead:
-        return ClassificationHead(config, n_outputs)
 
     @property
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
-    _exported_class = XLMRobertaXLForSequenceClassification
-
     def _exported_config(self) -> dict[str, Any]:
         return {
             "id2label": {i: str(label) for i, label in enumerate(self.classes_.tolist())},
-            "problem_type": "single_label_classification",
+            "problem_type": "multi_label_classification" if self.multilabel_ else "single_label_classification",
         }
-
-    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
-
-    def _loss_settings(self) -> tuple:
-        return (self.label_smoothing,)
-
-    def _score_outputs(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
-
-    def _strata(self, targets: np.ndarray) -> np.ndarray:
-        return targets
-
-    def _logits(self, X: Any) -> np.ndarray:
-        """The head's output for each row, (n_samples, n_classes)."""
-        column = self._check_fitted_column(X)
-        backbone = self._fitted_backbone()
-        plan = self._plan(backbone, column)
-        logits = self._learned.run(
-            backbone,
-            plan.windows,
-            self._choose_batch_tokens(backbone),
-            memory=self.memory,
-            verbose=self.verbose,
-        )
-        return pool_windows(logits, plan.text_of_window, "mean")[plan.text_of_row]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the confidence in each class.
@@ -451,10 +237,13 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) if there are two classes, float32
-            Logits. With two classes the logit of `classes_[1]` minus that of `classes_[0]`.
+            Logits. With two classes the logit of `classes_[1]` minus that of `classes_[0]`; of labels of which a row
+            may have several always one column each.
         """
-        logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        logits = self._outputs(X)
+        if self.multilabel_ is None and len(self.classes_) == 2:
+            return logits[:, 1] - logits[:, 0]
+        return logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class.
@@ -466,12 +255,13 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            In the order of `classes_`.
+            In the order of `classes_`. Rows add up to 1, unless a row may have several labels.
         """
-        return softmax(self._logits(X), axis=1)
+        logits = self._outputs(X)
+        return softmax(logits, axis=1) if self.multilabel_ is None else expit(logits)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class.
+        """Return the most probable class, or all labels that are more probable than not.
 
         Parameters
         ----------
@@ -479,7 +269,96 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,), or (n_samples, n_classes)
+            In the form that `fit` was given: labels, an indicator matrix of 0 and 1, or tuples of labels.
         """
-        best = self._logits(X).argmax(axis=1)
-        return self.classes_[best]
+        logits = self._outputs(X)
+        if self.multilabel_ is None:
+            return self.classes_[logits.argmax(axis=1)]
+        chosen = logits > 0
+        if self.multilabel_ == "indicator":
+            return chosen.astype(np.int64)
+        labels = np.empty(len(chosen), object)
+        labels[:] = [tuple(self.classes_[row].tolist()) for row in chosen]
+        return labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy; where a row may have several labels all of them must be right.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+        y : labels as `fit` takes them
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        if self.multilabel_ is None:
+            return super().score(X, y, sample_weight)
+        column = self._check_column(X)
+        task = self._task(self.classes_, self.multilabel_)
+        targets = self._targets(y, column, task)
+        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
+        return task.score(self._outputs(X), targets, weights)
+
+    def zero_shot(self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.") -> pd.DataFrame:
+        """Tell how well each of any labels fits texts, with a classifier that was fitted on entailment.
+
+        Each text is paired with the template filled in with each label; how probable it is that the second follows
+        from the first is the label's score (Yin et al., arXiv:1909.00161).
+
+        Parameters
+        ----------
+        texts : text column of shape (n_samples,)
+        labels : sequence of str
+            Words for the template.
+        template : str, default="This text is about {}."
+            With a place for the label.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_labels)
+            Probabilities; a row adds up to 1.
+
+        Raises
+        ------
+        ValueError
+            If the classifier was not fitted on pairs, none of its classes is called "entailment", or the template has
+            no place.
+
+        Examples
+        --------
+        >>> from skxlmr import XLMRXLClassifier
+        >>> pairs = [["it rains", "it is wet"], ["it rains", "it is dry"]] * 4
+        >>> nli = XLMRXLClassifier("nano", max_epochs=1, random_state=0)
+        >>> nli = nli.fit(pairs, ["entailment", "contradiction"] * 4)
+        >>> nli.zero_shot(["the sun shines"], ["weather", "sport"]).columns.tolist()
+        ['weather', 'sport']
+        """
+        check_is_fitted(self)
+        column = self._check_column(texts)
+        entailment = [i for i, label in enumerate(self.classes_) if str(label).lower().startswith("entail")]
+        if self.n_features_in_ != 2 or self.multilabel_ is not None or len(entailment) != 1:
+            raise ValueError(
+                f"zero_shot needs a classifier fitted on pairs of texts with a class 'entailment'; this one was fitted "
+                f"on {self.n_features_in_} column(s) with the classes {self.classes_.tolist()[:5]}."
+            )
+        if column.pairs is not None:
+            raise ValueError("texts has 2 columns; zero_shot makes the second itself, from the labels.")
+        if "{}" not in template:
+            raise ValueError(
+                f"template must have a place for the label, as in 'This is about {{}}.', got {template!r}."
+            )
+        labels = list(labels)
+        pairs = [[text, template.format(label)] for text in column.texts for label in labels]
+        frame = pd.DataFrame(pairs, columns=getattr(self, "feature_names_in_", None))
+        logits = self._outputs(frame if hasattr(self, "feature_names_in_") else pairs)[:, entailment[0]]
+        return pd.DataFrame(softmax(logits.reshape(-1, len(labels)), axis=1), columns=labels)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,91 +1,200 @@
-"""What the estimators that learn share: their parameters, and the way from rows to what is learned."""
+"""`fit`, and what goes out of a fitted estimator: what those share that learn one y for each text or pair."""
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable
-from dataclasses import replace
-from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Tensor, nn
+import pandas as pd
+from sklearn.base import _fit_context
+from sklearn.utils.validation import _check_sample_weight
 
-from skxlmr.backbone import Backbone, get_backbone
-from skxlmr.base import BaseXLMRXL
+from skxlmr.backbone import Backbone
 from skxlmr.exporting import export_adapter, export_pretrained
-from skxlmr.features import moment
 from skxlmr.inference import pool_windows
-from skxlmr.memory import training_budget
-from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.learning import LearningXLMRXL, snapshot
+from skxlmr.model.heads import XLMRobertaXLForSequenceClassification
 from skxlmr.model.pretrained import PretrainedModel
-from skxlmr.training.adapters import TUNINGS, Tuning, as_tuning
-from skxlmr.training.callbacks import Callback, ProgressBar
-from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
-from skxlmr.training.early_stopping import EarlyStopping
 from skxlmr.training.learned import Learned
-from skxlmr.training.loop import Trainer
-from skxlmr.training.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
-from skxlmr.training.randomness import Randomness
 from skxlmr.training.rows import Outcome, Rows
-from skxlmr.training.schedule import LR_SCHEDULES, Schedule
-from skxlmr.training.sklearn_callbacks import CallbackSupportMixin
+from skxlmr.training.sklearn_callbacks import (
+    CallbackSupportMixin,
+    EpochContexts,
+    callback_context,
+    with_callbacks,
+)
+from skxlmr.training.tasks import Task
+from skxlmr.validation import TextColumn, check_features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
+class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
     """Base of the estimators that learn from y.
 
-    A subclass has `_new_head`, `_n_outputs`, `_losses` and `_score_outputs`.
+    A subclass says what it learns by `_learn_task` and `_targets`; see `skxlmr.training.tasks`.
     """
 
-    _parameter_constraints: dict = {
-        **BaseXLMRXL._parameter_constraints,
-        "tuning": [StrOptions(set(TUNINGS)), Tuning],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "lr_schedule": [StrOptions(set(LR_SCHEDULES))],
-        "warmup": [Interval(Real, 0, 1, closed="left")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
-        "callbacks": [list, tuple, None],
-        "checkpoint_dir": [str, os.PathLike, None],
-        "checkpoint_steps": [Interval(Integral, 1, None, closed="left")],
-    }
-
-    def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> nn.Module:
-        """A head with a random start."""
+    def _learn_task(self, y: Any, column: TextColumn, weights: np.ndarray) -> Task:
+        """Find out what y asks for; `weights` are those that the caller gave the rows."""
         raise NotImplementedError
+
+    def _targets(self, y: Any, column: TextColumn, task: Task, name: str = "y") -> np.ndarray:
+        """Check y and turn it into what the task's losses take."""
+        raise NotImplementedError
+
+    def _factors(self, targets: np.ndarray, task: Task) -> np.ndarray | float:
+        """What the weights of the rows are multiplied by."""
+        return 1.0
+
+    def _check_enough(self, targets: np.ndarray, task: Task) -> None:
+        """Refuse rows that nothing can be learned from."""
 
     @property
     def _n_outputs(self) -> int:
         """Outputs of the head that was learned."""
         raise NotImplementedError
 
-    _exported_class: type[PretrainedModel]  # the reference's class that has this head
+    _exported_class: type[PretrainedModel] = XLMRobertaXLForSequenceClassification
 
     def _exported_config(self) -> dict[str, Any]:
-        """What its config says of the head."""
+        """What the config of an exported model says of the head."""
         return {}
 
-    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """One loss for each row of the head's output."""
-        raise NotImplementedError
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> Self:
+        """Fine-tune.
 
-    def _score_outputs(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        """How good the head's output is; higher is better."""
-        raise NotImplementedError
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+            List, array, Series or DataFrame of str.
+        y : array-like of shape (n_samples,), or (n_samples, n_outputs)
+            What is to be learned; see the class.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the loss. Rows of weight zero are left out.
+        X_val, y_val : text column and array-like of shape (n_validation,), default=None
+            Rows to score after each epoch, in place of those that early stopping would set aside.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a column is not what it should be; the message names the column and the row.
+        FloatingPointError
+            If the loss diverges; the message names the rows. An earlier fit stays usable.
+
+        Warns
+        -----
+        UserWarning
+            If a KeyboardInterrupt ended training; the model so far is fitted.
+        """
+        context = callback_context(self, self.max_epochs)
+        data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
+        if context is not None:
+            context.call_on_fit_task_begin(estimator=self, **data)
+        column = self._check_column(X)
+        weights = self._check_weights(sample_weight, column)
+        task = self._learn_task(y, column, weights)
+        targets = self._targets(y, column, task)
+        weights = weights * self._factors(targets, task)
+        self._check_enough(targets[weights > 0], task)
+        validation = self._check_held_out(X_val, y_val, column, task)
+        start = self._go_on_from(task) if self.warm_start else None
+        backbone = self._load_backbone()
+        rows = self._rows(backbone, column, targets, weights)
+        held_out = None if validation is None else self._rows(backbone, *validation, np.ones(len(validation[1])))
+
+        def epoch_contexts(learned: Learned) -> EpochContexts | None:
+            def attributes() -> dict[str, Any]:
+                return self._fitted_attributes(backbone, column, **task.attributes, _learned=snapshot(learned))
+
+            return None if context is None else EpochContexts(self, context, data, attributes)
+
+        outcome = self._learn(backbone, rows, held_out, task, epoch_contexts, start)
+        self._become_fitted(self._outcome_attributes(backbone, column, task, outcome, outcome.history))
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+        return self
+
+    def _fit_one_epoch(self, X: Any, y: Any, task: Task, sample_weight: Any) -> Self:
+        """What `partial_fit` does once it knows the task."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
+        earlier = hasattr(self, "_learned")
+        column = self._check_column(X)
+        targets = self._targets(y, column, task)
+        if earlier:
+            check_features(self, column)
+        start = self._go_on_from(task)
+        weights = self._check_weights(sample_weight, column) * self._factors(targets, task)
+        backbone = self._load_backbone()
+        rows = self._rows(backbone, column, targets, weights)
+        state, epochs_before = getattr(self, "_optimizer_state", None), self.n_iter_ if earlier else 0
+        outcome = self._learn_one_epoch(backbone, rows, task, start, state, epochs_before)
+        history = pd.concat([self.history_, outcome.history], ignore_index=True) if earlier else outcome.history
+        attributes = self._outcome_attributes(backbone, column, task, outcome, history)
+        self._become_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
+        return self
+
+    def _outcome_attributes(
+        self, backbone: Backbone, column: TextColumn, task: Task, outcome: Outcome, history: pd.DataFrame
+    ) -> dict[str, Any]:
+        scores = outcome.validation_scores
+        return self._fitted_attributes(
+            backbone,
+            column,
+            **task.attributes,
+            history_=history,
+            loss_curve_=history["loss"].tolist(),
+            validation_scores_=scores,
+            best_validation_score_=max(scores) if scores else None,
+            n_iter_=len(history),
+            _learned=outcome.learned,
+            _optimizer_state=None,
+        )
+
+    def _check_weights(self, sample_weight: Any, column: TextColumn) -> np.ndarray:
+        return _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+
+    def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
+        """Tokenise rows; those of weight zero are left out."""
+        rows = Rows(self._plan(backbone, column), targets, weights, np.arange(len(targets)))
+        return rows.take(np.flatnonzero(weights))
+
+    def _check_held_out(
+        self, X_val: Any, y_val: Any, column: TextColumn, task: Task
+    ) -> tuple[TextColumn, np.ndarray] | None:
+        """Check validation rows; returns the column and the targets, or None."""
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val go together: one of them is missing.")
+        if X_val is None:
+            return None
+        held_out = self._check_column(X_val)
+        if held_out.n_features != column.n_features:
+            raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
+        return held_out, self._targets(y_val, held_out, task, "y_val")
+
+    def _go_on_from(self, task: Task) -> Learned | None:
+        """What an earlier fit learned, None where there was none."""
+        if not hasattr(self, "_learned"):
+            return None
+        self._check_same_task(task)
+        self._fitted_backbone()  # the same base as then
+        return self._learned
+
+    def _check_same_task(self, task: Task) -> None:
+        """Refuse to go on from what another kind of y has left."""
+        if task.n_outputs != self._n_outputs:
+            raise ValueError(
+                f"y asks for {task.n_outputs} outputs, but this {type(self).__name__} has learned {self._n_outputs}."
+            )
 
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
@@ -139,238 +248,11 @@ class TrainableXLMRXL(CallbackSupportMixin, BaseXLMRXL):
         """
         export_adapter(self, directory)
 
-    def _load_backbone(self) -> Backbone:
-        """Take the base that the parameters name from the pool; where its own weights learn, not in 8 bits."""
-        tuning, load_in_8bit = as_tuning(self.tuning), self.load_in_8bit
-        if tuning.trains_base:
-            if self.load_in_4bit or load_in_8bit not in ("auto", False):
-                raise ValueError(
-                    "tuning='full' trains every weight, which 8-bit and 4-bit weights do not allow. Use "
-                    "load_in_8bit=False, or tuning='lora', which trains through them."
-                )
-            load_in_8bit = False
-        return get_backbone(
-            self.model,
-            load_in_8bit=load_in_8bit,
-            load_in_4bit=self.load_in_4bit,
-            dtype=self.dtype,
-            device=self.device,
-            tuning=tuning,
-            batch_tokens=self.batch_tokens,
-        )
-
-    def _schedule(self, tuning: Tuning, backbone: Backbone) -> Schedule:
-        """How long and how fast to learn, by the parameters and the defaults of the tuning."""
-        batch_tokens, gradient_checkpointing = self._choose_batch_tokens(backbone), False
-        if self.batch_tokens == "auto":
-            batch_tokens, gradient_checkpointing = training_budget(
-                backbone.model.config,
-                batch_tokens,
-                tuning=tuning,
-                load_in_8bit=False if tuning.trains_base else self.load_in_8bit,
-                load_in_4bit=self.load_in_4bit,
-                dtype=self.dtype,
-                device=self.device,
-            )
-        return Schedule(
-            batch_size=self.batch_size,
-            batch_tokens=batch_tokens,
-            max_epochs=self.max_epochs,
-            learning_rate=tuning.default_learning_rate if self.learning_rate == "auto" else self.learning_rate,
-            lr_schedule=self.lr_schedule,
-            warmup=self.warmup,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            optimizer=self.optimizer,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-
-    def _learn(
-        self,
-        backbone: Backbone,
-        rows: Rows,
-        held_out: Rows | None,
-        n_outputs: int,
-        epoch_contexts: Callable[[Learned], Callback | None],
-        start: Learned | None,
-    ) -> Outcome:
-        """Train for `max_epochs`, with what the parameters ask for: validation, callbacks, checkpoints."""
-        tuning = as_tuning(self.tuning)
-        schedule = self._schedule(tuning, backbone)
-        seed, directory = self._seed_and_directory(backbone, schedule, rows, held_out, n_outputs, start)
-        if held_out is None and self.early_stopping:
-            rows, held_out = self._split(rows, seed)
-        learned = self._starting_point(backbone, n_outputs, seed, start)
-        callbacks: list[Callback] = [ProgressBar()] if self.verbose else []
-        stopping, began = None, moment()
-        if held_out is not None:
-            stopping = EarlyStopping(
-                learned,
-                lambda: self._score_rows(learned, backbone, held_out, schedule.batch_tokens, began),
-                self.n_iter_no_change,
-                self.tol,
-                stops=self.early_stopping,
-            )
-            callbacks.append(stopping)
-        callbacks += self._own_callbacks()
-        contexts = epoch_contexts(learned)
-        callbacks += [] if contexts is None else [contexts]
-        if directory is not None:
-            callbacks.append(Checkpointing(directory, self.checkpoint_steps))
-        trainer = self._trainer(learned, backbone, rows, schedule, seed, callbacks)
-        history = trainer.run()
-        if stopping is not None:
-            stopping.restore_best()
-        return Outcome(
-            ready(learned), history, None if stopping is None else stopping.scores, optimizer_state(trainer.optimizer)
-        )
-
-    def _learn_one_epoch(
-        self,
-        backbone: Backbone,
-        rows: Rows,
-        n_outputs: int,
-        start: Learned | None,
-        state: tuple[dict, dict] | None,
-        epochs_before: int,
-    ) -> Outcome:
-        """Train for one epoch at a constant rate, going on from what was learned before."""
-        schedule = replace(
-            self._schedule(as_tuning(self.tuning), backbone), max_epochs=1, lr_schedule="constant", warmup=0.0
-        )
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        learned = self._starting_point(backbone, n_outputs, seed, start)
-        callbacks = [*([ProgressBar()] if self.verbose else []), *self._own_callbacks()]
-        trainer = self._trainer(learned, backbone, rows, schedule, seed, callbacks, epochs_before)
-        if state is not None:
-            load_optimizer_state(trainer.optimizer, *state)
-        history = trainer.run()
-        return Outcome(ready(learned), history, None, optimizer_state(trainer.optimizer))
-
-    def _own_callbacks(self) -> list[Callback]:
-        """The user's."""
-        for callback in self.callbacks or ():
-            if not isinstance(callback, Callback):
-                raise TypeError(
-                    f"callbacks must be instances of skxlmr.training.Callback, got {callback!r}. Those of scikit-learn "
-                    f"are set by set_callbacks(...)."
-                )
-        return list(self.callbacks or ())
-
-    def _trainer(
-        self,
-        learned: Learned,
-        backbone: Backbone,
-        rows: Rows,
-        schedule: Schedule,
-        seed: int,
-        callbacks: list[Callback],
-        epochs_before: int = 0,
-    ) -> Trainer:
-        base = backbone.model
-        targets = torch.from_numpy(rows.targets).to(base.device)
-        features = learned.features(backbone, rows.plan, schedule.batch_tokens, self.memory, self.verbose)
-
-        def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
-            return self._losses(learned.head(features(windows, recompute)), targets[of_rows])
-
-        return Trainer(
-            losses,
-            learned,
-            rows.plan,
-            rows.weights,
-            schedule,
-            seed,
-            callbacks=callbacks,
-            row_numbers=rows.numbers,
-            half=base.norm.weight.dtype == torch.float16 and not learned.only_head,
-            epochs_before=epochs_before,
-        )
-
-    def _seed_and_directory(
-        self,
-        backbone: Backbone,
-        schedule: Schedule,
-        rows: Rows,
-        held_out: Rows | None,
-        n_outputs: int,
-        start: Learned | None,
-    ) -> tuple[int, os.PathLike | None]:
-        """The seed of all random numbers, and the folder of this training's checkpoints.
-
-        Without a `random_state` a training that was killed goes on with the seed that it had.
-        """
-        drawn = check_random_state(self.random_state).randint(2**31 - 1)
-        if self.checkpoint_dir is None:
-            return drawn, None
-        early_stopping = (self.early_stopping, self.validation_fraction, self.n_iter_no_change, self.tol)
-        identity = [
-            type(self).__name__,
-            backbone.key,
-            (type(as_tuning(self.tuning)).__name__, as_tuning(self.tuning).get_params()),
-            replace(schedule, batch_tokens=0, gradient_checkpointing=False),
-            self._loss_settings(),
-            n_outputs,
-            early_stopping if self.early_stopping or held_out is not None else None,
-            None if self.random_state is None else drawn,
-            *rows.identity(),
-            *([] if held_out is None else held_out.identity()),
-            *([] if start is None else [value.cpu().numpy() for value in start.state_dict().values()]),
-        ]
-        directory = training_directory(self.checkpoint_dir, identity)
-        checkpoint = read_checkpoint(directory) if self.random_state is None else None
-        return drawn if checkpoint is None else checkpoint[0]["seed"], directory
-
-    def _loss_settings(self) -> tuple:
-        """Parameters that `_losses` looks at."""
-        return ()
-
-    def _starting_point(self, backbone: Backbone, n_outputs: int, seed: int, start: Learned | None) -> Learned:
-        """What is to learn: as an earlier fit left it, or with a random start."""
-        base, tuning = backbone.model, as_tuning(self.tuning)
-        with Randomness(seed, base.device).drawing():
-            learned = Learned(tuning, base, self._new_head(base.config, n_outputs))
-        if start is not None:
-            have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (start, learned))
-            if have != need:
-                raise ValueError(
-                    f"This {type(self).__name__} cannot go on learning: its tuning is another one than that of the "
-                    f"earlier fit, or its model. Set them back, or fit anew with warm_start=False."
-                )
-            learned.load_state_dict(start.state_dict())
-        return learned.train()
-
-    def _split(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
-        """Set rows aside for validation, of each class alike; returns those to learn from and those set aside."""
-        try:
-            kept, held = train_test_split(
-                np.arange(len(rows.numbers)),
-                test_size=self.validation_fraction,
-                stratify=self._strata(rows.targets),
-                random_state=seed,
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True cannot set validation_fraction={self.validation_fraction} of "
-                f"{len(rows.numbers)} rows aside: {error} Pass X_val and y_val, or use another validation_fraction."
-            ) from error
-        return rows.take(np.sort(kept)), rows.take(np.sort(held))
-
-    def _strata(self, targets: np.ndarray) -> np.ndarray | None:
-        """What the validation rows are to have in the same shares as the others."""
-        return None
-
-    def _score_rows(self, learned: Learned, backbone: Backbone, rows: Rows, batch_tokens: int, began: int) -> float:
-        outputs = learned.run(backbone, rows.plan.windows, batch_tokens, memory=self.memory, keep=began)
-        outputs = pool_windows(outputs, rows.plan.text_of_window, "mean")[rows.plan.text_of_row]
-        return self._score_outputs(outputs, rows.targets, rows.weights)
-
-
-def ready(learned: Learned) -> Learned:
-    """What was learned, to predict with."""
-    return learned.eval().requires_grad_(False)
-
-
-def snapshot(learned: Learned) -> Learned:
-    """What is learned so far, on its own."""
-    return ready(copy.deepcopy(learned))
+    def _outputs(self, X: Any) -> np.ndarray:
+        """The head's output for each row, (n_samples, n_outputs)."""
+        column = self._check_fitted_column(X)
+        backbone = self._fitted_backbone()
+        plan = self._plan(backbone, column)
+        batch_tokens = self._choose_batch_tokens(backbone)
+        outputs = self._learned.run(backbone, plan.windows, batch_tokens, memory=self.memory, verbose=self.verbose)
+        return pool_windows(outputs, plan.text_of_window, "mean")[plan.text_of_row]

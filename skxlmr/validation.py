@@ -1,4 +1,4 @@
-"""What a text column and labels may be, and what users are told when they are not."""
+"""What a text column may be, and what users are told when it is not."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_feature_names,
-    assert_all_finite,
-    check_consistent_length,
-    column_or_1d,
-)
+from sklearn.utils.validation import _check_feature_names
 
 ROWS_AT_ONCE = 10_000
 REMEDIES = {
@@ -119,73 +113,6 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
         )
 
 
-def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: bool = True) -> np.ndarray:
-    """Read the labels of a classifier.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-    column : TextColumn
-    estimator : estimator
-        For its name.
-    several : bool, default=True
-        Whether there must be two classes at least.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If labels are missing, are not classes, are of one class only, or are not as many as the texts.
-    TypeError
-        If they are of types that cannot be sorted together.
-    """
-    name = type(estimator).__name__
-    if y is None:
-        raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
-    index = y.index if isinstance(y, pd.Series) else None
-    check_consistent_length(column.texts, y)
-    y = column_or_1d(np.asarray(y), warn=True)
-    missing = np.flatnonzero(pd.isna(y))
-    if len(missing):
-        raise ValueError(
-            f"y, {_row(missing[0], index)}: {y[missing[0]]} is no label (NaN or missing; {len(missing)} in all). "
-            f"Leave these rows out of X and y."
-        )
-    if y.dtype == object:
-        y = _infer_labels(y)
-    if y.dtype.kind in "fc":
-        assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    if several:
-        check_several_classes(y, name)
-    return y
-
-
-def check_several_classes(y: np.ndarray, name: str) -> None:
-    """Refuse labels of one class.
-
-    Raises
-    ------
-    ValueError
-        If there are not at least two.
-    """
-    classes = np.unique(y)
-    if len(classes) < 2:
-        raise ValueError(f"{name} needs at least 2 classes to tell apart, but y has 1 class: {classes.tolist()[0]!r}.")
-
-
-def _infer_labels(y: np.ndarray) -> np.ndarray:
-    """Give labels that came as objects their own dtype; strings stay objects."""
-    types = set(map(type, y))
-    if len(types) > 1 and not all(issubclass(t, int | float | np.number) for t in types):
-        names = " and ".join(sorted(t.__name__ for t in types))
-        raise TypeError(f"y holds labels of several types ({names}), which cannot be sorted. Use y.astype(str).")
-    return y if str in types else np.array(y.tolist())
-
-
 def _split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
     """Values of each column, names of the columns where they have any, and the index where X is of pandas."""
     if isinstance(X, str | bytes):
@@ -247,7 +174,7 @@ def _check_texts(values: list, name: str, index: pd.Index | None) -> list[str]:
 def _refuse(value: Any, row: int, name: str, index: pd.Index | None) -> None:
     """Say what a value is in the place of a text."""
     shown = repr(value)
-    what = f"{name}, {_row(row, index)}: {shown[:60]}{'...' if len(shown) > 60 else ''}"
+    what = f"{name}, {name_row(row, index)}: {shown[:60]}{'...' if len(shown) > 60 else ''}"
     if pd.api.types.is_scalar(value) and pd.isna(value):
         raise ValueError(f"{what} is a missing value, not a text. {REMEDIES['missing']}")
     kind = "bytes" if isinstance(value, bytes | bytearray) else "other"
@@ -265,7 +192,7 @@ def _replace_surrogates(texts: list[str], name: str, index: pd.Index | None) -> 
         return texts
     warnings.warn(
         f"{name}: {len(bad)} texts hold lone surrogates, which are no characters; they were replaced by U+FFFD. "
-        f"The first is {_row(bad[0], index)}.",
+        f"The first is {name_row(bad[0], index)}.",
         UserWarning,
         stacklevel=4,
     )
@@ -284,7 +211,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _row(position: int, index: pd.Index | None) -> str:
+def name_row(position: int, index: pd.Index | None) -> str:
     """Name a row by its position and, where it differs, by its label."""
     if index is None or index[position] == position:
         return f"row {position}"

@@ -48,7 +48,7 @@ def test_transformers_computes_the_same_logits(tuning, tmp_path):
     base = get_backbone("nano").model
     before = {name: value.clone() for name, value in base.state_dict().items()}
     clf.export_pretrained(tmp_path)
-    expected = clf._logits(TEXTS)
+    expected = clf._outputs(TEXTS)
     model = theirs(tmp_path)
     np.testing.assert_allclose(logits_of(model), expected, atol=1e-5)
     assert model.config.id2label == {0: "no", 1: "yes"}
@@ -56,7 +56,7 @@ def test_transformers_computes_the_same_logits(tuning, tmp_path):
     ours = XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path)
     np.testing.assert_allclose(logits_of(ours), expected, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
-    np.testing.assert_array_equal(clf._logits(TEXTS), expected)
+    np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
     assert next(clf._learned.head.parameters()).device.type == "cpu"
 
 
@@ -75,7 +75,7 @@ def test_half_precision_is_written_on_demand(dtype, tmp_path):
     clf.export_pretrained(tmp_path, dtype=dtype)
     model = theirs(tmp_path, dtype="auto")
     assert model.dtype == getattr(torch, dtype)
-    np.testing.assert_allclose(logits_of(model.float()), clf._logits(TEXTS), atol=0.02)
+    np.testing.assert_allclose(logits_of(model.float()), clf._outputs(TEXTS), atol=0.02)
     assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match="dtype must be one of"):
         clf.export_pretrained(tmp_path, dtype="int8")
@@ -85,9 +85,9 @@ def test_half_precision_is_written_on_demand(dtype, tmp_path):
 def test_of_a_quantised_base_the_checkpoints_own_weights_are_merged(load, tmp_path):
     clf = classifier(**load)
     clf.export_pretrained(tmp_path)
-    np.testing.assert_allclose(logits_of(theirs(tmp_path)), clf._logits(TEXTS), atol=0.2)
+    np.testing.assert_allclose(logits_of(theirs(tmp_path)), clf._outputs(TEXTS), atol=0.2)
     whole = clf.set_params(load_in_8bit=False, load_in_4bit=False, dtype="float32")
-    np.testing.assert_allclose(logits_of(theirs(tmp_path)), whole._logits(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(logits_of(theirs(tmp_path)), whole._outputs(TEXTS), atol=1e-5)
 
 
 def test_nothing_is_merged_into_8_bits(tmp_path):
@@ -106,8 +106,8 @@ def test_peft_computes_the_same_logits(tuning, tmp_path):
     clf.export_adapter(tmp_path)
     base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, tmp_path)
-    np.testing.assert_allclose(logits_of(model), clf._logits(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(logits_of(model.merge_and_unload()), clf._logits(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(logits_of(model.merge_and_unload()), clf._outputs(TEXTS), atol=1e-5)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "nano"
 

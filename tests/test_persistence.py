@@ -85,7 +85,7 @@ def test_labels_of_every_kind_come_back(labels, tmp_path):
 def test_loading_needs_no_base_until_something_is_predicted(saved, monkeypatch):
     loaded = []
     get_backbone = skxlmr.base.get_backbone
-    monkeypatch.setattr("skxlmr.trainable.get_backbone", lambda *a, **k: loaded.append(a) or get_backbone(*a, **k))
+    monkeypatch.setattr("skxlmr.learning.get_backbone", lambda *a, **k: loaded.append(a) or get_backbone(*a, **k))
     clf = skxlmr.load(saved)
     assert not loaded
     clf.predict(TEXTS)

@@ -9,7 +9,8 @@ import pytest
 from scipy import sparse
 
 from skxlmr import XLMRXLClassifier
-from skxlmr.validation import check_features, check_labels, check_text_column
+from skxlmr.targets import check_labels
+from skxlmr.validation import check_features, check_text_column
 
 TEXTS = ["one", "", "drei 🎬", "אַרבע", "\x00\x07", "x" * 1_000_000]
 ONE = {

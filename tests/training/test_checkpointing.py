@@ -88,7 +88,7 @@ KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 1),  # before there is a checkpoint
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("torch.optim:AdamW.step", 12),
-    ("skxlmr.trainable:TrainableXLMRXL._score_rows", 2),
+    ("skxlmr.learning:LearningXLMRXL._score_rows", 2),
     ("safetensors.torch:save_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
     ("skxlmr.training.checkpointing:fsync_directory", 4),

@@ -151,7 +151,7 @@ def test_fit_names_the_rows_as_the_caller_has_them(monkeypatch):
         loss = cross_entropy(logits, targets, **settings)
         return torch.where(targets == 0, torch.nan, loss)  # "no", the odd rows
 
-    monkeypatch.setattr("skxlmr.classifier.F.cross_entropy", broken)
+    monkeypatch.setattr("skxlmr.training.tasks.F.cross_entropy", broken)
     weights = np.ones(12)
     weights[[0, 1]] = 0  # left out; the numbers of the others stay what they are
     with pytest.raises(FloatingPointError, match=r"at rows 3, 5, 7, 9, 11 of X in step 1"):

@@ -1,0 +1,207 @@
+"""What y may be, and what users are told when it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
+
+from skxlmr.validation import TextColumn, name_row
+
+
+def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: bool = True) -> np.ndarray:
+    """Read the labels of a classifier.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+    column : TextColumn
+    estimator : estimator
+        For its name.
+    several : bool, default=True
+        Whether there must be two classes at least.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, are not classes, are of one class only, or are not as many as the texts.
+    TypeError
+        If they are of types that cannot be sorted together.
+    """
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
+    index = y.index if isinstance(y, pd.Series) else None
+    check_consistent_length(column.texts, y)
+    y = column_or_1d(np.asarray(y), warn=True)
+    missing = np.flatnonzero(pd.isna(y))
+    if len(missing):
+        raise ValueError(
+            f"y, {name_row(missing[0], index)}: {y[missing[0]]} is no label (NaN or missing; {len(missing)} in all). "
+            f"Leave these rows out of X and y."
+        )
+    if y.dtype == object:
+        y = _infer_labels(y)
+    if y.dtype.kind in "fc":
+        assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    if several:
+        check_several_classes(y, name)
+    return y
+
+
+def multilabel_form(y: Any) -> str | None:
+    """How y gives several labels a row: "indicator" (two dimensions), "lists" of labels, or None where it gives one."""
+    if getattr(y, "ndim", 1) == 2:
+        return "indicator" if y.shape[1] > 1 else None
+    if isinstance(y, str | bytes) or y is None or not np.iterable(y):
+        return None
+    first = next(iter(y), None)
+    if not isinstance(first, list | tuple | set | frozenset | np.ndarray):
+        return None
+    numbers = all(isinstance(value, bool | int | float | np.number) for row in y for value in row)
+    rectangular = isinstance(y, list | tuple) and len({len(row) for row in y}) == 1 and len(first) > 1
+    return "indicator" if numbers and rectangular and set(np.ravel(y).tolist()) <= {0, 1} else "lists"
+
+
+def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
+    """The labels of a y that gives several a row: the columns of an indicator, or all that the lists have, sorted.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are none, or they cannot be sorted together.
+    """
+    if form == "indicator":
+        if isinstance(y, pd.DataFrame):
+            return np.array(y.columns.tolist(), object)
+        return np.arange(np.shape(y)[1])
+    check_consistent_length(column.texts, y)
+    labels = {label for row in y for label in row}
+    if not labels:
+        raise ValueError("y has no label in any row.")
+    return np.unique(_infer_labels(np.array(list(labels), object)))
+
+
+def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str, name: str = "y") -> np.ndarray:
+    """Read several labels a row.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples, n_classes), or of lists
+    column : TextColumn
+    classes : ndarray
+        What `find_labels` gave.
+    form : {"indicator", "lists"}
+    name : str, default="y"
+        What messages call it.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_classes), float64
+        0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If a row has something else; the message names it.
+    """
+    index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
+    check_consistent_length(column.texts, y)
+    if form == "indicator":
+        values = np.asarray(y)
+        if values.ndim != 2 or values.shape[1] != len(classes):
+            raise ValueError(f"{name} has shape {values.shape}, but {len(classes)} columns of labels are needed.")
+        bad = np.argwhere(~np.isin(values, [0, 1]))
+        if len(bad):
+            row, label = bad[0]
+            raise ValueError(
+                f"{name}, {name_row(row, index)}: {values[row, label]} for the label {classes.tolist()[label]!r} is "
+                f"neither 0 nor 1."
+            )
+        return values.astype(np.float64)
+    place = {label: i for i, label in enumerate(classes.tolist())}
+    targets = np.zeros((len(column.texts), len(classes)))
+    for i, labels in enumerate(y):
+        if not isinstance(labels, list | tuple | set | frozenset | np.ndarray):
+            raise ValueError(f"{name}, {name_row(i, index)}: {labels!r} is no list of labels, as other rows have.")
+        unknown = [label for label in labels if label not in place]
+        if unknown:
+            raise ValueError(
+                f"{name}, {name_row(i, index)}: the label {unknown[0]!r} is none of those that fit was given."
+            )
+        targets[i, [place[label] for label in labels]] = 1
+    return targets
+
+
+def check_numbers(y: Any, column: TextColumn, estimator: BaseEstimator, name: str = "y") -> np.ndarray:
+    """Read the targets of a regressor.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    column : TextColumn
+    estimator : estimator
+        For its name.
+    name : str, default="y"
+        What messages call it.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_outputs), float64
+
+    Raises
+    ------
+    ValueError
+        If they are no finite numbers, or not as many as the texts.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
+        )
+    index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
+    check_consistent_length(column.texts, y)
+    try:
+        values = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} holds something that is no number: {error}. Use y.astype(float).") from error
+    if values.ndim not in (1, 2):
+        raise ValueError(f"{name} has {values.ndim} dimensions; numbers in one or two are needed.")
+    values = values.reshape(len(values), -1)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name}, {name_row(bad[0], index)}: {values[bad[0]].tolist()} is NaN or infinity ({len(bad)} rows in "
+            f"all). Leave these rows out of X and y."
+        )
+    return values
+
+
+def check_several_classes(y: np.ndarray, name: str) -> None:
+    """Refuse labels of one class.
+
+    Raises
+    ------
+    ValueError
+        If there are not at least two.
+    """
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise ValueError(f"{name} needs at least 2 classes to tell apart, but y has 1 class: {classes.tolist()[0]!r}.")
+
+
+def _infer_labels(y: np.ndarray) -> np.ndarray:
+    """Give labels that came as objects their own dtype; strings stay objects."""
+    types = set(map(type, y))
+    if len(types) > 1 and not all(issubclass(t, int | float | np.number) for t in types):
+        names = " and ".join(sorted(t.__name__ for t in types))
+        raise TypeError(f"y holds labels of several types ({names}), which cannot be sorted. Use y.astype(str).")
+    return y if str in types else np.array(y.tolist())

@@ -1,0 +1,146 @@
+"""What the numbers of a head mean: their loss, their score, and how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch.nn.functional as F
+from sklearn.metrics import r2_score
+from torch import Tensor
+
+
+class Task(Protocol):
+    """What a fit has found out about y before it trains."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the head."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What of it the fitted estimator shows or needs."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """One loss for each row: (n, n_outputs), (n, ...) -> (n,)."""
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        """How good outputs are; higher is better."""
+
+    def strata(self, targets: np.ndarray) -> np.ndarray | None:
+        """What validation rows are to have in the same shares as the others."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One of several classes; targets are their numbers.
+
+    Attributes
+    ----------
+    classes : ndarray
+    label_smoothing : float
+    """
+
+    classes: np.ndarray
+    label_smoothing: float = 0.0
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"classes_": self.classes, "multilabel_": None}
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
+
+    def strata(self, targets: np.ndarray) -> np.ndarray:
+        return targets
+
+
+@dataclass(frozen=True)
+class Multilabel:
+    """Any number of labels; targets are 0 and 1 for each.
+
+    Attributes
+    ----------
+    classes : ndarray
+    form : {"indicator", "lists"}
+        How y was given, and how it is predicted.
+    label_smoothing : float
+    """
+
+    classes: np.ndarray
+    form: str
+    label_smoothing: float = 0.0
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"classes_": self.classes, "multilabel_": self.form}
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none").mean(1)
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(np.average(((outputs > 0) == targets).all(axis=1), weights=weights))
+
+    def strata(self, targets: np.ndarray) -> None:
+        return None
+
+
+# The loss of a difference to the target, in standard deviations of the target.
+REGRESSION_LOSSES = {
+    "squared_error": F.mse_loss,
+    "absolute_error": F.l1_loss,
+    "huber": F.huber_loss,
+}
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Numbers; targets are standardised.
+
+    Attributes
+    ----------
+    mean, scale : ndarray of shape (n_outputs,)
+    one_dimensional : bool
+        Whether y has one dimension.
+    loss : {"squared_error", "absolute_error", "huber"}
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    one_dimensional: bool
+    loss: str
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.mean)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "target_mean_": self.mean,
+            "target_scale_": self.scale,
+            "n_outputs_": self.n_outputs,
+            "_one_dimensional": self.one_dimensional,
+        }
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs), reduction="none").mean(1)
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(r2_score(targets, outputs, sample_weight=weights)) if len(targets) > 1 else float("nan")
+
+    def strata(self, targets: np.ndarray) -> None:
+        return None
