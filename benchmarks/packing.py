@@ -51,11 +51,12 @@ def padded(model: XLMRobertaXLModel, windows: list[np.ndarray], batch_size: int 
 def packed(model: XLMRobertaXLModel, windows: list[np.ndarray]) -> np.ndarray:
     """Mean-pooled states as XLMRXLEmbedder computes them."""
 
-    def mean(batch: list[np.ndarray]) -> torch.Tensor:
-        hidden, packing = encode(model, batch)
+    def mean(batch: np.ndarray) -> torch.Tensor:
+        hidden, packing = encode(model, [windows[i] for i in batch])
         return packing.mean(hidden[-1].float())
 
-    return run(mean, windows, batch_tokens=default_batch_tokens(model.config, model.norm.weight.dtype, model.device))
+    lengths = np.fromiter(map(len, windows), np.int64)
+    return run(mean, lengths, batch_tokens=default_batch_tokens(model.config, model.norm.weight.dtype, model.device))
 
 
 def timed(function, *args, repeats: int) -> tuple[float, np.ndarray]:

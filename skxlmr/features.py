@@ -164,12 +164,13 @@ def frozen_features(
     pooling: str,
     *,
     layers: Sequence[int] = (-1,),
+    positions: Sequence[np.ndarray] | None = None,
     batch_tokens: int,
     memory: str | os.PathLike | joblib.Memory | None = None,
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
-    """One vector per window, of the base as it is; from the cache, where it was asked for before.
+    """Vectors of each window, of the base as it is; from the cache, where they were asked for before.
 
     Parameters
     ----------
@@ -180,21 +181,26 @@ def frozen_features(
         A key of `POOLINGS`.
     layers : sequence of int
         The hidden states that the pooling reads.
+    positions : sequence of ndarray, default=None
+        Tokens of each window, for a vector each; the pooling does not matter then.
     batch_tokens : int
     memory : str, path, joblib.Memory or None, default=None
         A folder where vectors are kept for other processes, too.
 
     Returns
     -------
-    ndarray of shape (len(windows), H), float32
+    ndarray of shape (number of windows, or of positions in all of them, H), float32
     """
     base = backbone.model
     layers = tuple(i % (len(base.layers) + 1) for i in layers)
-    keys = _keys(backbone, windows, (pooling, layers))
+    if positions is None:
+        keys = _keys(backbone, windows, (pooling, layers))
+    else:
+        keys = _keys(backbone, windows, ("tokens", layers), positions)
     rows: dict[bytes, np.ndarray] = {
         key: row for key, row in zip(keys, _cache.get(keys), strict=True) if row is not None
     }
-    missing = {key: window for key, window in zip(keys, windows, strict=True) if key not in rows}
+    missing = {key: i for i, key in enumerate(keys) if key not in rows}
     fresh = list(missing)
     on_disk = None
     if memory is not None:
@@ -205,19 +211,37 @@ def frozen_features(
             rows[key] = on_disk(key, rows)
             del missing[key]
     if missing:
+        chosen = np.fromiter(missing.values(), np.int64, len(missing))
+        some = [windows[i] for i in chosen]
+        at = None if positions is None else [positions[i] for i in chosen]
+        counts = np.ones(len(some), np.int64) if at is None else np.fromiter(map(len, at), np.int64, len(at))
         computed = run(
-            lambda batch: POOLINGS[pooling](*encode(base, batch, layers=layers)),
-            list(missing.values()),
+            lambda batch: pooled(
+                pooling, *encode(base, [some[i] for i in batch], layers=layers), at and [at[i] for i in batch]
+            ),
+            np.fromiter(map(len, some), np.int64, len(some)),
             batch_tokens=batch_tokens,
+            counts=counts,
             verbose=verbose,
             description=description,
         )
-        rows |= zip(missing, (row.copy() for row in computed), strict=True)
+        rows |= zip(missing, (part.copy() for part in np.split(computed, np.cumsum(counts)[:-1])), strict=True)
         if on_disk is not None:
             for key in missing:
                 on_disk(key, rows)
     _cache.put(fresh, [rows[key] for key in fresh])
-    return np.stack([rows[key] for key in keys])
+    return np.concatenate([rows[key] for key in keys])
+
+
+def pooled(
+    pooling: str, hidden: list[Tensor], packing: Packing, positions: Sequence[np.ndarray] | None = None
+) -> Tensor:
+    """Features of a batch: by the pooling one vector for each window, or one for each of its `positions`."""
+    if positions is None:
+        return POOLINGS[pooling](hidden, packing)
+    counts = torch.tensor([len(at) for at in positions])
+    tokens = packing.first.cpu().repeat_interleave(counts) + torch.from_numpy(np.concatenate(positions))
+    return hidden[-1][tokens.to(hidden[-1].device)].float()
 
 
 def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:
@@ -260,10 +284,12 @@ def frozen_states(
     return torch.cat([states.to(base.device) for states in found]), packing
 
 
-def _keys(backbone: Backbone, windows: Sequence[np.ndarray], what: tuple) -> list[bytes]:
+def _keys(
+    backbone: Backbone, windows: Sequence[np.ndarray], what: tuple, positions: Sequence[np.ndarray] | None = None
+) -> list[bytes]:
     """A digest of all that the result depends on, for each window."""
     source = hashlib.blake2b(repr((FORMAT, backbone.key, what)).encode(), digest_size=32).digest()
-    return [
-        hashlib.blake2b(np.asarray(window, np.int32).tobytes(), key=source, digest_size=20).digest()
-        for window in windows
-    ]
+    data = [np.asarray(window, np.int32).tobytes() for window in windows]
+    if positions is not None:
+        data = [b"%d %b%b" % (len(w), w, at.astype(np.int32).tobytes()) for w, at in zip(data, positions, strict=True)]
+    return [hashlib.blake2b(of_window, key=source, digest_size=20).digest() for of_window in data]

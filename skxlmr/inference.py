@@ -32,16 +32,26 @@ class Plan:
         The distinct text that each window is of, ascending.
     text_of_row : ndarray of shape (n_rows,), int64
         The distinct text of each of the caller's rows.
+    positions : list of ndarray, int64, or None
+        The tokens of each window that features are read at; None where a window has one vector of features.
     """
 
     windows: list[np.ndarray]
     text_of_window: np.ndarray
     text_of_row: np.ndarray
+    positions: list[np.ndarray] | None = None
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens in each window."""
         return np.fromiter(map(len, self.windows), np.int64, len(self.windows))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Vectors of features of each window."""
+        if self.positions is None:
+            return np.ones(len(self.windows), np.int64)
+        return np.fromiter(map(len, self.positions), np.int64, len(self.windows))
 
     @property
     def windows_per_text(self) -> np.ndarray:
@@ -54,12 +64,8 @@ class Plan:
 
     def windows_of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The windows of some rows: indices into `windows`, and for each the place of its row in `rows`."""
-        texts = self.text_of_row[rows]
-        counts = self.windows_per_text
-        starts = np.concatenate(([0], np.cumsum(counts)))
-        place = np.repeat(np.arange(len(rows)), counts[texts])
-        nth = np.arange(len(place)) - np.repeat(np.cumsum(counts[texts]) - counts[texts], counts[texts])
-        return starts[texts][place] + nth, place
+        texts, counts = self.text_of_row[rows], self.windows_per_text
+        return rows_of(texts, counts), np.repeat(np.arange(len(rows)), counts[texts])
 
 
 def plan(
@@ -137,40 +143,57 @@ def encode(
 
 @torch.inference_mode()
 def run(
-    compute: Callable[[list[np.ndarray]], Tensor],
-    windows: Sequence[np.ndarray],
+    compute: Callable[[np.ndarray], Tensor],
+    lengths: np.ndarray,
     *,
     batch_tokens: int,
+    counts: np.ndarray | None = None,
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
-    """Run all windows in batches of like length and return the output for each, in the order given.
+    """Run windows in batches of like length and return the output for each, in the order given.
 
     Parameters
     ----------
     compute : callable
-        Takes the windows of a batch; returns (number of windows, d).
-    windows : sequence of ndarray
-        Token ids.
+        Takes the indices of a batch of windows; returns one row for each, or `counts` rows, (n, d).
+    lengths : ndarray of shape (n_windows,)
+        Tokens in each window.
     batch_tokens : int
+    counts : ndarray of shape (n_windows,), default=None
+        Rows of each window; None is one.
 
     Returns
     -------
-    ndarray of shape (len(windows), d), float32
+    ndarray of shape (n_windows, d) or (counts.sum(), d), float32
     """
-    lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+    if counts is None:
+        counts = np.ones(len(lengths), np.int64)
     results: np.ndarray | None = None
     with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose)) as bar:
         for batch in token_batches(lengths, batch_tokens):
-            output = _within_memory(compute, [windows[i] for i in batch]).float().cpu().numpy()
+            output = _within_memory(compute, batch).float().cpu().numpy()
             if results is None:
-                results = np.empty((len(windows), output.shape[1]), np.float32)
-            results[batch] = output
+                results = np.empty((int(counts.sum()), output.shape[1]), np.float32)
+            results[rows_of(batch, counts)] = output
             bar.update(int(lengths[batch].sum()))
     return results
 
 
-def _within_memory(compute: Callable[[list[np.ndarray]], Tensor], batch: list[np.ndarray]) -> Tensor:
+def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Where the rows of some windows lie, when each has `counts` of them, one window after the other.
+
+    Examples
+    --------
+    >>> rows_of(np.array([2, 0]), np.array([2, 1, 3])).tolist()
+    [3, 4, 5, 0, 1]
+    """
+    starts = np.cumsum(counts) - counts
+    n = counts[chosen]
+    return np.arange(n.sum()) + np.repeat(starts[chosen] - (np.cumsum(n) - n), n)
+
+
+def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -> Tensor:
     """Run a batch; where memory runs out, in halves."""
     try:
         return compute(batch)

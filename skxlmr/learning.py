@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from skxlmr.backbone import Backbone, get_backbone
 from skxlmr.base import BaseXLMRXL
 from skxlmr.features import moment
-from skxlmr.inference import pool_windows
+from skxlmr.inference import Plan, pool_windows
 from skxlmr.memory import training_budget
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead
@@ -197,11 +197,12 @@ class LearningXLMRXL(BaseXLMRXL):
         epochs_before: int = 0,
     ) -> Trainer:
         base = backbone.model
-        targets = torch.from_numpy(rows.targets).to(base.device)
         features = learned.features(backbone, rows.plan, schedule.batch_tokens, self.memory, self.verbose)
 
+        of_outputs = self._losses_of_outputs(task, rows, base.device)
+
         def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
-            return task.losses(learned.head(features(windows, recompute)), targets[of_rows])
+            return of_outputs(learned.head(features(windows, recompute)), windows, of_rows)
 
         return Trainer(
             losses,
@@ -215,6 +216,13 @@ class LearningXLMRXL(BaseXLMRXL):
             half=base.norm.weight.dtype == torch.float16 and not learned.only_head,
             epochs_before=epochs_before,
         )
+
+    def _losses_of_outputs(
+        self, task: Task, rows: Rows, device: torch.device
+    ) -> Callable[[Tensor, np.ndarray, np.ndarray], Tensor]:
+        """Return a function from the head's output for some windows, these, and the row of each, to their losses."""
+        targets = torch.from_numpy(rows.targets).to(device)
+        return lambda outputs, windows, of_rows: task.losses(outputs, targets[of_rows])
 
     def _seed_and_directory(
         self,
@@ -283,9 +291,12 @@ class LearningXLMRXL(BaseXLMRXL):
     def _score_rows(
         self, learned: Learned, backbone: Backbone, rows: Rows, task: Task, batch_tokens: int, began: int
     ) -> float:
-        outputs = learned.run(backbone, rows.plan.windows, batch_tokens, memory=self.memory, keep=began)
-        outputs = pool_windows(outputs, rows.plan.text_of_window, "mean")[rows.plan.text_of_row]
-        return task.score(outputs, rows.targets, rows.weights)
+        outputs = learned.run(backbone, rows.plan, batch_tokens, memory=self.memory, keep=began)
+        return task.score(self._of_rows(outputs, rows.plan), rows.targets, rows.weights)
+
+    def _of_rows(self, outputs: np.ndarray, plan: Plan) -> np.ndarray:
+        """From the head's output for each window of a plan to what each row gets."""
+        return pool_windows(outputs, plan.text_of_window, "mean")[plan.text_of_row]
 
 
 def ready(learned: Learned) -> Learned:

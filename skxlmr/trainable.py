@@ -12,7 +12,6 @@ from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.backbone import Backbone
 from skxlmr.exporting import export_adapter, export_pretrained
-from skxlmr.inference import pool_windows
 from skxlmr.learning import LearningXLMRXL, snapshot
 from skxlmr.model.heads import XLMRobertaXLForSequenceClassification
 from skxlmr.model.pretrained import PretrainedModel
@@ -254,5 +253,5 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         backbone = self._fitted_backbone()
         plan = self._plan(backbone, column)
         batch_tokens = self._choose_batch_tokens(backbone)
-        outputs = self._learned.run(backbone, plan.windows, batch_tokens, memory=self.memory, verbose=self.verbose)
-        return pool_windows(outputs, plan.text_of_window, "mean")[plan.text_of_row]
+        outputs = self._learned.run(backbone, plan, batch_tokens, memory=self.memory, verbose=self.verbose)
+        return self._of_rows(outputs, plan)

@@ -5,6 +5,7 @@ import torch
 
 from skxlmr import Full, Head, LoRA, XLMRXLClassifier
 from skxlmr.backbone import get_backbone
+from skxlmr.inference import Plan
 
 GOOD = ["wonderful", "I loved it", "很好", "excellent work", "a delight", "superb"]
 BAD = ["dreadful", "I hated it", "很差", "awful work", "a bore", "terrible"]
@@ -115,7 +116,8 @@ def test_a_long_text_is_decided_by_the_mean_of_its_windows():
     ids = backbone.tokenizer.encode_batch([text])[0]
     windows = backbone.tokenizer.windows(ids, max_length=16, stride=4)
     assert len(windows) > 3
-    decisions = [clf._learned.run(backbone, [w.input_ids], 100)[0] for w in windows]
+    plans = [Plan([w.input_ids], np.array([0]), np.array([0])) for w in windows]
+    decisions = [clf._learned.run(backbone, plan, 100)[0] for plan in plans]
     expected = np.mean(decisions, axis=0)
     np.testing.assert_allclose(clf.decision_function([text])[0], expected[1] - expected[0], atol=1e-5)
 

@@ -18,7 +18,7 @@ def test_each_distinct_text_is_run_once(nano):
     assert work.text_of_row.tolist() == [0, 1, 0, 2, 1]
     assert len(work.windows) == 3
     calls = []
-    run(lambda batch: calls.append(len(batch)) or torch.zeros(len(batch), 1), work.windows, batch_tokens=1000)
+    run(lambda batch: calls.append(len(batch)) or torch.zeros(len(batch), 1), work.lengths, batch_tokens=1000)
     assert sum(calls) == 3
 
 
@@ -43,26 +43,35 @@ def test_results_come_in_the_order_given(nano):
     )
 
     def length(batch):
-        return torch.tensor([[len(window)] for window in batch])
+        return torch.tensor([[len(work.windows[i])] for i in batch])
 
-    lengths = run(length, work.windows, batch_tokens=40)[:, 0]
+    lengths = run(length, work.lengths, batch_tokens=40)[:, 0]
     assert lengths.tolist() == work.lengths.tolist()
 
 
+def test_windows_may_have_several_rows_or_none():
+    counts, lengths = np.array([2, 0, 1, 3]), np.array([5, 3, 9, 5])
+
+    def compute(batch):
+        return torch.cat([torch.full((counts[i], 2), float(i)) for i in batch])
+
+    result = run(compute, lengths, batch_tokens=10, counts=counts)
+    assert result[:, 0].tolist() == [0, 0, 2, 3, 3, 3]
+
+
 def test_out_of_memory_halves_the_batch():
-    windows = [np.full(4, i) for i in range(8)]
-    sizes = []
+    lengths, sizes = np.full(8, 4), []
 
     def compute(batch, most=3):
         sizes.append(len(batch))
         if len(batch) > most:
             raise torch.OutOfMemoryError("injected")
-        return torch.tensor([[window[0]] for window in batch])
+        return torch.from_numpy(batch)[:, None]
 
-    assert run(compute, windows, batch_tokens=100)[:, 0].tolist() == list(range(8))
+    assert run(compute, lengths, batch_tokens=100)[:, 0].tolist() == list(range(8))
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
     with pytest.raises(torch.OutOfMemoryError):
-        run(lambda batch: compute(batch, most=0), windows, batch_tokens=100)
+        run(lambda batch: compute(batch, most=0), lengths, batch_tokens=100)
 
 
 def test_truncation_is_counted_and_told_once(nano):

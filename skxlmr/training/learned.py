@@ -12,8 +12,8 @@ import torch
 from sklearn.base import clone
 from torch import Tensor, nn
 
-from skxlmr.features import POOLINGS, frozen_features, frozen_states, moment
-from skxlmr.inference import Plan, collate, run
+from skxlmr.features import frozen_features, frozen_states, moment, pooled
+from skxlmr.inference import Plan, collate, rows_of, run
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.training.adapters import Tuning
 
@@ -78,7 +78,13 @@ class Learned(nn.Module):
         return model
 
     def embed(
-        self, backbone: Backbone, windows: Sequence[np.ndarray], *, keep: int | None = None, recompute: bool = False
+        self,
+        backbone: Backbone,
+        windows: Sequence[np.ndarray],
+        positions: Sequence[np.ndarray] | None = None,
+        *,
+        keep: int | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Features of a batch of windows, through what is learned; (n, H) float32.
 
@@ -86,23 +92,25 @@ class Learned(nn.Module):
         ----------
         backbone : Backbone
         windows : sequence of ndarray
+        positions : sequence of ndarray, default=None
+            Tokens of each window, for a vector each in the place of the pooling.
         keep : int, default=None
             Remember what the frozen layers gave; see `skxlmr.features.frozen_states`.
         recompute : bool, default=False
             Save memory in training: run the layers again in the backward pass.
         """
         base = backbone.model
-        positions = None
+        position_ids = None
         if self.num_frozen:
             x, packing = frozen_states(backbone, windows, self.num_frozen, keep=keep)
             x = x if self.own is None else x.float()
         else:
-            x, positions, packing = collate(windows, base)
+            x, position_ids, packing = collate(windows, base)
         with self._precision(base):
             hidden = self.model(base).encode(
-                x, positions, packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
+                x, position_ids, packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
             )
-        return POOLINGS[self.pooling](hidden, packing)
+        return pooled(self.pooling, hidden, packing, positions)
 
     def features(
         self, backbone: Backbone, plan: Plan, batch_tokens: int, memory: object = None, verbose: int = 0
@@ -112,35 +120,47 @@ class Learned(nn.Module):
         Where only the head learns, the base runs over all windows now, once.
         """
         if self.only_head:
-            known = torch.from_numpy(
-                frozen_features(
-                    backbone, plan.windows, self.pooling, batch_tokens=batch_tokens, memory=memory, verbose=verbose
-                )
-            ).to(backbone.model.device)
-            return lambda windows, recompute=False: known[torch.from_numpy(windows)]
+            known = torch.from_numpy(self._frozen(backbone, plan, batch_tokens, memory, verbose)).to(self._device)
+            counts = plan.counts
+            return lambda windows, recompute=False: known[torch.from_numpy(rows_of(windows, counts))]
         began = moment()
         return lambda windows, recompute=False: self.embed(
-            backbone, [plan.windows[i] for i in windows], keep=began, recompute=recompute
+            backbone, *_taken(plan, windows), keep=began, recompute=recompute
         )
 
     def run(
         self,
         backbone: Backbone,
-        windows: Sequence[np.ndarray],
+        plan: Plan,
         batch_tokens: int,
         *,
         memory: object = None,
         keep: int | None = None,
         verbose: int = 0,
     ) -> np.ndarray:
-        """Return the head's output for each window, (n_windows, d) float32."""
+        """Return the head's output for each window of a plan, or each of their positions, (n, d) float32."""
         self.to(backbone.model.device)
-        settings = {"batch_tokens": batch_tokens, "verbose": verbose, "description": "predict"}
         if self.only_head:
-            features = frozen_features(backbone, windows, self.pooling, memory=memory, **settings)
+            features = self._frozen(backbone, plan, batch_tokens, memory, verbose)
             with torch.inference_mode():
-                return self.head(torch.from_numpy(features).to(backbone.model.device)).float().cpu().numpy()
-        return run(lambda batch: self.head(self.embed(backbone, batch, keep=keep)), windows, **settings)
+                return self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy()
+        return run(
+            lambda batch: self.head(self.embed(backbone, *_taken(plan, batch), keep=keep)),
+            plan.lengths,
+            batch_tokens=batch_tokens,
+            counts=plan.counts,
+            verbose=verbose,
+            description="predict",
+        )
+
+    def _frozen(self, backbone: Backbone, plan: Plan, batch_tokens: int, memory: object, verbose: int) -> np.ndarray:
+        """Features of the base as it is, on which a head alone learns and predicts."""
+        settings = {"positions": plan.positions, "batch_tokens": batch_tokens, "memory": memory, "verbose": verbose}
+        return frozen_features(backbone, plan.windows, self.pooling, **settings)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.head.parameters()).device
 
     @contextmanager
     def _precision(self, base: XLMRobertaXLModel) -> Iterator[None]:
@@ -148,3 +168,9 @@ class Learned(nn.Module):
         dtype = base.norm.weight.dtype
         with torch.autocast(base.device.type, dtype=dtype, enabled=self.own is not None and dtype.itemsize == 2):
             yield
+
+
+def _taken(plan: Plan, windows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """Some windows of a plan, and their positions."""
+    positions = None if plan.positions is None else [plan.positions[i] for i in windows]
+    return [plan.windows[i] for i in windows], positions

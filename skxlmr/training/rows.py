@@ -35,9 +35,11 @@ class Rows:
 
     def identity(self) -> list[np.ndarray]:
         """All that a training could depend on."""
-        plan = self.plan
+        plan, targets = self.plan, [self.targets]
+        if self.targets.dtype == object:  # as many for each row as it has tokens
+            targets = [np.concatenate(self.targets), np.fromiter(map(len, self.targets), np.int64)]
         tokens = np.concatenate(plan.windows)
-        return [tokens, plan.lengths, plan.text_of_window, plan.text_of_row, self.targets, self.weights]
+        return [tokens, plan.lengths, plan.text_of_window, plan.text_of_row, *targets, self.weights]
 
 
 @dataclass(frozen=True)
