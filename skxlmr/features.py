@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -111,6 +112,8 @@ class ArrayCache:
 
     def _make_room(self, nbytes: int, spare: int | None = None) -> bool:
         """Forget the oldest until so many bytes are free; whether they are."""
+        if self.max_bytes is not None and nbytes > self.max_bytes:
+            return False
         while self.max_bytes is not None and self.nbytes + nbytes > self.max_bytes:
             if not self._arrays:
                 return False
@@ -208,8 +211,9 @@ def frozen_features(
         on_disk = check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
     if on_disk is not None:
         for key in [key for key in missing if on_disk.check_call_in_cache(key, rows)]:
-            rows[key] = on_disk(key, rows)
-            del missing[key]
+            with contextlib.suppress(KeyError):  # from `_give`: the file is damaged, or was deleted just now
+                rows[key] = on_disk(key, rows)
+                del missing[key]
     if missing:
         chosen = np.fromiter(missing.values(), np.int64, len(missing))
         some = [windows[i] for i in chosen]

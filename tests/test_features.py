@@ -60,6 +60,7 @@ def test_a_cache_forgets_what_was_not_used_for_longest():
     assert cache.nbytes == cache.max_bytes
     cache.put("d", [np.zeros(1000)])  # larger than all
     assert cache.get("d") == [None]
+    assert cache.get("be") == [arrays[1], arrays[4]], "for nothing, they would be forgotten"
     cache.resize(0)
     assert len(cache) == cache.nbytes == 0
 
@@ -238,6 +239,18 @@ def test_a_memory_object_and_a_folder_are_the_same(tmp_path, encoded):
         np.testing.assert_array_equal(found, expected)
         features.clear_features()
     assert n_encoded(encoded) == len(TEXTS)
+
+
+def test_a_damaged_file_of_features_is_made_anew(tmp_path, encoded):
+    expected = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
+    for path in sorted(tmp_path.rglob("output.pkl"))[:3]:
+        path.write_bytes(path.read_bytes()[:20])
+    for n_again in (3, 0):
+        features.clear_features()
+        encoded.clear()
+        vectors = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert n_encoded(encoded) == n_again
 
 
 def test_an_empty_column_of_windows_has_no_features():
