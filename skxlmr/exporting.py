@@ -35,7 +35,10 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     files = _files(estimator)
+    _check_destination(directory, files)
     learned: Learned = estimator._learned
+    if learned.own is not None and dtype != "float32":
+        learned = copy.deepcopy(learned)  # `to` converts modules in place, and these are the estimator's
     # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
     base = XLMRobertaXLModel.from_pretrained(files, dtype=torch.float32, add_pooling_layer=False)
     if quantized_layers(base):
@@ -69,6 +72,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
         )
     files = _files(estimator)
+    _check_destination(directory, files)
     tensors, targets = {}, []
     for i, deltas in enumerate(learned.adapter):
         for name, delta in deltas.items():
@@ -98,13 +102,15 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    # The default is for NumPy's numbers, which a grid may have given.
+    config_json = json.dumps(config, indent=2, default=lambda number: number.item()) + "\n"
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
     )
     atomic_write_bytes(directory / "adapter_model.safetensors", data)
-    atomic_write_bytes(directory / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
+    atomic_write_bytes(directory / "adapter_config.json", config_json.encode())
 
 
 def _files(estimator: TrainableXLMRXL) -> CheckpointFiles:
@@ -112,6 +118,15 @@ def _files(estimator: TrainableXLMRXL) -> CheckpointFiles:
     files = find_checkpoint(estimator.model)
     estimator._check_fingerprint(files.fingerprint)
     return files
+
+
+def _check_destination(directory: str | os.PathLike, files: CheckpointFiles) -> None:
+    """Refuse to write over the base: nothing that was fitted on it could be used any more."""
+    if Path(directory).expanduser().resolve() == files.directory.resolve():
+        raise ValueError(
+            f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict. "
+            f"Export to another directory."
+        )
 
 
 def _their_name(module: str) -> str:

@@ -214,7 +214,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits.
+            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
+            `directory` is where it lies.
 
         Examples
         --------
@@ -243,7 +244,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it was not fitted with LoRA, or `model` is another checkpoint now.
+            If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
         """
         export_adapter(self, directory)
 

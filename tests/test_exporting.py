@@ -81,6 +81,48 @@ def test_half_precision_is_written_on_demand(dtype, tmp_path):
         clf.export_pretrained(tmp_path, dtype="int8")
 
 
+@pytest.mark.parametrize("tuning", [Full(layers=1), "full"], ids=str)
+def test_what_is_written_in_half_precision_stays_whole_in_the_estimator(tuning, tmp_path):
+    clf = classifier(tuning)
+    expected = clf._logits(TEXTS)
+    clf.export_pretrained(tmp_path, dtype="bfloat16")
+    assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(clf._logits(TEXTS), expected)
+    model = theirs(tmp_path, dtype="auto")
+    assert model.dtype == torch.bfloat16
+    np.testing.assert_allclose(logits_of(model.float()), expected, atol=0.02)
+
+
+def copy_of_nano(directory, dtype=torch.float32):
+    """The checkpoint as transformers writes it."""
+    model = transformers.XLMRobertaXLModel.from_pretrained(resolve("nano").directory, add_pooling_layer=False)
+    model.to(dtype).save_pretrained(directory)
+    get_backbone("nano").tokenizer.save_pretrained(directory)
+    return directory
+
+
+def test_the_written_dtype_is_not_that_of_the_base(tmp_path):
+    """What newer versions of transformers call dtype was once torch_dtype."""
+    base = copy_of_nano(tmp_path / "base", torch.bfloat16)
+    assert "dtype" in json.loads((base / "config.json").read_text())
+    clf = XLMRXLClassifier(base, max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    clf.export_pretrained(tmp_path / "out")
+    model = theirs(tmp_path / "out")
+    assert model.dtype == torch.float32
+    np.testing.assert_allclose(logits_of(model), clf._logits(TEXTS), atol=1e-5)
+
+
+def test_the_base_is_not_written_over(tmp_path):
+    base = copy_of_nano(tmp_path / "base")
+    clf = XLMRXLClassifier(base, max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    (tmp_path / "link").symlink_to(base)
+    for export in (clf.export_pretrained, clf.export_adapter):
+        for directory in (base, tmp_path / "link"):
+            with pytest.raises(ValueError, match="holds the checkpoint that this estimator was fitted on"):
+                export(directory)
+    assert XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._fingerprint == clf._fingerprint
+
+
 @pytest.mark.parametrize("load", [{"load_in_8bit": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}], ids=str)
 def test_of_a_quantised_base_the_checkpoints_own_weights_are_merged(load, tmp_path):
     clf = classifier(**load)
@@ -110,6 +152,14 @@ def test_peft_computes_the_same_logits(tuning, tmp_path):
     np.testing.assert_allclose(logits_of(model.merge_and_unload()), clf._outputs(TEXTS), atol=1e-5)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "nano"
+
+
+def test_an_adapter_of_a_grid_of_numpys_numbers_is_exported(tmp_path):
+    clf = classifier(LoRA(rank=np.int64(3), alpha=np.float32(5)))
+    clf.export_adapter(tmp_path)
+    base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, tmp_path)
+    np.testing.assert_allclose(logits_of(model), clf._logits(TEXTS), atol=1e-5)
 
 
 def test_what_peft_has_no_format_for_says_so(tmp_path):

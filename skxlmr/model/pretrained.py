@@ -252,7 +252,8 @@ class PretrainedModel(nn.Module):
         tensors = {KEY_MAP.to_theirs(prefix + name).removeprefix(prefix): t for name, t in self.state_dict().items()}
         dtype = str(getattr(self, "roberta", self).norm.weight.dtype).removeprefix("torch.")
         config = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": dtype}
-        config.pop("quantization_config", None)
+        for of_the_checkpoint_read in ("quantization_config", "dtype"):  # the latter is torch_dtype's newer name
+            config.pop(of_the_checkpoint_read, None)
         extra_files = {}
         if eight_bit is not None:
             config["quantization_config"] = eight_bit
