@@ -7,6 +7,7 @@ from skxlmr.features import set_feature_cache
 from skxlmr.memory import memory_estimate
 from skxlmr.persistence import load
 from skxlmr.regressor import XLMRXLRegressor
+from skxlmr.tagger import XLMRXLTagger
 from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.weights.quantization import Int8
 
@@ -19,6 +20,7 @@ __all__ = [
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
     "XLMRXLRegressor",
+    "XLMRXLTagger",
     "load",
     "memory_estimate",
     "release_models",

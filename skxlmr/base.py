@@ -77,20 +77,25 @@ class BaseXLMRXL(BaseEstimator):
 
     def _plan(self, backbone: Backbone, column: TextColumn) -> Plan:
         """Tokenise a column into windows."""
+        max_length, stride = self._window(backbone)
+        return plan(
+            backbone.tokenizer,
+            column.texts,
+            column.pairs,
+            max_length=max_length,
+            stride=stride,
+            truncation=self.truncation,
+        )
+
+    def _window(self, backbone: Backbone) -> tuple[int, int]:
+        """Tokens in a window, and how many of them neighbours share."""
         longest = backbone.model.config.max_length
         if self.max_length is not None and self.max_length > longest:
             raise ValueError(
                 f"max_length={self.max_length}, but {self.model!r} reads at most {longest} tokens at once."
             )
         max_length = self.max_length or longest
-        return plan(
-            backbone.tokenizer,
-            column.texts,
-            column.pairs,
-            max_length=max_length,
-            stride=max_length // 8 if self.stride == "auto" else self.stride,
-            truncation=self.truncation,
-        )
+        return max_length, max_length // 8 if self.stride == "auto" else self.stride
 
     def _choose_batch_tokens(self, backbone: Backbone) -> int:
         if self.batch_tokens != "auto":

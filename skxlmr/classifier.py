@@ -34,10 +34,12 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
     The base model stays frozen and is shared by all estimators of the process; what is learned is a small adapter
     and a head on the first token (`tuning="lora"`), the head alone (`"head"`), or a copy of everything (`"full"`).
+    A text that is longer than the model reads at once is decided by the mean over its windows.
 
     Parameters
     ----------
     $reading
+    $truncation
     $training
     label_smoothing : float, default=0.0
         Share of the target that goes to all classes evenly.

@@ -18,8 +18,9 @@ SHARED = {
     max_length : int, default=None
         Most tokens that the model reads at once; None takes all it can, 512.
     stride : int or "auto", default="auto"
-        Tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an
-        eighth of `max_length`. The decision for a long text is the mean over its windows.
+        Tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth of
+        `max_length`.""",
+    "truncation": """\
     truncation : bool, default=False
         Read only the beginning of a long text. How many were cut is told in a warning.""",
     "training": """\

@@ -48,7 +48,7 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         config = replace(base.config, num_labels=estimator._n_outputs, **estimator._exported_config())
         model: PretrainedModel = estimator._exported_class(config)
     model.roberta = merged
-    model.classifier = copy.deepcopy(learned.head).to(DTYPES[dtype])
+    model.classifier = estimator._exported_head(copy.deepcopy(learned.head).to(DTYPES[dtype]))
     model.save_pretrained(directory)
     XLMRobertaXLTokenizer.from_directory(files.directory).save_pretrained(directory)
 
@@ -80,11 +80,11 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             targets.append(target)
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
-    for name, value in learned.head.state_dict().items():
+    for name, value in estimator._exported_head(learned.head).state_dict().items():
         tensors[f"{PEFT_PREFIX}classifier.{name}"] = value
     config = {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": estimator._peft_task,
         "base_model_name_or_path": str(estimator.model) if os.path.isdir(estimator.model) else files.name,
         "inference_mode": True,
         "r": tuning.rank,

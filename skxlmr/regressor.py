@@ -32,6 +32,7 @@ class XLMRXLRegressor(RegressorMixin, TrainableXLMRXL):
     Parameters
     ----------
     $reading
+    $truncation
     $training
     loss : {"squared_error", "absolute_error", "huber"}, default="squared_error"
         Of the difference to a target, in standard deviations of the targets; "huber" is linear beyond one of them.

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
 from sklearn.utils.validation import _check_sample_weight
+from torch import nn
 
 from skxlmr.backbone import Backbone
 from skxlmr.exporting import export_adapter, export_pretrained
@@ -58,9 +59,15 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     _exported_class: type[PretrainedModel] = XLMRobertaXLForSequenceClassification
 
+    _peft_task = "SEQ_CLS"
+
     def _exported_config(self) -> dict[str, Any]:
         """What the config of an exported model says of the head."""
         return {}
+
+    def _exported_head(self, head: nn.Module) -> nn.Module:
+        """What of the head is `classifier` in the exported class."""
+        return head
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)

@@ -22,7 +22,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import _get_feature_names, check_array
 
 import skxlmr
-from skxlmr import Head, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor
+from skxlmr import Head, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor, XLMRXLTagger
+from skxlmr.tokens import split_words
 from skxlmr.validation import TextColumn
 
 ESTIMATORS = [
@@ -30,6 +31,7 @@ ESTIMATORS = [
     XLMRXLClassifier(model="nano", max_epochs=2, learning_rate=1e-2, tuning="head", random_state=0),
     XLMRXLRegressor(model="nano", max_epochs=2, learning_rate=1e-2, random_state=0),
     XLMRXLRegressor(model="nano", max_epochs=2, tuning="head", loss="huber", random_state=0),
+    XLMRXLTagger(model="nano", max_epochs=2, learning_rate=1e-2, random_state=0),
     XLMRXLEmbedder(model="nano"),
     XLMRXLEmbedder(model="nano", pooling="max", n_components=3, normalize=True, random_state=0),
 ]
@@ -55,6 +57,8 @@ def fitted():
 
 
 def y_for(estimator):
+    if isinstance(estimator, XLMRXLTagger):
+        return [["long" if end - start > 3 else "short" for start, end in split_words(text)] for text in TEXTS]
     return NUMBERS if is_regressor(estimator) else LABELS
 
 
@@ -62,6 +66,8 @@ def outputs(estimator, X):
     """All results of an estimator that are numbers."""
     if is_regressor(estimator):
         return {"predict": estimator.predict(X)}
+    if isinstance(estimator, XLMRXLTagger):
+        return {"predict_proba": np.stack([p.sum(axis=0) for p in estimator.predict_proba(X)])}
     if is_classifier(estimator):
         return {"predict_proba": estimator.predict_proba(X), "decision_function": estimator.decision_function(X)}
     return {"transform": estimator.transform(X)}
@@ -271,6 +277,8 @@ def test_feature_names(estimator, fitted):
     with pytest.raises(ValueError, match="feature names"):
         outputs(model, pd.DataFrame({"body": TEXTS}))
     pairs = pd.DataFrame({"a": TEXTS, "b": TEXTS})
+    if isinstance(estimator, XLMRXLTagger):  # which has one column
+        return
     with pytest.raises(ValueError, match="features"):
         outputs(fitted[repr(estimator)], pairs.to_numpy())
     assert clone(estimator).fit(pairs, y_for(estimator)).n_features_in_ == 2
@@ -280,7 +288,7 @@ def test_feature_names(estimator, fitted):
 
 
 def step_of(estimator):
-    if is_classifier(estimator) or is_regressor(estimator):
+    if not isinstance(estimator, XLMRXLEmbedder):
         return make_pipeline(estimator)
     return make_pipeline(estimator, LogisticRegression())
 
@@ -294,7 +302,7 @@ def test_pipeline_and_cross_validation(estimator):
     assert pipeline.fit(TEXTS, y_for(estimator)).predict(TEXTS).shape == (len(TEXTS),)
 
 
-@pytest.mark.parametrize("estimator", [ESTIMATORS[1], ESTIMATORS[4]], ids=ids)
+@pytest.mark.parametrize("estimator", [ESTIMATORS[1], ESTIMATORS[5]], ids=ids)
 def test_grid_search_in_two_processes(estimator):
     name = type(estimator).__name__.lower()
     search = GridSearchCV(step_of(clone(estimator)), {f"{name}__stride": [8, 16]}, cv=2, n_jobs=2)

@@ -1,4 +1,4 @@
-"""Small real data sets, as pandas DataFrames."""
+"""Small real data sets, and readers of files in the usual formats, as pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["load_reviews", "load_udhr"]
+from skxlmr.datasets.readers import read_conll, read_conllu, read_squad
+
+__all__ = ["load_reviews", "load_udhr", "read_conll", "read_conllu", "read_squad"]
 
 DATA = Path(__file__).parent / "data"
 

@@ -35,6 +35,18 @@ class ClassificationHead(nn.Module):
         return self.out_proj(self.dropout(x))
 
 
+class TokenHead(nn.Module):
+    """Dropout and a linear layer on each token, (T, H) -> (T, num_labels)."""
+
+    def __init__(self, config: XLMRobertaXLConfig, num_labels: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(head_dropout(config))
+        self.linear = new_linear(config, num_labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.dropout(x))
+
+
 def without_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Labels of tokens (B, S), with -100 at padding, so that it counts on no path."""
     if attention_mask is None or attention_mask.ndim == 3:

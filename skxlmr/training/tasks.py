@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from sklearn.metrics import r2_score
 from torch import Tensor
 
+from skxlmr.tags import decode, tag_score
+
 
 class Task(Protocol):
     """What a fit has found out about y before it trains."""
@@ -141,6 +143,38 @@ class Regression:
 
     def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         return float(r2_score(targets, outputs, sample_weight=weights)) if len(targets) > 1 else float("nan")
+
+    def strata(self, targets: np.ndarray) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """A tag for each token; targets are their numbers, an array for each row.
+
+    Attributes
+    ----------
+    classes : ndarray of str
+    scheme : {"BIO", "BIOES", "IO", "plain"}
+    tag_weights : ndarray of shape (n_tags,)
+        In the loss.
+    """
+
+    classes: np.ndarray
+    scheme: str
+    tag_weights: np.ndarray
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"classes_": self.classes, "scheme_": self.scheme}
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        tags = [self.classes[row].tolist() for row in decode(outputs, self.classes.tolist(), self.scheme)]
+        return tag_score([self.classes[row].tolist() for row in targets], tags, self.scheme, weights)
 
     def strata(self, targets: np.ndarray) -> None:
         return None

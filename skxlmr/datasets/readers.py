@@ -1,0 +1,155 @@
+"""Files of tagged sentences and of questions, as DataFrames that the estimators take."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+
+def read_conll(path: str | os.PathLike, *, token: int = 0, tag: int = -1, sep: str | None = None) -> pd.DataFrame:
+    """Read sentences with one token and its tags on a line, blank lines between sentences (CoNLL 2002, 2003, WNUT).
+
+    Parameters
+    ----------
+    path : str or path
+        UTF-8. Lines that begin with "-DOCSTART-" are left out.
+    token, tag : int, default=0, -1
+        Columns of the token and of the tag.
+    sep : str or None, default=None
+        Between columns; None is any white space.
+
+    Returns
+    -------
+    DataFrame
+        Columns tokens and tags, each a list of str.
+
+    Raises
+    ------
+    ValueError
+        If a line has too few columns; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "train.txt"
+    >>> _ = path.write_text("Ada B-PER\\nLovelace I-PER\\n\\nHello O\\n", encoding="utf-8")
+    >>> read_conll(path).tags.tolist()
+    [['B-PER', 'I-PER'], ['O']]
+    """
+    least = max(index + 1 if index >= 0 else -index for index in (token, tag))
+    rows = []
+    for sentence in _sentences(path):
+        columns = []
+        for number, line in sentence:
+            fields = line.split(sep)
+            if fields[0] == "-DOCSTART-":
+                continue
+            if len(fields) < max(least, 2):
+                raise ValueError(
+                    f"{os.fspath(path)}, line {number}: {line[:60]!r} has {len(fields)} columns, {max(least, 2)} are "
+                    f"needed. Set token, tag or sep."
+                )
+            columns.append((fields[token], fields[tag]))
+        if columns:
+            rows.append({"tokens": [c[0] for c in columns], "tags": [c[1] for c in columns]})
+    return pd.DataFrame(rows, columns=["tokens", "tags"])
+
+
+def read_conllu(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a treebank of Universal Dependencies.
+
+    Parameters
+    ----------
+    path : str or path
+        CoNLL-U. Words as the annotation has them: of a contraction its parts ("zum" is "zu", "dem"); empty nodes are
+        left out.
+
+    Returns
+    -------
+    DataFrame
+        Columns sent_id and text (str or None), tokens, upos, xpos and feats (lists of str), one row per sentence.
+
+    Raises
+    ------
+    ValueError
+        If a line has not the ten columns; the message names it.
+    """
+    rows = []
+    for sentence in _sentences(path):
+        row: dict[str, object] = {"sent_id": None, "text": None, "tokens": [], "upos": [], "xpos": [], "feats": []}
+        for number, line in sentence:
+            if line.startswith("#"):
+                name, _, value = line[1:].partition("=")
+                if name.strip() in ("sent_id", "text"):
+                    row[name.strip()] = value.strip()
+                continue
+            fields = line.split("\t")
+            if len(fields) != 10:
+                raise ValueError(
+                    f"{os.fspath(path)}, line {number}: {line[:60]!r} has {len(fields)} columns; CoNLL-U has ten, "
+                    f"between tabs."
+                )
+            if fields[0].isdigit():
+                for name, field in (("tokens", 1), ("upos", 3), ("xpos", 4), ("feats", 5)):
+                    row[name].append(fields[field])
+        if row["tokens"]:
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["sent_id", "text", "tokens", "upos", "xpos", "feats"])
+
+
+def read_squad(path: str | os.PathLike) -> pd.DataFrame:
+    """Read questions in the JSON of SQuAD 1.1 or 2.0, of XQuAD, MLQA and others like them.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    DataFrame
+        Columns id, title, question, context (str) and answers: a dict with the lists "text" and "answer_start", which
+        are empty where there is no answer.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such JSON.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = [
+            {
+                "id": question["id"],
+                "title": article.get("title", ""),
+                "question": question["question"],
+                "context": paragraph["context"],
+                "answers": {
+                    "text": [answer["text"] for answer in question.get("answers", [])],
+                    "answer_start": [answer["answer_start"] for answer in question.get("answers", [])],
+                },
+            }
+            for article in content["data"]
+            for paragraph in article["paragraphs"]
+            for question in paragraph["qas"]
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)} is no SQuAD file: {error!r}") from error
+    return pd.DataFrame(rows, columns=["id", "title", "question", "context", "answers"])
+
+
+def _sentences(path: str | os.PathLike) -> Iterator[list[tuple[int, str]]]:
+    """Runs of lines that are not blank, with their numbers."""
+    lines: list[tuple[int, str]] = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                lines.append((number, line.rstrip("\r\n")))
+            elif lines:
+                yield lines
+                lines = []
+    if lines:
+        yield lines

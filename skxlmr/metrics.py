@@ -1,0 +1,229 @@
+"""Scores of taggers and of question answering, as their usual scorers compute them."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+Span = tuple[int, int, str]  # first token, the token after the last, type
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Split a tag into its prefix and its type: "B-PER" into "B" and "PER", "O" into "O" and ""."""
+    prefix, _, kind = tag.partition("-")
+    return prefix, kind
+
+
+def entity_spans(tags: Sequence[str]) -> list[Span]:
+    """Entities of one sentence, read leniently as CoNLL's own scorer does: whatever the order of the prefixes.
+
+    An entity begins with B or S, after O, E and S, and where the type changes; it ends before those, and with E and S.
+
+    Parameters
+    ----------
+    tags : sequence of str
+        In BIO, IOB1, BIOES or IO.
+
+    Returns
+    -------
+    list of tuple
+        (first token, token after the last, type), in order.
+
+    Examples
+    --------
+    >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC"])
+    [(0, 2, 'PER'), (3, 4, 'LOC')]
+    """
+    spans, begun = [], None
+    before, kind_before = "O", ""
+    for i, tag in enumerate([*tags, "O"]):
+        prefix, kind = split_tag(tag)
+        changes = kind != kind_before
+        if begun is not None and (before in "ES" or prefix in "BSO" or changes):
+            spans.append((begun, i, kind_before))
+            begun = None
+        if prefix != "O" and (prefix in "BS" or before in "ESO" or changes):
+            begun = i
+        before, kind_before = prefix, kind
+    return spans
+
+
+def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
+    """Entities of one sentence, only those that are well-formed.
+
+    Parameters
+    ----------
+    tags : sequence of str
+    scheme : {"BIO", "BIOES"}
+        In BIO an entity is a B and the I of its type that follow. In BIOES it is an S, or a B, any number of I, and
+        an E, all of one type; others are none.
+
+    Returns
+    -------
+    list of tuple
+        As `entity_spans`.
+
+    Examples
+    --------
+    >>> strict_entity_spans(["B-PER", "I-PER", "O", "I-LOC"], "BIO")
+    [(0, 2, 'PER')]
+    """
+    spans, i = [], 0
+    inside = "I" if scheme == "BIO" else "IE"
+    while i < len(tags):
+        prefix, kind = split_tag(tags[i])
+        end = i + 1
+        if prefix == "B" or (prefix == "S" and scheme == "BIOES"):
+            while (
+                end < len(tags)
+                and split_tag(tags[end - 1])[0] in "BI"
+                and split_tag(tags[end]) in [(p, kind) for p in inside]
+            ):
+                end += 1
+            if scheme == "BIO" or split_tag(tags[end - 1])[0] in "SE":
+                spans.append((i, end, kind))
+        i = end
+    return spans
+
+
+def entity_f1(
+    y_true: Iterable[Sequence[str]],
+    y_pred: Iterable[Sequence[str]],
+    *,
+    strict: bool = False,
+    scheme: str = "BIO",
+    sample_weight: Sequence[float] | None = None,
+) -> float:
+    """Micro-averaged F1 of entities: type and both ends must be right.
+
+    Parameters
+    ----------
+    y_true, y_pred : iterable of sequence of str
+        Tags of each sentence.
+    strict : bool, default=False
+        Count only well-formed entities; see `strict_entity_spans`.
+    scheme : {"BIO", "BIOES"}, default="BIO"
+        Where `strict`.
+    sample_weight : sequence of float, default=None
+        How often a sentence's entities count.
+
+    Returns
+    -------
+    float
+        0.0 where there are no entities.
+
+    Examples
+    --------
+    >>> entity_f1([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "O"]])
+    0.6666666666666666
+    """
+    y_true = list(y_true)
+    weights = [1.0] * len(y_true) if sample_weight is None else sample_weight
+    n_true = n_pred = n_right = 0.0
+    for true, predicted, weight in zip(y_true, y_pred, weights, strict=True):
+        have, got = (
+            set(strict_entity_spans(tags, scheme) if strict else entity_spans(tags)) for tags in (true, predicted)
+        )
+        n_true += weight * len(have)
+        n_pred += weight * len(got)
+        n_right += weight * len(have & got)
+    return float(2 * n_right / (n_true + n_pred)) if n_right else 0.0
+
+
+# What the scorer of MLQA (arXiv:1910.07475) takes out of answers, by language.
+ARTICLES = {
+    "en": r"\b(a|an|the)\b",
+    "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
+    "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    "vi": r"\b(của|là|cái|chiếc|những)\b",
+    "ar": r"\sال^|ال",
+}
+# It takes Chinese answers apart character by character; the others, which it does not know, are written without
+# spaces, too.
+WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
+CJK = re.compile(r"[\u4e00-\u9fa5]")
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
+
+
+def normalize_answer(text: str, language: str | None = None) -> str:
+    """Lower case, no punctuation, no articles, single spaces: answers that agree in this are the same.
+
+    Parameters
+    ----------
+    text : str
+    language : str or None, default=None
+        None is the rule of SQuAD: ASCII punctuation, English articles. A code such as "de" is that of MLQA: all of
+        Unicode's punctuation, the language's own articles, and characters apart where a language has no spaces.
+
+    Examples
+    --------
+    >>> normalize_answer("The  Eiffel Tower!")
+    'eiffel tower'
+    >>> normalize_answer("《红楼梦》", "zh")
+    '红 楼 梦'
+    """
+    text = text.lower()
+    if language is None:
+        text = "".join(character for character in text if character not in string.punctuation)
+        return " ".join(re.sub(ARTICLES["en"], " ", text).split())
+    text = "".join(character for character in text if not _is_punctuation(character))
+    if language in ARTICLES:
+        text = re.sub(ARTICLES[language], " ", text)
+    if language in WITHOUT_SPACES:
+        alone = CJK.match if language == "zh" else str.strip
+        text = "".join(f" {character} " if alone(character) else character for character in text)
+    return " ".join(text.split())
+
+
+def exact_match(prediction: str, answer: str, language: str | None = None) -> float:
+    """1.0 if two answers are the same once normalised, else 0.0."""
+    return float(normalize_answer(prediction, language) == normalize_answer(answer, language))
+
+
+def token_f1(prediction: str, answer: str, language: str | None = None) -> float:
+    """F1 of the words that two answers share, as SQuAD counts them; of empty answers, whether both are."""
+    predicted, true = (normalize_answer(text, language).split() for text in (prediction, answer))
+    if not predicted or not true:
+        return float(predicted == true)
+    n_same = sum((Counter(predicted) & Counter(true)).values())
+    return 2 * n_same / (len(predicted) + len(true))
+
+
+def squad_scores(
+    predictions: Iterable[str], answers: Iterable[Sequence[str]], language: str | None = None
+) -> dict[str, float]:
+    """Mean F1 and exact match, each with the best of a question's answers.
+
+    Parameters
+    ----------
+    predictions : iterable of str
+        "" says that there is no answer.
+    answers : iterable of sequence of str
+        All right answers of each question; none where it has no answer.
+    language : str or None, default=None
+        See `normalize_answer`.
+
+    Returns
+    -------
+    dict
+        f1 and exact_match, from 0 to 1.
+
+    Examples
+    --------
+    >>> squad_scores(["the Eiffel Tower", ""], [["Eiffel Tower", "La Tour Eiffel"], []])
+    {'f1': 1.0, 'exact_match': 1.0}
+    """
+    totals, n = {"f1": 0.0, "exact_match": 0.0}, 0
+    scorers: dict[str, Callable[..., float]] = {"f1": token_f1, "exact_match": exact_match}
+    for prediction, of_question in zip(predictions, answers, strict=True):
+        right = [answer for answer in of_question if normalize_answer(answer, language)] or [""]
+        n += 1
+        for name, scorer in scorers.items():
+            totals[name] += max(scorer(prediction, answer, language) for answer in right)
+    return {name: total / n if n else 0.0 for name, total in totals.items()}

@@ -1,0 +1,134 @@
+"""Tags of tokens: their schemes, which may follow which, and the spans that they mark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from skxlmr.metrics import entity_f1, split_tag
+
+SCHEMES = ("BIO", "BIOES", "IO", "plain")
+FORBIDDEN = -1e4  # a step that is so much worse than any log-probability that it is taken only where there is no other
+
+
+def infer_scheme(tags: Iterable[str]) -> str:
+    """Tell the scheme of a set of tags: "BIO", "BIOES", "IO", or "plain" for tags that mark no spans.
+
+    Examples
+    --------
+    >>> infer_scheme({"O", "B-PER", "I-PER"}), infer_scheme({"NOUN", "VERB"})
+    ('BIO', 'plain')
+    """
+    tags = set(tags)
+    prefixes = {split_tag(tag)[0] for tag in tags if "-" in tag}
+    if not prefixes or any(tag != "O" and ("-" not in tag or split_tag(tag)[0] not in "BIES") for tag in tags):
+        return "plain"
+    if prefixes & {"E", "S"}:
+        return "BIOES"
+    return "BIO" if "B" in prefixes else "IO"
+
+
+def transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What may follow what: 0 where it may, `FORBIDDEN` where it may not.
+
+    Returns
+    -------
+    between : ndarray of shape (n_tags, n_tags)
+        From the tag of the row to that of the column.
+    first, last : ndarray of shape (n_tags,)
+        Of the first and the last tag of a sentence.
+    """
+    parts = [split_tag(tag) for tag in tags]
+    if scheme in ("IO", "plain"):
+        continues, goes_on = [False] * len(tags), [False] * len(tags)
+    else:
+        continues = [prefix in "IE" for prefix, _ in parts]  # needs the same entity before it
+        goes_on = [scheme == "BIOES" and prefix in "BI" for prefix, _ in parts]  # needs it after it
+    between = np.zeros((len(tags), len(tags)))
+    for i, (prefix, kind) in enumerate(parts):
+        for j, (_, kind_after) in enumerate(parts):
+            same = prefix in "BI" and kind == kind_after and continues[j]
+            if not same and (continues[j] or goes_on[i]):
+                between[i, j] = FORBIDDEN
+    return between, np.where(continues, FORBIDDEN, 0.0), np.where(goes_on, FORBIDDEN, 0.0)
+
+
+def decode(logits: Sequence[np.ndarray], tags: Sequence[str], scheme: str) -> list[np.ndarray]:
+    """The most probable tags of each sentence among those that the scheme allows (Viterbi).
+
+    Parameters
+    ----------
+    logits : sequence of ndarray of shape (n_tokens, n_tags)
+    tags : sequence of str
+    scheme : {"BIO", "BIOES", "IO", "plain"}
+
+    Returns
+    -------
+    list of ndarray of shape (n_tokens,), int64
+        Numbers of tags.
+    """
+    if scheme in ("IO", "plain"):
+        return [of_sentence.argmax(axis=1) for of_sentence in logits]
+    between, first, last = transitions(tags, scheme)
+    lengths = np.fromiter(map(len, logits), np.int64, len(logits))
+    decoded: list[np.ndarray] = [np.empty(0, np.int64)] * len(logits)
+    for length in np.unique(lengths[lengths > 0]):  # sentences of one length at once
+        chosen = np.flatnonzero(lengths == length)
+        scores = log_softmax(np.stack([logits[i] for i in chosen]))  # (sentences, tokens, tags)
+        best, back = scores[:, 0] + first, []
+        for token in range(1, length):
+            steps = best[:, :, None] + between  # (sentences, tag before, tag)
+            back.append(steps.argmax(axis=1))
+            best = steps.max(axis=1) + scores[:, token]
+        path = [(best + last).argmax(axis=1)]
+        for pointers in reversed(back):
+            path.append(np.take_along_axis(pointers, path[-1][:, None], axis=1)[:, 0])
+        for i, of_sentence in zip(chosen, np.stack(path[::-1], axis=1), strict=True):
+            decoded[i] = of_sentence
+    return decoded
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities along the last axis, float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def spans_to_tags(spans: Iterable[tuple[int, int, str]], n_tokens: int) -> list[str]:
+    """Tags in BIO for spans of tokens (first, the token after the last, type).
+
+    Raises
+    ------
+    ValueError
+        If spans overlap, are empty, or leave the sentence.
+
+    Examples
+    --------
+    >>> spans_to_tags([(1, 3, "PER")], 4)
+    ['O', 'B-PER', 'I-PER', 'O']
+    """
+    tags = ["O"] * n_tokens
+    for start, end, kind in spans:
+        if not 0 <= start < end <= n_tokens:
+            raise ValueError(f"the span ({start}, {end}, {kind!r}) is empty or beyond the {n_tokens} tokens")
+        if any(tag != "O" for tag in tags[start:end]):
+            raise ValueError(f"the span ({start}, {end}, {kind!r}) overlaps another one")
+        tags[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
+    return tags
+
+
+def tag_score(
+    true: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    scheme: str,
+    weights: np.ndarray,
+    strict: bool = False,
+) -> float:
+    """Entity F1, or the accuracy of tags without a scheme."""
+    if scheme != "plain":
+        return entity_f1(true, predicted, strict=strict, scheme=scheme, sample_weight=weights)
+    right = [sum(a == b for a, b in zip(*rows, strict=True)) for rows in zip(true, predicted, strict=True)]
+    n_tokens = np.fromiter(map(len, true), np.float64, len(true))
+    total = (n_tokens * weights).sum()
+    return float((np.array(right) * weights).sum() / total) if total else 0.0

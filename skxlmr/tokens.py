@@ -1,0 +1,176 @@
+"""Sentences of tokens: what a column of them may be, how strings are split, and which window reads which token."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skxlmr.inference import Plan
+from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.text.windows import spans
+from skxlmr.validation import TextColumn, check_text_column, name_row
+
+# Scripts that are written without spaces: each character is a token.
+ALONE = (
+    (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
+    (0x20000, 0x323AF),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TokenColumn(TextColumn):
+    """A column of sentences.
+
+    Attributes
+    ----------
+    texts : list of tuple of str
+        The tokens of each row.
+    sources : list of str, or None
+        The strings, where X was strings.
+    offsets : list of ndarray of shape (n_tokens, 2), or None
+        Where each token begins and ends in its string, in characters.
+    """
+
+    sources: list[str] | None = None
+    offsets: list[np.ndarray] | None = None
+
+
+def split_words(text: str) -> np.ndarray:
+    """Where the tokens of a string lie, in characters: (n_tokens, 2).
+
+    White space ends a token, and is none. Each punctuation mark and symbol is a token, and so is each character of
+    Chinese and Japanese; any other run of characters is one.
+
+    Examples
+    --------
+    >>> [("Ada, 你好!")[start:end] for start, end in split_words("Ada, 你好!")]
+    ['Ada', ',', '你', '好', '!']
+    """
+    found, begun = [], None
+    for i, character in enumerate(text):
+        kind = _kind(character)
+        if kind != "word" and begun is not None:
+            found.append((begun, i))
+            begun = None
+        if kind == "alone":
+            found.append((i, i + 1))
+        elif kind == "word" and begun is None:
+            begun = i
+    if begun is not None:
+        found.append((begun, len(text)))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+@lru_cache(maxsize=20_000)
+def _kind(character: str) -> str:
+    category = unicodedata.category(character)
+    if character.isspace() or category in ("Zs", "Zl", "Zp", "Cc"):
+        return "space"
+    if category[0] in "PS" or any(low <= ord(character) <= high for low, high in ALONE):
+        return "alone"
+    return "word"
+
+
+def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
+    """Read a column of token lists, or of strings, which `split_words` splits.
+
+    Parameters
+    ----------
+    X : list, Series, one-dimensional array, or DataFrame of one column
+    name : str, default="X"
+        What messages call it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a row is neither a list of str nor a str, or not the same as the others; the message names it.
+    """
+    values, index, names = _column(X, name)
+    if not len(values):
+        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no sentence.")
+    if all(isinstance(value, str) for value in values) or not any(
+        isinstance(value, list | tuple | np.ndarray) for value in values
+    ):
+        texts = check_text_column(pd.Series(values, index=index, dtype=object), name=name).texts
+        offsets = [split_words(text) for text in texts]
+        tokens = [tuple(text[a:b] for a, b in at.tolist()) for text, at in zip(texts, offsets, strict=True)]
+        return TokenColumn(tokens, None, names, 1, texts, offsets)
+    tokens = []
+    for i, row in enumerate(values):
+        if not isinstance(row, list | tuple | np.ndarray):
+            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is no list of tokens, as other rows are.")
+        for j, token in enumerate(row):
+            if not isinstance(token, str):
+                raise TypeError(
+                    f"{name}, {name_row(i, index)}: token {j} is {token!r:.60}, a {type(token).__name__} and no text."
+                )
+        tokens.append(tuple(map(str, row)))
+    return TokenColumn(tokens, None, names, 1)
+
+
+def _column(X: Any, name: str) -> tuple[list, pd.Index | None, np.ndarray | None]:
+    """Values of the one column, the index where X is of pandas, and the column's name where it has one."""
+    if isinstance(X, str | bytes):
+        raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
+    if hasattr(X, "columns"):
+        if len(X.columns) != 1:
+            raise ValueError(f"{name} has {len(X.columns)} columns. Select the one with the tokens or texts.")
+        (column,) = X.columns
+        values = X[column]
+        named = np.array([column], object) if isinstance(column, str) else None
+        return values.to_list(), getattr(X, "index", None), named
+    if hasattr(X, "to_list"):
+        return X.to_list(), getattr(X, "index", None), None
+    if isinstance(X, list | tuple):
+        return list(X), None, None
+    if isinstance(X, np.ndarray) and X.ndim == 1:
+        return X.tolist(), None, None
+    raise TypeError(f"{name} is a {type(X).__name__}, which is no column of sentences. Use a list or a Series.")
+
+
+def plan_tokens(
+    tokenizer: XLMRobertaXLTokenizer, sentences: Sequence[tuple[str, ...]], *, max_length: int, stride: int
+) -> Plan:
+    """Put the pieces of each sentence's tokens together, and cut what is too long into windows.
+
+    A token is read at its first piece, in the window where that has most around it; one that the tokenizer has no
+    pieces for is read as an unknown piece.
+
+    Returns
+    -------
+    Plan
+        Its rows are the sentences; its positions, one window after the other, are the tokens of all sentences in
+        order.
+    """
+    distinct = list(dict.fromkeys(token for sentence in sentences for token in sentence))
+    unknown = np.array([tokenizer.unk_token_id], np.int32)
+    encoded = tokenizer.encode_batch(distinct) if distinct else []
+    pieces = {token: ids if len(ids) else unknown for token, ids in zip(distinct, encoded, strict=True)}
+    windows, positions, text_of_window = [], [], []
+    room = max_length - 2
+    for i, sentence in enumerate(sentences):
+        of_tokens = [pieces[token] for token in sentence]
+        lengths = np.fromiter(map(len, of_tokens), np.int64, len(of_tokens))
+        first = np.cumsum(lengths) - lengths
+        ids = np.concatenate(of_tokens) if of_tokens else np.empty(0, np.int32)
+        ranges = spans(len(ids), room, min(stride, room - 1))
+        owner = _best_window(first, np.array(ranges))
+        for number, (start, stop) in enumerate(ranges):
+            windows.append(tokenizer.build_inputs(ids[start:stop]))
+            positions.append(first[owner == number] - start + 1)  # <s> is before
+            text_of_window.append(i)
+    return Plan(windows, np.asarray(text_of_window, np.int64), np.arange(len(sentences)), positions)
+
+
+def _best_window(first: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """For each piece the window in which the nearer end is farthest."""
+    if len(ranges) == 1:
+        return np.zeros(len(first), np.int64)
+    margin = np.minimum(first[:, None] - ranges[:, 0], ranges[:, 1] - 1 - first[:, None])  # (tokens, windows)
+    return margin.argmax(axis=1)

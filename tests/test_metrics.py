@@ -1,0 +1,75 @@
+"""Scores equal those of seqeval, and of SQuAD's and MLQA's scorers as their papers' code has them."""
+
+import numpy as np
+import pytest
+import seqeval.metrics
+import seqeval.scheme
+
+from skxlmr.metrics import entity_f1, entity_spans, exact_match, normalize_answer, squad_scores, token_f1
+
+PREFIXES = {"BIO": "BI", "BIOES": "BIES", "IOB1": "BI", "IO": "I"}
+
+
+def random_tags(rng, prefixes, n):
+    tags = [f"{p}-{kind}" for p in prefixes for kind in ("PER", "LOC", "A-B")] + ["O"] * 3
+    return [[tags[i] for i in rng.randint(0, len(tags), rng.randint(1, 9))] for _ in range(n)]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+@pytest.mark.parametrize("prefixes", ["BI", "BIES", "I"])
+def test_entities_are_those_of_seqeval(prefixes):
+    rng = np.random.RandomState(0)
+    true, predicted = random_tags(rng, prefixes, 400), random_tags(rng, prefixes, 400)
+    predicted = [p[: len(t)] + t[len(p) :] for t, p in zip(true, predicted, strict=True)]
+    mixed = [t if i % 2 else p for i, (t, p) in enumerate(zip(true, predicted, strict=True))]
+    for tags in true:
+        expected = [(start, end + 1, kind) for kind, start, end in seqeval.metrics.sequence_labeling.get_entities(tags)]
+        assert entity_spans(tags) == expected, tags
+    for got in (predicted, mixed, true):
+        assert entity_f1(true, got) == pytest.approx(seqeval.metrics.f1_score(true, got), abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+@pytest.mark.parametrize(("scheme", "theirs"), [("BIO", "IOB2"), ("BIOES", "IOBES")])
+def test_strict_entities_are_those_of_seqeval(scheme, theirs):
+    rng = np.random.RandomState(1)
+    true, predicted = (random_tags(rng, PREFIXES[scheme], 400) for _ in range(2))
+    predicted = [p[: len(t)] + t[len(p) :] for t, p in zip(true, predicted, strict=True)]
+    mixed = [t if i % 2 else p for i, (t, p) in enumerate(zip(true, predicted, strict=True))]
+    for got in (predicted, mixed, true):
+        expected = seqeval.metrics.f1_score(true, got, mode="strict", scheme=getattr(seqeval.scheme, theirs))
+        assert entity_f1(true, got, strict=True, scheme=scheme) == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_repeat_sentences():
+    true, got = [["B-A"], ["B-A", "O"]], [["B-A"], ["O", "B-A"]]
+    assert entity_f1(true, got, sample_weight=[3, 1]) == entity_f1([true[0]] * 3 + true[1:], [got[0]] * 3 + got[1:])
+    assert entity_f1([["O"]], [["O"]]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("The  Cat, a dog & the bird.", None, "cat dog bird"),
+        ("“Old cat”", None, "“old cat”"),  # SQuAD's rule knows ASCII's marks only
+        ("“The cat”", "en", "cat"),
+        ("Der Hund, ein Tier", "de", "hund tier"),
+        ("El perro y la casa", "es", "perro y casa"),
+        ("《红楼梦》abc 12", "zh", "红 楼 梦 abc 12"),
+        ("東京タワー", "ja", "東 京 タ ワ ー"),
+        ("الكتاب", "ar", "كتاب"),
+        ("the हिन्दी", "hi", "the हिन्दी"),
+    ],
+)
+def test_answers_are_normalised(text, language, expected):
+    assert normalize_answer(text, language) == expected
+
+
+def test_answers_are_compared_by_words():
+    assert token_f1("the red fox", "red fox jumps") == pytest.approx(2 * 2 / 5)
+    assert token_f1("a x x y", "THE x y y") == pytest.approx(2 * 2 / 6)  # articles go, repetitions count
+    assert token_f1("", "") == 1.0
+    assert token_f1("something", "") == 0.0
+    assert exact_match("The Fox!", "fox") == 1.0
+    scores = squad_scores(["red fox", "", "x"], [["a red fox", "fox"], [], ["y", "x y"]])
+    assert scores == {"f1": pytest.approx((1 + 1 + 2 / 3) / 3), "exact_match": pytest.approx(2 / 3)}

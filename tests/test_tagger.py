@@ -1,0 +1,284 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import peft
+import pytest
+import seqeval.metrics
+import torch
+import transformers
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import skxlmr
+from skxlmr import Full, LoRA, XLMRXLTagger
+from skxlmr.backbone import get_backbone
+from skxlmr.datasets import read_conllu
+from skxlmr.model import XLMRobertaXLModel
+from skxlmr.tokens import check_token_column, plan_tokens, split_words
+from skxlmr.weights.resolve import resolve
+
+SENTENCES = [
+    ["Ada", "lives", "in", "Rome", "."], ["New", "York", "is", "large"], ["I", "saw", "Ada", "in", "New", "York"],
+    ["Rome", "is", "old"], ["who", "is", "Bob", "?"], ["Bob", "likes", "tea"], [], ["Ada", "and", "Bob", "left"],
+]  # fmt: skip
+TAGS = [
+    ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
+    ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
+]  # fmt: skip
+IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+
+
+def tagger(**parameters):
+    settings = {"model": "nano", "random_state": 0, "max_epochs": 25, "learning_rate": 5e-3, "batch_size": 4}
+    return XLMRXLTagger(**(settings | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return tagger(device="cpu").fit(SENTENCES, TAGS)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "head", Full(layers=2)], ids=str)
+def test_it_learns_the_tags(tuning):
+    rate = 2e-2 if tuning == "head" else 3e-3
+    clf = tagger(tuning=tuning, max_epochs=60, learning_rate=rate).fit(SENTENCES, TAGS)
+    assert clf.classes_.tolist() == ["B-LOC", "B-PER", "I-LOC", "O"]
+    assert clf.scheme_ == "BIO"
+    assert clf.score(SENTENCES, TAGS) > 0.9
+    for tags, expected in zip(clf.predict(SENTENCES), TAGS, strict=True):
+        assert len(tags) == len(expected)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_score_is_that_of_seqeval(fitted):
+    clf = tagger(max_epochs=3).fit(SENTENCES, TAGS)
+    predicted = clf.predict(SENTENCES).tolist()
+    assert clf.score(SENTENCES, TAGS) == pytest.approx(seqeval.metrics.f1_score(TAGS, predicted))
+    assert clf.score(SENTENCES, TAGS, sample_weight=np.ones(8) * 3) == pytest.approx(clf.score(SENTENCES, TAGS))
+    assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "only allowed tags are given"
+
+
+def test_every_token_gets_a_tag_whatever_it_is(fitted):
+    rng = np.random.RandomState(0)
+    odd = [
+        "",
+        " ",
+        "\u200b",
+        "\u00ad",
+        "a" * 3000,
+        "你好" * 300,
+        "🎬",
+        "\ud800",
+        "</s>",
+        "<mask>",
+        "नमस्ते",
+        "e\u0301",
+        "\x00",
+    ]
+    rows = [[odd[i] for i in rng.randint(0, len(odd), n)] for n in (0, 1, 2, 5, 30)]
+    rows += [[token] for token in odd] + [["word"] * 2000, []]
+    predicted = fitted.predict(rows)
+    assert [len(tags) for tags in predicted] == [len(row) for row in rows]
+    assert all(set(tags) <= set(fitted.classes_) for tags in predicted)
+    proba = fitted.predict_proba(rows)
+    assert [p.shape for p in proba] == [(len(row), 4) for row in rows]
+    for of_row in proba:
+        np.testing.assert_allclose(of_row.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_long_sentences_are_read_in_windows_and_stitched():
+    clf = tagger(max_epochs=3, max_length=12, stride=4, device="cpu").fit(SENTENCES, TAGS)
+    sentence = [word for row in SENTENCES for word in row] * 2
+    backbone = get_backbone("nano", device="cpu")
+    plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)
+    assert len(plan.windows) > 5
+    assert sum(map(len, plan.positions)) == len(sentence)
+    pieces = [backbone.tokenizer.encode_batch([word])[0] for word in sentence]
+    firsts = np.cumsum([0, *map(len, pieces[:-1])])
+    margins = []
+    shown = np.concatenate([window[at] for window, at in zip(plan.windows, plan.positions, strict=True)])
+    assert shown.tolist() == [of_word[0] for of_word in pieces], "each token is read at its first piece, in order"
+    for window, at in zip(plan.windows, plan.positions, strict=True):
+        assert len(window) <= 12
+        margins += np.minimum(at - 1, len(window) - 2 - at).tolist()
+    assert min(margins[len(pieces[0]) : -12]) >= 1, "away from the ends of the text no token is read at a window's edge"
+    assert len(firsts) == len(sentence)
+    logits = clf._outputs([sentence])[0]
+    hidden = clf._learned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
+    start = sum(map(len, plan.positions[:2]))
+    of_window = clf._learned.head(hidden).detach().numpy()
+    np.testing.assert_allclose(logits[start : start + len(of_window)], of_window, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=3), Full(layers=1)], ids=str)
+def test_transformers_computes_the_same_logits(tuning, tmp_path):
+    clf = tagger(tuning=tuning, max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    clf.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForTokenClassification.from_pretrained(tmp_path).eval()
+    assert model.config.id2label == dict(enumerate(clf.classes_))
+    assert_same_logits(model, clf)
+
+
+@IGNORE
+def test_peft_computes_the_same_logits(tmp_path):
+    clf = tagger(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    clf.export_adapter(tmp_path)
+    base = transformers.XLMRobertaXLForTokenClassification.from_pretrained(
+        resolve("nano").directory, num_labels=4, dtype=torch.float32
+    )
+    assert_same_logits(peft.PeftModel.from_pretrained(base, tmp_path).eval(), clf)
+
+
+def assert_same_logits(model, clf):
+    plan = plan_tokens(get_backbone("nano").tokenizer, SENTENCES, max_length=512, stride=64)
+    for window, at, expected in zip(plan.windows, plan.positions, clf._outputs(SENTENCES), strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.from_numpy(window)[None].long()).logits[0].numpy()
+        np.testing.assert_allclose(logits[at], expected, atol=1e-5)
+
+
+def test_the_loss_is_the_weighted_mean_over_tokens():
+    clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, max_length=6, stride=2, device="cpu")
+    column = check_token_column(SENTENCES)
+    weights = np.array([1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0, 3.0])
+    task = clf._learn_task(TAGS, column, weights)
+    targets = clf._targets(TAGS, column, task)
+    rows = clf._rows(get_backbone("nano", device="cpu"), column, targets, weights * clf._factors(targets, task))
+    assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has no weight, one no tokens"
+    counts = rows.plan.counts
+    outputs = torch.randn(int(counts.sum()), task.n_outputs, dtype=torch.float64)
+    every, place = rows.plan.windows_of_rows(np.arange(6))
+    losses = clf._losses_of_outputs(task, rows, torch.device("cpu"))
+    starts = np.cumsum(counts) - counts
+    chosen = torch.cat([outputs[starts[w] : starts[w] + counts[w]] for w in every])
+    of_window = losses(chosen, every, place).numpy()
+    got = (of_window * rows.weights[place] / np.bincount(place)[place]).sum() / rows.weights.sum()
+    texts = np.split(outputs.log_softmax(1).numpy(), np.cumsum([len(row) for row in SENTENCES])[:-1])
+    number = {tag: i for i, tag in enumerate(task.classes)}
+    of_tag = {"B-PER": 3.0, "O": 0.5}
+    pairs = [
+        (weight * of_tag.get(tag, 1.0), -row[i, number[tag]])
+        for row, tags, weight in zip(texts, TAGS, weights, strict=True)
+        for i, tag in enumerate(tags)
+    ]
+    assert got == pytest.approx(np.average([loss for _, loss in pairs], weights=[w for w, _ in pairs]))
+
+
+def test_strings_are_split_and_spans_are_parts_of_them():
+    texts = ["Ada lives in Rome.", "我爱 北京!", "  Bob,  likes (New York) "]
+    spans = [
+        [(0, 3, "PER"), (13, 17, "LOC")],
+        [(3, 5, "LOC")],
+        [{"start": 2, "end": 5, "label": "PER"}, (15, 23, "LOC")],
+    ]
+    clf = tagger(max_epochs=60).fit(texts * 2, spans * 2)
+    assert clf.classes_.tolist() == ["B-LOC", "B-PER", "I-LOC", "O"]
+    assert clf.score(texts, spans) > 0.9
+    found = clf.predict_spans([*texts, ""])
+    assert len(found)
+    for row in found.itertuples():
+        assert row.text == [*texts, ""][row.row][row.start : row.end]
+        assert 0 < row.score <= 1
+    assert [len(tags) for tags in clf.predict(texts)] == [len(split_words(text)) for text in texts]
+    tokens = [["Ada", "lives"]]
+    for row in clf.predict_spans(tokens).itertuples():
+        assert row.text == tokens[row.row][row.start : row.end]
+
+
+def test_words_of_strings():
+    text = "Ada's code—v1.0, हिन्दी 日本語 e\u0301!"
+    words = [text[a:b] for a, b in split_words(text)]
+    assert words == [
+        "Ada", "'", "s", "code", "—", "v1", ".", "0", ",", "हिन्दी", "日", "本", "語", "e\u0301", "!"
+    ]  # fmt: skip
+    assert split_words(" \n").shape == (0, 2)
+
+
+def test_bioes_and_plain_tags():
+    bioes = [[tag.replace("B-PER", "S-PER") for tag in row] for row in TAGS]
+    bioes[1][:2] = bioes[2][4:] = ["B-LOC", "E-LOC"]
+    clf = tagger(max_epochs=40).fit(SENTENCES, [[t.replace("B-LOC", "S-LOC") if i == 0 else t for t in row]
+                                                 for i, row in enumerate(bioes)])  # fmt: skip
+    assert clf.scheme_ == "BIOES"
+    plain = tagger(max_epochs=40).fit(SENTENCES, [[tag[-1] for tag in row] for row in TAGS])
+    assert plain.scheme_ == "plain"
+    right = [a == b[-1] for row, true in zip(plain.predict(SENTENCES), TAGS, strict=True)
+             for a, b in zip(row, true, strict=True)]  # fmt: skip
+    assert plain.score(SENTENCES, [[tag[-1] for tag in row] for row in TAGS]) == pytest.approx(np.mean(right))
+    assert len(plain.predict_spans(SENTENCES)) == sum(map(len, SENTENCES))
+
+
+def test_only_allowed_tags_are_predicted():
+    rng = np.random.RandomState(0)
+    clf = tagger(max_epochs=1).fit(SENTENCES, TAGS)
+    for tags in clf.predict([[f"w{i}" for i in rng.randint(0, 99, 20)] for _ in range(30)]):
+        for before, tag in zip(["O", *tags], tags, strict=False):
+            assert not tag.startswith("I-") or before[2:] == tag[2:]
+
+
+def test_frames_validation_pickles_and_directories(tmp_path):
+    frame = pd.DataFrame({"tokens": SENTENCES, "tags": TAGS})
+    clf = tagger(max_epochs=3, device="cpu")
+    clf.fit(frame[["tokens"]], frame.tags, X_val=frame[["tokens"]], y_val=frame.tags)
+    assert clf.feature_names_in_.tolist() == ["tokens"]
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(frame[["tokens"]], frame.tags))
+    clf.save(tmp_path)
+    for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
+        for a, b in zip(again.predict_proba(frame[["tokens"]]), clf.predict_proba(frame[["tokens"]]), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_head_alone_learns_on_remembered_features(monkeypatch):
+    skxlmr.features.clear_features()
+    runs, encode = [], XLMRobertaXLModel.encode
+    monkeypatch.setattr(XLMRobertaXLModel, "encode", lambda *a, **k: runs.append(a[3].batch_size) or encode(*a, **k))
+    grid = GridSearchCV(tagger(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2)
+    grid.fit(SENTENCES, TAGS)
+    assert sum(runs) == len(SENTENCES)
+    assert len(cross_val_score(tagger(tuning="head", max_epochs=1), SENTENCES, TAGS, cv=4)) == 4
+
+
+def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
+    from skxlmr.training.checkpointing import Checkpointing
+
+    monkeypatch.setattr(Checkpointing, "on_fit_end", lambda self, trainer: None)
+    other = [*TAGS[:-1], ["O", "O", "B-PER", "O"]]
+    for y in (TAGS, TAGS, other):
+        tagger(tuning="head", max_epochs=1, checkpoint_dir=tmp_path).fit(SENTENCES, y)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "error", "message"),
+    [
+        (SENTENCES, [*TAGS[:-1], ["O"]], ValueError, "y, row 7: 1 tags for 4 tokens"),
+        (SENTENCES, [*TAGS[:-1], "O"], TypeError, "y, row 7: 'O' is no list"),
+        (SENTENCES, TAGS[:-1], ValueError, "inconsistent"),
+        (SENTENCES, [["O"] * len(row) for row in SENTENCES], ValueError, r"at least 2 tags.*\['O'\]"),
+        (SENTENCES, None, ValueError, "requires y"),
+        ([["a", 1]], [["O", "O"]], TypeError, "row 0: token 1 is 1, a int"),
+        ([["a"], "b"], [["O"], ["O"]], TypeError, "row 1: 'b' is no list of tokens"),
+        (["a b", None], [["O", "X"], []], ValueError, "row 1: None is a missing value"),
+        ("a b", ["O", "X"], TypeError, "single str"),
+        ([], [], ValueError, "0 sample"),
+        (pd.DataFrame({"a": [["x"]], "b": [["y"]]}), [["O"]], ValueError, "2 columns"),
+        (["Ada left"], [[(0, 2, "PER")]], ValueError, "row 0: .*begins or ends within a token"),
+        (["Ada left"], [[(0, 20, "PER")]], ValueError, "row 0: .*within a token|row 0: .*beyond"),
+        ([["Ada", "left"]], [[(0, 3, "PER")]], ValueError, "row 0: .*beyond the 2 tokens"),
+        ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is no span"),
+    ],
+)
+def test_bad_input_is_named(X, y, error, message):
+    with pytest.raises(error, match=message):
+        tagger().fit(X, y)
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh", "ar"])
+def test_real_treebanks_come_back_aligned(language, shared_data):
+    frame = read_conllu(shared_data / "ud_pud" / f"{language}_pud-ud-test.conllu")
+    train, test = frame[:40], frame[800:900]
+    clf = tagger(tuning="head", max_epochs=2, learning_rate=1e-2).fit(train.tokens, train.upos)
+    assert [len(tags) for tags in clf.predict(test.tokens)] == test.tokens.map(len).tolist()
+    assert clf.score(test.tokens, test.upos) > 0.1
+    for row in clf.predict_spans(test.text).itertuples():
+        assert row.text == test.text.iloc[row.row][row.start : row.end]
