@@ -84,10 +84,10 @@ def test_half_precision_is_written_on_demand(dtype, tmp_path):
 @pytest.mark.parametrize("tuning", [Full(layers=1), "full"], ids=str)
 def test_what_is_written_in_half_precision_stays_whole_in_the_estimator(tuning, tmp_path):
     clf = classifier(tuning)
-    expected = clf._logits(TEXTS)
+    expected = clf._outputs(TEXTS)
     clf.export_pretrained(tmp_path, dtype="bfloat16")
     assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
-    np.testing.assert_array_equal(clf._logits(TEXTS), expected)
+    np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
     model = theirs(tmp_path, dtype="auto")
     assert model.dtype == torch.bfloat16
     np.testing.assert_allclose(logits_of(model.float()), expected, atol=0.02)
@@ -109,7 +109,7 @@ def test_the_written_dtype_is_not_that_of_the_base(tmp_path):
     clf.export_pretrained(tmp_path / "out")
     model = theirs(tmp_path / "out")
     assert model.dtype == torch.float32
-    np.testing.assert_allclose(logits_of(model), clf._logits(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
 
 
 def test_the_base_is_not_written_over(tmp_path):
@@ -159,7 +159,7 @@ def test_an_adapter_of_a_grid_of_numpys_numbers_is_exported(tmp_path):
     clf.export_adapter(tmp_path)
     base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, tmp_path)
-    np.testing.assert_allclose(logits_of(model), clf._logits(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
 
 
 def test_what_peft_has_no_format_for_says_so(tmp_path):
