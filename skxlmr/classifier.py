@@ -225,7 +225,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
     def _exported_config(self) -> dict[str, Any]:
         return {
-            "id2label": {i: str(label) for i, label in enumerate(self.classes_.tolist())},
+            "id2label": {i: str(label) for i, label in enumerate(self.classes_)},
             "problem_type": "multi_label_classification" if self.multilabel_ else "single_label_classification",
         }
 

@@ -60,6 +60,23 @@ def test_transformers_computes_the_same_logits(tuning, tmp_path):
     assert next(clf._learned.head.parameters()).device.type == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array(["2021-05-01", "2022-05-01"], "datetime64[ns]"), ["2021-05-01", "2022-05-01"]),
+        (np.array([False, True]), ["False", "True"]),
+        (np.array([-1, 10]), ["-1", "10"]),
+        (np.array(["", 'é\n"'], object), ["", 'é\n"']),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")),
+)
+def test_labels_of_any_type_are_named_as_they_print(labels, names, tmp_path):
+    clf = XLMRXLClassifier("nano", tuning="head", max_epochs=1, random_state=0, device="cpu")
+    clf.fit(TEXTS, np.resize(labels, len(TEXTS))).export_pretrained(tmp_path)
+    written = transformers.AutoConfig.from_pretrained(tmp_path).id2label
+    assert [written[i].removesuffix("T00:00:00.000000000") for i in range(2)] == names
+
+
 def test_an_exported_model_is_a_base_for_others(tmp_path):
     clf = classifier(LoRA(targets=EVERYWHERE))
     clf.export_pretrained(tmp_path)
