@@ -6,12 +6,14 @@ from skxlmr.embedder import XLMRXLEmbedder
 from skxlmr.features import set_feature_cache
 from skxlmr.memory import memory_estimate
 from skxlmr.persistence import load
+from skxlmr.qa import XLMRXLQA
 from skxlmr.regressor import XLMRXLRegressor
 from skxlmr.tagger import XLMRXLTagger
 from skxlmr.training import Bias, Full, Head, LoRA
 from skxlmr.weights.quantization import Int8
 
 __all__ = [
+    "XLMRXLQA",
     "Bias",
     "Full",
     "Head",

@@ -48,7 +48,9 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         config = replace(base.config, num_labels=estimator._n_outputs, **estimator._exported_config())
         model: PretrainedModel = estimator._exported_class(config)
     model.roberta = merged
-    model.classifier = estimator._exported_head(copy.deepcopy(learned.head).to(DTYPES[dtype]))
+    setattr(
+        model, estimator._exported_head_name, estimator._exported_head(copy.deepcopy(learned.head).to(DTYPES[dtype]))
+    )
     model.save_pretrained(directory)
     XLMRobertaXLTokenizer.from_directory(files.directory).save_pretrained(directory)
 
@@ -81,7 +83,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
     for name, value in estimator._exported_head(learned.head).state_dict().items():
-        tensors[f"{PEFT_PREFIX}classifier.{name}"] = value
+        tensors[f"{PEFT_PREFIX}{estimator._exported_head_name}.{name}"] = value
     config = {
         "peft_type": "LORA",
         "task_type": estimator._peft_task,
@@ -91,7 +93,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": targets,  # whole names: "output.dense" alone would be two layers
-        "modules_to_save": ["classifier"],
+        "modules_to_save": [estimator._exported_head_name],
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,

@@ -59,6 +59,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     _exported_class: type[PretrainedModel] = XLMRobertaXLForSequenceClassification
 
+    _exported_head_name = "classifier"
     _peft_task = "SEQ_CLS"
 
     def _exported_config(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         return {}
 
     def _exported_head(self, head: nn.Module) -> nn.Module:
-        """What of the head is `classifier` in the exported class."""
+        """What of the head the exported class has, under `_exported_head_name`."""
         return head
 
     @with_callbacks

@@ -47,6 +47,17 @@ class TokenHead(nn.Module):
         return self.linear(self.dropout(x))
 
 
+class SpanHead(nn.Module):
+    """How much speaks for each token to begin and to end an answer, (T, H) -> (T, 2)."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.linear = new_linear(config, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
 def without_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Labels of tokens (B, S), with -100 at padding, so that it counts on no path."""
     if attention_mask is None or attention_mask.ndim == 3:

@@ -178,3 +178,24 @@ class Tagging:
 
     def strata(self, targets: np.ndarray) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A part of a context; targets are characters where answers start and end, an array for each row.
+
+    Attributes
+    ----------
+    has_unanswerable : bool
+        Whether there are questions without an answer.
+    """
+
+    has_unanswerable: bool
+    n_outputs = 2
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"has_unanswerable_": self.has_unanswerable}
+
+    def strata(self, targets: np.ndarray) -> None:
+        return None

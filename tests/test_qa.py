@@ -1,0 +1,213 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+
+import skxlmr
+from skxlmr import XLMRXLQA, Full, LoRA
+from skxlmr.backbone import get_backbone
+from skxlmr.datasets import read_squad
+from skxlmr.metrics import squad_scores
+from skxlmr.questions import best_spans, check_answers, check_questions, plan_questions, target_units
+
+PEOPLE = ["Ada", "Bob", "Eve", "Li Wei"]
+PLACES = ["Rome", "Oslo", "New York", "北京"]
+ROWS = [
+    (question.format(person=person, place=place), f"{person} lives in {place}.", person if "Who" in question else place)
+    for person, place in zip(PEOPLE, PLACES, strict=True)
+    for question in ("Who lives in {place}?", "Where does {person} live?")
+]
+X = pd.DataFrame(ROWS, columns=["question", "context", "answer"])[["question", "context"]]
+ANSWERS = [answer for *_, answer in ROWS]
+
+
+def qa(**parameters):
+    settings = {"model": "nano", "random_state": 0, "max_epochs": 40, "learning_rate": 2e-3, "batch_size": 4}
+    return XLMRXLQA(**(settings | {"tuning": Full()} | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return qa(device="cpu").fit(X, ANSWERS)
+
+
+def test_it_learns_to_answer(fitted):
+    assert fitted.metrics(X, ANSWERS)["exact_match"] >= 0.75
+    assert fitted.score(X, ANSWERS) == pytest.approx(fitted.metrics(X, ANSWERS)["f1"])
+    assert not fitted.has_unanswerable_
+    for answer, context in zip(fitted.predict(X), X.context, strict=True):
+        assert answer
+        assert answer in context
+
+
+@pytest.mark.parametrize("tuning", ["head", LoRA(rank=2)], ids=str)
+def test_other_tunings_and_pickles(tuning, tmp_path):
+    clf = qa(tuning=tuning, max_epochs=2, device="cpu").fit(X, ANSWERS)
+    clf.save(tmp_path)
+    for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
+        pd.testing.assert_frame_equal(again.predict_answers(X), clf.predict_answers(X))
+
+
+def test_answers_are_parts_of_their_contexts(fitted):
+    contexts = ["", " ", "a", "Ada lives in Rome. " * 300, "日本語の文章です。" * 50, "\ufb01ne \u200b e\u0301", "🎬🎬"]
+    frame = pd.DataFrame({"question": ["Who?"] * len(contexts), "context": contexts})
+    table = fitted.predict_answers(frame, top_k=4)
+    for row in table.itertuples():
+        assert row.answer == contexts[row.row][row.start : row.end]
+        assert row.answer
+        assert 0 <= row.score <= 1
+    assert not table.duplicated(["row", "start", "end"]).any()
+    assert table.groupby("row").score.apply(lambda s: s.is_monotonic_decreasing).all()
+    assert (
+        table.groupby("row").score.sum() + table.groupby("row").no_answer_score.first()
+    ).to_numpy() == pytest.approx(1)
+    predicted = fitted.predict(frame)
+    assert predicted[0] == "", "an empty context holds no answer"
+    best = table.drop_duplicates("row").set_index("row").answer
+    assert [predicted[row] for row in best.index] == best.tolist()
+
+
+def test_long_contexts_are_read_in_windows():
+    clf = qa(max_epochs=2, max_length=32, stride=8, device="cpu").fit(X, ANSWERS)
+    context = " ".join(f"{person} lives in {place}." for person in PEOPLE for place in PLACES)
+    column = check_questions([["Where does Ada live?", context]])
+    backbone = get_backbone("nano", device="cpu")
+    plan = plan_questions(backbone.tokenizer, column, max_length=32, stride=8)
+    assert len(plan.windows) > 5
+    ids = backbone.tokenizer.encode_with_offsets(context)[0]
+    for window, at, first in zip(plan.windows, plan.positions, plan.first_piece, strict=True):
+        assert at[0] == 0
+        assert window[at[1:]].tolist() == ids[first : first + len(at) - 1].tolist()
+    outputs = clf._learned.run(backbone, plan, 1000)
+    spans, null = best_spans(outputs, plan, 30, 3)
+    expected: dict[tuple[int, int], float] = {}
+    nulls, stop = [], 0
+    for at, first in zip(plan.positions, plan.first_piece, strict=True):
+        scores = outputs[stop : stop + len(at)]
+        stop += len(at)
+        nulls.append(scores[0].sum())
+        for a in range(1, len(at)):
+            for b in range(a, min(len(at), a + 30)):
+                left, right = plan.offsets[0][first + a - 1][0], plan.offsets[0][first + b - 1][1]
+                if right > left:
+                    value = float(scores[a, 0] + scores[b, 1])
+                    expected[left, right] = max(value, expected.get((left, right), -np.inf))
+    best = sorted(((value, *span) for span, value in expected.items()), key=lambda s: -s[0])[:3]
+    np.testing.assert_allclose([s[0] for s in spans[0]], [s[0] for s in best], rtol=1e-5)
+    assert [s[1:] for s in spans[0]] == [s[1:] for s in best]
+    assert null[0] == pytest.approx(min(nulls), rel=1e-6)
+
+
+def test_an_answer_is_learned_where_a_window_shows_it_whole():
+    column = check_questions([["Who?", "one two three four five six seven eight nine ten Ada Lovelace"]])
+    plan = plan_questions(get_backbone("nano").tokenizer, column, max_length=16, stride=4)
+    context = column.pairs[0]
+    span = np.array([context.index("Ada"), len(context)])
+    units = target_units(plan, [span])
+    assert (units[0] == 0).all()
+    assert (units > 0).all(axis=1).any()
+    for window, (start, end) in enumerate(units):
+        if start:
+            first = plan.first_piece[window]
+            shown = plan.offsets[0][first + start - 1][0], plan.offsets[0][first + end - 1][1]
+            assert context[shown[0] : shown[1]] == "Ada Lovelace"
+    assert not target_units(plan, [None]).any()
+
+
+def test_the_loss_is_that_of_transformers(tmp_path):
+    clf = qa(max_epochs=1, device="cpu").fit(X, ANSWERS)
+    clf.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(tmp_path).eval()
+    column = clf._check_column(X)
+    targets = clf._targets(ANSWERS, column, None)
+    backbone = get_backbone("nano", device="cpu")
+    rows = clf._rows(backbone, column, targets, np.ones(len(X)))
+    outputs = torch.from_numpy(clf._learned.run(backbone, rows.plan, 1000))
+    losses = clf._losses_of_outputs(None, rows, torch.device("cpu"))
+    every = np.arange(len(rows.plan.windows))
+    got = losses(outputs, every, every)
+    units = target_units(rows.plan, [t[:2] for t in targets])
+    stop = 0
+    for window, at, (start, end), loss in zip(rows.plan.windows, rows.plan.positions, units, got, strict=True):
+        with torch.no_grad():
+            theirs = model(input_ids=torch.from_numpy(window)[None].long())
+        logits = torch.stack([theirs.start_logits[0], theirs.end_logits[0]], 1)[torch.from_numpy(at)]
+        torch.testing.assert_close(outputs[stop : stop + len(at)], logits, rtol=0, atol=1e-5)
+        stop += len(at)
+        log_p = logits.log_softmax(0)
+        assert loss.item() == pytest.approx(-(log_p[start, 0] + log_p[end, 1]).item() / 2, abs=1e-5)
+
+
+def test_questions_without_an_answer():
+    frame = pd.concat([X, pd.DataFrame({"question": ["Why is it?"] * 4, "context": X.context[::2]})], ignore_index=True)
+    answers = [*ANSWERS, None, "", {"text": [], "answer_start": []}, float("nan")]
+    clf = qa(max_epochs=60).fit(frame, answers)
+    assert clf.has_unanswerable_
+    assert clf.predict(frame)[8:].tolist().count("") >= 3
+    assert (clf.predict_answers(frame, null_threshold=1e6).is_answered).all()
+    assert set(clf.set_params(null_threshold=-1e6).predict(frame)) == {""}
+    assert clf.score(frame, answers) == pytest.approx(4 / 12)
+
+
+def test_every_form_of_answers_is_the_same():
+    column = check_questions(X[:1])
+    start = X.context[0].index("Ada")
+    forms = ["Ada", ("Ada", start), {"text": "Ada", "answer_start": start}, {"text": ["Ada"], "answer_start": [start]},
+             [("Ada", start)], ["Ada"], {"text": ["Ada"]}, np.array(["Ada"], object)]  # fmt: skip
+    for form in forms:
+        assert check_answers([form], column) == [[("Ada", start)]], form
+    several = {"text": ["Ada", "Ada lives"], "answer_start": [0, 0]}
+    assert check_answers([several], column) == [[("Ada", 0), ("Ada lives", 0)]]
+
+
+def test_ambiguous_and_wrong_answers_are_named():
+    column = check_questions([["Who?", "Ada and Ada"]] * 2)
+    with pytest.warns(UserWarning, match="2 answers without a start.*more than once"):
+        assert check_answers(["Ada", "Ada"], column) == [[("Ada", 0)]] * 2
+    assert check_answers([("Ada", 8), ("Ada", 0)], column)[0] == [("Ada", 8)]
+    for bad, error, message in [
+        (["Ada", "Eve"], ValueError, "y, row 1: .*does not stand in its context"),
+        ([("Ada", 8), ("Ada", 3)], ValueError, "row 1: .*at character 3"),
+        ([("Ada", 8), 5], TypeError, "row 1: 5 is no answer"),
+        ([("Ada", 8), {"start": 3}], TypeError, "row 1: .*no 'text'"),
+        ([("Ada", 8), {"text": ["Ada"], "answer_start": []}], ValueError, "1 texts, but 0 starts"),
+        ([("Ada", 8)], ValueError, "inconsistent"),
+    ]:
+        with pytest.raises(error, match=message):
+            check_answers(bad, column)
+    with pytest.raises(ValueError, match="no answer in any row"):
+        qa().fit(X, [None] * len(X))
+    with pytest.raises(ValueError, match="questions need two"):
+        qa().fit(X.question, ANSWERS)
+    with pytest.warns(UserWarning, match="1 questions have more than"):
+        plan_questions(
+            get_backbone("nano").tokenizer, check_questions([["why " * 400, "because"]]), max_length=64, stride=8
+        )
+
+
+def test_columns_are_known_by_name():
+    frame = X[["context", "question"]].assign(more=1)
+    assert check_questions(frame).texts == X.question.tolist()
+
+
+def test_validation_and_scores(fitted):
+    clf = qa(max_epochs=3).fit(X, ANSWERS, X_val=X, y_val=ANSWERS)
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(X, ANSWERS), abs=1e-6)
+    several = [[answer, context] for answer, context in zip(ANSWERS, X.context, strict=True)]
+    expected = squad_scores(fitted.predict(X), several)
+    assert fitted.score(X, several) == pytest.approx(expected["f1"])
+    assert fitted.metrics(X, several, "de") == squad_scores(fitted.predict(X), several, "de")
+    with pytest.raises(ValueError, match="top_k"):
+        fitted.predict_answers(X, top_k=0)
+
+
+def test_real_questions_come_back_aligned(shared_data):
+    frame = read_squad(shared_data / "xquad" / "xquad.zh.json")
+    train, test = frame[:24], frame[600:640]
+    clf = qa(tuning="head", max_epochs=2, max_length=256).fit(train[["question", "context"]], train.answers)
+    for row in clf.predict_answers(test[["question", "context"]]).itertuples():
+        assert row.answer == test.context.iloc[row.row][row.start : row.end]
+    assert 0 <= clf.metrics(test, test.answers, "zh")["f1"] <= 1
