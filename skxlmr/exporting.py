@@ -48,9 +48,8 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         config = replace(base.config, num_labels=estimator._n_outputs, **estimator._exported_config())
         model: PretrainedModel = estimator._exported_class(config)
     model.roberta = merged
-    setattr(
-        model, estimator._exported_head_name, estimator._exported_head(copy.deepcopy(learned.head).to(DTYPES[dtype]))
-    )
+    head = copy.deepcopy(learned.head).to(DTYPES[dtype])
+    setattr(model, estimator._exported_head_name, estimator._exported_head(head))
     model.save_pretrained(directory)
     XLMRobertaXLTokenizer.from_directory(files.directory).save_pretrained(directory)
 
