@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skxlmr.backbone import Backbone, get_backbone
 from skxlmr.device import DTYPES
 from skxlmr.inference import Plan, default_batch_tokens, plan
-from skxlmr.persistence import ESTIMATORS, save_estimator
+from skxlmr.persistence import ESTIMATORS, same_class, save_estimator
 from skxlmr.validation import TextColumn, check_features, check_text_column
 from skxlmr.weights.quantization import Int8
 
@@ -25,7 +25,7 @@ class BaseXLMRXL(BaseEstimator):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "__init__" in vars(cls):
+        if cls.__init__ is not object.__init__ and same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             ESTIMATORS[cls.__name__] = cls
 
     _parameter_constraints: dict = {
@@ -137,7 +137,8 @@ class BaseXLMRXL(BaseEstimator):
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
 
         It holds what was learned, the parameters, and the base's name and fingerprint; not the base. A saved estimator
-        that is there already is replaced, at once or not at all. Callbacks of `set_callbacks` are not saved.
+        that is there already is replaced, at once or not at all. Callbacks of `set_callbacks`, metadata requests and
+        `memory` are not saved.
 
         Parameters
         ----------
@@ -151,7 +152,8 @@ class BaseXLMRXL(BaseEstimator):
         FileExistsError
             If the directory holds other files.
         TypeError
-            If a parameter, or a label, is something that JSON cannot hold; the message names it.
+            If a parameter, or a label, is something that JSON cannot hold; the message names it. Or if
+            another class has the name of this one, by which it would be loaded.
         OSError
             If the disk is full or the directory not writable; an earlier save is then untouched.
         """

@@ -22,6 +22,12 @@ from skxlmr.weights.quantization import Int8
 # Objects that may be written, by the name under which they are: nothing else is ever made from a file.
 OBJECTS: dict[str, type[BaseEstimator]] = {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, PCA)}
 
+# Integers that the files of tensors have no name for, and those of the same bits in whose place they are written.
+UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
+
+# The most that an array of strings may take; the dtype alone could ask for any memory.
+MAX_STRING_BYTES = 2**31
+
 # Floats that JSON has no numbers for.
 SPECIAL_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -78,13 +84,14 @@ class Encoder:
         }
 
     def _encode_array(self, array: np.ndarray, name: str) -> dict[str, Any]:
-        if array.dtype.kind in "biuf":
+        if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
             key = f"array/{len(self.arrays)}"
             # Products of matrices differ in their last bits by how these lie in memory.
             order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
             native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
-            self.arrays[key] = torch.from_numpy(native)
-            return {"kind": "array", "tensor": key, "order": order}
+            self.arrays[key] = torch.from_numpy(native.view(UNSIGNED.get(native.dtype.name, native.dtype)))
+            unsigned = {"dtype": native.dtype.name} if native.dtype.name in UNSIGNED else {}
+            return {"kind": "array", "tensor": key, "order": order, **unsigned}
         if array.dtype.kind in "UO" and array.ndim == 1 and all(np.isscalar(item) for item in array):
             return {"kind": "strings", "dtype": array.dtype.str, "items": self.encode(array.tolist(), name)}
         raise TypeError(f"{name} cannot be saved: it is an array of {array.dtype} and shape {array.shape}.")
@@ -134,21 +141,31 @@ class Decoder:
             "tuple": lambda v: tuple(self.decode(v["items"])),
             "dict": lambda v: dict(self.decode(v["items"])),
             "path": lambda v: Path(v["path"]),
-            "array": lambda v: np.asarray(self.arrays[v["tensor"]].numpy(), order=v["order"]),
+            "array": self._decode_array,
             "strings": self._decode_strings,
             "frame": lambda v: pd.DataFrame({self.decode(name): self.decode(column) for name, column in v["columns"]}),
             "object": self._decode_object,
         }
         try:
             return kinds[value["kind"]](value)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, MemoryError) as error:
             raise CheckpointError(f"{self.where} is damaged: it has {str(value)[:80]} ({error!r})") from error
+
+    def _decode_array(self, value: dict) -> np.ndarray:
+        array = self.arrays[value["tensor"]].numpy()
+        if "dtype" in value:
+            if UNSIGNED[value["dtype"]] != array.dtype.name:
+                raise ValueError(f"no {value['dtype']}: an array of {array.dtype}")
+            array = array.view(value["dtype"])
+        return np.asarray(array, order=value["order"])
 
     def _decode_strings(self, value: dict) -> np.ndarray:
         dtype = np.dtype(value["dtype"])
         if dtype.kind not in "UO":
             raise ValueError(f"no dtype of strings: {dtype}")
         items = self.decode(value["items"])
+        if len(items) * dtype.itemsize > MAX_STRING_BYTES:
+            raise ValueError(f"{len(items)} strings of {dtype} are too large")
         array = np.empty(len(items), dtype)
         array[:] = items
         return array

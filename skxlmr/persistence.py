@@ -33,15 +33,26 @@ TENSORS = "tensors-{}.safetensors"
 MAX_JSON_BYTES = 2**28  # the labels and the history of a large fit
 
 # What a fitted estimator holds beside its parameters, and need not be written: the base, and things of the moment.
-NOT_SAVED = {"_learned", "_backbone", "_asked", "_skl_callbacks"}
+NOT_SAVED = {"_learned", "_backbone", "_asked", "_skl_callbacks", "_metadata_request"}
+
+# Parameters that do not travel: joblib unpickles what lies in the folder that is named here.
+NOT_TRAVELLING = {"memory"}
 
 # The estimators that can be loaded, by name; they put themselves here.
 ESTIMATORS: dict[str, type[BaseXLMRXL]] = {}
 
 
+def same_class(one: type, other: type) -> bool:
+    """Whether two classes are one, perhaps defined again, as a notebook does when a cell is run twice."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
 def save_estimator(estimator: BaseXLMRXL, directory: str | os.PathLike) -> None:
     """Write a fitted estimator; see `BaseXLMRXL.save`."""
     check_is_fitted(estimator)
+    name = type(estimator).__name__
+    if not same_class(ESTIMATORS[name], type(estimator)):
+        raise TypeError(f"This {name} could not be loaded again: another class has that name. Rename yours.")
     parameters = estimator.get_params(deep=False)
     state = estimator.__getstate__()
     encoder = Encoder()
@@ -50,7 +61,11 @@ def save_estimator(estimator: BaseXLMRXL, directory: str | os.PathLike) -> None:
         "format": FORMAT,
         "library": f"skxlmr {_own_version()}",
         "class": type(estimator).__name__,
-        "parameters": {name: _encode_parameter(encoder, name, value) for name, value in parameters.items()},
+        "parameters": {
+            name: _encode_parameter(encoder, name, value)
+            for name, value in parameters.items()
+            if name not in NOT_TRAVELLING
+        },
         "fitted": {
             name: encoder.encode(value, f"the attribute {name}")
             for name, value in state.items()
@@ -66,11 +81,16 @@ def save_estimator(estimator: BaseXLMRXL, directory: str | os.PathLike) -> None:
         }
         tensors |= {f"learned/{name}": value for name, value in learned.state_dict().items()}
     directory = Path(directory).expanduser()
-    if directory.exists() and not (directory / NAME).exists() and any(directory.iterdir()):
+    if directory.exists() and not (directory / NAME).exists() and not all(map(_is_own, directory.iterdir())):
         raise FileExistsError(f"{directory} holds other files already. Choose a folder that is new, empty, or a saved "
                               f"estimator, which is replaced.")  # fmt: skip
     directory.mkdir(parents=True, exist_ok=True)
     _write(directory, content, tensors)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is such as a save leaves that was killed."""
+    return path.match(TENSORS.format("*")) or path.match(f".{NAME}.*.tmp")
 
 
 def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
@@ -90,20 +110,21 @@ def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor])
             os.fsync(file.fileno())
         fsync_directory(directory)
         content["tensors"] = {"file": name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
-        atomic_write_bytes(directory / NAME, text.encode("utf-8", "surrogatepass"))
+        text = json.dumps(content, allow_nan=False, indent=1)  # ASCII: a label may hold a lone surrogate
+        atomic_write_bytes(directory / NAME, text.encode())
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    for earlier in directory.glob(TENSORS.format("*")):
-        if earlier.name != name:
+    for earlier in list(directory.iterdir()):
+        if _is_own(earlier) and earlier.name != name:
             earlier.unlink(missing_ok=True)
 
 
 def load(directory: str | os.PathLike) -> BaseXLMRXL:
     """Read an estimator that `save` has written.
 
-    No base is loaded until the first prediction. Nothing in the files is executed.
+    No base is loaded until the first prediction. Nothing in the files is executed. `memory` is None: a folder of
+    pickles that a file names is not to be trusted.
 
     Parameters
     ----------
@@ -149,11 +170,12 @@ def load(directory: str | os.PathLike) -> BaseXLMRXL:
     try:
         tensors = _read_tensors(directory, content["tensors"])
         decoder = Decoder(tensors, path)
-        estimator = cls(**{name: decoder.decode(value) for name, value in content["parameters"].items()})
+        parameters = {k: decoder.decode(v) for k, v in content["parameters"].items() if k not in NOT_TRAVELLING}
+        estimator = cls(**parameters)
         fitted = {name: decoder.decode(value) for name, value in content["fitted"].items()}
         if "learned" in content:
             fitted["_learned"] = _rebuild(estimator, content["learned"], decoder, tensors)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
@@ -164,6 +186,8 @@ def load(directory: str | os.PathLike) -> BaseXLMRXL:
 
 def _check_names(fitted: Mapping[str, Any], cls: type[BaseXLMRXL], path: Path) -> None:
     """Attributes must be such as a fit leaves; they must not hide methods."""
+    if not isinstance(fitted.get("_fingerprint"), str):
+        raise CheckpointError(f"{path} is damaged: it has no attribute '_fingerprint'")
     for name in fitted:
         if not name.isidentifier() or name.startswith("__") or hasattr(cls, name):
             raise CheckpointError(f"{path} is damaged: it has an attribute {name!r}")

@@ -4,9 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -71,8 +73,10 @@ def test_an_embedder_comes_back(n_components, tmp_path):
 
 @pytest.mark.parametrize(
     "labels",
-    [[1, 0], [1.0, 2.0], [True, False], ["ja", "näé"], np.array(["a", "b"], object), np.array([3, 4], np.int8)],
-    ids=str,
+    [[1, 0], [1.0, 2.0], [True, False], ["ja", "näé"], np.array(["a", "b"], object), np.array([3, 4], np.int8),
+     np.array([3, 60_000], np.uint16), np.array([3, 2**32 - 1], np.uint32), np.array([3, 2**63], np.uint64),
+     ["a", "\ud800"]],
+    ids=ascii,
 )  # fmt: skip
 def test_labels_of_every_kind_come_back(labels, tmp_path):
     clf = classifier().fit(TEXTS, np.tile(labels, 4))
@@ -98,6 +102,53 @@ def test_another_base_is_an_error(saved):
     (saved / NAME).write_text(json.dumps(content))
     with pytest.raises(ValueError, match="fitted on another checkpoint than model='nano' is now"):
         skxlmr.load(saved).predict(TEXTS)
+
+
+class XLMRXLShouter(XLMRXLClassifier):
+    """A user's own, with the constructor of its base."""
+
+    def predict(self, X):
+        return np.char.upper(super().predict(X))
+
+
+def test_a_subclass_comes_back(tmp_path):
+    clf = XLMRXLShouter("nano", tuning="head", max_epochs=1).fit(TEXTS, LABELS)
+    clf.save(tmp_path)
+    again = skxlmr.load(tmp_path)
+    assert type(again) is XLMRXLShouter
+    assert set(again.predict(TEXTS)) <= {"YES", "NO"}
+
+
+def test_a_class_of_the_same_name_is_not_mistaken_for_another(saved, tmp_path):
+    mine = type("XLMRXLClassifier", (XLMRXLClassifier,), {"__module__": "mine"})
+    with pytest.raises(TypeError, match="another class has that name"):
+        mine("nano", tuning="head", max_epochs=1).fit(TEXTS, LABELS).save(tmp_path / "mine")
+    assert type(skxlmr.load(saved)) is XLMRXLClassifier
+
+
+def test_metadata_requests_do_not_hinder(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        clf = classifier().set_fit_request(sample_weight=True).fit(TEXTS, LABELS)
+        clf.save(tmp_path)
+        np.testing.assert_array_equal(skxlmr.load(tmp_path).predict(TEXTS), clf.predict(TEXTS))
+
+
+def test_no_folder_of_pickles_is_taken_from_a_file(saved, tmp_path):
+    clf = classifier(memory=joblib.Memory(tmp_path / "cache", verbose=0)).fit(TEXTS, LABELS)
+    clf.save(tmp_path / "again")
+    assert skxlmr.load(tmp_path / "again").memory is None
+    damage(saved, lambda c: c["parameters"].update(memory=str(tmp_path / "evil")))
+    skxlmr.load(saved).predict(TEXTS)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_save_that_was_killed_can_be_run_again(tmp_path):
+    for name in ("tensors-0123456789abcdef.safetensors", f".{NAME}.0123456789abcdef.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    clf = classifier().fit(TEXTS, LABELS)
+    clf.save(tmp_path)
+    assert skxlmr.load(tmp_path).n_iter_ == clf.n_iter_
+    assert len(os.listdir(tmp_path)) == 2, "what was left over is gone"
 
 
 def test_what_is_not_fitted_is_not_saved(tmp_path):
@@ -144,6 +195,10 @@ def test_other_files_are_left_alone(saved, tmp_path):
 LORA = {"kind": "object", "class": "LoRA", "parameters": {}, "fitted": {}}
 
 
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
 def damage(directory, change):
     content = json.loads((directory / NAME).read_text())
     change(content)
@@ -162,6 +217,10 @@ def damage(directory, change):
         (lambda c: c["tensors"].update(file="../other.safetensors"), "plain names"),
         (lambda c: c["tensors"].update(sha256="0" * 64), "missing or damaged"),
         (lambda c: c["learned"].update(n_outputs=3), "its tensors are not those of its tuning"),
+        (lambda c: c["learned"].update(n_outputs=-1), "damaged"),
+        (lambda c: c["fitted"].update(x_=nested(600)), "damaged"),
+        (lambda c: c["fitted"].update(x_={"kind": "strings", "dtype": "<U9999999", "items": ["a"] * 99}), "too large"),
+        (lambda c: c["fitted"].pop("_fingerprint"), "damaged.*_fingerprint"),
         (lambda c: c["learned"]["base"].update(hidden_size=96), "its tensors are not those"),
         (lambda c: c["learned"].update(tuning=LORA), "not those of its tuning"),
         (lambda c: c.pop("fitted"), "damaged"),
@@ -199,7 +258,11 @@ def test_values_survive_json(value):
         assert (again.dtype, again.flags.f_contiguous) == (value.dtype, value.flags.f_contiguous)
 
 
-@pytest.mark.parametrize("value", [object(), np.array([{}]), {"a": 1j}, len, np.datetime64("2020-01-01")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), np.array([{}]), {"a": 1j}, len, np.datetime64("2020-01-01"), np.ones(2, np.longdouble)],
+    ids=repr,
+)
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError, match=r"my value.* cannot be saved"):
         Encoder().encode(value, "my value")
