@@ -18,7 +18,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from skxlmr.documentation import documented
-from skxlmr.targets import check_labels, check_multilabel, check_several_classes, find_labels, multilabel_form
+from skxlmr.targets import (
+    check_classes,
+    check_labels,
+    check_multilabel,
+    check_several_classes,
+    find_labels,
+    multilabel_form,
+)
 from skxlmr.trainable import TrainableXLMRXL
 from skxlmr.training.adapters import Tuning
 from skxlmr.training.callbacks import Callback
@@ -156,7 +163,8 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         X : text column of shape (n_samples,), or two text columns
         y : array-like of shape (n_samples,)
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come; needed in the first call.
+            All labels that will ever come, in any order; needed in the first call. Of an indicator matrix its columns,
+            in their order.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
@@ -166,7 +174,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         Raises
         ------
         ValueError
-            If `y` has a label that `classes` has not, or a parameter makes no sense here.
+            If `y` has a label that `classes` has not, there are fewer than two, or a parameter makes no sense here.
         """
         if self.class_weight == "balanced":
             raise ValueError(
@@ -175,8 +183,9 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
             )
         if classes is None and not hasattr(self, "classes_"):
             raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
-        known = self.classes_ if classes is None else np.unique(np.asarray(classes))
-        return self._fit_one_epoch(X, y, self._task(known, multilabel_form(y)), sample_weight)
+        form = multilabel_form(y)
+        known = self.classes_ if classes is None else check_classes(classes, form)
+        return self._fit_one_epoch(X, y, self._task(known, form), sample_weight)
 
     def _task(self, classes: np.ndarray, form: str | None) -> Classification | Multilabel:
         if form is None:
@@ -205,7 +214,10 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
                 raise ValueError("class_weight is for labels of which a row has one; use sample_weight.")
             return 1.0
         labels = task.classes[targets]
-        return compute_class_weight(self.class_weight, classes=task.classes, y=labels)[targets]
+        factors = compute_class_weight(self.class_weight, classes=task.classes, y=labels)
+        if not (np.isfinite(factors).all() and (factors >= 0).all()):
+            raise ValueError(f"class_weight must give finite weights that are not negative, got {self.class_weight}.")
+        return factors[targets]
 
     def _check_enough(self, targets: np.ndarray, task: Task) -> None:
         if isinstance(task, Classification):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
@@ -42,6 +43,8 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: 
     index = y.index if isinstance(y, pd.Series) else None
     check_consistent_length(column.texts, y)
     y = column_or_1d(np.asarray(y), warn=True)
+    if y.dtype.kind == "T":  # NumPy's strings of variable width, of which scikit-learn knows nothing
+        y = y.astype(object)
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):
         raise ValueError(
@@ -56,6 +59,39 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: 
     if several:
         check_several_classes(y, name)
     return y
+
+
+def check_classes(classes: Any, form: str | None) -> np.ndarray:
+    """Read the labels that will ever come.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,)
+    form : {"indicator", "lists"} or None
+        What `multilabel_form` gave.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+        Sorted; those of an indicator matrix in the order of its columns.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, or there are fewer than two.
+    TypeError
+        If they are of types that cannot be sorted together.
+    """
+    # As objects: an array of strings and numbers would make strings of all.
+    classes = np.array(list(classes), object)
+    if classes.ndim != 1 or pd.isna(classes).any():
+        raise ValueError(f"classes must be a list of labels, none of them missing, got {classes.tolist()[:5]}.")
+    if form == "indicator":
+        return classes
+    classes = np.unique(_infer_labels(classes, "classes")) if len(classes) else classes
+    if form is None and len(classes) < 2:
+        raise ValueError(f"classes must have at least 2 labels to tell apart, got {classes.tolist()}.")
+    return classes
 
 
 def multilabel_form(y: Any) -> str | None:
@@ -117,9 +153,15 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
     index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
     check_consistent_length(column.texts, y)
     if form == "indicator":
-        values = np.asarray(y)
+        values = y.toarray() if sparse.issparse(y) else np.asarray(y)
         if values.ndim != 2 or values.shape[1] != len(classes):
             raise ValueError(f"{name} has shape {values.shape}, but {len(classes)} columns of labels are needed.")
+        named = isinstance(y, pd.DataFrame) and classes.dtype == object
+        if named and y.columns.tolist() != classes.tolist():
+            raise ValueError(
+                f"{name} has the columns {y.columns.tolist()[:5]}, but the labels are {classes.tolist()[:5]}, in this "
+                f"order."
+            )
         bad = np.argwhere(~np.isin(values, [0, 1]))
         if len(bad):
             row, label = bad[0]
@@ -194,14 +236,19 @@ def check_several_classes(y: np.ndarray, name: str) -> None:
         If there are not at least two.
     """
     classes = np.unique(y)
+    if not len(classes):
+        raise ValueError(f"{name} has no rows to learn from: all their weights are zero.")
     if len(classes) < 2:
         raise ValueError(f"{name} needs at least 2 classes to tell apart, but y has 1 class: {classes.tolist()[0]!r}.")
 
 
-def _infer_labels(y: np.ndarray) -> np.ndarray:
+def _infer_labels(y: np.ndarray, name: str = "y") -> np.ndarray:
     """Give labels that came as objects their own dtype; strings stay objects."""
     types = set(map(type, y))
     if len(types) > 1 and not all(issubclass(t, int | float | np.number) for t in types):
         names = " and ".join(sorted(t.__name__ for t in types))
-        raise TypeError(f"y holds labels of several types ({names}), which cannot be sorted. Use y.astype(str).")
+        raise TypeError(
+            f"{name} holds labels of several types ({names}), which cannot be sorted. Make all of them strings: "
+            f"y.astype(str)."
+        )
     return y if str in types else np.array(y.tolist())

@@ -99,6 +99,45 @@ def test_class_weight_moves_the_decision():
     np.testing.assert_allclose(balanced.predict_proba(TEXTS), same.predict_proba(TEXTS), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ({"good": -1, "bad": 1}, "class_weight must give finite weights that are not negative"),
+        ({"good": np.nan, "bad": 1}, "class_weight must give finite weights that are not negative"),
+        ({"good": 0, "bad": 0}, "all their weights are zero"),
+        ({"good": 0, "bad": 1}, "1 class: 'bad'"),
+    ],
+)
+def test_class_weights_that_make_no_sense(class_weight, message):
+    with pytest.raises(ValueError, match=message):
+        classifier(tuning="head", max_epochs=1, class_weight=class_weight).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        (["good"], ValueError, "at least 2 labels"),
+        ([], ValueError, "at least 2 labels"),
+        (["good", "bad", None], ValueError, "none of them missing"),
+        (["good", "bad", 1], TypeError, "classes holds labels of several types"),
+        (["good", "fair"], ValueError, "classes has not: .'bad'."),
+    ],
+)
+def test_classes_of_partial_fit_are_checked(classes, error, message):
+    clf = classifier(tuning="head")
+    with pytest.raises(error, match=message):
+        clf.partial_fit(TEXTS, LABELS, classes=classes)
+    assert not hasattr(clf, "classes_")
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy has them since 2.0")
+def test_strings_of_variable_width_are_labels():
+    y = np.array(LABELS, dtype=np.dtypes.StringDType())
+    clf = classifier(tuning="head", max_epochs=1).fit(TEXTS, y)
+    assert clf.classes_.tolist() == ["bad", "good"]
+    assert 0 <= clf.score(TEXTS, LABELS) <= 1
+
+
 def test_pairs_learn_the_relation_of_two_columns():
     words = ["cat", "dog", "sun", "tea"]
     df = pd.DataFrame([(a, b, a == b) for a in words for b in words], columns=["a", "b", "same"])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.preprocessing import MultiLabelBinarizer
 
 import skxlmr
@@ -112,3 +113,28 @@ def test_zero_shot_says_what_it_needs():
         classifier(max_epochs=1).fit(PAIRS, np.array(FOLLOWS) == "entailment").zero_shot(["a"], ["b"])
     with pytest.raises(ValueError, match="fitted on pairs"):
         classifier(max_epochs=1).fit([a for a, _ in PAIRS], FOLLOWS).zero_shot(["a"], ["b"])
+
+
+def test_the_columns_of_a_frame_keep_their_labels():
+    frame = pd.DataFrame(INDICATOR[:, ::-1], columns=["weather", "sport"])
+    fitted = classifier(max_epochs=1).fit(TEXTS, frame)
+    begun = classifier().partial_fit(TEXTS, frame, classes=["weather", "sport"])
+    assert fitted.classes_.tolist() == begun.classes_.tolist() == ["weather", "sport"]
+    assert begun.partial_fit(TEXTS, frame, classes=["weather", "sport"]).n_iter_ == 2
+    swapped = frame[["sport", "weather"]]
+    for wrong in (
+        lambda: fitted.score(TEXTS, swapped),
+        lambda: begun.partial_fit(TEXTS, swapped),
+        lambda: fitted.fit(TEXTS, frame, X_val=TEXTS, y_val=swapped),
+    ):
+        with pytest.raises(
+            ValueError, match=r"columns \['sport', 'weather'\], but the labels are \['weather', 'sport'\]"
+        ):
+            wrong()
+    assert fitted.score(TEXTS, frame) == fitted.score(TEXTS, frame.to_numpy())
+
+
+def test_a_sparse_indicator_is_an_indicator():
+    sparse, dense = (classifier(max_epochs=2).fit(TEXTS, y) for y in (csr_matrix(INDICATOR), INDICATOR))
+    np.testing.assert_array_equal(sparse.predict_proba(TEXTS), dense.predict_proba(TEXTS))
+    assert sparse.score(TEXTS, csr_matrix(INDICATOR)) == dense.score(TEXTS, INDICATOR)
