@@ -143,12 +143,14 @@ class LearningXLMRXL(BaseXLMRXL):
         callbacks += self._own_callbacks()
         contexts = epoch_contexts(learned)
         callbacks += [] if contexts is None else [contexts]
-        if directory is not None:
-            callbacks.append(Checkpointing(directory, self.checkpoint_steps))
+        checkpointing = None if directory is None else Checkpointing(directory, self.checkpoint_steps)
+        callbacks += [] if checkpointing is None else [checkpointing]
         trainer = self._trainer(learned, backbone, rows, task, schedule, seed, callbacks)
         history = trainer.run()
         if stopping is not None:
             stopping.restore_best()
+        if checkpointing is not None and trainer.finished:  # after all that could have raised
+            checkpointing.remove()
         return Outcome(
             ready(learned), history, None if stopping is None else stopping.scores, optimizer_state(trainer.optimizer)
         )

@@ -147,6 +147,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         outcome = self._learn_one_epoch(backbone, rows, task, start, state, epochs_before)
         history = pd.concat([self.history_, outcome.history], ignore_index=True) if earlier else outcome.history
         attributes = self._outcome_attributes(backbone, column, task, outcome, history)
+        if hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
+            attributes["feature_names_in_"] = self.feature_names_in_
         self._become_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
         return self
 
@@ -186,6 +188,9 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         held_out = self._check_column(X_val)
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
+        names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]
+        if None not in names and names[0] != names[1]:
+            raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
         return held_out, self._targets(y_val, held_out, task, "y_val")
 
     def _go_on_from(self, task: Task) -> Learned | None:

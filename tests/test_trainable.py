@@ -3,9 +3,10 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from skxlmr import Full, LoRA, XLMRXLClassifier
+from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLRegressor
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"]
 LABELS = ["yes", "no"] * 6
@@ -84,3 +85,29 @@ def test_warm_start_says_when_it_cannot_go_on():
     with pytest.raises(ValueError, match="its tuning is another one"):
         clf.set_params(tuning=LoRA(rank=3)).fit(TEXTS, LABELS)
     np.testing.assert_array_equal(clf.set_params(tuning="lora").predict_proba(TEXTS), before)
+
+
+def test_validation_columns_have_the_names_and_the_order_of_x():
+    pairs = pd.DataFrame({"question": TEXTS, "context": TEXTS[::-1]})
+    clf = classifier(max_epochs=1)
+    with pytest.raises(ValueError, match=r"X_val has the columns \['context', 'question'\], but X has \['question', "):
+        clf.fit(pairs, LABELS, X_val=pairs[["context", "question"]], y_val=LABELS)
+    clf.fit(pairs, LABELS, X_val=pairs.to_numpy(), y_val=LABELS)
+    assert len(clf.validation_scores_) == 1
+
+
+def test_partial_fit_keeps_the_names_of_the_columns():
+    frame = pd.DataFrame({"review": TEXTS})
+    clf = classifier(max_epochs=1).fit(frame, LABELS)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        clf.partial_fit(TEXTS, LABELS)
+    assert clf.feature_names_in_.tolist() == ["review"]
+    clf.predict(frame)  # without a warning
+
+
+def test_early_stopping_by_no_score_at_all_is_an_error():
+    reg = XLMRXLRegressor("nano", tuning="head", early_stopping=True, random_state=0)
+    with pytest.raises(ValueError, match=r"validation score is NaN.*validation_fraction"):
+        reg.fit(TEXTS[:8], np.arange(8.0))
+    reg.set_params(validation_fraction=0.25, max_epochs=2).fit(TEXTS[:8], np.arange(8.0))
+    assert np.isfinite(reg.best_validation_score_)

@@ -30,7 +30,7 @@ NUMBERS = "numbers"  # the tensor that holds the JSON: one file is written at on
 class Checkpointing(Callback):
     """Write all that a training needs to go on, every few steps and after each epoch; go on from what is there.
 
-    When the training has come to its end the checkpoint is removed.
+    When the fit has come to its end the checkpoint is to be removed, by `remove`.
 
     Parameters
     ----------
@@ -50,7 +50,13 @@ class Checkpointing(Callback):
             left_over.unlink(missing_ok=True)
         checkpoint = read_checkpoint(self.directory)
         if checkpoint is not None:
-            trainer.load_state(*checkpoint)
+            try:
+                trainer.load_state(*checkpoint)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"The training cannot go on from {self.directory / NAME}: {error}. Bring the callbacks back, or "
+                    f"remove the file to train from the beginning."
+                ) from error
 
     def on_step_end(self, trainer: Trainer) -> None:
         if trainer.step % self.every == 0:
@@ -59,11 +65,11 @@ class Checkpointing(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         write_training(self.directory, *trainer.state())
 
-    def on_fit_end(self, trainer: Trainer) -> None:
-        if trainer.finished:
-            (self.directory / NAME).unlink(missing_ok=True)
-            if not any(self.directory.iterdir()):
-                self.directory.rmdir()
+    def remove(self) -> None:
+        """Remove the checkpoint, and its folder unless there is something else."""
+        (self.directory / NAME).unlink(missing_ok=True)
+        if not any(self.directory.iterdir()):
+            self.directory.rmdir()
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:
@@ -81,7 +87,7 @@ def training_directory(parent: str | os.PathLike, identity: Iterable[object]) ->
             digest.update(np.ascontiguousarray(part).tobytes())
         else:
             digest.update(repr(part).encode())
-    return Path(parent) / f"fit-{digest.hexdigest()}"
+    return Path(parent).expanduser() / f"fit-{digest.hexdigest()}"
 
 
 def read_checkpoint(directory: Path) -> tuple[dict[str, object], dict[str, Tensor]] | None:

@@ -59,6 +59,11 @@ class EarlyStopping(Callback):
             score = self.score()
         finally:
             self.module.train(was_training)
+        if self.stops and not self.scores and np.isnan(score):
+            raise ValueError(
+                "The validation score is NaN, by which no epoch is the best: R2, for one, needs two rows at least. Use "
+                "a larger validation_fraction, or pass more rows as X_val and y_val."
+            )
         best = -np.inf if self.best_score is None else self.best_score
         self.n_without_rise = self.n_without_rise + 1 if score < best + self.tol else 0
         if score > best and self.stops:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -159,8 +160,9 @@ class Trainer:
                 raise
             self._close_epoch_early()
         finally:
-            for callback in begun:
-                callback.on_fit_end(self)
+            with ExitStack() as stack:  # each one ends, though one before it raises
+                for callback in reversed(begun):
+                    stack.callback(callback.on_fit_end, self)
         return pd.DataFrame(self.position.history)
 
     def _run_epoch(self) -> None:
@@ -295,7 +297,19 @@ class Trainer:
         }
 
     def load_state(self, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
-        """Go on from where `state` was called."""
+        """Go on from where `state` was called.
+
+        Raises
+        ------
+        ValueError
+            If the callbacks that have a state are not as many as then.
+        """
+        with_state = self._with_state()
+        if len(with_state) != len(numbers["callbacks"]):
+            raise ValueError(
+                f"it was written with {len(numbers['callbacks'])} callbacks that have a state, and now there are "
+                f"{len(with_state)}"
+            )
 
         def part(name: str) -> dict[str, Tensor]:
             return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
@@ -306,7 +320,7 @@ class Trainer:
         load_optimizer_state(self.optimizer, numbers["optimizer"], part("optimizer"))
         self.position = Position(**numbers["position"])
         self.randomness.states = list(part("random").values())
-        for i, (callback, of_callback) in enumerate(zip(self._with_state(), numbers["callbacks"], strict=True)):
+        for i, (callback, of_callback) in enumerate(zip(with_state, numbers["callbacks"], strict=True)):
             callback.load_state(of_callback, part(f"callback{i}"))
 
     def _with_state(self) -> list[Callback]:

@@ -56,6 +56,17 @@ def test_hooks_are_called_around_steps_and_epochs():
     assert clf.history_.steps.tolist() == [2, 4]
 
 
+def test_each_callback_ends_though_one_before_it_raises():
+    class Failing(Callback):
+        def on_fit_end(self, trainer):
+            raise RuntimeError("no connection")
+
+    record = Record()
+    with pytest.raises(RuntimeError, match="no connection"):
+        classifier(callbacks=[Failing(), record]).fit(TEXTS, LABELS)
+    assert record.calls[-1] == ("fit ends", 6, True)
+
+
 def test_something_else_is_no_callback():
     with pytest.raises(TypeError, match=r"callbacks must be instances of skxlmr\.training\.Callback.*set_callbacks"):
         classifier(callbacks=[print]).fit(TEXTS, LABELS)

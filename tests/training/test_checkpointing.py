@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from skxlmr import LoRA, XLMRXLClassifier
-from skxlmr.training import checkpointing
+from skxlmr.training import Callback, checkpointing
 from skxlmr.training.checkpointing import NAME, read_checkpoint, training_directory, write_training
 from skxlmr.weights.errors import CheckpointError
 
@@ -139,7 +139,7 @@ def test_without_a_random_state_the_seed_is_remembered_and_twice_killed_is_no_wo
 
 
 def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpointing.Checkpointing, "on_fit_end", lambda self, trainer: None)  # leave it there
+    monkeypatch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
     fit = {"X": TEXTS, "y": LABELS}
     base = {"model": "nano", "tuning": "head", "max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
     XLMRXLClassifier(**base).fit(**fit)
@@ -160,11 +160,58 @@ def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
 
 
 def test_a_finished_checkpoint_trains_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpointing.Checkpointing, "on_fit_end", lambda self, trainer: None)
+    monkeypatch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
     clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
     first = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
     monkeypatch.setattr("skxlmr.training.loop.accumulate_gradients", None)
     np.testing.assert_array_equal(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), first)
+
+
+class Failing(Callback):
+    """Raise after an epoch, or at the end of the fit."""
+
+    def __init__(self, epoch=None):
+        self.epoch = epoch
+
+    def on_epoch_end(self, trainer):
+        if trainer.epoch == self.epoch:
+            raise RuntimeError("no connection")
+
+    def on_fit_end(self, trainer):
+        if self.epoch is None:
+            raise RuntimeError("no connection")
+
+
+class Remembering(Callback):
+    def state(self):
+        return {"seen": 1}, {}
+
+
+@pytest.mark.parametrize("epoch", [1, 2, None])
+def test_a_fit_that_a_callback_broke_goes_on(epoch, tmp_path):
+    parameters = {"model": "nano", "tuning": "head", "random_state": 0, "max_epochs": 2, "batch_size": 4}
+    whole = XLMRXLClassifier(**parameters).fit(TEXTS, LABELS)
+    clf = XLMRXLClassifier(**parameters, checkpoint_dir=tmp_path, checkpoint_steps=1)
+    with pytest.raises(RuntimeError, match="no connection"):
+        clf.set_params(callbacks=[Failing(epoch)]).fit(TEXTS, LABELS)
+    assert len(list(tmp_path.rglob(NAME))) == 1, "what was trained is not lost"
+    clf.set_params(callbacks=None).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), whole.predict_proba(TEXTS))
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_callbacks_with_a_state_are_an_error_that_says_so(tmp_path):
+    clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
+    with pytest.raises(RuntimeError):
+        clf.set_params(callbacks=[Failing(2)]).fit(TEXTS, LABELS)
+    with pytest.raises(CheckpointError, match=r"0 callbacks that have a state, and now there are 1.*remove the file"):
+        clf.set_params(callbacks=[Remembering()]).fit(TEXTS, LABELS)
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert training_directory("~/checkpoints", [1]).parent == tmp_path / "checkpoints"
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
