@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from skxlmr.training.callbacks import Callback
@@ -30,7 +31,8 @@ NUMBERS = "numbers"  # the tensor that holds the JSON: one file is written at on
 class Checkpointing(Callback):
     """Write all that a training needs to go on, every few steps and after each epoch; go on from what is there.
 
-    When the fit has come to its end the checkpoint is to be removed, by `remove`.
+    When the fit has come to its end the checkpoint is to be removed, by `remove`. While another fit of the same kind
+    uses the folder, this one does without.
 
     Parameters
     ----------
@@ -43,9 +45,24 @@ class Checkpointing(Callback):
     def __init__(self, directory: Path, every: int) -> None:
         self.directory = directory
         self.every = every
+        self._lock = FileLock(directory.with_suffix(".lock"))  # where a system has no locks, the renames must do
+
+    def _acquire(self) -> bool:
+        """Whether nobody else uses the folder."""
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        except NotImplementedError:
+            return True
+        return True
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._active = self._acquire()
+        if not self._active:
+            return
+        self.directory.mkdir(exist_ok=True)
         for left_over in self.directory.glob(f".{NAME}.*.tmp"):
             left_over.unlink(missing_ok=True)
         checkpoint = read_checkpoint(self.directory)
@@ -59,17 +76,25 @@ class Checkpointing(Callback):
                 ) from error
 
     def on_step_end(self, trainer: Trainer) -> None:
-        if trainer.step % self.every == 0:
+        if self._active and trainer.step % self.every == 0:
             write_training(self.directory, *trainer.state())
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        write_training(self.directory, *trainer.state())
+        if self._active:
+            write_training(self.directory, *trainer.state())
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self._lock.release()
 
     def remove(self) -> None:
-        """Remove the checkpoint, and its folder unless there is something else."""
+        """Remove the checkpoint, and its folder unless there is something else, or somebody else at work."""
+        if not (self._active and self._acquire()):
+            return
         (self.directory / NAME).unlink(missing_ok=True)
-        if not any(self.directory.iterdir()):
+        if self.directory.is_dir() and not any(self.directory.iterdir()):
             self.directory.rmdir()
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:

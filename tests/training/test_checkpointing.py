@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -138,14 +139,18 @@ def test_without_a_random_state_the_seed_is_remembered_and_twice_killed_is_no_wo
     assert left == []
 
 
+def folders(directory):
+    return [path for path in directory.iterdir() if path.is_dir()]
+
+
 def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
     fit = {"X": TEXTS, "y": LABELS}
     base = {"model": "nano", "tuning": "head", "max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
     XLMRXLClassifier(**base).fit(**fit)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(folders(tmp_path)) == 1
     XLMRXLClassifier(**base, verbose=0, checkpoint_steps=1).fit(**fit)
-    assert len(list(tmp_path.iterdir())) == 1, "what changes nothing about the result counts for nothing"
+    assert len(folders(tmp_path)) == 1, "what changes nothing about the result counts for nothing"
     others = [
         {"learning_rate": 1e-4}, {"tuning": LoRA()}, {"tuning": "bias"}, {"tuning": "full"}, {"label_smoothing": 0.1},
         {"random_state": 1}, {"max_length": 8},
@@ -156,7 +161,7 @@ def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
         XLMRXLClassifier(**base).fit(**(fit | changed))
     XLMRXLClassifier(**base).fit(**fit, sample_weight=np.arange(1, 25))
     # A shorter max_length cuts none of these texts.
-    assert len(list(tmp_path.iterdir())) == 1 + len(others) - 1 + 4
+    assert len(folders(tmp_path)) == 1 + len(others) - 1 + 4
 
 
 def test_a_finished_checkpoint_trains_no_more(tmp_path, monkeypatch):
@@ -212,6 +217,29 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert training_directory("~/checkpoints", [1]).parent == tmp_path / "checkpoints"
+
+
+def test_identical_fits_at_once_do_not_meet(tmp_path):
+    settings = {"tuning": "head", "random_state": 0, "max_epochs": 30, "device": "cpu"}
+    expected = XLMRXLClassifier("nano", **settings).fit(TEXTS, LABELS).predict_proba(TEXTS)
+    results, errors = [], []
+
+    def work():
+        try:
+            clf = XLMRXLClassifier("nano", **settings, checkpoint_dir=tmp_path, checkpoint_steps=1)
+            results.append(clf.fit(TEXTS, LABELS).predict_proba(TEXTS))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
