@@ -33,7 +33,7 @@ from skxlmr.training.optimizers import OPTIMIZERS, load_optimizer_state, optimiz
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import LR_SCHEDULES, Schedule
-from skxlmr.training.tasks import Task
+from skxlmr.training.tasks import RowTask, Task
 
 if TYPE_CHECKING:
     pass
@@ -220,7 +220,7 @@ class LearningXLMRXL(BaseXLMRXL):
         )
 
     def _losses_of_outputs(
-        self, task: Task, rows: Rows, device: torch.device
+        self, task: RowTask, rows: Rows, device: torch.device
     ) -> Callable[[Tensor, np.ndarray, np.ndarray], Tensor]:
         """Return a function from the head's output for some windows, these, and the row of each, to their losses."""
         targets = torch.from_numpy(rows.targets).to(device)

@@ -192,7 +192,8 @@ class XLMRXLTagger(TrainableXLMRXL):
         targets = [np.zeros(n, np.int64) for n in _tokens_of_texts(plan)]  # of sentences that do not take part, too
         for text, row in zip(plan.text_of_row, rows.targets, strict=True):
             targets[text] = row
-        totals = np.array([max(of_tag[row].sum(), 1e-300) for row in targets])
+        totals = np.array([of_tag[row].sum() for row in targets])
+        totals[totals == 0] = 1.0  # of sentences that do not take part
         shares = torch.from_numpy(plan.windows_per_text / totals).to(device)  # the windows of a row share its weight
         every, of_tag = torch.from_numpy(np.concatenate(targets)).to(device), torch.from_numpy(of_tag).to(device)
 

@@ -62,6 +62,14 @@ class Checkpointing(Callback):
         self._active = self._acquire()
         if not self._active:
             return
+        try:
+            self._go_on(trainer)
+        except BaseException:
+            self._lock.release()  # or a later fit of this process would find the folder in use
+            raise
+
+    def _go_on(self, trainer: Trainer) -> None:
+        """Load what an earlier fit that was killed has left."""
         self.directory.mkdir(exist_ok=True)
         for left_over in self.directory.glob(f".{NAME}.*.tmp"):
             left_over.unlink(missing_ok=True)

@@ -24,14 +24,18 @@ class Task(Protocol):
     def attributes(self) -> dict[str, Any]:
         """What of it the fitted estimator shows or needs."""
 
+    def strata(self, targets: np.ndarray) -> np.ndarray | None:
+        """What validation rows are to have in the same shares as the others."""
+
+
+class RowTask(Task, Protocol):
+    """A task whose rows have one output each; of others the estimator knows the loss and the score itself."""
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """One loss for each row: (n, n_outputs), (n, ...) -> (n,)."""
 
     def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         """How good outputs are; higher is better."""
-
-    def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        """What validation rows are to have in the same shares as the others."""
 
 
 @dataclass(frozen=True)

@@ -242,6 +242,19 @@ def test_identical_fits_at_once_do_not_meet(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_fit_that_could_not_begin_leaves_the_folder_free(tmp_path):
+    callback = checkpointing.Checkpointing(tmp_path / "fit-1", 1)
+    callback.directory.mkdir()
+    (callback.directory / NAME).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        callback.on_fit_begin(None)
+    (callback.directory / NAME).unlink()
+    again = checkpointing.Checkpointing(tmp_path / "fit-1", 1)
+    again.on_fit_begin(None)
+    assert again._active
+    again.on_fit_end(None)
+
+
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
     write_training(tmp_path, {"a": 1}, {"x": torch.arange(3)})
     numbers, tensors = read_checkpoint(tmp_path)
