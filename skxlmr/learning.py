@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,9 +33,6 @@ from skxlmr.training.randomness import Randomness
 from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import LR_SCHEDULES, Schedule
 from skxlmr.training.tasks import RowTask, Task
-
-if TYPE_CHECKING:
-    pass
 
 
 class LearningXLMRXL(BaseXLMRXL):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,8 @@ def _from_spans(row: Any, i: int, column: TokenColumn, where: str) -> list[str]:
         if isinstance(span, str) or not isinstance(span, list | tuple) or len(span) != 3:
             raise TypeError(f"{where}: {span!r:.60} is no span (start, end, label).")
         start, end, label = span
+        if not (isinstance(start, Integral) and isinstance(end, Integral)):
+            raise TypeError(f"{where}: start and end of the span {span!r:.60} must be whole numbers.")
         if column.sources is not None:
             start, end = _to_tokens(int(start), int(end), column, i, where)
         spans.append((int(start), int(end), str(label)))

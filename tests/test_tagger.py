@@ -265,6 +265,7 @@ def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
         (["Ada left"], [[(0, 2, "PER")]], ValueError, "row 0: .*begins or ends within a token"),
         (["Ada left"], [[(0, 20, "PER")]], ValueError, "row 0: .*within a token|row 0: .*beyond"),
         ([["Ada", "left"]], [[(0, 3, "PER")]], ValueError, "row 0: .*beyond the 2 tokens"),
+        ([["Ada", "left"]], [[("0", 2, "PER")]], TypeError, "row 0: start and end of the span .* whole numbers"),
         ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is no span"),
     ],
 )

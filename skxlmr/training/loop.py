@@ -43,6 +43,10 @@ class Position:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+class _LossScaleTooHigh(Exception):
+    """The scaled gradient does not fit into float16."""
+
+
 class Trainer:
     """Minimise the weighted mean loss over the rows of a plan.
 
@@ -240,7 +244,7 @@ class Trainer:
             except torch.OutOfMemoryError:
                 if not self._can_do_with_less(rows):
                     raise
-            except OverflowError:
+            except _LossScaleTooHigh:
                 self.position.loss_scale /= 2
                 self.position.steps_since_overflow = 0
             # Outside of the handler, whose traceback holds the tensors of the failed attempt.
@@ -257,7 +261,7 @@ class Trainer:
         norm = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
         if not np.isfinite(norm):
             if scale > 1:
-                raise OverflowError
+                raise _LossScaleTooHigh
             raise NotFiniteError(f"The gradient became {norm}", np.array([], int))
         if scale > 1:
             position.steps_since_overflow += 1

@@ -140,6 +140,14 @@ def test_a_gradient_that_no_scale_helps_is_an_error():
         train_numbers(lambda parameter, rows: (parameter[rows] - 0.5).abs().sqrt(), half=True)
 
 
+def test_an_overflow_of_somebody_else_is_raised():
+    def losses(parameter, rows):
+        raise OverflowError("my own")
+
+    with pytest.raises(OverflowError, match="my own"):
+        train_numbers(losses, half=True)
+
+
 def test_memory_that_is_short_makes_layers_run_twice_at_last():
     asked = []
 
