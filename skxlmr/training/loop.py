@@ -43,7 +43,7 @@ class Position:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class _LossScaleTooHigh(Exception):
+class _LossScaleError(Exception):
     """The scaled gradient does not fit into float16."""
 
 
@@ -244,7 +244,7 @@ class Trainer:
             except torch.OutOfMemoryError:
                 if not self._can_do_with_less(rows):
                     raise
-            except _LossScaleTooHigh:
+            except _LossScaleError:
                 self.position.loss_scale /= 2
                 self.position.steps_since_overflow = 0
             # Outside of the handler, whose traceback holds the tensors of the failed attempt.
@@ -261,7 +261,7 @@ class Trainer:
         norm = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
         if not np.isfinite(norm):
             if scale > 1:
-                raise _LossScaleTooHigh
+                raise _LossScaleError
             raise NotFiniteError(f"The gradient became {norm}", np.array([], int))
         if scale > 1:
             position.steps_since_overflow += 1
