@@ -5,6 +5,7 @@ from skxlmr.classifier import XLMRXLClassifier
 from skxlmr.embedder import XLMRXLEmbedder
 from skxlmr.features import set_feature_cache
 from skxlmr.memory import memory_estimate
+from skxlmr.multiple_choice import XLMRXLMultipleChoice
 from skxlmr.persistence import load
 from skxlmr.qa import XLMRXLQA
 from skxlmr.regressor import XLMRXLRegressor
@@ -21,6 +22,7 @@ __all__ = [
     "LoRA",
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
+    "XLMRXLMultipleChoice",
     "XLMRXLRegressor",
     "XLMRXLTagger",
     "load",

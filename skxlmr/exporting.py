@@ -49,7 +49,9 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         model: PretrainedModel = estimator._exported_class(config)
     model.roberta = merged
     head = copy.deepcopy(learned.head).to(DTYPES[dtype])
-    setattr(model, estimator._exported_head_name, estimator._exported_head(head))
+    for name, module in estimator._exported_heads(head).items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
     model.save_pretrained(directory)
     XLMRobertaXLTokenizer.from_directory(files.directory).save_pretrained(directory)
 
@@ -81,8 +83,9 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             targets.append(target)
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
-    for name, value in estimator._exported_head(learned.head).state_dict().items():
-        tensors[f"{PEFT_PREFIX}{estimator._exported_head_name}.{name}"] = value
+    heads = estimator._exported_heads(learned.head)
+    for name, module in heads.items():
+        tensors |= {f"{PEFT_PREFIX}{name}.{key}": value for key, value in module.state_dict().items()}
     config = {
         "peft_type": "LORA",
         "task_type": estimator._peft_task,
@@ -92,7 +95,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": targets,  # whole names: "output.dense" alone would be two layers
-        "modules_to_save": [estimator._exported_head_name],
+        "modules_to_save": [name.rpartition(".")[2] for name in heads],
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,

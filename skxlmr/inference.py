@@ -34,12 +34,15 @@ class Plan:
         The distinct text of each of the caller's rows.
     positions : list of ndarray, int64, or None
         The tokens of each window that features are read at; None where a window has one vector of features.
+    texts_are_whole : bool
+        Whether the loss of a text is of all its windows together, which then share a micro-batch.
     """
 
     windows: list[np.ndarray]
     text_of_window: np.ndarray
     text_of_row: np.ndarray
     positions: list[np.ndarray] | None = None
+    texts_are_whole: bool = False
 
     @property
     def lengths(self) -> np.ndarray:
@@ -61,6 +64,23 @@ class Plan:
     def take(self, rows: np.ndarray) -> Plan:
         """The plan for some of the rows."""
         return replace(self, text_of_row=self.text_of_row[rows])
+
+    def micro_batches(self, windows: np.ndarray, place: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+        """Cut windows, each with the place of its row as `windows_of_rows` gives them, into batches of `batch_tokens`.
+
+        Returns indices into `windows`; those of a row lie together where its text is whole.
+        """
+        lengths = self.lengths[windows]
+        if not self.texts_are_whole:
+            return token_batches(lengths, batch_tokens)
+        counts = np.bincount(place)
+        return [rows_of(batch, counts) for batch in token_batches(np.bincount(place, lengths), batch_tokens)]
+
+    def shortest(self, rows: np.ndarray) -> int:
+        """Tokens of the smallest part of these rows that can be run alone."""
+        windows, place = self.windows_of_rows(rows)
+        lengths = self.lengths[windows]
+        return int((np.bincount(place, lengths) if self.texts_are_whole else lengths).min())
 
     def windows_of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The windows of some rows: indices into `windows`, and for each the place of its row in `rows`."""

@@ -22,6 +22,7 @@ from skxlmr.inference import Plan
 from skxlmr.metrics import squad_scores, token_f1
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import SpanHead, XLMRobertaXLForQuestionAnswering
+from skxlmr.model.packing import segment_logsumexp
 from skxlmr.questions import (
     QuestionPlan,
     best_spans,
@@ -190,13 +191,9 @@ class XLMRXLQA(TrainableXLMRXL):
 
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
             n = torch.from_numpy(counts[windows]).to(device)
-            window = torch.arange(len(windows), device=device).repeat_interleave(n)
-            highest = torch.segment_reduce(outputs.detach(), "max", lengths=n, axis=0, unsafe=True)
-            powers = (outputs - highest[window]).exp()
-            total = powers.new_zeros(len(windows), 2).index_add(0, window, powers).log() + highest
             first = n.cumsum(0) - n
             true = outputs.gather(0, first[:, None] + units[torch.from_numpy(windows).to(device)])
-            return (total - true).mean(1)
+            return (segment_logsumexp(outputs, n) - true).mean(1)
 
         return losses
 
@@ -239,11 +236,10 @@ class XLMRXLQA(TrainableXLMRXL):
         return 2
 
     _exported_class = XLMRobertaXLForQuestionAnswering
-    _exported_head_name = "qa_outputs"
     _peft_task = "QUESTION_ANS"
 
-    def _exported_head(self, head: nn.Module) -> nn.Module:
-        return head.linear
+    def _exported_heads(self, head: nn.Module) -> dict[str, nn.Module]:
+        return {"qa_outputs": head.linear}
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the best answer to each question.

@@ -170,9 +170,9 @@ def plan_questions(
         np.asarray(text_of_window, np.int64),
         np.arange(len(questions)),
         positions,
-        column.pairs,
-        [distinct[context][1] for context in column.pairs],
-        np.asarray(first_piece, np.int64),
+        contexts=column.pairs,
+        offsets=[distinct[context][1] for context in column.pairs],
+        first_piece=np.asarray(first_piece, np.int64),
     )
 
 

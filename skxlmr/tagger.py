@@ -226,8 +226,8 @@ class XLMRXLTagger(TrainableXLMRXL):
     def _exported_config(self) -> dict[str, Any]:
         return {"id2label": {i: str(tag) for i, tag in enumerate(self.classes_.tolist())}}
 
-    def _exported_head(self, head: nn.Module) -> nn.Module:
-        return head.linear
+    def _exported_heads(self, head: nn.Module) -> dict[str, nn.Module]:
+        return {"classifier": head.linear}
 
     def _check_same_task(self, task: Task) -> None:
         if not np.array_equal(task.classes, self.classes_) or task.scheme != self.scheme_:

@@ -59,16 +59,15 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     _exported_class: type[PretrainedModel] = XLMRobertaXLForSequenceClassification
 
-    _exported_head_name = "classifier"
-    _peft_task = "SEQ_CLS"
+    _peft_task: str | None = "SEQ_CLS"
 
     def _exported_config(self) -> dict[str, Any]:
         """What the config of an exported model says of the head."""
         return {}
 
-    def _exported_head(self, head: nn.Module) -> nn.Module:
-        """What of the head the exported class has, under `_exported_head_name`."""
-        return head
+    def _exported_heads(self, head: nn.Module) -> dict[str, nn.Module]:
+        """The parts of the head, by the names that they have in the exported class."""
+        return {"classifier": head}
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)

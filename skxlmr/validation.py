@@ -76,7 +76,7 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     >>> check_text_column(["one", "two"]).texts
     ['one', 'two']
     """
-    columns, labels, index = _split_columns(X, name)
+    columns, labels, index = split_columns(X, name)
     if len(columns) not in (1, 2):
         named = f": {', '.join(map(repr, labels))}" if labels is not None else ""
         raise ValueError(
@@ -86,7 +86,7 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     if not len(columns[0]):
         raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no text.")
     texts = [
-        _check_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index)
+        check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index)
         for i, column in enumerate(columns)
     ]
     named = (
@@ -113,7 +113,7 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
         )
 
 
-def _split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
+def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
     """Values of each column, names of the columns where they have any, and the index where X is of pandas."""
     if isinstance(X, str | bytes):
         raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
@@ -160,7 +160,7 @@ def _split_array(array: np.ndarray, name: str) -> list[list]:
     return [array.tolist()] if array.ndim == 1 else [array[:, i].tolist() for i in range(array.shape[1])]
 
 
-def _check_texts(values: list, name: str, index: pd.Index | None) -> list[str]:
+def check_column_of_texts(values: list, name: str, index: pd.Index | None) -> list[str]:
     """Make sure that every value is a text, and that it can be written as UTF-8."""
     types = set(map(type, values))
     if types != {str}:

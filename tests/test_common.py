@@ -22,7 +22,16 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import _get_feature_names, check_array
 
 import skxlmr
-from skxlmr import XLMRXLQA, Head, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor, XLMRXLTagger
+from skxlmr import (
+    XLMRXLQA,
+    Head,
+    LoRA,
+    XLMRXLClassifier,
+    XLMRXLEmbedder,
+    XLMRXLMultipleChoice,
+    XLMRXLRegressor,
+    XLMRXLTagger,
+)
 from skxlmr.tokens import split_words
 from skxlmr.validation import TextColumn
 
@@ -35,6 +44,7 @@ ESTIMATORS = [
     XLMRXLEmbedder(model="nano"),
     XLMRXLEmbedder(model="nano", pooling="max", n_components=3, normalize=True, random_state=0),
 ]
+OF_SEVERAL_COLUMNS = [XLMRXLQA, XLMRXLMultipleChoice]  # see test_qa.py, test_multiple_choice.py
 TEXTS = [
     "a wonderful film", "很好看的电影", "dreadful", "太难看了", "I loved every minute of it, from the first to last",
     "", "糟糕", "un film magnifique 🎬", "boring and far too long", "a wonderful film", "好", "never again",
@@ -80,8 +90,7 @@ def assert_same(got, expected, atol=1e-5):
 
 def test_every_public_estimator_is_here():
     public = {value for name in skxlmr.__all__ if name.startswith("XLMRXL") for value in [getattr(skxlmr, name)]}
-    of_two_columns = {XLMRXLQA}  # see test_qa.py
-    assert {type(estimator) for estimator in ESTIMATORS} | of_two_columns == public
+    assert {type(estimator) for estimator in ESTIMATORS} | set(OF_SEVERAL_COLUMNS) == public
 
 
 # -- scikit-learn's own checks ------------------------------------------------------------------------------------
@@ -164,7 +173,9 @@ TEXT_CHECKS = [
 
 
 @pytest.mark.parametrize("name", [check for check in TEXT_CHECKS if hasattr(estimator_checks, check)])
-@pytest.mark.parametrize("estimator", [*ESTIMATORS, XLMRXLQA(model="nano")], ids=ids)
+@pytest.mark.parametrize(
+    "estimator", [*ESTIMATORS, *(of_several(model="nano") for of_several in OF_SEVERAL_COLUMNS)], ids=ids
+)
 def test_scikit_learn_checks_that_need_no_numbers(estimator, name):
     check = getattr(estimator_checks, name)
     if name == "check_parameters_default_constructible":

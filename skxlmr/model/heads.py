@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.encoder import XLMRobertaXLModel
+from skxlmr.model.encoder import Pooler, XLMRobertaXLModel
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import PretrainedModel, initialise
 
@@ -56,6 +56,20 @@ class SpanHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)
+
+
+class ChoiceHead(nn.Module):
+    """How much speaks for a choice: pooler, dropout and a linear layer on the first token, (B, H) -> (B, 1)."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.pooler = Pooler(config)
+        self.pooler.apply(lambda module: initialise(module, config))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.linear = new_linear(config, 1)
+
+    def forward(self, first_tokens: Tensor) -> Tensor:
+        return self.linear(self.dropout(self.pooler(first_tokens)))
 
 
 def without_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -97,6 +97,21 @@ class Packing:
         return torch.segment_reduce(x, "max", lengths=self.lengths, axis=0, unsafe=True)
 
 
+def segment_logsumexp(x: Tensor, lengths: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials over neighbouring rows; (T, d), (n,) -> (n, d).
+
+    Examples
+    --------
+    >>> segment_logsumexp(torch.tensor([[0.0], [0.0], [5.0]]), torch.tensor([2, 1]))
+    tensor([[0.6931],
+            [5.0000]])
+    """
+    segment = torch.arange(len(lengths), device=x.device).repeat_interleave(lengths)
+    highest = torch.segment_reduce(x.detach(), "max", lengths=lengths, axis=0, unsafe=True)
+    powers = (x - highest[segment]).exp()
+    return powers.new_zeros(highest.shape).index_add(0, segment, powers).log() + highest
+
+
 @dataclass(frozen=True)
 class PaddedBatch:
     """The way from the padded interface of the reference to packed tokens and back.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.inference import Plan
-from skxlmr.text.batching import token_batches
 
 # Takes indices of windows, the row that each is of, and whether to run layers again in the backward pass rather than
 # keep what they computed; returns one loss for each window.
@@ -56,7 +55,7 @@ def accumulate_gradients(
     windows, place = plan.windows_of_rows(rows)
     shares = weights[place] / np.bincount(place)[place] / weights.sum()
     step_loss = 0.0
-    for batch in token_batches(plan.lengths[windows], batch_tokens):
+    for batch in plan.micro_batches(windows, place, batch_tokens):
         each = losses(windows[batch], rows[place[batch]], recompute)
         loss = (each * torch.as_tensor(shares[batch], dtype=each.dtype, device=each.device)).sum()
         value = loss.item()

@@ -272,8 +272,7 @@ class Trainer:
     def _can_do_with_less(self, rows: np.ndarray) -> bool:
         """Halve the tokens of a micro-batch; at one window each, keep less for the backward pass."""
         position = self.position
-        shortest = self.plan.lengths[self.plan.windows_of_rows(rows)[0]].min()
-        if position.batch_tokens > shortest:
+        if position.batch_tokens > self.plan.shortest(rows):
             position.batch_tokens //= 2
         elif not position.recompute:
             position.recompute = True

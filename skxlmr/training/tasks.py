@@ -185,6 +185,30 @@ class Tagging:
 
 
 @dataclass(frozen=True)
+class Choosing:
+    """One of a row's choices; targets are their indices.
+
+    Attributes
+    ----------
+    form : {"index", "choice"}
+        How y was given, and how it is predicted.
+    """
+
+    form: str
+    n_outputs = 1
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {"target_form_": self.form}
+
+    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
+
+    def strata(self, targets: np.ndarray) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class Answering:
     """A part of a context; targets are characters where answers start and end, an array for each row.
 
