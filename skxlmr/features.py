@@ -254,7 +254,12 @@ def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:
 
 
 def frozen_states(
-    backbone: Backbone, windows: Sequence[np.ndarray], n_layers: int, *, keep: int | None = None
+    backbone: Backbone,
+    windows: Sequence[np.ndarray],
+    n_layers: int,
+    *,
+    causal: bool = False,
+    keep: int | None = None,
 ) -> tuple[Tensor, Packing]:
     """Hidden states of a batch after the first layers of the base, (T, H), without gradients.
 
@@ -263,18 +268,20 @@ def frozen_states(
     backbone : Backbone
     windows : sequence of ndarray
     n_layers : int
+    causal : bool, default=False
+        Whether a token sees only itself and those before it.
     keep : int, default=None
         Remember them, and forget for it only what was not used since that `moment`. What is remembered is used
         either way.
     """
     base = backbone.model
-    keys = _keys(backbone, windows, ("states", n_layers))
+    keys = _keys(backbone, windows, ("causal states" if causal else "states", n_layers))
     found = _cache.get(keys)
     missing = [i for i, states in enumerate(found) if states is None]
     if missing:
         # In inference mode they could not be trained on later.
         with torch.inference_mode(False), torch.no_grad():
-            (states,), packing = encode(base, [windows[i] for i in missing], layers=(n_layers,))
+            (states,), packing = encode(base, [windows[i] for i in missing], layers=(n_layers,), causal=causal)
             parts = states.split(packing.lengths.tolist())
             if keep is not None:
                 _cache.put([keys[i] for i in missing], [part.to("cpu", copy=True) for part in parts], spare=keep)
@@ -282,7 +289,7 @@ def frozen_states(
             return states, packing
         for i, part in zip(missing, parts, strict=True):
             found[i] = part
-    packing = Packing.from_lengths([len(window) for window in windows], base.device)
+    packing = Packing.from_lengths([len(window) for window in windows], base.device, causal=causal)
     if not missing:  # all of them are on the CPU
         return torch.cat(found).to(base.device), packing
     return torch.cat([states.to(base.device) for states in found]), packing

@@ -141,9 +141,11 @@ def default_batch_tokens(config: XLMRobertaXLConfig, dtype: torch.dtype, device:
     return int(np.clip(ACTIVATION_BYTES[device.type] // per_token, 512, 32_768))
 
 
-def collate(windows: Sequence[np.ndarray], model: XLMRobertaXLModel) -> tuple[Tensor, Tensor, Packing]:
+def collate(
+    windows: Sequence[np.ndarray], model: XLMRobertaXLModel, causal: bool = False
+) -> tuple[Tensor, Tensor, Packing]:
     """Pack windows: token ids (T,), position ids (T,) and the packing, on the model's device."""
-    packing = Packing.from_lengths([len(window) for window in windows], model.device)
+    packing = Packing.from_lengths([len(window) for window in windows], model.device, causal=causal)
     positions = [np.arange(len(window)) for window in windows]
     first_position = model.config.pad_token_id + 1
     ids = torch.from_numpy(np.concatenate(windows).astype(np.int64)).to(model.device)
@@ -155,9 +157,10 @@ def encode(
     windows: Sequence[np.ndarray],
     *,
     layers: Sequence[int] = (-1,),
+    causal: bool = False,
 ) -> tuple[list[Tensor], Packing]:
     """Run one batch of windows; returns a hidden state (T, H) for each of `layers`, and the packing."""
-    ids, positions, packing = collate(windows, model)
+    ids, positions, packing = collate(windows, model, causal)
     return model.encode(ids, positions, packing, layers=layers), packing
 
 

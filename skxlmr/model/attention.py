@@ -132,7 +132,8 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float = 0.0) -> Tensor:
     """Scaled dot-product attention within each text; (T, N, D) thrice -> (T, N, D).
 
-    The variable-length kernel of CUDA takes packed tokens as they are, in half precision and without dropout. On a CPU
+    Where the packing is causal, a token sees only itself and those before it. The variable-length kernel of CUDA takes
+    packed tokens as they are, in half precision and without dropout. On a CPU
     one call takes the neighbours of one length, of which there are many since batches are ordered by length: nothing is
     padded, and a text's result is the same to the last bit in any batch. Elsewhere the three are padded for this call.
     """
@@ -140,13 +141,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float =
         from torch.nn.attention.varlen import varlen_attn
 
         bounds, longest = packing.cu_seqlens, packing.max_length
-        return varlen_attn(q, k, v, bounds, bounds, longest, longest)
+        return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0 if packing.causal else -1))
     if q.device.type == "cpu":
         return attend_by_length(q, k, v, packing, dropout_p)
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))  # (T, N, D) -> (B, N, L, D)
-    mask = packing.mask()
+    mask = None if packing.causal else packing.mask()  # a token's pads are all after it
     mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L): keys
-    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=packing.causal)
     return packing.unpad(x.transpose(1, 2))  # (B, N, L, D) -> (T, N, D)
 
 
@@ -156,7 +157,8 @@ def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_
     for n_texts, length in packing.runs:
         tokens = slice(start, start + n_texts * length)
         run = (x[tokens].unflatten(0, (n_texts, length)).transpose(1, 2) for x in (q, k, v))  # -> (B', N, L, D)
-        attended.append(F.scaled_dot_product_attention(*run, dropout_p=dropout_p).transpose(1, 2).flatten(0, 1))
+        x = F.scaled_dot_product_attention(*run, dropout_p=dropout_p, is_causal=packing.causal)
+        attended.append(x.transpose(1, 2).flatten(0, 1))
         start = tokens.stop
     return attended[0] if len(attended) == 1 else torch.cat(attended)
 

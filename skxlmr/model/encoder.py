@@ -221,6 +221,7 @@ class XLMRobertaXLModel(PretrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         every_position: bool = False,
+        adapter: Sequence[Deltas] | None = None,
     ) -> Encoded:
         """Run a padded batch (B, S), by the path that its arguments ask for; see `forward`.
 
@@ -228,6 +229,8 @@ class XLMRobertaXLModel(PretrainedModel):
         ----------
         every_position : bool, default=False
             Compute the states of padding, too.
+        adapter : sequence of one mapping per layer, or None
+            See `encode`.
 
         Returns
         -------
@@ -267,6 +270,7 @@ class XLMRobertaXLModel(PretrainedModel):
             batch.pack(position_ids.expand(shape)),
             batch.packing,
             token_type_ids=None if token_type_ids is None else batch.pack(token_type_ids.expand(shape)),
+            adapter=adapter,
             layers=range(0 if output_hidden_states else len(self.layers), len(self.layers) + 1),
             eager=eager,
         )

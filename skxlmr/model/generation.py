@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from skxlmr.model.config import XLMRobertaXLConfig
 
-if TYPE_CHECKING:
-    from skxlmr.model.language import XLMRobertaXLForCausalLM
+# Keys and values of each layer for the tokens so far.
+Past = Sequence[tuple[Tensor, ...]]
+
+# Takes the new ids (B, S), the mask of all tokens so far (B, P + S), the positions of the new ones (B, S) and the past;
+# gives the logits after the last one (B, V) and the past that includes them, or None for it to compute all again.
+Step = Callable[[Tensor, Tensor, Tensor, Past | None], tuple[Tensor, Past | None]]
 
 
 @torch.no_grad()
 def generate(
-    model: XLMRobertaXLForCausalLM,
+    step: Step,
+    config: XLMRobertaXLConfig,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
@@ -25,15 +30,16 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     eos_token_id: int | None = None,
-    use_cache: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Continue the texts of a batch, greedily or by sampling.
 
     Parameters
     ----------
-    model : XLMRobertaXLForCausalLM
-        With `config.is_decoder`.
+    step : callable
+        Runs the decoder; see `Step`.
+    config : XLMRobertaXLConfig
+        With `is_decoder`.
     input_ids : Tensor of shape (B, S), int64
         Texts of unequal length are padded on the left.
     attention_mask : Tensor of shape (B, S), default=None
@@ -49,8 +55,6 @@ def generate(
         Sample among the fewest likeliest tokens that together have this probability (Holtzman et al., 2020).
     eos_token_id : int, default=None
         A text ends with it; None takes the config's. Pads follow where other texts go on.
-    use_cache : bool, default=True
-        Keep keys and values instead of computing them again; the result is the same.
     generator : torch.Generator, default=None
         Of the sampling.
 
@@ -65,7 +69,6 @@ def generate(
         If the model is no decoder, texts are padded on the right, there would be more tokens than positions, or a
         parameter of the sampling makes no sense.
     """
-    config = model.config
     mask = (input_ids != config.pad_token_id) if attention_mask is None else attention_mask.bool()
     _check(config, mask, max_new_tokens, temperature, top_k, top_p)
     eos = config.eos_token_id if eos_token_id is None else eos_token_id
@@ -73,10 +76,8 @@ def generate(
     past, inputs = None, input_ids
     for _ in range(max_new_tokens):
         positions = (mask.cumsum(1) * mask + config.pad_token_id)[:, -inputs.shape[1] :]
-        outputs = model(
-            inputs, mask.long(), position_ids=positions, past_key_values=past, use_cache=use_cache, return_dict=True
-        )
-        logits = only_real_tokens(outputs.logits[:, -1], config)
+        logits, past = step(inputs, mask.long(), positions, past)
+        logits = only_real_tokens(logits, config)
         if do_sample:
             probabilities = keep_likeliest(logits.float() / temperature, top_k, top_p).softmax(-1)
             tokens = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
@@ -88,7 +89,6 @@ def generate(
         running = running & (tokens != eos)
         if not running.any():
             break
-        past = outputs.past_key_values
         inputs = input_ids if past is None else tokens[:, None]
     return input_ids
 

@@ -6,18 +6,22 @@ share are described at `XLMRobertaXLModel.forward`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.generation import generate
+from skxlmr.model.generation import Past, generate
 from skxlmr.model.heads import without_padding
 from skxlmr.model.outputs import ModelOutput
-from skxlmr.model.pretrained import PretrainedModel, initialise
+from skxlmr.model.pretrained import KEY_MAP, PretrainedModel, initialise
+from skxlmr.model.quantized import FloatOutsideLayers, holds_8bit
+from skxlmr.weights.checkpoint import load_into, match, open_checkpoint
+from skxlmr.weights.resolve import CheckpointFiles
 
 WORDS_AT_ONCE = 16_384
 
@@ -34,13 +38,82 @@ class LMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(lambda module: initialise(module, config))
 
+    def transform(self, x: Tensor) -> Tensor:
+        """What the words are compared with, (T, H) -> (T, H)."""
+        return self.norm(F.gelu(self.dense(x)))
+
+    def losses(self, x: Tensor, word_embeddings: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each prediction, without a (T, V) matrix; (T, H), (V, H), (T,) -> (T,)."""
+        return TiedCrossEntropy.apply(self.transform(x), word_embeddings, self.bias, targets)
+
     def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
-        x = self.norm(F.gelu(self.dense(x)))
+        x = self.transform(x)
         if word_embeddings.dtype == x.dtype:
             return F.linear(x, word_embeddings, self.bias)
         # A quantised model has its words in other 16 bits: converted in parts, or they would be there twice.
-        parts = [F.linear(x, words.to(x.dtype)) for words in word_embeddings.split(WORDS_AT_ONCE)]
+        parts = [F.linear(x, words.to(x.dtype)) for _, words in _parts(word_embeddings)]
         return torch.cat(parts, -1) + self.bias
+
+
+class TiedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy over a large vocabulary, a part of it at a time, forward and backward.
+
+    `apply(x, words, bias, targets)` takes (T, H), (V, H) in any dtype, (V,), (T,) and gives (T,). Of the logits, which
+    would be a gigabyte for a thousand tokens of XL, no more than (T, WORDS_AT_ONCE) exist at any time; the backward
+    pass computes them again. Words that are in another dtype than x are converted as they come.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, words: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        total = x.new_full((len(x),), -torch.inf)
+        for first, part in _parts(words):
+            logits = F.linear(x, part.to(x.dtype), bias[first : first + len(part)])
+            total = torch.logaddexp(total, logits.logsumexp(1))
+        true = (x * words[targets].to(x.dtype)).sum(1) + bias[targets]
+        ctx.save_for_backward(x, words, bias, targets, total)
+        return total - true
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
+        x, words, bias, targets, total = ctx.saved_tensors
+        grad_x, grad_bias = torch.zeros_like(x), torch.empty_like(bias)
+        grad_words = torch.empty_like(words) if ctx.needs_input_grad[1] else None
+        for first, part in _parts(words):
+            here, part = slice(first, first + len(part)), part.to(x.dtype)
+            grad_logits = (F.linear(x, part, bias[here]) - total[:, None]).exp() * grad[:, None]  # (T, V')
+            rows = ((targets >= first) & (targets < here.stop)).nonzero()[:, 0]
+            grad_logits[rows, targets[rows] - first] -= grad[rows]
+            grad_x += grad_logits @ part
+            grad_bias[here] = grad_logits.sum(0)
+            if grad_words is not None:
+                grad_words[here] = grad_logits.T @ x
+        return grad_x, grad_words, grad_bias, None
+
+
+def _parts(words: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Parts of the vocabulary, each with its first id."""
+    return ((first, words[first : first + WORDS_AT_ONCE]) for first in range(0, len(words), WORDS_AT_ONCE))
+
+
+def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead | None:
+    """Read the head of a checkpoint alone, in float32; None where it has none.
+
+    Raises
+    ------
+    CheckpointError
+        If the files are damaged, or the head is not that of the config.
+    """
+    with open_checkpoint(files) as checkpoint:
+        if holds_8bit(checkpoint):
+            checkpoint = FloatOutsideLayers(checkpoint)
+        tensors = {key: info for key, info in checkpoint.tensors.items() if key.startswith("lm_head.")}
+        if not tensors:
+            return None
+        with torch.device("meta"):
+            holder = nn.ModuleDict({"lm_head": LMHead(config)})
+        expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
+        load_into(holder, checkpoint, match(tensors, expected, KEY_MAP), dtype=torch.float32, device="cpu")
+    return holder["lm_head"]
 
 
 class LanguageModel(PretrainedModel):
@@ -167,9 +240,18 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         use_cache: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Continue texts; see `skxlmr.model.generation.generate`."""
+        """Continue texts; see `skxlmr.model.generation.generate`.
+
+        `use_cache` keeps keys and values instead of computing them again; the result is the same.
+        """
+
+        def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
+            encoded = self.roberta.encode_padded(
+                ids, mask, position_ids=positions, past_key_values=past, use_cache=use_cache
+            )
+            return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more.past_key_values
+
         return generate(
-            self, input_ids, attention_mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
-            temperature=temperature, top_k=top_k, top_p=top_p, eos_token_id=eos_token_id, use_cache=use_cache,
-            generator=generator,
+            step, self.config, input_ids, attention_mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
+            temperature=temperature, top_k=top_k, top_p=top_p, eos_token_id=eos_token_id, generator=generator,
         )  # fmt: skip

@@ -28,14 +28,19 @@ class Packing:
     slots : Tensor of shape (T,), int64, or None
         Place of each token in the flattened (B, L) batch; None when all texts are of one length and the places are
         0, 1, 2...
+    causal : bool
+        Whether a token sees only itself and those before it.
     """
 
     cu_seqlens: Tensor
     max_length: int
     slots: Tensor | None
+    causal: bool = False
 
     @classmethod
-    def from_lengths(cls, lengths: Sequence[int] | Tensor, device: torch.device | str | None = None) -> Packing:
+    def from_lengths(
+        cls, lengths: Sequence[int] | Tensor, device: torch.device | str | None = None, *, causal: bool = False
+    ) -> Packing:
         """Build the packing of texts of the given lengths, each at least 1."""
         lengths = torch.as_tensor(lengths, dtype=torch.int64)
         max_length = int(lengths.max())
@@ -46,7 +51,7 @@ class Packing:
             pads_before = torch.arange(len(lengths), device=lengths.device) * max_length - cu_seqlens[:-1]
             slots = torch.arange(int(cu_seqlens[-1]), device=lengths.device) + pads_before.repeat_interleave(lengths)
             slots = slots.to(device)
-        return cls(cu_seqlens.to(device, torch.int32), max_length, slots)
+        return cls(cu_seqlens.to(device, torch.int32), max_length, slots, causal)
 
     @property
     def batch_size(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from skxlmr.features import frozen_features, frozen_states, moment, pooled
 from skxlmr.inference import Plan, collate, rows_of, run
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.generation import Past
 from skxlmr.training.adapters import Tuning
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Learned(nn.Module):
     pooling : str, default="cls"
         How the tokens of a window become its features; a key of `skxlmr.features.POOLINGS`. The default is `<s>`,
         which the reference's sequence head reads.
+    causal : bool, default=False
+        Whether a token sees only itself and those before it.
 
     Attributes
     ----------
@@ -51,7 +55,14 @@ class Learned(nn.Module):
         Of the base.
     """
 
-    def __init__(self, tuning: Tuning, base: XLMRobertaXLModel, head: nn.Module, pooling: str = "cls") -> None:
+    def __init__(
+        self,
+        tuning: Tuning,
+        base: XLMRobertaXLModel,
+        head: nn.Module,
+        pooling: str = "cls",
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         self.tuning = clone(tuning)  # the user's own may change after the fit
         self.config = base.config
@@ -59,6 +70,7 @@ class Learned(nn.Module):
         self.own = tuning.copy_weights(base)
         self.head = head
         self.pooling = pooling
+        self.causal = causal
         self.num_frozen = tuning.num_frozen_layers(base.config)
         self.to(base.device)
 
@@ -102,15 +114,38 @@ class Learned(nn.Module):
         base = backbone.model
         position_ids = None
         if self.num_frozen:
-            x, packing = frozen_states(backbone, windows, self.num_frozen, keep=keep)
+            x, packing = frozen_states(backbone, windows, self.num_frozen, causal=self.causal, keep=keep)
             x = x if self.own is None else x.float()
         else:
-            x, position_ids, packing = collate(windows, base)
+            x, position_ids, packing = collate(windows, base, self.causal)
         with self._precision(base):
             hidden = self.model(base).encode(
                 x, position_ids, packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
             )
         return pooled(self.pooling, hidden, packing, positions)
+
+    def decode(
+        self, backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None
+    ) -> tuple[Tensor, Past]:
+        """One step of decoding, through what is learned; see `skxlmr.model.generation.Step`.
+
+        Returns
+        -------
+        hidden : Tensor of shape (B, H), float32
+            Of the last token of each text.
+        past : sequence of tuples
+        """
+        decoder = copy.copy(self.model(backbone.model))
+        decoder.config = replace(decoder.config, is_decoder=True)
+        with self._precision(backbone.model):
+            encoded = decoder.encode_padded(
+                ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter
+            )
+        return encoded.batch.unpack(encoded.last)[:, -1].float(), encoded.more.past_key_values
+
+    def words(self, base: XLMRobertaXLModel) -> Tensor:
+        """The word embeddings that a language model's head is tied to, (V, H)."""
+        return self.model(base).embeddings.word.weight
 
     def features(
         self, backbone: Backbone, plan: Plan, batch_tokens: int, memory: object = None, verbose: int = 0
