@@ -4,6 +4,8 @@ from skxlmr.backbone import release_models
 from skxlmr.classifier import XLMRXLClassifier
 from skxlmr.embedder import XLMRXLEmbedder
 from skxlmr.features import set_feature_cache
+from skxlmr.generator import XLMRXLGenerator
+from skxlmr.masked_lm import XLMRXLMaskedLM
 from skxlmr.memory import memory_estimate
 from skxlmr.multiple_choice import XLMRXLMultipleChoice
 from skxlmr.persistence import load
@@ -22,6 +24,8 @@ __all__ = [
     "LoRA",
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
+    "XLMRXLGenerator",
+    "XLMRXLMaskedLM",
     "XLMRXLMultipleChoice",
     "XLMRXLRegressor",
     "XLMRXLTagger",

@@ -23,9 +23,14 @@ SHARED = {
     "truncation": """\
     truncation : bool, default=False
         Read only the beginning of a long text. How many were cut is told in a warning.""",
-    "training": """\
+    "batch_size": """\
     batch_size : int, default=32
-        Rows in an optimiser step. The default is that of the XLM-R-XL paper (arXiv:2105.00572).
+        Rows in an optimiser step. The default is that of the XLM-R-XL paper (arXiv:2105.00572).""",
+    "packs": """\
+    batch_size : int, default=8
+        Packs in an optimiser step: neighbouring rows that fill `max_length` tokens together, so that a step learns from
+        about as many tokens whatever the lengths of the texts. No text sees the others of its pack.""",
+    "steps": """\
     batch_tokens : int or "auto", default="auto"
         Tokens that are run at once; changes memory and speed, not results (but for the draws of dropout).
     learning_rate : float or "auto", default="auto"
@@ -98,6 +103,9 @@ SHARED = {
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, where X had any.""",
 }
+
+
+SHARED["training"] = f"{SHARED['batch_size']}\n{SHARED['steps']}"
 
 
 def documented(cls: Class) -> Class:

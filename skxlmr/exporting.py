@@ -45,7 +45,7 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
     merged = merge(learned, base).to(DTYPES[dtype])
     with torch.device("meta"):
-        config = replace(base.config, num_labels=estimator._n_outputs, **estimator._exported_config())
+        config = replace(base.config, **estimator._exported_config())
         model: PretrainedModel = estimator._exported_class(config)
     model.roberta = merged
     head = copy.deepcopy(learned.head).to(DTYPES[dtype])
@@ -85,7 +85,8 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
     heads = estimator._exported_heads(learned.head)
     for name, module in heads.items():
-        tensors |= {f"{PEFT_PREFIX}{name}.{key}": value for key, value in module.state_dict().items()}
+        of_head = {KEY_MAP.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
+        tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
     config = {
         "peft_type": "LORA",
         "task_type": estimator._peft_task,

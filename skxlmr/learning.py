@@ -20,12 +20,13 @@ from skxlmr.base import BaseXLMRXL
 from skxlmr.features import moment
 from skxlmr.inference import Plan, pool_windows
 from skxlmr.memory import training_budget
-from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.training.adapters import TUNINGS, Tuning, as_tuning
 from skxlmr.training.callbacks import Callback, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
 from skxlmr.training.early_stopping import EarlyStopping
+from skxlmr.training.gradients import Losses
 from skxlmr.training.learned import Learned
 from skxlmr.training.loop import Trainer
 from skxlmr.training.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
@@ -62,6 +63,10 @@ class LearningXLMRXL(BaseXLMRXL):
     def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> nn.Module:
         """A head with a random start."""
         return ClassificationHead(config, n_outputs)
+
+    def _new_learned(self, tuning: Tuning, base: XLMRobertaXLModel, n_outputs: int) -> Learned:
+        """What is to learn, with a random start."""
+        return Learned(tuning, base, self._new_head(base.config, n_outputs))
 
     def _load_backbone(self) -> Backbone:
         """Take the base that the parameters name from the pool; where its own weights learn, not in 8 bits."""
@@ -194,14 +199,7 @@ class LearningXLMRXL(BaseXLMRXL):
         callbacks: list[Callback],
         epochs_before: int = 0,
     ) -> Trainer:
-        base = backbone.model
-        features = learned.features(backbone, rows.plan, schedule.batch_tokens, self.memory, self.verbose)
-
-        of_outputs = self._losses_of_outputs(task, rows, base.device)
-
-        def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
-            return of_outputs(learned.head(features(windows, recompute)), windows, of_rows)
-
+        rows, losses, own_callbacks = self._objective(learned, backbone, rows, task, schedule.batch_tokens)
         return Trainer(
             losses,
             learned,
@@ -209,11 +207,23 @@ class LearningXLMRXL(BaseXLMRXL):
             rows.weights,
             schedule,
             seed,
-            callbacks=callbacks,
+            callbacks=[*own_callbacks, *callbacks],
             row_numbers=rows.numbers,
-            half=base.norm.weight.dtype == torch.float16 and not learned.only_head,
+            half=backbone.model.norm.weight.dtype == torch.float16 and not learned.only_head,
             epochs_before=epochs_before,
         )
+
+    def _objective(
+        self, learned: Learned, backbone: Backbone, rows: Rows, task: Task, batch_tokens: int
+    ) -> tuple[Rows, Losses, list[Callback]]:
+        """What a trainer minimises: rows, their losses, and callbacks that these need."""
+        features = learned.features(backbone, rows.plan, batch_tokens, self.memory, self.verbose)
+        of_outputs = self._losses_of_outputs(task, rows, backbone.model.device)
+
+        def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
+            return of_outputs(learned.head(features(windows, recompute)), windows, of_rows)
+
+        return rows, losses, []
 
     def _losses_of_outputs(
         self, task: RowTask, rows: Rows, device: torch.device
@@ -259,7 +269,7 @@ class LearningXLMRXL(BaseXLMRXL):
         """What is to learn: as an earlier fit left it, or with a random start."""
         base, tuning = backbone.model, as_tuning(self.tuning)
         with Randomness(seed, base.device).drawing():
-            learned = Learned(tuning, base, self._new_head(base.config, n_outputs))
+            learned = self._new_learned(tuning, base, n_outputs)
         if start is not None:
             have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (start, learned))
             if have != need:

@@ -207,7 +207,7 @@ def _rebuild(estimator: BaseXLMRXL, content: dict[str, Any], decoder: Decoder, t
     state = {name.removeprefix("learned/"): tensor for name, tensor in tensors.items() if name.startswith("learned/")}
     with torch.device("meta"):
         base = XLMRobertaXLModel(config, add_pooling_layer=False)
-        learned = Learned(decoder.decode(content["tuning"]), base, estimator._new_head(config, content["n_outputs"]))
+        learned = estimator._new_learned(decoder.decode(content["tuning"]), base, content["n_outputs"])
     need = {name: TensorInfo(tuple(p.shape), p.dtype, decoder.where) for name, p in learned.state_dict().items()}
     have = {name: TensorInfo(tuple(p.shape), p.dtype, decoder.where) for name, p in state.items()}
     if need != have:

@@ -152,20 +152,48 @@ def plan_tokens(
     unknown = np.array([tokenizer.unk_token_id], np.int32)
     encoded = tokenizer.encode_batch(distinct) if distinct else []
     pieces = {token: ids if len(ids) else unknown for token, ids in zip(distinct, encoded, strict=True)}
-    windows, positions, text_of_window = [], [], []
-    room = max_length - 2
-    for i, sentence in enumerate(sentences):
+    texts, first_pieces = [], []
+    for sentence in sentences:
         of_tokens = [pieces[token] for token in sentence]
         lengths = np.fromiter(map(len, of_tokens), np.int64, len(of_tokens))
-        first = np.cumsum(lengths) - lengths
-        ids = np.concatenate(of_tokens) if of_tokens else np.empty(0, np.int32)
+        texts.append(np.concatenate(of_tokens) if of_tokens else np.empty(0, np.int32))
+        first_pieces.append(np.cumsum(lengths) - lengths)
+    return plan_pieces(tokenizer, texts, first_pieces, max_length=max_length, stride=stride)
+
+
+def plan_pieces(
+    tokenizer: XLMRobertaXLTokenizer,
+    texts: Sequence[np.ndarray],
+    pieces: Sequence[np.ndarray],
+    *,
+    max_length: int,
+    stride: int,
+) -> Plan:
+    """Cut texts, given as the ids of their pieces, into windows, each of which reads some of the pieces.
+
+    Parameters
+    ----------
+    texts : sequence of ndarray
+        Ids.
+    pieces : sequence of ndarray
+        Of each text the pieces that are to be read, ascending; each is in the window where it has most around it.
+    max_length, stride : int
+
+    Returns
+    -------
+    Plan
+        Its rows are the texts; its positions, one window after the other, are the pieces of all texts in order.
+    """
+    windows, positions, text_of_window = [], [], []
+    room = max_length - 2
+    for i, (ids, wanted) in enumerate(zip(texts, pieces, strict=True)):
         ranges = spans(len(ids), room, min(stride, room - 1))
-        owner = _best_window(first, np.array(ranges))
+        owner = _best_window(wanted, np.array(ranges))
         for number, (start, stop) in enumerate(ranges):
             windows.append(tokenizer.build_inputs(ids[start:stop]))
-            positions.append(first[owner == number] - start + 1)  # <s> is before
+            positions.append(wanted[owner == number] - start + 1)  # <s> is before
             text_of_window.append(i)
-    return Plan(windows, np.asarray(text_of_window, np.int64), np.arange(len(sentences)), positions)
+    return Plan(windows, np.asarray(text_of_window, np.int64), np.arange(len(texts)), positions)
 
 
 def _best_window(first: np.ndarray, ranges: np.ndarray) -> np.ndarray:

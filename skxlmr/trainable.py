@@ -63,7 +63,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     def _exported_config(self) -> dict[str, Any]:
         """What the config of an exported model says of the head."""
-        return {}
+        return {"num_labels": self._n_outputs, "id2label": None}
 
     def _exported_heads(self, head: nn.Module) -> dict[str, nn.Module]:
         """The parts of the head, by the names that they have in the exported class."""
@@ -101,6 +101,9 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         UserWarning
             If a KeyboardInterrupt ended training; the model so far is fitted.
         """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Self:
         context = callback_context(self, self.max_epochs)
         data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         if context is not None:

@@ -96,6 +96,19 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
 
 
+def one_text(column: TextColumn) -> TextColumn:
+    """Return a column, and refuse pairs.
+
+    Raises
+    ------
+    ValueError
+        If there are two columns.
+    """
+    if column.pairs is not None:
+        raise ValueError("X has 2 columns, where one of texts is needed. Select it: df['text'].")
+    return column
+
+
 def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
     """Check that a column has as many features as fit saw, and the same names.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -180,12 +181,7 @@ class PretrainedModel(nn.Module):
                 module = cls(config, **model_parameters)
             new = module._load(checkpoint, files, dtype, device, settings)
         if new:
-            warnings.warn(
-                f"{files.name!r} has no weights for {', '.join(new)}: they start from random numbers. "
-                f"Train them before you use their outputs.",
-                NewHeadWarning,
-                stacklevel=2,
-            )
+            warn_of_new_parts(files.name, new, stacklevel=3)
         return module.eval()
 
     def _load(
@@ -284,6 +280,16 @@ class PretrainedModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+def warn_of_new_parts(model: str, names: Sequence[str], *, stacklevel: int) -> None:
+    """Say that a checkpoint lacks parts, which therefore are random."""
+    warnings.warn(
+        f"{model!r} has no weights for {', '.join(names)}: they start from random numbers. "
+        f"Train them before you use their outputs.",
+        NewHeadWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def refuse_post_layer_norm(checkpoint: Checkpoint, name: str) -> None:

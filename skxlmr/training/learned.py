@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skxlmr.features import frozen_features, frozen_states, moment, pooled
 from skxlmr.inference import Plan, collate, rows_of, run
-from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.generation import Past
 from skxlmr.training.adapters import Tuning
 
@@ -136,12 +136,17 @@ class Learned(nn.Module):
         past : sequence of tuples
         """
         decoder = copy.copy(self.model(backbone.model))
-        decoder.config = replace(decoder.config, is_decoder=True)
+        decoder.config = self.decoder_config
         with self._precision(backbone.model):
             encoded = decoder.encode_padded(
                 ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter
             )
         return encoded.batch.unpack(encoded.last)[:, -1].float(), encoded.more.past_key_values
+
+    @property
+    def decoder_config(self) -> XLMRobertaXLConfig:
+        """The base's, as that of a decoder."""
+        return replace(self.config, is_decoder=True)
 
     def words(self, base: XLMRobertaXLModel) -> Tensor:
         """The word embeddings that a language model's head is tied to, (V, H)."""

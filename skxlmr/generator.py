@@ -1,0 +1,253 @@
+"""Texts that go on."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from skxlmr.backbone import Backbone
+from skxlmr.documentation import documented
+from skxlmr.language import LanguageXLMRXL
+from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.generation import Past, generate
+from skxlmr.model.language import XLMRobertaXLForCausalLM
+from skxlmr.text.batching import token_batches
+from skxlmr.text.offsets import SPACE
+from skxlmr.training.adapters import Tuning
+from skxlmr.training.callbacks import Callback
+from skxlmr.training.language import NextToken
+from skxlmr.training.learned import Learned
+from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
+from skxlmr.validation import TextColumn, one_text
+from skxlmr.weights.quantization import Int8
+
+
+@documented
+class XLMRXLGenerator(LanguageXLMRXL):
+    """Continue texts, by training XLM-RoBERTa-XL to predict each next token.
+
+    Each token sees only those before it. XLM-RoBERTa-XL was pretrained to see all around; `fit` has to teach it, so it
+    wants many texts, and most of the layers to learn. Texts longer than `max_length` are learned in windows.
+
+    Parameters
+    ----------
+    $reading
+    $truncation
+    $packs
+    $steps
+    $stopping
+    $going_on
+    $loading
+
+    Attributes
+    ----------
+    $history
+
+    Examples
+    --------
+    >>> from skxlmr import XLMRXLGenerator
+    >>> texts = ["The sea is blue.", "The sky is blue."] * 4
+    >>> writer = XLMRXLGenerator("nano", max_epochs=20, learning_rate=5e-3, random_state=0).fit(texts)
+    >>> writer.generate(["The sea"], max_new_tokens=5).shape
+    (1,)
+    """
+
+    _parameter_constraints: dict = {**LanguageXLMRXL._parameter_constraints}
+
+    def __init__(
+        self,
+        model: str | os.PathLike = "facebook/xlm-roberta-xl",
+        *,
+        tuning: str | Tuning = "lora",
+        max_length: int | None = None,
+        stride: int | str = "auto",
+        truncation: bool = False,
+        batch_size: int = 8,
+        batch_tokens: int | str = "auto",
+        learning_rate: float | str = "auto",
+        max_epochs: int = 10,
+        lr_schedule: str = "linear",
+        warmup: float = WARMUP,
+        weight_decay: float = WEIGHT_DECAY,
+        max_grad_norm: float | None = MAX_GRAD_NORM,
+        optimizer: str = "adamw",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_steps: int = 100,
+        load_in_8bit: bool | str | Int8 = "auto",
+        load_in_4bit: bool = False,
+        dtype: str = "auto",
+        device: str = "auto",
+        memory: str | os.PathLike | joblib.Memory | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.tuning = tuning
+        self.max_length = max_length
+        self.stride = stride
+        self.truncation = truncation
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
+        self.learning_rate = learning_rate
+        self.max_epochs = max_epochs
+        self.lr_schedule = lr_schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_steps = checkpoint_steps
+        self.load_in_8bit = load_in_8bit
+        self.load_in_4bit = load_in_4bit
+        self.dtype = dtype
+        self.device = device
+        self.memory = memory
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _language_task(self) -> NextToken:
+        return NextToken()
+
+    def _check_column(self, X: Any) -> TextColumn:
+        return one_text(super()._check_column(X))
+
+    def _new_learned(self, tuning: Tuning, base: XLMRobertaXLModel, n_outputs: None) -> Learned:
+        return Learned(tuning, base, self._new_head(base.config, n_outputs), causal=True)
+
+    _exported_class = XLMRobertaXLForCausalLM
+
+    def _exported_config(self) -> dict[str, Any]:
+        return {"is_decoder": True}
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest continuation of each text; `generate` with its defaults.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) of str
+        """
+        return self.generate(X)
+
+    def generate(
+        self,
+        X: Any,
+        max_new_tokens: int = 20,
+        *,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> np.ndarray:
+        """Return how each text goes on.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+        max_new_tokens : int, default=20
+            Most pieces in a continuation; it ends earlier where the model ends the text.
+        do_sample : bool, default=False
+            Draw each piece by its probability (with `random_state`) instead of taking the likeliest. What is drawn
+            depends on `batch_tokens`, too.
+        temperature : float, default=1.0
+            Of the sampling; below 1 it favours the likely pieces.
+        top_k : int, default=None
+            Sample among so many likeliest pieces.
+        top_p : float, default=None
+            Sample among the fewest likeliest pieces that together have this probability (arXiv:1904.09751).
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) of str
+            Without the texts themselves: `X + generate(X)` is the whole.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If a parameter makes no sense.
+
+        Warns
+        -----
+        UserWarning
+            Once, with the count, if texts are too long to be continued whole; their ends are.
+        """
+        column = self._check_fitted_column(X)
+        backbone, learned = self._ready()
+        learned.to(backbone.model.device)
+        prompts = self._prompts(backbone, column, max_new_tokens)
+        lengths = np.array([len(ids) for ids in prompts])
+        random = torch.Generator(backbone.model.device)
+        random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
+
+        def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+            hidden, past = learned.decode(backbone, ids, mask, positions, past)
+            return learned.head(hidden, learned.words(backbone.model)), past
+
+        texts = np.empty(len(prompts), object)
+        for batch in token_batches(lengths + max_new_tokens, self._choose_batch_tokens(backbone)):
+            ids, mask = _padded_left([prompts[i] for i in batch], backbone)
+            ids = generate(
+                step, learned.decoder_config, ids, mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
+                temperature=temperature, top_k=top_k, top_p=top_p, generator=random,
+            )  # fmt: skip
+            for i, new in zip(batch, ids[:, mask.shape[1] :], strict=True):
+                texts[i] = _continuation(column.texts[i], backbone.tokenizer.convert_ids_to_tokens(new, True))
+        return texts
+
+    def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
+        """Ids of the texts, `<s>` before them; of those that are too long the end."""
+        room = self._window(backbone)[0] - max_new_tokens
+        if room < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room for a text: lower it.")
+        encoded = backbone.tokenizer.encode_batch(column.texts)
+        n_long = sum(len(ids) > room for ids in encoded)
+        if n_long:
+            warnings.warn(
+                f"{n_long} of {len(encoded)} texts are too long to be continued whole: of these the last {room} pieces "
+                f"are read. Lower max_new_tokens for more.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return [backbone.tokenizer.build_inputs(ids[-room:])[:-1] for ids in encoded]
+
+
+def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor, Tensor]:
+    """Ids and mask of a batch, (B, S) each, on the base's device."""
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), backbone.tokenizer.pad_token_id)
+    mask = np.zeros((len(rows), width), np.int64)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :], mask[i, width - len(row) :] = row, 1
+    device = backbone.model.device
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def _continuation(text: str, pieces: Sequence[str]) -> str:
+    """Pieces as what follows a text; without a space where it ends in one."""
+    follows = "".join(pieces).replace(SPACE, " ")
+    return follows.removeprefix(" ") if not text or text[-1].isspace() else follows
