@@ -23,10 +23,10 @@ from skxlmr.text.batching import token_batches
 from skxlmr.text.offsets import SPACE
 from skxlmr.training.adapters import Tuning
 from skxlmr.training.callbacks import Callback
-from skxlmr.training.language import NextToken
+from skxlmr.training.language_tasks import Examples, NextToken, losses_of
 from skxlmr.training.learned import Learned
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
-from skxlmr.validation import TextColumn, one_text
+from skxlmr.validation import TextColumn
 from skxlmr.weights.quantization import Int8
 
 
@@ -128,9 +128,6 @@ class XLMRXLGenerator(LanguageXLMRXL):
     def _language_task(self) -> NextToken:
         return NextToken()
 
-    def _check_column(self, X: Any) -> TextColumn:
-        return one_text(super()._check_column(X))
-
     def _new_learned(self, tuning: Tuning, base: XLMRobertaXLModel, n_outputs: None) -> Learned:
         return Learned(tuning, base, self._new_head(base.config, n_outputs), causal=True)
 
@@ -218,6 +215,28 @@ class XLMRXLGenerator(LanguageXLMRXL):
             for i, new in zip(batch, ids[:, mask.shape[1] :], strict=True):
                 texts[i] = _continuation(column.texts[i], backbone.tokenizer.convert_ids_to_tokens(new, True))
         return texts
+
+    def log_likelihood(self, X: Any) -> np.ndarray:
+        """Return how well each text reads: the sum of the log-probabilities of its pieces, each after those before it.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float64
+            In nats; 0 for a text without pieces.
+        """
+        column = self._check_fitted_column(X)
+        backbone, learned = self._ready()
+        plan = self._plan_every_piece(backbone, column)
+        targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
+        before = [at - 1 for at in plan.positions]
+        examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, before, targets=targets)
+        losses = losses_of(learned, backbone, examples, self._choose_batch_tokens(backbone), self.verbose)
+        text_of_piece = np.repeat(plan.text_of_window, plan.counts)
+        return np.bincount(text_of_piece, -losses, len(plan.windows_per_text))[plan.text_of_row]
 
     def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
         """Ids of the texts, `<s>` before them; of those that are too long the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,17 +10,20 @@ from sklearn.base import _fit_context
 from torch import nn
 
 from skxlmr.backbone import Backbone, find_checkpoint
+from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.language import LMHead, read_lm_head
 from skxlmr.model.pretrained import warn_of_new_parts
+from skxlmr.text.batching import deduplicate
+from skxlmr.tokens import plan_pieces
 from skxlmr.trainable import TrainableXLMRXL
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.gradients import Losses
-from skxlmr.training.language import Drawing, LanguageTask, language_losses, losses_of, pack
+from skxlmr.training.language_tasks import Drawing, LanguageTask, language_losses, losses_of, pack
 from skxlmr.training.learned import Learned
 from skxlmr.training.rows import Rows
 from skxlmr.training.sklearn_callbacks import with_callbacks
-from skxlmr.validation import TextColumn
+from skxlmr.validation import TextColumn, one_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,6 +97,18 @@ class LanguageXLMRXL(TrainableXLMRXL):
             learned, backbone, rows, self._language_task(), self._choose_batch_tokens(backbone), verbose=self.verbose
         )
 
+    def _check_column(self, X: Any) -> TextColumn:
+        return one_text(super()._check_column(X))
+
+    def _plan_every_piece(self, backbone: Backbone, column: TextColumn) -> Plan:
+        """Windows over each distinct text; the positions are all pieces, each where it has most around it."""
+        first, text_of_row = deduplicate(column.texts)
+        texts = backbone.tokenizer.encode_batch([column.texts[i] for i in first])
+        max_length, stride = self._window(backbone)
+        every = [np.arange(len(ids)) for ids in texts]
+        plan = plan_pieces(backbone.tokenizer, texts, every, max_length=max_length, stride=stride)
+        return replace(plan, text_of_row=text_of_row)
+
     def _ready(self) -> tuple[Backbone, Learned]:
         """The base and what was learned on it."""
         return self._fitted_backbone(), self._learned
@@ -111,8 +127,7 @@ class LanguageXLMRXL(TrainableXLMRXL):
     def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
         """Tokenise rows; those of weight zero, and those without a word, are left out."""
         rows = super()._rows(backbone, column, targets, weights)
-        n_special = backbone.tokenizer.num_special_tokens_to_add(pair=column.pairs is not None)
-        n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - n_special)
+        n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - 2)  # each window has <s> and </s>
         rows = rows.take(np.flatnonzero(n_pieces[rows.plan.text_of_row]))
         if not len(rows.numbers):
             raise ValueError("X has no text with a word in it: there is nothing to predict.")

@@ -21,15 +21,14 @@ from skxlmr.inference import Plan, run
 from skxlmr.language import LanguageXLMRXL
 from skxlmr.model.generation import only_real_tokens
 from skxlmr.model.language import XLMRobertaXLForMaskedLM
-from skxlmr.text.batching import deduplicate
 from skxlmr.text.offsets import SPACE
 from skxlmr.tokens import plan_pieces
 from skxlmr.training.adapters import Head, Tuning
 from skxlmr.training.callbacks import Callback
-from skxlmr.training.language import Masking
+from skxlmr.training.language_tasks import Masking
 from skxlmr.training.learned import Learned
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
-from skxlmr.validation import TextColumn, check_text_column, name_row, one_text
+from skxlmr.validation import TextColumn, name_row
 from skxlmr.weights.quantization import Int8
 
 MASK = "<mask>"
@@ -191,7 +190,13 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
-        parts, pieces, scores = self._fillings(X, top_k)
+        column = self._check_fitted_column(X)
+        parts = [text.split(MASK) for text in column.texts]
+        for row, of_text in enumerate(parts):
+            if len(of_text) == 1:
+                where = name_row(row, X.index if isinstance(X, pd.Series | pd.DataFrame) else None)
+                raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. Write it where a word goes.")
+        pieces, scores = self._likeliest(parts, top_k)
         found, masks = [], ((row, mask) for row, of_text in enumerate(parts) for mask in range(len(of_text) - 1))
         for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores.tolist(), strict=True):
             for piece, score in zip(of_mask, of_pieces, strict=True):
@@ -205,29 +210,16 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         Parameters
         ----------
         X : text column of shape (n_samples,)
-            Each text has at least one "<mask>".
 
         Returns
         -------
         ndarray of shape (n_samples,) of str
         """
-        parts, pieces, _ = self._fillings(X, top_k=1)
-        best = (piece for (piece,) in pieces)
+        parts = [text.split(MASK) for text in self._check_fitted_column(X).texts]
+        best = (piece for (piece,) in self._likeliest(parts, top_k=1)[0])
         texts = np.empty(len(parts), object)
         texts[:] = [_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts]
         return texts
-
-    def _fillings(self, X: Any, top_k: int) -> tuple[list[list[str]], list[list[str]], np.ndarray]:
-        """The texts, split at their masks; of each mask the likeliest pieces; and their probabilities."""
-        column = one_text(check_text_column(X))
-        parts = [text.split(MASK) for text in column.texts]
-        for row, of_text in enumerate(parts):
-            if len(of_text) == 1:
-                where = name_row(row, X.index if isinstance(X, pd.Series | pd.DataFrame) else None)
-                raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. Write it where a word goes.")
-        backbone, learned = self._ready()
-        ids, scores = self._likeliest(learned, backbone, self._plan_masks(backbone, parts), top_k)
-        return parts, [backbone.tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], scores
 
     def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> Plan:
         """Windows over texts that are split at their masks; the positions are the masks."""
@@ -256,16 +248,12 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         ndarray of shape (n_samples,), float64
             In nats; 0 for a text without pieces.
         """
-        column = one_text(check_text_column(X))
+        column = self._check_fitted_column(X)
         backbone, learned = self._ready()
-        first, text_of_row = deduplicate(column.texts)
-        texts = backbone.tokenizer.encode_batch([column.texts[i] for i in first])
-        max_length, stride = self._window(backbone)
-        every_piece = [np.arange(len(ids)) for ids in texts]
-        plan = plan_pieces(backbone.tokenizer, texts, every_piece, max_length=max_length, stride=stride)
+        plan = self._plan_every_piece(backbone, column)
         losses = self._losses_of_pieces(learned, backbone, plan)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
-        return np.bincount(text_of_piece, -losses, minlength=len(texts))[text_of_row]
+        return np.bincount(text_of_piece, -losses, len(plan.windows_per_text))[plan.text_of_row]
 
     def _losses_of_pieces(self, learned: Learned, backbone: Backbone, plan: Plan) -> np.ndarray:
         """Minus the log-probability of each of a plan's positions, when that one alone is masked."""
@@ -287,23 +275,25 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         batch_tokens = self._choose_batch_tokens(backbone)
         return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
 
-    def _likeliest(self, learned: Learned, backbone: Backbone, plan: Plan, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and probabilities of the likeliest pieces at a plan's positions, (n, top_k) each."""
+    def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
+        """The likeliest pieces at each mask of texts split there, and their probabilities, (n_masks, top_k)."""
+        backbone, learned = self._ready()
         learned.to(backbone.model.device)
-        config, tokenizer = backbone.model.config, backbone.tokenizer
+        plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
         top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))
 
         def compute(batch: np.ndarray) -> Tensor:
             hidden = learned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
-            logits = only_real_tokens(learned.head(hidden, learned.words(backbone.model)), config)
-            probabilities = logits.softmax(-1)
+            logits = learned.head(hidden, learned.words(backbone.model))
+            probabilities = only_real_tokens(logits, backbone.model.config).softmax(-1)
             probabilities[:, tokenizer.all_special_ids] = -1.0  # these are no pieces
             highest, ids = probabilities.topk(top_k)
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
 
         batch_tokens = self._choose_batch_tokens(backbone)
         found = run(compute, plan.lengths, counts=plan.counts, batch_tokens=batch_tokens, verbose=self.verbose)
-        return found[:, :top_k].astype(np.int64), found[:, top_k:]
+        ids, probabilities = found[:, :top_k].astype(np.int64), found[:, top_k:]
+        return [tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], probabilities
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -144,6 +144,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float =
         return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0 if packing.causal else -1))
     if q.device.type == "cpu":
         return attend_by_length(q, k, v, packing, dropout_p)
+    return attend_padded(q, k, v, packing, dropout_p)
+
+
+def attend_padded(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
+    """Attention within each text, padded to the longest; (T, N, D) thrice -> (T, N, D)."""
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))  # (T, N, D) -> (B, N, L, D)
     mask = None if packing.causal else packing.mask()  # a token's pads are all after it
     mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L): keys
