@@ -31,7 +31,7 @@ PEFT_PREFIX = "base_model.model."
 
 def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, dtype: str) -> None:
     """Write a whole model; see `TrainableXLMRXL.export_pretrained`."""
-    check_is_fitted(estimator)
+    check_is_fitted(estimator, "_learned")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     files = _files(estimator)
@@ -67,7 +67,7 @@ def merge(learned: Learned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
 
 def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> None:
     """Write an adapter for peft; see `TrainableXLMRXL.export_adapter`."""
-    check_is_fitted(estimator)
+    check_is_fitted(estimator, "_learned")
     learned: Learned = estimator._learned
     tuning = learned.tuning
     if not isinstance(tuning, LoRA):

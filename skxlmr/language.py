@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +178,15 @@ class LanguageXLMRXL(TrainableXLMRXL):
     def _n_outputs(self) -> None:
         return None
 
-    _peft_task = None
+    def export_adapter(self, directory: str | os.PathLike) -> None:
+        """Not available: peft saves whole modules, and this head's would be all word embeddings once more.
+
+        Raises
+        ------
+        NotImplementedError
+            Always; `export_pretrained` writes a whole model.
+        """
+        raise NotImplementedError("peft has no format for a head over words; use export_pretrained.")
 
     def _exported_config(self) -> dict[str, Any]:
         return {}

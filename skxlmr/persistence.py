@@ -49,7 +49,7 @@ def same_class(one: type, other: type) -> bool:
 
 def save_estimator(estimator: BaseXLMRXL, directory: str | os.PathLike) -> None:
     """Write a fitted estimator; see `BaseXLMRXL.save`."""
-    check_is_fitted(estimator)
+    check_is_fitted(estimator, "_fingerprint")
     name = type(estimator).__name__
     if not same_class(ESTIMATORS[name], type(estimator)):
         raise TypeError(f"This {name} could not be loaded again: another class has that name. Rename yours.")
