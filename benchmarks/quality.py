@@ -1,0 +1,209 @@
+"""Scores on real data beside trivial baselines, in one table.
+
+    python benchmarks/quality.py [MODEL] --data FOLDER [--tasks pud xquad ...] [--rows N] [--out FILE]
+
+FOLDER holds ud_pud/, xquad/, jsick/ and xcopa/: PUD of Universal Dependencies (CC BY-SA 3.0), XQuAD (CC BY-SA 4.0),
+JSICK and XCOPA (CC BY 4.0). Every task is learned, pickled, and predicted from the pickle; what comes back is checked to
+have as many rows, and of taggers as many tags, as went in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger
+from skxlmr.datasets import read_conllu, read_squad
+from skxlmr.metrics import squad_scores
+from skxlmr.training.adapters import LINEAR_LAYERS
+
+# A small model learns little from a few matrices: all of them, and at a high rate.
+SMALL = {"tuning": LoRA(rank=16, targets=tuple(LINEAR_LAYERS)), "learning_rate": 3e-3}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table."""
+
+    task: str
+    language: str
+    metric: str
+    score: float
+    baseline: str
+    baseline_score: float
+    n_train: int
+    n_test: int
+    fit_seconds: float
+    predict_seconds: float
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all tasks are run with."""
+
+    model: str
+    data: Path
+    rows: int | None
+    parameters: dict[str, Any]
+
+    def run(self, cls: type, X: Any, y: Any, X_test: Any, max_epochs: int) -> tuple[np.ndarray, dict[str, float | int]]:
+        """Fit, pickle, predict; returns the predictions and what the table says of the run."""
+        X, y = X[: self.rows], y[: self.rows]
+        began = time.perf_counter()
+        fitted = cls(self.model, max_epochs=max_epochs, random_state=0, **self.parameters).fit(X, y)
+        learned = time.perf_counter()
+        again = pickle.loads(pickle.dumps(fitted))
+        predicted = again.predict(X_test)
+        seconds = {"fit_seconds": learned - began, "predict_seconds": time.perf_counter() - learned}
+        assert len(predicted) == len(X_test)
+        some = X_test[-5:]
+        alike = np.allclose if predicted.dtype.kind == "f" else np.array_equal
+        assert all(map(alike, again.predict(some), predicted[-5:])), "rows have changed places"
+        return predicted, {"n_train": len(X), "n_test": len(X_test), **seconds}
+
+    def test(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows to test on: all, or as many as were asked for."""
+        return frame[: self.rows]
+
+
+def pud(setup: Setup) -> Iterator[Result]:
+    """Part of speech; the first 800 sentences by their ids to learn from, the last 200 to test on."""
+    for language in ("en", "de", "zh", "ar"):
+        frame = read_conllu(setup.data / "ud_pud" / f"{language}_pud-ud-test.conllu").sort_values("sent_id")
+        train, test = frame[:800], setup.test(frame[800:])
+        predicted, run = setup.run(XLMRXLTagger, train.tokens, train.upos, test.tokens, max_epochs=5)
+        assert [len(tags) for tags in predicted] == [len(tokens) for tokens in test.tokens]
+        words = defaultdict(Counter)
+        for tokens, tags in zip(train.tokens, train.upos, strict=True):
+            for token, tag in zip(tokens, tags, strict=True):
+                words[token][tag] += 1
+        most = Counter(tag for tags in train.upos for tag in tags).most_common(1)[0][0]
+        frequent = [[words[t].most_common(1)[0][0] if t in words else most for t in tokens] for tokens in test.tokens]
+        true = np.concatenate(test.upos.to_list())
+        ours, theirs = (float(np.mean(np.concatenate(list(tags)) == true)) for tags in (predicted, frequent))
+        yield Result("part of speech", language, "accuracy", ours, "most frequent tag of the word", theirs, **run)
+
+
+def xquad(setup: Setup) -> Iterator[Result]:
+    """Answers in contexts; the last fifth of the articles to test on."""
+    for language in ("en", "zh"):
+        frame = read_squad(setup.data / "xquad" / f"xquad.{language}.json")
+        titles = frame.title.unique()
+        is_test = frame.title.isin(titles[-len(titles) // 5 :])
+        train, test = frame[~is_test], setup.test(frame[is_test])
+        columns, truth = ["question", "context"], [answers["text"] for answers in test.answers]
+        predicted, run = setup.run(XLMRXLQA, train[columns], train.answers, test[columns], max_epochs=3)
+        assert all(answer in context for answer, context in zip(predicted, test.context, strict=True))
+        first = [re.split(r"(?<=[.!?])\s|(?<=[。！？])", context)[0] for context in test.context]
+        ours, theirs = (squad_scores(list(answers), truth, language)["f1"] for answers in (predicted, first))
+        yield Result("answers", language, "F1", ours, "first sentence", theirs, **run)
+
+
+def jsick(setup: Setup) -> Iterator[Result]:
+    """Pairs of sentences: entailment, and how related they are."""
+    frame = pd.read_csv(setup.data / "jsick" / "jsick.tsv", sep="\t")
+    train, test = frame[frame.data == "train"], setup.test(frame[frame.data == "test"])
+    for language in ("En", "Ja"):
+        columns = [f"sentence_A_{language}", f"sentence_B_{language}"]
+        X, X_test = train[columns], test[columns]
+        tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)).fit(X.to_numpy().ravel()[: _twice(setup.rows)])
+        features, features_test = (_pair_features(tfidf, pairs) for pairs in (X[: setup.rows], X_test))
+
+        label = f"entailment_label_{language}"
+        predicted, run = setup.run(XLMRXLClassifier, X, train[label], X_test, max_epochs=3)
+        truth = test[label].to_numpy()
+        linear = LogisticRegression(max_iter=2000).fit(features, train[label][: setup.rows]).predict(features_test)
+        majority = train[label].mode()[0]
+        for name, baseline in (("majority class", majority), ("TF-IDF", linear)):
+            ours, theirs = (float(np.mean(labels == truth)) for labels in (predicted, baseline))
+            yield Result("entailment", language.lower(), "accuracy", ours, name, theirs, **run)
+
+        score = f"relatedness_score_{language}"
+        predicted, run = setup.run(XLMRXLRegressor, X, train[score], X_test, max_epochs=3)
+        ridge = Ridge().fit(features, train[score][: setup.rows]).predict(features_test)
+        ours, theirs = (float(spearmanr(numbers, test[score]).statistic) for numbers in (predicted, ridge))
+        yield Result("relatedness", language.lower(), "Spearman", ours, "TF-IDF", theirs, **run)
+
+
+def _twice(rows: int | None) -> int | None:
+    return None if rows is None else 2 * rows
+
+
+def _pair_features(tfidf: TfidfVectorizer, pairs: pd.DataFrame) -> sparse.csr_matrix:
+    """Of two vectors the product and the difference, number by number."""
+    a, b = (tfidf.transform(pairs[column]) for column in pairs)
+    return sparse.hstack([a.multiply(b), abs(a - b)]).tocsr()
+
+
+def xcopa(setup: Setup) -> Iterator[Result]:
+    """The likelier of two causes or effects; learned from the 100 validation questions, there being no others."""
+    for language in ("sw", "tr", "zh", "it"):
+        train, test = (
+            pd.read_json(setup.data / "xcopa" / language / f"{part}.jsonl", lines=True) for part in ("val", "test")
+        )
+        test = setup.test(test)
+        for frame in (train, test):
+            frame["prompt"] = frame.premise + " " + frame.question + ":"
+        columns = ["prompt", "choice1", "choice2"]
+        predicted, run = setup.run(XLMRXLMultipleChoice, train[columns], train.label, test[columns], max_epochs=5)
+        assert set(predicted) <= {0, 1}
+        truth = test.label.to_numpy()
+        texts = pd.concat([train.premise, train.choice1, train.choice2])
+        tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)).fit(texts)
+        premise, *choices = (tfidf.transform(test[column]) for column in ("premise", "choice1", "choice2"))
+        nearest = np.stack([np.asarray(premise.multiply(choice).sum(1))[:, 0] for choice in choices]).argmax(0)
+        majority = train.label.mode()[0]
+        for name, baseline in (("majority index", majority), ("TF-IDF, nearest choice", nearest)):
+            ours, theirs = (float(np.mean(labels == truth)) for labels in (predicted, baseline))
+            yield Result("multiple choice", language, "accuracy", ours, name, theirs, **run)
+
+
+TASKS: dict[str, Callable[[Setup], Iterator[Result]]] = {"pud": pud, "xquad": xquad, "jsick": jsick, "xcopa": xcopa}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="nano")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--rows", type=int, help="take only so many, to try it out")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    parameters = {"device": arguments.device, **(SMALL if arguments.model == "nano" else {})}
+    setup = Setup(arguments.model, arguments.data, arguments.rows, parameters)
+    print("| task | language | metric | score | baseline | its score | rows to learn, to test | fit s | predict s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    results = []
+    for name in arguments.tasks:
+        for result in TASKS[name](setup):
+            results.append(result)
+            print(
+                f"| {result.task} | {result.language} | {result.metric} | {result.score:.3f} | {result.baseline} "
+                f"| {result.baseline_score:.3f} | {result.n_train}, {result.n_test} "
+                f"| {result.fit_seconds:.1f} | {result.predict_seconds:.1f} |",
+                flush=True,
+            )
+    if arguments.out:
+        about = {"model": arguments.model, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        arguments.out.write_text(json.dumps(about | {"results": [asdict(r) for r in results]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
