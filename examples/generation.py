@@ -1,7 +1,7 @@
 """Texts that go on: teach the model to predict each next piece, and let it continue.
 
-Run with `python examples/generation.py`; the texts, articles of the Universal Declaration of Human Rights, are bundled. It uses
-"nano", the small checkpoint that is bundled for tests and examples, and lets it learn them by heart; with
+Run with `python examples/generation.py`; the texts, from the Universal Declaration of Human Rights, are bundled. It
+uses "nano", the small checkpoint that is bundled for tests and examples, and lets it learn them by heart; with
 `model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
@@ -19,12 +19,18 @@ parser.add_argument("--epochs", type=int, default=60)
 arguments = parser.parse_args()
 
 udhr = load_udhr()
-texts = udhr.text[udhr.language == "eng"][: arguments.rows]
+texts = udhr.text[udhr.language == "en"][: arguments.rows]
 print(f"{len(texts)} paragraphs, such as {texts.iloc[0]!r:.90}\n")
 
 # XLM-RoBERTa was pretrained to see all around; to see only what came before is new to it: every weight learns.
 writer = XLMRXLGenerator(
-    model="nano", tuning="full", learning_rate=1e-3, batch_size=1, max_epochs=arguments.epochs, random_state=0, verbose=1
+    model="nano",
+    tuning="full",
+    learning_rate=1e-3,
+    batch_size=1,
+    max_epochs=arguments.epochs,
+    random_state=0,
+    verbose=1,
 )
 writer.fit(texts)
 print(f"Perplexity of the texts that it has learned: {np.exp(-writer.score(texts)):.1f}\n")

@@ -1,7 +1,7 @@
 """The right one of several choices: which of two sentences is the cause, or the effect, of a third?
 
-Run with `python examples/multiple_choice.py FOLDER`, where FOLDER holds val.jsonl and test.jsonl of one language of XCOPA (CC BY
-4.0). It uses "nano", the small checkpoint that is bundled for tests and examples, which guesses; with
+Run with `python examples/multiple_choice.py FOLDER`, where FOLDER holds val.jsonl and test.jsonl of one language of
+XCOPA (CC BY 4.0). It uses "nano", the small checkpoint that is bundled for tests and examples, which guesses; with
 `model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 

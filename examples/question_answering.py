@@ -1,8 +1,8 @@
 """Answers to questions, as parts of the texts they are asked about.
 
-Run with `python examples/question_answering.py FILE`, where FILE is xquad.en.json, or another language, of XQuAD (CC BY-SA 4.0)
-or any file in SQuAD's format. It uses "nano", the small checkpoint that is bundled for tests and examples, which is too small
-to find answers; with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
+Run with `python examples/question_answering.py FILE`, where FILE is xquad.en.json, or another language, of XQuAD
+(CC BY-SA 4.0), or any file in SQuAD's format. It uses "nano", the small checkpoint that is bundled for tests and
+examples, which is too small to find answers; with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from skxlmr.metrics import squad_scores
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("file", type=Path, help="questions in SQuAD's format, such as xquad.en.json")
-parser.add_argument("--rows", type=int, help="take only so many questions")
+parser.add_argument("--rows", type=int, default=500, help="take only so many questions")
 arguments = parser.parse_args()
 
 # One row per question: the columns question, context and answers.

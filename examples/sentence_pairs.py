@@ -1,8 +1,8 @@
 """Pairs of sentences: does one follow from the other, and how related are they? And labels that were never learned.
 
-Run with `python examples/sentence_pairs.py FILE`, where FILE is jsick.tsv of JSICK (CC BY 4.0), pairs in English and Japanese.
-It uses "nano", the small checkpoint that is bundled for tests and examples; with `model="facebook/xlm-roberta-xl"` the same
-lines run the full model.
+Run with `python examples/sentence_pairs.py FILE`, where FILE is jsick.tsv of JSICK (CC BY 4.0), pairs in English and
+Japanese. It uses "nano", the small checkpoint that is bundled for tests and examples; with
+`model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
 import argparse
@@ -48,5 +48,5 @@ print(f"  XLMRXLRegressor   {spearmanr(reg.predict(test[pair]), test.relatedness
 # A classifier of entailment puts labels on texts that it has never seen one of: does "This is about music." follow?
 # With nano it cannot do better than chance.
 sentences = ["A man is playing the guitar on a stage.", "Two dogs run across the snow."]
-answers = clf.zero_shot(sentences, ["music", "animals"], template="The text is about {}.", entailment="entailment")
-print(answers.round(2).to_string() if hasattr(answers, "round") else answers)
+answers = clf.zero_shot(sentences, ["music", "animals"], template="This is about {}.")
+print(pd.concat([pd.Series(sentences, name="text"), answers.round(2)], axis=1).to_string(index=False))

@@ -1,8 +1,8 @@
 """A tag for every word: parts of speech in English and German.
 
-Run with `python examples/tagging.py FOLDER`, where FOLDER holds the PUD treebanks of Universal Dependencies (CC BY-SA 3.0):
-en_pud-ud-test.conllu and de_pud-ud-test.conllu. It uses "nano", the small checkpoint that is bundled for tests and examples;
-with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
+Run with `python examples/tagging.py FOLDER`, where FOLDER holds the PUD treebanks of Universal Dependencies (CC BY-SA
+3.0): en_pud-ud-test.conllu and de_pud-ud-test.conllu. It uses "nano", the small checkpoint that is bundled for tests
+and examples; with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
 import argparse
@@ -56,11 +56,18 @@ def accuracy_by_word(rows):
 
 
 table = {
-    language: {"most frequent tag of the word": accuracy_by_word(rows), "XLMRXLTagger": tagger.score(rows.tokens, rows.upos)}
+    language: {
+        "most frequent tag of the word": accuracy_by_word(rows),
+        "XLMRXLTagger": tagger.score(rows.tokens, rows.upos),
+    }
     for language, rows in test.groupby("language")
 }
 print("Accuracy on the test sentences")
 print(pd.DataFrame(table).round(3).to_string(), "\n")
 
 # Strings are split into words by a documented rule; start and end are places in the string.
-print(tagger.predict_spans(["Ada wrote the first program.", "Wir fahren morgen nach Köln!"]).round(2).to_string(index=False))
+print(
+    tagger.predict_spans(["Ada wrote the first program.", "Wir fahren morgen nach Köln!"])
+    .round(2)
+    .to_string(index=False)
+)

@@ -1,0 +1,38 @@
+"""Every example runs, on a few rows."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+OWN_DATA = {"own_texts.py": ["--rows", "20"], "generation.py": ["--rows", "4", "--epochs", "2"]}
+REAL_DATA = {
+    "tagging.py": ["ud_pud", "--rows", "10"],
+    "question_answering.py": ["xquad/xquad.en.json", "--rows", "8"],
+    "sentence_pairs.py": ["jsick/jsick.tsv", "--rows", "16"],
+    "multiple_choice.py": ["xcopa/tr", "--rows", "8"],
+}
+
+
+def run(name, arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_every_example_is_here():
+    # quickstart.py takes a minute, and `make demo` runs it
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"quickstart.py", *OWN_DATA, *REAL_DATA}
+
+
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_examples_on_bundled_data(name, monkeypatch, capsys):
+    assert "erplexity" in run(name, OWN_DATA[name], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("name", REAL_DATA)
+def test_examples_on_real_data(name, shared_data, monkeypatch, capsys):
+    place, *rest = REAL_DATA[name]
+    assert "XLMRXL" in run(name, [str(shared_data / place), *rest], monkeypatch, capsys)
