@@ -43,8 +43,8 @@ class XLMRXLTagger(TrainableXLMRXL):
     X is a column of token lists, or of strings; strings are split at white space, and each punctuation mark and each
     Chinese or Japanese character is a token of its own (`skxlmr.tokens.split_words`). y has a list of tags for each
     row, in BIO, BIOES, IO or without a scheme, or a list of spans (start, end, label): of characters where X is
-    strings, of tokens where it is token lists. The first piece of a token decides. Long sentences are read in
-    overlapping windows, and nothing of them is cut.
+    strings, of tokens where it is token lists. The first piece of a token decides; a bare space, as before most Chinese
+    words, is none of its pieces. Long sentences are read in overlapping windows, and nothing of them is cut.
 
     Parameters
     ----------

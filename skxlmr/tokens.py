@@ -13,6 +13,7 @@ import pandas as pd
 
 from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.text.offsets import SPACE
 from skxlmr.text.windows import spans
 from skxlmr.validation import TextColumn, check_text_column, name_row
 
@@ -139,7 +140,8 @@ def plan_tokens(
 ) -> Plan:
     """Put the pieces of each sentence's tokens together, and cut what is too long into windows.
 
-    A token is read at its first piece, in the window where that has most around it; one that the tokenizer has no
+    A token is read at its first piece, in the window where that has most around it; where that is a bare space, as
+    before most Chinese words, which says nothing of the token, at the piece after it. One that the tokenizer has no
     pieces for is read as an unknown piece.
 
     Returns
@@ -152,12 +154,14 @@ def plan_tokens(
     unknown = np.array([tokenizer.unk_token_id], np.int32)
     encoded = tokenizer.encode_batch(distinct) if distinct else []
     pieces = {token: ids if len(ids) else unknown for token, ids in zip(distinct, encoded, strict=True)}
+    space = tokenizer.convert_tokens_to_ids(SPACE)
+    read_at = {token: int(len(ids) > 1 and ids[0] == space) for token, ids in pieces.items()}
     texts, first_pieces = [], []
     for sentence in sentences:
         of_tokens = [pieces[token] for token in sentence]
         lengths = np.fromiter(map(len, of_tokens), np.int64, len(of_tokens))
         texts.append(np.concatenate(of_tokens) if of_tokens else np.empty(0, np.int32))
-        first_pieces.append(np.cumsum(lengths) - lengths)
+        first_pieces.append(np.cumsum(lengths) - lengths + np.array([read_at[token] for token in sentence], np.int64))
     return plan_pieces(tokenizer, texts, first_pieces, max_length=max_length, stride=stride)
 
 
