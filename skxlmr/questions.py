@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
-from skxlmr.validation import TextColumn, check_text_column, name_row
+from skxlmr.validation import TextColumn, check_text_column, name_row, one_column
 
 COLUMNS = ("question", "context")
 N_ENDS = 20  # starts and ends of a window that are combined; that of the reference's question-answering example
@@ -41,8 +43,9 @@ class QuestionPlan(Plan):
 
 def check_questions(X: Any) -> TextColumn:
     """Read questions (the texts) and contexts (the pairs): two columns in this order, or columns of these names."""
-    if hasattr(X, "columns") and set(COLUMNS) <= set(X.columns):
-        X = X[list(COLUMNS)]
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame) and set(COLUMNS) <= set(frame.columns):
+        X = frame.select(COLUMNS).to_native()
     column = check_text_column(X)
     if column.pairs is None:
         raise ValueError("X has 1 column; questions need two, df[['question', 'context']].")
@@ -78,23 +81,26 @@ def check_answers(y: Any, column: TextColumn, name: str = "y") -> list[list[tupl
     """
     if y is None:
         raise ValueError("XLMRXLQA requires y to be passed, but the target y is None.")
-    index = y.index if isinstance(y, pd.Series) else None
-    check_consistent_length(column.texts, y)
+    values, _, index = one_column(y, name)
+    check_consistent_length(column.texts, values)
     rows, ambiguous = [], []
-    for i, (answers, context) in enumerate(zip(y, column.pairs, strict=True)):
+    for i, (answers, context) in enumerate(zip(values, column.pairs, strict=True)):
         where = f"{name}, {name_row(i, index)}"
         found = []
         for text, start in _answers(answers, where):
+            first = context.find(text)
+            if first < 0:
+                raise ValueError(f"{where}: the answer {text!r:.60} does not stand in its context.")
             if start is None:
-                start = context.find(text)
-                if start >= 0 and context.find(text, start + 1) >= 0:
+                start = first
+                if context.find(text, first + 1) >= 0:
                     ambiguous.append(i)
-            if start < 0 or context[start : start + len(text)] != text:
+            if start < 0 or not context.startswith(text, start):
                 raise ValueError(
-                    f"{where}: the answer {text!r:.60} does not stand in its context"
-                    + (f" at character {start}, but {context[start : start + len(text)]!r:.60}." if start >= 0 else ".")
+                    f"{where}: the answer {text!r:.60} does not stand in its context at character {start}, where "
+                    f"{context[max(start, 0) :][: len(text)]!r:.60} is, but at {first}. Starts count characters from 0."
                 )
-            found.append((text, int(start)))
+            found.append((text, start))
         rows.append(found)
     if ambiguous:
         warnings.warn(
@@ -108,29 +114,52 @@ def check_answers(y: Any, column: TextColumn, name: str = "y") -> list[list[tupl
 
 def _answers(value: Any, where: str) -> list[tuple[str, int | None]]:
     """One row of y as texts with their starts, where these are known."""
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
-        return []
-    if isinstance(value, str):
-        return [(value, None)] if value else []
+    if isinstance(value, str) or _is_missing(value):
+        return _answer(value, None, where)
     if isinstance(value, Mapping):
-        if "text" not in value:
-            raise TypeError(f"{where}: {dict(value)!r:.60} has no 'text'.")
-        texts, starts = value["text"], value.get("answer_start")
-        if isinstance(texts, str):
-            texts, starts = [texts], None if starts is None else [starts]
-        starts = [None] * len(texts) if starts is None else starts
-        if len(starts) != len(texts):
-            raise ValueError(f"{where}: {len(texts)} texts, but {len(starts)} starts.")
-        return [
-            (text, None if start is None else int(start)) for text, start in zip(texts, starts, strict=True) if text
-        ]
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and not isinstance(value[1], str):
-        return [(value[0], int(value[1]))] if value[0] else []
+        return _answers_of_squad(value, where)
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _may_be_start(value[1]):
+        return _answer(*value, where)
     if isinstance(value, list | tuple | np.ndarray):
         return [answer for item in value for answer in _answers(item, where)]
     raise TypeError(
         f"{where}: {value!r:.60} is no answer: a text, (text, start), or a dict with text and answer_start."
     )
+
+
+def _answers_of_squad(value: Mapping, where: str) -> list[tuple[str, int | None]]:
+    if "text" not in value:
+        raise TypeError(f"{where}: {dict(value)!r:.60} has no 'text'.")
+    texts, starts = value["text"], value.get("answer_start")
+    if not isinstance(texts, list | tuple | np.ndarray):
+        return _answer(texts, starts, where)
+    if not isinstance(starts, list | tuple | np.ndarray):
+        starts = [starts] * (1 if not _is_missing(starts) else len(texts))
+    if len(starts) != len(texts):
+        raise ValueError(f"{where}: {len(texts)} texts, but {len(starts)} starts.")
+    return [answer for text, start in zip(texts, starts, strict=True) for answer in _answer(text, start, where)]
+
+
+def _answer(text: Any, start: Any, where: str) -> list[tuple[str, int | None]]:
+    """One text with its start, where that is known; nothing where the text is missing or empty."""
+    if _is_missing(text) or (isinstance(text, str) and not text):
+        return []
+    if not isinstance(text, str):
+        raise TypeError(f"{where}: the answer {text!r:.60} is a {type(text).__name__}, not a text.")
+    if _is_missing(start):
+        return [(str(text), None)]
+    if not _may_be_start(start) or not float(start).is_integer():
+        raise TypeError(f"{where}: the start {start!r:.60} of the answer {text!r:.60} is no whole number.")
+    return [(str(text), int(start))]
+
+
+def _may_be_start(value: Any) -> bool:
+    """Whether a value stands for a number of characters; those of a column with gaps are floats."""
+    return isinstance(value, Real) or _is_missing(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def plan_questions(

@@ -152,6 +152,25 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
     raise TypeError(f"{name} is a {type(X).__name__}, which is no column. Use a list, an array or a Series of texts.")
 
 
+def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | None]:
+    """Values of a column that may hold anything, such as lists; the name of a frame's column; the index of pandas.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or several.
+    """
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1):
+        return list(X), None, None
+    if isinstance(X, np.ndarray):
+        raise TypeError(f"{name} is an array of {X.ndim} dimensions, not a column of lists. Use {name}.tolist().")
+    columns, labels, index = split_columns(X, name)
+    if len(columns) != 1:
+        raise ValueError(f"{name} has {len(columns)} columns: {labels}. Select the one that is meant, df['...'].")
+    named = hasattr(X, "columns") and isinstance(labels[0], str)
+    return columns[0], np.array(labels, object) if named else None, index
+
+
 def _split_rows(rows: Sequence, name: str) -> list[list]:
     """Columns of a list: of texts, or of rows that hold one or two texts each."""
     if not rows or not isinstance(rows[0], list | tuple | np.ndarray):

@@ -2,6 +2,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -188,9 +190,56 @@ def test_ambiguous_and_wrong_answers_are_named():
         )
 
 
-def test_columns_are_known_by_name():
-    frame = X[["context", "question"]].assign(more=1)
-    assert check_questions(frame).texts == X.question.tolist()
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        ({"text": [5], "answer_start": [0]}, TypeError, "the answer 5 is a int, not a text"),
+        ({"text": 5}, TypeError, "the answer 5 is a int, not a text"),
+        ({"text": [["Ada"]], "answer_start": [0]}, TypeError, "is a list, not a text"),
+        ({"text": ["Ada"], "answer_start": ["x"]}, TypeError, "the start 'x' of the answer 'Ada' is no whole number"),
+        ({"text": ["Ada"], "answer_start": [0.5]}, TypeError, "the start 0.5 of the answer 'Ada' is no whole number"),
+        ({"text": "Ada", "answer_start": [0]}, TypeError, r"the start \[0\] of the answer 'Ada' is no whole number"),
+        ({"text": ["Ada", "Ada"], "answer_start": 0}, ValueError, "2 texts, but 1 starts"),
+        (("Ada", np.inf), TypeError, "the start inf of the answer 'Ada' is no whole number"),
+        (["Ada", 0], TypeError, "0 is no answer"),
+        (("Ada", -1), ValueError, "does not stand in its context at character -1, where 'Ada' is, but at 0"),
+        (("lives", 3), ValueError, "at character 3, where ' live' is, but at 4. Starts count characters from 0"),
+    ],
+)
+def test_what_is_no_answer_is_named_by_its_row(answer, error, message):
+    with pytest.raises(error, match=f"^y, row 1.*{message}"):
+        check_answers([None, answer], check_questions([["Who?", "Ada lives here."]] * 2))
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT], ids=repr)
+def test_what_is_missing_is_no_answer_and_no_start(missing):
+    column = check_questions([["Who?", "Ada lives here."]])
+    for form in (missing, [missing], {"text": missing, "answer_start": missing}, {"text": [missing]}):
+        assert check_answers([form], column) == [[]]
+    for form in (("Ada", missing), {"text": "Ada", "answer_start": missing}, {"text": ["Ada"], "answer_start": [0.0]}):
+        assert check_answers([form], column) == [[("Ada", 0)]]
+
+
+def test_answers_come_from_frames_of_any_library():
+    column = check_questions(X[:2])
+    squad = [{"text": [answer], "answer_start": [context.index(answer)]} for *_, context, answer in ROWS[:2]]
+    expected = check_answers(squad, column)
+    lists = [of_row["text"] for of_row in squad]
+    for make in (pd.Series, pl.Series, pa.array, lambda values: pa.chunked_array([values])):
+        for y in (squad, lists, ANSWERS[:2]):
+            assert check_answers(make(y), column) == expected
+    with pytest.raises(ValueError, match=r"y has 2 columns: \['text', 'start'\]. Select the one"):
+        check_answers(pd.DataFrame({"text": ["a", "b"], "start": [0, 1]}), column)
+    with pytest.raises(TypeError, match="y is a single str"):
+        check_answers("Ada", column)
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
+def test_columns_are_known_by_name(library):
+    frame = library({"context": X.context.tolist(), "more": [1] * len(X), "question": X.question.tolist()})
+    column = check_questions(frame)
+    assert (column.texts, column.pairs) == (X.question.tolist(), X.context.tolist())
+    assert column.feature_names.tolist() == ["question", "context"]
 
 
 def test_validation_and_scores(fitted):
