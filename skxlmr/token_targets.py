@@ -7,12 +7,13 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skxlmr.tags import spans_to_tags
 from skxlmr.tokens import TokenColumn
-from skxlmr.validation import name_row
+from skxlmr.validation import name_row, one_column
+
+SPANS = (list, tuple, np.ndarray, Mapping)  # what one span may be
 
 
 def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
@@ -37,20 +38,23 @@ def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
     """
     if y is None:
         raise ValueError("XLMRXLTagger requires y to be passed, but the target y is None.")
-    index = y.index if isinstance(y, pd.Series) else None
-    if isinstance(y, pd.DataFrame):
-        raise ValueError(f"{name} is a DataFrame; select the column with the tags or spans.")
-    check_consistent_length(column.texts, y)
-    rows = list(y)
+    rows, _, index = one_column(y, name)
+    check_consistent_length(column.texts, rows)
     for i, row in enumerate(rows):
         if not isinstance(row, list | tuple | np.ndarray):
             raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is no list of tags or spans.")
-    if any(not isinstance(item, str) for row in rows for item in row):
+    if any(isinstance(item, SPANS) for row in rows for item in row):
         return [_from_spans(row, i, column, f"{name}, {name_row(i, index)}") for i, row in enumerate(rows)]
     for i, (row, tokens) in enumerate(zip(rows, column.texts, strict=True)):
         # Rows without a span are empty lists in both forms.
         if len(row) != len(tokens) and (len(row) or any(map(len, rows))):
             raise ValueError(f"{name}, {name_row(i, index)}: {len(row)} tags for {len(tokens)} tokens.")
+        for j, tag in enumerate(row):
+            if not isinstance(tag, str):
+                raise TypeError(
+                    f"{name}, {name_row(i, index)}: tag {j} is {tag!r:.60}, a {type(tag).__name__} and no text. "
+                    f"Numbers of tags are turned into them by [names[number] for number in row]."
+                )
     return [list(map(str, row)) if len(row) else ["O"] * len(t) for row, t in zip(rows, column.texts, strict=True)]
 
 
@@ -59,11 +63,13 @@ def _from_spans(row: Any, i: int, column: TokenColumn, where: str) -> list[str]:
     for span in row:
         if isinstance(span, Mapping) and {"start", "end", "label"} <= span.keys():
             span = (span["start"], span["end"], span["label"])
-        if isinstance(span, str) or not isinstance(span, list | tuple) or len(span) != 3:
+        if not isinstance(span, list | tuple | np.ndarray) or len(span) != 3:
             raise TypeError(f"{where}: {span!r:.60} is no span (start, end, label).")
         start, end, label = span
         if not (isinstance(start, Integral) and isinstance(end, Integral)):
             raise TypeError(f"{where}: start and end of the span {span!r:.60} must be whole numbers.")
+        if not isinstance(label, str | Integral):
+            raise TypeError(f"{where}: the label of the span {span!r:.60} is a {type(label).__name__} and no text.")
         if column.sources is not None:
             start, end = _to_tokens(int(start), int(end), column, i, where)
         spans.append((int(start), int(end), str(label)))

@@ -15,7 +15,7 @@ from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.windows import spans
-from skxlmr.validation import TextColumn, check_text_column, name_row
+from skxlmr.validation import TextColumn, check_text_column, name_row, one_column
 
 # Scripts that are written without spaces: each character is a token.
 ALONE = (
@@ -84,6 +84,7 @@ def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
     Parameters
     ----------
     X : list, Series, one-dimensional array, or DataFrame of one column
+        Of pandas, polars, pyarrow or any library that narwhals knows.
     name : str, default="X"
         What messages call it.
 
@@ -92,7 +93,7 @@ def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
     TypeError, ValueError
         If a row is neither a list of str nor a str, or not the same as the others; the message names it.
     """
-    values, index, names = _column(X, name)
+    values, names, index = one_column(X, name)
     if not len(values):
         raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no sentence.")
     if all(isinstance(value, str) for value in values) or not any(
@@ -113,26 +114,6 @@ def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
                 )
         tokens.append(tuple(map(str, row)))
     return TokenColumn(tokens, None, names, 1)
-
-
-def _column(X: Any, name: str) -> tuple[list, pd.Index | None, np.ndarray | None]:
-    """Values of the one column, the index where X is of pandas, and the column's name where it has one."""
-    if isinstance(X, str | bytes):
-        raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
-    if hasattr(X, "columns"):
-        if len(X.columns) != 1:
-            raise ValueError(f"{name} has {len(X.columns)} columns. Select the one with the tokens or texts.")
-        (column,) = X.columns
-        values = X[column]
-        named = np.array([column], object) if isinstance(column, str) else None
-        return values.to_list(), getattr(X, "index", None), named
-    if hasattr(X, "to_list"):
-        return X.to_list(), getattr(X, "index", None), None
-    if isinstance(X, list | tuple):
-        return list(X), None, None
-    if isinstance(X, np.ndarray) and X.ndim == 1:
-        return X.tolist(), None, None
-    raise TypeError(f"{name} is a {type(X).__name__}, which is no column of sentences. Use a list or a Series.")
 
 
 def plan_tokens(

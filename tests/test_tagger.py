@@ -3,6 +3,8 @@ import pickle
 import numpy as np
 import pandas as pd
 import peft
+import polars as pl
+import pyarrow as pa
 import pytest
 import seqeval.metrics
 import torch
@@ -13,7 +15,9 @@ import skxlmr
 from skxlmr import Full, LoRA, XLMRXLTagger
 from skxlmr.backbone import get_backbone
 from skxlmr.datasets import read_conllu
+from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.token_targets import check_tags
 from skxlmr.tokens import check_token_column, plan_tokens, split_words
 from skxlmr.weights.resolve import resolve
 
@@ -275,6 +279,47 @@ def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
 def test_bad_input_is_named(X, y, error, message):
     with pytest.raises(error, match=message):
         tagger().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([["O", "O"], ["O", None]], "y, row 1: tag 1 is None, a NoneType and no text"),
+        ([["O", "O"], ["O", np.nan]], "y, row 1: tag 1 is nan, a float and no text"),
+        ([[0, 3], [1, 0]], r"y, row 0: tag 0 is 0, a int and no text.*names\[number\]"),
+        ([["O", "O"], None], "y, row 1: None is no list of tags or spans"),
+        ([[(0, 1, "A")], [(0, 1, None)]], r"y, row 1: the label of the span \(0, 1, None\) is a NoneType"),
+        ([[(0, 1, "A")], ["O", "O"]], "y, row 1: 'O' is no span"),
+        ([[{"start": 0, "end": 1, "label": "A"}], [{"start": 0}]], r"y, row 1: \{'start': 0\} is no span"),
+    ],
+)
+def test_what_is_no_tag_is_named(y, message):
+    with pytest.raises(TypeError, match=message):
+        check_tags(y, check_token_column([["Ada", "left"], ["who", "left"]]))
+
+
+LIBRARIES = {
+    "pandas": pd.Series, "polars": pl.Series, "pyarrow": pa.array, "chunked": lambda values: pa.chunked_array([values]),
+    "arrow in pandas": lambda values: pd.Series(pa.array(values).to_pandas()), "tuple": tuple,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_columns_come_from_any_library(library):
+    make = LIBRARIES[library]
+    column = check_token_column(make(SENTENCES))
+    assert column.texts == list(map(tuple, SENTENCES))
+    assert check_tags(make(TAGS), column) == TAGS
+    spans = [[{"start": a, "end": b, "label": k} for a, b, k in entity_spans(tags)] for tags in TAGS]
+    assert check_tags(make(spans), column) == TAGS
+    assert check_token_column(make(["Ada left", ""])).texts == [("Ada", "left"), ()]
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
+def test_frames_of_any_library_name_their_column(library):
+    column = check_token_column(library({"words": SENTENCES}))
+    assert column.texts == list(map(tuple, SENTENCES))
+    assert column.feature_names.tolist() == ["words"]
 
 
 @pytest.mark.parametrize("language", ["en", "de", "zh", "ar"])
