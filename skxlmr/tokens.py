@@ -46,7 +46,8 @@ def split_words(text: str) -> np.ndarray:
     """Where the tokens of a string lie, in characters: (n_tokens, 2).
 
     White space ends a token, and is none. Each punctuation mark and symbol is a token, and so is each character of
-    Chinese and Japanese; any other run of characters is one.
+    Chinese and Japanese; any other run of characters is one. Combining marks, and the selectors and joiners of emoji,
+    belong to the character before them.
 
     Examples
     --------
@@ -56,12 +57,15 @@ def split_words(text: str) -> np.ndarray:
     found, begun = [], None
     for i, character in enumerate(text):
         kind = _kind(character)
-        if kind != "word" and begun is not None:
+        if kind == "mark" and begun is None and found and found[-1][1] == i:
+            found[-1] = (found[-1][0], i + 1)
+            continue
+        if kind in ("space", "alone") and begun is not None:
             found.append((begun, i))
             begun = None
         if kind == "alone":
             found.append((i, i + 1))
-        elif kind == "word" and begun is None:
+        elif kind in ("word", "mark") and begun is None:
             begun = i
     if begun is not None:
         found.append((begun, len(text)))
@@ -73,6 +77,8 @@ def _kind(character: str) -> str:
     category = unicodedata.category(character)
     if character.isspace() or category in ("Zs", "Zl", "Zp", "Cc"):
         return "space"
+    if category[0] == "M" or category == "Cf" or "\U0001f3fb" <= character <= "\U0001f3ff":  # skin tones
+        return "mark"
     if category[0] in "PS" or any(low <= ord(character) <= high for low, high in ALONE):
         return "alone"
     return "word"
@@ -173,17 +179,20 @@ def plan_pieces(
     room = max_length - 2
     for i, (ids, wanted) in enumerate(zip(texts, pieces, strict=True)):
         ranges = spans(len(ids), room, min(stride, room - 1))
-        owner = _best_window(wanted, np.array(ranges))
-        for number, (start, stop) in enumerate(ranges):
+        owned = np.split(wanted, np.searchsorted(_best_window(wanted, ranges), np.arange(1, len(ranges))))
+        for (start, stop), of_window in zip(ranges, owned, strict=True):
             windows.append(tokenizer.build_inputs(ids[start:stop]))
-            positions.append(wanted[owner == number] - start + 1)  # <s> is before
+            positions.append(of_window - start + 1)  # <s> is before
             text_of_window.append(i)
     return Plan(windows, np.asarray(text_of_window, np.int64), np.arange(len(texts)), positions)
 
 
-def _best_window(first: np.ndarray, ranges: np.ndarray) -> np.ndarray:
-    """For each piece the window in which the nearer end is farthest."""
-    if len(ranges) == 1:
-        return np.zeros(len(first), np.int64)
-    margin = np.minimum(first[:, None] - ranges[:, 0], ranges[:, 1] - 1 - first[:, None])  # (tokens, windows)
-    return margin.argmax(axis=1)
+def _best_window(first: np.ndarray, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+    """For each piece the window in which the nearer end is farthest; ascending, as pieces and windows are."""
+    owner, best = np.zeros(len(first), np.int64), np.full(len(first), -1)
+    for number, (start, stop) in enumerate(ranges):
+        shown = slice(*np.searchsorted(first, (start, stop)))
+        margin = np.minimum(first[shown] - start, stop - 1 - first[shown])
+        better = margin > best[shown]
+        owner[shown][better], best[shown][better] = number, margin[better]
+    return owner

@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from skxlmr.backbone import get_backbone
 from skxlmr.datasets import read_conllu
 from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.text.windows import spans
 from skxlmr.token_targets import check_tags
-from skxlmr.tokens import check_token_column, plan_tokens, split_words
+from skxlmr.tokens import _best_window, check_token_column, plan_tokens, split_words
 from skxlmr.weights.resolve import resolve
 
 SENTENCES = [
@@ -199,6 +201,28 @@ def test_words_of_strings():
         "Ada", "'", "s", "code", "—", "v1", ".", "0", ",", "हिन्दी", "日", "本", "語", "e\u0301", "!"
     ]  # fmt: skip
     assert split_words(" \n").shape == (0, 2)
+
+
+def test_marks_belong_to_the_character_before_them():
+    text = "\u2764\ufe0flove か\u3099, \U0001f469\u200d\U0001f467 \U0001f44d\U0001f3fd! \u0301 .\u0301"
+    words = [text[a:b] for a, b in split_words(text)]
+    assert words == [
+        "\u2764\ufe0f", "love", "か\u3099", ",", "\U0001f469\u200d", "\U0001f467", "\U0001f44d\U0001f3fd", "!",
+        "\u0301", ".\u0301",
+    ]  # fmt: skip
+
+
+def test_windows_of_very_long_sentences_are_those_with_most_around():
+    rng = np.random.RandomState(0)
+    for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
+        first = np.flatnonzero(rng.rand(length) < 0.6)
+        ranges = spans(length, room, stride)
+        margins = [[min(p - a, b - 1 - p) for a, b in ranges] for p in first]
+        assert _best_window(first, ranges).tolist() == [int(np.argmax(row)) for row in margins]
+    tracemalloc.start()
+    _best_window(np.arange(100_000), spans(100_000, 62, 8))
+    assert tracemalloc.get_traced_memory()[1] < 10e6, "memory grows with the sentence, not with its square"
+    tracemalloc.stop()
 
 
 def test_bioes_and_plain_tags():
