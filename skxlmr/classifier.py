@@ -14,11 +14,11 @@ from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from skxlmr.documentation import documented
 from skxlmr.targets import (
+    check_class_weight,
     check_classes,
     check_labels,
     check_multilabel,
@@ -214,10 +214,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
                 raise ValueError("class_weight is for labels of which a row has one; use sample_weight.")
             return 1.0
         labels = task.classes[targets]
-        factors = compute_class_weight(self.class_weight, classes=task.classes, y=labels)
-        if not (np.isfinite(factors).all() and (factors >= 0).all()):
-            raise ValueError(f"class_weight must give finite weights that are not negative, got {self.class_weight}.")
-        return factors[targets]
+        return check_class_weight(self.class_weight, task.classes, labels)[targets]
 
     def _check_enough(self, targets: np.ndarray, task: Task) -> None:
         if isinstance(task, Classification):

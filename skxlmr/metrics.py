@@ -57,9 +57,9 @@ def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
     Parameters
     ----------
     tags : sequence of str
-    scheme : {"BIO", "BIOES"}
+    scheme : {"BIO", "BIOES", "IO"}
         In BIO an entity is a B and the I of its type that follow. In BIOES it is an S, or a B, any number of I, and
-        an E, all of one type; others are none.
+        an E, all of one type; others are none. In IO all are well-formed.
 
     Returns
     -------
@@ -71,6 +71,8 @@ def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
     >>> strict_entity_spans(["B-PER", "I-PER", "O", "I-LOC"], "BIO")
     [(0, 2, 'PER')]
     """
+    if scheme == "IO":
+        return entity_spans(tags)
     spans, i = [], 0
     inside = "I" if scheme == "BIO" else "IE"
     while i < len(tags):
@@ -105,7 +107,7 @@ def entity_f1(
         Tags of each sentence.
     strict : bool, default=False
         Count only well-formed entities; see `strict_entity_spans`.
-    scheme : {"BIO", "BIOES"}, default="BIO"
+    scheme : {"BIO", "BIOES", "IO"}, default="BIO"
         Where `strict`.
     sample_weight : sequence of float, default=None
         How often a sentence's entities count.
@@ -115,6 +117,11 @@ def entity_f1(
     float
         0.0 where there are no entities.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a sentence is a str, or has not as many tags in both; the message names it.
+
     Examples
     --------
     >>> entity_f1([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "O"]])
@@ -123,7 +130,11 @@ def entity_f1(
     y_true = list(y_true)
     weights = [1.0] * len(y_true) if sample_weight is None else sample_weight
     n_true = n_pred = n_right = 0.0
-    for true, predicted, weight in zip(y_true, y_pred, weights, strict=True):
+    for i, (true, predicted, weight) in enumerate(zip(y_true, y_pred, weights, strict=True)):
+        if isinstance(true, str) or isinstance(predicted, str):
+            raise TypeError(f"sentence {i} is a str, and no list of tags. Put the tags of each sentence into a list.")
+        if len(true) != len(predicted):
+            raise ValueError(f"sentence {i} has {len(true)} tags in y_true, but {len(predicted)} in y_pred.")
         have, got = (
             set(strict_entity_spans(tags, scheme) if strict else entity_spans(tags)) for tags in (true, predicted)
         )
@@ -159,7 +170,8 @@ def normalize_answer(text: str, language: str | None = None) -> str:
     text : str
     language : str or None, default=None
         None is the rule of SQuAD: ASCII punctuation, English articles. A code such as "de" is that of MLQA: all of
-        Unicode's punctuation, the language's own articles, and characters apart where a language has no spaces.
+        Unicode's punctuation, the language's own articles, and characters apart where a language has no spaces. Of
+        "zh-TW" the first part counts.
 
     Examples
     --------
@@ -172,6 +184,7 @@ def normalize_answer(text: str, language: str | None = None) -> str:
     if language is None:
         text = "".join(character for character in text if character not in string.punctuation)
         return " ".join(re.sub(ARTICLES["en"], " ", text).split())
+    language = re.split("[-_]", language.lower())[0]
     text = "".join(character for character in text if not _is_punctuation(character))
     if language in ARTICLES:
         text = re.sub(ARTICLES[language], " ", text)
@@ -214,6 +227,11 @@ def squad_scores(
     dict
         f1 and exact_match, from 0 to 1.
 
+    Raises
+    ------
+    TypeError
+        If the answers of a question are a str; the message names it.
+
     Examples
     --------
     >>> squad_scores(["the Eiffel Tower", ""], [["Eiffel Tower", "La Tour Eiffel"], []])
@@ -221,7 +239,9 @@ def squad_scores(
     """
     totals, n = {"f1": 0.0, "exact_match": 0.0}, 0
     scorers: dict[str, Callable[..., float]] = {"f1": token_f1, "exact_match": exact_match}
-    for prediction, of_question in zip(predictions, answers, strict=True):
+    for i, (prediction, of_question) in enumerate(zip(predictions, answers, strict=True)):
+        if isinstance(of_question, str):
+            raise TypeError(f"the answers of question {i} are a str. Put them into a list: [{of_question!r:.40}].")
         right = [answer for answer in of_question if normalize_answer(answer, language)] or [""]
         n += 1
         for name, scorer in scorers.items():

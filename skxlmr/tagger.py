@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from scipy.special import softmax
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor, nn
 
@@ -24,7 +23,8 @@ from skxlmr.inference import Plan, rows_of
 from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import TokenHead, XLMRobertaXLForTokenClassification
-from skxlmr.tags import SCHEMES, decode, infer_scheme, tag_score
+from skxlmr.tags import SCHEMES, check_scheme, decode, infer_scheme, tag_score
+from skxlmr.targets import check_class_weight
 from skxlmr.token_targets import check_tags
 from skxlmr.tokens import TokenColumn, check_token_column, plan_tokens
 from skxlmr.trainable import TrainableXLMRXL
@@ -50,8 +50,8 @@ class XLMRXLTagger(TrainableXLMRXL):
     ----------
     $reading
     scheme : {"auto", "BIO", "BIOES", "IO", "plain"}, default="auto"
-        What the tags mean; "auto" tells it from the tags. In BIO and BIOES only sequences are predicted that the
-        scheme allows.
+        What the tags mean; "auto" tells it from y. In BIO and BIOES only sequences are predicted that the scheme
+        allows; "IO" is for IOB1, too.
     $training
     $stopping
     class_weight : dict, "balanced" or None, default=None
@@ -161,13 +161,14 @@ class XLMRXLTagger(TrainableXLMRXL):
         return plan_tokens(backbone.tokenizer, column.texts, max_length=max_length, stride=stride)
 
     def _learn_task(self, y: Any, column: TokenColumn, weights: np.ndarray) -> Tagging:
-        rows = check_tags(y, column)
-        tags = [tag for row, weight in zip(rows, weights, strict=True) if weight for tag in row]
+        rows = [row for row, weight in zip(check_tags(y, column), weights, strict=True) if weight]
+        tags = [tag for row in rows for tag in row]
         classes = np.unique(tags)
         if len(classes) < 2:
             raise ValueError(f"XLMRXLTagger needs at least 2 tags to tell apart, but y has {classes.tolist()}.")
-        scheme = infer_scheme(classes.tolist()) if self.scheme == "auto" else self.scheme
-        return Tagging(classes, scheme, compute_class_weight(self.class_weight, classes=classes, y=np.array(tags)))
+        scheme = infer_scheme(rows) if self.scheme == "auto" else self.scheme
+        check_scheme(classes.tolist(), scheme)
+        return Tagging(classes, scheme, check_class_weight(self.class_weight, classes, np.array(tags)))
 
     def _targets(self, y: Any, column: TokenColumn, task: Task, name: str = "y") -> np.ndarray:
         rows = check_tags(y, column, name)

@@ -12,21 +12,64 @@ SCHEMES = ("BIO", "BIOES", "IO", "plain")
 FORBIDDEN = -1e4  # a step that is so much worse than any log-probability that it is taken only where there is no other
 
 
-def infer_scheme(tags: Iterable[str]) -> str:
-    """Tell the scheme of a set of tags: "BIO", "BIOES", "IO", or "plain" for tags that mark no spans.
+def infer_scheme(rows: Sequence[Sequence[str]]) -> str:
+    """Tell the scheme of sentences' tags: "BIO", "BIOES", "IO", or "plain" for tags that mark no spans.
+
+    "IO" it is in IOB1, too, as CoNLL 2003 is written: B only between neighbours of one type. There what follows what
+    is as free, and `skxlmr.metrics.entity_spans` reads both.
+
+    Raises
+    ------
+    ValueError
+        If they are in BILOU.
 
     Examples
     --------
-    >>> infer_scheme({"O", "B-PER", "I-PER"}), infer_scheme({"NOUN", "VERB"})
-    ('BIO', 'plain')
+    >>> infer_scheme([["O", "B-PER", "I-PER"]]), infer_scheme([["NOUN", "VERB"]]), infer_scheme([["I-PER", "B-PER"]])
+    ('BIO', 'plain', 'IO')
     """
-    tags = set(tags)
-    prefixes = {split_tag(tag)[0] for tag in tags if "-" in tag}
-    if not prefixes or any(tag != "O" and ("-" not in tag or split_tag(tag)[0] not in "BIES") for tag in tags):
+    tags = {tag for row in rows for tag in row}
+    prefixes = {split_tag(tag)[0] for tag in tags} - {"O"}
+    has_types = all("-" in tag for tag in tags - {"O"})
+    if not prefixes or prefixes - set("BIESLU") or not (has_types or {"B", "O"} <= tags <= set("BIESO")):
         return "plain"
+    if prefixes & {"L", "U"}:
+        raise ValueError(
+            "y seems to be in BILOU: it has tags that begin with L- or U-. Write E- and S- in their place; or, if they "
+            "mark no spans, set scheme='plain'."
+        )
     if prefixes & {"E", "S"}:
         return "BIOES"
-    return "BIO" if "B" in prefixes else "IO"
+    return "BIO" if "B" in prefixes and not _is_iob1(rows) else "IO"
+
+
+def _is_iob1(rows: Iterable[Sequence[str]]) -> bool:
+    """Whether each B follows an entity of its type, and some entity begins with I."""
+    begins_with_i = False
+    for row in rows:
+        kinds = [split_tag(tag) for tag in row]
+        for (_, before), (prefix, kind) in zip([("O", ""), *kinds], kinds, strict=False):
+            if prefix == "B" and kind != before:
+                return False
+            begins_with_i |= prefix == "I" and kind != before
+    return begins_with_i
+
+
+def check_scheme(tags: Iterable[str], scheme: str) -> None:
+    """Refuse tags that a scheme does not have.
+
+    Raises
+    ------
+    ValueError
+        If there are some; the message names one.
+    """
+    prefixes = {"BIO": "BI", "BIOES": "BIES", "IO": "BI"}  # IO: or IOB1
+    for tag in tags if scheme in prefixes else ():
+        if tag != "O" and split_tag(tag)[0] not in set(prefixes[scheme]):
+            raise ValueError(
+                f"y has the tag {tag!r}, which scheme={scheme!r} does not have: its tags are O, or begin with one of "
+                f"{', '.join(prefixes[scheme])}. Set scheme='auto'."
+            )
 
 
 def transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
@@ -225,6 +226,20 @@ def check_numbers(y: Any, column: TextColumn, estimator: BaseEstimator, name: st
             f"all). Leave these rows out of X and y."
         )
     return values
+
+
+def check_class_weight(class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights of the classes, as scikit-learn has them.
+
+    Raises
+    ------
+    ValueError
+        If one is negative or not finite.
+    """
+    weights = compute_class_weight(class_weight, classes=classes, y=y)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(f"class_weight must give finite weights that are not negative, got {class_weight}.")
+    return weights
 
 
 def check_several_classes(y: np.ndarray, name: str) -> None:

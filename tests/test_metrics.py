@@ -41,6 +41,31 @@ def test_strict_entities_are_those_of_seqeval(scheme, theirs):
         assert entity_f1(true, got, strict=True, scheme=scheme) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_strict_entities_of_io_are_those_of_seqeval():
+    rng = np.random.RandomState(2)
+
+    def iob1(n):
+        kinds = rng.choice(["", "A", "C"], n).tolist()
+        after = zip(["", *kinds], kinds, strict=False)
+        return [f"{'B' if k == before and rng.rand() < 0.4 else 'I'}-{k}" if k else "O" for before, k in after]
+
+    true = [iob1(7) for _ in range(200)]
+    got = [tags if rng.rand() < 0.4 else iob1(7) for tags in true]
+    expected = seqeval.metrics.f1_score(true, got, mode="strict", scheme=seqeval.scheme.IOB1)
+    assert 0.2 < expected < 0.9
+    assert entity_f1(true, got, strict=True, scheme="IO") == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_cannot_be_compared_is_named():
+    with pytest.raises(ValueError, match="sentence 1 has 1 tags in y_true, but 2 in y_pred"):
+        entity_f1([["O"], ["B-A"]], [["O"], ["B-A", "O"]])
+    with pytest.raises(TypeError, match="sentence 0 is a str"):
+        entity_f1(["B-A"], ["B-A"])
+    with pytest.raises(TypeError, match=r"answers of question 1 are a str.*\['fox'\]"):
+        squad_scores(["a", "fox"], [["a"], "fox"])
+
+
 def test_weights_repeat_sentences():
     true, got = [["B-A"], ["B-A", "O"]], [["B-A"], ["O", "B-A"]]
     assert entity_f1(true, got, sample_weight=[3, 1]) == entity_f1([true[0]] * 3 + true[1:], [got[0]] * 3 + got[1:])
@@ -56,6 +81,8 @@ def test_weights_repeat_sentences():
         ("Der Hund, ein Tier", "de", "hund tier"),
         ("El perro y la casa", "es", "perro y casa"),
         ("《红楼梦》abc 12", "zh", "红 楼 梦 abc 12"),
+        ("红楼梦", "zh-CN", "红 楼 梦"),
+        ("Der Hund", "DE", "hund"),
         ("東京タワー", "ja", "東 京 タ ワ ー"),
         ("الكتاب", "ar", "كتاب"),
         ("the हिन्दी", "hi", "the हिन्दी"),

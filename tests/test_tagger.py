@@ -239,6 +239,25 @@ def test_bioes_and_plain_tags():
     assert len(plain.predict_spans(SENTENCES)) == sum(map(len, SENTENCES))
 
 
+def test_tags_in_iob1_are_learned_and_scored():
+    iob1 = [[tag.replace("B-", "I-") for tag in row] for row in TAGS]
+    iob1[5] = ["I-PER", "B-PER", "O"]
+    clf = tagger(max_epochs=60, learning_rate=3e-3).fit(SENTENCES, iob1)
+    assert clf.scheme_ == "IO"
+    assert clf.score(SENTENCES, iob1) > 0.9
+    assert clf.score(SENTENCES, iob1, strict=True) == clf.score(SENTENCES, iob1)
+    assert clf.predict(SENTENCES)[0] == iob1[0], "I may follow O"
+
+
+def test_settings_that_do_not_fit_the_tags_are_refused():
+    for weight in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="class_weight must give finite weights that are not negative"):
+            tagger(class_weight={"O": weight}).fit(SENTENCES, TAGS)
+    with pytest.raises(ValueError, match=r"the tag 'E-LOC', which scheme='BIO' does not have.*scheme='auto'"):
+        tagger(scheme="BIO").fit(SENTENCES, [[tag.replace("I-", "E-") for tag in row] for row in TAGS])
+    assert tagger(scheme="plain", max_epochs=1).fit(SENTENCES, TAGS).scheme_ == "plain"
+
+
 def test_only_allowed_tags_are_predicted():
     rng = np.random.RandomState(0)
     clf = tagger(max_epochs=1).fit(SENTENCES, TAGS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skxlmr.metrics import entity_spans, strict_entity_spans
-from skxlmr.tags import FORBIDDEN, decode, infer_scheme, log_softmax, spans_to_tags, transitions
+from skxlmr.tags import FORBIDDEN, check_scheme, decode, infer_scheme, log_softmax, spans_to_tags, transitions
 
 BIO = ["O", "B-A", "I-A", "B-C", "I-C"]
 BIOES = ["O", "B-A", "I-A", "E-A", "S-A", "S-C"]
@@ -15,10 +15,23 @@ BIOES = ["O", "B-A", "I-A", "E-A", "S-A", "S-C"]
     [
         (BIO, "BIO"), (["O", "B-A"], "BIO"), (BIOES, "BIOES"), (["O", "S-A"], "BIOES"), (["O", "I-A"], "IO"),
         (["NOUN", "VERB"], "plain"), (["O"], "plain"), (["O", "X-A"], "plain"), (["B-A", "NOUN"], "plain"),
+        (["-LRB-", "O"], "plain"), (["BI-A", "O"], "plain"), (["O", "B", "I"], "BIO"), (["B", "S"], "plain"),
+        (["I-A", "B-A", "I-C", "O"], "IO"), (["O", "I-A", "O", "B-A"], "BIO"), (["B-A", "B-A", "O"], "BIO"),
+        (["B-A", "E-A", "I-A"], "BIOES"),
     ],
 )  # fmt: skip
 def test_schemes_are_told_from_the_tags(tags, scheme):
-    assert infer_scheme(tags) == scheme
+    assert infer_scheme([tags]) == scheme
+
+
+def test_tags_of_another_scheme_are_refused():
+    with pytest.raises(ValueError, match=r"BILOU.*Write E- and S-.*scheme='plain'"):
+        infer_scheme([["B-A", "L-A", "O"], ["U-A"]])
+    for scheme, bad in [("BIO", "E-A"), ("BIO", "NOUN"), ("BIOES", "-LRB-"), ("IO", "S-A")]:
+        with pytest.raises(ValueError, match=f"the tag '{bad}', which scheme='{scheme}' does not have"):
+            check_scheme(["O", "I-A", bad], scheme)
+    check_scheme(["NOUN"], "plain")
+    check_scheme(["O", "B-A", "I-A"], "IO")
 
 
 @pytest.mark.parametrize(("tags", "scheme"), [(BIO, "BIO"), (BIOES, "BIOES")])
