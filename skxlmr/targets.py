@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -13,6 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
 
 from skxlmr.validation import TextColumn, name_row
+
+LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels of one row
 
 
 def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: bool = True) -> np.ndarray:
@@ -97,16 +100,49 @@ def check_classes(classes: Any, form: str | None) -> np.ndarray:
 
 def multilabel_form(y: Any) -> str | None:
     """How y gives several labels a row: "indicator" (two dimensions), "lists" of labels, or None where it gives one."""
+    y = _without_other_frames(y)
     if getattr(y, "ndim", 1) == 2:
         return "indicator" if y.shape[1] > 1 else None
     if isinstance(y, str | bytes) or y is None or not np.iterable(y):
         return None
-    first = next(iter(y), None)
-    if not isinstance(first, list | tuple | set | frozenset | np.ndarray):
+    if not any(isinstance(row, LABELS) for row in y):
         return None
-    numbers = all(isinstance(value, bool | int | float | np.number) for row in y for value in row)
-    rectangular = isinstance(y, list | tuple) and len({len(row) for row in y}) == 1 and len(first) > 1
-    return "indicator" if numbers and rectangular and set(np.ravel(y).tolist()) <= {0, 1} else "lists"
+    is_table = isinstance(y, list | tuple) and all(isinstance(row, list | tuple | np.ndarray) for row in y)
+    if not is_table or len({len(row) for row in y}) > 1 or len(y[0]) < 2:
+        return "lists"
+    values = [value for row in y for value in row]
+    numbers = all(isinstance(value, bool | int | float | np.number) for value in values)
+    return "indicator" if numbers and set(values) <= {0, 1} else "lists"
+
+
+def _without_other_frames(y: Any) -> Any:
+    """A frame of polars or pyarrow as one of pandas, a series as a list; others as they are."""
+    if isinstance(y, pd.DataFrame | pd.Series):
+        return y
+    frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return pd.DataFrame({name: frame[name].to_list() for name in frame.columns})
+    if isinstance(frame, nw.Series):
+        return frame.to_list()
+    return y.to_pylist() if hasattr(y, "to_pylist") else y
+
+
+def _label_lists(y: Any, column: TextColumn, name: str) -> list[list]:
+    """The labels of each row, where they are lists."""
+    index = y.index if isinstance(y, pd.Series) else None
+    check_consistent_length(column.texts, y)
+    for i, labels in enumerate(y):
+        where = f"{name}, {name_row(i, index)}"
+        if not isinstance(labels, LABELS):
+            raise ValueError(f"{where}: {labels!r} is no list of labels, as other rows have.")
+        for label in labels:
+            if not pd.api.types.is_hashable(label):
+                raise TypeError(
+                    f"{where}: the label {label!r:.60} is a {type(label).__name__}; labels must be hashable."
+                )
+            if pd.api.types.is_scalar(label) and pd.isna(label):
+                raise ValueError(f"{where}: {label} is no label (NaN or missing). Leave it out of its list.")
+    return [[str(label) if isinstance(label, str) else label for label in labels] for labels in y]
 
 
 def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
@@ -117,12 +153,12 @@ def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
     ValueError, TypeError
         If there are none, or they cannot be sorted together.
     """
+    y = _without_other_frames(y)
     if form == "indicator":
         if isinstance(y, pd.DataFrame):
             return np.array(y.columns.tolist(), object)
         return np.arange(np.shape(y)[1])
-    check_consistent_length(column.texts, y)
-    labels = {label for row in y for label in row}
+    labels = {label for row in _label_lists(y, column, "y") for label in row}
     if not labels:
         raise ValueError("y has no label in any row.")
     return np.unique(_infer_labels(np.array(list(labels), object)))
@@ -148,13 +184,16 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If a row has something else; the message names it.
     """
+    y = _without_other_frames(y)
     index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
     check_consistent_length(column.texts, y)
     if form == "indicator":
         values = y.toarray() if sparse.issparse(y) else np.asarray(y)
+        if values.dtype == object:
+            values = np.where(pd.isna(values), np.nan, values)  # with pandas' NA nothing can be compared
         if values.ndim != 2 or values.shape[1] != len(classes):
             raise ValueError(f"{name} has shape {values.shape}, but {len(classes)} columns of labels are needed.")
         named = isinstance(y, pd.DataFrame) and classes.dtype == object
@@ -173,9 +212,7 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
         return values.astype(np.float64)
     place = {label: i for i, label in enumerate(classes.tolist())}
     targets = np.zeros((len(column.texts), len(classes)))
-    for i, labels in enumerate(y):
-        if not isinstance(labels, list | tuple | set | frozenset | np.ndarray):
-            raise ValueError(f"{name}, {name_row(i, index)}: {labels!r} is no list of labels, as other rows have.")
+    for i, labels in enumerate(_label_lists(y, column, name)):
         unknown = [label for label in labels if label not in place]
         if unknown:
             raise ValueError(
@@ -212,10 +249,7 @@ def check_numbers(y: Any, column: TextColumn, estimator: BaseEstimator, name: st
         )
     index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
     check_consistent_length(column.texts, y)
-    try:
-        values = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} holds something that is no number: {error}. Use y.astype(float).") from error
+    values = _as_floats(y, name, index)
     if values.ndim not in (1, 2):
         raise ValueError(f"{name} has {values.ndim} dimensions; numbers in one or two are needed.")
     values = values.reshape(len(values), -1)
@@ -226,6 +260,22 @@ def check_numbers(y: Any, column: TextColumn, estimator: BaseEstimator, name: st
             f"all). Leave these rows out of X and y."
         )
     return values
+
+
+def _as_floats(y: Any, name: str, index: pd.Index | None) -> np.ndarray:
+    if hasattr(y, "dtype") and np.iscomplexobj(y):
+        raise ValueError(f"{name} holds complex numbers. Give their real and imaginary parts as two columns.")
+    try:
+        return np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        for i, row in enumerate(y.to_numpy() if isinstance(y, pd.DataFrame) else y):
+            try:
+                np.asarray(row, np.float64)
+            except (TypeError, ValueError, OverflowError):
+                raise ValueError(
+                    f"{name}, {name_row(i, index)}: {row!r:.60} is no number. Make it one, or leave its row out."
+                ) from error
+        raise ValueError(f"{name} holds something that is no number: {error}. Use y.astype(float).") from error
 
 
 def check_class_weight(class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray) -> np.ndarray:

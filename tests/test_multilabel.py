@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from scipy.sparse import csr_matrix
@@ -11,8 +13,9 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 import skxlmr
 from skxlmr import XLMRXLClassifier
-from skxlmr.targets import multilabel_form
+from skxlmr.targets import check_multilabel, find_labels, multilabel_form
 from skxlmr.training.tasks import Multilabel
+from skxlmr.validation import check_text_column
 
 WORDS = {"sun": "weather", "rain": "weather", "goal": "sport", "match": "sport"}
 TEXTS = ["sun goal", "rain", "match", "sun rain", "goal match", "nothing here", "rain match", "sun", "goal", "nothing"]
@@ -68,6 +71,43 @@ def test_validation_pickles_and_directories(tmp_path):
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
         np.testing.assert_array_equal(again.predict_proba(TEXTS), clf.predict_proba(TEXTS))
         assert again.predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
+
+
+def test_sets_of_the_numbers_0_and_1_are_lists():
+    assert multilabel_form([{0, 1}, {0, 1}]) == "lists"
+    assert multilabel_form([[True, False], [False, True]]) == "indicator"
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        ([["a"], None], ValueError, "y, row 1: None is no list of labels"),
+        ([None, ["a"]], ValueError, "y, row 0: None is no list of labels"),
+        ([["a"], np.nan], ValueError, "y, row 1: nan is no list of labels"),
+        ([["a"], [["b"]]], TypeError, r"y, row 1: the label \['b'\] is a list"),
+        ([["a"], ["b", None]], ValueError, "y, row 1: None is no label"),
+        (pd.DataFrame({"a": [1, None], "b": [0, 1]}, dtype="Int64"), ValueError, "y, row 1: nan for the label 'a'"),
+        (pd.DataFrame({"a": [True, None], "b": [True, False]}, dtype="boolean"), ValueError, "y, row 1: nan for"),
+    ],
+)
+def test_what_is_no_label_is_named(y, error, message):
+    with pytest.raises(error, match=message):
+        classifier().fit(["x", "y"], y)
+
+
+def test_labels_come_from_frames_of_any_library():
+    columns = {"sport": INDICATOR[:, 0].tolist(), "weather": INDICATOR[:, 1].tolist()}
+    texts = check_text_column(TEXTS)
+    for y in (pd.DataFrame(columns, dtype="Int64"), pl.DataFrame(columns), pa.table(columns)):
+        assert multilabel_form(y) == "indicator"
+        classes = find_labels(y, texts, "indicator")
+        assert classes.tolist() == ["sport", "weather"]
+        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "indicator"), INDICATOR)
+    for y in (pl.Series(LISTS), pa.array(LISTS), list(map(np.array, LISTS)), [*LISTS[:-1], np.array([], str)]):
+        assert multilabel_form(y) == "lists"
+        classes = find_labels(y, texts, "lists")
+        assert classes.tolist() == ["sport", "weather"]
+        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
 
 
 def test_bad_labels_are_named():

@@ -88,7 +88,11 @@ def test_pairs_and_frames():
     ("y", "message"),
     [
         ([*STARS[:-1], np.nan], "y, row 19: .* is NaN or infinity"),
-        ([*STARS[:-1], "five"], "no number"),
+        ([*STARS[:-1], "five"], "y, row 19: 'five' is no number"),
+        (pd.Series([*STARS[:-1], pd.NA], index=range(5, 25)), r"y, row 19 \(index 24\): <NA> is no number"),
+        ([10**400, *STARS[1:]], "y, row 0: 1000.* is no number"),
+        ([[star] for star in STARS[:-1]] + [[1, 2]], "y holds something that is no number: .*inhomogeneous"),
+        (np.array(STARS) * 1j, "y holds complex numbers"),
         (STARS[:-1], "inconsistent"),
         (None, "requires y"),
         (np.ones((20, 2, 2)), "3 dimensions"),
