@@ -31,7 +31,7 @@ from skxlmr.training.adapters import Tuning
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 from skxlmr.training.tasks import Classification, Multilabel, Task
-from skxlmr.validation import TextColumn
+from skxlmr.validation import TextColumn, check_column_of_texts
 from skxlmr.weights.quantization import Int8
 
 
@@ -332,13 +332,15 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         Returns
         -------
         DataFrame of shape (n_samples, n_labels)
-            Probabilities; a row adds up to 1.
+            Probabilities; a row adds up to 1. With the index of `texts`, where that is of pandas.
 
         Raises
         ------
+        TypeError
+            If a label is no str.
         ValueError
-            If the classifier was not fitted on pairs, none of its classes is called "entailment", or the template has
-            no place.
+            If the classifier was not fitted on pairs, none of its classes is called "entailment", there are no labels,
+            or the template has no place for them.
 
         Examples
         --------
@@ -359,15 +361,20 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
             )
         if column.pairs is not None:
             raise ValueError("texts has 2 columns; zero_shot makes the second itself, from the labels.")
-        if "{}" not in template:
+        if not isinstance(template, str) or "{}" not in template:
             raise ValueError(
                 f"template must have a place for the label, as in 'This is about {{}}.', got {template!r}."
             )
-        labels = list(labels)
-        pairs = [[text, template.format(label)] for text in column.texts for label in labels]
+        if isinstance(labels, str):
+            raise TypeError(f"labels is a single str. Put it into a list: [{labels!r}].")
+        labels = check_column_of_texts(list(labels), "labels", None)
+        if not labels:
+            raise ValueError("labels is empty: give one word or phrase at least.")
+        pairs = [[text, template.replace("{}", label)] for text in column.texts for label in labels]
         frame = pd.DataFrame(pairs, columns=getattr(self, "feature_names_in_", None))
         logits = self._outputs(frame if hasattr(self, "feature_names_in_") else pairs)[:, entailment[0]]
-        return pd.DataFrame(softmax(logits.reshape(-1, len(labels)), axis=1), columns=labels)
+        index = texts.index if isinstance(texts, pd.Series | pd.DataFrame) else None
+        return pd.DataFrame(softmax(logits.reshape(-1, len(labels)), axis=1), index=index, columns=labels)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -147,12 +147,33 @@ def test_zero_shot_says_what_it_needs():
     nli = classifier(max_epochs=1).fit(PAIRS, FOLLOWS)
     with pytest.raises(ValueError, match="place for the label"):
         nli.zero_shot(["sun"], ["weather"], template="about it")
+    with pytest.raises(ValueError, match="got None"):
+        nli.zero_shot(["sun"], ["weather"], template=None)
     with pytest.raises(ValueError, match="makes the second itself"):
         nli.zero_shot(PAIRS, ["weather"])
     with pytest.raises(ValueError, match="class 'entailment'"):
         classifier(max_epochs=1).fit(PAIRS, np.array(FOLLOWS) == "entailment").zero_shot(["a"], ["b"])
     with pytest.raises(ValueError, match="fitted on pairs"):
         classifier(max_epochs=1).fit([a for a, _ in PAIRS], FOLLOWS).zero_shot(["a"], ["b"])
+
+
+def test_zero_shot_takes_any_words_and_keeps_the_index():
+    nli = classifier(max_epochs=1).fit(PAIRS, FOLLOWS)
+    texts = pd.Series(["sun", "goal"], index=[7, 5])
+    table = nli.zero_shot(texts, ["{sport}", "the sun"], template="{x}: {} or {}")
+    assert table.index.tolist() == [7, 5]
+    assert table.columns.tolist() == ["{sport}", "the sun"]
+    pairs = [["goal", "{x}: the sun or the sun"], ["goal", "{x}: {sport} or {sport}"]]
+    of_sun, of_sport = nli._outputs(pairs)[:, nli.classes_.tolist().index("entailment")]
+    np.testing.assert_allclose(table.loc[5, "the sun"], 1 / (1 + np.exp(of_sport - of_sun)), rtol=1e-4)
+    for labels, error, message in [
+        ("sport", TypeError, r"labels is a single str. Put it into a list: \['sport'\]"),
+        (["sport", 5], TypeError, "labels, row 1: 5 is a int, not a text"),
+        (["sport", None], ValueError, "labels, row 1: None is a missing value"),
+        ([], ValueError, "labels is empty"),
+    ]:
+        with pytest.raises(error, match=message):
+            nli.zero_shot(texts, labels)
 
 
 def test_the_columns_of_a_frame_keep_their_labels():
