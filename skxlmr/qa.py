@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from skxlmr.backbone import Backbone
 from skxlmr.documentation import documented
 from skxlmr.inference import Plan
-from skxlmr.metrics import squad_scores, token_f1
+from skxlmr.metrics import squad_scores
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import SpanHead, XLMRobertaXLForQuestionAnswering
 from skxlmr.model.packing import segment_logsumexp
@@ -165,7 +165,7 @@ class XLMRXLQA(TrainableXLMRXL):
         return plan_questions(backbone.tokenizer, column, max_length=max_length, stride=stride)
 
     def _learn_task(self, y: Any, column: TextColumn, weights: np.ndarray) -> Answering:
-        answers = check_answers(y, column)
+        answers = check_answers(y, column, warn=False)  # _targets will
         answered = [bool(of_row) for of_row, weight in zip(answers, weights, strict=True) if weight]
         if not any(answered):
             raise ValueError("y has no answer in any row: there is nothing to learn from.")
@@ -204,7 +204,7 @@ class XLMRXLQA(TrainableXLMRXL):
         predicted = self._choose(outputs, rows.plan, task.has_unanswerable)
         contexts = [rows.plan.contexts[text] for text in rows.plan.text_of_row]
         scores = [
-            max((token_f1(answer, context[a:b]) for a, b in spans.reshape(-1, 2)), default=float(not answer))
+            squad_scores([answer], [[context[a:b] for a, b in spans.reshape(-1, 2)]])["f1"]
             for answer, context, spans in zip(predicted, contexts, rows.targets, strict=True)
         ]
         return float(np.average(scores, weights=rows.weights))
@@ -279,10 +279,10 @@ class XLMRXLQA(TrainableXLMRXL):
         Raises
         ------
         ValueError
-            If `top_k` is less than 1.
+            If `top_k` is no whole number, or less than 1.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        if not isinstance(top_k, Integral) or top_k < 1:
+            raise ValueError(f"top_k must be a whole number and at least 1, got {top_k!r}.")
         outputs, plan = self._run(X)
         threshold = self.null_threshold if null_threshold is None else null_threshold
         spans, null = best_spans(outputs, plan, self.max_answer_length, top_k)
@@ -293,7 +293,10 @@ class XLMRXLQA(TrainableXLMRXL):
             for score, (_, start, end) in zip(scores, of_row, strict=True):
                 found.append((row, plan.contexts[text][start:end], start, end, score, none, answered))
         columns = ["row", "answer", "start", "end", "score", "no_answer_score", "is_answered"]
-        return pd.DataFrame(found, columns=columns)
+        of_numbers = {"row": int, "start": int, "end": int, "score": float, "no_answer_score": float}
+        return pd.DataFrame(found, columns=columns).astype(
+            {**of_numbers, "is_answered": bool}
+        )  # where it is empty, too
 
     def metrics(self, X: Any, y: Any, language: str | None = None) -> dict[str, float]:
         """Return F1 and exact match as SQuAD's scorer computes them.

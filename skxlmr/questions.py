@@ -52,7 +52,7 @@ def check_questions(X: Any) -> TextColumn:
     return column
 
 
-def check_answers(y: Any, column: TextColumn, name: str = "y") -> list[list[tuple[str, int]]]:
+def check_answers(y: Any, column: TextColumn, name: str = "y", *, warn: bool = True) -> list[list[tuple[str, int]]]:
     """Read the right answers of each question.
 
     Parameters
@@ -64,6 +64,8 @@ def check_answers(y: Any, column: TextColumn, name: str = "y") -> list[list[tupl
     column : TextColumn
     name : str, default="y"
         What messages call it.
+    warn : bool, default=True
+        Warn of answers that stand in their contexts more than once.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def check_answers(y: Any, column: TextColumn, name: str = "y") -> list[list[tupl
                 )
             found.append((text, start))
         rows.append(found)
-    if ambiguous:
+    if ambiguous and warn:
         warnings.warn(
             f"{name}: {len(set(ambiguous))} answers without a start stand in their contexts more than once; the first "
             f"place was taken. The first of these is {name_row(ambiguous[0], index)}. Give (text, start) to be exact.",
@@ -268,8 +270,13 @@ def best_spans(
         left, right = offsets[a, 0], offsets[b, 1]
         possible = np.flatnonzero((b >= a) & (b - a < max_answer_length) & (right > left))
         value = scores[1 + a[possible], 0] + scores[1 + b[possible], 1]
-        for i in possible[np.argsort(-value, kind="stable")][:top_k]:
-            span, score = (int(left[i]), int(right[i])), float(scores[1 + a[i], 0] + scores[1 + b[i], 1])
+        best: dict[tuple[int, int], float] = {}
+        for i in np.argsort(-value, kind="stable"):
+            if len(best) == top_k:
+                break
+            # A bare space has the place of the piece after it: two pairs of pieces may be one span.
+            best.setdefault((int(left[possible[i]]), int(right[possible[i]])), float(value[i]))
+        for span, score in best.items():
             found[text][span] = max(score, found[text].get(span, -np.inf))
     spans = [
         sorted(((score, *span) for span, score in of_text.items()), key=lambda s: (-s[0], s[1:]))[:top_k]

@@ -184,6 +184,10 @@ class XLMRXLTagger(TrainableXLMRXL):
     def _factors(self, targets: np.ndarray, task: Task) -> np.ndarray:
         return np.array([task.tag_weights[row].sum() for row in targets])
 
+    def _check_enough(self, targets: np.ndarray, task: Task) -> None:
+        if not len(targets):
+            raise ValueError("XLMRXLTagger has no rows to learn from: all their weights are zero.")
+
     def _losses_of_outputs(
         self, task: Task, rows: Rows, device: torch.device
     ) -> Callable[[Tensor, np.ndarray, np.ndarray], Tensor]:
@@ -302,7 +306,8 @@ class XLMRXLTagger(TrainableXLMRXL):
                 if column.sources is not None:
                     a, b, source = *column.offsets[row][[start, end - 1], [0, 1]].tolist(), column.sources[row]
                 found.append((row, label, a, b, source[a:b], float(proba[start:end].mean())))
-        return pd.DataFrame(found, columns=["row", "label", "start", "end", "text", "score"])
+        table = pd.DataFrame(found, columns=["row", "label", "start", "end", "text", "score"])
+        return table.astype({"row": int, "start": int, "end": int, "score": float})  # where it is empty, too
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, strict: bool = False) -> float:
         """Return the F1 of entities, each right in label and both ends; of tags without a scheme the accuracy.

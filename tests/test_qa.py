@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import peft
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -13,7 +14,8 @@ from skxlmr import XLMRXLQA, Full, LoRA
 from skxlmr.backbone import get_backbone
 from skxlmr.datasets import read_squad
 from skxlmr.metrics import squad_scores
-from skxlmr.questions import best_spans, check_answers, check_questions, plan_questions, target_units
+from skxlmr.questions import QuestionPlan, best_spans, check_answers, check_questions, plan_questions, target_units
+from skxlmr.weights.resolve import resolve
 
 PEOPLE = ["Ada", "Bob", "Eve", "Li Wei"]
 PLACES = ["Rome", "Oslo", "New York", "北京"]
@@ -101,6 +103,49 @@ def test_long_contexts_are_read_in_windows():
     np.testing.assert_allclose([s[0] for s in spans[0]], [s[0] for s in best], rtol=1e-5)
     assert [s[1:] for s in spans[0]] == [s[1:] for s in best]
     assert null[0] == pytest.approx(min(nulls), rel=1e-6)
+
+
+def test_as_many_answers_are_given_as_there_are():
+    """A bare space before a piece has its place: spans that begin with one or the other are one answer."""
+    offsets = [np.array([[0, 0], [0, 1], [1, 2]])]
+    plan = QuestionPlan(
+        [np.zeros(4, np.int32)], np.zeros(1, int), np.zeros(1, int), [np.arange(4)], contexts=["北京"],
+        offsets=offsets, first_piece=np.zeros(1, int),
+    )  # fmt: skip
+    outputs = np.array([[0.0, 0.0], [9.0, 0.0], [8.0, 9.0], [1.0, 1.0]])
+    (spans,), _ = best_spans(outputs, plan, 30, 3)
+    assert spans == [(18.0, 0, 1), (10.0, 0, 2), (2.0, 1, 2)]
+
+
+def test_tables_without_answers_have_the_same_dtypes(fitted):
+    empty = fitted.predict_answers(pd.DataFrame({"question": ["Who?"], "context": [""]}))
+    full = fitted.predict_answers(X)
+    numbers = ["row", "start", "end", "score", "no_answer_score", "is_answered"]
+    assert not len(empty)
+    assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
+
+
+def test_ambiguous_answers_are_reported_once():
+    with pytest.warns(UserWarning, match="more than once") as warned:
+        qa(max_epochs=1, tuning="head").fit([["Who?", "Ada and Ada"]] * 2, ["Ada"] * 2)
+    assert len(warned) == 1
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+def test_peft_computes_the_same_logits(tmp_path):
+    clf = qa(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(X, ANSWERS)
+    clf.export_adapter(tmp_path)
+    base = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(resolve("nano").directory, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    assert model.peft_config["default"].task_type == "QUESTION_ANS"
+    outputs, plan = clf._run(X)
+    stop = 0
+    for window, at in zip(plan.windows, plan.positions, strict=True):
+        with torch.no_grad():
+            theirs = model(input_ids=torch.from_numpy(window)[None].long())
+        logits = np.stack([theirs.start_logits[0], theirs.end_logits[0]], 1)[at]
+        np.testing.assert_allclose(outputs[stop : stop + len(at)], logits, atol=1e-5)
+        stop += len(at)
 
 
 def test_an_answer_is_learned_where_a_window_shows_it_whole():
@@ -249,8 +294,9 @@ def test_validation_and_scores(fitted):
     expected = squad_scores(fitted.predict(X), several)
     assert fitted.score(X, several) == pytest.approx(expected["f1"])
     assert fitted.metrics(X, several, "de") == squad_scores(fitted.predict(X), several, "de")
-    with pytest.raises(ValueError, match="top_k"):
-        fitted.predict_answers(X, top_k=0)
+    for top_k in (0, 2.5, "3"):
+        with pytest.raises(ValueError, match=f"top_k must be a whole number and at least 1, got {top_k!r}"):
+            fitted.predict_answers(X, top_k=top_k)
 
 
 def test_real_questions_come_back_aligned(shared_data):

@@ -194,6 +194,13 @@ def test_strings_are_split_and_spans_are_parts_of_them():
         assert row.text == tokens[row.row][row.start : row.end]
 
 
+def test_tables_without_spans_have_the_same_dtypes(fitted):
+    empty, full = fitted.predict_spans([[]]), fitted.predict_spans(SENTENCES)
+    assert len(full) > len(empty) == 0
+    numbers = ["row", "start", "end", "score"]
+    assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
+
+
 def test_words_of_strings():
     text = "Ada's code—v1.0, हिन्दी 日本語 e\u0301!"
     words = [text[a:b] for a, b in split_words(text)]
@@ -253,6 +260,8 @@ def test_settings_that_do_not_fit_the_tags_are_refused():
     for weight in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="class_weight must give finite weights that are not negative"):
             tagger(class_weight={"O": weight}).fit(SENTENCES, TAGS)
+    with pytest.raises(ValueError, match="no rows to learn from: all their weights are zero"):
+        tagger(class_weight=dict.fromkeys(["O", "B-PER", "B-LOC", "I-LOC"], 0)).fit(SENTENCES, TAGS)
     with pytest.raises(ValueError, match=r"the tag 'E-LOC', which scheme='BIO' does not have.*scheme='auto'"):
         tagger(scheme="BIO").fit(SENTENCES, [[tag.replace("I-", "E-") for tag in row] for row in TAGS])
     assert tagger(scheme="plain", max_epochs=1).fit(SENTENCES, TAGS).scheme_ == "plain"
