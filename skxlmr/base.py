@@ -43,6 +43,8 @@ class BaseXLMRXL(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    _needed_attributes: tuple[str, ...] = ()  # what predictions need of a fit, beside what was learned
+
     def _load_backbone(self) -> Backbone:
         """Take the base that the parameters name from the pool."""
         return get_backbone(

@@ -84,6 +84,8 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
+    _needed_attributes = ("classes_", "multilabel_")
+
     def __init__(
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",

@@ -102,6 +102,8 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
     }
 
+    _needed_attributes = ("pca_", "_n_features_out")
+
     def __init__(
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",

@@ -66,6 +66,8 @@ class XLMRXLMultipleChoice(TrainableXLMRXL):
     _parameter_constraints: dict = {**TrainableXLMRXL._parameter_constraints}
     del _parameter_constraints["truncation"]
 
+    _needed_attributes = ("target_form_",)
+
     def __init__(
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",

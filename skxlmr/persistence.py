@@ -175,19 +175,24 @@ def load(directory: str | os.PathLike) -> BaseXLMRXL:
         fitted = {name: decoder.decode(value) for name, value in content["fitted"].items()}
         if "learned" in content:
             fitted["_learned"] = _rebuild(estimator, content["learned"], decoder, tensors)
+        _check_names(fitted, cls, path)
+        vars(estimator).update(fitted, _backbone=None, _asked=None)
+        if "learned" in content and estimator._n_outputs != content["learned"]["n_outputs"]:
+            raise ValueError(f"{content['learned']['n_outputs']} outputs for {estimator._n_outputs}")
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is damaged: {error!r}") from error
-    _check_names(fitted, cls, path)
-    vars(estimator).update(fitted, _backbone=None, _asked=None)
     return estimator
 
 
 def _check_names(fitted: Mapping[str, Any], cls: type[BaseXLMRXL], path: Path) -> None:
-    """Attributes must be such as a fit leaves; they must not hide methods."""
-    if not isinstance(fitted.get("_fingerprint"), str):
-        raise CheckpointError(f"{path} is damaged: it has no attribute '_fingerprint'")
+    """Attributes must be such as a fit leaves, and all that predictions need; they must not hide methods."""
+    for name in ("_fingerprint", "n_features_in_", *cls._needed_attributes):
+        if name not in fitted:
+            raise CheckpointError(f"{path} is damaged: it has no attribute {name!r}")
+    if not isinstance(fitted["_fingerprint"], str):
+        raise CheckpointError(f"{path} is damaged: its attribute '_fingerprint' is no text")
     for name in fitted:
         if not name.isidentifier() or name.startswith("__") or hasattr(cls, name):
             raise CheckpointError(f"{path} is damaged: it has an attribute {name!r}")

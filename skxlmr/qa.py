@@ -92,6 +92,8 @@ class XLMRXLQA(TrainableXLMRXL):
     }
     del _parameter_constraints["truncation"]
 
+    _needed_attributes = ("has_unanswerable_",)
+
     def __init__(
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",

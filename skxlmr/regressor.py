@@ -66,6 +66,8 @@ class XLMRXLRegressor(RegressorMixin, TrainableXLMRXL):
         "loss": [StrOptions(set(REGRESSION_LOSSES))],
     }
 
+    _needed_attributes = ("target_mean_", "target_scale_", "n_outputs_", "_one_dimensional")
+
     def __init__(
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",

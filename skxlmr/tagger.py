@@ -88,6 +88,8 @@ class XLMRXLTagger(TrainableXLMRXL):
     }
     del _parameter_constraints["truncation"]
 
+    _needed_attributes = ("classes_", "scheme_")
+
     def __init__(
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",

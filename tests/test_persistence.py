@@ -13,7 +13,18 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import skxlmr
-from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLEmbedder
+from skxlmr import (
+    XLMRXLQA,
+    Bias,
+    Full,
+    Int8,
+    LoRA,
+    XLMRXLClassifier,
+    XLMRXLEmbedder,
+    XLMRXLMultipleChoice,
+    XLMRXLRegressor,
+    XLMRXLTagger,
+)
 from skxlmr.encoding import Decoder, Encoder
 from skxlmr.persistence import NAME
 from skxlmr.training import Callback
@@ -223,6 +234,11 @@ def damage(directory, change):
         (lambda c: c["fitted"].pop("_fingerprint"), "damaged.*_fingerprint"),
         (lambda c: c["learned"]["base"].update(hidden_size=96), "its tensors are not those"),
         (lambda c: c["learned"].update(tuning=LORA), "not those of its tuning"),
+        (lambda c: c["fitted"].update(_fingerprint=5), "'_fingerprint' is no text"),
+        (lambda c: c["fitted"].pop("n_features_in_"), "has no attribute 'n_features_in_'"),
+        (lambda c: c["fitted"].pop("classes_"), "has no attribute 'classes_'"),
+        (lambda c: c["fitted"].update(classes_=["no", "yes", "perhaps"]), "damaged.*2 outputs for 3"),
+        (lambda c: c["fitted"].update(classes_=5), "damaged"),
         (lambda c: c.pop("fitted"), "damaged"),
     ],
 )  # fmt: skip
@@ -230,6 +246,37 @@ def test_damaged_and_hostile_files_are_refused(saved, change, message):
     damage(saved, change)
     with pytest.raises(CheckpointError, match=message):
         skxlmr.load(saved)
+
+
+SETTINGS = {"model": "nano", "tuning": "head", "max_epochs": 1, "random_state": 0}
+FITTED = {
+    "embedder": lambda: XLMRXLEmbedder("nano").fit(TEXTS),
+    "regressor": lambda: XLMRXLRegressor(**SETTINGS).fit(TEXTS, np.arange(8.0)),
+    "tagger": lambda: XLMRXLTagger(**SETTINGS).fit([["a", "b"]] * 2, [["O", "B-X"]] * 2),
+    "qa": lambda: XLMRXLQA(**SETTINGS).fit([["who", "a b"]] * 2, ["a", "b"]),
+    "choice": lambda: XLMRXLMultipleChoice(**SETTINGS).fit([["why", "a", "b"]] * 2, [0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_what_predictions_need_must_be_there(name, tmp_path):
+    """Whatever attribute is taken away: the file is refused, or what is loaded predicts all the same."""
+    fitted = FITTED[name]()
+    X = {"tagger": [["a", "b"]], "qa": [["who", "a b"]], "choice": [["why", "a", "b"]]}.get(name, TEXTS)
+    fitted.save(tmp_path)
+    whole = (tmp_path / NAME).read_text()
+    refused = {}
+    for attribute in json.loads(whole)["fitted"]:
+        damage(tmp_path, lambda content, attribute=attribute: content["fitted"].pop(attribute))
+        try:
+            loaded = skxlmr.load(tmp_path)
+        except CheckpointError as error:
+            refused[attribute] = str(error)
+        else:
+            (loaded.transform if name == "embedder" else loaded.predict)(X)
+        (tmp_path / NAME).write_text(whole)
+    assert refused.keys() == {"_fingerprint", "n_features_in_", *fitted._needed_attributes}
+    assert all(message.endswith(f"has no attribute {attribute!r}") for attribute, message in refused.items())
 
 
 def test_a_cut_file_of_tensors_is_refused(saved):
