@@ -5,8 +5,11 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import train_test_split
 
-from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLRegressor
+from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLRegressor, inference
+from skxlmr.backbone import get_backbone
+from skxlmr.validation import check_text_column
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"]
 LABELS = ["yes", "no"] * 6
@@ -111,3 +114,24 @@ def test_early_stopping_by_no_score_at_all_is_an_error():
         reg.fit(TEXTS[:8], np.arange(8.0))
     reg.set_params(validation_fraction=0.25, max_epochs=2).fit(TEXTS[:8], np.arange(8.0))
     assert np.isfinite(reg.best_validation_score_)
+
+
+@pytest.mark.parametrize("max_length", [None, 6], ids=["whole", "in windows"])
+def test_only_the_rows_set_aside_are_run_to_be_scored(max_length, monkeypatch):
+    texts = [f"{word} number {i} " * (1 + i % 3) for i, word in enumerate(["good", "bad"] * 10)]
+    labels = np.array(["yes", "no"] * 10)
+    lengths = []
+
+    def run(compute, of_windows, **options):
+        lengths.append(of_windows)
+        return inference.run(compute, of_windows, **options)
+
+    monkeypatch.setattr("skxlmr.training.learned.run", run)
+    settings = {"max_length": max_length, "stride": 1, "max_epochs": 3, "early_stopping": True, "random_state": 0}
+    clf = XLMRXLClassifier("nano", validation_fraction=0.2, learning_rate=1e-2, device="cpu", **settings)
+    clf.fit(texts, labels)
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    _, held = train_test_split(np.arange(20), test_size=0.2, stratify=labels, random_state=seed)
+    plan = clf._plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
+    assert [sorted(of_epoch) for of_epoch in lengths] == [sorted(plan.lengths)] * 3
+    assert clf.best_validation_score_ == clf.score([texts[i] for i in held], labels[held])

@@ -178,20 +178,29 @@ class Learned(nn.Module):
         keep: int | None = None,
         verbose: int = 0,
     ) -> np.ndarray:
-        """Return the head's output for each window of a plan, or each of their positions, (n, d) float32."""
+        """Return the head's output for each window of a plan, or each of their positions, (n, d) float32.
+
+        Windows of texts that no row of the plan has are not run; their outputs are 0.
+        """
         self.to(backbone.model.device)
         if self.only_head:
             features = self._frozen(backbone, plan, batch_tokens, memory, verbose)
             with torch.inference_mode():
                 return self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy()
-        return run(
-            lambda batch: self.head(self.embed(backbone, *_taken(plan, batch), keep=keep)),
-            plan.lengths,
+        asked, counts = np.flatnonzero(np.isin(plan.text_of_window, plan.text_of_row)), plan.counts
+        outputs = run(
+            lambda batch: self.head(self.embed(backbone, *_taken(plan, asked[batch]), keep=keep)),
+            plan.lengths[asked],
             batch_tokens=batch_tokens,
-            counts=plan.counts,
+            counts=counts[asked],
             verbose=verbose,
             description="predict",
         )
+        if len(asked) == len(counts):
+            return outputs
+        every = np.zeros((counts.sum(), outputs.shape[1]), np.float32)
+        every[rows_of(asked, counts)] = outputs
+        return every
 
     def _frozen(self, backbone: Backbone, plan: Plan, batch_tokens: int, memory: object, verbose: int) -> np.ndarray:
         """Features of the base as it is, on which a head alone learns and predicts."""
