@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 
-def read_conll(path: str | os.PathLike, *, token: int = 0, tag: int = -1, sep: str | None = None) -> pd.DataFrame:
+def read_conll(
+    path: str | os.PathLike, *, token: int = 0, tag: int = -1, sep: str | None = None, encoding: str = "utf-8"
+) -> pd.DataFrame:
     """Read sentences with one token and its tags on a line, blank lines between sentences (CoNLL 2002, 2003, WNUT).
 
     Parameters
     ----------
     path : str or path
-        UTF-8. Lines that begin with "-DOCSTART-" are left out.
+        Lines that begin with "-DOCSTART-" are left out.
     token, tag : int, default=0, -1
         Columns of the token and of the tag.
     sep : str or None, default=None
-        Between columns; None is any white space.
+        Between columns; None is any number of spaces and tabs. Other white space, such as a no-break space, is part of
+        a token.
+    encoding : str, default="utf-8"
+        That of the files of CoNLL 2002 is "latin-1".
 
     Returns
     -------
@@ -30,7 +36,7 @@ def read_conll(path: str | os.PathLike, *, token: int = 0, tag: int = -1, sep: s
     Raises
     ------
     ValueError
-        If a line has too few columns; the message names it.
+        If a line has too few columns; the message names it. If the file is not in this encoding.
 
     Examples
     --------
@@ -42,10 +48,10 @@ def read_conll(path: str | os.PathLike, *, token: int = 0, tag: int = -1, sep: s
     """
     least = max(index + 1 if index >= 0 else -index for index in (token, tag))
     rows = []
-    for sentence in _sentences(path):
+    for sentence in _sentences(path, encoding):
         columns = []
         for number, line in sentence:
-            fields = line.split(sep)
+            fields = re.split("[ \t]+", line.strip(" \t")) if sep is None else line.split(sep)
             if fields[0] == "-DOCSTART-":
                 continue
             if len(fields) < max(least, 2):
@@ -120,7 +126,7 @@ def read_squad(path: str | os.PathLike) -> pd.DataFrame:
         If the file is no such JSON.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         rows = [
             {
                 "id": question["id"],
@@ -136,20 +142,25 @@ def read_squad(path: str | os.PathLike) -> pd.DataFrame:
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
+    except UnicodeDecodeError as error:  # its repr has the whole file
+        raise ValueError(f"{os.fspath(path)} is no SQuAD file: {error}") from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{os.fspath(path)} is no SQuAD file: {error!r}") from error
     return pd.DataFrame(rows, columns=["id", "title", "question", "context", "answers"])
 
 
-def _sentences(path: str | os.PathLike) -> Iterator[list[tuple[int, str]]]:
+def _sentences(path: str | os.PathLike, encoding: str = "utf-8") -> Iterator[list[tuple[int, str]]]:
     """Runs of lines that are not blank, with their numbers."""
     lines: list[tuple[int, str]] = []
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                lines.append((number, line.rstrip("\r\n")))
-            elif lines:
-                yield lines
-                lines = []
+    with open(path, encoding="utf-8-sig" if encoding == "utf-8" else encoding) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip(" \t\r\n"):
+                    lines.append((number, line.rstrip("\r\n")))
+                elif lines:
+                    yield lines
+                    lines = []
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{os.fspath(path)} is not in {encoding}, but in another encoding: {error}") from error
     if lines:
         yield lines

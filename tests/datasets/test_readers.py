@@ -21,6 +21,24 @@ def test_conll(tmp_path):
         read_conll(path)
 
 
+def test_white_space_that_is_no_separator_is_part_of_tokens(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("10\xa0000 \t B-X\n\u3000 O\n \t\nline\u2028end O \n\n\x85 O", encoding="utf-8")
+    assert read_conll(path).tokens.tolist() == [["10\xa0000", "\u3000"], ["line\u2028end"], ["\x85"]]
+    assert read_conll(path).tags.tolist() == [["B-X", "O"], ["O"], ["O"]]
+
+
+def test_other_encodings(tmp_path):
+    path = tmp_path / "esp.train"
+    path.write_bytes("Oviedo B-LOC\nespañol O\n".encode("latin-1"))
+    assert read_conll(path, encoding="latin-1").tokens.tolist() == [["Oviedo", "español"]]
+    for read in (read_conll, read_conllu, read_squad):
+        with pytest.raises(ValueError, match=r"esp.train is (not in utf-8|no SQuAD file).*can't decode byte 0xf1"):
+            read(path)
+    path.write_bytes(b'\xef\xbb\xbf{"data": []}')
+    assert not len(read_squad(path)), "with a byte order mark"
+
+
 def test_conllu(tmp_path):
     line = "{}\t{}\t_\t{}\t_\t_\t0\troot\t_\t_\n"
     path = tmp_path / "x.conllu"
