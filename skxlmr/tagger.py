@@ -303,10 +303,11 @@ class XLMRXLTagger(TrainableXLMRXL):
             if not spans:
                 continue
             proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0]
+            source = list(column.texts[row]) if column.sources is None else column.sources[row]
             for start, end, label in spans:
-                a, b, source = start, end, list(column.texts[row])
-                if column.sources is not None:
-                    a, b, source = *column.offsets[row][[start, end - 1], [0, 1]].tolist(), column.sources[row]
+                a, b = start, end
+                if column.offsets is not None:
+                    a, b = column.offsets[row][[start, end - 1], [0, 1]].tolist()
                 found.append((row, label, a, b, source[a:b], float(proba[start:end].mean())))
         table = pd.DataFrame(found, columns=["row", "label", "start", "end", "text", "score"])
         return table.astype({"row": int, "start": int, "end": int, "score": float})  # where it is empty, too

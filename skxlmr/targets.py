@@ -252,6 +252,8 @@ def check_numbers(y: Any, column: TextColumn, estimator: BaseEstimator, name: st
     values = _as_floats(y, name, index)
     if values.ndim not in (1, 2):
         raise ValueError(f"{name} has {values.ndim} dimensions; numbers in one or two are needed.")
+    if not values.size:
+        raise ValueError(f"{name} has shape {values.shape}: there is nothing to learn.")
     values = values.reshape(len(values), -1)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):

@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import numpy as np
@@ -115,6 +116,24 @@ def test_as_many_answers_are_given_as_there_are():
     outputs = np.array([[0.0, 0.0], [9.0, 0.0], [8.0, 9.0], [1.0, 1.0]])
     (spans,), _ = best_spans(outputs, plan, 30, 3)
     assert spans == [(18.0, 0, 1), (10.0, 0, 2), (2.0, 1, 2)]
+
+
+def test_answers_are_no_longer_than_asked(fitted):
+    tokenizer = get_backbone("nano").tokenizer
+    frame = pd.DataFrame({"question": ["Who?"], "context": ["Ada Lovelace lives in Rome and Bob lives in New York."]})
+    longest = []
+    for most in (1, 3, 30):
+        clf = copy.copy(fitted).set_params(max_answer_length=most)
+        table = clf.predict_answers(frame, top_k=50)
+        offsets = tokenizer.encode_with_offsets(frame.context[0])[1]
+        n_pieces = [
+            ((offsets[:, 0] >= a) & (offsets[:, 1] <= b)).sum() for a, b in zip(table.start, table.end, strict=True)
+        ]
+        assert max(n_pieces) <= most
+        longest.append(max(n_pieces))
+        assert clf.predict(frame)[0] == table.answer[0]
+    assert longest[:2] == [1, 3]
+    assert longest[2] > 3
 
 
 def test_tables_without_answers_have_the_same_dtypes(fitted):

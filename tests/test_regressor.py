@@ -96,6 +96,7 @@ def test_pairs_and_frames():
         (STARS[:-1], "inconsistent"),
         (None, "requires y"),
         (np.ones((20, 2, 2)), "3 dimensions"),
+        (np.ones((20, 0)), r"shape \(20, 0\): there is nothing to learn"),
     ],
 )
 def test_bad_targets_are_named(y, message):
