@@ -73,6 +73,16 @@ def test_validation_pickles_and_directories(tmp_path):
         assert again.predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
 
 
+def test_rows_count_in_the_score_by_their_weights():
+    clf = classifier(max_epochs=1, label_smoothing=0.1).fit(TEXTS, LISTS)
+    right = clf.predict(TEXTS).tolist()
+    true = [list(labels) if i % 3 else ["sport", "weather"] * (not labels) for i, labels in enumerate(right)]
+    weights = np.arange(len(TEXTS), dtype=float)
+    expected = np.average([i % 3 > 0 for i in range(len(TEXTS))], weights=weights)
+    assert clf.score(TEXTS, true, sample_weight=weights) == pytest.approx(expected)
+    assert clf._task(clf.classes_, "lists").label_smoothing == 0.1
+
+
 def test_sets_of_the_numbers_0_and_1_are_lists():
     assert multilabel_form([{0, 1}, {0, 1}]) == "lists"
     assert multilabel_form([[True, False], [False, True]]) == "indicator"

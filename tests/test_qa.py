@@ -16,6 +16,7 @@ from skxlmr.backbone import get_backbone
 from skxlmr.datasets import read_squad
 from skxlmr.metrics import squad_scores
 from skxlmr.questions import QuestionPlan, best_spans, check_answers, check_questions, plan_questions, target_units
+from skxlmr.training.tasks import Answering
 from skxlmr.weights.resolve import resolve
 
 PEOPLE = ["Ada", "Bob", "Eve", "Li Wei"]
@@ -43,6 +44,7 @@ def test_it_learns_to_answer(fitted):
     assert fitted.metrics(X, ANSWERS)["exact_match"] >= 0.75
     assert fitted.score(X, ANSWERS) == pytest.approx(fitted.metrics(X, ANSWERS)["f1"])
     assert not fitted.has_unanswerable_
+    assert fitted.predict_answers(X, null_threshold=-1e6).is_answered.all()
     for answer, context in zip(fitted.predict(X), X.context, strict=True):
         assert answer
         assert answer in context
@@ -165,6 +167,40 @@ def test_peft_computes_the_same_logits(tmp_path):
         logits = np.stack([theirs.start_logits[0], theirs.end_logits[0]], 1)[at]
         np.testing.assert_allclose(outputs[stop : stop + len(at)], logits, atol=1e-5)
         stop += len(at)
+
+
+def test_windows_share_as_many_pieces_as_asked(fitted):
+    clf = copy.copy(fitted).set_params(max_length=32, stride=5)
+    column = check_questions([["Who?", "Ada lives in Rome. " * 20]])
+    plan = clf._plan(get_backbone("nano", device="cpu"), column)
+    shown = plan.counts - 1
+    assert (plan.first_piece[:-1] + shown[:-1] - plan.first_piece[1:] == 5).all()
+    assert plan.lengths[:-1].tolist() == [32] * (len(plan.windows) - 1)
+
+
+def test_rows_count_by_their_weights(fitted):
+    y = [[context] if i % 2 else [answer] for i, (*_, context, answer) in enumerate(ROWS)]
+    weights = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 1.0, 3.0, 0.5])
+    each = [squad_scores([answer], [right])["f1"] for answer, right in zip(fitted.predict(X), y, strict=True)]
+    expected = np.average(each, weights=weights)
+    assert abs(expected - np.mean(each)) > 0.01
+    assert fitted.score(X, y, sample_weight=weights) == pytest.approx(expected)
+    backbone, column = get_backbone("nano", device="cpu"), check_questions(X)
+    rows = fitted._rows(backbone, column, fitted._targets(y, column, None), weights)
+    validated = fitted._score_rows(fitted._learned, backbone, rows, Answering(False), 1000, None)
+    assert validated == pytest.approx(expected)
+
+
+def test_the_answer_of_a_window_is_its_pieces_and_no_neighbours():
+    tokenizer = get_backbone("nano").tokenizer
+    context = "Oslo(Rome)Ada,北京市"
+    plan = plan_questions(tokenizer, check_questions([["Who?", context]]), max_length=64, stride=8)
+    (offsets,) = plan.offsets
+    for answer in ("Oslo", "Rome", "(", ")", "Ada", "北京", "市", "Oslo(", "e)A"):
+        start = context.index(answer)
+        ((first, last),) = target_units(plan, [np.array([start, start + len(answer)])])
+        touched = [i for i, (a, b) in enumerate(offsets) if a < start + len(answer) and b > start]
+        assert (first - 1, last - 1) == (touched[0], touched[-1]), answer
 
 
 def test_an_answer_is_learned_where_a_window_shows_it_whole():

@@ -66,6 +66,9 @@ def test_weights_count_in_mean_and_loss():
     weights = np.where(np.array(STARS) > 3, 1.0, 0.0)
     reg = regressor(max_epochs=5).fit(TEXTS, STARS, sample_weight=weights)
     assert reg.target_mean_.tolist() == [4.5]
+    assert reg.target_scale_.tolist() == [0.5]
+    expected = r2_score(STARS, reg.predict(TEXTS), sample_weight=weights)
+    assert reg.score(TEXTS, STARS, sample_weight=weights) == pytest.approx(expected)
     with pytest.raises(ValueError, match="non-zero"):
         reg.fit(TEXTS, STARS, sample_weight=np.zeros(len(TEXTS)))
 

@@ -201,6 +201,26 @@ def test_tables_without_spans_have_the_same_dtypes(fitted):
     assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
 
 
+def test_the_score_of_a_span_is_the_mean_of_its_tags(fitted):
+    proba, tags = fitted.predict_proba(SENTENCES), fitted.predict(SENTENCES)
+    table = fitted.predict_spans(SENTENCES)
+    assert (table.end - table.start).max() > 1
+    for row in table.itertuples():
+        chosen = fitted.classes_.searchsorted(tags[row.row][row.start : row.end])
+        expected = proba[row.row][np.arange(row.start, row.end), chosen].mean()
+        assert row.score == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_count_in_the_score_by_their_weights(fitted):
+    true = [["O"] * len(tags) if i < 4 else tags for i, tags in enumerate(TAGS)]
+    weights = [0, 1, 3, 1, 2, 0, 1, 4]
+    repeated = [i for i, weight in enumerate(weights) for _ in range(weight)]
+    again = [[rows[i] for i in repeated] for rows in (true, fitted.predict(SENTENCES))]
+    expected = seqeval.metrics.f1_score(*again)
+    assert abs(expected - fitted.score(SENTENCES, true)) > 0.01
+    assert fitted.score(SENTENCES, true, sample_weight=weights) == pytest.approx(expected)
+
+
 def test_words_of_strings():
     text = "Ada's code—v1.0, हिन्दी 日本語 e\u0301!"
     words = [text[a:b] for a, b in split_words(text)]

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from skxlmr.metrics import entity_spans, strict_entity_spans
-from skxlmr.tags import FORBIDDEN, check_scheme, decode, infer_scheme, log_softmax, spans_to_tags, transitions
+from skxlmr.tags import (
+    FORBIDDEN,
+    check_scheme,
+    decode,
+    infer_scheme,
+    log_softmax,
+    spans_to_tags,
+    tag_score,
+    transitions,
+)
 
 BIO = ["O", "B-A", "I-A", "B-C", "I-C"]
 BIOES = ["O", "B-A", "I-A", "E-A", "S-A", "S-C"]
@@ -74,6 +83,13 @@ def test_tags_that_cannot_be_ended_are_decoded_all_the_same():
     logits = [np.array([[0.0, 5.0]])]
     assert decode(logits, ["O", "B-A"], "BIOES")[0].tolist() == [0], "an entity needs an end"
     assert decode([np.ones((1, 1))], ["B-A"], "BIOES")[0].tolist() == [0], "there is no other"
+
+
+def test_the_accuracy_of_plain_tags_counts_tokens_by_the_weights_of_rows():
+    true, predicted = [["A", "B", "A"], ["B"], []], [["A", "B", "B"], ["A"], []]
+    assert tag_score(true, predicted, "plain", np.array([1.0, 1.0, 1.0])) == 2 / 4
+    assert tag_score(true, predicted, "plain", np.array([2.0, 1.0, 5.0])) == 4 / 7
+    assert tag_score([[]], [[]], "plain", np.ones(1)) == 0.0
 
 
 def test_spans_and_tags_are_the_same():
