@@ -21,6 +21,7 @@ from skxlmr.model import XLMRobertaXLModel
 from skxlmr.text.windows import spans
 from skxlmr.token_targets import check_tags
 from skxlmr.tokens import _best_window, check_token_column, plan_tokens, split_words
+from skxlmr.training import learned
 from skxlmr.weights.resolve import resolve
 
 SENTENCES = [
@@ -315,6 +316,25 @@ def test_the_head_alone_learns_on_remembered_features(monkeypatch):
     grid.fit(SENTENCES, TAGS)
     assert sum(runs) == len(SENTENCES)
     assert len(cross_val_score(tagger(tuning="head", max_epochs=1), SENTENCES, TAGS, cv=4)) == 4
+
+
+def test_features_of_many_tokens_are_not_all_in_memory_at_once(monkeypatch):
+    clf = tagger(tuning="head", max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    expected, sizes = clf.predict_proba(SENTENCES), []
+    frozen = learned.frozen_features
+
+    def frozen_features(*args, **options):
+        features = frozen(*args, **options)
+        sizes.append(len(features))
+        return features
+
+    monkeypatch.setattr(learned, "frozen_features", frozen_features)
+    monkeypatch.setattr(learned, "FEATURE_BYTES", 10 * 4 * clf._learned.config.hidden_size)
+    for got, of_row in zip(clf.predict_proba(SENTENCES), expected, strict=True):
+        np.testing.assert_allclose(got, of_row, rtol=1e-5)
+    assert sum(sizes) == sum(map(len, SENTENCES))
+    assert len(sizes) > 2
+    assert max(sizes) < 10 + max(map(len, SENTENCES))
 
 
 def test_checkpoints_know_the_tags(tmp_path, monkeypatch):

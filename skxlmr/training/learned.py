@@ -22,6 +22,9 @@ from skxlmr.training.adapters import Tuning
 if TYPE_CHECKING:
     from skxlmr.backbone import Backbone
 
+# Features that a head alone predicts from at once: of all tokens of a large column they would fill the memory.
+FEATURE_BYTES = 2**28
+
 
 class Learned(nn.Module):
     """An adapter and a head; with `tuning="full"` copies of the base's weights in the adapter's place.
@@ -160,8 +163,9 @@ class Learned(nn.Module):
         Where only the head learns, the base runs over all windows now, once.
         """
         if self.only_head:
-            known = torch.from_numpy(self._frozen(backbone, plan, batch_tokens, memory, verbose)).to(self._device)
-            counts = plan.counts
+            every = np.arange(len(plan.windows))
+            known = torch.from_numpy(self._frozen(backbone, plan, every, batch_tokens, memory, verbose))
+            known, counts = known.to(self._device), plan.counts
             return lambda windows, recompute=False: known[torch.from_numpy(rows_of(windows, counts))]
         began = moment()
         return lambda windows, recompute=False: self.embed(
@@ -184,9 +188,12 @@ class Learned(nn.Module):
         """
         self.to(backbone.model.device)
         if self.only_head:
-            features = self._frozen(backbone, plan, batch_tokens, memory, verbose)
-            with torch.inference_mode():
-                return self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy()
+            of_parts = []
+            for part in _parts(plan.counts, FEATURE_BYTES // (4 * self.config.hidden_size)):
+                features = self._frozen(backbone, plan, part, batch_tokens, memory, verbose)
+                with torch.inference_mode():
+                    of_parts.append(self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy())
+            return np.concatenate(of_parts)
         asked, counts = np.flatnonzero(np.isin(plan.text_of_window, plan.text_of_row)), plan.counts
         outputs = run(
             lambda batch: self.head(self.embed(backbone, *_taken(plan, asked[batch]), keep=keep)),
@@ -202,10 +209,13 @@ class Learned(nn.Module):
         every[rows_of(asked, counts)] = outputs
         return every
 
-    def _frozen(self, backbone: Backbone, plan: Plan, batch_tokens: int, memory: object, verbose: int) -> np.ndarray:
+    def _frozen(
+        self, backbone: Backbone, plan: Plan, windows: np.ndarray, batch_tokens: int, memory: object, verbose: int
+    ) -> np.ndarray:
         """Features of the base as it is, on which a head alone learns and predicts."""
-        settings = {"positions": plan.positions, "batch_tokens": batch_tokens, "memory": memory, "verbose": verbose}
-        return frozen_features(backbone, plan.windows, self.pooling, **settings)
+        some, positions = _taken(plan, windows)
+        settings = {"positions": positions, "batch_tokens": batch_tokens, "memory": memory, "verbose": verbose}
+        return frozen_features(backbone, some, self.pooling, **settings)
 
     @property
     def _device(self) -> torch.device:
@@ -223,3 +233,8 @@ def _taken(plan: Plan, windows: np.ndarray) -> tuple[list[np.ndarray], list[np.n
     """Some windows of a plan, and their positions."""
     positions = None if plan.positions is None else [plan.positions[i] for i in windows]
     return [plan.windows[i] for i in windows], positions
+
+
+def _parts(counts: np.ndarray, most: int) -> list[np.ndarray]:
+    """Cut windows, which have so many features each, into runs of about `most` features."""
+    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(np.cumsum(counts) // max(most, 1))) + 1)
