@@ -281,12 +281,14 @@ class XLMRXLQA(TrainableXLMRXL):
         Raises
         ------
         ValueError
-            If `top_k` is no whole number, or less than 1.
+            If `top_k` is no whole number, or less than 1; or `null_threshold` no number.
         """
         if not isinstance(top_k, Integral) or top_k < 1:
             raise ValueError(f"top_k must be a whole number and at least 1, got {top_k!r}.")
-        outputs, plan = self._run(X)
         threshold = self.null_threshold if null_threshold is None else null_threshold
+        if not isinstance(threshold, Real):
+            raise ValueError(f"null_threshold must be a number, got {threshold!r}.")
+        outputs, plan = self._run(X)
         spans, null = best_spans(outputs, plan, self.max_answer_length, top_k)
         found = []
         for row, (text, of_row, without) in enumerate(zip(plan.text_of_row, spans, null, strict=True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import joblib
@@ -185,6 +186,11 @@ class XLMRXLTagger(TrainableXLMRXL):
 
     def _factors(self, targets: np.ndarray, task: Task) -> np.ndarray:
         return np.array([task.tag_weights[row].sum() for row in targets])
+
+    def _split(self, rows: Rows, task: Task, seed: int) -> tuple[Rows, Rows]:
+        kept, held = super()._split(rows, task, seed)
+        # The weights of tags are for the loss: in the score a row counts by its own.
+        return kept, replace(held, weights=held.weights / self._factors(held.targets, task))
 
     def _check_enough(self, targets: np.ndarray, task: Task) -> None:
         if not len(targets):

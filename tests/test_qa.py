@@ -352,6 +352,8 @@ def test_validation_and_scores(fitted):
     for top_k in (0, 2.5, "3"):
         with pytest.raises(ValueError, match=f"top_k must be a whole number and at least 1, got {top_k!r}"):
             fitted.predict_answers(X, top_k=top_k)
+    with pytest.raises(ValueError, match="null_threshold must be a number, got 'high'"):
+        fitted.predict_answers(X, null_threshold="high")
 
 
 def test_real_questions_come_back_aligned(shared_data):

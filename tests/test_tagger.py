@@ -10,7 +10,7 @@ import pytest
 import seqeval.metrics
 import torch
 import transformers
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLTagger
@@ -306,6 +306,20 @@ def test_frames_validation_pickles_and_directories(tmp_path):
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
         for a, b in zip(again.predict_proba(frame[["tokens"]]), clf.predict_proba(frame[["tokens"]]), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_early_stopping_scores_as_score_does():
+    rng = np.random.RandomState(0)
+    rows = [list(rng.choice(["Ada", "Rome", "is", "old"], n)) for n in rng.choice([1, 3, 30], 40)]
+    tags = [[{"Ada": "B-PER", "Rome": "B-LOC"}.get(w, "O") if rng.rand() < 0.5 else "O" for w in row] for row in rows]
+    weights = rng.choice([0.5, 1.0, 4.0], 40)
+    clf = tagger(tuning="head", max_epochs=2, early_stopping=True, validation_fraction=0.4, class_weight="balanced")
+    clf.fit(rows, tags, sample_weight=weights)
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    _, held = train_test_split(np.arange(40), test_size=0.4, random_state=seed)
+    expected = clf.score([rows[i] for i in held], [tags[i] for i in held], sample_weight=weights[held])
+    assert 0.1 < expected < 0.95
+    assert clf.best_validation_score_ == pytest.approx(expected)
 
 
 def test_the_head_alone_learns_on_remembered_features(monkeypatch):
