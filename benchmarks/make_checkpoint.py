@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
-from skxlmr.model.pretrained import KEY_MAP
+from skxlmr.model.keys import KEY_MAPS
 from skxlmr.weights import layout
 from skxlmr.weights.resolve import resolve
 
@@ -38,7 +38,7 @@ def random_tensors(config: XLMRobertaXLConfig) -> Iterator[tuple[str, torch.Tens
                 rows.copy_(torch.empty(rows.shape).normal_(0, config.initializer_range, generator=generator))
         elif "norm" in name and name.endswith("weight"):
             tensor.fill_(1)
-        yield KEY_MAP.to_theirs(name), tensor
+        yield KEY_MAPS["xlm-roberta-xl"].to_theirs(name), tensor
 
 
 def write(config: XLMRobertaXLConfig, out: Path) -> int:

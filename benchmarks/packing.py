@@ -56,7 +56,7 @@ def packed(model: XLMRobertaXLModel, windows: list[np.ndarray]) -> np.ndarray:
         return packing.mean(hidden[-1].float())
 
     lengths = np.fromiter(map(len, windows), np.int64)
-    return run(mean, lengths, batch_tokens=default_batch_tokens(model.config, model.norm.weight.dtype, model.device))
+    return run(mean, lengths, batch_tokens=default_batch_tokens(model.config, model.dtype, model.device))
 
 
 def timed(function, *args, repeats: int) -> tuple[float, np.ndarray]:

@@ -15,7 +15,8 @@ from joblib.parallel import get_active_backend
 from skxlmr.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.forks import after_fork
 from skxlmr.memory import check_memory, memory_estimate
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model.pretrained import read_config
 from skxlmr.training.adapters import Tuning
 from skxlmr.weights.quantization import Int8
 from skxlmr.weights.resolve import BUNDLED, CheckpointFiles, resolve
@@ -102,7 +103,7 @@ def get_backbone(
             stacklevel=2,
         )
     files = find_checkpoint(model)
-    config = XLMRobertaXLConfig.from_file(files.config)
+    config = read_config(files)
     torch_dtype = choose_dtype(dtype, torch_device, config)
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config)
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
@@ -120,6 +121,7 @@ def get_backbone(
                 device=torch_device,
                 load_in_8bit=False if settings == "nf4" else settings or False,
                 load_in_4bit=settings == "nf4",
+                map_word_embedding=True,
                 add_pooling_layer=False,
             ).requires_grad_(False)
             backbone = _pool[key] = Backbone(files.name, files.fingerprint, base, tokenizer, key)

@@ -103,7 +103,7 @@ class BaseXLMRXL(BaseEstimator):
         if self.batch_tokens != "auto":
             return self.batch_tokens
         base = backbone.model
-        return default_batch_tokens(base.config, base.norm.weight.dtype, base.device)
+        return default_batch_tokens(base.config, base.dtype, base.device)
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""

@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from skxlmr.backbone import find_checkpoint
 from skxlmr.device import DTYPES
 from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.model.pretrained import KEY_MAP, PretrainedModel
+from skxlmr.model.keys import key_map
+from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.training.adapters import PATHS, LoRA
 from skxlmr.training.learned import Learned
@@ -76,16 +77,17 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
         )
     files = _files(estimator)
     _check_destination(directory, files)
+    names = key_map(learned.config)
     tensors, targets = {}, []
     for i, deltas in enumerate(learned.adapter):
         for name, delta in deltas.items():
-            target = _their_name(f"roberta.layers.{i}.{PATHS[name]}")
+            target = names.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
             targets.append(target)
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
     heads = estimator._exported_heads(learned.head)
     for name, module in heads.items():
-        of_head = {KEY_MAP.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
+        of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
         tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
     config = {
         "peft_type": "LORA",
@@ -132,8 +134,3 @@ def _check_destination(directory: str | os.PathLike, files: CheckpointFiles) -> 
             f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict. "
             f"Export to another directory."
         )
-
-
-def _their_name(module: str) -> str:
-    """The reference's name of one of our modules."""
-    return KEY_MAP.to_theirs(f"{module}.weight").removesuffix(".weight")

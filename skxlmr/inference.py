@@ -147,7 +147,7 @@ def collate(
     """Pack windows: token ids (T,), position ids (T,) and the packing, on the model's device."""
     packing = Packing.from_lengths([len(window) for window in windows], model.device, causal=causal)
     positions = [np.arange(len(window)) for window in windows]
-    first_position = model.config.pad_token_id + 1
+    first_position = model.config.first_position
     ids = torch.from_numpy(np.concatenate(windows).astype(np.int64)).to(model.device)
     return ids, torch.from_numpy(np.concatenate(positions) + first_position).to(model.device), packing
 

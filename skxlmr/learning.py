@@ -209,7 +209,7 @@ class LearningXLMRXL(BaseXLMRXL):
             seed,
             callbacks=[*own_callbacks, *callbacks],
             row_numbers=rows.numbers,
-            half=backbone.model.norm.weight.dtype == torch.float16 and not learned.only_head,
+            half=backbone.model.dtype == torch.float16 and not learned.only_head,
             epochs_before=epochs_before,
         )
 

@@ -70,7 +70,7 @@ def test_auto_is_what_the_estimators_take():
     assert estimate.weights == sum(p.nbytes for p in base.parameters())
     assert estimate.learned == sum(p.nbytes for p in clf._learned.parameters())
     assert estimate.device == str(base.device)
-    assert estimate.dtype == str(base.norm.weight.dtype).removeprefix("torch.")
+    assert estimate.dtype == str(base.dtype).removeprefix("torch.")
 
 
 def test_training():

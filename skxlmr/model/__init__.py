@@ -1,7 +1,17 @@
 """First floor: XLM-RoBERTa-XL in torch, with the names and the files of Hugging Face's reference."""
 
-from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
+from skxlmr.model.family import (
+    BertModel,
+    XLMRobertaForCausalLM,
+    XLMRobertaForMaskedLM,
+    XLMRobertaForMultipleChoice,
+    XLMRobertaForQuestionAnswering,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaForTokenClassification,
+    XLMRobertaModel,
+)
 from skxlmr.model.heads import (
     XLMRobertaXLForMultipleChoice,
     XLMRobertaXLForQuestionAnswering,
@@ -14,8 +24,18 @@ from skxlmr.model.pretrained import NewHeadWarning
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 __all__ = [
+    "BertConfig",
+    "BertModel",
     "ModelOutput",
     "NewHeadWarning",
+    "XLMRobertaConfig",
+    "XLMRobertaForCausalLM",
+    "XLMRobertaForMaskedLM",
+    "XLMRobertaForMultipleChoice",
+    "XLMRobertaForQuestionAnswering",
+    "XLMRobertaForSequenceClassification",
+    "XLMRobertaForTokenClassification",
+    "XLMRobertaModel",
     "XLMRobertaXLConfig",
     "XLMRobertaXLForCausalLM",
     "XLMRobertaXLForMaskedLM",

@@ -1,4 +1,4 @@
-"""The shape of a model, as config.json has it."""
+"""The shape of a model, as config.json has it: XLM-RoBERTa-XL, and the relatives that run on the same encoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +17,6 @@ from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.files import atomic_write_bytes, read_json
 from skxlmr.weights.resolve import resolve_config
 
-MODEL_TYPE = "xlm-roberta-xl"
 ACTIVATIONS = {
     "gelu": F.gelu,
     "relu": F.relu,
@@ -62,7 +61,7 @@ class XLMRobertaXLConfig:
     hidden_dropout_prob : float, default=0.1
     attention_probs_dropout_prob : float, default=0.1
     max_position_embeddings : int, default=514
-        Rows of the position embedding. Positions start at `pad_token_id` + 1, so 514 rows hold 512 tokens.
+        Rows of the position embedding. Positions start at `first_position`, so 514 rows hold 512 tokens.
     type_vocab_size : int, default=1
     initializer_range : float, default=0.02
         Standard deviation of freshly initialised matrices.
@@ -105,6 +104,10 @@ class XLMRobertaXLConfig:
     >>> config.hidden_size, config.head_size
     (2560, 80)
     """
+
+    model_type: ClassVar[str] = "xlm-roberta-xl"
+    architecture: ClassVar[str] = "XLMRobertaXL"  # what the names of the model classes begin with
+    pre_layer_norm: ClassVar[bool] = True  # whether a layer normalises what goes into its parts, or what comes out
 
     vocab_size: int = 250880
     hidden_size: int = 2560
@@ -170,7 +173,7 @@ class XLMRobertaXLConfig:
             raise ValueError(f"pad_token_id must be an id of the vocabulary, got {self.pad_token_id!r}.")
         if self.max_length < 3:
             raise ValueError(
-                f"max_position_embeddings must be at least {self.pad_token_id + 4} (three tokens after pad_token_id), "
+                f"max_position_embeddings must be at least {self.first_position + 3} (for three tokens), "
                 f"got {self.max_position_embeddings}."
             )
 
@@ -190,9 +193,14 @@ class XLMRobertaXLConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def first_position(self) -> int:
+        """Position of a text's first token."""
+        return self.pad_token_id + 1
+
+    @property
     def max_length(self) -> int:
         """Most tokens, special ones included, that the position embedding can tell apart."""
-        return self.max_position_embeddings - self.pad_token_id - 1
+        return self.max_position_embeddings - self.first_position
 
     @property
     def real_vocab_size(self) -> int:
@@ -234,16 +242,31 @@ class XLMRobertaXLConfig:
         return cls.from_file(path)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike) -> XLMRobertaXLConfig:
-        """Read a config.json, bounding its numbers; raises CheckpointError."""
+    def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> XLMRobertaXLConfig:
+        """Read a config.json, bounding its numbers; of the class that its model_type names.
+
+        Parameters
+        ----------
+        path : str or path
+        pre_layer_norm : bool or None, default=None
+            What the weights show, if they were looked at. Some published files of XL and XXL say "xlm-roberta"; None
+            goes by their width.
+
+        Raises
+        ------
+        CheckpointError
+            If it is no JSON object, is of another kind of model, or holds impossible numbers.
+        """
         values = read_json(path)
-        # Some published files of XL and XXL say "xlm-roberta": the weight keys decide.
-        if values.get("model_type") not in (MODEL_TYPE, "xlm-roberta"):
-            raise CheckpointError(
-                f"{path}: model_type is {values.get('model_type')!r}; this package runs {MODEL_TYPE!r} checkpoints."
-            )
+        kind = values.get("model_type")
+        if kind not in CONFIGS:
+            raise CheckpointError(f"{path}: model_type is {kind!r}; this package runs {', '.join(CONFIGS)}.")
+        if kind == "xlm-roberta":
+            if pre_layer_norm is None:
+                pre_layer_norm = values.get("hidden_size") in (2560, 4096)
+            values["model_type"] = "xlm-roberta-xl" if pre_layer_norm else kind
         try:
-            return cls.from_dict(values)
+            return XLMRobertaXLConfig.from_dict(values)
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -260,7 +283,11 @@ class XLMRobertaXLConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
-        """Build a configuration from the object in a config.json; keys it does not know go to `extra`."""
+        """Build a configuration from the object in a config.json; keys it does not know go to `extra`.
+
+        It is of the class that `model_type` names, where there is one.
+        """
+        cls = CONFIGS.get(values.get("model_type"), cls)
         known = {f.name for f in fields(cls)} - {"extra"}
         values = {k: v for k, v in values.items() if k not in ("model_type", "label2id")}
         return cls(
@@ -275,4 +302,68 @@ class XLMRobertaXLConfig:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
         values["id2label"] = {str(i): label for i, label in self.id2label.items()}
         values["label2id"] = {label: i for i, label in self.id2label.items()}
-        return {"model_type": MODEL_TYPE, **values, **self.extra}
+        return {"model_type": self.model_type, **values, **self.extra}
+
+
+@dataclass
+class XLMRobertaConfig(XLMRobertaXLConfig):
+    """Configuration of an XLM-RoBERTa model: base and large, and what is built on them.
+
+    Parameters are those of `XLMRobertaXLConfig`; the defaults are those of xlm-roberta-base.
+
+    Examples
+    --------
+    >>> from skxlmr.model import XLMRobertaConfig
+    >>> XLMRobertaConfig().hidden_size, XLMRobertaConfig().max_length
+    (768, 512)
+    """
+
+    model_type: ClassVar[str] = "xlm-roberta"
+    architecture: ClassVar[str] = "XLMRoberta"
+    pre_layer_norm: ClassVar[bool] = False
+
+    vocab_size: int = 250002
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+
+
+@dataclass
+class BertConfig(XLMRobertaConfig):
+    """Configuration of a BERT model with XLM-RoBERTa's vocabulary.
+
+    Parameters are those of `XLMRobertaXLConfig`; the defaults are those of intfloat/multilingual-e5-small.
+
+    Examples
+    --------
+    >>> from skxlmr.model import BertConfig
+    >>> BertConfig().max_length
+    512
+    """
+
+    model_type: ClassVar[str] = "bert"
+    architecture: ClassVar[str] = "Bert"
+
+    vocab_size: int = 250037
+    hidden_size: int = 384
+    intermediate_size: int = 1536
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+    @property
+    def first_position(self) -> int:
+        """Position of a text's first token."""
+        return 0
+
+    @property
+    def real_vocab_size(self) -> int:
+        """Number of ids that stand for something: multilingual-e5-small has 35 rows past the vocabulary."""
+        return 250_002 if self.vocab_size == 250_037 else self.vocab_size
+
+
+CONFIGS: dict[str, type[XLMRobertaXLConfig]] = {
+    config.model_type: config for config in (XLMRobertaXLConfig, XLMRobertaConfig, BertConfig)
+}

@@ -1,4 +1,4 @@
-"""The encoder: embeddings, pre-LN layers, and the base model with its pooler.
+"""The encoder: embeddings, layers that normalise before or after, and the base model with its pooler.
 
 Notation: B texts, S padded length, T packed tokens, H hidden size.
 """
@@ -21,7 +21,7 @@ from skxlmr.weights.quantization import can_chain, chain
 
 
 class Embeddings(nn.Module):
-    """Sum of word, token-type and absolute position embeddings; no LayerNorm and no scaling."""
+    """Sum of word, token-type and absolute position embeddings, normalised where the layers normalise afterwards."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
@@ -30,12 +30,18 @@ class Embeddings(nn.Module):
         self.position = embedding(config.max_position_embeddings, config.hidden_size, pad)
         self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.absolute = config.position_embedding_type == "absolute"
+        self.norm = nn.Identity() if config.pre_layer_norm else layer_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         words = words.to(self.position.weight.dtype)  # of quantised models the word embedding is in 16 bits
         x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
-        return self.dropout(x + self.position(position_ids) if self.absolute else x)
+        return self.dropout(self.norm(x + self.position(position_ids) if self.absolute else x))
+
+
+def layer_norm(config: XLMRobertaXLConfig) -> nn.LayerNorm:
+    """LayerNorm over the hidden size."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 class FeedForward(nn.Module):
@@ -55,17 +61,18 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One pre-LN layer, (T, H) -> (T, H)."""
+    """One layer, (T, H) -> (T, H), that normalises what goes into its parts (XL) or what comes out (its relatives)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pre_layer_norm = config.pre_layer_norm
+        self.attention_norm = layer_norm(config)
         self.attention = Attention(config, config.position_embedding_type)
         if config.add_cross_attention:
-            self.cross_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.cross_norm = layer_norm(config)
             self.cross_attention = Attention(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.ffn_norm = layer_norm(config)
         self.ffn = FeedForward(config)
 
     def forward(
@@ -76,10 +83,15 @@ class Layer(nn.Module):
         eager: Eager | None = None,
         cross: Eager | None = None,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
+        if self.pre_layer_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
+            if cross is not None:
+                x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
+            return x + self.ffn(self.ffn_norm(x), deltas)  # no dropout here: the reference has none
+        x = self.attention_norm(x + self.dropout(self.attention(x, packing, deltas, eager)))
         if cross is not None:
-            x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
-        return x + self.ffn(self.ffn_norm(x), deltas)  # no dropout here: the reference has none
+            x = self.cross_norm(x + self.dropout(self.cross_attention(x, packing, NO_DELTAS, cross)))
+        return self.ffn_norm(x + self.dropout(self.ffn(x, deltas)))
 
 
 class Pooler(nn.Module):
@@ -142,10 +154,15 @@ class XLMRobertaXLModel(PretrainedModel):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = layer_norm(config) if config.pre_layer_norm else nn.Identity()
         self.pooler = Pooler(config) if add_pooling_layer else None
         self.gradient_checkpointing = False
         self.apply(lambda module: initialise(module, config))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the activations; quantised weights and the word embedding beside them are of others."""
+        return self.embeddings.position.weight.dtype
 
     def encode(
         self,
@@ -307,11 +324,12 @@ class XLMRobertaXLModel(PretrainedModel):
         device: torch.device,
     ) -> Tensor:
         """Positions of a padded batch, (1 or B, S): as given, or counted."""
-        pad = self.config.pad_token_id
-        if position_ids is None and input_ids is not None:
-            position_ids = position_ids_from_input_ids(input_ids, pad, past_length)
+        config = self.config
+        if position_ids is None and input_ids is not None and config.first_position:
+            position_ids = position_ids_from_input_ids(input_ids, config.pad_token_id, past_length)
         if position_ids is None:  # embeddings do not tell pads apart: count every token, and from the start
-            position_ids = torch.arange(shape[1], device=device)[None] + pad + 1
+            before = past_length if config.first_position == 0 else 0
+            position_ids = torch.arange(shape[1], device=device)[None] + config.first_position + before
         if self.embeddings.absolute and int(position_ids.max()) >= self.config.max_position_embeddings:
             raise ValueError(
                 f"A text of {past_length + shape[1]} tokens is too long: this model takes {self.config.max_length}. "
@@ -329,7 +347,7 @@ class XLMRobertaXLModel(PretrainedModel):
         past_key_values: Sequence[tuple[Tensor, ...]] | None,
     ) -> list[tuple[Eager, Eager | None]]:
         """What the attentions of each layer are given; `lengths` are those of texts, tokens and earlier tokens."""
-        weight = self.norm.weight
+        weight = self.embeddings.position.weight
         batch_size, n_queries, past_length = lengths
         n_keys = past_length + n_queries
         mask = torch.ones(batch_size, n_keys, device=weight.device) if attention_mask is None else attention_mask

@@ -75,7 +75,8 @@ def generate(
     running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
     past, inputs = None, input_ids
     for _ in range(max_new_tokens):
-        positions = (mask.cumsum(1) * mask + config.pad_token_id)[:, -inputs.shape[1] :]
+        positions = torch.where(mask, mask.cumsum(1) + config.first_position - 1, config.pad_token_id)
+        positions = positions[:, -inputs.shape[1] :]
         logits, past = step(inputs, mask.long(), positions, past)
         logits = only_real_tokens(logits, config)
         if do_sample:

@@ -17,8 +17,9 @@ from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
 from skxlmr.model.generation import Past, generate
 from skxlmr.model.heads import without_padding
+from skxlmr.model.keys import key_map
 from skxlmr.model.outputs import ModelOutput
-from skxlmr.model.pretrained import KEY_MAP, PretrainedModel, initialise
+from skxlmr.model.pretrained import PretrainedModel, initialise
 from skxlmr.model.quantized import FloatOutsideLayers, holds_8bit
 from skxlmr.weights.checkpoint import load_into, match, open_checkpoint
 from skxlmr.weights.resolve import CheckpointFiles
@@ -112,7 +113,7 @@ def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead |
         with torch.device("meta"):
             holder = nn.ModuleDict({"lm_head": LMHead(config)})
         expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
-        load_into(holder, checkpoint, match(tensors, expected, KEY_MAP), dtype=torch.float32, device="cpu")
+        load_into(holder, checkpoint, match(tensors, expected, key_map(config)), dtype=torch.float32, device="cpu")
     return holder["lm_head"]
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.keys import BASE, MAY_BE_UNUSED, key_map, their_base
+from skxlmr.model.mapped import map_words
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.quantized import (
     SCALES,
@@ -29,10 +31,10 @@ from skxlmr.weights import layout
 from skxlmr.weights.checkpoint import (
     Checkpoint,
     CheckpointError,
-    KeyMap,
     load_into,
     match,
     open_checkpoint,
+    read_json,
     write_checkpoint,
 )
 from skxlmr.weights.quantization import Int8, quantization_settings
@@ -40,56 +42,6 @@ from skxlmr.weights.resolve import CheckpointFiles, resolve
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-BASE = "roberta."
-LAYER = "roberta.encoder.layer.{i}."
-ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
-
-QUANTIZED = (
-    *(f"{kind}.{name}" for kind in ("attention", "crossattention") for name in ATTENTION),
-    "intermediate.dense",
-    "output.dense",
-)
-
-# Hugging Face's key on the left, ours on the right; {p} is weight or bias.
-KEY_MAP = KeyMap(
-    [
-        ("roberta.embeddings.word_embeddings.weight", "roberta.embeddings.word.weight"),
-        ("roberta.embeddings.position_embeddings.weight", "roberta.embeddings.position.weight"),
-        ("roberta.embeddings.token_type_embeddings.weight", "roberta.embeddings.token_type.weight"),
-        (LAYER + "attention.self_attn_layer_norm.{p}", "roberta.layers.{i}.attention_norm.{p}"),
-        (LAYER + "attention.self.query.{p}", "roberta.layers.{i}.attention.query.{p}"),
-        (LAYER + "attention.self.key.{p}", "roberta.layers.{i}.attention.key.{p}"),
-        (LAYER + "attention.self.value.{p}", "roberta.layers.{i}.attention.value.{p}"),
-        (LAYER + "attention.output.dense.{p}", "roberta.layers.{i}.attention.output.{p}"),
-        (LAYER + "attention.self.distance_embedding.weight", "roberta.layers.{i}.attention.distance.weight"),
-        (LAYER + "crossattention.self_attn_layer_norm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
-        (LAYER + "crossattention.self.query.{p}", "roberta.layers.{i}.cross_attention.query.{p}"),
-        (LAYER + "crossattention.self.key.{p}", "roberta.layers.{i}.cross_attention.key.{p}"),
-        (LAYER + "crossattention.self.value.{p}", "roberta.layers.{i}.cross_attention.value.{p}"),
-        (LAYER + "crossattention.output.dense.{p}", "roberta.layers.{i}.cross_attention.output.{p}"),
-        (LAYER + "LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
-        (LAYER + "intermediate.dense.{p}", "roberta.layers.{i}.ffn.up.{p}"),
-        (LAYER + "output.dense.{p}", "roberta.layers.{i}.ffn.down.{p}"),
-        ("roberta.encoder.LayerNorm.{p}", "roberta.norm.{p}"),
-        ("roberta.pooler.dense.{p}", "roberta.pooler.dense.{p}"),
-        ("classifier.{p}", "classifier.{p}"),
-        ("qa_outputs.{p}", "qa_outputs.{p}"),
-        ("classifier.dense.{p}", "classifier.dense.{p}"),
-        ("classifier.out_proj.{p}", "classifier.out_proj.{p}"),
-        ("lm_head.dense.{p}", "lm_head.dense.{p}"),
-        ("lm_head.layer_norm.{p}", "lm_head.norm.{p}"),
-        ("lm_head.bias", "lm_head.bias"),
-    ],
-    # Counted afresh in the forward pass, or the same numbers as another key under a second name.
-    ignored=[
-        "roberta.embeddings.position_ids",
-        "lm_head.decoder.{p}",
-        # bitsandbytes notes in which order the rows of an 8-bit weight lie; there is only one left.
-        *(f"{LAYER}{name}.weight_format" for name in QUANTIZED),
-    ],
-)
-HEADS = ("roberta.pooler.", "classifier.", "lm_head.", "qa_outputs.")
 
 
 class NewHeadWarning(UserWarning):
@@ -120,6 +72,7 @@ class PretrainedModel(nn.Module):
         config: XLMRobertaXLConfig | None = None,
         load_in_8bit: bool | Int8 = False,
         load_in_4bit: bool = False,
+        map_word_embedding: bool = False,
         **model_parameters: bool,
     ) -> Self:
         """Load a model in evaluation mode.
@@ -146,6 +99,9 @@ class PretrainedModel(nn.Module):
             checkpoint whose weights are in 8 bits already needs no asking.
         load_in_4bit : bool, default=False
             Hold them in 4 bits (NF4 of bitsandbytes): half the memory of 8, slower and less exact.
+        map_word_embedding : bool, default=False
+            On a CPU, leave a large word embedding that the checkpoint has in 16 bits as it is, mapped from the user's
+            cache directory: memory grows by the rows that are used.
         **model_parameters
             Further parameters of the class, such as `add_pooling_layer`.
 
@@ -170,16 +126,15 @@ class PretrainedModel(nn.Module):
         """
         settings = quantization_settings(load_in_8bit, load_in_4bit)
         files = resolve(model, revision=revision, local_files_only=local_files_only)
-        config = config or XLMRobertaXLConfig.from_file(files.config)
+        config = config or read_config(files)
         if num_labels is not None and num_labels != config.num_labels:
             config = replace(config, num_labels=num_labels, id2label=None)
         if problem_type is not None:
             config = replace(config, problem_type=problem_type)
         with open_checkpoint(files) as checkpoint:
-            refuse_post_layer_norm(checkpoint, files.name)
             with torch.device("meta"):
                 module = cls(config, **model_parameters)
-            new = module._load(checkpoint, files, dtype, device, settings)
+            new = module._load(checkpoint, files, dtype, device, settings, map_word_embedding)
         if new:
             warn_of_new_parts(files.name, new, stacklevel=3)
         return module.eval()
@@ -191,6 +146,7 @@ class PretrainedModel(nn.Module):
         dtype: torch.dtype,
         device: torch.device | str,
         settings: Int8 | str | None,
+        map_word_embedding: bool,
     ) -> list[str]:
         """Fill a model that is on the meta device; returns the names that the checkpoint lacks."""
         prefix = self.own_prefix
@@ -210,11 +166,11 @@ class PretrainedModel(nn.Module):
         plan = match(
             checkpoint.tensors,
             expected,
-            KEY_MAP,
-            prefix=BASE,
+            key_map(self.config),
+            prefix=their_base(self.config),
             integers=integers,
             may_be_new=may_be_new,
-            may_be_unused=HEADS,
+            may_be_unused=MAY_BE_UNUSED,
         )
         holder = self
         if prefix:  # the base model's own names lack the prefix that the plan's have
@@ -223,6 +179,8 @@ class PretrainedModel(nn.Module):
         if settings:
             load_quantized(holder, checkpoint, plan, files=files, settings=settings, dtype=dtype, device=device)
         else:
+            if map_word_embedding and torch.device(device).type == "cpu":
+                plan = map_words(holder, checkpoint, plan, files)
             load_into(holder, checkpoint, plan, dtype=dtype, device=device)
         for module in self.modules():
             if any(p.is_meta for p in module.parameters(recurse=False)):
@@ -244,10 +202,12 @@ class PretrainedModel(nn.Module):
             If the model is in 4 bits.
         """
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
-        prefix = self.own_prefix
-        tensors = {KEY_MAP.to_theirs(prefix + name).removeprefix(prefix): t for name, t in self.state_dict().items()}
-        dtype = str(getattr(self, "roberta", self).norm.weight.dtype).removeprefix("torch.")
-        config = {**self.config.to_dict(), "architectures": [type(self).__name__], "torch_dtype": dtype}
+        prefix, names = self.own_prefix, key_map(self.config)
+        cut = their_base(self.config) if prefix else ""
+        tensors = {names.to_theirs(prefix + name).removeprefix(cut): t for name, t in self.state_dict().items()}
+        dtype = str(getattr(self, "roberta", self).dtype).removeprefix("torch.")
+        architecture = type(self).__name__.replace("XLMRobertaXL", self.config.architecture)
+        config = {**self.config.to_dict(), "architectures": [architecture], "torch_dtype": dtype}
         for of_the_checkpoint_read in ("quantization_config", "dtype"):  # the latter is torch_dtype's newer name
             config.pop(of_the_checkpoint_read, None)
         extra_files = {}
@@ -292,13 +252,19 @@ def warn_of_new_parts(model: str, names: Sequence[str], *, stacklevel: int) -> N
     )
 
 
-def refuse_post_layer_norm(checkpoint: Checkpoint, name: str) -> None:
-    """Refuse a checkpoint whose layers normalise after, not before, attention."""
-    if not any("self_attn_layer_norm" in key for key in checkpoint.tensors):
-        raise CheckpointError(
-            f"{name!r} is not an XLM-RoBERTa-XL checkpoint: its layers have no self_attn_layer_norm. "
-            f"Use facebook/xlm-roberta-xl, facebook/xlm-roberta-xxl, or a model fine-tuned from them."
-        )
+def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Read a checkpoint's config.json; where that leaves the kind of model open, the names of its weights decide.
+
+    Raises
+    ------
+    CheckpointError
+        If the files are damaged, or of another kind of model.
+    """
+    if read_json(files.config).get("model_type") != "xlm-roberta":
+        return XLMRobertaXLConfig.from_file(files.config)
+    with open_checkpoint(files) as checkpoint:
+        pre_layer_norm = any("self_attn_layer_norm" in key for key in checkpoint.tensors)
+    return XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=pre_layer_norm)
 
 
 def start_afresh(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device | str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from skxlmr.model.mapped import WORD_EMBEDDING
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 from skxlmr.weights import layout
 from skxlmr.weights.cache import building, find_cached, write_cached
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from skxlmr.model.encoder import XLMRobertaXLModel
 
 QuantizedLinear = Int8Linear | Linear4bit
-WORD_EMBEDDING = "roberta.embeddings.word.weight"
 SCALES = ".SCB"
 CANDIDATES, PEAKS = ".candidates", ".peaks"  # of outliers
 SENTENCES = Path(__file__).parents[1] / "bundled" / "sentences.txt"
 SENTENCE_TOKENS = 12  # of each sentence, so that one pass of some four hundred tokens suffices
 RANDOM_SENTENCES = 36
+PAD = 1  # of these sentences, whatever the checkpoint's pad_token_id
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -276,7 +277,7 @@ def find_outliers(base: XLMRobertaXLModel, files: CheckpointFiles) -> None:
     training = base.training
     hooks = [layer.register_forward_hook(lambda *_: return_freed_memory()) for layer in base.layers]
     try:
-        base.eval().encode_padded(ids.to(base.device), (ids != base.config.pad_token_id).long().to(base.device))
+        base.eval().encode_padded(ids.to(base.device), (ids != PAD).long().to(base.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -299,8 +300,8 @@ def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) ->
 
 
 def pad_sequences(sequences: list[Tensor]) -> Tensor:
-    """Pad with id 1 to (B, S)."""
-    return nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=1)
+    """Pad to (B, S)."""
+    return nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)
 
 
 def _only(plan: LoadPlan, names: Iterable[str]) -> LoadPlan:

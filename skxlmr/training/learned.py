@@ -224,7 +224,7 @@ class Learned(nn.Module):
     @contextmanager
     def _precision(self, base: XLMRobertaXLModel) -> Iterator[None]:
         """Own weights are float32; the matrices are multiplied in the dtype that the base runs in."""
-        dtype = base.norm.weight.dtype
+        dtype = base.dtype
         with torch.autocast(base.device.type, dtype=dtype, enabled=self.own is not None and dtype.itemsize == 2):
             yield
 

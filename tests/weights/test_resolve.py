@@ -99,7 +99,7 @@ def test_no_config(tmp_path: Path):
         ("xlm-roberta-xxl", "Did you mean 'facebook/xlm-roberta-xxl'?"),
         ("xlm-roberta-base", "Did you mean 'FacebookAI/xlm-roberta-base'?"),
         ("quite-different", "organisation/name"),
-        ("", "no bundled model"),
+        ("", "none of nano, e5-small"),
         ("./missing", "no directory"),
         ("/missing/directory", "no directory"),
         ("~/missing", "no directory"),

@@ -1,0 +1,71 @@
+"""The smaller relatives by their names in Hugging Face's reference; what they do is written once, for XL.
+
+They differ from XL in their config: layers that normalise what comes out of their parts, not what goes in, and a
+LayerNorm on the embeddings. Every class of XL loads their checkpoints, too.
+"""
+
+from __future__ import annotations
+
+from skxlmr.model.encoder import XLMRobertaXLModel
+from skxlmr.model.heads import (
+    XLMRobertaXLForMultipleChoice,
+    XLMRobertaXLForQuestionAnswering,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLForTokenClassification,
+)
+from skxlmr.model.language import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+
+
+class XLMRobertaModel(XLMRobertaXLModel):
+    """The XLM-RoBERTa encoder without a head; see `XLMRobertaXLModel`.
+
+    Parameters
+    ----------
+    config : XLMRobertaConfig
+    add_pooling_layer : bool, default=True
+        Whether to have the pooler.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skxlmr.model import XLMRobertaConfig, XLMRobertaModel
+    >>> config = XLMRobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+    ...                           intermediate_size=32)
+    >>> XLMRobertaModel(config).eval()(torch.tensor([[0, 7, 8, 2]])).last_hidden_state.shape
+    torch.Size([1, 4, 16])
+    """
+
+
+class BertModel(XLMRobertaXLModel):
+    """The BERT encoder without a head, as multilingual-e5-small is one; see `XLMRobertaXLModel`.
+
+    Parameters
+    ----------
+    config : BertConfig
+    add_pooling_layer : bool, default=True
+        Whether to have the pooler.
+    """
+
+
+class XLMRobertaForCausalLM(XLMRobertaXLForCausalLM):
+    """XLM-RoBERTa that predicts the next token; see `XLMRobertaXLForCausalLM`."""
+
+
+class XLMRobertaForMaskedLM(XLMRobertaXLForMaskedLM):
+    """XLM-RoBERTa with a masked language modelling head; see `XLMRobertaXLForMaskedLM`."""
+
+
+class XLMRobertaForMultipleChoice(XLMRobertaXLForMultipleChoice):
+    """XLM-RoBERTa with a score for each of several texts; see `XLMRobertaXLForMultipleChoice`."""
+
+
+class XLMRobertaForQuestionAnswering(XLMRobertaXLForQuestionAnswering):
+    """XLM-RoBERTa that marks answers; see `XLMRobertaXLForQuestionAnswering`."""
+
+
+class XLMRobertaForSequenceClassification(XLMRobertaXLForSequenceClassification):
+    """XLM-RoBERTa with a head on the first token; see `XLMRobertaXLForSequenceClassification`."""
+
+
+class XLMRobertaForTokenClassification(XLMRobertaXLForTokenClassification):
+    """XLM-RoBERTa with a head on each token; see `XLMRobertaXLForTokenClassification`."""

