@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -14,12 +15,18 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skxlmr.backbone import Backbone
+from skxlmr.backbone import Backbone, find_checkpoint
 from skxlmr.base import BaseXLMRXL
 from skxlmr.features import POOLINGS, frozen_features
 from skxlmr.inference import pool_windows
 from skxlmr.validation import TextColumn
+from skxlmr.weights import e5
+from skxlmr.weights.modules import read_pooling, read_prompt
 from skxlmr.weights.quantization import Int8
+
+# Of the two prompts that the e5 models were trained with, the one for texts that are compared with each other and for
+# features of texts (arXiv:2402.05672).
+E5_PROMPT = "query: "
 
 
 class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMRXL):
@@ -30,15 +37,20 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
     Parameters
     ----------
     model : str or path, default="facebook/xlm-roberta-xl"
-        Id of a checkpoint on the hub, a local directory, or "nano", the small one that is bundled.
-    pooling : {"mean", "cls", "max", "first_last_mean"}, default="mean"
+        Id of a checkpoint on the hub, a local directory, "e5-small", or "nano", the small one that is bundled.
+    pooling : {"auto", "mean", "cls", "max", "first_last_mean"}, default="auto"
         How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean over the
-        first layer's and the last layer's tokens. The special tokens count as tokens.
+        first layer's and the last layer's tokens. The special tokens count as tokens. "auto" is what a directory of
+        sentence-transformers says, and the mean elsewhere.
     layer : int, default=-1
         The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
         Layers above it are not run.
-    normalize : bool, default=False
-        Scale each vector to length 1.
+    normalize : bool or "auto", default="auto"
+        Scale each vector to length 1. "auto" does what a directory of sentence-transformers says, and does not
+        elsewhere.
+    prompt : str or None, default="auto"
+        What is put before each text, such as "query: " or "passage: "; None is nothing. "auto" is "query: " for the
+        multilingual-e5 models, which were trained so, and otherwise what a directory of sentence-transformers says.
     n_components : int, default=None
         Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
     max_length : int, default=None
@@ -73,6 +85,10 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
     ----------
     pca_ : PCA or None
         None where `n_components` is.
+    pooling_ : str
+    normalize_ : bool
+    prompt_ : str
+        What "auto" became.
     n_features_in_ : int
         1, or 2 for pairs.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -96,9 +112,10 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
 
     _parameter_constraints: dict = {
         **BaseXLMRXL._parameter_constraints,
-        "pooling": [StrOptions(set(POOLINGS))],
+        "pooling": [StrOptions({"auto", *POOLINGS})],
         "layer": [Integral],
-        "normalize": ["boolean"],
+        "normalize": ["boolean", StrOptions({"auto"})],
+        "prompt": [str, None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
     }
 
@@ -108,9 +125,10 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         self,
         model: str | os.PathLike = "facebook/xlm-roberta-xl",
         *,
-        pooling: str = "mean",
+        pooling: str = "auto",
         layer: int = -1,
-        normalize: bool = False,
+        normalize: bool | str = "auto",
+        prompt: str | None = "auto",
         n_components: int | None = None,
         max_length: int | None = None,
         stride: int | str = "auto",
@@ -128,6 +146,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         self.pooling = pooling
         self.layer = layer
         self.normalize = normalize
+        self.prompt = prompt
         self.n_components = n_components
         self.max_length = max_length
         self.stride = stride
@@ -190,13 +209,14 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         ndarray of shape (n_samples, n_features_out), float32
         """
         column = self._check_fitted_column(X)
-        return self._finish(self._embed(self._fitted_backbone(), column))
+        return self._finish(self._embed(self._fitted_backbone(), column, self.pooling_, self.prompt_))
 
     def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
         column = self._check_column(X)
         backbone = self._load_backbone()
-        self._layers(backbone)
-        vectors = self._embed(backbone, column) if embed else None
+        pooling, normalize, prompt = self._resolved()
+        self._layers(backbone, pooling)
+        vectors = self._embed(backbone, column, pooling, prompt) if embed else None
         pca, width = None, backbone.model.config.hidden_size
         if self.n_components is not None:
             if self.n_components > min(vectors.shape):
@@ -206,40 +226,66 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
                 )
             pca = PCA(self.n_components, random_state=self.random_state).fit(vectors)
             width = self.n_components
-        self._become_fitted(self._fitted_attributes(backbone, column, pca_=pca, _n_features_out=width))
+        self._become_fitted(
+            self._fitted_attributes(
+                backbone,
+                column,
+                pca_=pca,
+                pooling_=pooling,
+                normalize_=normalize,
+                prompt_=prompt,
+                _n_features_out=width,
+            )
+        )
         return vectors
 
-    def _layers(self, backbone: Backbone) -> tuple[int, ...]:
+    def _resolved(self) -> tuple[str, bool, str]:
+        """Pooling, normalize and prompt; where they are "auto", by the model's own files."""
+        pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
+        if "auto" in (pooling, normalize):
+            own_pooling, own_normalize = read_pooling(find_checkpoint(self.model).directory)
+            pooling = own_pooling if pooling == "auto" else pooling
+            normalize = own_normalize if normalize == "auto" else normalize
+        if prompt == "auto":
+            prompt = E5_PROMPT if is_e5(self.model) else read_prompt(find_checkpoint(self.model).directory)
+        return pooling, normalize, prompt
+
+    def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:
         """The hidden states that the pooling reads."""
         depth = backbone.model.config.num_hidden_layers
         if not -depth - 1 <= self.layer <= depth:
             raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
-        return (1, self.layer) if self.pooling == "first_last_mean" else (self.layer,)
+        return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
 
-    def _embed(self, backbone: Backbone, column: TextColumn) -> np.ndarray:
+    def _embed(self, backbone: Backbone, column: TextColumn, pooling: str, prompt: str) -> np.ndarray:
         """One vector per row, before PCA and scaling."""
-        plan = self._plan(backbone, column)
+        plan = self._plan(backbone, replace(column, texts=[prompt + text for text in column.texts]))
         vectors = frozen_features(
             backbone,
             plan.windows,
-            self.pooling,
-            layers=self._layers(backbone),
+            pooling,
+            layers=self._layers(backbone, pooling),
             batch_tokens=self._choose_batch_tokens(backbone),
             memory=self.memory,
             verbose=self.verbose,
             description="embed",
         )
-        weights = plan.lengths if "mean" in self.pooling else None
-        how = "max" if self.pooling == "max" else "mean"
+        weights = plan.lengths if "mean" in pooling else None
+        how = "max" if pooling == "max" else "mean"
         return pool_windows(vectors, plan.text_of_window, how, weights)[plan.text_of_row]
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         if self.pca_ is not None:
             vectors = self.pca_.transform(vectors)
-        return normalize(vectors) if self.normalize else vectors
+        return normalize(vectors) if self.normalize_ else vectors
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         tags.requires_fit = True
         return tags
+
+
+def is_e5(model: str | os.PathLike) -> bool:
+    """Whether a model is, by its name, one of multilingual-e5."""
+    return model == e5.NAME or "multilingual-e5-" in os.fspath(model)

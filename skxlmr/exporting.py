@@ -38,6 +38,10 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     files = _files(estimator)
     _check_destination(directory, files)
     learned: Learned = estimator._learned
+    if learned.config.model_type == "bert":
+        raise ValueError(
+            "BERT has another head in transformers than this estimator learns; use save, or export_adapter."
+        )
     if learned.own is not None and dtype != "float32":
         learned = copy.deepcopy(learned)  # `to` converts modules in place, and these are the estimator's
     # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.

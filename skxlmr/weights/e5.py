@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tempfile
+import unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +102,7 @@ def decode(data: bytes, directory: Path) -> None:
     reader = io.BytesIO(data)
     reader.seek(8)  # the magic number and the version
     sizes = Sizes(*struct.unpack("<7ifi", reader.read(36)))
-    pieces, scores = _read_vocabulary(reader)
+    pieces, scores, characters = _read_vocabulary(reader)
     tensors = _read_tensors(reader, data, sizes)
     config = {
         "model_type": "bert",
@@ -114,20 +116,24 @@ def decode(data: bytes, directory: Path) -> None:
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
     }
-    vocabulary = sentencepiece_model(pieces[4:-1], scores[4:-1])  # <s>, <pad>, </s>, <unk> and <mask> are ours
+    # <s>, <pad>, </s>, <unk> and <mask> are ours.
+    vocabulary = sentencepiece_model(pieces[4:-1], scores[4:-1], characters)
     write_checkpoint(directory, tensors, config, extra_files={layout.TOKENIZER: vocabulary})
 
 
-def _read_vocabulary(reader: io.BytesIO) -> tuple[list[bytes], np.ndarray]:
-    """Pieces and their scores, by XLM-RoBERTa's ids; the map of characters is passed over."""
+def _read_vocabulary(reader: io.BytesIO) -> tuple[list[bytes], np.ndarray, dict[int, tuple[int, ...]]]:
+    """Pieces and their scores, by XLM-RoBERTa's ids, and what single characters are normalised to."""
     n_pieces, *_, n_bytes = struct.unpack("<5iQ", reader.read(28))
     ends = np.frombuffer(reader.read(4 * (n_pieces + 1)), "<u4")
     scores = np.frombuffer(reader.read(4 * n_pieces), "<f4")
     text = reader.read(n_bytes)
     pieces = [text[start:end] for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
-    _, n_bytes = struct.unpack("<iI", reader.read(8))
-    reader.seek(n_bytes, io.SEEK_CUR)
-    return pieces, scores
+    n_characters, _ = struct.unpack("<iI", reader.read(8))
+    characters = {}
+    for _ in range(n_characters):
+        character, n = struct.unpack("<IB", reader.read(5))
+        characters[character] = struct.unpack(f"<{n}I", reader.read(4 * n))
+    return pieces, scores, characters
 
 
 def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, torch.Tensor]:
@@ -170,22 +176,43 @@ def dequantise(raw: bytes) -> np.ndarray:
     return (numbers * blocks["scale"].astype(np.float32)[:, None]).ravel()
 
 
-def sentencepiece_model(pieces: list[bytes], scores: np.ndarray) -> bytes:
-    """A unigram model of these pieces in sentencepiece's format, with XLM-RoBERTa's normalisation, nmt_nfkc.
+def sentencepiece_model(pieces: list[bytes], scores: np.ndarray, characters: dict[int, tuple[int, ...]]) -> bytes:
+    """A unigram model of these pieces and this normalisation in sentencepiece's format.
 
-    Everything but the pieces is taken from a model that sentencepiece itself makes.
+    Everything but the pieces is taken from a model that sentencepiece itself makes. Its own nmt_nfkc is of a newer
+    Unicode than XLM-RoBERTa's, and keeps the joiner U+200D.
     """
     from sentencepiece import SentencePieceTrainer
 
     small = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(["a b c"]), model_writer=small, vocab_size=8, hard_vocab_limit=False, minloglevel=2,
-        model_type="unigram", normalization_rule_name="nmt_nfkc", unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        rules = Path(folder) / "rules.tsv"
+        rules.write_text("".join(f"{_hex(a)}\t{_hex(b)}\n" for a, b in normalisation_rules(characters).items()))
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(["a b c"]), model_writer=small, vocab_size=8, hard_vocab_limit=False, minloglevel=2,
+            model_type="unigram", normalization_rule_tsv=str(rules), unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+        )  # fmt: skip
     rest = b"".join(raw for number, raw in _fields(small.getvalue()) if number != 1)
     special = [_piece(b"<unk>", 0.0, 2), _piece(b"<s>", 0.0, 3), _piece(b"</s>", 0.0, 3)]
     normal = (_piece(piece, score, 1) for piece, score in zip(pieces, scores.tolist(), strict=True))
     return b"".join([*special, *normal, rest])
+
+
+def normalisation_rules(characters: dict[int, tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """The rules for single characters, and those that put decomposed ones together, such as "e" and an accent."""
+    rules = {(character,): replacement for character, replacement in characters.items()}
+    for code in range(0xA0, 0x30000):
+        character = chr(code)
+        composed = unicodedata.normalize("NFKC", character)
+        for form in ("NFD", "NFKD"):
+            parts = unicodedata.normalize(form, character)
+            if len(parts) > 1 and len(composed) == 1:
+                rules.setdefault(tuple(map(ord, parts)), (ord(composed),))
+    return rules
+
+
+def _hex(codes: tuple[int, ...]) -> str:
+    return " ".join(f"{code:X}" for code in codes)
 
 
 def _piece(text: bytes, score: float, kind: int) -> bytes:

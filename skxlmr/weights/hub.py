@@ -7,10 +7,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from skxlmr.weights import layout
+from skxlmr.weights import layout, modules
 from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
 
-SMALL_FILES = (layout.CONFIG, layout.TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", layout.OUTLIERS)
+SMALL_FILES = (
+    layout.CONFIG,
+    layout.TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    layout.OUTLIERS,
+    *modules.FILES,
+)
 
 
 def fetch(
