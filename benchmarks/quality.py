@@ -2,9 +2,9 @@
 
     python benchmarks/quality.py [MODEL] --data FOLDER [--tasks pud xquad ...] [--rows N] [--out FILE]
 
-FOLDER holds ud_pud/, xquad/, jsick/ and xcopa/: PUD of Universal Dependencies (CC BY-SA 3.0), XQuAD (CC BY-SA 4.0),
-JSICK and XCOPA (CC BY 4.0). Every task is learned, pickled, and predicted from the pickle; what comes back is checked
-to have as many rows, and of taggers as many tags, as went in.
+FOLDER holds sib200/, ud_pud/, xquad/, jsick/ and xcopa/: SIB-200 and XQuAD (CC BY-SA 4.0), PUD of Universal
+Dependencies (CC BY-SA 3.0), JSICK and XCOPA (CC BY 4.0). Every task is learned, pickled, and predicted from the pickle;
+what comes back is checked to have as many rows, and of taggers as many tags, as went in.
 """
 
 from __future__ import annotations
@@ -27,8 +27,17 @@ from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
 
-from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger
+from skxlmr import (
+    XLMRXLQA,
+    LoRA,
+    XLMRXLClassifier,
+    XLMRXLEmbedder,
+    XLMRXLMultipleChoice,
+    XLMRXLRegressor,
+    XLMRXLTagger,
+)
 from skxlmr.datasets import read_conllu, read_squad
 from skxlmr.metrics import squad_scores
 from skxlmr.training.adapters import LINEAR_LAYERS
@@ -80,6 +89,38 @@ class Setup:
     def test(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows to test on: all, or as many as were asked for."""
         return frame[: self.rows]
+
+
+SIB_LANGUAGES = (
+    "deu_Latn", "fra_Latn", "spa_Latn", "rus_Cyrl", "zho_Hans",
+    "jpn_Jpan", "arb_Arab", "hin_Deva", "swh_Latn", "tur_Latn",
+)  # fmt: skip
+
+
+def sib(setup: Setup) -> Iterator[Result]:
+    """Topics by embeddings and LogisticRegression: learned in English only, tested in ten other languages."""
+
+    def read(language: str, part: str) -> pd.DataFrame:
+        return pd.read_csv(setup.data / "sib200" / language / f"{part}.tsv", sep="\t", quoting=3)
+
+    train = read("eng_Latn", "train")[: setup.rows]
+    precisions = {"": {}, ", 8-bit": {"load_in_8bit": True}}
+    for name, precision in precisions.items():
+        began = time.perf_counter()
+        embedder = XLMRXLEmbedder(setup.model, normalize=True, device=setup.parameters["device"], **precision)
+        pipeline = make_pipeline(embedder, LogisticRegression(C=100, max_iter=2000)).fit(train.text, train.category)
+        learned = time.perf_counter()
+        tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4))
+        baseline = make_pipeline(tfidf, LogisticRegression(C=100, max_iter=2000)).fit(train.text, train.category)
+        scores, theirs = [], []
+        for language in SIB_LANGUAGES:
+            test = setup.test(read(language, "test"))
+            scores.append(pipeline.score(test.text, test.category))
+            theirs.append(baseline.score(test.text, test.category))
+            seconds = {"fit_seconds": learned - began, "predict_seconds": time.perf_counter() - learned}
+            run = {"n_train": len(train), "n_test": len(test), **seconds}
+            yield Result(f"topics{name}", language, "accuracy", scores[-1], "TF-IDF", theirs[-1], **run)
+        yield Result(f"topics{name}", "mean of ten", "accuracy", np.mean(scores), "TF-IDF", np.mean(theirs), **run)
 
 
 def pud(setup: Setup) -> Iterator[Result]:
@@ -174,7 +215,13 @@ def xcopa(setup: Setup) -> Iterator[Result]:
             yield Result("multiple choice", language, "accuracy", ours, name, theirs, **run)
 
 
-TASKS: dict[str, Callable[[Setup], Iterator[Result]]] = {"pud": pud, "xquad": xquad, "jsick": jsick, "xcopa": xcopa}
+TASKS: dict[str, Callable[[Setup], Iterator[Result]]] = {
+    "sib": sib,
+    "pud": pud,
+    "xquad": xquad,
+    "jsick": jsick,
+    "xcopa": xcopa,
+}
 
 
 def main() -> None:
