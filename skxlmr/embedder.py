@@ -119,7 +119,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    _needed_attributes = ("pca_", "_n_features_out")
+    _needed_attributes = ("pca_", "pooling_", "normalize_", "prompt_", "_n_features_out")
 
     def __init__(
         self,
