@@ -255,6 +255,7 @@ class LearningXLMRXL(BaseXLMRXL):
             (type(as_tuning(self.tuning)).__name__, as_tuning(self.tuning).get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
             task,
+            self._window(backbone),  # language models pack their windows by it, and short texts do not show it
             early_stopping if self.early_stopping or held_out is not None else None,
             None if self.random_state is None else drawn,
             *rows.identity(),

@@ -173,6 +173,17 @@ class Killer(skxlmr.training.Callback):
             raise RuntimeError("killed")
 
 
+def test_other_packs_are_another_training(tmp_path):
+    """The windows of short texts are the same at any max_length, and only the packs tell that it is another."""
+    settings, short = {"tuning": "head", "batch_size": 1}, ["one", "two words", "three words more", "and four"] * 3
+    plain = lm(max_length=16, **settings).fit(short)
+    checkpointed = lm(max_length=32, checkpoint_dir=tmp_path, checkpoint_steps=1, callbacks=[Killer()], **settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        checkpointed.fit(short)
+    other = checkpointed.set_params(callbacks=None, max_length=16).fit(short)
+    assert other.history_.loss.tolist() == plain.history_.loss.tolist()
+
+
 def test_a_grid_over_it():
     search = GridSearchCV(lm(tuning="head", max_epochs=1), {"mlm_probability": [0.1, 0.3]}, cv=2).fit(TEXTS[:30])
     assert search.best_params_["mlm_probability"] in (0.1, 0.3)
