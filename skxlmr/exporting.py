@@ -50,7 +50,8 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
     merged = merge(learned, base).to(DTYPES[dtype])
     with torch.device("meta"):
-        config = replace(base.config, **estimator._exported_config())
+        # A checkpoint of a generator is one of a decoder; whoever learned on it may have read both ways.
+        config = replace(base.config, is_decoder=learned.causal, **estimator._exported_config())
         model: PretrainedModel = estimator._exported_class(config)
     model.roberta = merged
     head = copy.deepcopy(learned.head).to(DTYPES[dtype])

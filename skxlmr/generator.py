@@ -133,9 +133,6 @@ class XLMRXLGenerator(LanguageXLMRXL):
 
     _exported_class = XLMRobertaXLForCausalLM
 
-    def _exported_config(self) -> dict[str, Any]:
-        return {"is_decoder": True}
-
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest continuation of each text; `generate` with its defaults.
 

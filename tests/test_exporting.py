@@ -7,9 +7,10 @@ import peft
 import pytest
 import torch
 import transformers
+from scipy.special import softmax
 from sklearn.exceptions import NotFittedError
 
-from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier
+from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM
 from skxlmr.backbone import get_backbone
 from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel
 from skxlmr.training.adapters import LINEAR_LAYERS
@@ -200,3 +201,18 @@ def test_another_checkpoint_is_not_merged_into(tmp_path):
         with pytest.raises(ValueError, match="fitted on another checkpoint"):
             export(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_reads_both_ways_is_no_decoder_though_its_checkpoint_was_one(tmp_path):
+    XLMRXLGenerator("nano", tuning="head", max_epochs=1, device="cpu").fit(TEXTS).export_pretrained(tmp_path / "base")
+    settings = {"tuning": "head", "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    clf = XLMRXLClassifier(tmp_path / "base", **settings).fit(TEXTS, LABELS)
+    clf.export_pretrained(tmp_path / "classifier")
+    np.testing.assert_allclose(softmax(logits_of(theirs(tmp_path / "classifier")), 1), clf.predict_proba(TEXTS), 1e-4)
+    lm = XLMRXLMaskedLM(tmp_path / "base", **settings).fit(TEXTS)
+    lm.export_pretrained(tmp_path / "lm")
+    model = transformers.XLMRobertaXLForMaskedLM.from_pretrained(tmp_path / "lm").eval()
+    ids = torch.tensor([get_backbone("nano").tokenizer("A <mask> film.")["input_ids"]])
+    with torch.no_grad():
+        best = model(ids).logits.softmax(-1)[ids == ids.max()].max().item()  # no id is above the mask's
+    assert lm.fill_mask(["A <mask> film."], top_k=1).score[0] == pytest.approx(best, rel=1e-4)
