@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.batching import deduplicate
-from skxlmr.validation import TextColumn, check_column_of_texts, name_row, split_columns
+from skxlmr.validation import TextColumn, check_column_of_texts, name_row, one_column, split_columns
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,14 @@ def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[
     """
     if y is None:
         raise ValueError("XLMRXLMultipleChoice requires y to be passed, but the target y is None.")
-    index = y.index if isinstance(y, pd.Series) else None
-    check_consistent_length(column.texts, y)
-    values = list(y.iloc[:, 0]) if isinstance(y, pd.DataFrame) and y.shape[1] == 1 else list(y)
+    values, _, index = one_column(y.ravel() if isinstance(y, np.ndarray) and y.shape[1:] == (1,) else y, name)
+    check_consistent_length(column.texts, values)
     form = "choice" if isinstance(values[0], str) else "index"
     indices = np.empty(len(values), np.int64)
     for i, (value, choices) in enumerate(zip(values, column.choices, strict=True)):
         where = f"{name}, {name_row(i, index)}: {value!r:.60}"
         if form == "choice":
-            if value not in choices:
+            if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{where} is none of the choices {list(choices)!r:.120}.")
             indices[i] = choices.index(value)
             continue

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import peft
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -205,11 +206,29 @@ def test_bad_targets_are_named():
         ([0, "wet", 0, 0, 1, 0], TypeError, "y, row 1: 'wet' is no index"),
         (pd.Series([*TEXTS[:5], "dull"], index=range(10, 16)), ValueError, r"row 5 \(index 15\): 'dull' is none of"),
         (["wet", 1, "白", "blind", "wet", "bright"], ValueError, "y, row 1: 1 is none of the choices"),
+        (["wet", pd.NA, "白", "blind", "wet", "bright"], ValueError, "y, row 1: <NA> is none of the choices"),
+        (pd.DataFrame({"a": RIGHT, "b": RIGHT}), ValueError, "y has 2 columns"),
+        (np.eye(6, dtype=int), TypeError, "y is an array of 2 dimensions"),
+        (set(RIGHT), TypeError, "y is a set"),
+        ("wet", TypeError, "y is a single str"),
     ]:
         with pytest.raises(error, match=message):
             check_right_choices(y, column)
     with pytest.raises(ValueError, match="only one choice in every row"):
         chooser().fit(X.iloc[[3, 5]], [0, 0])
+
+
+def test_every_way_to_give_the_right_ones_is_the_same():
+    column = check_choices(X)
+    for y in (
+        pa.array(RIGHT), pa.chunked_array([RIGHT[:2], RIGHT[2:]]), pl.DataFrame({"y": RIGHT}), pa.table({"y": RIGHT}),
+        np.array(RIGHT)[:, None], pd.DataFrame({"y": RIGHT}), pd.Series(RIGHT, dtype="Int64"), np.array(RIGHT, "f4"),
+    ):  # fmt: skip
+        indices, form = check_right_choices(y, column)
+        assert (indices.tolist(), form) == (RIGHT, "index")
+    for y in (pa.array(TEXTS), pl.Series(TEXTS), pd.Series(TEXTS, dtype="category"), np.array(TEXTS)):
+        indices, form = check_right_choices(y, column)
+        assert (indices.tolist(), form) == (RIGHT, "choice")
 
 
 def test_padding_of_scores():
