@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import joblib
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from skxlmr.backbone import Backbone
 from skxlmr.documentation import documented
+from skxlmr.inference import Plan
 from skxlmr.language import LanguageXLMRXL
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.generation import Past, generate
@@ -127,6 +129,14 @@ class XLMRXLGenerator(LanguageXLMRXL):
 
     def _language_task(self) -> NextToken:
         return NextToken()
+
+    def _plan(self, backbone: Backbone, column: TextColumn) -> Plan:
+        """Windows, of which `</s>` ends only those with which a text ends: where it was cut there is no end to learn."""
+        plan = super()._plan(backbone, column)
+        goes_on = np.append(plan.text_of_window[1:] == plan.text_of_window[:-1], False)
+        if self.truncation:
+            goes_on = plan.lengths == self._window(backbone)[0]  # those just as long as may be, too
+        return replace(plan, windows=[ids[:-1] if cut else ids for ids, cut in zip(plan.windows, goes_on, strict=True)])
 
     def _new_learned(self, tuning: Tuning, base: XLMRobertaXLModel, n_outputs: None) -> Learned:
         return Learned(tuning, base, self._new_head(base.config, n_outputs), causal=True)

@@ -128,7 +128,7 @@ class LanguageXLMRXL(TrainableXLMRXL):
     def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
         """Tokenise rows; those of weight zero, and those without a word, are left out."""
         rows = super()._rows(backbone, column, targets, weights)
-        n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - 2)  # each window has <s> and </s>
+        n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - 2)  # beside <s> and </s>
         rows = rows.take(np.flatnonzero(n_pieces[rows.plan.text_of_row]))
         if not len(rows.numbers):
             raise ValueError("X has no text with a word in it: there is nothing to predict.")

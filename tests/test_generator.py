@@ -116,6 +116,20 @@ def test_long_texts(fitted):
     assert np.isfinite(writer(max_epochs=1).fit([long]).score([long]))
 
 
+@pytest.mark.filterwarnings("ignore:1 of . distinct texts were cut")
+@pytest.mark.parametrize("truncation", [False, True])
+def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
+    backbone = get_backbone("nano", device="cpu")
+    tokenizer = backbone.tokenizer
+    model, texts = writer(max_length=8, stride=2, truncation=truncation), ["one two three four five six seven", "one"]
+    plan = model._plan(backbone, model._check_column(texts))
+    examples = model._language_task().examples(plan, tokenizer, None)
+    ends = [targets.tolist().count(tokenizer.eos_token_id) for targets in examples.targets]
+    assert ends == ([0, 1] if truncation else [0, 0, 1, 1])
+    np.testing.assert_array_equal(examples.targets[0], tokenizer.encode_batch(texts)[0][:6])
+    assert np.isfinite(model.set_params(tuning="head", max_epochs=1).fit(texts).score(texts))
+
+
 def test_bad_input_is_named(fitted):
     with pytest.raises(NotFittedError):
         writer().generate(PROMPTS)
