@@ -6,12 +6,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any
 
 import joblib
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from torch import Tensor
 
 from skxlmr.backbone import Backbone
@@ -131,7 +132,7 @@ class XLMRXLGenerator(LanguageXLMRXL):
         return NextToken()
 
     def _plan(self, backbone: Backbone, column: TextColumn) -> Plan:
-        """Windows, of which `</s>` ends only those with which a text ends: where it was cut there is no end to learn."""
+        """Windows, of which `</s>` ends only those that a text ends with: where it was cut, no end is to be learned."""
         plan = super()._plan(backbone, column)
         goes_on = np.append(plan.text_of_window[1:] == plan.text_of_window[:-1], False)
         if self.truncation:
@@ -192,7 +193,7 @@ class XLMRXLGenerator(LanguageXLMRXL):
         ------
         NotFittedError
             If the estimator is not fitted.
-        ValueError
+        TypeError, ValueError
             If a parameter makes no sense.
 
         Warns
@@ -200,9 +201,12 @@ class XLMRXLGenerator(LanguageXLMRXL):
         UserWarning
             Once, with the count, if texts are too long to be continued whole; their ends are.
         """
+        check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
+        check_scalar(temperature, "temperature", Real)
+        if top_k is not None:
+            check_scalar(top_k, "top_k", Integral)
         column = self._check_fitted_column(X)
         backbone, learned = self._ready()
-        learned.to(backbone.model.device)
         prompts = self._prompts(backbone, column, max_new_tokens)
         lengths = np.array([len(ids) for ids in prompts])
         random = torch.Generator(backbone.model.device)
@@ -243,13 +247,17 @@ class XLMRXLGenerator(LanguageXLMRXL):
         examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, before, targets=targets)
         losses = losses_of(learned, backbone, examples, self._choose_batch_tokens(backbone), self.verbose)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
-        return np.bincount(text_of_piece, -losses, len(plan.windows_per_text))[plan.text_of_row]
+        sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
+        return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
 
     def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
         """Ids of the texts, `<s>` before them; of those that are too long the end."""
         room = self._window(backbone)[0] - max_new_tokens
         if room < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room for a text: lower it.")
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens} leaves no room for a text in max_length={room + max_new_tokens}: "
+                f"lower it, or raise max_length."
+            )
         encoded = backbone.tokenizer.encode_batch(column.texts)
         n_long = sum(len(ids) > room for ids in encoded)
         if n_long:

@@ -112,7 +112,8 @@ class LanguageXLMRXL(TrainableXLMRXL):
 
     def _ready(self) -> tuple[Backbone, Learned]:
         """The base and what was learned on it."""
-        return self._fitted_backbone(), self._learned
+        backbone = self._fitted_backbone()
+        return backbone, self._learned.to(backbone.model.device)
 
     def _learn_task(self, y: None, column: TextColumn, weights: np.ndarray) -> LanguageTask:
         return self._language_task()
@@ -131,7 +132,9 @@ class LanguageXLMRXL(TrainableXLMRXL):
         n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - 2)  # beside <s> and </s>
         rows = rows.take(np.flatnonzero(n_pieces[rows.plan.text_of_row]))
         if not len(rows.numbers):
-            raise ValueError("X has no text with a word in it: there is nothing to predict.")
+            raise ValueError(
+                "X (or X_val) has no text with a word in it and a weight above 0: there is nothing to predict."
+            )
         return rows
 
     def _starting_point(self, backbone: Backbone, n_outputs: None, seed: int, start: Learned | None) -> Learned:

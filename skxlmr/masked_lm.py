@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
@@ -32,6 +32,7 @@ from skxlmr.validation import TextColumn, name_row
 from skxlmr.weights.quantization import Int8
 
 MASK = "<mask>"
+MASKS_AT_ONCE = 64  # each has a probability for every word, a megabyte of XL's
 
 
 @documented
@@ -188,8 +189,7 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         TypeError, ValueError
             If a text has no mask, or X is no column of texts; the message names the row.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        check_scalar(top_k, "top_k", Integral, min_val=1)
         column = self._check_fitted_column(X)
         parts = [text.split(MASK) for text in column.texts]
         for row, of_text in enumerate(parts):
@@ -253,7 +253,8 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         plan = self._plan_every_piece(backbone, column)
         losses = self._losses_of_pieces(learned, backbone, plan)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
-        return np.bincount(text_of_piece, -losses, len(plan.windows_per_text))[plan.text_of_row]
+        sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
+        return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
 
     def _losses_of_pieces(self, learned: Learned, backbone: Backbone, plan: Plan) -> np.ndarray:
         """Minus the log-probability of each of a plan's positions, when that one alone is masked."""
@@ -278,17 +279,19 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
     def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
         """The likeliest pieces at each mask of texts split there, and their probabilities, (n_masks, top_k)."""
         backbone, learned = self._ready()
-        learned.to(backbone.model.device)
         plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
         top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))
 
-        def compute(batch: np.ndarray) -> Tensor:
-            hidden = learned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
+        def likeliest(hidden: Tensor) -> Tensor:
             logits = learned.head(hidden, learned.words(backbone.model))
             probabilities = only_real_tokens(logits, backbone.model.config).softmax(-1)
             probabilities[:, tokenizer.all_special_ids] = -1.0  # these are no pieces
             highest, ids = probabilities.topk(top_k)
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
+
+        def compute(batch: np.ndarray) -> Tensor:
+            hidden = learned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
+            return torch.cat([likeliest(part) for part in hidden.split(MASKS_AT_ONCE)])
 
         batch_tokens = self._choose_batch_tokens(backbone)
         found = run(compute, plan.lengths, counts=plan.counts, batch_tokens=batch_tokens, verbose=self.verbose)

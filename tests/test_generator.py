@@ -112,6 +112,9 @@ def test_long_texts(fitted):
     longest = get_backbone("nano").model.config.max_length
     with pytest.raises(ValueError, match=f"max_new_tokens={longest} leaves no room"):
         fitted.generate(["a"], max_new_tokens=longest)
+    with pytest.raises(ValueError, match="in max_length=16: lower it, or raise max_length"):
+        pickle.loads(pickle.dumps(fitted)).set_params(max_length=16).predict(["a"])
+    assert fitted.log_likelihood(["", " "]).dtype == np.float64
     assert fitted.log_likelihood([long])[0] < 50 * fitted.log_likelihood([long[:25]])[0]
     assert np.isfinite(writer(max_epochs=1).fit([long]).score([long]))
 
@@ -141,8 +144,17 @@ def test_bad_input_is_named(fitted):
         for method in (fitted.generate, fitted.score, fitted.log_likelihood, writer().fit):
             with pytest.raises(error, match=message):
                 method(X)
-    for parameters in ({"temperature": 0}, {"top_k": 0}, {"max_new_tokens": 0}, {"top_p": 2.0}):
+    for parameters in (
+        {"temperature": 0},
+        {"temperature": np.nan},
+        {"top_k": 0},
+        {"max_new_tokens": 0},
+        {"top_p": 2.0},
+    ):
         with pytest.raises(ValueError, match="must be"):
+            fitted.generate(["a"], **({"do_sample": True} | parameters))
+    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}):
+        with pytest.raises(TypeError, match=f"{next(iter(parameters))} must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
     with pytest.raises(ValueError, match="no text with a word"):
         writer().fit([""])

@@ -10,10 +10,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 import skxlmr
-from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLMaskedLM
+from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLMaskedLM, masked_lm
 from skxlmr.backbone import get_backbone
 from skxlmr.datasets import load_reviews
 from skxlmr.masked_lm import _fill
+from skxlmr.model.language import LMHead
 from skxlmr.model.pretrained import NewHeadWarning
 
 GAPS = ["The film was very <mask>.", "<mask> is the <mask>", "这部电影很<mask>。", "Das ist<mask>", " <mask>"]
@@ -94,6 +95,24 @@ def test_pseudo_log_likelihoods_are_those_of_transformers(theirs):
     assert got[0] > got[1]
     assert got[2] == 0
     assert got[0] == got[4]
+
+
+def test_texts_without_pieces_have_a_likelihood_of_one():
+    got = lm().pseudo_log_likelihood(["", " "])
+    assert got.dtype == np.float64
+    assert got.tolist() == [0, 0]
+
+
+def test_many_masks_do_not_take_the_whole_vocabulary_at_once(fitted, monkeypatch):
+    n_rows, forward = [], LMHead.forward
+    monkeypatch.setattr(LMHead, "forward", lambda head, x, words: n_rows.append(len(x)) or forward(head, x, words))
+    texts = ["a <mask> <mask>", "<mask> film " * 5]
+    expected = fitted.fill_mask(texts)
+    monkeypatch.setattr(masked_lm, "MASKS_AT_ONCE", 3)
+    n_rows.clear()
+    pd.testing.assert_frame_equal(fitted.fill_mask(texts), expected, rtol=1e-4)
+    assert max(n_rows) == 3
+    assert sum(n_rows) == 7
 
 
 def test_long_texts_are_read_in_windows(fitted):
@@ -209,8 +228,13 @@ def test_bad_input_is_named():
     ]:
         with pytest.raises(error, match=message):
             lm().fill_mask(X)
-    with pytest.raises(ValueError, match="top_k must be at least 1"):
-        lm().fill_mask(GAPS, top_k=0)
+    for top_k, error in [(0, ValueError), (2.5, TypeError), (None, TypeError)]:
+        with pytest.raises(error, match="top_k"):
+            lm().fill_mask(GAPS, top_k=top_k)
+    with pytest.raises(ValueError, match=r"X_val.* no text with a word"):
+        lm(tuning="head").fit(["a word"], X_val=[""])
+    with pytest.raises(ValueError, match="no text with a word in it and a weight above 0"):
+        lm().score(["", "a word"], sample_weight=[1, 0])
     with pytest.raises(ValueError, match="no text with a word"):
         lm().fit(["", "  "])
     with pytest.raises(ValueError, match="mlm_probability"):
@@ -231,3 +255,10 @@ def test_more_pieces_than_there_are():
     assert len(found) == tokenizer.vocab_size - 5
     assert found.score.sum() == pytest.approx(1, abs=0.01)
     assert (found.score >= 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["pseudo_log_likelihood", "score", "predict", "fill_mask"])
+def test_what_a_cpu_learned_works_on_cuda_whatever_is_called_first(fitted, method):
+    getattr(pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32"), method)(GAPS)

@@ -132,7 +132,7 @@ def _check(
             f"{longest} tokens and {max_new_tokens} new ones are too many for {config.max_length} positions: "
             f"lower max_new_tokens or shorten the texts."
         )
-    if max_new_tokens < 1 or temperature <= 0 or (top_k is not None and top_k < 1):
+    if max_new_tokens < 1 or not temperature > 0 or (top_k is not None and top_k < 1):
         raise ValueError("max_new_tokens, temperature and top_k must be positive.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}.")
