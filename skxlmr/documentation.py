@@ -68,7 +68,7 @@ SHARED = {
         of its own there, so those of a grid search do not meet; at its end it is removed.
     checkpoint_steps : int, default=100
         Optimiser steps from one checkpoint to the next; there is one after each epoch, too.""",
-    "loading": """\
+    "base": """\
     load_in_8bit : "auto", bool or Int8, default="auto"
         Hold the frozen base in 8 bits: a quarter of float32's memory, and faster on CPUs. "auto" does so for XL and
         XXL, on a GPU only where 16 bits would take more than half of its memory. `Int8` opens the settings to a grid.
@@ -79,12 +79,15 @@ SHARED = {
         hardware has it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere.
         What is learned is float32.
     device : str, default="auto"
-        "auto", "cpu", "cuda", "cuda:1" or "mps".
+        "auto", "cpu", "cuda", "cuda:1" or "mps".""",
+    "memory": """\
     memory : str, path, joblib.Memory or None, default=None
         With `tuning="head"`, a folder where the base's features of the texts are kept, for other processes
-        (`n_jobs`) and another day. Within a process they are remembered anyway; see `skxlmr.set_feature_cache`.
+        (`n_jobs`) and another day. Within a process they are remembered anyway; see `skxlmr.set_feature_cache`.""",
+    "draws": """\
     random_state : int, RandomState or None, default=None
-        Of the start of what is learned, the order of the rows and dropout.
+        Of all that is drawn: the start of what is learned, the order of the rows, dropout; masks and samples of the
+        language models.
     verbose : int, default=0
         1 shows progress bars.""",
     "history": """\
@@ -106,6 +109,7 @@ SHARED = {
 
 
 SHARED["training"] = f"{SHARED['batch_size']}\n{SHARED['steps']}"
+SHARED["loading"] = f"{SHARED['base']}\n{SHARED['memory']}\n{SHARED['draws']}"
 
 
 def documented(cls: Class) -> Class:

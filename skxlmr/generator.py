@@ -9,7 +9,6 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.utils import check_random_state, check_scalar
@@ -48,7 +47,8 @@ class XLMRXLGenerator(LanguageXLMRXL):
     $steps
     $stopping
     $going_on
-    $loading
+    $base
+    $draws
 
     Attributes
     ----------
@@ -94,7 +94,6 @@ class XLMRXLGenerator(LanguageXLMRXL):
         load_in_4bit: bool = False,
         dtype: str = "auto",
         device: str = "auto",
-        memory: str | os.PathLike | joblib.Memory | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -124,7 +123,6 @@ class XLMRXLGenerator(LanguageXLMRXL):
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self.device = device
-        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 

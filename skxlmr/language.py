@@ -36,6 +36,9 @@ class LanguageXLMRXL(TrainableXLMRXL):
     The head is the checkpoint's own, tied to the word embeddings, and learns along.
     """
 
+    _parameter_constraints: dict = {**TrainableXLMRXL._parameter_constraints}
+    del _parameter_constraints["memory"]  # masks are other ones each time, and next tokens are too many to keep
+
     def _language_task(self) -> LanguageTask:
         """What is to be predicted."""
         raise NotImplementedError

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -54,7 +53,8 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
     $steps
     $stopping
     $going_on
-    $loading
+    $base
+    $draws
 
     Attributes
     ----------
@@ -111,7 +111,6 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         load_in_4bit: bool = False,
         dtype: str = "auto",
         device: str = "auto",
-        memory: str | os.PathLike | joblib.Memory | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -142,7 +141,6 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
         self.device = device
-        self.memory = memory
         self.random_state = random_state
         self.verbose = verbose
 

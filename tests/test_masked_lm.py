@@ -243,6 +243,8 @@ def test_bad_input_is_named():
         lm().export_pretrained("somewhere")
     with pytest.raises(NotFittedError):
         lm().save("somewhere")
+    with pytest.raises(ValueError, match="Invalid parameter 'memory'"):  # there is nothing that it could keep
+        lm().set_params(memory="somewhere")
     with pytest.raises(NotImplementedError, match="use export_pretrained"):
         lm().export_adapter("somewhere")
     some = lm(tuning="head", max_epochs=1).fit(["", "a word", " "])
