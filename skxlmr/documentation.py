@@ -102,7 +102,7 @@ SHARED = {
     n_iter_ : int
         Epochs run.
     n_features_in_ : int
-        1, or 2 for pairs.
+        Columns of X: 1, or 2 for pairs; where there are choices, as many as it had.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns, where X had any.""",
 }

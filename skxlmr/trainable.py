@@ -76,8 +76,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
         Parameters
         ----------
-        X : text column of shape (n_samples,), or two text columns
-            List, array, Series or DataFrame of str.
+        X : text column of shape (n_samples,), or several columns
+            List, array, Series or DataFrame of str; what the columns are, see the class.
         y : array-like of shape (n_samples,), or (n_samples, n_outputs)
             What is to be learned; see the class.
         sample_weight : array-like of shape (n_samples,), default=None
