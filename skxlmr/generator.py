@@ -239,7 +239,7 @@ class XLMRXLGenerator(LanguageXLMRXL):
         """
         column = self._check_fitted_column(X)
         backbone, learned = self._ready()
-        plan = self._plan_every_piece(backbone, column)
+        plan = self._plan_every_piece(backbone, column, causal=True)
         targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
         before = [at - 1 for at in plan.positions]
         examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, before, targets=targets)

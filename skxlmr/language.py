@@ -104,13 +104,13 @@ class LanguageXLMRXL(TrainableXLMRXL):
     def _check_column(self, X: Any) -> TextColumn:
         return one_text(super()._check_column(X))
 
-    def _plan_every_piece(self, backbone: Backbone, column: TextColumn) -> Plan:
-        """Windows over each distinct text; the positions are all pieces, each where it has most around it."""
+    def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> Plan:
+        """Windows over each distinct text; the positions are all pieces, each where most is around it, or before it."""
         first, text_of_row = deduplicate(column.texts)
         texts = backbone.tokenizer.encode_batch([column.texts[i] for i in first])
         max_length, stride = self._window(backbone)
         every = [np.arange(len(ids)) for ids in texts]
-        plan = plan_pieces(backbone.tokenizer, texts, every, max_length=max_length, stride=stride)
+        plan = plan_pieces(backbone.tokenizer, texts, every, max_length=max_length, stride=stride, causal=causal)
         return replace(plan, text_of_row=text_of_row)
 
     def _ready(self) -> tuple[Backbone, Learned]:

@@ -159,6 +159,7 @@ def plan_pieces(
     *,
     max_length: int,
     stride: int,
+    causal: bool = False,
 ) -> Plan:
     """Cut texts, given as the ids of their pieces, into windows, each of which reads some of the pieces.
 
@@ -169,6 +170,8 @@ def plan_pieces(
     pieces : sequence of ndarray
         Of each text the pieces that are to be read, ascending; each is in the window where it has most around it.
     max_length, stride : int
+    causal : bool, default=False
+        Whether only what is before a piece counts as around it.
 
     Returns
     -------
@@ -179,7 +182,7 @@ def plan_pieces(
     room = max_length - 2
     for i, (ids, wanted) in enumerate(zip(texts, pieces, strict=True)):
         ranges = spans(len(ids), room, min(stride, room - 1))
-        owned = np.split(wanted, np.searchsorted(_best_window(wanted, ranges), np.arange(1, len(ranges))))
+        owned = np.split(wanted, np.searchsorted(_best_window(wanted, ranges, causal), np.arange(1, len(ranges))))
         for (start, stop), of_window in zip(ranges, owned, strict=True):
             windows.append(tokenizer.build_inputs(ids[start:stop]))
             positions.append(of_window - start + 1)  # <s> is before
@@ -187,12 +190,14 @@ def plan_pieces(
     return Plan(windows, np.asarray(text_of_window, np.int64), np.arange(len(texts)), positions)
 
 
-def _best_window(first: np.ndarray, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
-    """For each piece the window in which the nearer end is farthest; ascending, as pieces and windows are."""
+def _best_window(first: np.ndarray, ranges: Sequence[tuple[int, int]], causal: bool = False) -> np.ndarray:
+    """For each piece the window in which the nearer end, or the start, is farthest; ascending, as pieces are."""
     owner, best = np.zeros(len(first), np.int64), np.full(len(first), -1)
     for number, (start, stop) in enumerate(ranges):
         shown = slice(*np.searchsorted(first, (start, stop)))
-        margin = np.minimum(first[shown] - start, stop - 1 - first[shown])
+        margin = first[shown] - start
+        if not causal:
+            margin = np.minimum(margin, stop - 1 - first[shown])
         better = margin > best[shown]
         owner[shown][better], best[shown][better] = number, margin[better]
     return owner

@@ -119,6 +119,21 @@ def test_long_texts(fitted):
     assert np.isfinite(writer(max_epochs=1).fit([long]).score([long]))
 
 
+def test_likelihoods_take_all_that_is_before_a_piece(fitted):
+    """Where windows overlap the earlier one has more before a piece: it is that which reads them."""
+    short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=12, stride=6)
+    first = "one two three four five six seven eight nine ten"
+    tokenizer = get_backbone("nano").tokenizer
+    pieces = tokenizer.encode_batch([first])[0]
+    plan = short._plan_every_piece(get_backbone("nano"), short._check_column([first]), causal=True)
+    assert len(plan.windows) > 2
+    for number, at in enumerate(plan.positions):
+        assert at.tolist() == list(range(1 if number == 0 else 7, len(plan.windows[number]) - 1))
+    np.testing.assert_array_equal(
+        np.concatenate([ids[at] for ids, at in zip(plan.windows, plan.positions, strict=True)]), pieces
+    )
+
+
 @pytest.mark.filterwarnings("ignore:1 of . distinct texts were cut")
 @pytest.mark.parametrize("truncation", [False, True])
 def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
