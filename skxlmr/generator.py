@@ -19,7 +19,7 @@ from skxlmr.documentation import documented
 from skxlmr.inference import Plan
 from skxlmr.language import LanguageXLMRXL
 from skxlmr.model import XLMRobertaXLModel
-from skxlmr.model.generation import Past, generate
+from skxlmr.model.generation import Past, generate, only_real_tokens
 from skxlmr.model.language import XLMRobertaXLForCausalLM
 from skxlmr.text.batching import token_batches
 from skxlmr.text.offsets import SPACE
@@ -212,7 +212,8 @@ class XLMRXLGenerator(LanguageXLMRXL):
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
             hidden, past = learned.decode(backbone, ids, mask, positions, past)
-            return learned.head(hidden, learned.words(backbone.model)), past
+            logits = learned.head(hidden, learned.words(backbone.model))
+            return only_real_tokens(logits, backbone.tokenizer.vocab_size), past
 
         texts = np.empty(len(prompts), object)
         for batch in token_batches(lengths + max_new_tokens, self._choose_batch_tokens(backbone)):

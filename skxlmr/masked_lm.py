@@ -282,7 +282,7 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
 
         def likeliest(hidden: Tensor) -> Tensor:
             logits = learned.head(hidden, learned.words(backbone.model))
-            probabilities = only_real_tokens(logits, backbone.model.config).softmax(-1)
+            probabilities = only_real_tokens(logits, tokenizer.vocab_size).softmax(-1)
             probabilities[:, tokenizer.all_special_ids] = -1.0  # these are no pieces
             highest, ids = probabilities.topk(top_k)
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24

@@ -264,3 +264,16 @@ def test_more_pieces_than_there_are():
 @pytest.mark.parametrize("method", ["pseudo_log_likelihood", "score", "predict", "fill_mask"])
 def test_what_a_cpu_learned_works_on_cuda_whatever_is_called_first(fitted, method):
     getattr(pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32"), method)(GAPS)
+
+
+def test_rows_past_the_vocabulary_are_never_predicted(tmp_path):
+    """As XL has them: here they are all but one in ten."""
+    tokenizer = get_backbone("nano").tokenizer
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = skxlmr.model.XLMRobertaXLConfig(vocab_size=10 * tokenizer.vocab_size, **shape)
+    skxlmr.model.XLMRobertaXLForMaskedLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = lm(model=tmp_path).fill_mask(["a <mask>"], top_k=50)
+    assert len(found) == 50
+    writer = skxlmr.XLMRXLGenerator(tmp_path, tuning="head", max_epochs=1, random_state=0, device="cpu").fit(["a b"])
+    assert writer.generate(["a"] * 20, do_sample=True).shape == (20,)

@@ -78,7 +78,7 @@ def generate(
         positions = torch.where(mask, mask.cumsum(1) + config.first_position - 1, config.pad_token_id)
         positions = positions[:, -inputs.shape[1] :]
         logits, past = step(inputs, mask.long(), positions, past)
-        logits = only_real_tokens(logits, config)
+        logits = only_real_tokens(logits, config.real_vocab_size)
         if do_sample:
             probabilities = keep_likeliest(logits.float() / temperature, top_k, top_p).softmax(-1)
             tokens = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
@@ -94,9 +94,9 @@ def generate(
     return input_ids
 
 
-def only_real_tokens(logits: Tensor, config: XLMRobertaXLConfig) -> Tensor:
-    """Rule out the ids that stand for nothing: rows of XL's embedding past its vocabulary; (..., V) -> (..., V)."""
-    unreal = torch.arange(logits.shape[-1], device=logits.device) >= config.real_vocab_size
+def only_real_tokens(logits: Tensor, vocab_size: int) -> Tensor:
+    """Rule out the ids that stand for nothing: rows of the embedding past the vocabulary; (..., V) -> (..., V)."""
+    unreal = torch.arange(logits.shape[-1], device=logits.device) >= vocab_size
     return logits.masked_fill(unreal, -torch.inf)
 
 
