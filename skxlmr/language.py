@@ -154,6 +154,9 @@ class LanguageXLMRXL(TrainableXLMRXL):
         """The head that the checkpoint has, None where it has none."""
         return read_lm_head(find_checkpoint(self.model), backbone.model.config)
 
+    def _more_identity(self, backbone: Backbone) -> list[object]:
+        return [self._window(backbone)]  # windows are packed by it
+
     def _objective(
         self, learned: Learned, backbone: Backbone, rows: Rows, task: LanguageTask, batch_tokens: int
     ) -> tuple[Rows, Losses, list[Callback]]:

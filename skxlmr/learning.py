@@ -255,7 +255,7 @@ class LearningXLMRXL(BaseXLMRXL):
             (type(as_tuning(self.tuning)).__name__, as_tuning(self.tuning).get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
             task,
-            self._window(backbone),  # language models pack their windows by it, and short texts do not show it
+            *self._more_identity(backbone),
             early_stopping if self.early_stopping or held_out is not None else None,
             None if self.random_state is None else drawn,
             *rows.identity(),
@@ -265,6 +265,10 @@ class LearningXLMRXL(BaseXLMRXL):
         directory = training_directory(self.checkpoint_dir, identity)
         checkpoint = read_checkpoint(directory) if self.random_state is None else None
         return drawn if checkpoint is None else checkpoint[0]["seed"], directory
+
+    def _more_identity(self, backbone: Backbone) -> list[object]:
+        """What else a training depends on that its rows do not show."""
+        return []
 
     def _starting_point(self, backbone: Backbone, n_outputs: int, seed: int, start: Learned | None) -> Learned:
         """What is to learn: as an earlier fit left it, or with a random start."""
