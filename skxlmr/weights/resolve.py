@@ -182,7 +182,7 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
 
 
 def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
-    """multilingual-e5-small from the hub."""
+    """Fetch multilingual-e5-small from the hub."""
     try:
         return fetch(e5.HUB_ID)
     except ModelNotFoundError as error:
