@@ -67,7 +67,7 @@ def get_backbone(
     Parameters
     ----------
     model : str or path
-        "nano", a local directory or a hub id.
+        "nano", "e5-small", a local directory or a hub id.
     load_in_8bit : "auto", bool or Int8, default="auto"
         See `skxlmr.device.choose_quantization`.
     load_in_4bit : bool, default=False

@@ -12,7 +12,7 @@ Class = TypeVar("Class", bound=type)
 SHARED = {
     "reading": """\
     model : str or path, default="facebook/xlm-roberta-xl"
-        Id of a checkpoint on the hub, a local directory, or "nano", the small one that is bundled.
+        Id of a checkpoint on the hub, a local directory, "e5-small", or "nano", the small one that is bundled.
     tuning : {"lora", "bias", "head", "full"} or Tuning, default="lora"
         What of the model learns; `LoRA(rank=16)` in place of "lora" sets its parameters.
     max_length : int, default=None

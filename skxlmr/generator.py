@@ -43,6 +43,7 @@ class XLMRXLGenerator(LanguageXLMRXL):
     ----------
     $reading
     $truncation
+        So do `fit` and `score`; the other methods read all.
     $packs
     $steps
     $stopping

