@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.encoder import Pooler, XLMRobertaXLModel
+from skxlmr.model.encoder import XLMRobertaXLModel
+from skxlmr.model.layers import Pooler
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import PretrainedModel, initialise
 

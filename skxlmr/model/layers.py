@@ -1,0 +1,98 @@
+"""The parts of the encoder: embeddings, layers that normalise before or after, and the pooler.
+
+Notation: B texts, T packed tokens, H hidden size.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, embedding, linear
+from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.packing import Packing
+from skxlmr.weights.quantization import can_chain, chain
+
+
+class Embeddings(nn.Module):
+    """Sum of word, token-type and absolute position embeddings, normalised where the layers normalise afterwards."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        pad = config.pad_token_id
+        self.word = embedding(config.vocab_size, config.hidden_size, pad)
+        self.position = embedding(config.max_position_embeddings, config.hidden_size, pad)
+        self.token_type = embedding(config.type_vocab_size, config.hidden_size)
+        self.absolute = config.position_embedding_type == "absolute"
+        self.norm = nn.Identity() if config.pre_layer_norm else layer_norm(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        words = words.to(self.position.weight.dtype)  # of quantised models the word embedding is in 16 bits
+        x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
+        return self.dropout(self.norm(x + self.position(position_ids) if self.absolute else x))
+
+
+def layer_norm(config: XLMRobertaXLConfig) -> nn.LayerNorm:
+    """LayerNorm over the hidden size."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them, (T, H) -> (T, H)."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor, deltas: Deltas) -> Tensor:
+        up, down = deltas.get("up"), deltas.get("down")
+        if up is None and down is None and can_chain(self.up, self.down, x):
+            return chain(self.up, self.activation, self.down, x)
+        return linear(self.down, self.activation(linear(self.up, x, up)), down)
+
+
+class Layer(nn.Module):
+    """One layer, (T, H) -> (T, H), that normalises what goes into its parts (XL) or what comes out (its relatives)."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.pre_layer_norm = config.pre_layer_norm
+        self.attention_norm = layer_norm(config)
+        self.attention = Attention(config, config.position_embedding_type)
+        if config.add_cross_attention:
+            self.cross_norm = layer_norm(config)
+            self.cross_attention = Attention(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.ffn_norm = layer_norm(config)
+        self.ffn = FeedForward(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        packing: Packing,
+        deltas: Deltas = NO_DELTAS,
+        eager: Eager | None = None,
+        cross: Eager | None = None,
+    ) -> Tensor:
+        if self.pre_layer_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
+            if cross is not None:
+                x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
+            return x + self.ffn(self.ffn_norm(x), deltas)  # no dropout here: the reference has none
+        x = self.attention_norm(x + self.dropout(self.attention(x, packing, deltas, eager)))
+        if cross is not None:
+            x = self.cross_norm(x + self.dropout(self.cross_attention(x, packing, NO_DELTAS, cross)))
+        return self.ffn_norm(x + self.dropout(self.ffn(x, deltas)))
+
+
+class Pooler(nn.Module):
+    """Dense layer and tanh on the first token, (B, H) -> (B, H). Not part of pretraining."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first_tokens: Tensor) -> Tensor:
+        return self.dense(first_tokens).tanh()
