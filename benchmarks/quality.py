@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    parameters = {"device": arguments.device, **(SMALL if arguments.model == "nano" else {})}
+    parameters = {"device": arguments.device, **(SMALL if arguments.model in ("nano", "e5-small") else {})}
     setup = Setup(arguments.model, arguments.data, arguments.rows, parameters)
     print("| task | language | metric | score | baseline | its score | rows to learn, to test | fit s | predict s |")
     print("|---|---|---|---|---|---|---|---|---|")

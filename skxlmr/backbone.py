@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from joblib.parallel import get_active_backend
 
@@ -16,6 +19,7 @@ from skxlmr.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.forks import after_fork
 from skxlmr.memory import check_memory, memory_estimate
 from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model.mapped import read_words
 from skxlmr.model.pretrained import read_config
 from skxlmr.training.adapters import Tuning
 from skxlmr.weights.quantization import Int8
@@ -28,22 +32,40 @@ class Backbone:
 
     Attributes
     ----------
-    name : str
-        As the user gave it.
-    fingerprint : str
-        Of the checkpoint's content.
+    files : CheckpointFiles
     model : XLMRobertaXLModel
         In evaluation mode, without gradients.
     tokenizer : XLMRobertaXLTokenizer
     key : tuple
-        All that its numbers depend on: fingerprint, dtype, device, settings of its storage.
+        All that its numbers depend on: fingerprint, dtype, device, settings of its storage; what words it has.
+    pieces : ndarray of shape (V,), int64, or None
+        The checkpoint's ids of the words that it has; None is all.
     """
 
-    name: str
-    fingerprint: str
+    files: CheckpointFiles
     model: XLMRobertaXLModel
     tokenizer: XLMRobertaXLTokenizer
     key: tuple
+    pieces: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """As the user gave it."""
+        return self.files.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the checkpoint's content."""
+        return self.key[0]
+
+    @property
+    def reader(self) -> Backbone:
+        """The same with the checkpoint's own tokenizer, whatever words the base has: to read texts, not to run."""
+        return (
+            self
+            if self.pieces is None
+            else replace(self, tokenizer=_read_tokenizer(self.files.directory, self.fingerprint), pieces=None)
+        )
 
 
 _lock = threading.Lock()
@@ -61,6 +83,7 @@ def get_backbone(
     device: str = "auto",
     tuning: Tuning | None = None,
     batch_tokens: int | str = "auto",
+    whole: bool = True,
 ) -> Backbone:
     """Return the base of that name from the pool, loading it if it is not there.
 
@@ -79,6 +102,8 @@ def get_backbone(
     batch_tokens : int or "auto", default="auto"
         How much of it at once. Both are for the memory that there has to be; to train, "auto" can do with one text
         at a time, and gradient checkpointing.
+    whole : bool, default=True
+        Whether it must have all words; one that has not will do for `trim`.
 
     Raises
     ------
@@ -109,12 +134,14 @@ def get_backbone(
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
     with _lock:
         backbone = _pool.get(key)
+        if backbone is None and not whole:
+            relative = next((other for other in list(_pool.values()) if other.key[: len(key)] == key), None)
+            backbone = None if relative is None else replace(relative, files=files)  # its own may be gone by now
         if backbone is None:
             asked = {"load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit, "dtype": dtype, "device": device}
             if batch_tokens == "auto" and tuning is not None:
                 batch_tokens, asked["gradient_checkpointing"] = config.max_length, True
             check_memory(memory_estimate(config, tuning=tuning, batch_tokens=batch_tokens, **asked), model=files.name)
-            tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
             base = XLMRobertaXLModel.from_pretrained(
                 files,
                 dtype=torch_dtype,
@@ -124,9 +151,46 @@ def get_backbone(
                 map_word_embedding=True,
                 add_pooling_layer=False,
             ).requires_grad_(False)
-            backbone = _pool[key] = Backbone(files.name, files.fingerprint, base, tokenizer, key)
+            backbone = _pool[key] = Backbone(files, base, _read_tokenizer(files.directory, files.fingerprint), key)
         _latest[:] = [backbone]
         return backbone
+
+
+def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
+    """Return the same base with fewer words, from the pool or new; the layers are shared.
+
+    The words that `backbone` has beyond that are let go of once nothing else holds it.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        With whatever words.
+    pieces : ndarray of int
+        The checkpoint's ids of the word pieces to keep; single characters are kept in any case.
+
+    Returns
+    -------
+    Backbone
+    """
+    tokenizer, kept = backbone.reader.tokenizer.trim(pieces)
+    key = (*backbone.key[:4], hashlib.sha256(kept.tobytes()).hexdigest())
+    with _lock:
+        trimmed = _pool.get(key)
+        if trimmed is None:
+            words = backbone.model.embeddings.word.weight
+            if backbone.pieces is not None:
+                words = read_words(backbone.files, words.dtype)
+            rows = words[torch.from_numpy(kept).to(words.device)].to(backbone.model.device)
+            model = backbone.model.with_words(rows)
+            trimmed = _pool[key] = Backbone(backbone.files, model, tokenizer, key, kept)
+        _latest[:] = [trimmed]
+        return trimmed
+
+
+@functools.lru_cache(maxsize=2)
+def _read_tokenizer(directory: Path, fingerprint: str) -> XLMRobertaXLTokenizer:
+    """The tokenizer of a checkpoint, which is read anew where its content has changed."""
+    return XLMRobertaXLTokenizer.from_directory(directory)
 
 
 def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:
@@ -146,6 +210,7 @@ def release_models() -> None:
     """
     with _lock:
         _latest.clear()
+        _read_tokenizer.cache_clear()
 
 
 @after_fork

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skxlmr.backbone import Backbone, get_backbone
+from skxlmr.backbone import Backbone, get_backbone, trim
 from skxlmr.device import DTYPES
 from skxlmr.inference import Plan, default_batch_tokens, plan
 from skxlmr.persistence import ESTIMATORS, same_class, save_estimator
@@ -34,6 +36,7 @@ class BaseXLMRXL(BaseEstimator):
         "stride": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "truncation": ["boolean"],
         "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "vocabulary": [StrOptions({"full", "trim"})],
         "load_in_8bit": ["boolean", StrOptions({"auto"}), Int8],
         "load_in_4bit": ["boolean"],
         "dtype": [StrOptions({"auto", *DTYPES})],
@@ -45,8 +48,8 @@ class BaseXLMRXL(BaseEstimator):
 
     _needed_attributes: tuple[str, ...] = ()  # what predictions need of a fit, beside what was learned
 
-    def _load_backbone(self) -> Backbone:
-        """Take the base that the parameters name from the pool."""
+    def _load_backbone(self, whole: bool = True) -> Backbone:
+        """Take the base that the parameters name from the pool; unless it must be whole, perhaps without some words."""
         return get_backbone(
             self.model,
             load_in_8bit=self.load_in_8bit,
@@ -54,6 +57,7 @@ class BaseXLMRXL(BaseEstimator):
             dtype=self.dtype,
             device=self.device,
             batch_tokens=self.batch_tokens,
+            whole=whole,
         )
 
     def _base_asked_for(self) -> tuple[object, ...]:
@@ -65,10 +69,21 @@ class BaseXLMRXL(BaseEstimator):
         check_is_fitted(self)
         asked = self._base_asked_for()
         if self._backbone is None or self._asked != asked:
-            backbone = self._load_backbone()
+            backbone = self._load_with(getattr(self, "_pieces", None))
             self._check_fingerprint(backbone.fingerprint)
             self._backbone, self._asked = backbone, asked
         return self._backbone
+
+    def _load_with(self, pieces: np.ndarray | None) -> Backbone:
+        """Take the base with these words, or with all, from the pool."""
+        backbone = self._load_backbone(whole=pieces is None)
+        return backbone if pieces is None else trim(backbone, pieces)
+
+    def _trim_to(self, backbone: Backbone, plan: Plan) -> tuple[Backbone, Plan]:
+        """Leave of a base the words that a plan uses, which its own tokenizer has made; returns both anew."""
+        trimmed = trim(backbone, np.unique(np.concatenate(plan.windows)))
+        windows = [np.searchsorted(trimmed.pieces, window).astype(window.dtype) for window in plan.windows]
+        return trimmed, replace(plan, windows=windows)
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         if fingerprint != self._fingerprint:
@@ -124,6 +139,7 @@ class BaseXLMRXL(BaseEstimator):
             "_backbone": backbone,
             "_asked": self._base_asked_for(),
             "_fingerprint": backbone.fingerprint,
+            "_pieces": backbone.pieces,
         }
         if column.feature_names is not None:
             attributes["feature_names_in_"] = column.feature_names

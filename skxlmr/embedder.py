@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skxlmr.backbone import Backbone, find_checkpoint
 from skxlmr.base import BaseXLMRXL
 from skxlmr.features import POOLINGS, frozen_features
-from skxlmr.inference import pool_windows
+from skxlmr.inference import Plan, pool_windows
 from skxlmr.validation import TextColumn
 from skxlmr.weights import e5
 from skxlmr.weights.modules import read_pooling, read_prompt
@@ -62,6 +62,9 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         Read only the beginning of a long text. How many were cut is told in a warning.
     batch_tokens : int or "auto", default="auto"
         Tokens that are run at once; changes memory and speed, not results.
+    vocabulary : {"full", "trim"}, default="full"
+        "trim" holds of the word pieces only those that the texts of `fit` use, and all single characters, of which
+        other words are then made up. See `XLMRXLClassifier`.
     load_in_8bit : "auto", bool or Int8, default="auto"
         Hold the frozen base in 8 bits: a quarter of float32's memory, and faster on CPUs. "auto" does so for XL and
         XXL, on a GPU only where 16 bits would take more than half of its memory. `Int8` opens the settings to a grid.
@@ -134,6 +137,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         stride: int | str = "auto",
         truncation: bool = False,
         batch_tokens: int | str = "auto",
+        vocabulary: str = "full",
         load_in_8bit: bool | str | Int8 = "auto",
         load_in_4bit: bool = False,
         dtype: str = "auto",
@@ -152,6 +156,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         self.stride = stride
         self.truncation = truncation
         self.batch_tokens = batch_tokens
+        self.vocabulary = vocabulary
         self.load_in_8bit = load_in_8bit
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype
@@ -209,14 +214,22 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         ndarray of shape (n_samples, n_features_out), float32
         """
         column = self._check_fitted_column(X)
-        return self._finish(self._embed(self._fitted_backbone(), column, self.pooling_, self.prompt_))
+        backbone = self._fitted_backbone()
+        return self._finish(
+            self._embed(backbone, self._plan(backbone, with_prompt(column, self.prompt_)), self.pooling_)
+        )
 
     def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
         column = self._check_column(X)
-        backbone = self._load_backbone()
+        backbone = self._load_backbone(whole=self.vocabulary == "full")
         pooling, normalize, prompt = self._resolved()
         self._layers(backbone, pooling)
-        vectors = self._embed(backbone, column, pooling, prompt) if embed else None
+        plan = None
+        if self.vocabulary == "trim":
+            backbone, plan = self._trim_to(backbone, self._plan(backbone.reader, with_prompt(column, prompt)))
+        elif embed:
+            plan = self._plan(backbone, with_prompt(column, prompt))
+        vectors = self._embed(backbone, plan, pooling) if embed else None
         pca, width = None, backbone.model.config.hidden_size
         if self.n_components is not None:
             if self.n_components > min(vectors.shape):
@@ -257,9 +270,8 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
             raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
         return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
 
-    def _embed(self, backbone: Backbone, column: TextColumn, pooling: str, prompt: str) -> np.ndarray:
+    def _embed(self, backbone: Backbone, plan: Plan, pooling: str) -> np.ndarray:
         """One vector per row, before PCA and scaling."""
-        plan = self._plan(backbone, replace(column, texts=[prompt + text for text in column.texts]))
         vectors = frozen_features(
             backbone,
             plan.windows,
@@ -284,6 +296,11 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         tags.transformer_tags.preserves_dtype = []
         tags.requires_fit = True
         return tags
+
+
+def with_prompt(column: TextColumn, prompt: str) -> TextColumn:
+    """The texts of a column, each after the prompt."""
+    return replace(column, texts=[prompt + text for text in column.texts])
 
 
 def is_e5(model: str | os.PathLike) -> bool:

@@ -48,6 +48,10 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     base = XLMRobertaXLModel.from_pretrained(files, dtype=torch.float32, add_pooling_layer=False)
     if quantized_layers(base):
         raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
+    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
+    if estimator._pieces is not None:
+        tokenizer, kept = tokenizer.trim(estimator._pieces)
+        base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
     merged = merge(learned, base).to(DTYPES[dtype])
     with torch.device("meta"):
         # A checkpoint of a generator is one of a decoder; whoever learned on it may have read both ways.
@@ -59,7 +63,7 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
     model.save_pretrained(directory)
-    XLMRobertaXLTokenizer.from_directory(files.directory).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
 @torch.no_grad()

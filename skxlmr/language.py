@@ -38,6 +38,8 @@ class LanguageXLMRXL(TrainableXLMRXL):
 
     _parameter_constraints: dict = {**TrainableXLMRXL._parameter_constraints}
     del _parameter_constraints["memory"]  # masks are other ones each time, and next tokens are too many to keep
+    del _parameter_constraints["vocabulary"]
+    vocabulary = "full"  # words are what they answer
 
     def _language_task(self) -> LanguageTask:
         """What is to be predicted."""

@@ -68,7 +68,7 @@ class LearningXLMRXL(BaseXLMRXL):
         """What is to learn, with a random start."""
         return Learned(tuning, base, self._new_head(base.config, n_outputs))
 
-    def _load_backbone(self) -> Backbone:
+    def _load_backbone(self, whole: bool = True) -> Backbone:
         """Take the base that the parameters name from the pool; where its own weights learn, not in 8 bits."""
         tuning, load_in_8bit = as_tuning(self.tuning), self.load_in_8bit
         if tuning.trains_base:
@@ -86,6 +86,7 @@ class LearningXLMRXL(BaseXLMRXL):
             device=self.device,
             tuning=tuning,
             batch_tokens=self.batch_tokens,
+            whole=whole,
         )
 
     def _schedule(self, tuning: Tuning, backbone: Backbone) -> Schedule:

@@ -117,6 +117,7 @@ class XLMRXLTagger(TrainableXLMRXL):
         callbacks: Sequence[Callback] | None = None,
         checkpoint_dir: str | os.PathLike | None = None,
         checkpoint_steps: int = 100,
+        vocabulary: str = "full",
         load_in_8bit: bool | str | Int8 = "auto",
         load_in_4bit: bool = False,
         dtype: str = "auto",
@@ -148,6 +149,7 @@ class XLMRXLTagger(TrainableXLMRXL):
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_steps = checkpoint_steps
+        self.vocabulary = vocabulary
         self.load_in_8bit = load_in_8bit
         self.load_in_4bit = load_in_4bit
         self.dtype = dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,8 +117,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         self._check_enough(targets[weights > 0], task)
         validation = self._check_held_out(X_val, y_val, column, task)
         start = self._go_on_from(task) if self.warm_start else None
-        backbone = self._load_backbone()
-        rows = self._rows(backbone, column, targets, weights)
+        backbone, rows = self._base_and_rows(column, targets, weights, start)
         held_out = None if validation is None else self._rows(backbone, *validation, np.ones(len(validation[1])))
 
         def epoch_contexts(learned: Learned) -> EpochContexts | None:
@@ -143,8 +143,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
             check_features(self, column)
         start = self._go_on_from(task)
         weights = self._check_weights(sample_weight, column) * self._factors(targets, task)
-        backbone = self._load_backbone()
-        rows = self._rows(backbone, column, targets, weights)
+        backbone, rows = self._base_and_rows(column, targets, weights, start)
         state, epochs_before = getattr(self, "_optimizer_state", None), self.n_iter_ if earlier else 0
         outcome = self._learn_one_epoch(backbone, rows, task, start, state, epochs_before)
         history = pd.concat([self.history_, outcome.history], ignore_index=True) if earlier else outcome.history
@@ -173,6 +172,21 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     def _check_weights(self, sample_weight: Any, column: TextColumn) -> np.ndarray:
         return _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+
+    def _base_and_rows(
+        self, column: TextColumn, targets: np.ndarray, weights: np.ndarray, start: Learned | None
+    ) -> tuple[Backbone, Rows]:
+        """The base to learn on, and the rows in its tokens.
+
+        With `vocabulary="trim"` its words are those of the rows; but who goes on learning keeps those of then.
+        """
+        if start is not None or self.vocabulary == "full":
+            backbone = self._load_with(None if start is None else self._pieces)
+            return backbone, self._rows(backbone, column, targets, weights)
+        backbone = self._load_backbone(whole=False)
+        rows = self._rows(backbone.reader, column, targets, weights)
+        backbone, plan = self._trim_to(backbone, rows.plan)
+        return backbone, replace(rows, plan=plan)
 
     def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
         """Tokenise rows; those of weight zero are left out."""

@@ -5,8 +5,9 @@ Notation: B texts, S padded length, T packed tokens, H hidden size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,21 @@ class XLMRobertaXLModel(PretrainedModel):
     def dtype(self) -> torch.dtype:
         """Of the activations; quantised weights and the word embedding beside them are of others."""
         return self.embeddings.position.weight.dtype
+
+    def with_words(self, words: Tensor) -> XLMRobertaXLModel:
+        """The same model with another word embedding, for another vocabulary; all else is shared.
+
+        Parameters
+        ----------
+        words : Tensor of shape (V, H)
+            As it is to be held: its dtype and device are kept.
+        """
+        embeddings, model = copy.copy(self.embeddings), copy.copy(self)
+        word = nn.Embedding.from_pretrained(words, padding_idx=self.config.pad_token_id)
+        embeddings._modules = {**self.embeddings._modules, "word": word}
+        model._modules = {**self._modules, "embeddings": embeddings}
+        model.config = replace(self.config, vocab_size=len(words))
+        return model
 
     def encode(
         self,

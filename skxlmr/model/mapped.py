@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from skxlmr.weights.cache import building, find_cached, write_cached
-from skxlmr.weights.checkpoint import Checkpoint, LoadPlan
+from skxlmr.weights.checkpoint import Checkpoint, LoadPlan, open_checkpoint
 from skxlmr.weights.resolve import CheckpointFiles
 
 WORD_EMBEDDING = "roberta.embeddings.word.weight"
 KIND = "words"
+CACHED_IN = (KIND, "int8", "nf4")  # the kinds of cached files that may have a word embedding
 WORTH_MAPPING = 2**26  # bytes
 
 
@@ -65,3 +66,27 @@ def map_words(holder: nn.Module, checkpoint: Checkpoint, plan: LoadPlan, files: 
         return plan
     holder.roberta.embeddings.word.weight = nn.Parameter(words, requires_grad=False)
     return replace(plan, assignments=[pair for pair in plan.assignments if pair[1] != WORD_EMBEDDING])
+
+
+def read_words(files: CheckpointFiles, dtype: torch.dtype) -> torch.Tensor:
+    """Read the word embedding alone, as a model has it that is loaded whole.
+
+    Parameters
+    ----------
+    files : CheckpointFiles
+    dtype : torch.dtype
+        Of that model's word embedding.
+
+    Returns
+    -------
+    Tensor of shape (V, H)
+        On the CPU; mapped where the cache has it.
+    """
+    for kind in CACHED_IN:
+        cached = find_cached(files.fingerprint, kind)
+        words = None if cached is None else cached.get(WORD_EMBEDDING)
+        if words is not None and words.dtype == dtype:
+            return words
+    with open_checkpoint(files) as checkpoint:
+        (key,) = [key for key in checkpoint.tensors if key.endswith("embeddings.word_embeddings.weight")]
+        return checkpoint.read(key).to(dtype)

@@ -6,12 +6,16 @@ import copy
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 from skxlmr.text.offsets import SPACE
+from skxlmr.text.trimming import without_pieces
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Vocabulary:
@@ -181,6 +185,54 @@ class Vocabulary:
             1 where the id is that of a special token, else 0; nested as `ids` is.
         """
         return np.isin(_as_list(ids), self.all_special_ids).astype(int).tolist()
+
+    def trim(self, used: Iterable[int]) -> tuple[Self, np.ndarray]:
+        """Leave only the pieces that are used, all single characters, and the special tokens.
+
+        A text whose pieces are all kept is cut as before: of the ways to cut it only worse ones are gone. A piece that
+        is gone is cut into smaller ones, down to characters.
+
+        Parameters
+        ----------
+        used : array-like of int
+            Ids, in any order; they may repeat.
+
+        Returns
+        -------
+        tokenizer : Vocabulary
+            Of the class of this one. Its ids have no gaps, and the special tokens are where XLM-R has them.
+        kept : ndarray of shape (vocab_size of the new one,), int64
+            What each of its ids was here, ascending.
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the vocabulary, or if the sentencepiece model is none of unigrams.
+
+        Examples
+        --------
+        >>> from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
+        >>> whole = XLMRobertaXLTokenizer.from_pretrained("nano")
+        >>> small, kept = whole.trim(whole.encode_batch(["good morning"])[0])
+        >>> small.decode(small.encode_batch(["good morning"])[0])
+        'good morning'
+        >>> len(small) < len(whole) / 2
+        True
+        """
+        used = np.unique(np.asarray(_as_list(used), np.int64))
+        if len(used) and not 0 <= used[0] <= used[-1] < self.vocab_size:
+            raise ValueError(f"ids from {used[0]} to {used[-1]} are asked for; there are {self.vocab_size}")
+        every = range(len(self._processor))
+        pieces, scores = self._processor.id_to_piece(every), self._processor.get_score(every)
+        keep = np.fromiter((len(piece) == 1 for piece in pieces), bool, len(every))  # by sentencepiece's ids
+        keep[:3] = True
+        keep[np.argmin(scores)] = True  # by its score is told what a character costs that is no piece
+        keep[used[(used > self.unk_token_id) & (used < self.mask_token_id)] - 1] = True
+        new = copy.copy(self)
+        new._model = without_pieces(self._model, keep)
+        new._processor = _load(new._model, "the trimmed vocabulary")
+        kept = np.flatnonzero(keep)[3:] + 1
+        return new, np.concatenate([np.arange(4), kept, [self.mask_token_id]])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_processor"}

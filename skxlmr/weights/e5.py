@@ -23,6 +23,7 @@ import torch
 from skxlmr.weights import layout
 from skxlmr.weights.cache import cache_directory
 from skxlmr.weights.errors import CheckpointError
+from skxlmr.weights.protobuf import delimited, fields, varint
 from skxlmr.weights.writing import write_checkpoint
 
 NAME = "e5-small"
@@ -200,7 +201,7 @@ def sentencepiece_model(pieces: list[bytes], scores: np.ndarray, characters: dic
             sentence_iterator=iter(["a b c"]), model_writer=small, vocab_size=8, hard_vocab_limit=False, minloglevel=2,
             model_type="unigram", normalization_rule_tsv=str(rules), unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
         )  # fmt: skip
-    rest = b"".join(raw for number, raw in _fields(small.getvalue()) if number != 1)
+    rest = b"".join(raw for number, raw, _ in fields(small.getvalue()) if number != 1)
     special = [_piece(b"<unk>", 0.0, 2), _piece(b"<s>", 0.0, 3), _piece(b"</s>", 0.0, 3)]
     normal = (_piece(piece, score, 1) for piece, score in zip(pieces, scores.tolist(), strict=True))
     return b"".join([*special, *normal, rest])
@@ -225,34 +226,4 @@ def _hex(codes: tuple[int, ...]) -> str:
 
 def _piece(text: bytes, score: float, kind: int) -> bytes:
     """A piece as protobuf has it: field 1 of the model, with text, score and kind."""
-    content = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
-    return b"\x0a" + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    parts = []
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])
-
-
-def _fields(message: bytes) -> list[tuple[int, bytes]]:
-    """The top-level fields of a protobuf message that has only fields with a length: number, and all its bytes."""
-    found, at = [], 0
-    while at < len(message):
-        start = at
-        key, at = _read_varint(message, at)
-        length, at = _read_varint(message, at)
-        at += length
-        found.append((key >> 3, message[start:at]))
-    return found
-
-
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
-        if byte < 0x80:
-            return value, at
+    return delimited(1, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))

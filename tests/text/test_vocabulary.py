@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import numpy as np
 import pytest
 import sentencepiece
 import torch
+from sentencepiece import SentencePieceTrainer
 
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
@@ -101,3 +103,59 @@ def test_missing_and_broken_models(tiny_spm, tmp_path):
 def test_other_layouts_are_refused(train_spm):
     with pytest.raises(ValueError, match=r"have the ids \(2, 0, 1\), and must have \(0, 1, 2\)"):
         XLMRobertaXLTokenizer(train_spm(unk_id=2, bos_id=0, eos_id=1))
+
+
+def test_a_trimmed_vocabulary_cuts_what_it_has_as_before(xlmr, shared_data):
+    """On XLM-R's own vocabulary: the texts it was trimmed to, and others of the same pieces."""
+    lines = [
+        line.split("\t")[2]
+        for language in ("eng_Latn", "zho_Hans", "arb_Arab", "hin_Deva")
+        for line in (shared_data / "sib200" / language / "train.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
+    half = xlmr.encode_batch(lines[::2])
+    small, kept = xlmr.trim(np.concatenate(half))
+    assert len(small) == len(kept) < len(xlmr) / 5
+    for line, ids in zip(lines[::2], small.encode_batch(lines[::2]), strict=True):
+        np.testing.assert_array_equal(kept[ids], *xlmr.encode_batch([line]))
+    known, n_same, n_other = set(kept.tolist()), 0, 0
+    for whole, ids in zip(xlmr.encode_batch(lines[1::2]), small.encode_batch(lines[1::2]), strict=True):
+        if known.issuperset(whole.tolist()):
+            np.testing.assert_array_equal(kept[ids], whole)
+            n_same += 1
+        else:
+            assert small.decode(ids) == xlmr.decode(whole)
+            n_other += 1
+    assert n_same > 50
+    assert n_other > 50
+
+
+def test_trimming_keeps_characters_and_special_tokens(tokenizer):
+    small, kept = tokenizer.trim([])
+    assert small.all_special_tokens == tokenizer.all_special_tokens
+    assert small.convert_tokens_to_ids(small.all_special_tokens) == [0, 1, 2, 3, len(small) - 1]
+    assert kept[small.mask_token_id] == tokenizer.mask_token_id
+    np.testing.assert_array_equal(kept, np.unique(kept))
+    assert small.convert_ids_to_tokens(range(len(small))) == tokenizer.convert_ids_to_tokens(kept)
+    text = "All human beings 人人 \U0001f3ac"
+    assert small.decode(small.encode_batch([text])[0]) == tokenizer.decode(tokenizer.encode_batch([text])[0])
+    assert all(len(token) == 1 for token in small.tokenize("dignity"))
+    again = pickle.loads(pickle.dumps(small))
+    assert again.tokenize(text) == small.tokenize(text)
+    _, same = small.trim(range(len(small)))
+    np.testing.assert_array_equal(same, np.arange(len(small)))
+
+
+@pytest.mark.parametrize("ids", [[-1], [10**6]])
+def test_trimming_refuses_ids_that_are_none(tokenizer, ids):
+    with pytest.raises(ValueError, match="are asked for; there are"):
+        tokenizer.trim(ids)
+
+
+def test_pieces_that_are_merged_from_others_are_not_trimmed(tmp_path):
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["low lower lowest"] * 9), model_writer=model, vocab_size=16, model_type="bpe",
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no unigram model"):
+        XLMRobertaXLTokenizer(model.getvalue()).trim([5])
