@@ -16,8 +16,9 @@ REVISIONS = {"main": MAIN, "v1": OLD, MAIN: MAIN, OLD: OLD}
 class Hub(ThreadingHTTPServer):
     """Serves one model, at two commits, and notes what it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, repo: str = REPO) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.repo = repo
         self.commits: dict[str, dict[str, bytes]] = {MAIN: {}, OLD: {}}
         self.gated = False
         self.requests: list[str] = []
@@ -46,11 +47,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
         path = self.path.partition("?")[0]
-        if found := re.fullmatch(rf"/api/models/{REPO}(?:/revision/(.+))?", path):
+        if found := re.fullmatch(rf"/api/models/{self.server.repo}(?:/revision/(.+))?", path):
             self.answer_api(found[1] or "main", self.info)
-        elif found := re.fullmatch(rf"/api/models/{REPO}/tree/(.+)", path):
+        elif found := re.fullmatch(rf"/api/models/{self.server.repo}/tree/(.+)", path):
             self.answer_api(found[1], self.tree)
-        elif found := re.fullmatch(rf"/{REPO}/resolve/([^/]+)/(.+)", path):
+        elif found := re.fullmatch(rf"/{self.server.repo}/resolve/([^/]+)/(.+)", path):
             self.answer_file(REVISIONS.get(found[1]), found[2])
         else:
             self.fail(404, "RepoNotFound")
@@ -59,7 +60,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def info(self, commit: str) -> object:
         files = [{"rfilename": name} for name in self.server.commits[commit]]
-        return {"id": REPO, "modelId": REPO, "sha": commit, "siblings": files, "tags": [], "private": False}
+        return {
+            "id": self.server.repo,
+            "modelId": self.server.repo,
+            "sha": commit,
+            "siblings": files,
+            "tags": [],
+            "private": False,
+        }
 
     def tree(self, commit: str) -> object:
         return [

