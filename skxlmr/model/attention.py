@@ -159,7 +159,7 @@ def attend_padded(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: 
 def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
     """Attention within each text, one call for each run of texts of one length; (T, N, D) thrice -> (T, N, D)."""
     dtype, sizes = q.dtype, [n_texts * length for n_texts, length in packing.runs]
-    if torch.is_grad_enabled() and q.requires_grad:
+    if dtype.itemsize == 2 and torch.is_grad_enabled() and q.requires_grad:
         q, k, v = q.float(), k.float(), v.float()  # the kernel's backward pass in 16 bits takes up to five times as long
     attended = []
     for (n_texts, length), *run in zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
