@@ -147,6 +147,7 @@ def test_without_the_package_it_comes_from_the_hub(written, tmp_path, monkeypatc
     served["1_Pooling/config.json"] = json.dumps({"pooling_mode_mean_tokens": True}).encode()
     server.commits[MAIN] = served
     monkeypatch.setattr(e5, "packaged_file", lambda: None)
+    monkeypatch.setattr("skxlmr.backbone._find_on_hub", resolve)  # which remembers what it found
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
