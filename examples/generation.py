@@ -1,8 +1,8 @@
 """Texts that go on: teach the model to predict each next piece, and let it continue.
 
 Run with `python examples/generation.py`; the texts, from the Universal Declaration of Human Rights, are bundled. It
-uses "nano", the small checkpoint that is bundled for tests and examples, and lets it learn them by heart; with
-`model="facebook/xlm-roberta-xl"` the same lines run the full model.
+uses "nano", the small checkpoint that is bundled for tests and examples (e5-small does not predict words), and lets it
+learn them by heart; with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Your kind of texts first: go on with the pretraining, then learn a task from few labels.
 
 Run with `python examples/own_texts.py`; the reviews are bundled. It uses "nano", the small checkpoint that is bundled
-for tests and examples; with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
+for tests and examples, as e5-small does not predict words; with `model="facebook/xlm-roberta-xl"` the same lines run
+the full model.
 """
 
 import argparse

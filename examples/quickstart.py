@@ -1,6 +1,6 @@
-"""A text column in, labels and embeddings out.
+"""A text column in, labels and embeddings out: learned in English, asked in Chinese.
 
-Run with `make demo`. It uses "nano", the small checkpoint that is bundled for tests and examples; with
+Run with `make demo`. It uses "e5-small", a multilingual model of 117 million parameters that comes with pip; with
 `model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
@@ -16,62 +16,44 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder
+from skxlmr import XLMRXLClassifier, XLMRXLEmbedder
 from skxlmr.datasets import load_reviews
 
+MODEL = "e5-small"
 started = time.perf_counter()
 
-# Reviews in English and Chinese, as a DataFrame with the columns text and label.
+# Reviews in English and Chinese, as a DataFrame with the columns text and label. Only English ones are learned from.
 df = load_reviews()
-df = df.groupby("language").sample(1000, random_state=0)
-train, test = train_test_split(df, test_size=0.3, stratify=df.language + df.label, random_state=0)
-print(f"{len(train)} reviews to learn from, {len(test)} to test on\n")
-print(train.sample(4, random_state=1).to_string(index=False, max_colwidth=60), "\n")
+english = df[df.language == "en"].sample(1200, random_state=0)
+train, tests = english[:800], {"English": english[800:], "Chinese": df[df.language == "zh"].sample(400, random_state=0)}
+print(f"{len(train)} English reviews to learn from, {' and '.join(f'400 {name}' for name in tests)} ones to test on\n")
+print(train.sample(4, random_state=1)[["text", "label"]].to_string(index=False, max_colwidth=80), "\n")
 
 # Fine-tune. One GPU and XL: XLMRXLClassifier() with everything at its default.
-clf = XLMRXLClassifier(
-    model="nano",
-    tuning=LoRA(rank=16, targets=["query", "key", "value", "output", "up", "down"]),
-    learning_rate=3e-3,
-    batch_size=16,
-    max_epochs=4,
-    random_state=0,
-    verbose=1,
-)
+clf = XLMRXLClassifier(MODEL, max_epochs=3, learning_rate=1e-3, random_state=0, verbose=1)
 clf.fit(train.text, train.label)
 print(clf.history_.round(4).to_string(index=False), "\n")
 
-majority = DummyClassifier().fit(train.text, train.label)
-tfidf = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)), LogisticRegression(max_iter=1000))
-tfidf.fit(train.text, train.label)
-
-
-def accuracies(model):
-    """Accuracy on each language and on both."""
-    scores = {name: model.score(rows.text, rows.label) for name, rows in test.groupby("language")}
-    return {**scores, "both": model.score(test.text, test.label)}
-
-
 # Embeddings for any scikit-learn estimator, tuned like everything else in scikit-learn.
-pipeline = make_pipeline(XLMRXLEmbedder(model="nano", normalize=True), LogisticRegression(max_iter=2000))
-search = GridSearchCV(
-    pipeline,
-    {"xlmrxlembedder__layer": [0, 2, -1], "logisticregression__C": [1.0, 10.0]},
-    cv=3,
-).fit(train.text, train.label)
+pipeline = make_pipeline(XLMRXLEmbedder(MODEL, normalize=True), LogisticRegression(max_iter=2000))
+search = GridSearchCV(pipeline, {"logisticregression__C": [1, 10, 100]}, cv=3).fit(train.text, train.label)
 
-table = {
-    "majority class": accuracies(majority),
-    "character TF-IDF + LogisticRegression": accuracies(tfidf),
-    "XLMRXLEmbedder + LogisticRegression, tuned": accuracies(search),
-    "XLMRXLClassifier": accuracies(clf),
+tfidf = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)), LogisticRegression(max_iter=2000))
+models = {
+    "majority class": DummyClassifier().fit(train.text, train.label),
+    "character TF-IDF + LogisticRegression": tfidf.fit(train.text, train.label),
+    "XLMRXLEmbedder + LogisticRegression": search,
+    "XLMRXLClassifier": clf,
 }
-print("Accuracy on the test reviews")
-print(pd.DataFrame(table).T.round(3).to_string(), "\n")
-print("Best of the grid:", search.best_params_, "\n")
+table = pd.DataFrame({
+    name: {language: model.score(test.text, test.label) for language, test in tests.items()}
+    for name, model in models.items()
+}).T  # fmt: skip
+print("Accuracy on the test reviews; no model has learned from a Chinese one")
+print(table.round(3).to_string(), "\n")
 
 sentences = [
     "An absolute delight from start to finish.",
@@ -85,9 +67,11 @@ answers = pd.DataFrame({"text": sentences, "label": clf.predict(sentences)})
 answers["probability"] = clf.predict_proba(sentences).max(axis=1).round(2)
 print(answers.to_string(index=False), "\n")
 
-figure, axes = plt.subplots(figsize=(4.5, 4), layout="constrained")
-ConfusionMatrixDisplay.from_estimator(clf, test.text, test.label, ax=axes, cmap="Blues", colorbar=False)
-axes.set_title(f"XLMRXLClassifier, nano: accuracy {table['XLMRXLClassifier']['both']:.2f}")
+figure, axes = plt.subplots(1, len(tests), figsize=(7.5, 3.6), layout="constrained")
+for (language, test), ax in zip(tests.items(), axes, strict=True):
+    ConfusionMatrixDisplay.from_estimator(clf, test.text, test.label, ax=ax, cmap="Blues", colorbar=False)
+    ax.set_title(f"{language}: accuracy {table.loc['XLMRXLClassifier', language]:.2f}")
+figure.suptitle(f"XLMRXLClassifier on {MODEL}, learned from English reviews")
 picture = Path("confusion_matrix.png")
 figure.savefig(picture, dpi=150)
 print(f"{picture} written; all of this took {time.perf_counter() - started:.0f} s")

@@ -1,8 +1,8 @@
 """A tag for every word: parts of speech in English and German.
 
 Run with `python examples/tagging.py FOLDER`, where FOLDER holds the PUD treebanks of Universal Dependencies (CC BY-SA
-3.0): en_pud-ud-test.conllu and de_pud-ud-test.conllu. It uses "nano", the small checkpoint that is bundled for tests
-and examples; with `model="facebook/xlm-roberta-xl"` the same lines run the full model.
+3.0): en_pud-ud-test.conllu and de_pud-ud-test.conllu. It uses "e5-small", which comes with pip; with
+`model="facebook/xlm-roberta-xl"` the same lines run the full model.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from skxlmr.datasets import read_conllu
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("folder", type=Path, help="with the PUD treebanks of Universal Dependencies")
-parser.add_argument("--rows", type=int, help="take only so many sentences of each language")
+parser.add_argument("--rows", type=int, default=500, help="take only so many sentences of each language")
 arguments = parser.parse_args()
 
 # Sentences as lists of words, with a tag for each: the columns tokens and upos.
@@ -31,10 +31,10 @@ train, test = df[~is_test], df[is_test]
 print(f"{len(train)} sentences to learn from, {len(test)} to test on\n")
 
 tagger = XLMRXLTagger(
-    model="nano",
+    model="e5-small",
     tuning=LoRA(rank=16, targets=["query", "key", "value", "output", "up", "down"]),
     learning_rate=3e-3,
-    max_epochs=5,
+    max_epochs=4,
     random_state=0,
     verbose=1,
 )

@@ -157,15 +157,24 @@ def attend_padded(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: 
 
 
 def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
-    """Attention within each text, one call for each run of texts of one length; (T, N, D) thrice -> (T, N, D)."""
+    """Attention within each text, one call for each run of texts of one length; (T, N, D) thrice -> (T, N, D).
+
+    Behind the last text there may be more rows, of which nothing is asked.
+    """
     dtype, sizes = q.dtype, [n_texts * length for n_texts, length in packing.runs]
+    sizes.append(len(q) - sum(sizes))
     if dtype.itemsize == 2 and torch.is_grad_enabled() and q.requires_grad:
-        q, k, v = q.float(), k.float(), v.float()  # the kernel's backward pass in 16 bits takes up to five times as long
+        q, k, v = (
+            q.float(),
+            k.float(),
+            v.float(),
+        )  # the kernel's backward pass in 16 bits takes up to five times as long
     attended = []
-    for (n_texts, length), *run in zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
+    for (n_texts, length), *run in zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False):
         run = (x.unflatten(0, (n_texts, length)).transpose(1, 2) for x in run)  # -> (B', N, L, D)
         x = F.scaled_dot_product_attention(*run, dropout_p=dropout_p, is_causal=packing.causal)
         attended.append(x.transpose(1, 2).flatten(0, 1))
+    attended += [v[len(v) - sizes[-1] :]] if sizes[-1] else []
     return (attended[0] if len(attended) == 1 else torch.cat(attended)).to(dtype)
 
 

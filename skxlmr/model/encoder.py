@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +18,7 @@ from skxlmr.model.attention import NO_DELTAS, Deltas, Eager, additive_mask, caus
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
 from skxlmr.model.outputs import ModelOutput
-from skxlmr.model.packing import Packing, PaddedBatch, position_ids_from_input_ids
+from skxlmr.model.packing import Packing, PaddedBatch, few_sizes, position_ids_from_input_ids
 from skxlmr.model.pretrained import PretrainedModel, initialise
 
 
@@ -143,6 +144,9 @@ class XLMRobertaXLModel(PretrainedModel):
         else:
             words = self.embeddings.word(words) if words.ndim == 1 else words
             x = self.embeddings(words, position_ids, token_type_ids)
+        n_tokens = len(x)
+        if eager is None and x.device.type == "cpu" and x.dtype.itemsize == 2:
+            x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))
         kept = {start: x}
         for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
             inputs = (x, packing, NO_DELTAS if adapter is None else adapter[i - 1], *(eager[i - 1] if eager else ()))
@@ -152,7 +156,7 @@ class XLMRobertaXLModel(PretrainedModel):
                 x = layer(*inputs)
             if i in wanted:
                 kept[i] = self.norm(x) if i == depth else x
-        return [kept[i] for i in wanted]
+        return [kept[i][:n_tokens] for i in wanted]
 
     def encode_padded(
         self,

@@ -102,6 +102,21 @@ class Packing:
         return torch.segment_reduce(x, "max", lengths=self.lengths, axis=0, unsafe=True)
 
 
+def few_sizes(n_tokens: int) -> int:
+    """Round up to one of sixteen sizes between a power of two and the next, by 3 % on average or less.
+
+    The CPU's library of 16-bit products keeps code for every shape that it has met: where e5-small learned, 3.5 MB for
+    each number of tokens.
+
+    Examples
+    --------
+    >>> [few_sizes(n) for n in (1, 31, 33, 900, 1000)]
+    [1, 31, 34, 928, 1024]
+    """
+    step = 1 << max(n_tokens.bit_length() - 5, 0)
+    return -(-n_tokens // step) * step
+
+
 def segment_logsumexp(x: Tensor, lengths: Tensor) -> Tensor:
     """Logarithm of the sum of exponentials over neighbouring rows; (T, d), (n,) -> (n, d).
 
