@@ -2,6 +2,8 @@
 
 The tokenizer is that of nano, so that texts can be read; the numbers mean nothing, time and memory are real.
 
+    python benchmarks/make_checkpoint.py base OUT    # 0.5 GiB
+    python benchmarks/make_checkpoint.py large OUT   # 1.0 GiB
     python benchmarks/make_checkpoint.py xl OUT      # 6.5 GiB
     python benchmarks/make_checkpoint.py xxl OUT     # 20 GiB
 """
@@ -17,12 +19,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
-from skxlmr.model.keys import KEY_MAPS
+from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
+from skxlmr.model.keys import key_map
 from skxlmr.weights import layout
 from skxlmr.weights.resolve import resolve
 
-SIZES = {"xl": XLMRobertaXLConfig.xl, "xxl": XLMRobertaXLConfig.xxl}
+SIZES = {
+    "base": XLMRobertaConfig.base,
+    "large": XLMRobertaConfig.large,
+    "xl": XLMRobertaXLConfig.xl,
+    "xxl": XLMRobertaXLConfig.xxl,
+}
 SHARD_BYTES = 2 * 10**9
 
 
@@ -38,7 +45,7 @@ def random_tensors(config: XLMRobertaXLConfig) -> Iterator[tuple[str, torch.Tens
                 rows.copy_(torch.empty(rows.shape).normal_(0, config.initializer_range, generator=generator))
         elif "norm" in name and name.endswith("weight"):
             tensor.fill_(1)
-        yield KEY_MAPS["xlm-roberta-xl"].to_theirs(name), tensor
+        yield key_map(config).to_theirs(name), tensor
 
 
 def write(config: XLMRobertaXLConfig, out: Path) -> int:
@@ -67,7 +74,7 @@ def write(config: XLMRobertaXLConfig, out: Path) -> int:
         weight_map |= dict.fromkeys(keys, final.name)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (out / layout.SAFETENSORS_INDEX).write_text(json.dumps(index))
-    about = {**config.to_dict(), "architectures": ["XLMRobertaXLForMaskedLM"], "torch_dtype": "float16"}
+    about = {**config.to_dict(), "architectures": [f"{config.architecture}ForMaskedLM"], "torch_dtype": "float16"}
     (out / layout.CONFIG).write_text(json.dumps(about))
     shutil.copy(resolve("nano").tokenizer, out / layout.TOKENIZER)
     return total

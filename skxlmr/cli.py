@@ -10,6 +10,7 @@ from pathlib import Path
 
 from skxlmr.memory import find_config, in_gigabytes, memory_estimate
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.mapped import WORTH_MAPPING
 from skxlmr.weights import layout
 from skxlmr.weights.cache import cache_directory, clear_cached, list_cached
 from skxlmr.weights.fairseq import convert_fairseq
@@ -120,6 +121,11 @@ def _info(arguments: argparse.Namespace) -> None:
         print(f"{name + mark:<10}{weights:>9}{predict:>9}{head:>12}{lora:>12}{full:>12}")
     left = "" if auto.available is None else f", which has {in_gigabytes(auto.available)} GB of memory left"
     print(f'\n* what "auto" takes on {auto.device}{left}.')
+    words = 2 * config.vocab_size * config.hidden_size
+    if auto.device == "cpu" and words >= WORTH_MAPPING and config.extra.get("torch_dtype") in ("float16", "bfloat16"):
+        print(
+            f"The word embedding, {in_gigabytes(words)} GB in 16 bits, stays on disk: memory grows by the words used."
+        )
     print(f"Batches are those of batch_tokens='auto', {auto.batch_tokens} tokens in row *; smaller ones take less.")
 
 

@@ -15,13 +15,18 @@ from skxlmr.available import available_memory
 from skxlmr.device import DTYPES, choose_device, choose_dtype, choose_quantization
 from skxlmr.footprint import FLOAT32, activation_bytes, num_learned, weight_bytes
 from skxlmr.inference import default_batch_tokens
-from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.training.adapters import TUNINGS, Head, Tuning, as_tuning
 from skxlmr.weights.quantization import Int8
 from skxlmr.weights.resolve import resolve_config
 
 # Their shape is known: nobody needs a connection to be told what they take.
-PRESETS = {"facebook/xlm-roberta-xl": XLMRobertaXLConfig.xl, "facebook/xlm-roberta-xxl": XLMRobertaXLConfig.xxl}
+PRESETS = {
+    "FacebookAI/xlm-roberta-base": XLMRobertaConfig.base,
+    "FacebookAI/xlm-roberta-large": XLMRobertaConfig.large,
+    "facebook/xlm-roberta-xl": XLMRobertaXLConfig.xl,
+    "facebook/xlm-roberta-xxl": XLMRobertaXLConfig.xxl,
+}
 MOST_SUGGESTIONS = 4
 
 
@@ -120,7 +125,7 @@ def memory_estimate(
     Parameters
     ----------
     model : str, path or XLMRobertaXLConfig, default="facebook/xlm-roberta-xl"
-        As for the estimators. XL and XXL need no connection; of other hub models config.json is downloaded.
+        As for the estimators. Base, large, XL and XXL need no connection; of another hub model config.json is fetched.
     load_in_8bit : "auto", bool or Int8, default="auto"
     load_in_4bit : bool, default=False
     tuning : {"lora", "bias", "head", "full"}, Tuning or None, default=None

@@ -12,7 +12,7 @@ import torch
 
 from skxlmr.cli import main
 from skxlmr.memory import in_gigabytes, memory_estimate
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
+from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,24 @@ def test_info_marks_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr("skxlmr.memory.choose_device", lambda device: torch.device("cpu"))
     assert marked("facebook/xlm-roberta-xl") == "8-bit"
     assert marked("nano") == "float32"
+
+
+def test_info_of_a_word_embedding_that_stays_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr("skxlmr.memory.choose_device", lambda device: torch.device("cpu"))
+    for dtype, stays in (("float16", True), ("float32", False)):
+        config = BertConfig(extra={"torch_dtype": dtype})
+        config.save_pretrained(tmp_path)
+        assert main(["info", str(tmp_path)]) == 0
+        assert ("The word embedding, 0.19 GB in 16 bits, stays on disk" in capsys.readouterr().out) == stays
+
+
+def test_info_of_the_known_needs_no_connection(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr("skxlmr.memory.resolve_config", lambda model: pytest.fail("it was asked for"))
+    for size, parameters in (("base", "277.5"), ("large", "558.8")):
+        assert main(["info", f"FacebookAI/xlm-roberta-{size}"]) == 0
+        assert f"{parameters} million parameters" in capsys.readouterr().out
 
 
 def test_info_of_an_8_bit_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -164,11 +164,8 @@ def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_
     dtype, sizes = q.dtype, [n_texts * length for n_texts, length in packing.runs]
     sizes.append(len(q) - sum(sizes))
     if dtype.itemsize == 2 and torch.is_grad_enabled() and q.requires_grad:
-        q, k, v = (
-            q.float(),
-            k.float(),
-            v.float(),
-        )  # the kernel's backward pass in 16 bits takes up to five times as long
+        # The kernel's backward pass in 16 bits takes up to five times as long.
+        q, k, v = q.float(), k.float(), v.float()
     attended = []
     for (n_texts, length), *run in zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False):
         run = (x.unflatten(0, (n_texts, length)).transpose(1, 2) for x in run)  # -> (B', N, L, D)

@@ -328,6 +328,16 @@ class XLMRobertaConfig(XLMRobertaXLConfig):
     num_attention_heads: int = 12
     intermediate_size: int = 3072
 
+    @classmethod
+    def base(cls) -> XLMRobertaConfig:
+        """Return the configuration of xlm-roberta-base, 278 million parameters."""
+        return cls()
+
+    @classmethod
+    def large(cls) -> XLMRobertaConfig:
+        """Return the configuration of xlm-roberta-large, 560 million parameters."""
+        return cls(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+
 
 @dataclass
 class BertConfig(XLMRobertaConfig):

@@ -124,6 +124,7 @@ def decode(data: bytes, directory: Path) -> None:
         "type_vocab_size": sizes.types,
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
+        "torch_dtype": "float16",
     }
     # <s>, <pad>, </s>, <unk> and <mask> are ours.
     vocabulary = sentencepiece_model(pieces[4:-1], scores[4:-1], characters)
