@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from skxlmr import (
     XLMRXLQA,
@@ -39,7 +39,7 @@ from skxlmr import (
     XLMRXLRegressor,
     XLMRXLTagger,
 )
-from skxlmr.datasets import read_conllu, read_squad
+from skxlmr.datasets import load_reviews, read_conllu, read_squad
 from skxlmr.metrics import squad_scores
 from skxlmr.training.adapters import LINEAR_LAYERS
 
@@ -98,13 +98,13 @@ SIB_LANGUAGES = (
 )  # fmt: skip
 
 
+SIB_TUNED = ("eng_Latn", "deu_Latn", "zho_Hans", "arb_Arab", "swh_Latn")
+
+
 def sib(setup: Setup) -> Iterator[Result]:
     """Topics by embeddings and LogisticRegression: learned in English only, tested in ten other languages."""
 
-    def read(language: str, part: str) -> pd.DataFrame:
-        return pd.read_csv(setup.data / "sib200" / language / f"{part}.tsv", sep="\t", quoting=3)
-
-    train = read("eng_Latn", "train")[: setup.rows]
+    train = read_sib(setup, "eng_Latn", "train")[: setup.rows]
     precisions, strength = {"": {}, ", 8-bit": {"load_in_8bit": True}}, None
     for name, precision in precisions.items():
         began = time.perf_counter()
@@ -114,11 +114,10 @@ def sib(setup: Setup) -> Iterator[Result]:
         pipeline = make_pipeline(embedder, linear).fit(train.text, train.category)
         strength = strength or linear.best_params_["C"]
         learned = time.perf_counter()
-        tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4))
-        baseline = make_pipeline(tfidf, linear_classifier()).fit(train.text, train.category)
+        baseline = tfidf_classifier().fit(train.text, train.category)
         scores, theirs = [], []
         for language in SIB_LANGUAGES:
-            test = setup.test(read(language, "test"))
+            test = setup.test(read_sib(setup, language, "test"))
             scores.append(pipeline.score(test.text, test.category))
             theirs.append(baseline.score(test.text, test.category))
             seconds = {"fit_seconds": learned - began, "predict_seconds": time.perf_counter() - learned}
@@ -127,27 +126,86 @@ def sib(setup: Setup) -> Iterator[Result]:
         yield Result(f"topics{name}", "mean of ten", "accuracy", np.mean(scores), "TF-IDF", np.mean(theirs), **run)
 
 
+def sib_tuned(setup: Setup) -> Iterator[Result]:
+    """Topics by fine-tuning: in some languages each for itself, and from English to the ten others."""
+    inside, theirs = [], []
+    for language in SIB_TUNED:
+        train = read_sib(setup, language, "train")[: setup.rows]
+        others = SIB_LANGUAGES if language == "eng_Latn" else ()
+        tests = {name: setup.test(read_sib(setup, name, "test")) for name in (language, *others)}
+        texts = pd.concat([test.text for test in tests.values()])
+        predicted, run = setup.run(XLMRXLClassifier, train.text, train.category, texts, max_epochs=5)
+        baseline = tfidf_classifier().fit(train.text, train.category)
+        parts = np.split(predicted, np.cumsum([len(test) for test in tests.values()])[:-1])
+        pairs = [
+            (float(np.mean(part == test.category.to_numpy())), baseline.score(test.text, test.category))
+            for part, test in zip(parts, tests.values(), strict=True)
+        ]
+        inside.append(pairs[0][0])
+        theirs.append(pairs[0][1])
+        yield Result("topics, fine-tuned", language, "accuracy", inside[-1], "TF-IDF", theirs[-1], **run)
+        for name, (score, tfidf) in zip(others, pairs[1:], strict=True):
+            yield Result("topics, fine-tuned on English", name, "accuracy", score, "TF-IDF", tfidf, **run)
+        if others:
+            ours, tfidf = np.mean(pairs[1:], axis=0).tolist()
+            yield Result("topics, fine-tuned on English", "mean of ten", "accuracy", ours, "TF-IDF", tfidf, **run)
+    name = f"mean of {len(SIB_TUNED)}"
+    yield Result("topics, fine-tuned", name, "accuracy", np.mean(inside), "TF-IDF", np.mean(theirs), **run)
+
+
+def read_sib(setup: Setup, language: str, part: str) -> pd.DataFrame:
+    """Sentences of SIB-200 and their topics."""
+    return pd.read_csv(setup.data / "sib200" / language / f"{part}.tsv", sep="\t", quoting=3)
+
+
+def tfidf_classifier() -> Pipeline:
+    """What most would try first."""
+    return make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)), linear_classifier())
+
+
 def linear_classifier() -> GridSearchCV:
     """LogisticRegression, as strong as cross-validation on what it learns from finds best."""
     return GridSearchCV(LogisticRegression(max_iter=2000), {"C": [1, 10, 100]}, cv=5)
 
 
+def reviews(setup: Setup) -> Iterator[Result]:
+    """Praise and blame: learned from 1,000 English reviews, tested in English and in Chinese."""
+    df = load_reviews()
+    english, chinese = (df[df.language == language].sample(2000, random_state=0) for language in ("en", "zh"))
+    train, tests = english[:1000][: setup.rows], {"en": setup.test(english[1000:]), "zh": setup.test(chinese[1000:])}
+    texts = pd.concat([test.text for test in tests.values()])
+    predicted, run = setup.run(XLMRXLClassifier, train.text, train.label, texts, max_epochs=3)
+    baseline = tfidf_classifier().fit(train.text, train.label)
+    for (language, test), part in zip(tests.items(), np.split(predicted, [len(tests["en"])]), strict=True):
+        ours, theirs = float(np.mean(part == test.label.to_numpy())), baseline.score(test.text, test.label)
+        yield Result("reviews, learned in English", language, "accuracy", ours, "TF-IDF", theirs, **run)
+
+
 def pud(setup: Setup) -> Iterator[Result]:
     """Part of speech; the first 800 sentences by their ids to learn from, the last 200 to test on."""
-    for language in ("en", "de", "zh", "ar"):
-        frame = read_conllu(setup.data / "ud_pud" / f"{language}_pud-ud-test.conllu").sort_values("sent_id")
-        train, test = frame[:800], setup.test(frame[800:])
-        predicted, run = setup.run(XLMRXLTagger, train.tokens, train.upos, test.tokens, max_epochs=5)
-        assert [len(tags) for tags in predicted] == [len(tokens) for tokens in test.tokens]
+    frames = {
+        language: read_conllu(setup.data / "ud_pud" / f"{language}_pud-ud-test.conllu").sort_values("sent_id")
+        for language in ("en", "de", "zh", "ar")
+    }
+    tests = {language: setup.test(frame[800:]) for language, frame in frames.items()}
+    for language, frame in frames.items():
+        train, test = frame[:800], tests[language]
+        asked = tests if language == "en" else {language: test}
+        tokens = pd.concat([rows.tokens for rows in asked.values()])
+        predicted, run = setup.run(XLMRXLTagger, train.tokens, train.upos, tokens, max_epochs=5)
+        assert [len(tags) for tags in predicted] == [len(row) for row in tokens]
+        parts = np.split(predicted, np.cumsum([len(rows) for rows in asked.values()])[:-1])
         words = defaultdict(Counter)
         for tokens, tags in zip(train.tokens, train.upos, strict=True):
             for token, tag in zip(tokens, tags, strict=True):
                 words[token][tag] += 1
         most = Counter(tag for tags in train.upos for tag in tags).most_common(1)[0][0]
-        frequent = [[words[t].most_common(1)[0][0] if t in words else most for t in tokens] for tokens in test.tokens]
-        true = np.concatenate(test.upos.to_list())
-        ours, theirs = (float(np.mean(np.concatenate(list(tags)) == true)) for tags in (predicted, frequent))
-        yield Result("part of speech", language, "accuracy", ours, "most frequent tag of the word", theirs, **run)
+        for (name, rows), part in zip(asked.items(), parts, strict=True):
+            frequent = [[words[t].most_common(1)[0][0] if t in words else most for t in row] for row in rows.tokens]
+            true = np.concatenate(rows.upos.to_list())
+            ours, theirs = (float(np.mean(np.concatenate(list(tags)) == true)) for tags in (part, frequent))
+            task = "part of speech" + (", learned in English" if name != language else "")
+            yield Result(task, name, "accuracy", ours, "most frequent tag of the word", theirs, **run)
 
 
 def xquad(setup: Setup) -> Iterator[Result]:
@@ -226,6 +284,8 @@ def xcopa(setup: Setup) -> Iterator[Result]:
 
 TASKS: dict[str, Callable[[Setup], Iterator[Result]]] = {
     "sib": sib,
+    "sib_tuned": sib_tuned,
+    "reviews": reviews,
     "pud": pud,
     "xquad": xquad,
     "jsick": jsick,
