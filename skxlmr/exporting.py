@@ -38,10 +38,7 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     files = _files(estimator)
     _check_destination(directory, files)
     learned: Learned = estimator._learned
-    if learned.config.model_type == "bert":
-        raise ValueError(
-            "BERT has another head in transformers than this estimator learns; use save, or export_adapter."
-        )
+    _head_tensors(estimator)
     if learned.own is not None and dtype != "float32":
         learned = copy.deepcopy(learned)  # `to` converts modules in place, and these are the estimator's
     # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
@@ -94,10 +91,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             targets.append(target)
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
-    heads = estimator._exported_heads(learned.head)
-    for name, module in heads.items():
-        of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
-        tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
+    tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in _head_tensors(estimator).items()}
     config = {
         "peft_type": "LORA",
         "task_type": estimator._peft_task,
@@ -107,7 +101,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": targets,  # whole names: "output.dense" alone would be two layers
-        "modules_to_save": [name.rpartition(".")[2] for name in heads],
+        "modules_to_save": [name.rpartition(".")[2] for name in estimator._exported_heads(learned.head)],
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,
@@ -127,6 +121,23 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
     )
     atomic_write_bytes(directory / "adapter_model.safetensors", data)
     atomic_write_bytes(directory / "adapter_config.json", config_json.encode())
+
+
+def _head_tensors(estimator: TrainableXLMRXL) -> dict[str, torch.Tensor]:
+    """The weights of the head by transformers' keys; refused where its model has another head."""
+    learned: Learned = estimator._learned
+    names = key_map(learned.config)
+    try:
+        return {
+            names.to_theirs(f"{name}.{key}"): value
+            for name, module in estimator._exported_heads(learned.head).items()
+            for key, value in module.state_dict().items()
+        }
+    except KeyError:
+        theirs = estimator._exported_class.__name__.replace("XLMRobertaXL", learned.config.architecture)
+        raise ValueError(
+            f"{theirs} of transformers has another head than this {type(estimator).__name__} learns; use save."
+        ) from None
 
 
 def _files(estimator: TrainableXLMRXL) -> CheckpointFiles:

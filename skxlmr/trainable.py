@@ -243,8 +243,9 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
-            `directory` is where it lies.
+            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; if
+            `directory` is where it lies; or if transformers has another head for this kind of model, as for texts and
+            words on a BERT such as "e5-small".
 
         Examples
         --------
@@ -273,7 +274,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
+            If it was not fitted with LoRA, `model` is another checkpoint now, `directory` is where it lies, or
+            transformers has another head for this kind of model.
         """
         export_adapter(self, directory)
 

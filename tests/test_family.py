@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
@@ -78,8 +79,12 @@ def test_every_tuning_learns_pickles_and_saves(kind, tuning, checkpoints, tmp_pa
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path / "saved")):
         np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
     if kind == "bert":
-        with pytest.raises(ValueError, match=r"BERT has another head.*save"):
-            clf.export_pretrained(tmp_path / "exported")
+        exports = [clf.export_pretrained, *([clf.export_adapter] if isinstance(tuning, LoRA) else [])]
+        for export in exports:
+            with pytest.raises(
+                ValueError, match=r"BertForSequenceClassification of transformers has another head.*save"
+            ):
+                export(tmp_path / "exported")
         return
     clf.export_pretrained(tmp_path / "exported")
     written = json.loads((tmp_path / "exported" / "config.json").read_text())
@@ -89,6 +94,45 @@ def test_every_tuning_learns_pickles_and_saves(kind, tuning, checkpoints, tmp_pa
     with torch.no_grad():
         logits = model(**batch).logits.softmax(-1).numpy()
     np.testing.assert_allclose(expected, logits, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_taggers_on_bert_are_transformers_taggers(tuning, checkpoints, tmp_path):
+    words = [text.split() or ["."] for text in TEXTS]
+    tags = [["long" if len(word) > 4 else "short" for word in row] for row in words]
+    tagger = XLMRXLTagger(checkpoints["bert"], tuning=tuning, max_epochs=2, random_state=0, device="cpu")
+    tagger.fit(words, tags).export_pretrained(tmp_path / "exported")
+    models = [transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "exported")]
+    assert type(models[0]) is transformers.BertForTokenClassification
+    if tuning == "lora":
+        tagger.export_adapter(tmp_path / "adapter")
+        base = transformers.BertForTokenClassification.from_pretrained(checkpoints["bert"], num_labels=2)
+        models.append(peft.PeftModel.from_pretrained(base, tmp_path / "adapter"))
+    ids = torch.tensor([get_backbone("nano").tokenizer("film")["input_ids"]])
+    (expected,) = tagger._learned.run(
+        tagger._backbone, tagger._plan(tagger._backbone, tagger._check_column([["film"]])), 512
+    )
+    for model in models:
+        with torch.no_grad():
+            np.testing.assert_allclose(model.eval()(ids).logits[0, 1].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["TokenClassification", "QuestionAnswering", "MultipleChoice"])
+def test_the_heads_of_bert_that_are_like_ours_are_read(kind, tmp_path):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SHAPE, vocab_size=60, max_position_embeddings=20, initializer_range=0.3)
+    theirs = getattr(transformers, f"BertFor{kind}")(config).double().eval()
+    theirs.save_pretrained(tmp_path)
+    native = getattr(skxlmr.model, f"XLMRobertaXLFor{kind}").from_pretrained(tmp_path, dtype=torch.float64)
+    ids = torch.randint(5, 60, (2, 3, 7) if kind == "MultipleChoice" else (2, 7))
+    with torch.no_grad():
+        expected, got = theirs(ids), native(ids)
+    for name in ("start_logits", "end_logits") if kind == "QuestionAnswering" else ("logits",):
+        assert torch.allclose(got[name], expected[name], rtol=0, atol=1e-9)
+    native.save_pretrained(tmp_path / "again")
+    again = getattr(transformers, f"BertFor{kind}").from_pretrained(tmp_path / "again")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in theirs.state_dict().items())
 
 
 def test_other_estimators(checkpoints):

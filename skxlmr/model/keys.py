@@ -27,9 +27,13 @@ POST_NORMS = [
     ("{layer}crossattention.output.LayerNorm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
     ("{layer}output.LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
 ]
-HEADS = [
+# Heads on tokens, questions and choices are the same in all; BERT's on texts and words lie in other parts than ours.
+COMMON_HEADS = [
     ("classifier.{p}", "classifier.{p}"),
     ("qa_outputs.{p}", "qa_outputs.{p}"),
+]
+HEADS = [
+    *COMMON_HEADS,
     ("classifier.dense.{p}", "classifier.dense.{p}"),
     ("classifier.out_proj.{p}", "classifier.out_proj.{p}"),
     ("lm_head.dense.{p}", "lm_head.dense.{p}"),
@@ -77,7 +81,7 @@ THEIR_BASE = {"xlm-roberta-xl": "roberta.", "xlm-roberta": "roberta.", "bert": "
 KEY_MAPS = {
     "xlm-roberta-xl": _key_map("roberta.", XL_NORMS, HEADS),
     "xlm-roberta": _key_map("roberta.", POST_NORMS, HEADS),
-    "bert": _key_map("bert.", POST_NORMS, []),
+    "bert": _key_map("bert.", POST_NORMS, COMMON_HEADS),
 }
 
 # What a checkpoint may have that a model has no place for.
