@@ -108,6 +108,7 @@ class XLMRobertaXLConfig:
     model_type: ClassVar[str] = "xlm-roberta-xl"
     architecture: ClassVar[str] = "XLMRobertaXL"  # what the names of the model classes begin with
     pre_layer_norm: ClassVar[bool] = True  # whether a layer normalises what goes into its parts, or what comes out
+    absent: ClassVar[dict[str, Any]] = {}  # what a config.json means that does not say it, where that is no default
 
     vocab_size: int = 250880
     hidden_size: int = 2560
@@ -289,7 +290,7 @@ class XLMRobertaXLConfig:
         """
         cls = CONFIGS.get(values.get("model_type"), cls)
         known = {f.name for f in fields(cls)} - {"extra"}
-        values = {k: v for k, v in values.items() if k not in ("model_type", "label2id")}
+        values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id")}
         return cls(
             **{k: v for k, v in values.items() if k in known},
             extra={k: v for k, v in values.items() if k not in known},
@@ -321,6 +322,7 @@ class XLMRobertaConfig(XLMRobertaXLConfig):
     model_type: ClassVar[str] = "xlm-roberta"
     architecture: ClassVar[str] = "XLMRoberta"
     pre_layer_norm: ClassVar[bool] = False
+    absent: ClassVar[dict[str, Any]] = {"layer_norm_eps": 1e-12}
 
     vocab_size: int = 250002
     hidden_size: int = 768

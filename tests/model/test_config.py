@@ -1,6 +1,8 @@
 import pytest
 
-from skxlmr.model import XLMRobertaXLConfig
+from transformers import AutoConfig
+
+from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
 
 
 def test_presets_have_the_published_sizes():
@@ -15,6 +17,15 @@ def test_round_trip_keeps_unknown_keys():
     assert config.extra == {"finetuning_task": "x"}
     assert XLMRobertaXLConfig.from_dict(config.to_dict()) == config
     assert config.to_dict()["finetuning_task"] == "x"
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta-xl", "xlm-roberta", "bert"])
+def test_what_a_file_does_not_say_is_as_transformers_has_it(kind, tmp_path):
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    ours, theirs = XLMRobertaXLConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)
+    for name in ("layer_norm_eps", "hidden_act", "pad_token_id", "num_attention_heads"):  # no shape would show it
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert XLMRobertaConfig().layer_norm_eps == 1e-5  # xlm-roberta-base's
 
 
 def test_labels_decide_the_number_of_outputs():
