@@ -20,7 +20,10 @@ class Embeddings(nn.Module):
         super().__init__()
         pad = config.pad_token_id
         self.word = embedding(config.vocab_size, config.hidden_size, pad)
-        self.position = embedding(config.max_position_embeddings, config.hidden_size, pad)
+        # Where positions begin behind that of padding it is never learned; BERT's begin with row 0, like any other.
+        self.position = embedding(
+            config.max_position_embeddings, config.hidden_size, pad if config.first_position else None
+        )
         self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.absolute = config.position_embedding_type == "absolute"
         self.norm = nn.Identity() if config.pre_layer_norm else layer_norm(config)

@@ -1,5 +1,4 @@
 import pytest
-
 from transformers import AutoConfig
 
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig

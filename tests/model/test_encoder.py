@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.packing import Packing
 
 CONFIG = XLMRobertaXLConfig(
@@ -24,6 +24,16 @@ def test_layers_are_numbered_as_hidden_states(model):
         got = model.encode(ids[0], positions, Packing.from_lengths([7]), layers=(0, 2, -1, 3, 1))
     for state, i in zip(got, (0, 2, 3, 3, 1), strict=True):
         assert torch.equal(state, expected[i][0])
+
+
+def test_the_first_position_of_bert_learns_as_any_other():
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for config, unused in ((BertConfig(vocab_size=50, **shape), []), (CONFIG, [0, 1])):
+        model = XLMRobertaXLModel(config)
+        assert (model.embeddings.position.weight == 0).all(1).nonzero().flatten().tolist() == unused[1:]
+        model(torch.tensor([[0, 7, 2]])).last_hidden_state[..., 0].sum().backward()
+        learned = model.embeddings.position.weight.grad.any(1).nonzero().flatten().tolist()
+        assert learned == [len(unused), len(unused) + 1, len(unused) + 2]
 
 
 def test_upper_layers_are_not_run_for_a_lower_one(model):
