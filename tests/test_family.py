@@ -183,3 +183,6 @@ def test_prompts(checkpoints, tmp_path):
     assert e5.prompt_ == "query: "
     np.testing.assert_array_equal(e5.transform(TEXTS), plain.transform(["query: " + text for text in TEXTS]))
     assert XLMRXLEmbedder(named, prompt=None, device="cpu").fit(TEXTS).prompt_ == ""
+    instruct = tmp_path / "multilingual-e5-large-instruct"  # its texts have none, its questions a task of their own
+    instruct.symlink_to(directory)
+    assert XLMRXLEmbedder(instruct, device="cpu").fit(TEXTS).prompt_ == ""

@@ -112,6 +112,15 @@ def test_it_is_decoded_once(package):
     assert BertModel.from_pretrained("e5-small", add_pooling_layer=False).config.hidden_size == HIDDEN
 
 
+def test_vectors_are_as_those_of_the_hub(package, monkeypatch):
+    monkeypatch.setattr("skxlmr.backbone._find_on_hub", resolve)  # which remembers what it found
+    embedder = XLMRXLEmbedder("e5-small", dtype="float32").fit(["ab a"])
+    assert (embedder.pooling_, embedder.normalize_, embedder.prompt_) == ("mean", True, "query: ")  # as below
+    plain = XLMRXLEmbedder("e5-small", normalize=False, dtype="float32").fit_transform(["ab a", "b"])
+    scaled = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedder.transform(["ab a", "b"]), scaled, atol=1e-6)
+
+
 def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
     def killed(path, tensors, config, **_):
         path.mkdir()
