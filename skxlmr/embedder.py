@@ -51,7 +51,8 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         sentence-transformers says, and else not.
     prompt : str or None, default="auto"
         What is put before each text, such as "query: " or "passage: "; None is nothing. "auto" is "query: " for the
-        multilingual-e5 models (but "-instruct"), which were trained so, and otherwise what a directory of sentence-transformers says.
+        multilingual-e5 models, which were trained so (but for "-instruct"), and otherwise what a directory of
+        sentence-transformers says.
     n_components : int, default=None
         Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
     max_length : int, default=None

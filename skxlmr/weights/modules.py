@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.files import parse_json, read_json
+from skxlmr.weights.layout import check_base_name
 
 MODULES = "modules.json"
 POOLING = "1_Pooling/config.json"
@@ -41,7 +42,9 @@ def read_pooling(directory: Path) -> tuple[str, bool]:
             f"{path} has a part {unknown[0]!r}, which is not supported. Set pooling and normalize to read the model "
             f"without it."
         )
-    return _pooling_mode(directory / POOLING) if "Pooling" in kinds else "mean", "Normalize" in kinds
+    folders = [module.get("path") for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"]
+    modes = [_pooling_mode(directory / check_base_name(folder, path) / "config.json") for folder in folders]
+    return modes[0] if modes else "mean", "Normalize" in kinds
 
 
 def read_prompt(directory: Path) -> str:
@@ -53,7 +56,12 @@ def read_prompt(directory: Path) -> str:
 
 
 def _pooling_mode(path: Path) -> str:
-    config = _read_if_there(path)
+    config = read_json(path)
+    if config.get("include_prompt") is False:
+        raise CheckpointError(
+            f"{path} leaves the tokens of the prompt out, which is not supported. Set pooling and normalize to count "
+            f"them in."
+        )
     modes = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
     if isinstance(config.get("pooling_mode"), str):  # the newer form
         modes = [mode for mode, name in POOLING_MODES.items() if name == config["pooling_mode"]]

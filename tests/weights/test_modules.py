@@ -6,13 +6,19 @@ from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.modules import read_pooling, read_prompt
 
 
-def write(directory, kinds=("Transformer", "Pooling"), pooling=None, **files):
+def write(directory, kinds=("Transformer", "Pooling"), pooling=None, folder="1_Pooling", **files):
     parts = [
-        {"idx": i, "name": str(i), "path": "", "type": f"sentence_transformers.models.{k}"} for i, k in enumerate(kinds)
+        {
+            "idx": i,
+            "name": str(i),
+            "path": folder if k == "Pooling" else "",
+            "type": f"sentence_transformers.models.{k}",
+        }
+        for i, k in enumerate(kinds)
     ]
     (directory / "modules.json").write_text(json.dumps(parts))
-    (directory / "1_Pooling").mkdir(exist_ok=True)
-    (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling or {"pooling_mode_mean_tokens": True}))
+    (directory / folder).mkdir(exist_ok=True)
+    (directory / folder / "config.json").write_text(json.dumps(pooling or {"pooling_mode_mean_tokens": True}))
     for name, content in files.items():
         (directory / f"{name}.json").write_text(json.dumps(content))
 
@@ -40,6 +46,18 @@ def test_pooling(tmp_path, config, pooling):
     assert read_pooling(tmp_path) == (pooling, True)
 
 
+def test_the_pooling_lies_where_the_list_says(tmp_path):
+    write(tmp_path, pooling={"pooling_mode": "mean"})
+    write(tmp_path, pooling={"pooling_mode": "cls"}, folder="2_Pooling")
+    assert read_pooling(tmp_path) == ("cls", False)
+    (tmp_path / "2_Pooling" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"2_Pooling/config\.json"):
+        read_pooling(tmp_path)
+    write(tmp_path, folder="../2_Pooling")
+    with pytest.raises(CheckpointError, match="only plain names"):
+        read_pooling(tmp_path)
+
+
 def test_prompts(tmp_path):
     write(tmp_path, config_sentence_transformers={"prompts": {"q": "query: "}, "default_prompt_name": "q"})
     assert read_prompt(tmp_path) == "query: "
@@ -56,6 +74,9 @@ def test_what_is_not_done_here_is_refused(tmp_path):
         write(tmp_path, pooling=bad or {"nothing": 1})
         with pytest.raises(CheckpointError, match="pooling that is not supported"):
             read_pooling(tmp_path)
+    write(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": False})
+    with pytest.raises(CheckpointError, match="leaves the tokens of the prompt out"):
+        read_pooling(tmp_path)
     (tmp_path / "modules.json").write_text('{"a": 1}')
     with pytest.raises(CheckpointError, match="no list of modules"):
         read_pooling(tmp_path)
