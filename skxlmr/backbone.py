@@ -133,11 +133,9 @@ def get_backbone(
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config)
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
     with _lock:
-        backbone = _pool.get(key)
-        if backbone is None and not whole:
-            relative = next((other for other in list(_pool.values()) if other.key[: len(key)] == key), None)
-            backbone = None if relative is None else replace(relative, files=files)  # its own may be gone by now
+        backbone = _pool.get(key) or _with_layers_of_the_pool(key, files, whole)
         if backbone is None:
+            tokenizer = _read_tokenizer(files.directory, files.fingerprint)  # where it is missing, nothing is loaded
             asked = {"load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit, "dtype": dtype, "device": device}
             if batch_tokens == "auto" and tuning is not None:
                 batch_tokens, asked["gradient_checkpointing"] = config.max_length, True
@@ -151,9 +149,22 @@ def get_backbone(
                 map_word_embedding=True,
                 add_pooling_layer=False,
             ).requires_grad_(False)
-            backbone = _pool[key] = Backbone(files, base, _read_tokenizer(files.directory, files.fingerprint), key)
+            backbone = _pool[key] = Backbone(files, base, tokenizer, key)
         _latest[:] = [backbone]
         return backbone
+
+
+def _with_layers_of_the_pool(key: tuple, files: CheckpointFiles, whole: bool) -> Backbone | None:
+    """A base that shares its layers with one of other words in the pool; None where there is none."""
+    relative = next((other for other in list(_pool.values()) if other.key[: len(key)] == key), None)
+    if relative is None:
+        return None
+    if not whole:
+        return replace(relative, files=files)  # its own may be gone by now
+    words = read_words(files, relative.model.embeddings.word.weight.dtype).to(relative.model.device)
+    tokenizer = _read_tokenizer(files.directory, files.fingerprint)
+    backbone = _pool[key] = Backbone(files, relative.model.with_words(words), tokenizer, key)
+    return backbone
 
 
 def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:

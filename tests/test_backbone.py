@@ -2,10 +2,12 @@ import gc
 import shutil
 import threading
 
+import pytest
 from hub_server import MAIN, REPO, Hub
 
 from skxlmr import XLMRXLEmbedder
 from skxlmr.backbone import get_backbone, release_models
+from skxlmr.model import XLMRobertaXLModel
 from skxlmr.weights.resolve import resolve
 
 
@@ -59,3 +61,12 @@ def test_a_hub_model_is_asked_for_once_in_a_process(tmp_path, monkeypatch):
         server.stop()
     assert len(server.requests) == requests
     assert (vectors == XLMRXLEmbedder(model="nano").fit_transform(["good morning"])).all()
+
+
+def test_without_a_tokenizer_no_weights_are_loaded(tmp_path, monkeypatch):
+    copy = shutil.copytree(resolve("nano").directory, tmp_path / "copy")
+    (copy / "sentencepiece.bpe.model").unlink()
+    (copy / "skxlmr.json").unlink(missing_ok=True)
+    monkeypatch.setattr(XLMRobertaXLModel, "from_pretrained", pytest.fail)
+    with pytest.raises(FileNotFoundError, match=r"copy.*has no sentencepiece\.bpe\.model.*Copy it from the model"):
+        get_backbone(copy)

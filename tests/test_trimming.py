@@ -24,7 +24,9 @@ from skxlmr import (
     XLMRXLTagger,
 )
 from skxlmr.backbone import get_backbone, release_models, trim
+from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.mapped import read_words
+from skxlmr.weights.checkpoint import open_checkpoint
 
 TEXTS = ["a wonderful film", "很好看的电影", "dreadful", "I loved every minute of it", "", "un film magnifique 🎬"]
 LABELS = ["good", "good", "bad", "good", "bad", "good"]
@@ -134,9 +136,13 @@ def test_the_layers_are_shared_and_the_other_words_freed():
     assert one.embeddings.word is not other.embeddings.word
     gc.collect()
     whole = get_backbone("nano", device="cpu")
-    np.testing.assert_array_equal(
-        other.embeddings.word.weight, whole.model.embeddings.word.weight[torch.from_numpy(twin._pieces)]
-    )
+    assert whole.model.layers is one.layers
+    assert whole.model.config == XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False).config
+    with open_checkpoint(whole.files) as checkpoint:
+        words = checkpoint.read("roberta.embeddings.word_embeddings.weight").float()
+    assert torch.equal(whole.model.embeddings.word.weight, words)
+    assert torch.equal(other.embeddings.word.weight, words[torch.from_numpy(twin._pieces)])
+    assert not any(p.requires_grad for p in whole.model.parameters())
 
 
 def test_words_are_read_as_the_whole_model_has_them():

@@ -161,6 +161,11 @@ class XLMRobertaXLTokenizer(PieceEncoder):
             If ``tokenizer_config.json`` is.
         """
         directory = Path(directory)
+        if not (directory / VOCABULARY_FILE).exists():
+            raise FileNotFoundError(
+                f"{directory} has no {VOCABULARY_FILE}, and no other tokenizer is read. Copy it from the model that "
+                f"this one was made from."
+            )
         config = read_json(directory / CONFIG_FILE) if (directory / CONFIG_FILE).exists() else {}
         length = config.get("model_max_length")
         known = type(length) is int and 0 < length < 10**9  # the reference writes 10**30 for "not known"
