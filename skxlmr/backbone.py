@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -135,21 +136,24 @@ def get_backbone(
     with _lock:
         backbone = _pool.get(key) or _with_layers_of_the_pool(key, files, whole)
         if backbone is None:
-            tokenizer = _read_tokenizer(files.directory, files.fingerprint)  # where it is missing, nothing is loaded
+            if files.tokenizer is None:
+                _read_tokenizer(files.directory, files.fingerprint)  # says what is missing before anything is loaded
             asked = {"load_in_8bit": load_in_8bit, "load_in_4bit": load_in_4bit, "dtype": dtype, "device": device}
             if batch_tokens == "auto" and tuning is not None:
                 batch_tokens, asked["gradient_checkpointing"] = config.max_length, True
             check_memory(memory_estimate(config, tuning=tuning, batch_tokens=batch_tokens, **asked), model=files.name)
-            base = XLMRobertaXLModel.from_pretrained(
-                files,
-                dtype=torch_dtype,
-                device=torch_device,
-                load_in_8bit=False if settings == "nf4" else settings or False,
-                load_in_4bit=settings == "nf4",
-                map_word_embedding=True,
-                add_pooling_layer=False,
-            ).requires_grad_(False)
-            backbone = _pool[key] = Backbone(files, base, tokenizer, key)
+            with ThreadPoolExecutor(1) as beside:  # of small models the tokenizer takes as long as the weights
+                tokenizer = beside.submit(_read_tokenizer, files.directory, files.fingerprint)
+                base = XLMRobertaXLModel.from_pretrained(
+                    files,
+                    dtype=torch_dtype,
+                    device=torch_device,
+                    load_in_8bit=False if settings == "nf4" else settings or False,
+                    load_in_4bit=settings == "nf4",
+                    map_word_embedding=True,
+                    add_pooling_layer=False,
+                ).requires_grad_(False)
+            backbone = _pool[key] = Backbone(files, base, tokenizer.result(), key)
         _latest[:] = [backbone]
         return backbone
 

@@ -223,7 +223,8 @@ def _half_type(tensor: torch.Tensor) -> torch.dtype:
 
 def _converted(tensor: torch.Tensor, key: str, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:
     converted = tensor.to(device=device, dtype=dtype)
-    if converted.dtype != tensor.dtype and not all_finite(converted):
+    reach = [torch.finfo(kind).max if kind.is_floating_point else 0 for kind in (converted.dtype, tensor.dtype)]
+    if reach[0] < reach[1] and not all_finite(converted):
         raise CheckpointError(f"tensor {key!r} does not fit into {dtype}: use torch.bfloat16 or torch.float32")
     return converted
 
