@@ -19,10 +19,11 @@ from joblib.parallel import get_active_backend
 from skxlmr.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.forks import after_fork
 from skxlmr.memory import check_memory, memory_estimate
-from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.mapped import read_words
 from skxlmr.model.pretrained import read_config
 from skxlmr.training.adapters import Tuning
+from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.quantization import Int8
 from skxlmr.weights.resolve import BUNDLED, CheckpointFiles, resolve
 
@@ -143,7 +144,7 @@ def get_backbone(
                 batch_tokens, asked["gradient_checkpointing"] = config.max_length, True
             check_memory(memory_estimate(config, tuning=tuning, batch_tokens=batch_tokens, **asked), model=files.name)
             with ThreadPoolExecutor(1) as beside:  # of small models the tokenizer takes as long as the weights
-                tokenizer = beside.submit(_read_tokenizer, files.directory, files.fingerprint)
+                tokenizer = beside.submit(_tokenizer_of, files, config)
                 base = XLMRobertaXLModel.from_pretrained(
                     files,
                     dtype=torch_dtype,
@@ -200,6 +201,17 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
             trimmed = _pool[key] = Backbone(backbone.files, model, tokenizer, key, kept)
         _latest[:] = [trimmed]
         return trimmed
+
+
+def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobertaXLTokenizer:
+    """The tokenizer of a checkpoint, which must be this model's."""
+    tokenizer = _read_tokenizer(files.directory, files.fingerprint)
+    if tokenizer.mask_token_id > config.vocab_size:  # a model may lack <mask>, which is last and in no text
+        raise CheckpointError(
+            f"{files.directory}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}. The "
+            f"tokenizer is that of another model."
+        )
+    return tokenizer
 
 
 @functools.lru_cache(maxsize=2)

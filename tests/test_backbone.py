@@ -7,7 +7,8 @@ from hub_server import MAIN, REPO, Hub
 
 from skxlmr import XLMRXLEmbedder
 from skxlmr.backbone import get_backbone, release_models
-from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model import BertConfig, BertModel, XLMRobertaXLModel
+from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.resolve import resolve
 
 
@@ -70,3 +71,15 @@ def test_without_a_tokenizer_no_weights_are_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(XLMRobertaXLModel, "from_pretrained", pytest.fail)
     with pytest.raises(FileNotFoundError, match=r"copy.*has no sentencepiece\.bpe\.model.*Copy it from the model"):
         get_backbone(copy)
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for vocab_size, fits in ((9_501, True), (9_500, False)):  # nano's tokenizer has 9,502 ids, with <mask>
+        BertModel(BertConfig(vocab_size=vocab_size, **shape)).save_pretrained(tmp_path)
+        shutil.copy(resolve("nano").tokenizer, tmp_path)
+        if fits:
+            assert get_backbone(tmp_path).tokenizer.vocab_size == 9_502
+        else:
+            with pytest.raises(CheckpointError, match="tokenizer has 9502 ids, its model 9500"):
+                get_backbone(tmp_path)
