@@ -166,8 +166,10 @@ def match(
     absent_heads = tuple(head for head in may_be_new if not any(name.startswith(head) for name in found))
     new = [name for name in expected if name not in found and name.startswith(absent_heads)]
     missing = expected.keys() - found - set(new)
-    differences = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
-    differences += [f"unexpected: {key}" for key in unexpected]
+    lacked = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
+    extra = [f"unexpected: {key}" for key in unexpected]
+    half = SHOWN // 2  # so that names under another prefix are seen
+    differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]
     for key, ours in assignments:
         info, shape = tensors[key], tuple(expected[ours])
         if info.shape != shape:

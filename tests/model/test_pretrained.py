@@ -119,10 +119,12 @@ def test_another_number_of_labels_than_the_head_has_is_an_error(tmp_path):
         (lambda t: {k: v for k, v in t.items() if "layer.1.intermediate.dense.weight" not in k},
          r"missing.*layer\.1\.intermediate\.dense\.weight"),
         (lambda t: {**t, "roberta.encoder.layer.2.output.dense.bias": torch.zeros(16)}, r"unexpected.*layer\.2"),
+        (lambda t: {k.replace("roberta.", "0.auto_model."): v for k, v in t.items()},
+         r"missing: roberta\.embeddings(.|\n)*unexpected: 0\.auto_model\.embeddings"),
         (lambda t: {**t, "roberta.encoder.LayerNorm.bias": torch.zeros(8)}, r"LayerNorm\.bias.*8.*16"),
         (lambda t: {**t, "roberta.encoder.LayerNorm.bias": torch.full((16,), float("nan"))}, r"LayerNorm\.bias"),
     ],
-    ids=["missing", "unexpected", "shape", "nan"],
+    ids=["missing", "unexpected", "prefix", "shape", "nan"],
 )  # fmt: skip
 def test_wrong_tensors_are_named(checkpoint, edit, message):
     edit_weights(checkpoint, edit)
