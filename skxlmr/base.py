@@ -69,10 +69,14 @@ class BaseXLMRXL(BaseEstimator):
         check_is_fitted(self)
         asked = self._base_asked_for()
         if self._backbone is None or self._asked != asked:
-            backbone = self._load_with(getattr(self, "_pieces", None))
+            backbone = self._load_with(self._pieces_of_fit())
             self._check_fingerprint(backbone.fingerprint)
             self._backbone, self._asked = backbone, asked
         return self._backbone
+
+    def _pieces_of_fit(self) -> np.ndarray | None:
+        """The word pieces that were kept at fit; None is all, as with what was saved before there was a choice."""
+        return getattr(self, "_pieces", None)
 
     def _load_with(self, pieces: np.ndarray | None) -> Backbone:
         """Take the base with these words, or with all, from the pool."""

@@ -46,8 +46,9 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     if quantized_layers(base):
         raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
     tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
-    if estimator._pieces is not None:
-        tokenizer, kept = tokenizer.trim(estimator._pieces)
+    pieces = estimator._pieces_of_fit()
+    if pieces is not None:
+        tokenizer, kept = tokenizer.trim(pieces)
         base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
     merged = merge(learned, base).to(DTYPES[dtype])
     with torch.device("meta"):

@@ -181,7 +181,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         With `vocabulary="trim"` its words are those of the rows; but who goes on learning keeps those of then.
         """
         if start is not None or self.vocabulary == "full":
-            backbone = self._load_with(None if start is None else self._pieces)
+            backbone = self._load_with(None if start is None else self._pieces_of_fit())
             return backbone, self._rows(backbone, column, targets, weights)
         backbone = self._load_backbone(whole=False)
         rows = self._rows(backbone.reader, column, targets, weights)

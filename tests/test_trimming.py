@@ -122,6 +122,16 @@ def test_what_was_saved_predicts_the_same(tuning, tmp_path):
         assert clone(again).vocabulary == "trim"
 
 
+def test_what_was_saved_before_there_was_a_choice(tmp_path):
+    clf = XLMRXLClassifier("nano", warm_start=True, **SETTINGS).fit(TEXTS, LABELS)
+    expected = clf.predict(TEXTS)
+    del clf._pieces
+    old = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(old.predict(TEXTS), expected)
+    old.export_pretrained(tmp_path / "exported")
+    assert len(old.fit(TEXTS, LABELS)._backbone.tokenizer) == len(get_backbone("nano").tokenizer)
+
+
 def test_the_layers_are_shared_and_the_other_words_freed():
     release_models()
     gc.collect()
