@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,27 @@ def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
     assert not torch.allclose(plain, adapted)
     torch.testing.assert_close(adapted, changed)
     model.load_state_dict(before)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_in_16_bits_texts_are_alone_and_gradients_are_those_of_float32(model, causal):
+    """The rows that are added there for the sake of few sizes have no part in anything."""
+    lengths = [3, 3, 5, 9, 17, 30]
+    ids, wide = torch.randint(4, 40, (sum(lengths),)), copy.deepcopy(model)
+    half, gradients = copy.deepcopy(model).bfloat16(), {}
+    for each in (wide, half):
+        packing = Packing.from_lengths(lengths, causal=causal)
+        positions = torch.cat([torch.arange(length) for length in lengths]) + 2
+        (hidden,) = each.encode(ids, positions, packing)
+        assert hidden.shape == (sum(lengths), model.config.hidden_size)
+        (hidden.float() ** 2).sum().backward()
+        gradients[each] = torch.cat([p.grad.float().flatten() for p in each.layers.parameters()])
+        with torch.no_grad():
+            together = each.encode(ids, positions, packing)[0].split(lengths)
+            for text, at, expected in zip(ids.split(lengths), positions.split(lengths), together, strict=True):
+                (alone,) = each.encode(text, at, Packing.from_lengths([len(text)], causal=causal))
+                torch.testing.assert_close(alone, expected, rtol=0, atol=0 if each is half else 1e-6)
+    assert torch.cosine_similarity(gradients[half], gradients[wide], dim=0) > 0.99
 
 
 def test_texts_that_are_too_long_are_refused(model):

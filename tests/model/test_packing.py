@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skxlmr.model.packing import Packing, PaddedBatch, position_ids_from_input_ids
+from skxlmr.model.packing import Packing, PaddedBatch, few_sizes, position_ids_from_input_ids
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 4], [2, 2], [5], [1]])
@@ -25,6 +25,13 @@ def test_pooling_is_within_each_text():
     torch.testing.assert_close(packing.mean(x), torch.stack([t.mean(0) for t in x.split(lengths)]))
     torch.testing.assert_close(packing.max(x), torch.stack([t.amax(0) for t in x.split(lengths)]))
     assert packing.first.tolist() == [0, 3, 4]
+
+
+def test_there_are_few_sizes():
+    sizes = [few_sizes(n) for n in range(1, 20_001)]
+    assert all(n <= size <= n * 17 / 16 for n, size in enumerate(sizes, start=1))
+    assert len(set(sizes[1024:2048])) == 16
+    assert sum(sizes) / sum(range(1, 20_001)) < 1.03
 
 
 def test_a_mask_may_have_gaps():
