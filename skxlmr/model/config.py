@@ -178,15 +178,15 @@ class XLMRobertaXLConfig:
                 f"got {self.max_position_embeddings}."
             )
 
-    @classmethod
-    def xl(cls) -> XLMRobertaXLConfig:
+    @staticmethod
+    def xl() -> XLMRobertaXLConfig:
         """Return the configuration of XLM-RoBERTa-XL, 3.5 billion parameters."""
-        return cls()
+        return XLMRobertaXLConfig()
 
-    @classmethod
-    def xxl(cls) -> XLMRobertaXLConfig:
+    @staticmethod
+    def xxl() -> XLMRobertaXLConfig:
         """Return the configuration of XLM-RoBERTa-XXL, 10.7 billion parameters."""
-        return cls(hidden_size=4096, num_hidden_layers=48, intermediate_size=16384)
+        return XLMRobertaXLConfig(hidden_size=4096, num_hidden_layers=48, intermediate_size=16384)
 
     @property
     def head_size(self) -> int:
@@ -330,15 +330,15 @@ class XLMRobertaConfig(XLMRobertaXLConfig):
     num_attention_heads: int = 12
     intermediate_size: int = 3072
 
-    @classmethod
-    def base(cls) -> XLMRobertaConfig:
+    @staticmethod
+    def base() -> XLMRobertaConfig:
         """Return the configuration of xlm-roberta-base, 278 million parameters."""
-        return cls()
+        return XLMRobertaConfig()
 
-    @classmethod
-    def large(cls) -> XLMRobertaConfig:
+    @staticmethod
+    def large() -> XLMRobertaConfig:
         """Return the configuration of xlm-roberta-large, 560 million parameters."""
-        return cls(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+        return XLMRobertaConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 
 
 @dataclass

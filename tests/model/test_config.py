@@ -1,7 +1,7 @@
 import pytest
 from transformers import AutoConfig
 
-from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
+from skxlmr.model import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 
 
 def test_presets_have_the_published_sizes():
@@ -9,6 +9,11 @@ def test_presets_have_the_published_sizes():
     assert (xl.hidden_size, xl.num_hidden_layers, xl.num_attention_heads, xl.intermediate_size) == (2560, 36, 32, 10240)
     assert (xxl.hidden_size, xxl.num_hidden_layers, xxl.num_attention_heads) == (4096, 48, 32)
     assert (xl.vocab_size, xl.max_length, xl.head_size) == (250880, 512, 80)
+    base, large = XLMRobertaConfig.base(), XLMRobertaConfig.large()
+    assert (base.num_parameters // 10**6, large.num_parameters // 10**6) == (277, 558)  # without a pooler
+    for relative in (XLMRobertaConfig, BertConfig):  # whoever is asked
+        assert (relative.xl(), relative.xxl()) == (xl, xxl)
+    assert BertConfig.base() == base
 
 
 def test_round_trip_keeps_unknown_keys():
