@@ -122,7 +122,8 @@ def _info(arguments: argparse.Namespace) -> None:
     left = "" if auto.available is None else f", which has {in_gigabytes(auto.available)} GB of memory left"
     print(f'\n* what "auto" takes on {auto.device}{left}.')
     words = 2 * config.vocab_size * config.hidden_size
-    if auto.device == "cpu" and words >= WORTH_MAPPING and config.extra.get("torch_dtype") in ("float16", "bfloat16"):
+    stored_in = config.extra.get("dtype", config.extra.get("torch_dtype"))  # the former is its newer name
+    if auto.device == "cpu" and words >= WORTH_MAPPING and stored_in in ("float16", "bfloat16"):
         print(
             f"The word embedding, {in_gigabytes(words)} GB in 16 bits, stays on disk: memory grows by the words used."
         )

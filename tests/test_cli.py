@@ -129,8 +129,12 @@ def test_info_of_a_word_embedding_that_stays_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setattr("skxlmr.memory.choose_device", lambda device: torch.device("cpu"))
-    for dtype, stays in (("float16", True), ("float32", False)):
-        config = BertConfig(extra={"torch_dtype": dtype})
+    for key, dtype, stays in (
+        ("torch_dtype", "float16", True),
+        ("dtype", "bfloat16", True),  # as transformers writes it today
+        ("torch_dtype", "float32", False),
+    ):
+        config = BertConfig(extra={key: dtype})
         config.save_pretrained(tmp_path)
         assert main(["info", str(tmp_path)]) == 0
         assert ("The word embedding, 0.19 GB in 16 bits, stays on disk" in capsys.readouterr().out) == stays
