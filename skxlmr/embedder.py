@@ -50,13 +50,14 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         Scale each vector to length 1. "auto" does so for "e5-small", elsewhere what a directory of
         sentence-transformers says, and else not.
     prompt : str or None, default="auto"
-        What is put before each text, such as "query: " or "passage: "; None is nothing. "auto" is "query: " for the
-        multilingual-e5 models, which were trained so (but for "-instruct"), and otherwise what a directory of
-        sentence-transformers says.
+        What is put before each text (of two, the first), such as "query: " or "passage: "; None is nothing. "auto" is
+        "query: " for the multilingual-e5 models, which were trained so (but for "-instruct"), and otherwise what a
+        directory of sentence-transformers says.
     n_components : int, default=None
         Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
     max_length : int, default=None
-        Most tokens that the model reads at once; None takes all it can, 512.
+        Most tokens that the model reads at once; None takes all it can, 512, whatever a directory of
+        sentence-transformers says of it: there longer texts are cut.
     stride : int or "auto", default="auto"
         Tokens that neighbouring windows of a longer text share; "auto" is an eighth of `max_length`. Its vector is the
         mean over the windows, weighted by their tokens where `pooling` is a mean, or their maximum.
