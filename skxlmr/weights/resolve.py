@@ -24,6 +24,8 @@ WELL_KNOWN = (
     "facebook/xlm-roberta-xxl",
     "FacebookAI/xlm-roberta-base",
     "FacebookAI/xlm-roberta-large",
+    *(f"intfloat/multilingual-e5-{size}" for size in ("small", "base", "large")),
+    "BAAI/bge-m3",
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -170,6 +172,8 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
     is_name = isinstance(model, str)
     if is_name and name == e5.NAME:
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} applies to models of the hub; there {name!r} is {e5.HUB_ID!r}")
         return name, e5.e5_directory() or _fetch_e5(fetch)
     directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name

@@ -149,6 +149,11 @@ def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
     assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
 
 
+def test_a_revision_is_one_of_the_hub(package):
+    with pytest.raises(ValueError, match="revision='v1' applies to models of the hub; there 'e5-small' is 'intfloat/"):
+        resolve("e5-small", revision="v1")
+
+
 @pytest.mark.parametrize("gone", ["model.safetensors", "sentencepiece.bpe.model", "config.json", "skxlmr.json"])
 def test_what_has_lost_a_file_is_decoded_again(gone, package):
     directory, fingerprint = resolve("e5-small").directory, resolve("e5-small").fingerprint
