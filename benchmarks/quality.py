@@ -44,7 +44,11 @@ from skxlmr.metrics import squad_scores
 from skxlmr.training.adapters import LINEAR_LAYERS
 
 # A small model learns little from a few matrices: all of them, and at a high rate.
-SMALL = {"tuning": LoRA(rank=16, targets=tuple(LINEAR_LAYERS)), "learning_rate": 3e-3}
+EVERYWHERE = LoRA(rank=16, targets=tuple(LINEAR_LAYERS))
+SMALL = {
+    "nano": {"tuning": EVERYWHERE, "learning_rate": 3e-3},
+    "e5-small": {"tuning": EVERYWHERE, "learning_rate": 1e-3},
+}
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,13 @@ class Setup:
     rows: int | None
     parameters: dict[str, Any]
 
-    def run(self, cls: type, X: Any, y: Any, X_test: Any, max_epochs: int) -> tuple[np.ndarray, dict[str, float | int]]:
+    def run(
+        self, cls: type, X: Any, y: Any, X_test: Any, **parameters: Any
+    ) -> tuple[np.ndarray, dict[str, float | int]]:
         """Fit, pickle, predict; returns the predictions and what the table says of the run."""
         X, y = X[: self.rows], y[: self.rows]
         began = time.perf_counter()
-        fitted = cls(self.model, max_epochs=max_epochs, random_state=0, **self.parameters).fit(X, y)
+        fitted = cls(self.model, random_state=0, **{**self.parameters, **parameters}).fit(X, y)
         learned = time.perf_counter()
         again = pickle.loads(pickle.dumps(fitted))
         predicted = again.predict(X_test)
@@ -188,11 +194,12 @@ def pud(setup: Setup) -> Iterator[Result]:
         for language in ("en", "de", "zh", "ar")
     }
     tests = {language: setup.test(frame[800:]) for language, frame in frames.items()}
+    settings = {"max_epochs": 5, **({"learning_rate": 3e-3} if setup.model in SMALL else {})}
     for language, frame in frames.items():
         train, test = frame[:800], tests[language]
         asked = tests if language == "en" else {language: test}
         tokens = pd.concat([rows.tokens for rows in asked.values()])
-        predicted, run = setup.run(XLMRXLTagger, train.tokens, train.upos, tokens, max_epochs=5)
+        predicted, run = setup.run(XLMRXLTagger, train.tokens, train.upos, tokens, **settings)
         assert [len(tags) for tags in predicted] == [len(row) for row in tokens]
         parts = np.split(predicted, np.cumsum([len(rows) for rows in asked.values()])[:-1])
         words = defaultdict(Counter)
@@ -234,7 +241,7 @@ def jsick(setup: Setup) -> Iterator[Result]:
         features, features_test = (_pair_features(tfidf, pairs) for pairs in (X[: setup.rows], X_test))
 
         label = f"entailment_label_{language}"
-        predicted, run = setup.run(XLMRXLClassifier, X, train[label], X_test, max_epochs=3)
+        predicted, run = setup.run(XLMRXLClassifier, X, train[label], X_test, max_epochs=4)
         truth = test[label].to_numpy()
         linear = LogisticRegression(max_iter=2000).fit(features, train[label][: setup.rows]).predict(features_test)
         majority = train[label].mode()[0]
@@ -243,7 +250,7 @@ def jsick(setup: Setup) -> Iterator[Result]:
             yield Result("entailment", language.lower(), "accuracy", ours, name, theirs, **run)
 
         score = f"relatedness_score_{language}"
-        predicted, run = setup.run(XLMRXLRegressor, X, train[score], X_test, max_epochs=3)
+        predicted, run = setup.run(XLMRXLRegressor, X, train[score], X_test, max_epochs=4)
         ridge = Ridge(solver="sparse_cg").fit(features, train[score][: setup.rows]).predict(features_test)
         ours, theirs = (float(spearmanr(numbers, test[score]).statistic) for numbers in (predicted, ridge))
         yield Result("relatedness", language.lower(), "Spearman", ours, "TF-IDF", theirs, **run)
@@ -302,7 +309,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    parameters = {"device": arguments.device, **(SMALL if arguments.model in ("nano", "e5-small") else {})}
+    parameters = {"device": arguments.device, **SMALL.get(arguments.model, {})}
     setup = Setup(arguments.model, arguments.data, arguments.rows, parameters)
     print("| task | language | metric | score | baseline | its score | rows to learn, to test | fit s | predict s |")
     print("|---|---|---|---|---|---|---|---|---|")
