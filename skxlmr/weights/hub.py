@@ -12,7 +12,6 @@ from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
 
 SMALL_FILES = (
     layout.CONFIG,
-    layout.TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     layout.OUTLIERS,
@@ -132,7 +131,8 @@ def _download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike |
             )
         )
 
-    snapshot = download(revision, [*SMALL_FILES, weights])
+    tokenizer = layout.TOKENIZER if layout.TOKENIZER in listed else layout.TOKENIZER_JSON
+    snapshot = download(revision, [*SMALL_FILES, tokenizer, weights])
     if weights.endswith(".index.json"):
         shards = sorted(set(layout.read_index(snapshot / weights).values()))
         download(snapshot.name, shards)  # the folder is named by the commit: a branch may have moved meanwhile

@@ -10,6 +10,7 @@ from skxlmr.weights.files import checked_file, read_json, sha256_of_file
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
+TOKENIZER_JSON = "tokenizer.json"  # what transformers writes today; read where there is no TOKENIZER
 OUTLIERS = "outliers.json"  # beside the weights of a model that was saved in 8 bits
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"

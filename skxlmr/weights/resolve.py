@@ -46,7 +46,7 @@ class CheckpointFiles:
     index : Path or None
         The index of the shards.
     tokenizer : Path or None
-        sentencepiece.bpe.model.
+        sentencepiece.bpe.model, or else tokenizer.json.
     """
 
     name: str
@@ -216,8 +216,8 @@ def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
         index = chosen
         shards = sorted(set(layout.read_index(index).values()))
         weights = tuple(checked_file(directory / shard, root) for shard in shards)
-    tokenizer = directory / layout.TOKENIZER
-    tokenizer = checked_file(tokenizer, root) if os.path.lexists(tokenizer) else None
+    tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
+    tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
     return CheckpointFiles(name, directory, config, weights, index, tokenizer)
 
 

@@ -337,7 +337,7 @@ def test_configured_length(tiny_spm, tmp_path, config, length):
 
 
 def test_broken_directories(tiny_spm, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no sentencepiece\.bpe\.model, and no other tokenizer is read"):
+    with pytest.raises(FileNotFoundError, match=r"no sentencepiece\.bpe\.model and no tokenizer\.json"):
         XLMRobertaXLTokenizer.from_directory(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").write_bytes((tiny_spm / "sentencepiece.bpe.model").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text("[1, 2")

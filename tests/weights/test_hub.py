@@ -73,6 +73,14 @@ def test_download_without_safetensors(hub: Hub, cache: Path):
     assert hub.downloaded == {"config.json", "pytorch_model.bin"}
 
 
+def test_download_without_a_sentencepiece_model(hub: Hub, cache: Path):
+    hub.commits[MAIN] = {
+        n: data for n, data in hub.commits[MAIN].items() if n not in ("sentencepiece.bpe.model", "skxlmr.json")
+    }
+    assert resolve(REPO, cache_dir=cache).tokenizer.name == "tokenizer.json"
+    assert "tokenizer.json" in hub.downloaded
+
+
 def test_download_of_shards(hub: Hub, cache: Path, tmp_path: Path):
     sharded = checkpoint_files(tmp_path / "sharded", 3.0, max_shard_bytes=1)
     hub.commits[MAIN] = sharded | {"pytorch_model.bin": b"x", "model-00001-of-00009.safetensors": b"x"}

@@ -1,0 +1,74 @@
+"""Sentencepiece models, put together from what other files hold: pieces, their scores and a normaliser."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from skxlmr.weights.errors import CheckpointError
+from skxlmr.weights.files import read_json
+from skxlmr.weights.protobuf import delimited, varint
+
+# Fields of a model, and of its normaliser the one that has the compiled rules.
+PIECE, NORMALIZER, RULES = 1, 3, 2
+NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # kinds of pieces
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # the first ids of XLM-RoBERTa; <mask> is the last
+MAX_JSON_BYTES = 2**27  # XLM-RoBERTa's own file has 17 MB
+
+
+def unigram_model(pieces: Iterable[bytes], scores: Iterable[float], rest: bytes) -> bytes:
+    """A unigram model of these pieces, beside the special ones, and the other parts of a model."""
+    special = [_piece(b"<unk>", 0.0, UNKNOWN), _piece(b"<s>", 0.0, CONTROL), _piece(b"</s>", 0.0, CONTROL)]
+    normal = (_piece(piece, score, NORMAL) for piece, score in zip(pieces, scores, strict=True))
+    return b"".join([*special, *normal, rest])
+
+
+def read_tokenizer_json(path: Path) -> bytes:
+    """Read the file in which transformers keeps a tokenizer today, as a sentencepiece model.
+
+    Parameters
+    ----------
+    path : Path
+        A tokenizer.json.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or the tokenizer none of XLM-RoBERTa's kind: unigrams under fairseq's ids, and a
+        normaliser that was compiled by sentencepiece.
+    """
+    content = read_json(path, MAX_JSON_BYTES)
+    try:
+        model = content["model"]
+        if model.get("type") != "Unigram":
+            raise CheckpointError(f"{path} is a tokenizer of kind {model.get('type')!r}; XLM-RoBERTa's is 'Unigram'.")
+        names, scores = zip(*model["vocab"], strict=True)
+        if [*names[:4]] != SPECIAL or names[-1] != "<mask>":
+            raise CheckpointError(f"{path} numbers its special tokens otherwise than XLM-RoBERTa.")
+        rules = base64.b64decode(_compiled_rules(content["normalizer"]), validate=True)
+        normalizer = delimited(NORMALIZER, delimited(RULES, rules))
+        return unigram_model([name.encode() for name in names[4:-1]], scores[4:-1], normalizer)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, struct.error, binascii.Error) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error!r}") from error
+
+
+def _compiled_rules(normalizer: dict[str, Any]) -> str:
+    """The rules of a normaliser, or of the one among several that has such."""
+    parts: Sequence[dict[str, Any]] = normalizer.get("normalizers", [normalizer])
+    (rules,) = (part["precompiled_charsmap"] for part in parts if part.get("type") == "Precompiled")
+    return rules
+
+
+def _piece(text: bytes, score: float, kind: int) -> bytes:
+    """A piece as protobuf has it: field 1 of the model, with text, score and kind."""
+    return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))
