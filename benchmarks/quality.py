@@ -75,6 +75,7 @@ class Setup:
     data: Path
     rows: int | None
     parameters: dict[str, Any]
+    languages: list[str] | None = None
 
     def run(
         self, cls: type, X: Any, y: Any, X_test: Any, **parameters: Any
@@ -217,7 +218,7 @@ def pud(setup: Setup) -> Iterator[Result]:
 
 def xquad(setup: Setup) -> Iterator[Result]:
     """Answers in contexts; the last fifth of the articles to test on."""
-    for language in ("en", "zh"):
+    for language in setup.languages or ("en", "zh"):
         frame = read_squad(setup.data / "xquad" / f"xquad.{language}.json")
         titles = frame.title.unique()
         is_test = frame.title.isin(titles[-len(titles) // 5 :])
@@ -234,7 +235,7 @@ def jsick(setup: Setup) -> Iterator[Result]:
     """Pairs of sentences: entailment, and how related they are."""
     frame = pd.read_csv(setup.data / "jsick" / "jsick.tsv", sep="\t")
     train, test = frame[frame.data == "train"], setup.test(frame[frame.data == "test"])
-    for language in ("En", "Ja"):
+    for language in setup.languages or ("En", "Ja"):
         columns = [f"sentence_A_{language}", f"sentence_B_{language}"]
         X, X_test = train[columns], test[columns]
         tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)).fit(X.to_numpy().ravel()[: _twice(setup.rows)])
@@ -306,13 +307,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--rows", type=int, help="take only so many, to try it out")
+    parser.add_argument("--languages", nargs="+", help="of xquad and jsick: only these")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     parameters = {"device": arguments.device, **SMALL.get(arguments.model, {})}
-    setup = Setup(arguments.model, arguments.data, arguments.rows, parameters)
+    setup = Setup(arguments.model, arguments.data, arguments.rows, parameters, arguments.languages)
     print("| task | language | metric | score | baseline | its score | rows to learn, to test | fit s | predict s |")
     print("|---|---|---|---|---|---|---|---|---|")
+    about = {"model": arguments.model, "torch": torch.__version__, "threads": torch.get_num_threads()}
     results = []
     for name in arguments.tasks:
         for result in TASKS[name](setup):
@@ -323,9 +326,8 @@ def main() -> None:
                 f"| {result.fit_seconds:.1f} | {result.predict_seconds:.1f} |",
                 flush=True,
             )
-    if arguments.out:
-        about = {"model": arguments.model, "torch": torch.__version__, "threads": torch.get_num_threads()}
-        arguments.out.write_text(json.dumps(about | {"results": [asdict(r) for r in results]}, indent=2) + "\n")
+            if arguments.out:  # after each, for it takes hours
+                arguments.out.write_text(json.dumps(about | {"results": [asdict(r) for r in results]}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
