@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING
 import safetensors.torch
 import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from skxlmr.backbone import find_checkpoint
 from skxlmr.device import DTYPES
-from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model import (
+    BertForSequenceClassification,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLModel,
+    XLMRobertaXLTokenizer,
+)
 from skxlmr.model.keys import key_map
+from skxlmr.model.language import LanguageModel
+from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.training.adapters import PATHS, LoRA
@@ -38,7 +46,7 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     files = _files(estimator)
     _check_destination(directory, files)
     learned: Learned = estimator._learned
-    _head_tensors(estimator)
+    exported_class, _ = _exported(estimator, learned.head)
     if learned.own is not None and dtype != "float32":
         learned = copy.deepcopy(learned)  # `to` converts modules in place, and these are the estimator's
     # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
@@ -54,10 +62,10 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     with torch.device("meta"):
         # A checkpoint of a generator is one of a decoder; whoever learned on it may have read both ways.
         config = replace(base.config, is_decoder=learned.causal, **estimator._exported_config())
-        model: PretrainedModel = estimator._exported_class(config)
+        model = exported_class(config)
     model.roberta = merged
     head = copy.deepcopy(learned.head).to(DTYPES[dtype])
-    for name, module in estimator._exported_heads(head).items():
+    for name, module in _exported(estimator, head)[1].items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
     model.save_pretrained(directory)
@@ -92,7 +100,10 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
             targets.append(target)
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
             tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
-    tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in _head_tensors(estimator).items()}
+    _, heads = _exported(estimator, learned.head)
+    for name, module in heads.items():
+        of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
+        tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
     config = {
         "peft_type": "LORA",
         "task_type": estimator._peft_task,
@@ -102,7 +113,7 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
         "target_modules": targets,  # whole names: "output.dense" alone would be two layers
-        "modules_to_save": [name.rpartition(".")[2] for name in estimator._exported_heads(learned.head)],
+        "modules_to_save": [name.rpartition(".")[2] for name in heads],
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,
@@ -124,21 +135,25 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
     atomic_write_bytes(directory / "adapter_config.json", config_json.encode())
 
 
-def _head_tensors(estimator: TrainableXLMRXL) -> dict[str, torch.Tensor]:
-    """The weights of the head by transformers' keys; refused where its model has another head."""
-    learned: Learned = estimator._learned
-    names = key_map(learned.config)
-    try:
-        return {
-            names.to_theirs(f"{name}.{key}"): value
-            for name, module in estimator._exported_heads(learned.head).items()
-            for key, value in module.state_dict().items()
-        }
-    except KeyError:
-        theirs = estimator._exported_class.__name__.replace("XLMRobertaXL", learned.config.architecture)
-        raise ValueError(
-            f"{theirs} of transformers has another head than this {type(estimator).__name__} learns; use save."
-        ) from None
+def _exported(estimator: TrainableXLMRXL, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
+    """The class that a head goes to transformers in, and its parts by their names there.
+
+    BERT's head on texts is of the same two layers as the others', but the first of them is its pooler.
+
+    Raises
+    ------
+    ValueError
+        If transformers has another head for this kind of model.
+    """
+    config, cls, heads = estimator._learned.config, estimator._exported_class, estimator._exported_heads(head)
+    if config.model_type == "bert" and cls is XLMRobertaXLForSequenceClassification:
+        pooler = Pooler(config)
+        pooler.dense = head.dense
+        return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
+    if config.model_type == "bert" and issubclass(cls, LanguageModel):
+        learner = type(estimator).__name__
+        raise ValueError(f"BERT's head on words is another in transformers than what {learner} learns; use save.")
+    return cls, heads
 
 
 def _files(estimator: TrainableXLMRXL) -> CheckpointFiles:

@@ -244,8 +244,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
             If the estimator is not fitted.
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; if
-            `directory` is where it lies; or if transformers has another head for this kind of model, as for texts and
-            words on a BERT such as "e5-small".
+            `directory` is where it lies; or if transformers has another head for this kind of model, as for words on a
+            BERT such as "e5-small".
 
         Examples
         --------
@@ -274,8 +274,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it was not fitted with LoRA, `model` is another checkpoint now, `directory` is where it lies, or
-            transformers has another head for this kind of model.
+            If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
         """
         export_adapter(self, directory)
 

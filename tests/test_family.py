@@ -22,7 +22,7 @@ from skxlmr import (
     XLMRXLTagger,
 )
 from skxlmr.backbone import get_backbone
-from skxlmr.model import BertConfig, XLMRobertaConfig
+from skxlmr.model import BertConfig, NewHeadWarning, XLMRobertaConfig
 
 TEXTS = ["a wonderful film", "很好看的电影", "dreadful", "I loved every minute of it", "", "un film magnifique 🎬"]
 LABELS = ["good", "good", "bad", "good", "bad", "good"]
@@ -78,22 +78,32 @@ def test_every_tuning_learns_pickles_and_saves(kind, tuning, checkpoints, tmp_pa
     clf.save(tmp_path / "saved")
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path / "saved")):
         np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
-    if kind == "bert":
-        exports = [clf.export_pretrained, *([clf.export_adapter] if isinstance(tuning, LoRA) else [])]
-        for export in exports:
-            with pytest.raises(
-                ValueError, match=r"BertForSequenceClassification of transformers has another head.*save"
-            ):
-                export(tmp_path / "exported")
-        return
     clf.export_pretrained(tmp_path / "exported")
     written = json.loads((tmp_path / "exported" / "config.json").read_text())
-    assert written["architectures"] == ["XLMRobertaForSequenceClassification"]
+    assert written["architectures"] == [f"{clf._learned.config.architecture}ForSequenceClassification"]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
     batch = get_backbone("nano").tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits.softmax(-1).numpy()
     np.testing.assert_allclose(expected, logits, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+def test_a_classifier_on_bert_goes_to_peft(checkpoints, tmp_path):
+    clf = XLMRXLClassifier(checkpoints["bert"], max_epochs=2, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    clf.export_adapter(tmp_path)
+    base = transformers.BertForSequenceClassification.from_pretrained(checkpoints["bert"], num_labels=2)
+    model = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    batch = get_backbone("nano").tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        np.testing.assert_allclose(clf.predict_proba(TEXTS), model(**batch).logits.softmax(-1).numpy(), atol=1e-5)
+
+
+def test_words_on_bert_do_not_go_to_transformers(checkpoints, tmp_path):
+    with pytest.warns(NewHeadWarning, match="lm_head"):
+        lm = XLMRXLMaskedLM(checkpoints["bert"], max_epochs=1, random_state=0, device="cpu").fit(TEXTS)
+    with pytest.raises(ValueError, match=r"BERT's head on words is another.*XLMRXLMaskedLM learns; use save"):
+        lm.export_pretrained(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers

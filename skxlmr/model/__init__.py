@@ -3,6 +3,7 @@
 from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
 from skxlmr.model.family import (
+    BertForSequenceClassification,
     BertModel,
     XLMRobertaForCausalLM,
     XLMRobertaForMaskedLM,
@@ -25,6 +26,7 @@ from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 __all__ = [
     "BertConfig",
+    "BertForSequenceClassification",
     "BertModel",
     "ModelOutput",
     "NewHeadWarning",

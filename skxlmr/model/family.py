@@ -6,14 +6,20 @@ LayerNorm on the embeddings. Every class of XL loads their checkpoints, too.
 
 from __future__ import annotations
 
+from torch import Tensor, nn
+
+from skxlmr.model.config import BertConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
 from skxlmr.model.heads import (
     XLMRobertaXLForMultipleChoice,
     XLMRobertaXLForQuestionAnswering,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLForTokenClassification,
+    head_dropout,
+    new_linear,
 )
 from skxlmr.model.language import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from skxlmr.model.pretrained import PretrainedModel
 
 
 class XLMRobertaModel(XLMRobertaXLModel):
@@ -45,6 +51,26 @@ class BertModel(XLMRobertaXLModel):
     add_pooling_layer : bool, default=True
         Whether to have the pooler.
     """
+
+
+class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
+    """BERT with a linear layer on the pooled first token; see `XLMRobertaXLForSequenceClassification`.
+
+    Parameters
+    ----------
+    config : BertConfig
+    """
+
+    new_heads = ("roberta.pooler.", "classifier.")
+
+    def __init__(self, config: BertConfig) -> None:
+        PretrainedModel.__init__(self, config)
+        self.roberta = XLMRobertaXLModel(config)
+        self.dropout = nn.Dropout(head_dropout(config))
+        self.classifier = new_linear(config, config.num_labels)
+
+    def score(self, first_tokens: Tensor) -> Tensor:
+        return self.classifier(self.dropout(self.roberta.pooler(first_tokens)))
 
 
 class XLMRobertaForCausalLM(XLMRobertaXLForCausalLM):

@@ -133,10 +133,14 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
             use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
         )  # fmt: skip
         outputs = encoded.more
-        outputs.logits = self.classifier(encoded.first)
+        outputs.logits = self.score(encoded.first)
         if labels is not None:
             outputs.loss = sequence_loss(outputs.logits, labels, self.config.problem_type)
         return self.returned(outputs, return_dict)
+
+    def score(self, first_tokens: Tensor) -> Tensor:
+        """Logits of texts by their first tokens, (B, H) -> (B, num_labels)."""
+        return self.classifier(first_tokens)
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:

@@ -27,7 +27,7 @@ POST_NORMS = [
     ("{layer}crossattention.output.LayerNorm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
     ("{layer}output.LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
 ]
-# Heads on tokens, questions and choices are the same in all; BERT's on texts and words lie in other parts than ours.
+# Heads of one linear layer have the same names in all; BERT's on texts is one on its pooler.
 COMMON_HEADS = [
     ("classifier.{p}", "classifier.{p}"),
     ("qa_outputs.{p}", "qa_outputs.{p}"),

@@ -18,7 +18,7 @@ RAGGED = ([5, 512, 1, 37], [1], [512], [9, 9], [3])
 NAMES = [
     *(f"XLMRobertaXL{kind}" for kind in ("Model", "ForSequenceClassification", "ForMaskedLM")),
     *(f"XLMRoberta{kind}" for kind in ("Model", "ForSequenceClassification", "ForMaskedLM")),
-    "BertModel",
+    *("BertModel", "BertForSequenceClassification"),
 ]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
