@@ -170,7 +170,7 @@ class XLMRobertaXLConfig:
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})."
             )
-        if not 0 <= self.pad_token_id < self.vocab_size:
+        if not isinstance(self.pad_token_id, int) or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be an id of the vocabulary, got {self.pad_token_id!r}.")
         if self.max_length < 3:
             raise ValueError(

@@ -51,6 +51,7 @@ def test_labels_decide_the_number_of_outputs():
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob must be a probability"),
         ({"layer_norm_eps": 0}, "layer_norm_eps must be a positive number"),
         ({"pad_token_id": 300_000}, "pad_token_id"),
+        ({"pad_token_id": None}, "pad_token_id must be an id of the vocabulary, got None"),
         ({"max_position_embeddings": 3}, "max_position_embeddings"),
         ({"problem_type": "ranking"}, "problem_type must be one of"),
     ],
