@@ -51,8 +51,8 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         sentence-transformers says, and else not.
     prompt : str or None, default="auto"
         What is put before each text (of two, the first), such as "query: " or "passage: "; None is nothing. "auto" is
-        "query: " for the multilingual-e5 models, which were trained so (but for "-instruct"), and otherwise what a
-        directory of sentence-transformers says.
+        what a directory of sentence-transformers says, and otherwise "query: " for the multilingual-e5 models, which
+        were trained so (but for "-instruct").
     n_components : int, default=None
         Reduce the vectors to so many dimensions by PCA, fitted on the training texts; None keeps all.
     max_length : int, default=None
@@ -265,7 +265,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
             pooling = own_pooling if pooling == "auto" else pooling
             normalize = own_normalize if normalize == "auto" else normalize
         if prompt == "auto":
-            prompt = E5_PROMPT if is_e5(self.model) else read_prompt(find_checkpoint(self.model).directory)
+            prompt = read_prompt(find_checkpoint(self.model).directory) or (E5_PROMPT if is_e5(self.model) else "")
         return pooling, normalize, prompt
 
     def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import warnings
 
 import numpy as np
@@ -193,6 +194,10 @@ def test_prompts(checkpoints, tmp_path):
     assert e5.prompt_ == "query: "
     np.testing.assert_array_equal(e5.transform(TEXTS), plain.transform(["query: " + text for text in TEXTS]))
     assert XLMRXLEmbedder(named, prompt=None, device="cpu").fit(TEXTS).prompt_ == ""
+    own = shutil.copytree(directory, tmp_path / "multilingual-e5-of-mine")
+    said = {"prompts": {"document": "passage: "}, "default_prompt_name": "document"}
+    (own / "config_sentence_transformers.json").write_text(json.dumps(said))
+    assert XLMRXLEmbedder(own, device="cpu").fit(TEXTS).prompt_ == "passage: "
     instruct = tmp_path / "multilingual-e5-large-instruct"  # its texts have none, its questions a task of their own
     instruct.symlink_to(directory)
     assert XLMRXLEmbedder(instruct, device="cpu").fit(TEXTS).prompt_ == ""
