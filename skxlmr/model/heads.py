@@ -94,11 +94,18 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
     ----------
     config : XLMRobertaXLConfig
         `num_labels`, `problem_type` and `classifier_dropout` shape the head and its loss.
+
+    Raises
+    ------
+    ValueError
+        If the config is that of a BERT: its class is `BertForSequenceClassification`.
     """
 
     new_heads = ("classifier.",)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
+        if config.model_type == "bert":
+            raise ValueError("BERT has another head on texts: take BertForSequenceClassification.")
         super().__init__(config)
         self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
         self.classifier = ClassificationHead(config, config.num_labels)

@@ -7,6 +7,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from skxlmr.model import (
+    BertForSequenceClassification,
     BertModel,
     NewHeadWarning,
     XLMRobertaConfig,
@@ -77,6 +78,17 @@ def test_bert_goes_both_ways(tmp_path):
     again = transformers.BertModel.from_pretrained(tmp_path / "again")
     for key, value in reference.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_the_head_of_bert_on_texts_has_a_class_of_its_own(tmp_path):
+    transformers.BertForSequenceClassification(transformers.BertConfig(**SHAPE)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="take BertForSequenceClassification"):
+        XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path)
+    BertModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "base")
+    with pytest.warns(
+        NewHeadWarning, match=r"no weights for classifier\.weight, classifier\.bias"
+    ):  # its pooler is there
+        BertForSequenceClassification.from_pretrained(tmp_path / "base")
 
 
 def test_other_architectures_are_refused(checkpoint):
