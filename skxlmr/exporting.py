@@ -23,7 +23,6 @@ from skxlmr.model import (
     XLMRobertaXLTokenizer,
 )
 from skxlmr.model.keys import key_map
-from skxlmr.model.language import LanguageModel
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
@@ -46,7 +45,6 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
     files = _files(estimator)
     _check_destination(directory, files)
     learned: Learned = estimator._learned
-    exported_class, _ = _exported(estimator, learned.head)
     if learned.own is not None and dtype != "float32":
         learned = copy.deepcopy(learned)  # `to` converts modules in place, and these are the estimator's
     # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
@@ -59,13 +57,13 @@ def export_pretrained(estimator: TrainableXLMRXL, directory: str | os.PathLike, 
         tokenizer, kept = tokenizer.trim(pieces)
         base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
     merged = merge(learned, base).to(DTYPES[dtype])
+    exported_class, heads = _exported(estimator, copy.deepcopy(learned.head).to(DTYPES[dtype]))
     with torch.device("meta"):
         # A checkpoint of a generator is one of a decoder; whoever learned on it may have read both ways.
         config = replace(base.config, is_decoder=learned.causal, **estimator._exported_config())
         model = exported_class(config)
     model.roberta = merged
-    head = copy.deepcopy(learned.head).to(DTYPES[dtype])
-    for name, module in _exported(estimator, head)[1].items():
+    for name, module in heads.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
     model.save_pretrained(directory)
@@ -139,20 +137,12 @@ def _exported(estimator: TrainableXLMRXL, head: nn.Module) -> tuple[type[Pretrai
     """The class that a head goes to transformers in, and its parts by their names there.
 
     BERT's head on texts is of the same two layers as the others', but the first of them is its pooler.
-
-    Raises
-    ------
-    ValueError
-        If transformers has another head for this kind of model.
     """
     config, cls, heads = estimator._learned.config, estimator._exported_class, estimator._exported_heads(head)
     if config.model_type == "bert" and cls is XLMRobertaXLForSequenceClassification:
         pooler = Pooler(config)
         pooler.dense = head.dense
         return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
-    if config.model_type == "bert" and issubclass(cls, LanguageModel):
-        learner = type(estimator).__name__
-        raise ValueError(f"BERT's head on words is another in transformers than what {learner} learns; use save.")
     return cls, heads
 
 

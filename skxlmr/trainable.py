@@ -243,9 +243,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; if
-            `directory` is where it lies; or if transformers has another head for this kind of model, as for words on a
-            BERT such as "e5-small".
+            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
+            `directory` is where it lies.
 
         Examples
         --------

@@ -18,12 +18,19 @@ from skxlmr import (
     LoRA,
     XLMRXLClassifier,
     XLMRXLEmbedder,
+    XLMRXLGenerator,
     XLMRXLMaskedLM,
     XLMRXLMultipleChoice,
     XLMRXLTagger,
 )
 from skxlmr.backbone import get_backbone
-from skxlmr.model import BertConfig, NewHeadWarning, XLMRobertaConfig
+from skxlmr.model import (
+    BertConfig,
+    NewHeadWarning,
+    XLMRobertaConfig,
+    XLMRobertaXLForCausalLM,
+    XLMRobertaXLForMaskedLM,
+)
 
 TEXTS = ["a wonderful film", "很好看的电影", "dreadful", "I loved every minute of it", "", "un film magnifique 🎬"]
 LABELS = ["good", "good", "bad", "good", "bad", "good"]
@@ -100,11 +107,21 @@ def test_a_classifier_on_bert_goes_to_peft(checkpoints, tmp_path):
         np.testing.assert_allclose(clf.predict_proba(TEXTS), model(**batch).logits.softmax(-1).numpy(), atol=1e-5)
 
 
-def test_words_on_bert_do_not_go_to_transformers(checkpoints, tmp_path):
+@pytest.mark.parametrize("cls", [XLMRXLMaskedLM, XLMRXLGenerator])
+def test_words_on_bert_go_both_ways(cls, checkpoints, tmp_path):
     with pytest.warns(NewHeadWarning, match="lm_head"):
-        lm = XLMRXLMaskedLM(checkpoints["bert"], max_epochs=1, random_state=0, device="cpu").fit(TEXTS)
-    with pytest.raises(ValueError, match=r"BERT's head on words is another.*XLMRXLMaskedLM learns; use save"):
-        lm.export_pretrained(tmp_path)
+        lm = cls(checkpoints["bert"], max_epochs=1, random_state=0, device="cpu", dtype="float32").fit(TEXTS)
+    lm.export_pretrained(tmp_path)
+    kind = {XLMRXLMaskedLM: "BertForMaskedLM", XLMRXLGenerator: "BertLMHeadModel"}[cls]
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [kind]
+    ids = torch.tensor([get_backbone("nano").tokenizer("a wonderful film")["input_ids"]])
+    ours = XLMRobertaXLForMaskedLM if cls is XLMRXLMaskedLM else XLMRobertaXLForCausalLM
+    with torch.no_grad():
+        expected = getattr(transformers, kind).from_pretrained(tmp_path).eval()(ids).logits
+        torch.testing.assert_close(ours.from_pretrained(tmp_path)(ids).logits, expected, rtol=0, atol=1e-5)
+    again = cls(tmp_path, tuning="head", learning_rate=1e-9, max_epochs=1, random_state=0, device="cpu")
+    again.set_params(dtype="float32").fit(TEXTS)  # with the head that was written, or a warning were an error
+    assert again.score(TEXTS) == pytest.approx(lm.score(TEXTS), abs=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
@@ -129,10 +146,11 @@ def test_taggers_on_bert_are_transformers_taggers(tuning, checkpoints, tmp_path)
             np.testing.assert_allclose(model.eval()(ids).logits[0, 1].numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["TokenClassification", "QuestionAnswering", "MultipleChoice"])
+@pytest.mark.parametrize("kind", ["TokenClassification", "QuestionAnswering", "MultipleChoice", "MaskedLM"])
 def test_the_heads_of_bert_that_are_like_ours_are_read(kind, tmp_path):
     torch.manual_seed(0)
     config = transformers.BertConfig(**SHAPE, vocab_size=60, max_position_embeddings=20, initializer_range=0.3)
+    config.hidden_act = "relu"  # which its head on words has, too
     theirs = getattr(transformers, f"BertFor{kind}")(config).double().eval()
     theirs.save_pretrained(tmp_path)
     native = getattr(skxlmr.model, f"XLMRobertaXLFor{kind}").from_pretrained(tmp_path, dtype=torch.float64)

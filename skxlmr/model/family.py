@@ -1,7 +1,7 @@
 """The smaller relatives by their names in Hugging Face's reference; what they do is written once, for XL.
 
 They differ from XL in their config: layers that normalise what comes out of their parts, not what goes in, and a
-LayerNorm on the embeddings. Every class of XL loads their checkpoints, too, but for BERT's heads on texts and words.
+LayerNorm on the embeddings. Every class of XL loads their checkpoints, too, but for BERT's head on texts.
 """
 
 from __future__ import annotations

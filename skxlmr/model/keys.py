@@ -27,7 +27,7 @@ POST_NORMS = [
     ("{layer}crossattention.output.LayerNorm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
     ("{layer}output.LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
 ]
-# Heads of one linear layer have the same names in all; BERT's on texts is one on its pooler.
+# Heads of one linear layer have the same names in all, and BERT's on texts is one on its pooler.
 COMMON_HEADS = [
     ("classifier.{p}", "classifier.{p}"),
     ("qa_outputs.{p}", "qa_outputs.{p}"),
@@ -40,6 +40,13 @@ HEADS = [
     ("lm_head.layer_norm.{p}", "lm_head.norm.{p}"),
     ("lm_head.bias", "lm_head.bias"),
 ]
+BERT_HEADS = [
+    *COMMON_HEADS,
+    ("cls.predictions.transform.dense.{p}", "lm_head.dense.{p}"),
+    ("cls.predictions.transform.LayerNorm.{p}", "lm_head.norm.{p}"),
+    ("cls.predictions.bias", "lm_head.bias"),
+]
+LM_HEADS = ("lm_head.", "cls.predictions.")  # what the names of a head on words begin with in checkpoints
 
 
 def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str]]) -> KeyMap:
@@ -69,7 +76,7 @@ def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str
         # Counted afresh in the forward pass, or the same numbers as another key under a second name.
         ignored=[
             base + "embeddings.position_ids",
-            "lm_head.decoder.{p}",
+            *(f"{head}decoder.{{p}}" for head in LM_HEADS),
             # bitsandbytes notes in which order the rows of an 8-bit weight lie; there is only one left.
             *(f"{layer}{name}.weight_format" for name in QUANTIZED),
         ],
@@ -81,7 +88,7 @@ THEIR_BASE = {"xlm-roberta-xl": "roberta.", "xlm-roberta": "roberta.", "bert": "
 KEY_MAPS = {
     "xlm-roberta-xl": _key_map("roberta.", XL_NORMS, HEADS),
     "xlm-roberta": _key_map("roberta.", POST_NORMS, HEADS),
-    "bert": _key_map("bert.", POST_NORMS, COMMON_HEADS),
+    "bert": _key_map("bert.", POST_NORMS, BERT_HEADS),
 }
 
 # What a checkpoint may have that a model has no place for.

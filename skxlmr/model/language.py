@@ -17,7 +17,8 @@ from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
 from skxlmr.model.generation import Past, generate
 from skxlmr.model.heads import without_padding
-from skxlmr.model.keys import key_map
+from skxlmr.model.keys import LM_HEADS, key_map
+from skxlmr.model.layers import activation
 from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import PretrainedModel, initialise
 from skxlmr.model.quantized import FloatOutsideLayers, holds_8bit
@@ -28,20 +29,24 @@ WORDS_AT_ONCE = 16_384
 
 
 class LMHead(nn.Module):
-    """Dense, exact gelu, LayerNorm, and a decoder tied to the word embeddings; (T, H) -> (T, V)."""
+    """Dense, exact gelu (or BERT's own activation), LayerNorm, and a decoder tied to the word embeddings.
+
+    (T, H) -> (T, V).
+    """
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         if config.extra.get("tie_word_embeddings") is False:
             raise ValueError("tie_word_embeddings=False is not supported: the decoder is the word embedding.")
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config) if config.model_type == "bert" else F.gelu
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(lambda module: initialise(module, config))
 
     def transform(self, x: Tensor) -> Tensor:
         """What the words are compared with, (T, H) -> (T, H)."""
-        return self.norm(F.gelu(self.dense(x)))
+        return self.norm(self.activation(self.dense(x)))
 
     def losses(self, x: Tensor, word_embeddings: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of each prediction, without a (T, V) matrix; (T, H), (V, H), (T,) -> (T,)."""
@@ -107,7 +112,7 @@ def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead |
     with open_checkpoint(files) as checkpoint:
         if holds_8bit(checkpoint):
             checkpoint = FloatOutsideLayers(checkpoint)
-        tensors = {key: info for key, info in checkpoint.tensors.items() if key.startswith("lm_head.")}
+        tensors = {key: info for key, info in checkpoint.tensors.items() if key.startswith(LM_HEADS)}
         if not tensors:
             return None
         with torch.device("meta"):

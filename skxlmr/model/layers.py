@@ -5,6 +5,8 @@ Notation: B texts, T packed tokens, H hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, embedding, linear
@@ -40,6 +42,11 @@ def layer_norm(config: XLMRobertaXLConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
+def activation(config: XLMRobertaXLConfig) -> Callable[[Tensor], Tensor]:
+    """The activation that a config names or has."""
+    return config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
+
+
 class FeedForward(nn.Module):
     """Two linear layers with an activation between them, (T, H) -> (T, H)."""
 
@@ -47,7 +54,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
+        self.activation = activation(config)
 
     def forward(self, x: Tensor, deltas: Deltas) -> Tensor:
         up, down = deltas.get("up"), deltas.get("down")

@@ -43,6 +43,8 @@ from skxlmr.weights.resolve import CheckpointFiles, resolve
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+NAMED_OTHERWISE = {"BertForCausalLM": "BertLMHeadModel"}  # in transformers
+
 
 class NewHeadWarning(UserWarning):
     """A checkpoint has no weights for a part of the model, which therefore starts from random ones."""
@@ -207,6 +209,7 @@ class PretrainedModel(nn.Module):
         tensors = {names.to_theirs(prefix + name).removeprefix(cut): t for name, t in self.state_dict().items()}
         dtype = str(getattr(self, "roberta", self).dtype).removeprefix("torch.")
         architecture = type(self).__name__.replace("XLMRobertaXL", self.config.architecture)
+        architecture = NAMED_OTHERWISE.get(architecture, architecture)
         config = {**self.config.to_dict(), "architectures": [architecture], "torch_dtype": dtype}
         for of_the_checkpoint_read in ("quantization_config", "dtype"):  # the latter is torch_dtype's newer name
             config.pop(of_the_checkpoint_read, None)
