@@ -74,7 +74,7 @@ def activation_bytes(
         kept = n_layers * kept_by_trained_layer(config, n_tokens, device)
     else:
         with torch.device("meta"):
-            kept = kept_by_frozen_layers(config, n_tokens, dtype, tuning.build(config))
+            kept = kept_by_frozen_layers(config, n_tokens, dtype, tuning.build(config), device)
     if gradient_checkpointing:  # the inputs of all layers, and what one of them keeps when it is run again
         kept = kept // n_layers + n_layers * n_tokens * dtype.itemsize * config.hidden_size
     return working_bytes(config, n_tokens, dtype, settings, device, backward=True) + kept
@@ -119,18 +119,23 @@ def _engine_name(settings: Int8, device: torch.device) -> str:
     return next(name for name, candidate in int8_engines.ENGINES.items() if candidate is engine)
 
 
-def kept_by_frozen_layers(config: XLMRobertaXLConfig, n_tokens: int, dtype: torch.dtype, adapter: nn.ModuleList) -> int:
+def kept_by_frozen_layers(
+    config: XLMRobertaXLConfig, n_tokens: int, dtype: torch.dtype, adapter: nn.ModuleList, device: torch.device
+) -> int:
     """Bytes that frozen layers with an adapter keep for the backward pass.
 
-    From the first adapted layer on, each keeps six times (T, H): the inputs of its two LayerNorms, queries, keys,
-    values, and what attention gives; and (T, I) once, the activation's input. A frozen matrix needs no input for the
-    gradient. A term of the adapter keeps its own in float32, the mask of its dropout, and its thin product.
+    From the first adapted layer on, each keeps six times (T, H): the inputs of its two LayerNorms, and queries, keys,
+    values, and what attention gives, on a CPU these in float32; and (T, I) once, the activation's input. A frozen matrix
+    needs no input for the gradient. A term of the adapter keeps its own in float32, the mask of its dropout, and its
+    thin product.
     """
+    of_attention = max(dtype.itemsize, FLOAT32) if device.type == "cpu" else dtype.itemsize
     adapted = [number for number, layer in enumerate(adapter) if len(layer)]
     n_layers = config.num_hidden_layers - min(adapted, default=config.num_hidden_layers)
-    of_layers = n_layers * dtype.itemsize * (6 * config.hidden_size + config.intermediate_size)
+    of_layer = 4 * of_attention * config.hidden_size
+    of_layer += dtype.itemsize * (2 * config.hidden_size + config.intermediate_size)
     of_terms = sum(FLOAT32 * term.kept_per_token for layer in adapter for term in layer.values())
-    return n_tokens * (of_layers + of_terms)
+    return n_tokens * (n_layers * of_layer + of_terms)
 
 
 def kept_by_trained_layer(config: XLMRobertaXLConfig, n_tokens: int, device: torch.device) -> int:
