@@ -63,11 +63,9 @@ class Backbone:
     @property
     def reader(self) -> Backbone:
         """The same with the checkpoint's own tokenizer, whatever words the base has: to read texts, not to run."""
-        return (
-            self
-            if self.pieces is None
-            else replace(self, tokenizer=_read_tokenizer(self.files.directory, self.fingerprint), pieces=None)
-        )
+        if self.pieces is None:
+            return self
+        return replace(self, tokenizer=_read_tokenizer(self.files.directory, self.fingerprint), pieces=None)
 
 
 _lock = threading.Lock()

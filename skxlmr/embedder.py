@@ -218,9 +218,8 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         """
         column = self._check_fitted_column(X)
         backbone = self._fitted_backbone()
-        return self._finish(
-            self._embed(backbone, self._plan(backbone, with_prompt(column, self.prompt_)), self.pooling_)
-        )
+        plan = self._plan(backbone, with_prompt(column, self.prompt_))
+        return self._finish(self._embed(backbone, plan, self.pooling_))
 
     def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
         column = self._check_column(X)
