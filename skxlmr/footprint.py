@@ -125,9 +125,9 @@ def kept_by_frozen_layers(
     """Bytes that frozen layers with an adapter keep for the backward pass.
 
     From the first adapted layer on, each keeps six times (T, H): the inputs of its two LayerNorms, and queries, keys,
-    values, and what attention gives, on a CPU these in float32; and (T, I) once, the activation's input. A frozen matrix
-    needs no input for the gradient. A term of the adapter keeps its own in float32, the mask of its dropout, and its
-    thin product.
+    values, and what attention gives, on a CPU these in float32; and (T, I) once, the activation's input. A frozen
+    matrix needs no input for the gradient. A term of the adapter keeps its own in float32, the mask of its dropout, and
+    its thin product.
     """
     of_attention = max(dtype.itemsize, FLOAT32) if device.type == "cpu" else dtype.itemsize
     adapted = [number for number, layer in enumerate(adapter) if len(layer)]
