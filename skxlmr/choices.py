@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.batching import deduplicate
-from skxlmr.validation import TextColumn, check_column_of_texts, name_row, one_column, split_columns
+from skxlmr.validation import TextColumn, check_column_of_texts, lengths, name_row, one_column, split_columns
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,22 @@ class ChoiceColumn(TextColumn):
     ----------
     choices : list of tuple of str
         Of each row, in the caller's order; at least one.
+    most_choices : int
+        Of a row of the whole column.
     """
 
     choices: list[tuple[str, ...]] | None = None
+    most_choices: int = 0
+
+    @property
+    def keys(self) -> Sequence[Hashable]:
+        """Of each row what tells it from others."""
+        return list(zip(self.texts, self.choices, strict=True))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Characters in each row as it is read, with the prompt before each choice, (n_rows,)."""
+        return lengths(self.texts) * lengths(self.choices) + lengths(["".join(row) for row in self.choices])
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,14 @@ class ChoicePlan(Plan):
     ----------
     n_choices : ndarray of shape (n_texts,)
         Of each distinct prompt with its choices.
+    most_choices : int
+        Of a row of the whole column, of which these may be a part.
     choice_of_window : ndarray of shape (n_windows,)
         The choices of all texts are numbered through, ascending.
     """
 
     n_choices: np.ndarray | None = None
+    most_choices: int = 0
     choice_of_window: np.ndarray | None = None
 
 
@@ -77,7 +93,7 @@ def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
         choices = _check_cells(rest, named[1:], index)
     unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
     names = np.array(labels, object) if unique and hasattr(X, "columns") else None
-    return ChoiceColumn(texts, None, names, len(columns), choices)
+    return ChoiceColumn(texts, None, names, len(columns), choices, max(map(len, choices)))
 
 
 def _check_list(row: Any, where: str) -> tuple[str, ...]:
@@ -161,7 +177,7 @@ def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[
 
 def plan_choices(tokenizer: XLMRobertaXLTokenizer, column: ChoiceColumn, *, max_length: int, stride: int) -> ChoicePlan:
     """Tokenise prompts and choices, each distinct text once, and cut pairs that are too long into windows."""
-    rows = list(zip(column.texts, column.choices, strict=True))
+    rows = column.keys
     first, text_of_row = deduplicate(rows)
     distinct = [rows[i] for i in first]
     texts = list(dict.fromkeys(text for prompt, choices in distinct for text in (prompt, *choices)))
@@ -179,24 +195,21 @@ def plan_choices(tokenizer: XLMRobertaXLTokenizer, column: ChoiceColumn, *, max_
         np.asarray(text_of_window, np.int64),
         text_of_row,
         texts_are_whole=True,
-        n_choices=_lengths([choices for _, choices in distinct]),
+        n_choices=lengths([choices for _, choices in distinct]),
+        most_choices=column.most_choices,
         choice_of_window=np.asarray(choice_of_window, np.int64),
     )
 
 
-def _lengths(rows: Sequence[Sequence]) -> np.ndarray:
-    return np.fromiter(map(len, rows), np.int64, len(rows))
-
-
-def padded(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def padded(scores: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
     """Put the scores of all choices, one row after the other, into a matrix, with -inf where a row has fewer.
 
     Examples
     --------
-    >>> padded(np.array([1.0, 2.0, 3.0]), np.array([1, 2]))
+    >>> padded(np.array([1.0, 2.0, 3.0]), np.array([1, 2]), 2)
     array([[  1., -inf],
            [  2.,   3.]])
     """
-    matrix = np.full((len(counts), counts.max()), -np.inf, scores.dtype)
-    matrix[np.arange(counts.max()) < counts[:, None]] = scores
+    matrix = np.full((len(counts), width), -np.inf, scores.dtype)
+    matrix[np.arange(width) < counts[:, None]] = scores
     return matrix

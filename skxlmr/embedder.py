@@ -19,6 +19,7 @@ from skxlmr.backbone import Backbone, find_checkpoint
 from skxlmr.base import BaseXLMRXL
 from skxlmr.features import POOLINGS, frozen_features
 from skxlmr.inference import Plan, pool_windows
+from skxlmr.streaming import run_in_parts
 from skxlmr.validation import TextColumn
 from skxlmr.weights import e5
 from skxlmr.weights.modules import read_pooling, read_prompt
@@ -217,21 +218,16 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         ndarray of shape (n_samples, n_features_out), float32
         """
         column = self._check_fitted_column(X)
-        backbone = self._fitted_backbone()
-        plan = self._plan(backbone, with_prompt(column, self.prompt_))
-        return self._finish(self._embed(backbone, plan, self.pooling_))
+        return self._finish(self._embed(self._fitted_backbone(), column, self.pooling_, self.prompt_))
 
     def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
         column = self._check_column(X)
         backbone = self._load_backbone(whole=self.vocabulary == "full")
         pooling, normalize, prompt = self._resolved()
         self._layers(backbone, pooling)
-        plan = None
         if self.vocabulary == "trim":
-            backbone, plan = self._trim_to(backbone, self._plan(backbone.reader, with_prompt(column, prompt)))
-        elif embed:
-            plan = self._plan(backbone, with_prompt(column, prompt))
-        vectors = self._embed(backbone, plan, pooling) if embed else None
+            backbone, _ = self._trim_to(backbone, self._plan(backbone.reader, with_prompt(column, prompt)))
+        vectors = self._embed(backbone, column, pooling, prompt) if embed else None
         pca, width = None, backbone.model.config.hidden_size
         if self.n_components is not None:
             if self.n_components > min(vectors.shape):
@@ -274,26 +270,31 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
             raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
         return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
 
-    def _embed(self, backbone: Backbone, plan: Plan, pooling: str) -> np.ndarray:
+    def _embed(self, backbone: Backbone, column: TextColumn, pooling: str, prompt: str) -> np.ndarray:
         """One vector per row, before PCA and scaling."""
-        vectors = frozen_features(
-            backbone,
-            plan.windows,
-            pooling,
-            layers=self._layers(backbone, pooling),
-            batch_tokens=self._choose_batch_tokens(backbone),
-            memory=self.memory,
-            verbose=self.verbose,
-            description="embed",
-        )
-        weights = plan.lengths if "mean" in pooling else None
-        how = "max" if pooling == "max" else "mean"
-        return pool_windows(vectors, plan.text_of_window, how, weights)[plan.text_of_row]
+        batch_tokens, layers = self._choose_batch_tokens(backbone), self._layers(backbone, pooling)
+
+        def compute(plan: Plan, part: str) -> np.ndarray:
+            vectors = frozen_features(
+                backbone,
+                plan.windows,
+                pooling,
+                layers=layers,
+                batch_tokens=batch_tokens,
+                memory=self.memory,
+                verbose=self.verbose,
+                description=f"embed{part}",
+            )
+            weights = plan.lengths if "mean" in pooling else None
+            how = "max" if pooling == "max" else "mean"
+            return pool_windows(vectors, plan.text_of_window, how, weights)[plan.text_of_row]
+
+        return run_in_parts(column, lambda rows: self._plan(backbone, with_prompt(rows, prompt)), compute, batch_tokens)
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         if self.pca_ is not None:
             vectors = self.pca_.transform(vectors)
-        return normalize(vectors) if self.normalize_ else vectors
+        return normalize(vectors, copy=False) if self.normalize_ else vectors
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

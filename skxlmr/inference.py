@@ -36,6 +36,9 @@ class Plan:
         The tokens of each window that features are read at; None where a window has one vector of features.
     texts_are_whole : bool
         Whether the loss of a text is of all its windows together, which then share a micro-batch.
+    n_cut, cut_at : int
+        Distinct texts of which only so many tokens are read; whoever uses the plan calls `warn_of_cut`, since
+        plans may be made in a thread.
     """
 
     windows: list[np.ndarray]
@@ -43,6 +46,8 @@ class Plan:
     text_of_row: np.ndarray
     positions: list[np.ndarray] | None = None
     texts_are_whole: bool = False
+    n_cut: int = 0
+    cut_at: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
@@ -61,9 +66,26 @@ class Plan:
         """Number of windows of each distinct text."""
         return np.bincount(self.text_of_window)
 
+    @property
+    def n_texts(self) -> int:
+        """Distinct texts."""
+        return int(self.text_of_window[-1]) + 1
+
     def take(self, rows: np.ndarray) -> Plan:
         """The plan for some of the rows."""
         return replace(self, text_of_row=self.text_of_row[rows])
+
+    def warn_of_cut(self, n_cut: int | None = None, n_texts: int | None = None) -> None:
+        """Warn of texts that are not read to their end: those of this plan, or so many of several like it."""
+        n_cut = self.n_cut if n_cut is None else n_cut
+        if n_cut:
+            warnings.warn(self._say_cut(n_cut, n_texts or self.n_texts), UserWarning, stacklevel=4)
+
+    def _say_cut(self, n_cut: int, n_texts: int) -> str:
+        return (
+            f"{n_cut} of {n_texts} distinct texts were cut at {self.cut_at} tokens (truncation=True). "
+            f"Use truncation=False to read long texts whole, in windows."
+        )
 
     def micro_batches(self, windows: np.ndarray, place: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
         """Cut windows, each with the place of its row as `windows_of_rows` gives them, into batches of `batch_tokens`.
@@ -107,11 +129,6 @@ def plan(
         Pieces that two neighbouring windows share.
     truncation : bool, default=False
         Keep only the beginning of a long text instead.
-
-    Warns
-    -----
-    UserWarning
-        Once, with the count, if texts were truncated.
     """
     first, text_of_row = deduplicate(texts if pairs is None else list(zip(texts, pairs, strict=True)))
     ids = tokenizer.encode_batch([texts[i] for i in first])
@@ -125,14 +142,7 @@ def plan(
             of_text = [w.input_ids for w in tokenizer.windows(a, b, max_length=max_length, stride=stride)]
         windows += of_text
         text_of_window += [text] * len(of_text)
-    if truncated:
-        warnings.warn(
-            f"{truncated} of {len(ids)} distinct texts were cut at {max_length} tokens (truncation=True). "
-            f"Use truncation=False to read long texts whole, in windows.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return Plan(windows, np.asarray(text_of_window, np.int64), text_of_row)
+    return Plan(windows, np.asarray(text_of_window, np.int64), text_of_row, n_cut=truncated, cut_at=max_length)
 
 
 def default_batch_tokens(config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device) -> int:

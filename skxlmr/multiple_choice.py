@@ -167,7 +167,7 @@ class XLMRXLMultipleChoice(TrainableXLMRXL):
     def _of_rows(self, outputs: np.ndarray, plan: ChoicePlan) -> np.ndarray:
         """Scores of the choices, (n_rows, most choices), -inf where a row has fewer."""
         of_choices = pool_windows(outputs, plan.choice_of_window, "mean")[:, 0]
-        return padded(of_choices, plan.n_choices)[plan.text_of_row]
+        return padded(of_choices, plan.n_choices, plan.most_choices)[plan.text_of_row]
 
     def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> ChoiceHead:
         return ChoiceHead(config)

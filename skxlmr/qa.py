@@ -38,7 +38,7 @@ from skxlmr.training.learned import Learned
 from skxlmr.training.rows import Rows
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 from skxlmr.training.tasks import Answering, Task
-from skxlmr.validation import TextColumn
+from skxlmr.validation import TextColumn, as_objects
 from skxlmr.weights.quantization import Int8
 
 
@@ -225,13 +225,6 @@ class XLMRXLQA(TrainableXLMRXL):
             answers.append("" if none else plan.contexts[text][of_row[0][1] : of_row[0][2]])
         return answers
 
-    def _run(self, X: Any) -> tuple[np.ndarray, QuestionPlan]:
-        column = self._check_fitted_column(X)
-        backbone = self._fitted_backbone()
-        plan = self._plan(backbone, column)
-        batch_tokens = self._choose_batch_tokens(backbone)
-        return self._learned.run(backbone, plan, batch_tokens, memory=self.memory, verbose=self.verbose), plan
-
     def _new_head(self, config: XLMRobertaXLConfig, n_outputs: int) -> SpanHead:
         return SpanHead(config)
 
@@ -257,10 +250,7 @@ class XLMRXLQA(TrainableXLMRXL):
         ndarray of shape (n_samples,) of str
             Parts of the contexts; "" where there is none.
         """
-        outputs, plan = self._run(X)
-        answers = np.empty(len(plan.text_of_row), object)
-        answers[:] = self._choose(outputs, plan, self.has_unanswerable_)
-        return answers
+        return self._run(X, lambda outputs, plan: as_objects(self._choose(outputs, plan, self.has_unanswerable_)))
 
     def predict_answers(self, X: Any, top_k: int = 3, null_threshold: float | None = None) -> pd.DataFrame:
         """Return the best answers to each question.
@@ -290,14 +280,17 @@ class XLMRXLQA(TrainableXLMRXL):
         threshold = self.null_threshold if null_threshold is None else null_threshold
         if not isinstance(threshold, Real):
             raise ValueError(f"null_threshold must be a number, got {threshold!r}.")
-        outputs, plan = self._run(X)
-        spans, null = best_spans(outputs, plan, self.max_answer_length, top_k)
+
+        def best(outputs: np.ndarray, plan: QuestionPlan) -> np.ndarray:
+            rows = zip(*best_spans(outputs, plan, self.max_answer_length, top_k), plan.text_of_row, strict=True)
+            return as_objects([(spans, null, plan.contexts[text]) for spans, null, text in rows])
+
         found = []
-        for row, (text, of_row, without) in enumerate(zip(plan.text_of_row, spans, null, strict=True)):
-            *scores, none = softmax([*(score for score, _, _ in of_row), without])
-            answered = bool(of_row) and not (self.has_unanswerable_ and without - of_row[0][0] > threshold)
-            for score, (_, start, end) in zip(scores, of_row, strict=True):
-                found.append((row, plan.contexts[text][start:end], start, end, score, none, answered))
+        for row, (spans, null, context) in enumerate(self._run(X, best)):
+            *scores, none = softmax([*(score for score, _, _ in spans), null])
+            answered = bool(spans) and not (self.has_unanswerable_ and null - spans[0][0] > threshold)
+            for score, (_, start, end) in zip(scores, spans, strict=True):
+                found.append((row, context[start:end], start, end, score, none, answered))
         columns = ["row", "answer", "start", "end", "score", "no_answer_score", "is_answered"]
         of_numbers = {"row": int, "start": int, "end": int, "score": float, "no_answer_score": float}
         return pd.DataFrame(found, columns=columns).astype(

@@ -40,6 +40,9 @@ class QuestionPlan(Plan):
     offsets: list[np.ndarray] | None = None
     first_piece: np.ndarray | None = None
 
+    def _say_cut(self, n_cut: int, n_texts: int) -> str:
+        return f"{n_cut} questions have more than {self.cut_at} pieces, half of a window; the rest of them is not read."
+
 
 def check_questions(X: Any) -> TextColumn:
     """Read questions (the texts) and contexts (the pairs): two columns in this order, or columns of these names."""
@@ -169,20 +172,10 @@ def plan_questions(
 ) -> QuestionPlan:
     """Put each question before windows over its context; none of the context is left out.
 
-    Warns
-    -----
-    UserWarning
-        If questions take more than half of a window; of these the end is left out.
+    Of questions that take more than half of a window the end is.
     """
     most = (max_length - 4) // 2
     questions = tokenizer.encode_batch(column.texts)
-    n_long = sum(len(ids) > most for ids in questions)
-    if n_long:
-        warnings.warn(
-            f"{n_long} questions have more than {most} pieces, half of a window; the rest of them is not read.",
-            UserWarning,
-            stacklevel=5,
-        )
     distinct = {context: tokenizer.encode_with_offsets(context) for context in dict.fromkeys(column.pairs)}
     windows, positions, text_of_window, first_piece = [], [], [], []
     for i, (question, context) in enumerate(zip(questions, column.pairs, strict=True)):
@@ -204,6 +197,8 @@ def plan_questions(
         contexts=column.pairs,
         offsets=[distinct[context][1] for context in column.pairs],
         first_piece=np.asarray(first_piece, np.int64),
+        n_cut=sum(len(ids) > most for ids in questions),
+        cut_at=most,
     )
 
 

@@ -15,7 +15,7 @@ from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.windows import spans
-from skxlmr.validation import TextColumn, check_text_column, name_row, one_column
+from skxlmr.validation import TextColumn, check_text_column, lengths, name_row, one_column
 
 # Scripts that are written without spaces: each character is a token.
 ALONE = (
@@ -40,6 +40,11 @@ class TokenColumn(TextColumn):
 
     sources: list[str] | None = None
     offsets: list[np.ndarray] | None = None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Characters in each row, (n_rows,)."""
+        return lengths(["".join(row) for row in self.texts])
 
 
 def split_words(text: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from torch import nn
 
 from skxlmr.backbone import Backbone
 from skxlmr.exporting import export_adapter, export_pretrained
+from skxlmr.inference import Plan
 from skxlmr.learning import LearningXLMRXL, snapshot
 from skxlmr.model.heads import XLMRobertaXLForSequenceClassification
 from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.streaming import run_in_parts
 from skxlmr.training.learned import Learned
 from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.sklearn_callbacks import (
@@ -190,7 +193,9 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
         """Tokenise rows; those of weight zero are left out."""
-        rows = Rows(self._plan(backbone, column), targets, weights, np.arange(len(targets)))
+        plan = self._plan(backbone, column)
+        plan.warn_of_cut()
+        rows = Rows(plan, targets, weights, np.arange(len(targets)))
         return rows.take(np.flatnonzero(weights))
 
     def _check_held_out(
@@ -279,9 +284,17 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
 
     def _outputs(self, X: Any) -> np.ndarray:
         """The head's output for each row, (n_samples, n_outputs)."""
+        return self._run(X, self._of_rows)
+
+    def _run(self, X: Any, of_rows: Callable[[np.ndarray, Plan], np.ndarray]) -> np.ndarray:
+        """Run rows, of a long column some after the others, and make of the head's outputs what each row gets."""
         column = self._check_fitted_column(X)
         backbone = self._fitted_backbone()
-        plan = self._plan(backbone, column)
         batch_tokens = self._choose_batch_tokens(backbone)
-        outputs = self._learned.run(backbone, plan, batch_tokens, memory=self.memory, verbose=self.verbose)
-        return self._of_rows(outputs, plan)
+
+        def compute(plan: Plan, part: str) -> np.ndarray:
+            description = f"predict{part}"
+            settings = {"memory": self.memory, "verbose": self.verbose, "description": description}
+            return of_rows(self._learned.run(backbone, plan, batch_tokens, **settings), plan)
+
+        return run_in_parts(column, lambda rows: self._plan(backbone, rows), compute, batch_tokens)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set, Sized
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
@@ -13,6 +13,9 @@ import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ROWS_AT_ONCE = 10_000
 REMEDIES = {
@@ -42,6 +45,34 @@ class TextColumn:
     pairs: list[str] | None
     feature_names: np.ndarray | None
     n_features: int
+
+    @property
+    def keys(self) -> Sequence[Hashable]:
+        """Of each row what tells it from others."""
+        return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Characters in each row, (n_rows,)."""
+        return sum(lengths(column) for column in (self.texts, self.pairs) if column is not None)
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """The column of some rows."""
+        of_rows = {name: values for name, values in vars(self).items() if isinstance(values, list)}
+        return replace(self, **{name: [values[i] for i in rows] for name, values in of_rows.items()})
+
+
+def as_objects(values: Sequence) -> np.ndarray:
+    """An array of objects that holds these, (n,), whatever they are."""
+    array = np.empty(len(values), object)
+    for i, value in enumerate(values):  # at once, values of one length would be taken for a matrix
+        array[i] = value
+    return array
+
+
+def lengths(values: Sequence[Sized]) -> np.ndarray:
+    """The length of each value, (n,) int64."""
+    return np.fromiter(map(len, values), np.int64, len(values))
 
 
 def check_text_column(X: Any, *, name: str = "X") -> TextColumn:

@@ -75,8 +75,9 @@ def test_out_of_memory_halves_the_batch():
 
 
 def test_truncation_is_counted_and_told_once(nano):
+    work = plan(nano.tokenizer, ["long " * 50, "short", "long " * 60], max_length=16, stride=4, truncation=True)
     with pytest.warns(UserWarning, match="2 of 3 distinct texts were cut at 16 tokens"):
-        work = plan(nano.tokenizer, ["long " * 50, "short", "long " * 60], max_length=16, stride=4, truncation=True)
+        work.warn_of_cut()
     assert work.lengths.max() == 16
     assert len(work.windows) == 3
 

@@ -232,7 +232,7 @@ def test_every_way_to_give_the_right_ones_is_the_same():
 
 
 def test_padding_of_scores():
-    np.testing.assert_array_equal(padded(np.arange(4.0), np.array([3, 1])), [[0, 1, 2], [3, -np.inf, -np.inf]])
+    np.testing.assert_array_equal(padded(np.arange(4.0), np.array([3, 1]), 3), [[0, 1, 2], [3, -np.inf, -np.inf]])
 
 
 @pytest.mark.parametrize("language", ["sw", "tr", "zh", "it"])

@@ -159,7 +159,8 @@ def test_peft_computes_the_same_logits(tmp_path):
     base = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(resolve("nano").directory, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     assert model.peft_config["default"].task_type == "QUESTION_ANS"
-    outputs, plan = clf._run(X)
+    plan = clf._plan(clf._backbone, check_questions(X))
+    outputs = clf._learned.run(clf._backbone, plan, batch_tokens=512)
     stop = 0
     for window, at in zip(plan.windows, plan.positions, strict=True):
         with torch.no_grad():
@@ -284,10 +285,10 @@ def test_ambiguous_and_wrong_answers_are_named():
         qa().fit(X, [None] * len(X))
     with pytest.raises(ValueError, match="questions need two"):
         qa().fit(X.question, ANSWERS)
+    long = check_questions([["why " * 400, "because"]])
+    plan = plan_questions(get_backbone("nano").tokenizer, long, max_length=64, stride=8)
     with pytest.warns(UserWarning, match="1 questions have more than"):
-        plan_questions(
-            get_backbone("nano").tokenizer, check_questions([["why " * 400, "because"]]), max_length=64, stride=8
-        )
+        plan.warn_of_cut()
 
 
 @pytest.mark.parametrize(

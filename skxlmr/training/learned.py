@@ -181,6 +181,7 @@ class Learned(nn.Module):
         memory: object = None,
         keep: int | None = None,
         verbose: int = 0,
+        description: str = "predict",
     ) -> np.ndarray:
         """Return the head's output for each window of a plan, or each of their positions, (n, d) float32.
 
@@ -190,7 +191,7 @@ class Learned(nn.Module):
         if self.only_head:
             of_parts = []
             for part in _parts(plan.counts, FEATURE_BYTES // (4 * self.config.hidden_size)):
-                features = self._frozen(backbone, plan, part, batch_tokens, memory, verbose)
+                features = self._frozen(backbone, plan, part, batch_tokens, memory, verbose, description)
                 with torch.inference_mode():
                     of_parts.append(self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy())
             return np.concatenate(of_parts)
@@ -201,7 +202,7 @@ class Learned(nn.Module):
             batch_tokens=batch_tokens,
             counts=counts[asked],
             verbose=verbose,
-            description="predict",
+            description=description,
         )
         if len(asked) == len(counts):
             return outputs
@@ -210,12 +211,27 @@ class Learned(nn.Module):
         return every
 
     def _frozen(
-        self, backbone: Backbone, plan: Plan, windows: np.ndarray, batch_tokens: int, memory: object, verbose: int
+        self,
+        backbone: Backbone,
+        plan: Plan,
+        windows: np.ndarray,
+        batch_tokens: int,
+        memory: object,
+        verbose: int,
+        description: str = "encode",
     ) -> np.ndarray:
         """Features of the base as it is, on which a head alone learns and predicts."""
         some, positions = _taken(plan, windows)
-        settings = {"positions": positions, "batch_tokens": batch_tokens, "memory": memory, "verbose": verbose}
-        return frozen_features(backbone, some, self.pooling, **settings)
+        return frozen_features(
+            backbone,
+            some,
+            self.pooling,
+            positions=positions,
+            batch_tokens=batch_tokens,
+            memory=memory,
+            verbose=verbose,
+            description=description,
+        )
 
     @property
     def _device(self) -> torch.device:

@@ -1,0 +1,468 @@
+"""This library beside what its users would pick: the same weights, texts and machine, in one run.
+
+    python benchmarks/bench.py [SECTION ...] [--device cpu] [--models nano xl-width] [--out FOLDER]
+
+Sections: embed, predict, train, small, scale. Tokens are real tokens: those of the texts with `<s>` and `</s>`,
+padding left out, whoever runs them. Every engine reads texts and gives arrays. They take turns, and of each the best
+turn counts.
+
+Models: "nano"; "xl-width", two layers of XL's width with random weights; "xl" and "xxl" whole, with random weights (for
+machines with a GPU; they take 7 and 21 GB of disk meanwhile). Writes bench-<device>.md, .json and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import peers
+import scale
+import torch
+import transformers
+from make_checkpoint import SIZES, write
+from shared import device_name, in_turns, log_normal_texts, make_model, real_texts
+
+import skxlmr
+from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
+from skxlmr.datasets import load_reviews
+from skxlmr.inference import plan
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLTokenizer
+from skxlmr.weights.resolve import resolve
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PIPELINE = "transformers pipeline, float32, batches of 32 as they come"
+RANK, BATCH = 8, 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: how fast something is, and how often as fast as what it is compared with."""
+
+    section: str
+    setting: str
+    how: str
+    value: float
+    unit: str
+    ratio: float
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all sections are run with."""
+
+    device: str
+    folder: Path
+    n_texts: int
+    repeats: int
+
+    def directory(self, name: str) -> Path:
+        """The checkpoint of a model; made, where it is not nano."""
+        directory = self.folder / name
+        if name == "nano":
+            # A copy, which the peers' tokenizers may write into.
+            if not directory.exists():
+                directory.mkdir()
+                source = resolve("nano").directory
+                for file in source.iterdir():
+                    (directory / file.name).write_bytes(file.read_bytes())
+        elif not directory.exists() and name == "xl-width":
+            make_model(directory, hidden=2560, layers=2, head_size=80)
+        elif not directory.exists():
+            write(SIZES[name](), directory)
+        return directory
+
+    def reviews(self) -> tuple[list[str], list[int]]:
+        """Texts and labels to learn from."""
+        reviews = load_reviews().sample(self.n_texts, random_state=0)
+        return reviews.text.tolist(), (reviews.label == "positive").astype(int).tolist()
+
+
+def count_tokens(texts: list[str], pairs: list[str] | None = None) -> int:
+    """Of what the model reads."""
+    tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
+    return int(plan(tokenizer, texts, pairs, max_length=512, stride=64).lengths.sum())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Embedding
+
+
+def embed(bench: Bench, models: list[str]) -> Iterator[Row]:
+    """Vectors of ragged texts."""
+    for name in models:
+        n_texts = bench.n_texts if name == "nano" else max(bench.n_texts // 3, 16)
+        for corpus, texts in {"real": real_texts(n_texts), "log-normal": log_normal_texts(n_texts)}.items():
+            yield from embed_with(bench, name, corpus, texts)
+
+
+def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterator[Row]:
+    """All engines on one model and one set of texts."""
+    directory, n_tokens = bench.directory(name), count_tokens(texts)
+    engines, ceilings = embedders(bench, name, directory), {}
+    for engine in engines.values():
+        engine(texts[:8])
+    if bench.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    seconds, vectors = in_turns({how: partial(engine, texts) for how, engine in engines.items()}, bench.repeats)
+    exact = np.asarray(vectors[next(iter(vectors))] if PIPELINE not in vectors else vectors["skxlmr, float32"])
+    speed = {how: n_tokens / s for how, s in seconds.items()}
+    speed, tuned = with_best_tuned(speed)
+    base = speed.get(PIPELINE, next(iter(speed.values())))
+    setting = f"{name}, {corpus} texts: {len(texts)}, {n_tokens:,} tokens"
+    config = XLMRobertaXLConfig.from_pretrained(directory)
+    for how, tokens_per_second in speed.items():
+        remark = tuned if "best of" in how else ""
+        if how.startswith("skxlmr"):
+            kind = how.split(", ")[1]
+            ceilings[kind] = ceilings.get(kind) or ceiling(config, kind, bench.device)
+            cosine = cosines(np.asarray(vectors[how]), exact).min()
+            remark = f"{tokens_per_second / ceilings[kind]:.2f} of the products' {ceilings[kind]:,.0f}; "
+            remark += f"least cosine to float32 {cosine:.4f}"
+        yield Row("embed", setting, how, tokens_per_second, "tokens/s", tokens_per_second / base, remark)
+    if bench.device != "cpu":
+        yield Row("embed", setting, "GPU memory at the peak", torch.cuda.max_memory_allocated() / 1e9, "GB", 1.0)
+
+
+def embedders(bench: Bench, name: str, directory: Path) -> dict[str, Callable[[list[str]], object]]:
+    """Every way to embed with this model; of the large ones those that fit."""
+    device = bench.device
+    ours = partial(XLMRXLEmbedder, str(directory), device=device, pooling="mean")
+    engines: dict[str, Callable[[list[str]], object]] = {}
+    if name in ("nano", "xl-width"):
+        engines[PIPELINE] = peers.pipeline(directory, device)
+        engines["sentence-transformers, float32, batches of 32 by length"] = peers.sentence_transformers(
+            directory, device
+        )
+    if name != "xxl":
+        padded = partial(peers.Padded, directory, dtype=torch.bfloat16, device=device)
+        engines["transformers, bfloat16, batches of 32 as they come"] = padded()
+        for size in (4, 8, 16, 32, 64):
+            engines[f"transformers, bfloat16, by length, batches of {size}"] = padded(batch_size=size, by_length=True)
+    if name in ("nano", "xl-width"):
+        engines["skxlmr, float32"] = ours(dtype="float32", load_in_8bit=False).fit(["warm"]).transform
+    if name != "xxl":
+        engines["skxlmr, bfloat16"] = ours(dtype="bfloat16", load_in_8bit=False).fit(["warm"]).transform
+    engines["skxlmr, 8-bit"] = ours(dtype="bfloat16", load_in_8bit=True).fit(["warm"]).transform
+    return engines
+
+
+def with_best_tuned(speed: dict[str, float]) -> tuple[dict[str, float], str]:
+    """Of the padded batches by length only the size that was best."""
+    sizes = {int(found[1]): how for how in speed if (found := re.search(r"by length, batches of (\d+)$", how))}
+    sizes = {size: how for size, how in sizes.items() if how.startswith("transformers")}
+    if not sizes:
+        return speed, ""
+    best = max(sizes, key=lambda size: speed[sizes[size]])
+    name = f"transformers, bfloat16, by length, best of batches of {', '.join(map(str, sizes))}"
+    kept = {
+        (name if how == sizes[best] else how): s
+        for how, s in speed.items()
+        if how not in sizes.values() or how == sizes[best]
+    }
+    return kept, f"batches of {best}"
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Between the rows of two matrices."""
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def ceiling(config: XLMRobertaXLConfig, kind: str, device: str) -> float:
+    """Tokens per second if a model were nothing but its matrix products, at the best of several numbers of rows."""
+    h, up = config.hidden_size, config.intermediate_size
+    best = 0.0
+    for rows in (512, 1024, 2048, 4096):
+        seconds = sum(n * product_seconds(rows, k, m, kind, device) for n, k, m in ((4, h, h), (1, h, up), (1, up, h)))
+        best = max(best, rows / (seconds * config.num_hidden_layers))
+    return best
+
+
+def product_seconds(rows: int, k: int, n: int, kind: str, device: str, repeats: int = 5) -> float:
+    """Of one product (rows, k) by (k, n)."""
+    if kind == "8-bit":
+        a, b = (torch.randint(-127, 128, shape, dtype=torch.int8, device=device) for shape in ((rows, k), (n, k)))
+        multiply = partial(torch._int_mm, a, b.t())
+    else:
+        a, b = (torch.randn(shape, device=device).to(DTYPES[kind]) for shape in ((rows, k), (n, k)))
+        multiply = partial(torch.nn.functional.linear, a, b)
+    multiply()
+    best = float("inf")
+    for _ in range(repeats):
+        synchronize(device)
+        started = time.perf_counter()
+        multiply()
+        synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Predicting
+
+
+def predict(bench: Bench, models: list[str]) -> Iterator[Row]:
+    """Classifier, tagger and question answering beside the embedder, which does nothing but encode."""
+    texts = [
+        " ".join(text.split())
+        for text in load_reviews().drop_duplicates("text").sample(bench.n_texts, random_state=0).text
+    ]
+    words, questions = [text.split() for text in texts], ["What is it about?"] * len(texts)
+    pairs = pd.DataFrame({"question": questions, "context": texts})
+    tags = [[("B-A", "I-A", "O")[i % 3] for i in range(len(row))] for row in words]
+    for name in models:
+        directory = bench.directory(name)
+        options = {"model": str(directory), "device": bench.device, "max_epochs": 1, "random_state": 0}
+        embedder = XLMRXLEmbedder(str(directory), device=bench.device, pooling="cls").fit(texts)
+        classifier = XLMRXLClassifier(**options).fit(texts[:16], np.arange(16) % 2)
+        tagger = XLMRXLTagger(**options).fit(words[:16], tags[:16])
+        answering = XLMRXLQA(**options).fit(pairs[:16], [(text[:3], 0) for text in texts[:16]])
+        engines = {
+            "embedder": (partial(embedder.transform, texts), count_tokens(texts)),
+            "classifier": (partial(classifier.predict, texts), count_tokens(texts)),
+            "tagger (BIO)": (partial(tagger.predict, words), count_tokens(texts)),
+            "embedder of pairs": (
+                partial(embedder_of_pairs(directory, bench, pairs).transform, pairs),
+                count_tokens(questions, texts),
+            ),
+            "question answering": (partial(answering.predict, pairs), count_tokens(questions, texts)),
+        }
+        seconds, _ = in_turns({how: run for how, (run, _) in engines.items()}, bench.repeats + 1)
+        speed = {how: n_tokens / seconds[how] for how, (_, n_tokens) in engines.items()}
+        for how, value in speed.items():
+            beside = "embedder of pairs" if how in ("embedder of pairs", "question answering") else "embedder"
+            yield Row("predict", f"{name}, {len(texts)} reviews", how, value, "tokens/s", value / speed[beside])
+
+
+def embedder_of_pairs(directory: Path, bench: Bench, pairs: pd.DataFrame) -> XLMRXLEmbedder:
+    return XLMRXLEmbedder(str(directory), device=bench.device, pooling="cls").fit(pairs)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def train(bench: Bench, models: list[str]) -> Iterator[Row]:
+    """An epoch of LoRA on queries and values, texts to learned model, loading left out."""
+    for name in models:
+        dtypes = ["float32"] if name == "nano" else ["bfloat16"]
+        for dtype in dtypes:
+            yield from train_with(bench, name, dtype)
+
+
+def train_with(bench: Bench, name: str, dtype: str) -> Iterator[Row]:
+    """All engines on one model."""
+    directory = bench.directory(name)
+    texts, labels = bench.reviews()
+    if name != "nano":
+        texts, labels = texts[: len(texts) // 6], labels[: len(labels) // 6]
+    clf = XLMRXLClassifier(
+        str(directory), tuning=LoRA(rank=RANK, alpha=2 * RANK, dropout=0.0), dtype=dtype, load_in_8bit=False,
+        device=bench.device, batch_size=BATCH, max_epochs=1, random_state=0,
+    )  # fmt: skip
+    settings = {"dtype": DTYPES[dtype], "device": bench.device, "rank": RANK, "batch_size": BATCH}
+    engines = {
+        f"transformers Trainer + peft, {dtype}": peers.trainer(directory, **settings),
+        f"skxlmr, {dtype}": lambda X, y: skxlmr.features.clear_features() or clf.fit(X, y),
+    }
+    if name == "nano":
+        engines[f"skorch + transformers + peft, {dtype}"] = peers.skorch(directory, **settings)
+    for engine in engines.values():
+        engine(texts[:8], [0, 1] * 4)
+    seconds, _ = in_turns({how: partial(engine, texts, labels) for how, engine in engines.items()}, bench.repeats)
+    n_tokens, base = count_tokens(texts), next(iter(seconds.values()))
+    setting = f"{name}, LoRA of rank {RANK}, an epoch of {len(texts)} reviews, {n_tokens:,} tokens"
+    for how, s in seconds.items():
+        yield Row("train", setting, how, n_tokens / s, "tokens/s", base / s)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Small inputs
+
+FIRST_STEP = """
+import sys, time
+from skxlmr import XLMRXLClassifier
+from skxlmr.training import Callback
+class First(Callback):
+    def on_epoch_begin(self, trainer):
+        print(time.perf_counter() - began)
+texts = [f"text {i} of some words" for i in range(64)]
+began = time.perf_counter()
+clf = XLMRXLClassifier(sys.argv[1], device=sys.argv[2], max_epochs=1, random_state=0, callbacks=[First()])
+clf.fit(texts, [0, 1] * 32)
+"""
+
+
+def small(bench: Bench, models: list[str]) -> Iterator[Row]:
+    """One text after the other; and how long `fit` takes to its first step in a fresh process."""
+    directory = bench.directory("nano")
+    texts = [text for text in load_reviews().drop_duplicates("text").text if 40 < len(text) < 80][:60]
+    clf = XLMRXLClassifier("nano", device=bench.device, max_epochs=1, random_state=0).fit(texts[:8], [0, 1] * 4)
+    exported = bench.folder / "exported"
+    clf.export_pretrained(exported)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(exported, dtype=torch.float32)
+    pipeline = transformers.pipeline(
+        "text-classification", model=model, tokenizer=peers.tokenizer(exported), device=bench.device
+    )
+    embedder = XLMRXLEmbedder("nano", device=bench.device).fit(texts)
+    encode = peers.sentence_transformers(directory, bench.device)
+    engines = {
+        "transformers pipeline, text-classification": pipeline,
+        "skxlmr classifier, predict": lambda text: clf.predict([text]),
+        "sentence-transformers, encode": lambda text: encode([text]),
+        "skxlmr embedder, transform": lambda text: embedder.transform([text]),
+    }
+    base = 0.0
+    for i, (how, engine) in enumerate(engines.items()):
+        value = 1000 * median_seconds(engine, texts)
+        base = base if i % 2 else value  # each of ours after its peer
+        yield Row("small", "nano, one text, median", how, value, "ms", base / value)
+    first = min(float(python(FIRST_STEP, "nano", bench.device)) for _ in range(bench.repeats))
+    yield Row("small", "nano, fresh process", "skxlmr, from the call of fit to its first step", first, "s", 1.0)
+
+
+def median_seconds(engine: Callable[[str], object], texts: list[str]) -> float:
+    """Of calls with one text each, the first ten to warm up."""
+    seconds = []
+    for text in texts:
+        started = time.perf_counter()
+        engine(text)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[10:])
+
+
+def python(code: str, *arguments: str) -> str:
+    """What a fresh process prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def growth(bench: Bench, models: list[str]) -> Iterator[Row]:
+    """Time and memory of ever more texts; see scale.py, which takes a million, too."""
+    sizes = [3_000, 10_000, 30_000]
+    rows = scale.in_processes("nano", sizes, device=bench.device)
+    for row in rows:
+        remark = (
+            f"planning {row['planning_share']:.3f} of the time; {row['beyond_vectors_mb']:.0f} MB beyond the vectors"
+        )
+        ratio = row["tokens_per_second"] / rows[0]["tokens_per_second"]
+        yield Row(
+            "scale",
+            "nano, log-normal texts",
+            f"{row['texts']:,} texts",
+            row["tokens_per_second"],
+            "tokens/s",
+            ratio,
+            remark,
+        )
+
+
+SECTIONS = {"embed": embed, "predict": predict, "train": train, "small": small, "scale": growth}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What comes out
+
+
+def as_markdown(rows: list[Row], about: dict[str, object]) -> str:
+    """A table for each setting."""
+    lines = ["# This library beside others", "", ", ".join(f"{name} {value}" for name, value in about.items())]
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    for (section, setting), part in frame.groupby(["section", "setting"], sort=False):
+        lines += ["", f"## {section}: {setting}", "", f"| how | {part.unit.iloc[0]} | ratio | |", "|---|---|---|---|"]
+        lines += [f"| {row.how} | {number(row.value)} | {row.ratio:.2f} | {row.remark} |" for row in part.itertuples()]
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float) -> str:
+    """With as many digits as mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
+    """Bars of the ratios, a panel for each setting."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    panels = list(frame[frame.section.isin(["embed", "train", "small"])].groupby(["section", "setting"], sort=False))
+    panels = [(key, part) for key, part in panels if len(part) > 1]
+    heights = [len(part) + 1.5 for _, part in panels]
+    figure, axes = plt.subplots(
+        len(panels), figsize=(10, 0.32 * sum(heights) + 1), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for ((section, setting), part), axis in zip(panels, axes[:, 0], strict=True):
+        ours = part.how.str.startswith("skxlmr")
+        bars = axis.barh(part.how, part.ratio, color=np.where(ours, "#1f6f8b", "#b8b8b8"))
+        labels = [f"{row.ratio:.1f}x   {number(row.value)} {row.unit}" for row in part.itertuples()]
+        axis.bar_label(bars, labels, padding=4, fontsize=8)
+        axis.set_xlim(0, part.ratio.max() * 1.25)
+        axis.invert_yaxis()
+        axis.set_title(f"{section}: {setting}", fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"How often as fast as the first line ({about['device']})", fontsize=10)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--models", nargs="+", choices=["nano", "xl-width", "xl", "xxl"])
+    parser.add_argument("--texts", type=int, default=600)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    on_gpu = arguments.device.startswith("cuda")
+    models = arguments.models or ["nano", "xl-width", *(["xl", "xxl"] if on_gpu else [])]
+    skxlmr.set_feature_cache(0)
+    about = {
+        "device": device_name(arguments.device),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SKXLMR_CACHE"] = str(Path(folder) / "cache")
+        bench = Bench(arguments.device, Path(folder), arguments.texts, arguments.repeats)
+        for section in arguments.sections or SECTIONS:
+            for row in SECTIONS[section](bench, [m for m in models if section == "embed" or m in ("nano", "xl-width")]):
+                said = f"{number(row.value)} {row.unit} | {row.ratio:.2f} | {row.remark}"
+                print(f"{row.section} | {row.setting} | {row.how} | {said}", flush=True)
+                rows.append(row)
+            gc.collect()
+    arguments.out.mkdir(exist_ok=True, parents=True)
+    name = re.sub(r"[^A-Za-z0-9]+", "-", about["device"]).strip("-").lower()
+    stem = arguments.out / f"bench-{name}"
+    stem.with_suffix(".json").write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(as_markdown(rows, about))
+    draw(rows, about, stem.with_suffix(".png"))
+    print(f"written: {stem}.md, .json, .png")
+
+
+if __name__ == "__main__":
+    main()

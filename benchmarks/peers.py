@@ -1,0 +1,183 @@
+"""What users would pick instead, on the same weights: transformers, sentence-transformers, peft, skorch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers for what is deprecated
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+Labels = Sequence[int]
+
+
+def tokenizer(directory: Path) -> transformers.PreTrainedTokenizerBase:
+    """The same tokenizer; `AutoTokenizer` reads the directory afterwards, too."""
+    found = transformers.XLMRobertaTokenizer.from_pretrained(directory)
+    if not (directory / "tokenizer.json").exists():
+        found.save_pretrained(directory)
+    return found
+
+
+def mean_of_tokens(output: transformers.utils.ModelOutput, mask: torch.Tensor) -> torch.Tensor:
+    """The vector of each text."""
+    mask = mask[..., None]
+    return (output.last_hidden_state.float() * mask).sum(1) / mask.sum(1)
+
+
+def answer_of_head(output: transformers.utils.ModelOutput, mask: torch.Tensor) -> torch.Tensor:
+    """The best class of each text or token, or start of each answer."""
+    return (output["logits"] if "logits" in output else output["start_logits"]).argmax(-1)
+
+
+class Padded:
+    """A model of transformers on padded batches.
+
+    Parameters
+    ----------
+    directory : Path
+    auto : class
+        Such as AutoModel.
+    reduce : callable
+        From the output and the mask to what is brought back from the device.
+    dtype : torch.dtype
+    device : str
+    batch_size : int, default=32
+        Of texts.
+    by_length : bool, default=False
+        Order the texts by length, rather than take them in the caller's order.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        auto: type = transformers.AutoModel,
+        reduce: Callable = mean_of_tokens,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        *,
+        batch_size: int = 32,
+        by_length: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer(directory)
+        self.model = auto.from_pretrained(directory, dtype=dtype).to(device).eval()
+        self.reduce, self.device = reduce, device
+        self.batch_size, self.by_length = batch_size, by_length
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str] | Sequence[list[str]], pairs: Sequence[str] | None = None) -> list:
+        words = not isinstance(texts[0], str)
+        encoded = self.tokenizer(
+            list(texts), pairs and list(pairs), is_split_into_words=words, truncation=True, max_length=512
+        )
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        order = np.argsort(-lengths, kind="stable") if self.by_length else np.arange(len(lengths))
+        results: list = [None] * len(lengths)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = self.tokenizer.pad(
+                {name: [encoded[name][i] for i in rows] for name in ("input_ids", "attention_mask")},
+                return_tensors="pt",
+            ).to(self.device)
+            output = self.reduce(self.model(**batch), batch["attention_mask"]).cpu()
+            for row, value in zip(rows, output, strict=True):
+                results[row] = value.numpy()
+        return results
+
+
+def pipeline(directory: Path, device: str, batch_size: int = 32) -> Callable[[list[str]], object]:
+    """`pipeline("feature-extraction")`, which pads batches in the caller's order."""
+    model = transformers.AutoModel.from_pretrained(directory, dtype=torch.float32)
+    extract = transformers.pipeline(
+        "feature-extraction", model=model, tokenizer=tokenizer(directory), device=device, batch_size=batch_size
+    )
+    return lambda texts: extract(list(texts), return_tensors=True)
+
+
+def sentence_transformers(directory: Path, device: str) -> Callable[[list[str]], np.ndarray]:
+    """SentenceTransformer with its defaults: float32, batches of 32 in the order of their length."""
+    from sentence_transformers import SentenceTransformer
+
+    tokenizer(directory)
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = SentenceTransformer(str(directory), device=device, model_kwargs={"dtype": torch.float32})
+    return lambda texts: model.encode(list(texts), show_progress_bar=False)
+
+
+def with_lora(directory: Path, dtype: torch.dtype, rank: int, n_labels: int) -> torch.nn.Module:
+    """transformers' classifier with peft's LoRA on queries and values."""
+    from peft import LoraConfig, get_peft_model
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, num_labels=n_labels, dtype=dtype)
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=["query", "value"]
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def trainer(
+    directory: Path, dtype: torch.dtype, device: str, *, rank: int, batch_size: int
+) -> Callable[[list[str], Labels], None]:
+    """An epoch of transformers' Trainer with peft: batches at random, each padded to its longest text."""
+    tokens = tokenizer(directory)
+
+    def epoch(texts: list[str], labels: Labels) -> None:
+        model = with_lora(directory, dtype, rank, len(set(labels)))
+        rows = [
+            {"input_ids": ids, "labels": int(label)}
+            for ids, label in zip(tokens(list(texts))["input_ids"], labels, strict=True)
+        ]
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            settings = transformers.TrainingArguments(
+                output_dir=folder, num_train_epochs=1, per_device_train_batch_size=batch_size, learning_rate=5e-4,
+                report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=device == "cpu",
+                dataloader_pin_memory=device != "cpu",
+            )  # fmt: skip
+            collator = transformers.DataCollatorWithPadding(tokens)
+            transformers.Trainer(model, settings, train_dataset=rows, data_collator=collator).train()
+
+    return epoch
+
+
+class LogitsOf(torch.nn.Module):
+    """A classifier of transformers as skorch wants it."""
+
+    def __init__(self, directory: Path, dtype: torch.dtype, rank: int, n_labels: int) -> None:
+        super().__init__()
+        self.model = with_lora(directory, dtype, rank, n_labels)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def skorch(
+    directory: Path, dtype: torch.dtype, device: str, *, rank: int, batch_size: int
+) -> Callable[[list[str], Labels], None]:
+    """An epoch of skorch around the same: all texts are padded to the longest, as its tokenizer for pipelines does."""
+    from skorch import NeuralNetClassifier
+
+    tokens = tokenizer(directory)
+
+    def epoch(texts: list[str], labels: Labels) -> None:
+        encoded = tokens(list(texts), padding=True, return_tensors="np")
+        net = NeuralNetClassifier(
+            LogitsOf, module__directory=directory, module__dtype=dtype, module__rank=rank,
+            module__n_labels=len(set(labels)), criterion=torch.nn.CrossEntropyLoss, optimizer=torch.optim.AdamW,
+            lr=5e-4, batch_size=batch_size, max_epochs=1, train_split=None, iterator_train__shuffle=True, verbose=0,
+            device=device,
+        )  # fmt: skip
+        X = {name: encoded[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+        net.fit(X, np.asarray(labels, np.int64))
+
+    return epoch

@@ -1,0 +1,75 @@
+"""What the benchmarks share: texts, models with random weights, and the clock."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from skxlmr.datasets import load_reviews, load_udhr
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
+
+Result = TypeVar("Result")
+
+
+def real_texts(n: int) -> list[str]:
+    """Reviews and paragraphs of many languages, shuffled: most of them short, some long; all of them different."""
+    texts = np.array(list(dict.fromkeys([*load_reviews().text, *load_udhr().text])), object)
+    return np.random.RandomState(0).choice(texts, n, replace=n > len(texts)).tolist()
+
+
+def log_normal_texts(n: int, mean: float = 35.0, sigma: float = 0.8) -> list[str]:
+    """Words of the reviews at random, of log-normal lengths in pieces; no two texts are alike."""
+    random = np.random.RandomState(0)
+    tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
+    words = np.array(sorted({word for text in load_reviews().text for word in text.split()}), object)
+    pieces = np.array([len(ids) for ids in tokenizer.encode_batch(words.tolist())])
+    lengths = np.clip(random.lognormal(np.log(mean) - sigma**2 / 2, sigma, n), 2, 480) / pieces.mean()
+    chosen = iter(random.randint(len(words), size=int(np.ceil(lengths).sum())))
+    return [f"{i} " + " ".join(words[next(chosen)] for _ in range(int(np.ceil(m)))) for i, m in enumerate(lengths)]
+
+
+def make_model(directory: Path, hidden: int, layers: int, head_size: int = 64) -> None:
+    """Write a model of XL's architecture with nano's vocabulary and random weights, without dropout."""
+    nano = XLMRobertaXLConfig.from_pretrained("nano")
+    torch.manual_seed(0)
+    config = XLMRobertaXLConfig(
+        vocab_size=nano.vocab_size, hidden_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // head_size, intermediate_size=4 * hidden,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    XLMRobertaXLModel(config, add_pooling_layer=False).save_pretrained(directory)
+    XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(directory)
+
+
+def in_turns(
+    functions: Mapping[str, Callable[[], Result]], repeats: int, enough_seconds: float = 20.0
+) -> tuple[dict[str, float], dict[str, Result]]:
+    """Call each function in turn; returns the seconds of its best turn, and what it gave.
+
+    Who has taken more than `enough_seconds` gets no further turn.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    results = {}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            if sum(seconds[name]) > enough_seconds:
+                continue
+            started = time.perf_counter()
+            results[name] = function()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: min(times) for name, times in seconds.items()}, results
+
+
+def device_name(device: str) -> str:
+    """What figures are said of."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    has = [name for name in ("avx512_bf16", "avx512_vnni", "amx_int8") if flags.get(name)]
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {' '.join(has) or 'no 16-bit or 8-bit products'}"
