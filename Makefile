@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -16,8 +16,14 @@ lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/numpydoc lint $$(git ls-files 'skxlmr/*.py')
 
+# Beside what users would pick instead; DEVICE=cuda on a machine that has one.
+DEVICE ?= cpu
 bench: $(STAMP)
-	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/bench.py --device $(DEVICE)
+
+bench-smoke: $(STAMP)
+	$(BIN)/python benchmarks/smoke.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -34,14 +34,13 @@ import scale
 import torch
 import transformers
 from make_checkpoint import SIZES, write
-from shared import device_name, in_turns, log_normal_texts, make_model, real_texts
+from shared import copy_nano, device_name, in_turns, log_normal_texts, make_model, real_texts
 
 import skxlmr
 from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
 from skxlmr.datasets import load_reviews
 from skxlmr.inference import plan
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLTokenizer
-from skxlmr.weights.resolve import resolve
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PIPELINE = "transformers pipeline, float32, batches of 32 as they come"
@@ -74,21 +73,20 @@ class Bench:
         """The checkpoint of a model; made, where it is not nano."""
         directory = self.folder / name
         if name == "nano":
-            # A copy, which the peers' tokenizers may write into.
-            if not directory.exists():
-                directory.mkdir()
-                source = resolve("nano").directory
-                for file in source.iterdir():
-                    (directory / file.name).write_bytes(file.read_bytes())
+            copy_nano(directory)
         elif not directory.exists() and name == "xl-width":
             make_model(directory, hidden=2560, layers=2, head_size=80)
         elif not directory.exists():
             write(SIZES[name](), directory)
         return directory
 
-    def reviews(self) -> tuple[list[str], list[int]]:
+    def size(self, name: str) -> int:
+        """Texts for a model: of the wide ones fewer."""
+        return self.n_texts if name == "nano" else max(self.n_texts // 6, 16)
+
+    def reviews(self, name: str) -> tuple[list[str], list[int]]:
         """Texts and labels to learn from."""
-        reviews = load_reviews().sample(self.n_texts, random_state=0)
+        reviews = load_reviews().drop_duplicates("text").sample(self.size(name), random_state=0)
         return reviews.text.tolist(), (reviews.label == "positive").astype(int).tolist()
 
 
@@ -105,7 +103,7 @@ def count_tokens(texts: list[str], pairs: list[str] | None = None) -> int:
 def embed(bench: Bench, models: list[str]) -> Iterator[Row]:
     """Vectors of ragged texts."""
     for name in models:
-        n_texts = bench.n_texts if name == "nano" else max(bench.n_texts // 3, 16)
+        n_texts = bench.size(name)
         for corpus, texts in {"real": real_texts(n_texts), "log-normal": log_normal_texts(n_texts)}.items():
             yield from embed_with(bench, name, corpus, texts)
 
@@ -223,39 +221,30 @@ def synchronize(device: str) -> None:
 
 def predict(bench: Bench, models: list[str]) -> Iterator[Row]:
     """Classifier, tagger and question answering beside the embedder, which does nothing but encode."""
-    texts = [
-        " ".join(text.split())
-        for text in load_reviews().drop_duplicates("text").sample(bench.n_texts, random_state=0).text
-    ]
-    words, questions = [text.split() for text in texts], ["What is it about?"] * len(texts)
-    pairs = pd.DataFrame({"question": questions, "context": texts})
-    tags = [[("B-A", "I-A", "O")[i % 3] for i in range(len(row))] for row in words]
     for name in models:
-        directory = bench.directory(name)
-        options = {"model": str(directory), "device": bench.device, "max_epochs": 1, "random_state": 0}
-        embedder = XLMRXLEmbedder(str(directory), device=bench.device, pooling="cls").fit(texts)
+        texts = [" ".join(text.split()) for text in bench.reviews(name)[0]]
+        words, questions = [text.split() for text in texts], ["What is it about?"] * len(texts)
+        pairs = pd.DataFrame({"question": questions, "context": texts})
+        tags = [[("B-A", "I-A", "O")[i % 3] for i in range(len(row))] for row in words[:16]]
+        model = {"model": str(bench.directory(name)), "device": bench.device}
+        options = {**model, "max_epochs": 1, "random_state": 0}
+        embedder = XLMRXLEmbedder(**model, pooling="cls")
         classifier = XLMRXLClassifier(**options).fit(texts[:16], np.arange(16) % 2)
-        tagger = XLMRXLTagger(**options).fit(words[:16], tags[:16])
+        tagger = XLMRXLTagger(**options).fit(words[:16], tags)
         answering = XLMRXLQA(**options).fit(pairs[:16], [(text[:3], 0) for text in texts[:16]])
+        single, double = count_tokens(texts), count_tokens(questions, texts)
         engines = {
-            "embedder": (partial(embedder.transform, texts), count_tokens(texts)),
-            "classifier": (partial(classifier.predict, texts), count_tokens(texts)),
-            "tagger (BIO)": (partial(tagger.predict, words), count_tokens(texts)),
-            "embedder of pairs": (
-                partial(embedder_of_pairs(directory, bench, pairs).transform, pairs),
-                count_tokens(questions, texts),
-            ),
-            "question answering": (partial(answering.predict, pairs), count_tokens(questions, texts)),
+            "embedder": (partial(embedder.fit_transform, texts), single),
+            "classifier": (partial(classifier.predict, texts), single),
+            "tagger (BIO)": (partial(tagger.predict, words), single),
+            "embedder of pairs": (partial(embedder.fit_transform, pairs), double),
+            "question answering": (partial(answering.predict, pairs), double),
         }
         seconds, _ = in_turns({how: run for how, (run, _) in engines.items()}, bench.repeats + 1)
         speed = {how: n_tokens / seconds[how] for how, (_, n_tokens) in engines.items()}
         for how, value in speed.items():
-            beside = "embedder of pairs" if how in ("embedder of pairs", "question answering") else "embedder"
+            beside = "embedder of pairs" if engines[how][1] == double else "embedder"
             yield Row("predict", f"{name}, {len(texts)} reviews", how, value, "tokens/s", value / speed[beside])
-
-
-def embedder_of_pairs(directory: Path, bench: Bench, pairs: pd.DataFrame) -> XLMRXLEmbedder:
-    return XLMRXLEmbedder(str(directory), device=bench.device, pooling="cls").fit(pairs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -273,9 +262,7 @@ def train(bench: Bench, models: list[str]) -> Iterator[Row]:
 def train_with(bench: Bench, name: str, dtype: str) -> Iterator[Row]:
     """All engines on one model."""
     directory = bench.directory(name)
-    texts, labels = bench.reviews()
-    if name != "nano":
-        texts, labels = texts[: len(texts) // 6], labels[: len(labels) // 6]
+    texts, labels = bench.reviews(name)
     clf = XLMRXLClassifier(
         str(directory), tuning=LoRA(rank=RANK, alpha=2 * RANK, dropout=0.0), dtype=dtype, load_in_8bit=False,
         device=bench.device, batch_size=BATCH, max_epochs=1, random_state=0,

@@ -22,24 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shared import make_model
 
 from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder, features, set_feature_cache
 from skxlmr.datasets import load_reviews
 from skxlmr.inference import plan
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.training import Callback
-
-
-def make_model(directory: Path, hidden: int, layers: int) -> None:
-    """A model with nano's vocabulary and random weights, without dropout."""
-    nano = XLMRobertaXLConfig.from_pretrained("nano")
-    torch.manual_seed(0)
-    config = XLMRobertaXLConfig(
-        vocab_size=nano.vocab_size, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
-        intermediate_size=4 * hidden, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    XLMRobertaXLModel(config, add_pooling_layer=False).save_pretrained(directory)
-    XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(directory)
 
 
 def timed_fit(clf: XLMRXLClassifier, texts: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:

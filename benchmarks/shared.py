@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from skxlmr.datasets import load_reviews, load_udhr
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.weights.resolve import resolve
 
 Result = TypeVar("Result")
 
@@ -32,6 +34,13 @@ def log_normal_texts(n: int, mean: float = 35.0, sigma: float = 0.8) -> list[str
     lengths = np.clip(random.lognormal(np.log(mean) - sigma**2 / 2, sigma, n), 2, 480) / pieces.mean()
     chosen = iter(random.randint(len(words), size=int(np.ceil(lengths).sum())))
     return [f"{i} " + " ".join(words[next(chosen)] for _ in range(int(np.ceil(m)))) for i, m in enumerate(lengths)]
+
+
+def copy_nano(directory: Path) -> Path:
+    """A copy of nano's files, into which others may write their own."""
+    if not directory.exists():
+        shutil.copytree(resolve("nano").directory, directory)
+    return directory
 
 
 def make_model(directory: Path, hidden: int, layers: int, head_size: int = 64) -> None:

@@ -15,9 +15,9 @@ from skxlmr.model.packing import Packing
 from skxlmr.progress import progress_bar
 from skxlmr.text.batching import deduplicate, token_batches
 
-# Bytes of feed-forward activations in flight. On a CPU they should stay in the cache; measured best budgets were
-# 512 to 1,024 tokens at XL's width.
-ACTIVATION_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
+# Bytes of feed-forward activations in flight. On a CPU larger batches are no faster (see benchmarks/NOTES.md), and
+# buffers of 32 MiB and more would be asked of the system anew for each batch.
+ACTIVATION_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -22,17 +23,22 @@ def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool =
     shown : bool, default=True
         Whether it is asked for at all.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is text, which is no matter
-        from tqdm.auto import tqdm
-
-    return tqdm(
+    return _tqdm()(
         total=total,
         desc=description,
         unit=unit,
         unit_scale=unit == "B",
         disable=not (shown and (sys.stderr.isatty() or _in_notebook())),
     )
+
+
+@functools.cache
+def _tqdm() -> type[tqdm]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is text, which is no matter
+        from tqdm.auto import tqdm
+
+    return tqdm
 
 
 def _in_notebook() -> bool:

@@ -171,13 +171,13 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
         return [X.tolist()], None if X.name is None else [X.name], X.index
     if hasattr(X, "to_pylist") and not hasattr(X, "columns"):  # an array of pyarrow
         return [X.to_pylist()], None, None
+    if isinstance(X, list | tuple):
+        return _split_rows(X, name), None, None
     frame = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         return [frame[column].to_list() for column in frame.columns], list(frame.columns), None
     if isinstance(frame, nw.Series):
         return [frame.to_list()], None, None
-    if isinstance(X, list | tuple):
-        return _split_rows(X, name), None, None
     if hasattr(X, "__array__"):
         return _split_array(np.asarray(X), name), None, None
     raise TypeError(f"{name} is a {type(X).__name__}, which is no column. Use a list, an array or a Series of texts.")

@@ -81,6 +81,11 @@ class XLMRobertaXLModel(PretrainedModel):
         """Of the activations; quantised weights and the word embedding beside them are of others."""
         return self.embeddings.position.weight.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embeddings.position.weight.device
+
     def with_words(self, words: Tensor) -> XLMRobertaXLModel:
         """The same model with another word embedding, for another vocabulary; all else is shared.
 
@@ -145,7 +150,7 @@ class XLMRobertaXLModel(PretrainedModel):
             words = self.embeddings.word(words) if words.ndim == 1 else words
             x = self.embeddings(words, position_ids, token_type_ids)
         n_tokens = len(x)
-        if eager is None and x.device.type == "cpu" and x.dtype.itemsize == 2:
+        if eager is None and x.device.type == "cpu" and x.dtype.itemsize <= 4:
             x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))
         kept = {start: x}
         for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):

@@ -42,7 +42,7 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(self.dropout(x.to(self.a.dtype)), self.a)
-        return (F.linear(low, self.b) * self.scale).to(x.dtype)
+        return F.linear(low * self.scale, self.b).to(x.dtype)
 
     def merge_into(self, layer: nn.Linear) -> None:
         """Add the term to a linear layer's own weights."""

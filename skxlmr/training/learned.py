@@ -187,7 +187,8 @@ class Learned(nn.Module):
 
         Windows of texts that no row of the plan has are not run; their outputs are 0.
         """
-        self.to(backbone.model.device)
+        if self._device != backbone.model.device:
+            self.to(backbone.model.device)
         if self.only_head:
             of_parts = []
             for part in _parts(plan.counts, FEATURE_BYTES // (4 * self.config.hidden_size)):
@@ -195,7 +196,9 @@ class Learned(nn.Module):
                 with torch.inference_mode():
                     of_parts.append(self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy())
             return np.concatenate(of_parts)
-        asked, counts = np.flatnonzero(np.isin(plan.text_of_window, plan.text_of_row)), plan.counts
+        of_a_row = np.zeros(plan.n_texts, bool)
+        of_a_row[plan.text_of_row] = True
+        asked, counts = np.flatnonzero(of_a_row[plan.text_of_window]), plan.counts
         outputs = run(
             lambda batch: self.head(self.embed(backbone, *_taken(plan, asked[batch]), keep=keep)),
             plan.lengths[asked],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,19 @@ from skxlmr.weights.bnb import bitsandbytes_ops
 
 # The constructors' names in bitsandbytes.optim; None is torch's own.
 OPTIMIZERS = {"adamw": None, "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, without what is wrapped around its methods for torch.compile.
+
+    The wrappers import the compiler, which takes longer than the first epoch of a small model, and no step is compiled.
+    """
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
@@ -34,7 +49,7 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: floa
     ]
     groups = [group for group in groups if group["params"]]
     if OPTIMIZERS[name] is None:
-        return torch.optim.AdamW(groups, lr=0.0)
+        return AdamW(groups, lr=0.0)
     device = parameters[0].device.type
     if device != "cuda":
         raise ValueError(f"optimizer={name!r} needs a CUDA device, and this is {device!r}. Use optimizer='adamw'.")
