@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from typing import TypeVar
 
@@ -64,14 +65,15 @@ def run_in_parts(
     rows_by_text = np.argsort(text_of_row, kind="stable")
     row_bounds = np.searchsorted(text_of_row[rows_by_text], bounds)
     results, n_cut, n_texts = None, 0, 0
-    plans = ahead(lambda part: make_plan(column.take(first[slice(*part)])), pairwise(bounds))
-    for i, plan in enumerate(plans):
-        of_texts = compute(plan, f" {i + 1}/{len(bounds) - 1}")
-        if results is None:
-            results = np.empty((len(text_of_row), *of_texts.shape[1:]), of_texts.dtype)
-        rows = rows_by_text[row_bounds[i] : row_bounds[i + 1]]
-        results[rows] = of_texts[text_of_row[rows] - bounds[i]]
-        n_cut, n_texts = n_cut + plan.n_cut, n_texts + plan.n_texts
+    parts = ahead(lambda part: make_plan(column.take(first[slice(*part)])), pairwise(bounds))
+    with closing(parts):  # an error of the model ends the thread, too
+        for i, plan in enumerate(parts):
+            of_texts = compute(plan, f" {i + 1}/{len(bounds) - 1}")
+            if results is None:
+                results = np.empty((len(text_of_row), *of_texts.shape[1:]), of_texts.dtype)
+            rows = rows_by_text[row_bounds[i] : row_bounds[i + 1]]
+            results[rows] = of_texts[text_of_row[rows] - bounds[i]]
+            n_cut, n_texts = n_cut + plan.n_cut, n_texts + plan.n_texts
     plan.warn_of_cut(n_cut, n_texts)
     return results
 

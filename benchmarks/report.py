@@ -1,0 +1,66 @@
+"""Tables and a chart of what `bench.py` measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: how fast something is, and how often as fast as what it is compared with."""
+
+    section: str
+    setting: str
+    how: str
+    value: float
+    unit: str
+    ratio: float
+    remark: str = ""
+
+
+def as_markdown(rows: list[Row], about: dict[str, object]) -> str:
+    """A table for each setting."""
+    lines = ["# This library beside others", "", ", ".join(f"{name} {value}" for name, value in about.items())]
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    for (section, setting), part in frame.groupby(["section", "setting"], sort=False):
+        lines += ["", f"## {section}: {setting}", "", f"| how | {part.unit.iloc[0]} | ratio | |", "|---|---|---|---|"]
+        lines += [f"| {row.how} | {number(row.value)} | {row.ratio:.2f} | {row.remark} |" for row in part.itertuples()]
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float) -> str:
+    """With as many digits as mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
+    """Bars of the ratios, a panel for each setting."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    panels = list(frame[frame.section.isin(["embed", "train", "small"])].groupby(["section", "setting"], sort=False))
+    panels = [(key, part) for key, part in panels if len(part) > 1]
+    heights = [len(part) + 1.5 for _, part in panels]
+    figure, axes = plt.subplots(
+        len(panels), figsize=(10, 0.32 * sum(heights) + 1), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for ((section, setting), part), axis in zip(panels, axes[:, 0], strict=True):
+        ours = part.how.str.startswith("skxlmr")
+        bars = axis.barh(part.how, part.ratio, color=np.where(ours, "#1f6f8b", "#b8b8b8"))
+        labels = [f"{row.ratio:.1f}x   {number(row.value)} {row.unit}" for row in part.itertuples()]
+        axis.bar_label(bars, labels, padding=4, fontsize=8)
+        axis.set_xlim(0, part.ratio.max() * 1.25)
+        axis.invert_yaxis()
+        axis.set_title(f"{section}: {setting}", fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"How often as fast as the first line ({about['device']})", fontsize=10)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
