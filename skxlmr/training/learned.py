@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -240,12 +240,11 @@ class Learned(nn.Module):
     def _device(self) -> torch.device:
         return next(self.head.parameters()).device
 
-    @contextmanager
-    def _precision(self, base: XLMRobertaXLModel) -> Iterator[None]:
+    def _precision(self, base: XLMRobertaXLModel) -> AbstractContextManager:
         """Own weights are float32; the matrices are multiplied in the dtype that the base runs in."""
-        dtype = base.dtype
-        with torch.autocast(base.device.type, dtype=dtype, enabled=self.own is not None and dtype.itemsize == 2):
-            yield
+        if self.own is None or base.dtype.itemsize > 2:
+            return nullcontext()
+        return torch.autocast(base.device.type, dtype=base.dtype)
 
 
 def _taken(plan: Plan, windows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
