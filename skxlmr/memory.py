@@ -292,6 +292,7 @@ def _advice(estimate: MemoryEstimate) -> str:
 def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
     """What can be changed: for each thing its choices."""
     parameters, device = estimate.parameters, torch.device(estimate.device)
+    least = parameters["model"].max_length
     storage: dict[str | None, list[dict[str, Any]]] = {
         None: [{"load_in_8bit": True}, {"load_in_4bit": True}],
         "int8": [{"load_in_8bit": False, "load_in_4bit": True}],
@@ -304,7 +305,8 @@ def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
     half = choose_dtype("auto", device, parameters["model"]) if device.type == "cuda" else torch.bfloat16
     axes = [
         [] if saved_in_8bit(parameters["model"]) else storage[estimate.quantization],
-        [{"batch_tokens": n} for n in _smaller_batches(estimate)[-1:]],
+        # What "auto" takes depends on the dtype, which may be changed, too.
+        [{"batch_tokens": least}] if estimate.batch_tokens > least or parameters["batch_tokens"] == "auto" else [],
         tunings,
         [{"dtype": str(half).removeprefix("torch.")}] if estimate.dtype == "float32" else [],
         [{"device": "cpu"}] if device.type != "cpu" else [],

@@ -14,7 +14,7 @@ OPTIMIZERS = {"adamw": None, "adamw8bit": "AdamW8bit", "paged_adamw8bit": "Paged
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, without what is wrapped around its methods for torch.compile.
+    """AdamW of torch, without what is wrapped around its methods for torch.compile.
 
     The wrappers import the compiler, which takes longer than the first epoch of a small model, and no step is compiled.
     """

@@ -26,8 +26,6 @@ PROGRAM = textwrap.dedent(
     """
     import hashlib, importlib, json, os, signal, sys
 
-    import torch._dynamo  # which the first optimiser of a process would load
-
     from skxlmr import LoRA, XLMRXLClassifier
     from skxlmr.training import Callback
 
@@ -88,7 +86,7 @@ PROGRAM = textwrap.dedent(
 KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 1),  # before there is a checkpoint
     ("skxlmr.training.loop:accumulate_gradients", 6),
-    ("torch.optim:AdamW.step", 12),
+    ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.learning:LearningXLMRXL._score_rows", 2),
     ("safetensors.torch:save_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
@@ -129,7 +127,7 @@ def test_a_killed_fit_ends_as_if_nothing_had_happened(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_without_a_random_state_the_seed_is_remembered_and_twice_killed_is_no_worse(tmp_path):
     directory, parameters = str(tmp_path / "checkpoints"), {"layers": 2}
-    kill = "torch.optim:AdamW.step"
+    kill = "skxlmr.training.optimizers:AdamW.step"
     cases = [(directory, (kill, 8), parameters), (directory, (kill, 5), parameters), (directory, None, parameters)]
     codes, results, errors = run_cases(tmp_path, cases)
     assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0], errors
