@@ -24,12 +24,12 @@ NO_DELTAS: Deltas = {}
 
 
 def linear(layer: nn.Module, x: Tensor, delta: nn.Module | None = None, rows: Rows | None = None) -> Tensor:
-    """Apply a linear layer of the base and, where an estimator learned one, the adapter's own term.
+    """Apply a linear layer of the base and, where an estimator learned one, the adapter that adds its term.
 
     `rows` is the input as an 8-bit layer has prepared it already.
     """
     y = layer(x) if rows is None else layer(x, rows)
-    return y if delta is None else y + delta(x)
+    return y if delta is None else delta(x, y)
 
 
 def embedding(n_rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:

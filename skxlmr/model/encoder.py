@@ -125,8 +125,9 @@ class XLMRobertaXLModel(PretrainedModel):
         packing : Packing
         token_type_ids : Tensor of shape (T,), int64, or None
         adapter : sequence of one mapping per layer, or None
-            What an estimator learned: modules whose output is added to that of the layer's "query", "key", "value",
-            "output", "up" and "down". The base itself is left as it is.
+            What an estimator learned: modules that take the input and the output of the layer's "query", "key",
+            "value", "output", "up" or "down", and return that output with their term added. The base itself is left
+            as it is.
         layers : sequence of int, default=(-1,)
             The hidden states to return, numbered as in the reference: 0 is the embeddings, `num_hidden_layers` (or
             -1) the normalised output. Layers above the highest one are not run.

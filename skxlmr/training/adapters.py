@@ -30,7 +30,10 @@ PATHS = {name: f"{'ffn' if name in ('up', 'down') else 'attention'}.{name}" for 
 
 
 class LowRank(nn.Module):
-    """The term `scale * B A x` of low-rank adaptation, (T, in) -> (T, out). B starts at zero: nothing is changed."""
+    """Add the term `scale * B A x` of low-rank adaptation to y, (T, in) and (T, out) -> (T, out).
+
+    B starts at zero: nothing is changed.
+    """
 
     def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float) -> None:
         super().__init__()
@@ -40,9 +43,11 @@ class LowRank(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         low = F.linear(self.dropout(x.to(self.a.dtype)), self.a)
-        return F.linear(low * self.scale, self.b).to(x.dtype)
+        if y.dtype == low.dtype:
+            return torch.addmm(y, low, self.b.t(), alpha=self.scale)
+        return y + F.linear(low * self.scale, self.b).to(y.dtype)
 
     def merge_into(self, layer: nn.Linear) -> None:
         """Add the term to a linear layer's own weights."""
@@ -56,7 +61,7 @@ class LowRank(nn.Module):
 
 
 class AddedBias(nn.Module):
-    """A bias on top of a linear layer's own, (out,), whatever the input. It starts at zero."""
+    """Add a bias to y, on top of the linear layer's own, (T, out) -> (T, out). It starts at zero."""
 
     kept_per_token = 0
 
@@ -64,8 +69,8 @@ class AddedBias(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bias.to(x.dtype)
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return y + self.bias.to(y.dtype)
 
     def merge_into(self, layer: nn.Linear) -> None:
         """Add it to a linear layer's own."""

@@ -48,8 +48,8 @@ def test_upper_layers_are_not_run_for_a_lower_one(model):
 
 def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
     class Shift(nn.Module):
-        def forward(self, x):
-            return x * 0.5
+        def forward(self, x, y):
+            return y + x * 0.5
 
     inputs = torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3])
     before = {k: v.clone() for k, v in model.state_dict().items()}

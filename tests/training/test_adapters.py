@@ -11,13 +11,24 @@ CONFIG = XLMRobertaXLConfig(
 )
 
 
-def test_low_rank_is_the_product_of_two_thin_matrices():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_low_rank_adds_the_product_of_two_thin_matrices(dtype):
     delta = LowRank(16, 32, rank=4, scale=2.0, dropout=0.0)
-    x = torch.randn(5, 16)
-    assert not delta(x).any(), "it starts as nothing"
+    delta = delta.double() if dtype == torch.float64 else delta
+    x, y = torch.randn(5, 16, dtype=dtype), torch.randn(5, 32, dtype=dtype)
+    assert torch.equal(delta(x, y), y), "it starts as nothing"
     torch.nn.init.normal_(delta.b)
-    torch.testing.assert_close(delta(x), 2.0 * x @ (delta.b @ delta.a).T)
-    assert delta(x.bfloat16()).dtype == torch.bfloat16
+    term = 2.0 * x.to(delta.a) @ (delta.b @ delta.a).T
+    assert delta(x, y).dtype == dtype
+    torch.testing.assert_close(delta(x, y), y + term.to(dtype))
+
+
+def test_gradients_of_low_rank():
+    delta = LowRank(6, 4, rank=2, scale=3.0, dropout=0.0).double()
+    torch.nn.init.normal_(delta.b)
+    x, y = torch.randn(5, 6, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
+    arguments = [t.requires_grad_() for t in (x, y, delta.a, delta.b)]
+    torch.autograd.gradcheck(lambda x, y, a, b: delta(x, y), arguments)
 
 
 @pytest.mark.parametrize("layers", [None, 1, 3])
@@ -25,8 +36,8 @@ def test_adapters_sit_on_the_topmost_layers(layers):
     adapter = LoRA(rank=2, targets=list(LINEAR_LAYERS), layers=layers).build(CONFIG)
     adapted = [i for i, deltas in enumerate(adapter) if len(deltas)]
     assert adapted == list(range(3))[-(layers or 3) :]
-    assert adapter[2].get("up")(torch.randn(4, 16)).shape == (4, 32)
-    assert adapter[2].get("down")(torch.randn(4, 32)).shape == (4, 16)
+    assert adapter[2].get("up")(torch.randn(4, 16), torch.randn(4, 32)).shape == (4, 32)
+    assert adapter[2].get("down")(torch.randn(4, 32), torch.randn(4, 16)).shape == (4, 16)
     assert adapter[0].get("nothing") is None
 
 
