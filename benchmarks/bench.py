@@ -38,7 +38,7 @@ from report import Row, as_markdown, draw, number
 from shared import copy_nano, device_name, in_turns, log_normal_texts, make_model, real_texts
 
 import skxlmr
-from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
+from skxlmr import XLMRXLQA, Int8, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
 from skxlmr.datasets import load_reviews
 from skxlmr.inference import plan
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLTokenizer
@@ -70,7 +70,7 @@ class Bench:
 
     def size(self, name: str) -> int:
         """Texts for a model: of the wide ones fewer."""
-        return self.n_texts if name == "nano" else max(self.n_texts // 6, 16)
+        return self.n_texts if name == "nano" else max(self.n_texts // 3, 16)
 
     def reviews(self, name: str) -> tuple[list[str], list[int]]:
         """Texts and labels to learn from."""
@@ -144,6 +144,9 @@ def embedders(bench: Bench, name: str, directory: Path) -> dict[str, Callable[[l
     if name != "xxl":
         engines["skxlmr, bfloat16"] = ours(dtype="bfloat16", load_in_8bit=False).fit(["warm"]).transform
     engines["skxlmr, 8-bit"] = ours(dtype="bfloat16", load_in_8bit=True).fit(["warm"]).transform
+    if device != "cpu":  # beside bitsandbytes, which is slower than 16 bits on some GPUs
+        int_mm = Int8(engine="int_mm")
+        engines["skxlmr, 8-bit, torch._int_mm"] = ours(dtype="bfloat16", load_in_8bit=int_mm).fit(["warm"]).transform
     return engines
 
 

@@ -97,12 +97,13 @@ def working_bytes(
     """
     s, hidden, inner = dtype.itemsize, config.hidden_size, config.intermediate_size
     matrix = hidden * inner
+    block = min(int8_engines.block_size(device), n_tokens * inner)
     product = settings if settings in (None, "nf4") else _engine_name(settings, device)
     forward = {
         None: n_tokens * 2 * s * inner,
         "nf4": n_tokens * 2 * s * inner + s * matrix,
         # (T, H) and (T, I) int8, (T, I) int32, and a block of the latter thrice in float32
-        "int_mm": n_tokens * (hidden + 5 * inner) + 3 * FLOAT32 * min(int8_engines.BLOCK, n_tokens * inner),
+        "int_mm": n_tokens * (hidden + 5 * inner) + 3 * FLOAT32 * block,
         # (T, H) float16 and int8, (T, I) int32 and floating point
         "bitsandbytes": n_tokens * (3 * hidden + (4 + s) * inner),
         "dequantize": n_tokens * 2 * s * inner + (FLOAT32 + s) * matrix,

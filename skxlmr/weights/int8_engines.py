@@ -1,6 +1,6 @@
 """Products with 8-bit weights: integer products on the CPU, bitsandbytes on CUDA, floating point where neither runs.
 
-The CPU engine computes in exact integers and in steps that see one row at a time, so that a token's result is the same,
+The integer products are exact, and the steps around them see one row at a time, so that a token's result is the same,
 bit for bit, whatever else is in the batch. Why `torch._int_mm` and no other product: see benchmarks/NOTES.md.
 
 Notation: T tokens, K input features, N output features, k outlier columns.
@@ -22,8 +22,11 @@ from skxlmr.weights.bnb import bitsandbytes_ops
 if TYPE_CHECKING:
     from skxlmr.weights.quantization import Int8Linear
 
-# Elements of which the elementwise steps take one block at a time, so that these stay in the cache of a core.
-BLOCK = 2**19
+# Elements of which the elementwise steps take one block at a time: on a CPU so few that they stay in the cache of a
+# core, elsewhere so many that starting the steps takes no time.
+BLOCK = {"cpu": 2**19}
+LARGE_BLOCK = 2**24
+LEAST_ROWS = 24  # cuBLAS wants more than 16, and whole eights of the other sizes
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
 
@@ -73,7 +76,7 @@ class IntMM:
         columns = dynamic_outliers(x, layer) if layer.settings.outliers == "dynamic" else layer.outliers
         rows = self._empty(x.shape, x.dtype, columns)
         rows.fixed = layer.settings.outliers != "dynamic"
-        for block in blocks(*x.shape):
+        for block in blocks(x):
             self._fill(rows, block, x[block])
         return rows
 
@@ -120,15 +123,29 @@ class IntMM:
 
     def _parts(self, rows: Rows, layer: Int8Linear) -> Iterator[tuple[slice, Tensor]]:
         """The product in float32, (t, N) for one block of rows after the other."""
-        sums = torch._int_mm(rows.values, layer.weight.t())  # (T, N) int32, exact
+        sums = int_mm(rows.values, layer.weight.t())
         if rows.columns is not None:
             weight = layer.outlier_weight if rows.fixed else outlier_weight(layer.weight, rows.columns)
-            sums.add_(torch._int_mm(rows.high, weight), alpha=HIGH)
+            sums.add_(int_mm(rows.high, weight), alpha=HIGH)
         scales = layer.scales
-        bias = torch.zeros(()) if layer.bias is None else layer.bias.float()
-        for block in blocks(*sums.shape):
+        bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
+        for block in blocks(sums):
             part = sums[block].float().mul_(scales)
             yield block, torch.addcmul(bias, part, rows.scales[block], out=part)
+
+
+def int_mm(a: Tensor, b: Tensor) -> Tensor:
+    """The exact product of two int8 matrices (T, K) and (K, N), (T, N) int32."""
+    return torch._int_mm(a, b) if a.device.type == "cpu" else _filled_int_mm(a, b)
+
+
+def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
+    """The same where sizes are restricted: zeros are added, and left out of the product."""
+    (n_rows, inner), n_columns = a.shape, b.shape[1]
+    more_rows, more_inner, more_columns = max(0, LEAST_ROWS - n_rows), -inner % 8, -n_columns % 8
+    a = F.pad(a, (0, more_inner, 0, more_rows)) if more_inner or more_rows else a
+    b = F.pad(b, (0, more_columns, 0, more_inner)) if more_inner or more_columns else b
+    return torch._int_mm(a, b)[:n_rows, :n_columns]
 
 
 def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
@@ -201,7 +218,13 @@ def cpu_has_int8() -> bool:
     return any(flags.get(name) for name in ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"))
 
 
-def blocks(n_rows: int, width: int) -> Iterator[slice]:
-    """Slices of rows whose elements fit into the cache."""
-    step = max(1, BLOCK // width)
+def blocks(x: Tensor) -> Iterator[slice]:
+    """Slices of rows of a matrix, each of a block's elements."""
+    n_rows, width = x.shape
+    step = max(1, block_size(x.device) // width)
     return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
+
+
+def block_size(device: torch.device) -> int:
+    """Elements in a block."""
+    return BLOCK.get(device.type, LARGE_BLOCK)

@@ -188,8 +188,23 @@ def test_chained_layers_equal_one_after_the_other():
 def test_blocks_do_not_show(linear, monkeypatch):
     layer, x = quantized(linear, [7], engine="int_mm"), inputs()
     whole = layer(x)
-    monkeypatch.setattr(int8_engines, "BLOCK", 3 * 96)
+    monkeypatch.setitem(int8_engines.BLOCK, "cpu", 3 * 96)
     assert torch.equal(layer(x), whole)
+
+
+@pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 192, 96), (17, 3, 40), (30, 7, 5)])
+def test_sizes_that_cublas_does_not_take_are_filled_up(n_rows, inner, n_columns, monkeypatch):
+    a = torch.randint(-127, 128, (n_rows, inner), dtype=torch.int8)
+    b = torch.randint(-127, 128, (n_columns, inner), dtype=torch.int8).t()
+    multiply = torch._int_mm
+
+    def strict(a, b):
+        assert len(a) > 16
+        assert a.shape[1] % 8 == b.shape[1] % 8 == 0
+        return multiply(a, b)
+
+    monkeypatch.setattr(torch, "_int_mm", strict)
+    assert torch.equal(int8_engines._filled_int_mm(a, b).long(), a.long() @ b.long())
 
 
 def test_outliers_are_found_where_a_column_stands_out(linear):
@@ -268,10 +283,11 @@ def test_settings_behave_as_parameters():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("columns", [(), (7,)])
-def test_cuda_multiplies_as_the_cpu_does(linear, columns, dtype):
+@pytest.mark.parametrize("engine", ["auto", "int_mm"])
+def test_cuda_multiplies_as_the_cpu_does(linear, engine, columns, dtype):
     x = inputs(outlier=7 if columns else None, dtype=dtype)
-    layer = quantized(linear, columns, engine="auto")
-    expected = layer(x.float())
+    expected = quantized(linear, columns)(x.float())
+    layer = quantized(linear, columns, engine=engine)
     layer = layer.to("cuda")
     x = x.cuda().requires_grad_()
     y = layer(x)
