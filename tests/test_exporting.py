@@ -87,6 +87,15 @@ def test_an_exported_model_is_a_base_for_others(tmp_path):
     assert ids == get_backbone("nano").tokenizer("good day")["input_ids"]
 
 
+def test_a_pipeline_of_transformers_runs_an_exported_model(tmp_path):
+    clf = classifier(LoRA(targets=EVERYWHERE))
+    clf.export_pretrained(tmp_path)
+    answers = transformers.pipeline("text-classification", str(tmp_path), top_k=None, device="cpu")(TEXTS)
+    for answer, probabilities in zip(answers, clf.predict_proba(TEXTS), strict=True):
+        said = {row["label"]: row["score"] for row in answer}
+        np.testing.assert_allclose([said[str(label)] for label in clf.classes_], probabilities, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_written_on_demand(dtype, tmp_path):
     clf = classifier()

@@ -181,7 +181,7 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         return cls(vocabulary, model_max_length=length if known else MAX_LENGTH)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> list[Path]:
-        """Write the sentencepiece model, byte for byte, and a ``tokenizer_config.json`` that transformers reads.
+        """Write the sentencepiece model, byte for byte, and what transformers reads.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         Returns
         -------
         list of Path
-            The two files.
+            ``sentencepiece.bpe.model``, ``tokenizer_config.json``, and ``tokenizer.json`` if it is a unigram model.
         """
         names = ("bos_token", "cls_token", "pad_token", "eos_token", "sep_token", "unk_token", "mask_token")
         config = {
@@ -200,6 +200,8 @@ class XLMRobertaXLTokenizer(PieceEncoder):
             **{name: getattr(self, name) for name in names},
         }
         content = {VOCABULARY_FILE: self._model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
+        if (whole := self.as_tokenizer_json()) is not None:
+            content[TOKENIZER_JSON] = json.dumps(whole, ensure_ascii=False).encode()
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in content.items():

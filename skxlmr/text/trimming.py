@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skxlmr.weights.protobuf import fields
-
-# Fields of a sentencepiece model and of its trainer's settings, and the value that says how texts are cut.
-PIECE, TRAINER = 1, 2
-MODEL_TYPE, UNIGRAM = 3, 1
+from skxlmr.weights.sentencepiece_models import PIECE, is_unigram
 
 
 def without_pieces(model: bytes, keep: np.ndarray) -> bytes:
@@ -31,12 +28,7 @@ def without_pieces(model: bytes, keep: np.ndarray) -> bytes:
     ValueError
         If it is not a unigram model. Of the other kinds BPE puts pieces together from others, which then may not go.
     """
-    kept, every = iter(keep), []
-    for number, raw, value in fields(model):
-        if number == TRAINER:
-            types = [kind for field, _, kind in fields(raw[value:]) if field == MODEL_TYPE]
-            if types not in ([], [UNIGRAM]):
-                raise ValueError("this sentencepiece model is no unigram model; its pieces cannot be told apart.")
-        if number != PIECE or next(kept):
-            every.append(raw)
-    return b"".join(every)
+    if not is_unigram(model):
+        raise ValueError("this sentencepiece model is no unigram model; its pieces cannot be told apart.")
+    kept = iter(keep)
+    return b"".join(raw for number, raw, _ in fields(model) if number != PIECE or next(kept))

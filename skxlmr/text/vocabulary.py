@@ -13,6 +13,7 @@ from sentencepiece import SentencePieceProcessor
 
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.trimming import without_pieces
+from skxlmr.weights.sentencepiece_models import as_tokenizer_json, is_unigram
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -233,6 +234,13 @@ class Vocabulary:
         new._processor = _load(new._model, "the trimmed vocabulary")
         kept = np.flatnonzero(keep)[3:] + 1
         return new, np.concatenate([np.arange(4), kept, [self.mask_token_id]])
+
+    def as_tokenizer_json(self) -> dict[str, Any] | None:
+        """The content of the tokenizer.json of transformers; None for a model that is not one of unigrams."""
+        if not is_unigram(self._model):
+            return None
+        normal = range(3, len(self._processor))
+        return as_tokenizer_json(self._processor.id_to_piece(normal), self._processor.get_score(normal), self._model)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_processor"}

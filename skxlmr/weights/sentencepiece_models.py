@@ -1,4 +1,4 @@
-"""Sentencepiece models, put together from what other files hold: pieces, their scores and a normaliser."""
+"""Sentencepiece models and tokenizer.json, each put together from what the other holds: pieces, scores, normaliser."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 
 from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.files import read_json
-from skxlmr.weights.protobuf import delimited, varint
+from skxlmr.weights.protobuf import delimited, fields, varint
 
-# Fields of a model, and of its normaliser the one that has the compiled rules.
-PIECE, NORMALIZER, RULES = 1, 3, 2
+# Fields of a model, of its trainer's settings the one that says how texts are cut, and of its normaliser the one that
+# has the compiled rules.
+PIECE, TRAINER, NORMALIZER = 1, 2, 3
+MODEL_TYPE, RULES = 3, 2
+UNIGRAM = 1
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # kinds of pieces
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # the first ids of XLM-RoBERTa; <mask> is the last
 MAX_JSON_BYTES = 2**27  # XLM-RoBERTa's own file has 17 MB
@@ -25,6 +28,12 @@ def unigram_model(pieces: Iterable[bytes], scores: Iterable[float], rest: bytes)
     special = [_piece(b"<unk>", 0.0, UNKNOWN), _piece(b"<s>", 0.0, CONTROL), _piece(b"</s>", 0.0, CONTROL)]
     normal = (_piece(piece, score, NORMAL) for piece, score in zip(pieces, scores, strict=True))
     return b"".join([*special, *normal, rest])
+
+
+def is_unigram(model: bytes) -> bool:
+    """Whether a sentencepiece model cuts texts by the scores of its pieces alone, which is what it does by default."""
+    settings = (raw[start:] for number, raw, start in fields(model) if number == TRAINER)
+    return all(value == UNIGRAM for part in settings for field, _, value in fields(part) if field == MODEL_TYPE)
 
 
 def read_tokenizer_json(path: Path) -> bytes:
@@ -60,6 +69,59 @@ def read_tokenizer_json(path: Path) -> bytes:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} cannot be read as a tokenizer: {error!r}") from error
+
+
+def as_tokenizer_json(pieces: Sequence[str], scores: Sequence[float], model: bytes) -> dict[str, Any]:
+    """The content of the file in which transformers keeps a tokenizer today.
+
+    Parameters
+    ----------
+    pieces : sequence of str
+        Those of a unigram model, without its first three, which are special.
+    scores : sequence of float
+    model : bytes
+        The sentencepiece model itself, for its normaliser.
+
+    Returns
+    -------
+    dict
+        For `json.dumps`.
+    """
+    vocabulary = [*((name, 0.0) for name in SPECIAL), *zip(pieces, scores, strict=True), ("<mask>", 0.0)]
+    ids = {name: i for i, name in enumerate(SPECIAL)} | {"<mask>": len(vocabulary) - 1}
+    spaces = {"replacement": "▁", "prepend_scheme": "always", "split": True}
+    begin, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": name, "lstrip": name == "<mask>", **flags}  # the space before a mask belongs to it
+            for name, i in ids.items()
+        ],
+        "normalizer": _precompiled(model),
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "WhitespaceSplit"}, {"type": "Metaspace", **spaces}],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [begin, first, end],
+            "pair": [begin, first, end, end, second, end],
+            "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("<s>", "</s>")},
+        },
+        "decoder": {"type": "Metaspace", **spaces},
+        "model": {"type": "Unigram", "unk_id": ids["<unk>"], "vocab": vocabulary, "byte_fallback": False},
+    }
+
+
+def _precompiled(model: bytes) -> dict[str, str] | None:
+    """The normaliser of a sentencepiece model, as tokenizer.json has it; None where nothing is rewritten."""
+    settings = (raw[start:] for number, raw, start in fields(model) if number == NORMALIZER)
+    rules = b"".join(raw[start:] for part in settings for field, raw, start in fields(part) if field == RULES)
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(rules).decode()} if rules else None
 
 
 def _compiled_rules(normalizer: dict[str, Any]) -> str:

@@ -157,5 +157,8 @@ def test_pieces_that_are_merged_from_others_are_not_trimmed(tmp_path):
         sentence_iterator=iter(["low lower lowest"] * 9), model_writer=model, vocab_size=16, model_type="bpe",
         hard_vocab_limit=False, minloglevel=2,
     )  # fmt: skip
+    tokenizer = XLMRobertaXLTokenizer(model.getvalue())
     with pytest.raises(ValueError, match="no unigram model"):
-        XLMRobertaXLTokenizer(model.getvalue()).trim([5])
+        tokenizer.trim([5])
+    written = tokenizer.save_pretrained(tmp_path)
+    assert sorted(path.name for path in written) == ["sentencepiece.bpe.model", "tokenizer_config.json"]
