@@ -149,7 +149,7 @@ def _count(number: int) -> str:
 
 
 def _add_cache(commands: argparse._SubParsersAction) -> None:
-    summary = "list or remove the quantised weights that are kept on disk"
+    summary = "list or remove what is kept on disk: quantised weights, decoded models"
     parser = commands.add_parser("cache", help=summary, description=summary.capitalize() + ".")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="what is kept, and where", description="List what is kept, and where.")
@@ -163,7 +163,7 @@ def _add_cache(commands: argparse._SubParsersAction) -> None:
 def _list_cache(arguments: argparse.Namespace) -> None:
     print(cache_directory())
     for file in list_cached():
-        print(f"{_size(file.nbytes):>10}  {file.kind:<5} {file.modified:%Y-%m-%d %H:%M}  {file.model}")
+        print(f"{_size(file.nbytes):>10}  {file.kind:<8} {file.modified:%Y-%m-%d %H:%M}  {file.model}")
 
 
 def _clear_cache(arguments: argparse.Namespace) -> None:

@@ -38,17 +38,18 @@ DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 @dataclass(frozen=True)
 class CachedFile:
-    """One file of the cache.
+    """One file of the cache, or a decoded checkpoint.
 
     Attributes
     ----------
     model : str
         As the user named it when the file was made.
     kind : str
-        "int8", "nf4" or "words".
+        "int8", "nf4" or "words"; "decoded" of a checkpoint that came in a package.
     nbytes : int
     modified : datetime
     path : Path
+        A directory where it was decoded.
     """
 
     model: str
@@ -63,6 +64,15 @@ def cache_directory() -> Path:
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("SKXLMR_CACHE") or user_cache_path("skxlmr")) / "quantized"
+
+
+def decoded_directory(model: str, version: str) -> Path:
+    """Where a checkpoint that came in a package is, once it has been decoded."""
+    return _decoded() / f"{model}-{version}"
+
+
+def _decoded() -> Path:
+    return cache_directory().parent / "decoded"
 
 
 def cached_path(fingerprint: str, kind: str) -> Path:
@@ -172,6 +182,11 @@ def list_cached() -> list[CachedFile]:
             about = _read_header(path)[1]
             modified = datetime.fromtimestamp(status.st_mtime)
             found.append(CachedFile(about["model"], about["kind"], status.st_size, modified, path))
+    for path in _decoded().glob("[!.]*-*"):
+        with contextlib.suppress(OSError):
+            nbytes = sum(file.stat().st_size for file in path.iterdir())
+            modified = datetime.fromtimestamp(path.stat().st_mtime)
+            found.append(CachedFile(path.name.rpartition("-")[0], "decoded", nbytes, modified, path))
     return sorted(found, key=lambda file: file.modified)
 
 
@@ -182,12 +197,21 @@ def clear_cached(model: str | None = None) -> list[CachedFile]:
     """
     removed = [file for file in list_cached() if model in (None, file.model)]
     for file in removed:
-        file.path.unlink(missing_ok=True)
+        _remove(file.path)
     if model is None:
         for path in cache_directory().glob("*"):
             if path.suffix in (".tmp", ".lock", ".safetensors"):
-                path.unlink(missing_ok=True)
+                _remove(path)
+        for path in _decoded().glob(".*"):
+            _remove(path)
     return removed
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from skxlmr.weights import layout
-from skxlmr.weights.cache import cache_directory
+from skxlmr.weights.cache import decoded_directory
 from skxlmr.weights.errors import CheckpointError
 from skxlmr.weights.protobuf import delimited, fields
 from skxlmr.weights.sentencepiece_models import NORMALIZER, PIECE, unigram_model
@@ -81,7 +81,7 @@ def e5_directory() -> Path | None:
     OSError
         If the checkpoint cannot be written.
     """
-    directory = cache_directory().parent / "decoded" / f"{NAME}-{SHA256[:16]}-{DECODING}"
+    directory = decoded_directory(NAME, f"{SHA256[:16]}.{DECODING}")
     if _is_whole(directory):
         return directory
     file = packaged_file()

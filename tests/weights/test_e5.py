@@ -14,6 +14,7 @@ from skxlmr import XLMRXLEmbedder
 from skxlmr.model import BertModel, XLMRobertaXLTokenizer
 from skxlmr.model.keys import KEY_MAPS
 from skxlmr.weights import e5
+from skxlmr.weights.cache import clear_cached, list_cached
 from skxlmr.weights.errors import CheckpointError, ModelNotFoundError
 from skxlmr.weights.resolve import resolve, resolve_config
 
@@ -147,6 +148,21 @@ def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
             resolve("e5-small")
     files = resolve("e5-small")
     assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
+
+
+def test_it_is_listed_and_cleared_with_the_cache(package):
+    files = resolve("e5-small")
+    (kept,) = list_cached()
+    assert (kept.model, kept.kind, kept.path) == ("e5-small", "decoded", files.directory)
+    assert kept.nbytes == sum(path.stat().st_size for path in files.directory.iterdir())
+    left_over = files.directory.parent / ".e5-small-killed"
+    left_over.mkdir()
+    assert clear_cached("nano") == []
+    assert clear_cached("e5-small") == [kept]
+    assert [*files.directory.parent.iterdir()] == [left_over]
+    assert resolve("e5-small").fingerprint == files.fingerprint
+    assert [file.model for file in clear_cached()] == ["e5-small"]
+    assert [*files.directory.parent.iterdir()] == []
 
 
 def test_a_revision_is_one_of_the_hub(package):
