@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 
-import joblib
 import numpy as np
+import torch
 
 from skxlmr.text.encoding import check_texts
 from skxlmr.text.offsets import piece_offsets
@@ -38,8 +38,8 @@ class PieceEncoder(Vocabulary):
         texts : sequence of str
             A lone surrogate, which no encoding of text allows, is read as U+FFFD.
         num_threads : int, optional
-            By default as many as there are cores, but no more than the amount of text is worth. The result does
-            not depend on it.
+            By default as many as torch takes, so that workers of joblib share the cores; but no more than the amount
+            of text is worth. The result does not depend on it.
 
         Returns
         -------
@@ -54,7 +54,7 @@ class PieceEncoder(Vocabulary):
         texts = check_texts(texts)
         if num_threads is None:
             worthwhile = sum(map(len, texts)) // CHARACTERS_PER_THREAD
-            num_threads = min(worthwhile, joblib.cpu_count()) if worthwhile > 1 else 1
+            num_threads = min(worthwhile, torch.get_num_threads()) if worthwhile > 1 else 1
         elif num_threads < 1:
             raise ValueError(f"num_threads={num_threads} must be at least 1, or None")
         encoded = [_utf8(text) for text in texts]

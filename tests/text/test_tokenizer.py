@@ -64,10 +64,12 @@ def test_short_batches_start_no_threads(tokenizer, monkeypatch):
         return [5]
 
     monkeypatch.setattr(tokenizer._processor, "encode", encode, raising=False)
-    monkeypatch.setattr("joblib.cpu_count", lambda: 64)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 64)
     assert [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)] == [[6]] * len(TEXTS)
     with pytest.raises(AssertionError):
         tokenizer.encode_batch(["a" * CHARACTERS_PER_THREAD] * 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # as in one of many workers
+    assert len(tokenizer.encode_batch(["a" * CHARACTERS_PER_THREAD] * 2)) == 2
 
 
 def test_one_tokenizer_in_several_threads(tokenizer):
