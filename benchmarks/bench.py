@@ -70,7 +70,7 @@ class Bench:
 
     def size(self, name: str) -> int:
         """Texts for a model: of the wide ones fewer."""
-        return self.n_texts if name == "nano" else max(self.n_texts // 3, 16)
+        return self.n_texts if name == "nano" else max(self.n_texts // 4, 16)
 
     def reviews(self, name: str) -> tuple[list[str], list[int]]:
         """Texts and labels to learn from."""

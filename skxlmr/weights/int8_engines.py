@@ -9,6 +9,7 @@ Notation: T tokens, K input features, N output features, k outlier columns.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # core, elsewhere so many that starting the steps takes no time.
 BLOCK = {"cpu": 2**19}
 LARGE_BLOCK = 2**24
+LARGEST_WORKSPACE = 2**25  # numbers, 128 MiB: what a thread may keep for the sums of its products
 LEAST_ROWS = 24  # cuBLAS wants more than 16, and whole eights of the other sizes
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
@@ -76,7 +78,7 @@ class IntMM:
         columns = dynamic_outliers(x, layer) if layer.settings.outliers == "dynamic" else layer.outliers
         rows = self._empty(x.shape, x.dtype, columns)
         rows.fixed = layer.settings.outliers != "dynamic"
-        for block in blocks(x):
+        for block in blocks(*x.shape, x.device):
             self._fill(rows, block, x[block])
         return rows
 
@@ -123,20 +125,50 @@ class IntMM:
 
     def _parts(self, rows: Rows, layer: Int8Linear) -> Iterator[tuple[slice, Tensor]]:
         """The product in float32, (t, N) for one block of rows after the other."""
-        sums = int_mm(rows.values, layer.weight.t())
+        out = _workspace.sums(len(rows.values), layer.out_features, rows.values.device)
+        sums = int_mm(rows.values, layer.weight.t(), out)
+        outliers = None
         if rows.columns is not None:
-            weight = layer.outlier_weight if rows.fixed else outlier_weight(layer.weight, rows.columns)
-            sums.add_(int_mm(rows.high, weight), alpha=HIGH)
+            outliers = layer.outlier_weight if rows.fixed else outlier_weight(layer.weight, rows.columns)
         scales = layer.scales
         bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
-        for block in blocks(sums):
-            part = sums[block].float().mul_(scales)
+        for block in blocks(*sums.shape, sums.device):
+            part = sums[block]
+            if outliers is not None:
+                part.add_(int_mm(rows.high[block], outliers), alpha=HIGH)
+            part = part.float().mul_(scales)
             yield block, torch.addcmul(bias, part, rows.scales[block], out=part)
 
 
-def int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """The exact product of two int8 matrices (T, K) and (K, N), (T, N) int32."""
-    return torch._int_mm(a, b) if a.device.type == "cpu" else _filled_int_mm(a, b)
+class Workspace(threading.local):
+    """Memory for the sums of one product after the other, of each thread its own.
+
+    Off the CPU torch keeps memory itself. On it the C library asks the system for a large buffer anew each time, page
+    by page, which takes as long as a fifth of the product.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(0, dtype=torch.int32)
+
+    def sums(self, n_rows: int, n_columns: int, device: torch.device) -> Tensor | None:
+        """An int32 matrix, valid until the next is asked for; None where the product takes memory itself."""
+        size = n_rows * n_columns
+        if device.type != "cpu" or size > LARGEST_WORKSPACE:
+            return None
+        if size > len(self.buffer):
+            with torch.inference_mode(False):  # else only other inference could write into it
+                self.buffer = torch.empty(size, dtype=torch.int32)
+        return self.buffer[:size].view(n_rows, n_columns)
+
+
+_workspace = Workspace()
+
+
+def int_mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """The exact product of two int8 matrices (T, K) and (K, N), (T, N) int32; on a CPU in `out`, if that is given."""
+    if a.device.type != "cpu":
+        return _filled_int_mm(a, b)
+    return torch._int_mm(a, b) if out is None else torch._int_mm(a, b, out=out)
 
 
 def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
@@ -218,10 +250,9 @@ def cpu_has_int8() -> bool:
     return any(flags.get(name) for name in ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"))
 
 
-def blocks(x: Tensor) -> Iterator[slice]:
-    """Slices of rows of a matrix, each of a block's elements."""
-    n_rows, width = x.shape
-    step = max(1, block_size(x.device) // width)
+def blocks(n_rows: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Slices of the rows of a matrix (n_rows, width), each of a block's elements."""
+    step = max(1, block_size(device) // width)
     return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
 

@@ -116,7 +116,7 @@ def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, 
     """
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device) if out is None else out
     absmax = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    for rows in blocks(weight):  # no float32 copy of the whole
+    for rows in blocks(*weight.shape, weight.device):  # no float32 copy of the whole
         block = weight[rows].float()
         absmax[rows] = block.abs().amax(1)
         factors = 127.0 / absmax[rows].clamp(min=torch.finfo(torch.float32).tiny)

@@ -25,6 +25,14 @@ def test_pooling_is_within_each_text():
     torch.testing.assert_close(packing.mean(x), torch.stack([t.mean(0) for t in x.split(lengths)]))
     torch.testing.assert_close(packing.max(x), torch.stack([t.amax(0) for t in x.split(lengths)]))
     assert packing.first.tolist() == [0, 3, 4]
+    for half in (torch.float16, torch.bfloat16):
+        torch.testing.assert_close(packing.mean(x.to(half)), packing.mean(x).to(half), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_gradients_of_pooling(how):
+    packing = Packing.from_lengths([3, 1, 4])
+    torch.autograd.gradcheck(getattr(packing, how), torch.randn(8, 5, dtype=torch.float64, requires_grad=True))
 
 
 def test_there_are_few_sizes():

@@ -192,6 +192,30 @@ def test_blocks_do_not_show(linear, monkeypatch):
     assert torch.equal(layer(x), whole)
 
 
+@pytest.mark.parametrize("largest", [2**20, 100], ids=["kept", "too large to be kept"])
+def test_memory_that_is_used_again_does_not_show(linear, largest, monkeypatch):
+    monkeypatch.setattr(int8_engines, "_workspace", int8_engines.Workspace())
+    monkeypatch.setattr(int8_engines, "LARGEST_WORKSPACE", largest)
+    layer, wide = quantized(linear, [7], engine="int_mm"), quantized(nn.Linear(192, 300), engine="int_mm")
+    x = inputs()
+    with torch.inference_mode():
+        first, kept = layer(x[:5]), wide(x).clone()
+        assert torch.equal(layer(x)[:5], first)
+    learning = x.clone().requires_grad_()  # the memory was taken in inference mode
+    wide(learning).sum().backward()
+    assert torch.equal(wide(learning).detach(), kept)
+    assert (len(int8_engines._workspace.buffer) == 41 * 300) == (largest == 2**20)
+
+
+def test_threads_have_memory_of_their_own(linear):
+    layer, batches = quantized(linear, [7], engine="int_mm"), inputs().split(8)
+    expected = [layer(x) for x in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(20):
+            for y, right in zip(threads.map(layer, batches), expected, strict=True):
+                assert torch.equal(y, right)
+
+
 @pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 192, 96), (17, 3, 40), (30, 7, 5)])
 def test_sizes_that_cublas_does_not_take_are_filled_up(n_rows, inner, n_columns, monkeypatch):
     a = torch.randint(-127, 128, (n_rows, inner), dtype=torch.int8)
