@@ -3,11 +3,13 @@
     python benchmarks/bench.py [SECTION ...] [--device cpu] [--models nano xl-width] [--out FOLDER]
 
 Sections: embed, predict, train, small, scale. Tokens are real tokens: those of the texts with `<s>` and `</s>`,
-padding left out, whoever runs them. Every engine reads texts and gives arrays. They take turns, and of each the best
-turn counts.
+padding left out, whoever runs them. Every engine reads texts and gives arrays; loading is left out. They take turns,
+and of each the best turn counts; who has taken 20 seconds has no further turn. On a GPU engines are loaded one kind
+after the other, so that each has the memory for itself.
 
 Models: "nano"; "xl-width", two layers of XL's width with random weights; "xl" and "xxl" whole, with random weights (for
-machines with a GPU; they take 7 and 21 GB of disk meanwhile). Writes bench-<device>.md, .json and .png.
+machines with a GPU; they take some 45 GB of disk meanwhile). Writes bench-<device>.md, .json and .png, anew after each
+section; of some sections only, under a name that says so.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -33,55 +35,16 @@ import peers
 import scale
 import torch
 import transformers
-from make_checkpoint import SIZES, write
 from report import Row, as_markdown, draw, number
-from shared import copy_nano, device_name, in_turns, log_normal_texts, make_model, real_texts
+from shared import DTYPES, Bench, count_tokens, device_name, in_turns, log_normal_texts, real_texts
+from ways_to_embed import ceiling, kinds_of_engines
 
 import skxlmr
-from skxlmr import XLMRXLQA, Int8, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
+from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
 from skxlmr.datasets import load_reviews
-from skxlmr.inference import plan
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLTokenizer
+from skxlmr.model import XLMRobertaXLConfig
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PIPELINE = "transformers pipeline, float32, batches of 32 as they come"
 RANK, BATCH = 8, 16
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all sections are run with."""
-
-    device: str
-    folder: Path
-    n_texts: int
-    repeats: int
-
-    def directory(self, name: str) -> Path:
-        """The checkpoint of a model; made, where it is not nano."""
-        directory = self.folder / name
-        if name == "nano":
-            copy_nano(directory)
-        elif not directory.exists() and name == "xl-width":
-            make_model(directory, hidden=2560, layers=2, head_size=80)
-        elif not directory.exists():
-            write(SIZES[name](), directory)
-        return directory
-
-    def size(self, name: str) -> int:
-        """Texts for a model: of the wide ones fewer."""
-        return self.n_texts if name == "nano" else max(self.n_texts // 4, 16)
-
-    def reviews(self, name: str) -> tuple[list[str], list[int]]:
-        """Texts and labels to learn from."""
-        reviews = load_reviews().drop_duplicates("text").sample(self.size(name), random_state=0)
-        return reviews.text.tolist(), (reviews.label == "positive").astype(int).tolist()
-
-
-def count_tokens(texts: list[str], pairs: list[str] | None = None) -> int:
-    """Of what the model reads."""
-    tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
-    return int(plan(tokenizer, texts, pairs, max_length=512, stride=64).lengths.sum())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,111 +62,76 @@ def embed(bench: Bench, models: list[str]) -> Iterator[Row]:
 def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterator[Row]:
     """All engines on one model and one set of texts."""
     directory, n_tokens = bench.directory(name), count_tokens(texts)
-    engines, ceilings = embedders(bench, name, directory), {}
-    for engine in engines.values():
-        engine(texts[:8])
-    if bench.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-    seconds, vectors = in_turns({how: partial(engine, texts) for how, engine in engines.items()}, bench.repeats)
-    exact = vectors.get("skxlmr, float32")  # of XL and XXL there is none
-    speed = {how: n_tokens / s for how, s in seconds.items()}
-    speed, tuned = with_best_tuned(speed)
-    base = speed.get(PIPELINE, next(iter(speed.values())))
     setting = f"{name}, {corpus} texts: {len(texts)}, {n_tokens:,} tokens"
-    config = XLMRobertaXLConfig.from_pretrained(directory)
+    seconds, vectors, remarks = {}, {}, {}
+    for kind in kinds_of_engines(bench, name, directory):
+        release(bench.device)
+        try:
+            found = timed(kind(), texts, bench)
+        except RuntimeError as error:  # out of memory, or what the device cannot do
+            yield Row("embed", setting, f"failed: {kind.__name__}", 0.0, "tokens/s", 0.0, str(error).splitlines()[0])
+            continue
+        for known, more in zip((seconds, vectors, remarks), found, strict=True):
+            known.update(more)
+    if not seconds:
+        return
+    speed, tuned = with_best_tuned({how: n_tokens / s for how, s in seconds.items()})
+    base, exact = next(iter(speed.values())), vectors.get("skxlmr, float32")  # of XL and XXL there is none
+    config, ceilings = XLMRobertaXLConfig.from_pretrained(directory), {}
     for how, tokens_per_second in speed.items():
-        remark = tuned if "best of" in how else ""
+        said = [tuned[how].split(", ")[-1], remarks[tuned[how]]] if how in tuned else [remarks[how]]
         if how.startswith("skxlmr"):
             kind = how.split(", ")[1]
             ceilings[kind] = ceilings.get(kind) or ceiling(config, kind, bench.device)
-            remark = f"{tokens_per_second / ceilings[kind]:.2f} of the products' {ceilings[kind]:,.0f}"
-            if exact is not None:
-                remark += f"; least cosine to float32 {cosines(vectors[how], exact).min():.4f}"
+            said.append(f"{tokens_per_second / ceilings[kind]:.2f} of the products' {ceilings[kind]:,.0f}")
+        if exact is not None and "pipeline" not in how:  # a pipeline gives the states of all tokens
+            of_how = np.asarray(vectors[tuned.get(how, how)])
+            said.append(f"least cosine to our float32 {cosines(of_how, exact).min():.4f}")
+        remark = "; ".join(filter(None, said))
         yield Row("embed", setting, how, tokens_per_second, "tokens/s", tokens_per_second / base, remark)
-    if bench.device != "cpu":
-        yield Row("embed", setting, "GPU memory at the peak", torch.cuda.max_memory_allocated() / 1e9, "GB", 1.0)
 
 
-def embedders(bench: Bench, name: str, directory: Path) -> dict[str, Callable[[list[str]], object]]:
-    """Every way to embed with this model; of the large ones those that fit."""
-    device = bench.device
-    ours = partial(XLMRXLEmbedder, str(directory), device=device, pooling="mean")
-    engines: dict[str, Callable[[list[str]], object]] = {}
-    if name in ("nano", "xl-width"):
-        engines[PIPELINE] = peers.pipeline(directory, device)
-        engines["sentence-transformers, float32, batches of 32 by length"] = peers.sentence_transformers(
-            directory, device
-        )
-    if name != "xxl":
-        padded = partial(peers.Padded, directory, dtype=torch.bfloat16, device=device)
-        engines["transformers, bfloat16, batches of 32 as they come"] = padded()
-        for size in (4, 8, 16, 32, 64):
-            engines[f"transformers, bfloat16, by length, batches of {size}"] = padded(batch_size=size, by_length=True)
-    if name in ("nano", "xl-width"):
-        engines["skxlmr, float32"] = ours(dtype="float32", load_in_8bit=False).fit(["warm"]).transform
-    if name != "xxl":
-        engines["skxlmr, bfloat16"] = ours(dtype="bfloat16", load_in_8bit=False).fit(["warm"]).transform
-    engines["skxlmr, 8-bit"] = ours(dtype="bfloat16", load_in_8bit=True).fit(["warm"]).transform
-    if device != "cpu":  # beside bitsandbytes, which is slower than 16 bits on some GPUs
-        int_mm = Int8(engine="int_mm")
-        engines["skxlmr, 8-bit, torch._int_mm"] = ours(dtype="bfloat16", load_in_8bit=int_mm).fit(["warm"]).transform
-    return engines
+def timed(
+    engines: dict[str, Callable[[list[str]], object]], texts: list[str], bench: Bench
+) -> tuple[dict[str, float], dict[str, np.ndarray], dict[str, str]]:
+    """Seconds of each engine, its vectors, and on a GPU the most memory that it took, as a remark."""
+    remarks = dict.fromkeys(engines, "")
+
+    def run(how: str) -> object:
+        if bench.device == "cpu":
+            return engines[how](texts)
+        torch.cuda.reset_peak_memory_stats(bench.device)
+        result = engines[how](texts)
+        remarks[how] = f"{torch.cuda.max_memory_allocated(bench.device) / 1e9:.1f} GB"
+        return result
+
+    for engine in engines.values():
+        engine(texts[:8])
+    return *in_turns({how: partial(run, how) for how in engines}, bench.repeats), remarks
 
 
-def with_best_tuned(speed: dict[str, float]) -> tuple[dict[str, float], str]:
-    """Of the padded batches by length only the size that was best."""
-    sizes = {int(found[1]): how for how in speed if (found := re.search(r"by length, batches of (\d+)$", how))}
-    sizes = {size: how for size, how in sizes.items() if how.startswith("transformers")}
-    if not sizes:
-        return speed, ""
-    best = max(sizes, key=lambda size: speed[sizes[size]])
-    name = f"transformers, bfloat16, by length, best of batches of {', '.join(map(str, sizes))}"
-    kept = {
-        (name if how == sizes[best] else how): s
-        for how, s in speed.items()
-        if how not in sizes.values() or how == sizes[best]
-    }
-    return kept, f"batches of {best}"
+def release(device: str) -> None:
+    """Give memory back."""
+    skxlmr.release_models()
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+
+
+def with_best_tuned(speed: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
+    """Of the padded batches by length only the size that was best; and that one's own name, by what it is called."""
+    tuned = {how: int(found[1]) for how in speed if (found := re.search(r"^transformers.* by length, .* (\d+)$", how))}
+    if not tuned:
+        return speed, {}
+    best = max(tuned, key=speed.get)
+    name = f"transformers, bfloat16, by length, best of batches of {', '.join(map(str, tuned.values()))}"
+    kept = {(name if how == best else how): s for how, s in speed.items() if how not in tuned or how == best}
+    return kept, {name: best}
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Between the rows of two matrices."""
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-
-
-def ceiling(config: XLMRobertaXLConfig, kind: str, device: str) -> float:
-    """Tokens per second if a model were nothing but its matrix products, at the best of several numbers of rows."""
-    h, up = config.hidden_size, config.intermediate_size
-    best = 0.0
-    for rows in (512, 1024, 2048, 4096):
-        seconds = sum(n * product_seconds(rows, k, m, kind, device) for n, k, m in ((4, h, h), (1, h, up), (1, up, h)))
-        best = max(best, rows / (seconds * config.num_hidden_layers))
-    return best
-
-
-def product_seconds(rows: int, k: int, n: int, kind: str, device: str, repeats: int = 5) -> float:
-    """Of one product (rows, k) by (k, n)."""
-    if kind == "8-bit":
-        a, b = (torch.randint(-127, 128, shape, dtype=torch.int8, device=device) for shape in ((rows, k), (n, k)))
-        multiply = partial(torch._int_mm, a, b.t())
-    else:
-        a, b = (torch.randn(shape, device=device).to(DTYPES[kind]) for shape in ((rows, k), (n, k)))
-        multiply = partial(torch.nn.functional.linear, a, b)
-    multiply()
-    best = float("inf")
-    for _ in range(repeats):
-        synchronize(device)
-        started = time.perf_counter()
-        multiply()
-        synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def synchronize(device: str) -> None:
-    """Wait for the device."""
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -295,14 +223,15 @@ def small(bench: Bench, models: list[str]) -> Iterator[Row]:
     """One text after the other; and how long `fit` takes to its first step in a fresh process."""
     directory = bench.directory("nano")
     texts = [text for text in load_reviews().drop_duplicates("text").text if 40 < len(text) < 80][:60]
-    clf = XLMRXLClassifier("nano", device=bench.device, max_epochs=1, random_state=0).fit(texts[:8], [0, 1] * 4)
+    ours = {"model": "nano", "device": bench.device, "dtype": "float32"}
+    clf = XLMRXLClassifier(**ours, max_epochs=1, random_state=0).fit(texts[:8], [0, 1] * 4)
     exported = bench.folder / "exported"
     clf.export_pretrained(exported)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(exported, dtype=torch.float32)
     pipeline = transformers.pipeline(
         "text-classification", model=model, tokenizer=peers.tokenizer(exported), device=bench.device
     )
-    embedder = XLMRXLEmbedder("nano", device=bench.device).fit(texts)
+    embedder = XLMRXLEmbedder(**ours).fit(texts)
     encode = peers.sentence_transformers(directory, bench.device)
     engines = {
         "transformers pipeline, text-classification": pipeline,
@@ -314,7 +243,7 @@ def small(bench: Bench, models: list[str]) -> Iterator[Row]:
     for i, (how, engine) in enumerate(engines.items()):
         value = 1000 * median_seconds(engine, texts)
         base = base if i % 2 else value  # each of ours after its peer
-        yield Row("small", "nano, one text, median", how, value, "ms", base / value)
+        yield Row("small", "nano, float32, one text, median", how, value, "ms", base / value)
     first = min(float(python(FIRST_STEP, "nano", bench.device)) for _ in range(bench.repeats))
     yield Row("small", "nano, fresh process", "skxlmr, from the call of fit to its first step", first, "s", 1.0)
 
@@ -384,14 +313,20 @@ def main() -> None:
                 said = f"{number(row.value)} {row.unit} | {row.ratio:.2f} | {row.remark}"
                 print(f"{row.section} | {row.setting} | {row.how} | {said}", flush=True)
                 rows.append(row)
-            gc.collect()
-    arguments.out.mkdir(exist_ok=True, parents=True)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", about["device"]).strip("-").lower()
-    stem = arguments.out / f"bench-{name}"
+            release(arguments.device)
+            stem = save(rows, about, arguments.out, arguments.sections)
+    print(f"written: {stem}.md, .json, .png")
+
+
+def save(rows: list[Row], about: dict[str, str], folder: Path, sections: list[str]) -> Path:
+    """Write what is known so far; returns the files' common name."""
+    folder.mkdir(exist_ok=True, parents=True)
+    name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join([about["device"], *sections])).strip("-").lower()
+    stem = folder / f"bench-{name}"
     stem.with_suffix(".json").write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(rows, about))
     draw(rows, about, stem.with_suffix(".png"))
-    print(f"written: {stem}.md, .json, .png")
+    return stem
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from packing import ragged_texts
+from shared import real_texts
 
 RUNS = {
     "ours, 8-bit, first load": {"load_in_8bit": True},
@@ -107,7 +107,7 @@ def child(model: str, name: str, n_texts: int, device: str, out: Path) -> None:
     """One line of the table, in this process."""
     options = dict(RUNS[name])
     run = transformers if options.pop("peer", False) else ours
-    report, vectors = run(model, ragged_texts(n_texts), options, device)
+    report, vectors = run(model, real_texts(n_texts), options, device)
     report["end"] = resident()
     if device != "cpu":
         report["gpu_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9

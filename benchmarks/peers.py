@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import tempfile
@@ -75,6 +76,12 @@ class Padded:
         self.reduce, self.device = reduce, device
         self.batch_size, self.by_length = batch_size, by_length
 
+    def with_batches(self, batch_size: int, *, by_length: bool) -> Padded:
+        """The same model with other batches."""
+        other = copy.copy(self)
+        other.batch_size, other.by_length = batch_size, by_length
+        return other
+
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str] | Sequence[list[str]], pairs: Sequence[str] | None = None) -> list:
         words = not isinstance(texts[0], str)
@@ -96,8 +103,8 @@ class Padded:
         return results
 
 
-def pipeline(directory: Path, device: str, batch_size: int = 32) -> Callable[[list[str]], object]:
-    """`pipeline("feature-extraction")`, which pads batches in the caller's order."""
+def pipeline(directory: Path, device: str, batch_size: int) -> Callable[[list[str]], object]:
+    """`pipeline("feature-extraction")`, which takes texts in the caller's order; by default one at a time."""
     model = transformers.AutoModel.from_pretrained(directory, dtype=torch.float32)
     extract = transformers.pipeline(
         "feature-extraction", model=model, tokenizer=tokenizer(directory), device=device, batch_size=batch_size
@@ -115,11 +122,17 @@ def sentence_transformers(directory: Path, device: str) -> Callable[[list[str]],
     return lambda texts: model.encode(list(texts), show_progress_bar=False)
 
 
-def with_lora(directory: Path, dtype: torch.dtype, rank: int, n_labels: int) -> torch.nn.Module:
-    """transformers' classifier with peft's LoRA on queries and values."""
+def classifier(directory: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """transformers' classifier of two classes, without dropout: this library has none in frozen layers either."""
+    return transformers.AutoModelForSequenceClassification.from_pretrained(
+        directory, num_labels=2, dtype=dtype, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+
+
+def with_lora(model: torch.nn.Module, rank: int) -> torch.nn.Module:
+    """peft's LoRA on queries and values, put into a model; `unload` takes it out again."""
     from peft import LoraConfig, get_peft_model
 
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(directory, num_labels=n_labels, dtype=dtype)
     config = LoraConfig(
         task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=["query", "value"]
     )
@@ -130,10 +143,10 @@ def trainer(
     directory: Path, dtype: torch.dtype, device: str, *, rank: int, batch_size: int
 ) -> Callable[[list[str], Labels], None]:
     """An epoch of transformers' Trainer with peft: batches at random, each padded to its longest text."""
-    tokens = tokenizer(directory)
+    tokens, base = tokenizer(directory), classifier(directory, dtype)
 
     def epoch(texts: list[str], labels: Labels) -> None:
-        model = with_lora(directory, dtype, rank, len(set(labels)))
+        model = with_lora(base, rank)
         rows = [
             {"input_ids": ids, "labels": int(label)}
             for ids, label in zip(tokens(list(texts))["input_ids"], labels, strict=True)
@@ -146,16 +159,17 @@ def trainer(
             )  # fmt: skip
             collator = transformers.DataCollatorWithPadding(tokens)
             transformers.Trainer(model, settings, train_dataset=rows, data_collator=collator).train()
+        model.unload()
 
     return epoch
 
 
 class LogitsOf(torch.nn.Module):
-    """A classifier of transformers as skorch wants it."""
+    """A classifier of transformers with a LoRA, as skorch wants it."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype, rank: int, n_labels: int) -> None:
+    def __init__(self, base: torch.nn.Module, rank: int) -> None:
         super().__init__()
-        self.model = with_lora(directory, dtype, rank, n_labels)
+        self.model = with_lora(base, rank)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
@@ -167,17 +181,17 @@ def skorch(
     """An epoch of skorch around the same: all texts are padded to the longest, as its tokenizer for pipelines does."""
     from skorch import NeuralNetClassifier
 
-    tokens = tokenizer(directory)
+    tokens, base = tokenizer(directory), classifier(directory, dtype)
 
     def epoch(texts: list[str], labels: Labels) -> None:
         encoded = tokens(list(texts), padding=True, return_tensors="np")
         net = NeuralNetClassifier(
-            LogitsOf, module__directory=directory, module__dtype=dtype, module__rank=rank,
-            module__n_labels=len(set(labels)), criterion=torch.nn.CrossEntropyLoss, optimizer=torch.optim.AdamW,
-            lr=5e-4, batch_size=batch_size, max_epochs=1, train_split=None, iterator_train__shuffle=True, verbose=0,
-            device=device,
+            LogitsOf, module__base=base, module__rank=rank, criterion=torch.nn.CrossEntropyLoss,
+            optimizer=torch.optim.AdamW, lr=5e-4, batch_size=batch_size, max_epochs=1, train_split=None,
+            iterator_train__shuffle=True, verbose=0, device=device,
         )  # fmt: skip
         X = {name: encoded[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
         net.fit(X, np.asarray(labels, np.int64))
+        net.module_.model.unload()
 
     return epoch

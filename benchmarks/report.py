@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
-    """Bars of the ratios, a panel for each setting."""
+    """Bars of the ratios, a panel for each setting; nothing where none has several lines."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -47,6 +47,8 @@ def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
     frame = pd.DataFrame([asdict(row) for row in rows])
     panels = list(frame[frame.section.isin(["embed", "train", "small"])].groupby(["section", "setting"], sort=False))
     panels = [(key, part) for key, part in panels if len(part) > 1]
+    if not panels:
+        return
     heights = [len(part) + 1.5 for _, part in panels]
     figure, axes = plt.subplots(
         len(panels), figsize=(10, 0.32 * sum(heights) + 1), height_ratios=heights, squeeze=False, layout="constrained"

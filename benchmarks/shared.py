@@ -6,17 +6,59 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from make_checkpoint import SIZES, write
 
 from skxlmr.datasets import load_reviews, load_udhr
+from skxlmr.inference import plan
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.weights.resolve import resolve
 
 Result = TypeVar("Result")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all sections of `bench.py` are run with."""
+
+    device: str
+    folder: Path
+    n_texts: int
+    repeats: int
+
+    def directory(self, name: str) -> Path:
+        """The checkpoint of a model; made, where it is not nano."""
+        directory = self.folder / name
+        if name == "nano":
+            copy_nano(directory)
+        elif not directory.exists() and name == "xl-width":
+            make_model(directory, hidden=2560, layers=2, head_size=80)
+        elif not directory.exists():
+            write(SIZES[name](), directory)
+        return directory
+
+    def size(self, name: str) -> int:
+        """Texts for a model: on a CPU of the wide ones fewer, on a GPU enough for several batches of ours."""
+        if self.device != "cpu":
+            return 4 * self.n_texts
+        return self.n_texts if name == "nano" else max(self.n_texts // 4, 16)
+
+    def reviews(self, name: str) -> tuple[list[str], list[int]]:
+        """Texts and labels to learn from."""
+        reviews = load_reviews().drop_duplicates("text").sample(self.size(name), random_state=0)
+        return reviews.text.tolist(), (reviews.label == "positive").astype(int).tolist()
+
+
+def count_tokens(texts: list[str], pairs: list[str] | None = None) -> int:
+    """Of what the model reads."""
+    tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
+    return int(plan(tokenizer, texts, pairs, max_length=512, stride=64).lengths.sum())
 
 
 def real_texts(n: int) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -20,6 +19,8 @@ from skxlmr.inference import Plan, default_batch_tokens, plan
 from skxlmr.persistence import ESTIMATORS, same_class, save_estimator
 from skxlmr.validation import TextColumn, check_features, check_text_column
 from skxlmr.weights.quantization import Int8
+
+TEXTS_AT_ONCE = 10_000  # of which the word pieces are looked at
 
 
 class BaseXLMRXL(BaseEstimator):
@@ -83,11 +84,12 @@ class BaseXLMRXL(BaseEstimator):
         backbone = self._load_backbone(whole=pieces is None)
         return backbone if pieces is None else trim(backbone, pieces)
 
-    def _trim_to(self, backbone: Backbone, plan: Plan) -> tuple[Backbone, Plan]:
-        """Leave of a base the words that a plan uses, which its own tokenizer has made; returns both anew."""
-        trimmed = trim(backbone, np.unique(np.concatenate(plan.windows)))
-        windows = [np.searchsorted(trimmed.pieces, window).astype(window.dtype) for window in plan.windows]
-        return trimmed, replace(plan, windows=windows)
+    def _trim_to(self, backbone: Backbone, column: TextColumn) -> Backbone:
+        """Leave of a base the pieces of a column; also those that no window holds, since a word is cut as a whole."""
+        texts, tokenizer = list(dict.fromkeys(column.strings)), backbone.reader.tokenizer
+        parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
+        pieces = [np.unique(np.concatenate(tokenizer.encode_batch(part))) for part in parts]
+        return trim(backbone, np.unique(np.concatenate([np.empty(0, np.int32), *pieces])))
 
     def _check_fingerprint(self, fingerprint: str) -> None:
         if fingerprint != self._fingerprint:

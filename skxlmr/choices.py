@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,7 +15,15 @@ from sklearn.utils.validation import check_consistent_length
 from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.batching import deduplicate
-from skxlmr.validation import TextColumn, check_column_of_texts, lengths, name_row, one_column, split_columns
+from skxlmr.validation import (
+    TextColumn,
+    check_column_of_texts,
+    lengths,
+    name_row,
+    one_column,
+    split_columns,
+    total_lengths,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,11 @@ class ChoiceColumn(TextColumn):
     most_choices: int = 0
 
     @property
+    def strings(self) -> list[str]:
+        """All prompts and choices."""
+        return [*self.texts, *chain.from_iterable(self.choices)]
+
+    @property
     def keys(self) -> Sequence[Hashable]:
         """Of each row what tells it from others."""
         return list(zip(self.texts, self.choices, strict=True))
@@ -40,7 +54,7 @@ class ChoiceColumn(TextColumn):
     @property
     def sizes(self) -> np.ndarray:
         """Characters in each row as it is read, with the prompt before each choice, (n_rows,)."""
-        return lengths(self.texts) * lengths(self.choices) + lengths(["".join(row) for row in self.choices])
+        return lengths(self.texts) * lengths(self.choices) + total_lengths(self.choices)
 
 
 @dataclass(frozen=True)

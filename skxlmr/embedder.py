@@ -226,7 +226,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         pooling, normalize, prompt = self._resolved()
         self._layers(backbone, pooling)
         if self.vocabulary == "trim":
-            backbone, _ = self._trim_to(backbone, self._plan(backbone.reader, with_prompt(column, prompt)))
+            backbone = self._trim_to(backbone, with_prompt(column, prompt))
         vectors = self._embed(backbone, column, pooling, prompt) if embed else None
         pca, width = None, backbone.model.config.hidden_size
         if self.n_components is not None:
@@ -274,7 +274,7 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
         """One vector per row, before PCA and scaling."""
         batch_tokens, layers = self._choose_batch_tokens(backbone), self._layers(backbone, pooling)
 
-        def compute(plan: Plan, part: str) -> np.ndarray:
+        def compute(plan: Plan, description: str) -> np.ndarray:
             vectors = frozen_features(
                 backbone,
                 plan.windows,
@@ -283,13 +283,20 @@ class XLMRXLEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseXLMR
                 batch_tokens=batch_tokens,
                 memory=self.memory,
                 verbose=self.verbose,
-                description=f"embed{part}",
+                description=description,
             )
             weights = plan.lengths if "mean" in pooling else None
             how = "max" if pooling == "max" else "mean"
             return pool_windows(vectors, plan.text_of_window, how, weights)[plan.text_of_row]
 
-        return run_in_parts(column, lambda rows: self._plan(backbone, with_prompt(rows, prompt)), compute, batch_tokens)
+        return run_in_parts(
+            column,
+            lambda rows: self._plan(backbone, with_prompt(rows, prompt)),
+            compute,
+            batch_tokens,
+            description="embed",
+            verbose=self.verbose,
+        )
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         if self.pca_ is not None:

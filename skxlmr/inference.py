@@ -203,7 +203,7 @@ def run(
     if counts is None:
         counts = np.ones(len(lengths), np.int64)
     results: np.ndarray | None = None
-    with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose)) as bar:
+    with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False) as bar:
         for batch in token_batches(lengths, batch_tokens):
             output = _within_memory(compute, batch).float().cpu().numpy()
             if results is None:

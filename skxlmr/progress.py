@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool = True) -> tqdm:
+def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool = True, leave: bool = True) -> tqdm:
     """Return a bar, to be used in a `with` statement; it writes nothing unless somebody is there to see it.
 
     Parameters
@@ -22,12 +22,15 @@ def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool =
         "B" counts bytes.
     shown : bool, default=True
         Whether it is asked for at all.
+    leave : bool, default=True
+        Whether it stays when it is full.
     """
     return _tqdm()(
         total=total,
         desc=description,
         unit=unit,
         unit_scale=unit == "B",
+        leave=leave,
         disable=not (shown and (sys.stderr.isatty() or _in_notebook())),
     )
 

@@ -41,7 +41,8 @@ class QuestionPlan(Plan):
     first_piece: np.ndarray | None = None
 
     def _say_cut(self, n_cut: int, n_texts: int) -> str:
-        return f"{n_cut} questions have more than {self.cut_at} pieces, half of a window; the rest of them is not read."
+        have = "row has a question" if n_cut == 1 else "rows have questions"
+        return f"{n_cut} {have} of more than {self.cut_at} pieces, half of a window; the rest is not read."
 
 
 def check_questions(X: Any) -> TextColumn:
@@ -197,7 +198,7 @@ def plan_questions(
         contexts=column.pairs,
         offsets=[distinct[context][1] for context in column.pairs],
         first_piece=np.asarray(first_piece, np.int64),
-        n_cut=sum(len(ids) > most for ids in questions),
+        n_cut=len({key for key, ids in zip(column.keys, questions, strict=True) if len(ids) > most}),
         cut_at=most,
     )
 

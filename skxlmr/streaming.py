@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 
 from skxlmr.inference import Plan
+from skxlmr.progress import progress_bar
 from skxlmr.text.batching import deduplicate
 from skxlmr.validation import TextColumn
 
@@ -31,6 +33,9 @@ def run_in_parts(
     make_plan: Callable[[TextColumn], Plan],
     compute: Callable[[Plan, str], np.ndarray],
     batch_tokens: int,
+    *,
+    description: str,
+    verbose: int = 0,
 ) -> np.ndarray:
     """Run a column; one that is long part by part.
 
@@ -40,9 +45,13 @@ def run_in_parts(
     make_plan : callable
         Tokenises some rows of the column; of a long one in another thread.
     compute : callable
-        Takes a plan, and what names the part in a progress bar; returns a value for each row of the plan.
+        Takes a plan, and the text beside its progress bar; returns a value for each row of the plan.
     batch_tokens : int
         Tokens in a batch, of which a part has many.
+    description : str
+        Beside the progress bar of the whole.
+    verbose : int, default=0
+        Whether to show that bar.
 
     Returns
     -------
@@ -58,17 +67,20 @@ def run_in_parts(
     if sizes.sum() <= most:
         plan = make_plan(column)
         plan.warn_of_cut()
-        return compute(plan, "")
+        return compute(plan, description)
 
     first, text_of_row = deduplicate(column.keys)
-    bounds = part_bounds(sizes[first], most)
+    sizes = sizes[first]
+    bounds = part_bounds(sizes, most)
     rows_by_text = np.argsort(text_of_row, kind="stable")
     row_bounds = np.searchsorted(text_of_row[rows_by_text], bounds)
     results, n_cut, n_texts = None, 0, 0
     parts = ahead(lambda part: make_plan(column.take(first[slice(*part)])), pairwise(bounds))
-    with closing(parts):  # an error of the model ends the thread, too
+    whole = progress_bar(int(sizes.sum()), description, unit="char", shown=bool(verbose))
+    with whole as bar, closing(parts):  # an error of the model ends the thread, too
         for i, plan in enumerate(parts):
-            of_texts = compute(plan, f" {i + 1}/{len(bounds) - 1}")
+            of_texts = compute(plan, f"part {i + 1} of {len(bounds) - 1}")
+            bar.update(int(sizes[bounds[i] : bounds[i + 1]].sum()))
             if results is None:
                 results = np.empty((len(text_of_row), *of_texts.shape[1:]), of_texts.dtype)
             rows = rows_by_text[row_bounds[i] : row_bounds[i + 1]]
@@ -99,12 +111,23 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
     >>> list(ahead(abs, [-1, 2, -3]))
     [1, 2, 3]
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="skxlmr-ahead") as thread:
+    thread = ThreadPoolExecutor(1, thread_name_prefix="skxlmr-ahead")
+    try:
         waiting = None
         for item in items:
-            following = thread.submit(function, item)
+            following = _begin(thread, function, item)
             if waiting is not None:
-                yield waiting.result()
+                yield waiting()
             waiting = following
         if waiting is not None:
-            yield waiting.result()
+            yield waiting()
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def _begin(thread: ThreadPoolExecutor, function: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
+    """Call in the thread, or later where there can be none; returns what waits for the result."""
+    try:
+        return thread.submit(function, item).result
+    except RuntimeError:  # the main thread has ended, and with it Python's pools of threads
+        return partial(function, item)

@@ -34,6 +34,7 @@ from skxlmr.training.callbacks import Callback
 from skxlmr.training.rows import Rows
 from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 from skxlmr.training.tasks import Tagging, Task
+from skxlmr.validation import as_objects
 from skxlmr.weights.quantization import Int8
 
 
@@ -263,11 +264,12 @@ class XLMRXLTagger(TrainableXLMRXL):
         ndarray of shape (n_samples,) of lists of str
             Each as long as the row has tokens.
         """
-        decoded = decode(self._outputs(X), self.classes_.tolist(), self.scheme_)
-        tags = np.empty(len(decoded), object)
-        for i, row in enumerate(decoded):
-            tags[i] = self.classes_[row].tolist()
-        return tags
+
+        def tags(outputs: np.ndarray, plan: Plan) -> np.ndarray:
+            decoded = decode(self._of_rows(outputs, plan), self.classes_.tolist(), self.scheme_)
+            return as_objects([self.classes_[row].tolist() for row in decoded])
+
+        return self._run(X, tags)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each tag for every token.
@@ -301,24 +303,28 @@ class XLMRXLTagger(TrainableXLMRXL):
             list. So text is `X[row][start:end]`. The score is the mean probability of the span's tags. Tags without
             a scheme are spans of one token each.
         """
-        column = self._check_fitted_column(X)
-        logits = self._outputs(X)
-        decoded = decode(logits, self.classes_.tolist(), self.scheme_)
-        found = []
-        for row, (tags, of_row) in enumerate(zip(decoded, logits, strict=True)):
-            names = self.classes_[tags].tolist()
-            spans = entity_spans(names) if self.scheme_ != "plain" else [(i, i + 1, n) for i, n in enumerate(names)]
-            if not spans:
-                continue
-            proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0]
+        column, found = self._check_fitted_column(X), []
+        for row, spans in enumerate(self._run(X, self._spans)):
             source = list(column.texts[row]) if column.sources is None else column.sources[row]
-            for start, end, label in spans:
+            for start, end, label, score in spans:
                 a, b = start, end
                 if column.offsets is not None:
                     a, b = column.offsets[row][[start, end - 1], [0, 1]].tolist()
-                found.append((row, label, a, b, source[a:b], float(proba[start:end].mean())))
+                found.append((row, label, a, b, source[a:b], score))
         table = pd.DataFrame(found, columns=["row", "label", "start", "end", "text", "score"])
         return table.astype({"row": int, "start": int, "end": int, "score": float})  # where it is empty, too
+
+    def _spans(self, outputs: np.ndarray, plan: Plan) -> np.ndarray:
+        """Of each row its spans as (first token, the one after the last, label, mean probability)."""
+        logits, rows = self._of_rows(outputs, plan), []
+        for tags, of_row in zip(decode(logits, self.classes_.tolist(), self.scheme_), logits, strict=True):
+            names = self.classes_[tags].tolist()
+            spans = entity_spans(names) if self.scheme_ != "plain" else [(i, i + 1, n) for i, n in enumerate(names)]
+            if spans:
+                proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0]
+                spans = [(start, end, label, float(proba[start:end].mean())) for start, end, label in spans]
+            rows.append(spans)
+        return as_objects(rows)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, strict: bool = False) -> float:
         """Return the F1 of entities, each right in label and both ends; of tags without a scheme the accuracy.

@@ -8,6 +8,7 @@ import numpy as np
 
 from skxlmr.metrics import entity_f1, split_tag
 
+SENTENCES_AT_ONCE = 1024  # that are decoded together
 SCHEMES = ("BIO", "BIOES", "IO", "plain")
 FORBIDDEN = -1e4  # a step that is so much worse than any log-probability that it is taken only where there is no other
 
@@ -117,19 +118,25 @@ def decode(logits: Sequence[np.ndarray], tags: Sequence[str], scheme: str) -> li
     lengths = np.fromiter(map(len, logits), np.int64, len(logits))
     decoded: list[np.ndarray] = [np.empty(0, np.int64)] * len(logits)
     for length in np.unique(lengths[lengths > 0]):  # sentences of one length at once
-        chosen = np.flatnonzero(lengths == length)
-        scores = log_softmax(np.stack([logits[i] for i in chosen]))  # (sentences, tokens, tags)
-        best, back = scores[:, 0] + first, []
-        for token in range(1, length):
-            steps = best[:, :, None] + between  # (sentences, tag before, tag)
-            back.append(steps.argmax(axis=1))
-            best = steps.max(axis=1) + scores[:, token]
-        path = [(best + last).argmax(axis=1)]
-        for pointers in reversed(back):
-            path.append(np.take_along_axis(pointers, path[-1][:, None], axis=1)[:, 0])
-        for i, of_sentence in zip(chosen, np.stack(path[::-1], axis=1), strict=True):
-            decoded[i] = of_sentence
+        of_length = np.flatnonzero(lengths == length)
+        for chosen in np.split(of_length, np.arange(SENTENCES_AT_ONCE, len(of_length), SENTENCES_AT_ONCE)):
+            scores = log_softmax(np.stack([logits[i] for i in chosen]))
+            for i, of_sentence in zip(chosen, best_paths(scores, between, first, last), strict=True):
+                decoded[i] = of_sentence
     return decoded
+
+
+def best_paths(scores: np.ndarray, between: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The tags of the highest sums of scores, (sentences, tokens, tags) -> (sentences, tokens); see `transitions`."""
+    best, back = scores[:, 0] + first, []
+    for token in range(1, scores.shape[1]):
+        steps = best[:, :, None] + between  # (sentences, tag before, tag)
+        back.append(steps.argmax(axis=1))
+        best = steps.max(axis=1) + scores[:, token]
+    path = [(best + last).argmax(axis=1)]
+    for pointers in reversed(back):
+        path.append(np.take_along_axis(pointers, path[-1][:, None], axis=1)[:, 0])
+    return np.stack(path[::-1], axis=1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

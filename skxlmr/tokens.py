@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from skxlmr.inference import Plan
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.windows import spans
-from skxlmr.validation import TextColumn, check_text_column, lengths, name_row, one_column
+from skxlmr.validation import TextColumn, check_text_column, name_row, one_column, total_lengths
 
 # Scripts that are written without spaces: each character is a token.
 ALONE = (
@@ -42,9 +43,14 @@ class TokenColumn(TextColumn):
     offsets: list[np.ndarray] | None = None
 
     @property
+    def strings(self) -> list[str]:
+        """All tokens."""
+        return list(chain.from_iterable(self.texts))
+
+    @property
     def sizes(self) -> np.ndarray:
         """Characters in each row, (n_rows,)."""
-        return lengths(["".join(row) for row in self.texts])
+        return total_lengths(self.texts)
 
 
 def split_words(text: str) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,10 +185,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         if start is not None or self.vocabulary == "full":
             backbone = self._load_with(None if start is None else self._pieces_of_fit())
             return backbone, self._rows(backbone, column, targets, weights)
-        backbone = self._load_backbone(whole=False)
-        rows = self._rows(backbone.reader, column, targets, weights)
-        backbone, plan = self._trim_to(backbone, rows.plan)
-        return backbone, replace(rows, plan=plan)
+        backbone = self._trim_to(self._load_backbone(whole=False), column)
+        return backbone, self._rows(backbone, column, targets, weights)
 
     def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
         """Tokenise rows; those of weight zero are left out."""
@@ -289,12 +286,18 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
     def _run(self, X: Any, of_rows: Callable[[np.ndarray, Plan], np.ndarray]) -> np.ndarray:
         """Run rows, of a long column some after the others, and make of the head's outputs what each row gets."""
         column = self._check_fitted_column(X)
-        backbone = self._fitted_backbone()
+        backbone, learned = self._fitted_backbone(), self._learned  # another thread may fit meanwhile
         batch_tokens = self._choose_batch_tokens(backbone)
+        settings = {"memory": self.memory, "verbose": self.verbose}
 
-        def compute(plan: Plan, part: str) -> np.ndarray:
-            description = f"predict{part}"
-            settings = {"memory": self.memory, "verbose": self.verbose, "description": description}
-            return of_rows(self._learned.run(backbone, plan, batch_tokens, **settings), plan)
+        def compute(plan: Plan, description: str) -> np.ndarray:
+            return of_rows(learned.run(backbone, plan, batch_tokens, description=description, **settings), plan)
 
-        return run_in_parts(column, lambda rows: self._plan(backbone, rows), compute, batch_tokens)
+        return run_in_parts(
+            column,
+            lambda rows: self._plan(backbone, rows),
+            compute,
+            batch_tokens,
+            description="predict",
+            verbose=self.verbose,
+        )

@@ -52,6 +52,11 @@ class TextColumn:
         return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
 
     @property
+    def strings(self) -> list[str]:
+        """All that is read, in any order and however often."""
+        return [*self.texts, *(self.pairs or ())]
+
+    @property
     def sizes(self) -> np.ndarray:
         """Characters in each row, (n_rows,)."""
         return sum(lengths(column) for column in (self.texts, self.pairs) if column is not None)
@@ -73,6 +78,11 @@ def as_objects(values: Sequence) -> np.ndarray:
 def lengths(values: Sequence[Sized]) -> np.ndarray:
     """The length of each value, (n,) int64."""
     return np.fromiter(map(len, values), np.int64, len(values))
+
+
+def total_lengths(rows: Sequence[Sequence[Sized]]) -> np.ndarray:
+    """The lengths of all values of each row together, (n,) int64."""
+    return np.fromiter((sum(map(len, row)) for row in rows), np.int64, len(rows))
 
 
 def check_text_column(X: Any, *, name: str = "X") -> TextColumn:

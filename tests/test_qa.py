@@ -287,7 +287,7 @@ def test_ambiguous_and_wrong_answers_are_named():
         qa().fit(X.question, ANSWERS)
     long = check_questions([["why " * 400, "because"]])
     plan = plan_questions(get_backbone("nano").tokenizer, long, max_length=64, stride=8)
-    with pytest.warns(UserWarning, match="1 questions have more than"):
+    with pytest.warns(UserWarning, match="1 row has a question of more than"):
         plan.warn_of_cut()
 
 

@@ -1,5 +1,7 @@
 """Long columns go through a model in parts; what comes out is what one part would have given."""
 
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 
@@ -100,6 +102,17 @@ def test_one_warning_counts_the_texts_cut_in_all_parts(texts):
     assert n_long > 10
 
 
+@pytest.mark.parametrize("settings", [{}, SMALL], ids=["one part", "parts"])
+def test_one_warning_counts_the_rows_of_long_questions(settings):
+    questions, contexts = ["why " * 40] * 4 + ["who?"] * 90, [f"{i} of " * 20 for i in range(94)]
+    frame = pd.DataFrame({"question": questions, "context": contexts})
+    answering = XLMRXLQA(**SETTINGS, max_length=32, **settings).fit(frame[-4:], [("of", 3)] * 4)
+    frame.loc[3, "context"] = frame.context[0]
+    with pytest.warns(UserWarning, match="^3 rows have questions of more than 14 pieces") as caught:
+        answering.predict(frame)
+    assert len(caught) == 1
+
+
 def test_each_distinct_row_is_run_once():
     rows = [f"row {i % 7} {'x' * 50}" for i in range(200)]
     seen = []
@@ -109,7 +122,11 @@ def test_each_distinct_row_is_run_once():
         return Plan([np.zeros(3, np.int32)] * len(column.texts), *[np.arange(len(column.texts))] * 2)
 
     found = run_in_parts(
-        check_text_column(rows), plan, lambda plan, part: np.array([len(plan.windows)] * plan.n_texts), 64
+        check_text_column(rows),
+        plan,
+        lambda plan, part: np.array([len(plan.windows)] * plan.n_texts),
+        64,
+        description="run",
     )
     assert sorted(seen) == sorted(set(rows))
     assert found.shape == (200,)
@@ -140,7 +157,7 @@ def test_an_error_in_the_thread_reaches_the_caller(texts):
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="no tokens"):
-        run_in_parts(check_text_column(texts), plan, lambda plan, part: np.zeros(1), 16)
+        run_in_parts(check_text_column(texts), plan, lambda plan, part: np.zeros(1), 16, description="run")
     assert threading.active_count() == before
 
 
@@ -153,8 +170,34 @@ def test_an_error_of_the_model_ends_the_thread(texts):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_parts(column, lambda rows: plan(embedder._backbone, rows), fail, 16)
+        run_in_parts(column, lambda rows: plan(embedder._backbone, rows), fail, 16, description="run")
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("begin", ["threading.Thread(target=run).start()", "atexit.register(run)"])
+def test_long_columns_are_run_after_the_main_thread(begin):
+    program = (
+        "import atexit, threading\n"
+        "from skxlmr.streaming import ahead\n"
+        "def run():\n"
+        "    if threading.current_thread() is not threading.main_thread():\n"
+        "        threading.main_thread().join()\n"
+        "    print(list(ahead(abs, [-1, -2, -3])))\n"
+        f"{begin}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("[1, 2, 3]", "")
+
+
+def test_one_bar_stays_for_the_whole_column(texts, monkeypatch):
+    embedder, bars, tqdm = XLMRXLEmbedder("nano", verbose=1, **SMALL).fit(texts), [], skxlmr.progress._tqdm()
+    monkeypatch.setattr(skxlmr.progress, "_tqdm", lambda: lambda **settings: bars.append(settings) or tqdm(**settings))
+    embedder.transform(texts)
+    whole, *parts = bars
+    assert (whole["desc"], whole["leave"], whole["total"]) == ("embed", True, sum(map(len, set(texts))))
+    assert [part["desc"] for part in parts] == [f"part {i + 1} of {len(parts)}" for i in range(len(parts))]
+    assert not any(part["leave"] for part in parts)
+    assert len(parts) > 3
 
 
 def test_bounds_of_parts():

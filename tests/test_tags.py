@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+import skxlmr
 from skxlmr.metrics import entity_spans, strict_entity_spans
 from skxlmr.tags import (
     FORBIDDEN,
@@ -72,6 +73,13 @@ def test_decoding_finds_the_best_sequence(tags, scheme):
         best = max(itertools.product(range(len(tags)), repeat=n), key=value)
         assert got.tolist() == list(best)
         assert value(tuple(got)) > FORBIDDEN / 2
+
+
+def test_many_sentences_are_decoded_some_at_a_time(monkeypatch):
+    logits = list(np.random.RandomState(0).randn(23, 4, 3))
+    whole = decode(logits, ["B-A", "I-A", "O"], "BIO")
+    monkeypatch.setattr(skxlmr.tags, "SENTENCES_AT_ONCE", 5)
+    np.testing.assert_array_equal(decode(logits, ["B-A", "I-A", "O"], "BIO"), whole)
 
 
 def test_plain_tags_are_the_best_of_each_token():

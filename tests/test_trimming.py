@@ -241,6 +241,21 @@ def test_a_killed_fit_goes_on(tmp_path):
     np.testing.assert_array_equal(resumed.predict_proba(TEXTS), straight.predict_proba(TEXTS))
 
 
+@pytest.mark.parametrize("max_length", [5, 6, 7, 8])
+def test_a_word_that_is_cut_off_is_read_as_the_whole_model_reads_it(max_length):
+    texts = ["a bad evening of extraordinary misunderstandings", "extraordinarily overwhelming", *TEXTS]
+    settings = {"model": "nano", "device": "cpu", "max_length": max_length, "truncation": True}
+    vectors = []
+    for vocabulary in ("full", "trim"):
+        embedder = XLMRXLEmbedder(**settings, vocabulary=vocabulary)
+        with pytest.warns(UserWarning, match="were cut"):
+            vectors.append(embedder.fit_transform(texts))
+        with pytest.warns(UserWarning, match="were cut"):
+            vectors.append(embedder.transform(texts))
+    for other in vectors[1:]:
+        np.testing.assert_allclose(other, vectors[0], atol=1e-5)
+
+
 def test_truncation_is_told_once():
     with pytest.warns(UserWarning, match="1 of 2 distinct texts were cut") as told:
         XLMRXLClassifier("nano", vocabulary="trim", truncation=True, max_length=8, **SETTINGS).fit(

@@ -96,15 +96,12 @@ class Packing:
 
     def mean(self, x: Tensor) -> Tensor:
         """(T, H) -> (B, H), the mean over each text's tokens."""
-        return self._reduce(x, "mean")
+        # As bags of rows: a tenth of the time of segment_reduce, or less. (Of a maximum bags would leave NaN out.)
+        return F.embedding_bag(torch.arange(len(x), device=x.device), x, self.first, mode="mean")
 
     def max(self, x: Tensor) -> Tensor:
         """(T, H) -> (B, H), the maximum over each text's tokens."""
-        return self._reduce(x, "max")
-
-    def _reduce(self, x: Tensor, how: str) -> Tensor:
-        # As bags of rows: a tenth of the time of segment_reduce, or less.
-        return F.embedding_bag(torch.arange(len(x), device=x.device), x, self.first, mode=how)
+        return torch.segment_reduce(x, "max", lengths=self.lengths, axis=0, unsafe=True)
 
 
 def few_sizes(n_tokens: int) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import warnings
@@ -33,6 +34,7 @@ MOST_READERS = 4
 PAGE = 4096  # tensors begin after a whole number of pages
 NO_CHECKSUM = "0" * 64
 LOCK_SECONDS = 30 * 60
+DECODED_NAME = re.compile(r"(?P<model>[^.].*)-[0-9a-f]{16}-\d+")
 DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
@@ -68,7 +70,7 @@ def cache_directory() -> Path:
 
 def decoded_directory(model: str, version: str) -> Path:
     """Where a checkpoint that came in a package is, once it has been decoded."""
-    return _decoded() / f"{model}-{version}"
+    return _decoded() / f"{model}-{version}"  # as DECODED_NAME has it
 
 
 def _decoded() -> Path:
@@ -182,11 +184,14 @@ def list_cached() -> list[CachedFile]:
             about = _read_header(path)[1]
             modified = datetime.fromtimestamp(status.st_mtime)
             found.append(CachedFile(about["model"], about["kind"], status.st_size, modified, path))
-    for path in _decoded().glob("[!.]*-*"):
+    for path in _decoded().glob("*"):
+        name = DECODED_NAME.fullmatch(path.name)
+        if name is None:
+            continue
         with contextlib.suppress(OSError):
             nbytes = sum(file.stat().st_size for file in path.iterdir())
             modified = datetime.fromtimestamp(path.stat().st_mtime)
-            found.append(CachedFile(path.name.rpartition("-")[0], "decoded", nbytes, modified, path))
+            found.append(CachedFile(name["model"], "decoded", nbytes, modified, path))
     return sorted(found, key=lambda file: file.modified)
 
 
@@ -208,10 +213,11 @@ def clear_cached(model: str | None = None) -> list[CachedFile]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:

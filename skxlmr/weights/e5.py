@@ -81,7 +81,7 @@ def e5_directory() -> Path | None:
     OSError
         If the checkpoint cannot be written.
     """
-    directory = decoded_directory(NAME, f"{SHA256[:16]}.{DECODING}")
+    directory = decoded_directory(NAME, f"{SHA256[:16]}-{DECODING}")
     if _is_whole(directory):
         return directory
     file = packaged_file()

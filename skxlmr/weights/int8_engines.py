@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BLOCK = {"cpu": 2**19}
 LARGE_BLOCK = 2**24
 LARGEST_WORKSPACE = 2**25  # numbers, 128 MiB: what a thread may keep for the sums of its products
-LEAST_ROWS = 24  # cuBLAS wants more than 16, and whole eights of the other sizes
+LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS wants more than 16 rows, and of the other sizes whole eights or sixteens
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
 
@@ -148,7 +148,11 @@ class Workspace(threading.local):
     """
 
     def __init__(self) -> None:
-        self.buffer = torch.empty(0, dtype=torch.int32)
+        self._take(0)
+
+    def _take(self, size: int) -> None:
+        with torch.inference_mode(False):  # else only other inference could write into it
+            self.buffer = torch.empty(size, dtype=torch.int32, device="cpu")
 
     def sums(self, n_rows: int, n_columns: int, device: torch.device) -> Tensor | None:
         """An int32 matrix, valid until the next is asked for; None where the product takes memory itself."""
@@ -156,8 +160,7 @@ class Workspace(threading.local):
         if device.type != "cpu" or size > LARGEST_WORKSPACE:
             return None
         if size > len(self.buffer):
-            with torch.inference_mode(False):  # else only other inference could write into it
-                self.buffer = torch.empty(size, dtype=torch.int32)
+            self._take(size)
         return self.buffer[:size].view(n_rows, n_columns)
 
 
@@ -172,11 +175,12 @@ def int_mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """The same where sizes are restricted: zeros are added, and left out of the product."""
+    """The same where sizes are restricted, and b must lie in memory column by column: zeros are added and left out."""
     (n_rows, inner), n_columns = a.shape, b.shape[1]
-    more_rows, more_inner, more_columns = max(0, LEAST_ROWS - n_rows), -inner % 8, -n_columns % 8
+    more_rows, more_inner, more_columns = max(0, LEAST_ROWS - n_rows), -inner % MULTIPLE, -n_columns % MULTIPLE
     a = F.pad(a, (0, more_inner, 0, more_rows)) if more_inner or more_rows else a
-    b = F.pad(b, (0, more_columns, 0, more_inner)) if more_inner or more_columns else b
+    if more_inner or more_columns or b.stride(0) != 1:
+        b = F.pad(b.t(), (0, more_inner, 0, more_columns)).contiguous().t()
     return torch._int_mm(a, b)[:n_rows, :n_columns]
 
 

@@ -29,6 +29,13 @@ def test_pooling_is_within_each_text():
         torch.testing.assert_close(packing.mean(x.to(half)), packing.mean(x).to(half), rtol=1e-2, atol=1e-2)
 
 
+def test_pooling_hides_no_nan():
+    packing, x = Packing.from_lengths([3, 1, 4]), torch.randn(8, 5)
+    x[1, 2] = torch.nan
+    for pooled in (packing.mean(x), packing.max(x)):
+        assert pooled.isnan().nonzero().tolist() == [[0, 2]]
+
+
 @pytest.mark.parametrize("how", ["mean", "max"])
 def test_gradients_of_pooling(how):
     packing = Packing.from_lengths([3, 1, 4])

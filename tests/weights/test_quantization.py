@@ -207,6 +207,14 @@ def test_memory_that_is_used_again_does_not_show(linear, largest, monkeypatch):
     assert (len(int8_engines._workspace.buffer) == 41 * 300) == (largest == 2**20)
 
 
+def test_the_memory_is_on_the_cpu_whatever_the_default(linear, monkeypatch):
+    monkeypatch.setattr(int8_engines, "_workspace", int8_engines.Workspace())
+    layer, x = quantized(linear, engine="int_mm"), inputs()
+    with torch.device("meta"):
+        int8_engines._workspace.sums(9, 9, torch.device("cpu"))
+    assert torch.equal(layer(x[:2]), layer(x)[:2])
+
+
 def test_threads_have_memory_of_their_own(linear):
     layer, batches = quantized(linear, [7], engine="int_mm"), inputs().split(8)
     expected = [layer(x) for x in batches]
@@ -216,19 +224,21 @@ def test_threads_have_memory_of_their_own(linear):
                 assert torch.equal(y, right)
 
 
-@pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 192, 96), (17, 3, 40), (30, 7, 5)])
+@pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 192, 96), (17, 3, 40), (30, 7, 5), (40, 16, 32)])
 def test_sizes_that_cublas_does_not_take_are_filled_up(n_rows, inner, n_columns, monkeypatch):
     a = torch.randint(-127, 128, (n_rows, inner), dtype=torch.int8)
-    b = torch.randint(-127, 128, (n_columns, inner), dtype=torch.int8).t()
+    weight = torch.randint(-127, 128, (n_columns, inner), dtype=torch.int8)
     multiply = torch._int_mm
 
     def strict(a, b):
         assert len(a) > 16
         assert a.shape[1] % 8 == b.shape[1] % 8 == 0
+        assert b.stride(0) == 1, "the other order of rows and columns has no kernel"
         return multiply(a, b)
 
     monkeypatch.setattr(torch, "_int_mm", strict)
-    assert torch.equal(int8_engines._filled_int_mm(a, b).long(), a.long() @ b.long())
+    for b in (weight.t(), weight.t().contiguous()):
+        assert torch.equal(int8_engines._filled_int_mm(a, b).long(), a.long() @ b.long())
 
 
 def test_outliers_are_found_where_a_column_stands_out(linear):
