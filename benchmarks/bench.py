@@ -19,11 +19,9 @@ import gc
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -220,48 +218,34 @@ clf.fit(texts, [0, 1] * 32)
 
 
 def small(bench: Bench, models: list[str]) -> Iterator[Row]:
-    """One text after the other; and how long `fit` takes to its first step in a fresh process."""
-    directory = bench.directory("nano")
-    texts = [text for text in load_reviews().drop_duplicates("text").text if 40 < len(text) < 80][:60]
-    ours = {"model": "nano", "device": bench.device, "dtype": "float32"}
-    clf = XLMRXLClassifier(**ours, max_epochs=1, random_state=0).fit(texts[:8], [0, 1] * 4)
-    exported = bench.folder / "exported"
+    """One text after the other, and how long `fit` takes to its first step: each in processes of its own."""
+    directory, exported = bench.directory("nano"), bench.folder / "exported"
+    peers.tokenizer(directory)
+    texts = load_reviews().text[:8].tolist()
+    clf = XLMRXLClassifier("nano", device=bench.device, max_epochs=1, random_state=0).fit(texts, [0, 1] * 4)
     clf.export_pretrained(exported)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(exported, dtype=torch.float32)
-    pipeline = transformers.pipeline(
-        "text-classification", model=model, tokenizer=peers.tokenizer(exported), device=bench.device
-    )
-    embedder = XLMRXLEmbedder(**ours).fit(texts)
-    encode = peers.sentence_transformers(directory, bench.device)
     engines = {
-        "transformers pipeline, text-classification": pipeline,
-        "skxlmr classifier, predict": lambda text: clf.predict([text]),
-        "sentence-transformers, encode": lambda text: encode([text]),
-        "skxlmr embedder, transform": lambda text: embedder.transform([text]),
+        "transformers pipeline, text-classification": ("pipeline", exported),
+        "skxlmr classifier, predict": ("classifier", directory),
+        "sentence-transformers, encode": ("sentence-transformers", directory),
+        "skxlmr embedder, transform": ("embedder", directory),
     }
-    base = 0.0
+    script, base = Path(__file__).with_name("one_text.py"), 0.0
     for i, (how, engine) in enumerate(engines.items()):
-        value = 1000 * median_seconds(engine, texts)
+        value = min(float(python(script, *engine, "--device", bench.device)) for _ in range(bench.repeats))
         base = base if i % 2 else value  # each of ours after its peer
         yield Row("small", "nano, float32, one text, median", how, value, "ms", base / value)
-    first = min(float(python(FIRST_STEP, "nano", bench.device)) for _ in range(bench.repeats))
+    first = min(float(python("-c", FIRST_STEP, "nano", bench.device)) for _ in range(bench.repeats))
     yield Row("small", "nano, fresh process", "skxlmr, from the call of fit to its first step", first, "s", 1.0)
 
 
-def median_seconds(engine: Callable[[str], object], texts: list[str]) -> float:
-    """Of calls with one text each, the first ten to warm up."""
-    seconds = []
-    for text in texts:
-        started = time.perf_counter()
-        engine(text)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[10:])
-
-
-def python(code: str, *arguments: str) -> str:
-    """What a fresh process prints."""
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def python(*arguments: object) -> str:
+    """The last line that a fresh process prints."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout.splitlines()[-1]
 
 
 def growth(bench: Bench, models: list[str]) -> Iterator[Row]:

@@ -97,7 +97,7 @@ def in_processes(model: str, sizes: list[int], layer: int = -1, device: str = "c
     rows = []
     for n_texts in sizes:
         command = [sys.executable, __file__, model, "--texts", str(n_texts), "--layer", str(layer), "--here"]
-        done = subprocess.run([*command, "--device", device], capture_output=True, text=True, check=True)
+        done = subprocess.run([*command, "--device", device], stdout=subprocess.PIPE, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     return rows
 
