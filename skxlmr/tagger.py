@@ -269,7 +269,7 @@ class XLMRXLTagger(TrainableXLMRXL):
             decoded = decode(self._of_rows(outputs, plan), self.classes_.tolist(), self.scheme_)
             return as_objects([self.classes_[row].tolist() for row in decoded])
 
-        return self._run(X, tags)
+        return as_objects([row.copy() for row in self._run(X, tags)])  # equal rows of a long column share one
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each tag for every token.

@@ -69,7 +69,9 @@ def test_tags_are_those_of_one_part(texts):
     found = tagger.set_params(**SMALL).predict_proba(sentences)
     for row, of_row in zip(whole, found, strict=True):
         np.testing.assert_allclose(of_row, row, atol=2e-5)
-    assert [len(row) for row in tagger.predict(sentences)] == [len(row) for row in sentences]
+    predicted = tagger.predict(sentences)
+    assert [len(row) for row in predicted] == [len(row) for row in sentences]
+    assert len({id(row) for row in predicted}) == len(sentences), "each row has a list of its own"
 
 
 def test_answers_are_those_of_one_part(texts):
