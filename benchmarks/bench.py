@@ -62,12 +62,12 @@ def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterat
     directory, n_tokens = bench.directory(name), count_tokens(texts)
     setting = f"{name}, {corpus} texts: {len(texts)}, {n_tokens:,} tokens"
     seconds, vectors, remarks = {}, {}, {}
-    for kind in kinds_of_engines(bench, name, directory):
+    for kind, make in kinds_of_engines(bench, name, directory):
         release(bench.device)
         try:
-            found = timed(kind(), texts, bench)
+            found = timed(make(), texts, bench)
         except RuntimeError as error:  # out of memory, or what the device cannot do
-            yield Row("embed", setting, f"failed: {kind.__name__}", 0.0, "tokens/s", 0.0, str(error).splitlines()[0])
+            yield Row("embed", setting, f"failed: {kind}", 0.0, "tokens/s", 0.0, str(error).splitlines()[0])
             continue
         for known, more in zip((seconds, vectors, remarks), found, strict=True):
             known.update(more)

@@ -17,8 +17,8 @@ from skxlmr.model import XLMRobertaXLConfig
 Engines = dict[str, Callable[[list[str]], object]]
 
 
-def kinds_of_engines(bench: Bench, name: str, directory: Path) -> Iterator[Callable[[], Engines]]:
-    """What makes engines, on a GPU one kind after the other; all at once where they are to take turns, on a CPU."""
+def kinds_of_engines(bench: Bench, name: str, directory: Path) -> Iterator[tuple[str, Callable[[], Engines]]]:
+    """What makes engines, by name: on a GPU one kind after the other, on a CPU, where they take turns, all at once."""
     kinds = {
         pipelines: name in ("nano", "xl-width"),
         sentence_transformers: name in ("nano", "xl-width"),
@@ -29,19 +29,10 @@ def kinds_of_engines(bench: Bench, name: str, directory: Path) -> Iterator[Calla
         ours_in_8_bits_by_int_mm: bench.device != "cpu",
     }
     chosen = [kind for kind, is_asked in kinds.items() if is_asked]
-    if bench.device != "cpu":
-        for kind in chosen:
-            yield _named(partial(kind, directory, bench.device), kind.__name__)
+    if bench.device == "cpu":
+        yield "all", lambda: {how: run for kind in chosen for how, run in kind(directory, "cpu").items()}
     else:
-        yield _named(lambda: {how: run for kind in chosen for how, run in kind(directory, "cpu").items()}, "all")
-
-
-def _named(function: Callable[[], Engines], name: str) -> Callable[[], Engines]:
-    def make() -> Engines:
-        return function()
-
-    make.__name__ = name
-    return make
+        yield from ((kind.__name__, partial(kind, directory, bench.device)) for kind in chosen)
 
 
 def pipelines(directory: Path, device: str) -> Engines:
