@@ -231,8 +231,8 @@ _find_on_hub = functools.cache(resolve)
 def release_models() -> None:
     """Let go of the base that the pool keeps for the next fit; its memory is free once no estimator holds it.
 
-    Features of texts stay; `skxlmr.set_feature_cache(0)` lets go of these. So does, on a CPU, the memory in which a
-    thread adds up 8-bit products, of at most 128 MiB, until that thread ends.
+    Features of texts stay; `skxlmr.set_feature_cache(0)` lets go of these. On a CPU, what a thread needs to add up 8-bit
+    products, at most 128 MiB, stays until that thread ends.
     """
     with _lock:
         _latest.clear()
