@@ -48,7 +48,7 @@ def resident() -> dict[str, float]:
 
 def ours(model: str, texts: list[str], options: dict, device: str) -> tuple[dict, np.ndarray]:
     from skxlmr import XLMRXLEmbedder, set_feature_cache
-    from skxlmr.inference import plan
+    from skxlmr.runtime.plan import make_plan
 
     set_feature_cache(0)  # what is measured is the encoder
     embedder = XLMRXLEmbedder(model=model, device=device, **options)
@@ -57,7 +57,7 @@ def ours(model: str, texts: list[str], options: dict, device: str) -> tuple[dict
     report = {"load_s": time.perf_counter() - started, "after_load": resident()}
     backbone = embedder._backbone
     report["model_gb"] = sum(p.nbytes for p in backbone.model.parameters()) / 1e9
-    lengths = plan(backbone.tokenizer, texts, max_length=512, stride=64).lengths
+    lengths = make_plan(backbone.tokenizer, texts, max_length=512, stride=64).lengths
     embedder.transform(texts[:2])
     started = time.perf_counter()
     vectors = embedder.transform(texts)

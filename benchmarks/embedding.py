@@ -24,9 +24,9 @@ import torch
 
 import skxlmr
 from skxlmr import XLMRXLEmbedder
-from skxlmr.backbone import get_backbone
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
-from skxlmr.weights.resolve import resolve
+from skxlmr.runtime.backbone import get_backbone
 
 PROMPT = "query: "
 FIRST_TEXT = """

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from shared import make_model
 
-from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder, features, set_feature_cache
+from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder, set_feature_cache
 from skxlmr.datasets import load_reviews
-from skxlmr.inference import plan
+from skxlmr.runtime import feature_cache
+from skxlmr.runtime.plan import make_plan
 from skxlmr.training import Callback
 
 
@@ -52,7 +53,7 @@ def layers(arguments: argparse.Namespace) -> dict:
             set_feature_cache(0)
             without, plain = timed_fit(clf, texts, labels)
             set_feature_cache()
-            features.clear_features()
+            feature_cache.clear_features()
             with_cache, losses = timed_fit(clf, texts, labels)
             second, _ = timed_fit(clf.set_params(tuning__rank=4), texts, labels)
             bound = epochs * 1.25 / (0.75 + epochs * 0.5)
@@ -88,7 +89,7 @@ def step_in_this_process(arguments: argparse.Namespace) -> dict:
     tokenizer = embedder._backbone.tokenizer
     text = " ".join(texts)
     per_text = arguments.tokens // 4
-    whole = plan(tokenizer, [text], max_length=512, stride=0).windows
+    whole = make_plan(tokenizer, [text], max_length=512, stride=0).windows
     ids = np.concatenate([window[1:-1] for window in whole])
     chosen = [tokenizer.decode(ids[i * per_text : (i + 1) * per_text - 2].tolist()) for i in range(4 * arguments.steps)]
     seconds = StepSeconds()
@@ -96,7 +97,7 @@ def step_in_this_process(arguments: argparse.Namespace) -> dict:
         arguments.model, tuning=LoRA(rank=8), load_in_8bit=True, device=arguments.device, random_state=0,
         batch_size=4, max_epochs=1, callbacks=[seconds],
     )  # fmt: skip
-    n_tokens = int(plan(tokenizer, chosen, max_length=512, stride=0).lengths.sum())
+    n_tokens = int(make_plan(tokenizer, chosen, max_length=512, stride=0).lengths.sum())
     clf.fit(chosen, np.arange(len(chosen)) % 2)
     report = {
         "tokens_per_step": n_tokens / arguments.steps,

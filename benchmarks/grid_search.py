@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV
 
-from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, features, set_feature_cache
+from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, set_feature_cache
 from skxlmr.datasets import load_reviews
+from skxlmr.runtime import feature_cache
 from skxlmr.training import Callback
 
 GRID = {"learning_rate": [1e-4, 3e-4, 1e-3, 3e-3], "weight_decay": [0.0, 0.01], "label_smoothing": [0.0, 0.05, 0.1]}
@@ -57,12 +58,12 @@ def main() -> None:
     options = {"model": arguments.model, "device": arguments.device}
     clf = XLMRXLClassifier(tuning="head", max_epochs=10, random_state=0, callbacks=[StepSeconds()], **options)
     clf.fit(texts[:8], labels[:8])  # loading is nobody's part
-    features.clear_features()
+    feature_cache.clear_features()
 
     started = time.perf_counter()
     XLMRXLEmbedder(pooling="cls", **options).fit_transform(texts)
     report = {"embed_once_s": time.perf_counter() - started}
-    features.clear_features()
+    feature_cache.clear_features()
     report["grid_s"], report["heads_s"], report["best_score"] = timed_grid(clf, texts, labels)
     report["ratio"] = report["grid_s"] / (report["embed_once_s"] + report["heads_s"])
     if arguments.no_cache:

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
-from skxlmr.model.keys import key_map
-from skxlmr.weights import layout
-from skxlmr.weights.resolve import resolve
+from skxlmr.model.key_maps import key_map
 
 SIZES = {
     "base": XLMRobertaConfig.base,

@@ -41,7 +41,7 @@ from skxlmr import (
 )
 from skxlmr.datasets import load_reviews, read_conllu, read_squad
 from skxlmr.metrics import squad_scores
-from skxlmr.training.adapters import LINEAR_LAYERS
+from skxlmr.tuning import LINEAR_LAYERS
 
 # A small model learns little from a few matrices: all of them, and at a high rate.
 EVERYWHERE = LoRA(rank=16, targets=tuple(LINEAR_LAYERS))

@@ -22,10 +22,11 @@ import numpy as np
 from shared import device_name, log_normal_texts
 
 from skxlmr import XLMRXLEmbedder, set_feature_cache
-from skxlmr.inference import default_batch_tokens, plan
-from skxlmr.streaming import run_in_parts
+from skxlmr.columns import check_text_column
+from skxlmr.hardware.footprint import default_batch_tokens
+from skxlmr.runtime.plan import make_plan
+from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.text.batching import token_batches
-from skxlmr.validation import check_text_column
 
 
 class PeakMemory:
@@ -71,7 +72,7 @@ def measure(model: str, n_texts: int, layer: int, device: str) -> dict[str, floa
         return np.zeros(len(of_part.text_of_row), np.float32)
 
     def tokenise(column: object) -> object:
-        return plan(backbone.tokenizer, column.texts, max_length=512, stride=64)
+        return make_plan(backbone.tokenizer, column.texts, max_length=512, stride=64)
 
     began = time.perf_counter()
     run_in_parts(check_text_column(texts), tokenise, only_plan, budget, description="plan")

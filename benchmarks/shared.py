@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from make_checkpoint import SIZES, write
 
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews, load_udhr
-from skxlmr.inference import plan
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.weights.resolve import resolve
+from skxlmr.runtime.plan import make_plan
 
 Result = TypeVar("Result")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -58,7 +58,7 @@ class Bench:
 def count_tokens(texts: list[str], pairs: list[str] | None = None) -> int:
     """Of what the model reads."""
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
-    return int(plan(tokenizer, texts, pairs, max_length=512, stride=64).lengths.sum())
+    return int(make_plan(tokenizer, texts, pairs, max_length=512, stride=64).lengths.sum())
 
 
 def real_texts(n: int) -> list[str]:

@@ -1,19 +1,19 @@
 """Scikit-learn estimators over text columns, run by XLM-RoBERTa-XL."""
 
-from skxlmr.backbone import release_models
-from skxlmr.classifier import XLMRXLClassifier
-from skxlmr.embedder import XLMRXLEmbedder
-from skxlmr.features import set_feature_cache
-from skxlmr.generator import XLMRXLGenerator
-from skxlmr.masked_lm import XLMRXLMaskedLM
-from skxlmr.memory import memory_estimate
-from skxlmr.multiple_choice import XLMRXLMultipleChoice
-from skxlmr.persistence import load
-from skxlmr.qa import XLMRXLQA
-from skxlmr.regressor import XLMRXLRegressor
-from skxlmr.tagger import XLMRXLTagger
+from skxlmr.estimators.classifier import XLMRXLClassifier
+from skxlmr.estimators.embedder import XLMRXLEmbedder
+from skxlmr.estimators.generator import XLMRXLGenerator
+from skxlmr.estimators.masked_lm import XLMRXLMaskedLM
+from skxlmr.estimators.multiple_choice import XLMRXLMultipleChoice
+from skxlmr.estimators.qa import XLMRXLQA
+from skxlmr.estimators.regressor import XLMRXLRegressor
+from skxlmr.estimators.tagger import XLMRXLTagger
+from skxlmr.hardware.estimate import memory_estimate
+from skxlmr.model.int8 import Int8
+from skxlmr.runtime.backbone import release_models
+from skxlmr.runtime.feature_cache import set_feature_cache
+from skxlmr.saving.estimators import load
 from skxlmr.training import Bias, Full, Head, LoRA
-from skxlmr.weights.quantization import Int8
 
 __all__ = [
     "XLMRXLQA",

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from skxlmr.memory import find_config, in_gigabytes, memory_estimate
+from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.cache import cache_directory, clear_cached, list_cached
+from skxlmr.checkpoints.convert.fairseq import convert_fairseq
+from skxlmr.hardware.estimate import find_config, in_gigabytes, memory_estimate
 from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.mapped import WORTH_MAPPING
-from skxlmr.weights import layout
-from skxlmr.weights.cache import cache_directory, clear_cached, list_cached
-from skxlmr.weights.fairseq import convert_fairseq
+from skxlmr.model.word_embedding import WORTH_MAPPING
 
 # A command adds its parser, and leaves in the parsed arguments, as `run`, the function that carries it out.
 

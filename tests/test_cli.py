@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from skxlmr.cli import main
-from skxlmr.memory import in_gigabytes, memory_estimate
+from skxlmr.hardware.estimate import in_gigabytes, memory_estimate
 from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
 
 
@@ -93,7 +93,8 @@ def table_of(printed: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
-def test_info(capsys: pytest.CaptureFixture):
+def test_info(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("skxlmr.hardware.device.cpu_has_bfloat16", lambda: True)
     assert main(["info", "facebook/xlm-roberta-xl"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(
@@ -120,7 +121,7 @@ def test_info_marks_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         (line,) = (line for line in capsys.readouterr().out.splitlines() if " * " in line)
         return line.split()[0]
 
-    monkeypatch.setattr("skxlmr.memory.choose_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr("skxlmr.hardware.estimate.choose_device", lambda device: torch.device("cpu"))
     assert marked("facebook/xlm-roberta-xl") == "8-bit"
     assert marked("nano") == "float32"
 
@@ -128,7 +129,7 @@ def test_info_marks_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_info_of_a_word_embedding_that_stays_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr("skxlmr.memory.choose_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr("skxlmr.hardware.estimate.choose_device", lambda device: torch.device("cpu"))
     for key, dtype, stays in (
         ("torch_dtype", "float16", True),
         ("dtype", "bfloat16", True),  # as transformers writes it today
@@ -141,7 +142,7 @@ def test_info_of_a_word_embedding_that_stays_on_disk(
 
 
 def test_info_of_the_known_needs_no_connection(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    monkeypatch.setattr("skxlmr.memory.resolve_config", lambda model: pytest.fail("it was asked for"))
+    monkeypatch.setattr("skxlmr.hardware.estimate.resolve_config", lambda model: pytest.fail("it was asked for"))
     for size, parameters in (("base", "277.5"), ("large", "558.8")):
         assert main(["info", f"FacebookAI/xlm-roberta-{size}"]) == 0
         assert f"{parameters} million parameters" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skxlmr.weights import e5
+from skxlmr.checkpoints import e5
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 OWN_DATA = {"own_texts.py": ["--rows", "20"], "generation.py": ["--rows", "4", "--epochs", "2"]}

@@ -27,8 +27,8 @@ from scipy import sparse
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 
-from skxlmr.inference import collate
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
+from skxlmr.runtime.run import collate
 from skxlmr.text.batching import token_batches
 
 VOCABULARY = 9_500

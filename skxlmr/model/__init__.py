@@ -2,7 +2,14 @@
 
 from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.family import (
+from skxlmr.model.heads import (
+    XLMRobertaXLForMultipleChoice,
+    XLMRobertaXLForQuestionAnswering,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLForTokenClassification,
+)
+from skxlmr.model.pretrained import NewHeadWarning
+from skxlmr.model.reference.family import (
     BertForSequenceClassification,
     BertModel,
     XLMRobertaForCausalLM,
@@ -13,15 +20,8 @@ from skxlmr.model.family import (
     XLMRobertaForTokenClassification,
     XLMRobertaModel,
 )
-from skxlmr.model.heads import (
-    XLMRobertaXLForMultipleChoice,
-    XLMRobertaXLForQuestionAnswering,
-    XLMRobertaXLForSequenceClassification,
-    XLMRobertaXLForTokenClassification,
-)
-from skxlmr.model.language import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
-from skxlmr.model.outputs import ModelOutput
-from skxlmr.model.pretrained import NewHeadWarning
+from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from skxlmr.model.reference.outputs import ModelOutput
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 __all__ = [

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.int8 import prepare
+from skxlmr.model.int8_engines import Rows
 from skxlmr.model.packing import Packing
-from skxlmr.weights.int8_engines import Rows
-from skxlmr.weights.quantization import prepare
 
 # What an adapter adds to the linear layers of one encoder layer, by the layer's name.
 Deltas = Mapping[str, nn.Module]

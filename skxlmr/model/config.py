@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from skxlmr.weights.errors import CheckpointError
-from skxlmr.weights.files import atomic_write_bytes, read_json
-from skxlmr.weights.resolve import resolve_config
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import atomic_write_bytes, read_json
+from skxlmr.checkpoints.resolve import resolve_config
 
 ACTIVATIONS = {
     "gelu": F.gelu,

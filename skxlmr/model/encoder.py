@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from skxlmr.model.attention import NO_DELTAS, Deltas, Eager, additive_mask, causal_mask
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
-from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.packing import Packing, PaddedBatch, few_sizes, position_ids_from_input_ids
 from skxlmr.model.pretrained import PretrainedModel, initialise
+from skxlmr.model.reference.outputs import ModelOutput
 
 
 @dataclass

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.encoder import XLMRobertaXLModel
 from skxlmr.model.layers import Pooler
-from skxlmr.model.outputs import ModelOutput
 from skxlmr.model.pretrained import PretrainedModel, initialise
+from skxlmr.model.reference.outputs import ModelOutput
 
 
 def head_dropout(config: XLMRobertaXLConfig) -> float:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, embedding, linear
 from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.int8 import can_chain, chain
 from skxlmr.model.packing import Packing
-from skxlmr.weights.quantization import can_chain, chain
 
 
 class Embeddings(nn.Module):

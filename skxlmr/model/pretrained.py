@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,10 +10,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_into,
+    match,
+    open_checkpoint,
+    read_json,
+    write_checkpoint,
+)
+from skxlmr.checkpoints.resolve import CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.keys import BASE, MAY_BE_UNUSED, key_map, their_base
-from skxlmr.model.mapped import map_words
-from skxlmr.model.outputs import ModelOutput
+from skxlmr.model.int8 import Int8, quantization_settings
+from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, key_map, their_base
 from skxlmr.model.quantized import (
     SCALES,
     FloatOutsideLayers,
@@ -27,18 +36,9 @@ from skxlmr.model.quantized import (
     quantize_structure,
     quantized_layers,
 )
-from skxlmr.weights import layout
-from skxlmr.weights.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_into,
-    match,
-    open_checkpoint,
-    read_json,
-    write_checkpoint,
-)
-from skxlmr.weights.quantization import Int8, quantization_settings
-from skxlmr.weights.resolve import CheckpointFiles, resolve
+from skxlmr.model.reference.outputs import ModelOutput
+from skxlmr.model.word_embedding import map_words
+from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,7 +83,7 @@ class PretrainedModel(nn.Module):
         ----------
         model : str, path or CheckpointFiles
             "nano" (bundled), a local directory, or the id of a model on the hub such as "facebook/xlm-roberta-xl"; or
-            the files that `skxlmr.weights.resolve.resolve` found.
+            the files that `skxlmr.checkpoints.resolve.resolve` found.
         revision : str, default=None
             Branch, tag or commit of a hub model.
         local_files_only : bool, default=False
@@ -138,7 +138,7 @@ class PretrainedModel(nn.Module):
                 module = cls(config, **model_parameters)
             new = module._load(checkpoint, files, dtype, device, settings, map_word_embedding)
         if new:
-            warn_of_new_parts(files.name, new, stacklevel=3)
+            warn_of_new_parts(files.name, new)
         return module.eval()
 
     def _load(
@@ -245,13 +245,12 @@ class PretrainedModel(nn.Module):
         return next(self.parameters()).device
 
 
-def warn_of_new_parts(model: str, names: Sequence[str], *, stacklevel: int) -> None:
+def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
     """Say that a checkpoint lacks parts, which therefore are random."""
-    warnings.warn(
+    warn(
         f"{model!r} has no weights for {', '.join(names)}: they start from random numbers. "
         f"Train them before you use their outputs.",
         NewHeadWarning,
-        stacklevel=stacklevel,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from skxlmr.model.mapped import WORD_EMBEDDING
+from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.cache import building, find_cached, write_cached
+from skxlmr.checkpoints.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
+from skxlmr.checkpoints.files import return_freed_memory
+from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.nf4 import Linear4bit
+from skxlmr.model.word_embedding import WORD_EMBEDDING
+from skxlmr.system.warn import warn
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
-from skxlmr.weights import layout
-from skxlmr.weights.cache import building, find_cached, write_cached
-from skxlmr.weights.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
-from skxlmr.weights.files import return_freed_memory
-from skxlmr.weights.four_bit import Linear4bit
-from skxlmr.weights.quantization import Int8, Int8Linear
-from skxlmr.weights.resolve import CheckpointFiles
 
 if TYPE_CHECKING:
     from skxlmr.model.encoder import XLMRobertaXLModel
@@ -234,11 +234,9 @@ def _build(
     try:
         write_cached(files.fingerprint, kind, tensors, model=files.name)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"The quantised weights of {files.name!r} are not kept for the next time: {error}. "
-            f"The environment variable SKXLMR_CACHE chooses another folder for them.",
-            UserWarning,
-            stacklevel=2,
+            f"The environment variable SKXLMR_CACHE chooses another folder for them."
         )
         return None
     if torch.device(device).type != "cpu":

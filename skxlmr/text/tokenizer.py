@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skxlmr.text.encoding import BatchEncoding, as_tensors, check_texts, pad_rows
-from skxlmr.text.pieces import PieceEncoder, cut, join, without_surrogates
+from skxlmr.checkpoints.files import atomic_write_bytes, read_json
+from skxlmr.checkpoints.layout import TOKENIZER as VOCABULARY_FILE
+from skxlmr.checkpoints.layout import TOKENIZER_JSON
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.checkpoints.sentencepiece_file import read_tokenizer_json
+from skxlmr.text.batch_encoding import BatchEncoding, as_tensors, check_texts, pad_rows
+from skxlmr.text.piece_encoder import PieceEncoder, cut, join, without_surrogates
 from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
-from skxlmr.weights.files import atomic_write_bytes, read_json
-from skxlmr.weights.layout import TOKENIZER as VOCABULARY_FILE
-from skxlmr.weights.layout import TOKENIZER_JSON
-from skxlmr.weights.resolve import resolve
-from skxlmr.weights.sentencepiece_models import read_tokenizer_json
 
 CONFIG_FILE = "tokenizer_config.json"
 MAX_LENGTH = 512  # XLM-R has 514 rows of positions, of which the first two belong to padding

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
+from skxlmr.checkpoints.sentencepiece_file import as_tokenizer_json, is_unigram, without_pieces
 from skxlmr.text.offsets import SPACE
-from skxlmr.text.trimming import without_pieces
-from skxlmr.weights.sentencepiece_models import as_tokenizer_json, is_unigram
 
 if TYPE_CHECKING:
     from typing_extensions import Self

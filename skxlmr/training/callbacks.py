@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from skxlmr.progress import progress_bar
+from skxlmr.system.progress import progress_bar
 
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer

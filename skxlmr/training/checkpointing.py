@@ -16,9 +16,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import fsync_directory
 from skxlmr.training.callbacks import Callback
-from skxlmr.weights.errors import CheckpointError
-from skxlmr.weights.files import fsync_directory
 
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer

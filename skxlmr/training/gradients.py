@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skxlmr.inference import Plan
+from skxlmr.runtime.plan import WindowPlan
 
 # Takes indices of windows, the row that each is of, and whether to run layers again in the backward pass rather than
 # keep what they computed; returns one loss for each window.
@@ -35,7 +35,7 @@ class NotFiniteError(Exception):
 
 def accumulate_gradients(
     losses: Losses,
-    plan: Plan,
+    plan: WindowPlan,
     rows: np.ndarray,
     weights: np.ndarray,
     batch_tokens: int,

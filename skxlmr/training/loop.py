@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from skxlmr.inference import Plan
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.gradients import Losses, NotFiniteError, accumulate_gradients, clip_gradients
 from skxlmr.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
@@ -56,7 +56,7 @@ class Trainer:
         See `skxlmr.training.gradients.Losses`.
     module : Module
         What is learned: its parameters that take gradients.
-    plan : Plan
+    plan : WindowPlan
     row_weights : ndarray of shape (n_rows,)
     schedule : Schedule
     seed : int
@@ -86,7 +86,7 @@ class Trainer:
         self,
         losses: Losses,
         module: nn.Module,
-        plan: Plan,
+        plan: WindowPlan,
         row_weights: np.ndarray,
         schedule: Schedule,
         seed: int,
@@ -202,11 +202,9 @@ class Trainer:
         position.rows_done, position.loss_sum, position.weight_sum, position.seconds = 0, 0.0, 0.0, 0.0
 
     def _close_epoch_early(self) -> None:
-        warnings.warn(
+        warn(
             f"Training was interrupted in epoch {min(self.epoch + 1, self.max_epochs)} of {self.max_epochs}, after "
-            f"{self.step} of {self.n_steps} steps; the model is fitted so far.",
-            UserWarning,
-            stacklevel=3,
+            f"{self.step} of {self.n_steps} steps; the model is fitted so far."
         )
         if self.position.rows_done:
             self._close_epoch()

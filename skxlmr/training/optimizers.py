@@ -7,7 +7,7 @@ from inspect import unwrap
 import torch
 from torch import Tensor, nn
 
-from skxlmr.weights.bnb import bitsandbytes_ops
+from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 # The constructors' names in bitsandbytes.optim; None is torch's own.
 OPTIMIZERS = {"adamw": None, "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}

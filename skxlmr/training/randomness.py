@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from skxlmr.forks import after_fork
+from skxlmr.system.forks import after_fork
 
 # Torch's dropout draws from generators that the whole process shares, so trainings in several threads take turns.
 _turn = threading.RLock()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skxlmr.inference import Plan
-from skxlmr.training.learned import Learned
+from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.plan import WindowPlan
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Rows:
 
     Attributes
     ----------
-    plan : Plan
+    plan : WindowPlan
     targets : ndarray of shape (n_rows, ...)
     weights : ndarray of shape (n_rows,)
     numbers : ndarray of shape (n_rows,)
         What the user calls them.
     """
 
-    plan: Plan
+    plan: WindowPlan
     targets: np.ndarray
     weights: np.ndarray
     numbers: np.ndarray

@@ -6,6 +6,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from skxlmr.checkpoints.checkpoint import CheckpointError, CheckpointMismatchError
+from skxlmr.checkpoints.resolve import ModelNotFoundError
 from skxlmr.model import (
     BertForSequenceClassification,
     BertModel,
@@ -17,8 +19,6 @@ from skxlmr.model import (
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLModel,
 )
-from skxlmr.weights.checkpoint import CheckpointError, CheckpointMismatchError
-from skxlmr.weights.resolve import ModelNotFoundError
 
 SHAPE = {
     "vocab_size": 60,

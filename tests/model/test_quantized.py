@@ -9,13 +9,13 @@ import torch
 from torch.testing import assert_close
 
 import skxlmr.model as ours
+from skxlmr.checkpoints.cache import list_cached
+from skxlmr.checkpoints.checkpoint import CheckpointError
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
+from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import calibration_ids, linear_layers, quantized_layers
-from skxlmr.weights.cache import list_cached
-from skxlmr.weights.checkpoint import CheckpointError
-from skxlmr.weights.quantization import Int8, Int8Linear
-from skxlmr.weights.resolve import resolve
 
 CLASSES = ["Model", "ForCausalLM", "ForMaskedLM", "ForMultipleChoice", "ForSequenceClassification"]
 CLASSES += ["ForTokenClassification", "ForQuestionAnswering"]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 
 from skxlmr import model as models
-from skxlmr.model.keys import KEY_MAPS
+from skxlmr.model.key_maps import KEY_MAPS
 
 STEPS = 20
 TOLERANCE = 1e-8

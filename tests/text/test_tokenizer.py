@@ -9,9 +9,9 @@ import pytest
 import sentencepiece
 import torch
 
-from skxlmr.text.pieces import CHARACTERS_PER_THREAD
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.text.piece_encoder import CHARACTERS_PER_THREAD
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
-from skxlmr.weights.errors import CheckpointError
 
 TEXTS = [
     "Hello world!",

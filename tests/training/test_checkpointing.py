@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from skxlmr import LoRA, XLMRXLClassifier
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.training import Callback, checkpointing
 from skxlmr.training.checkpointing import NAME, read_checkpoint, training_directory, write_training
-from skxlmr.weights.errors import CheckpointError
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"] * 2
 LABELS = ["yes", "no"] * 12
@@ -87,7 +87,7 @@ KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 1),  # before there is a checkpoint
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
-    ("skxlmr.learning:LearningXLMRXL._score_rows", 2),
+    ("skxlmr.estimators.learning:LearningXLMRXL._score_rows", 2),
     ("safetensors.torch:save_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
     ("skxlmr.training.checkpointing:fsync_directory", 4),

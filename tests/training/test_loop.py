@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skxlmr.inference import Plan
+from skxlmr.runtime.plan import WindowPlan
 from skxlmr.training.gradients import accumulate_gradients
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule
@@ -11,7 +11,7 @@ from skxlmr.training.schedule import Schedule
 def make_plan(windows_per_row):
     owner = np.repeat(np.arange(len(windows_per_row)), windows_per_row)
     windows = [np.arange(3 + i % 4, dtype=np.int32) for i in range(len(owner))]
-    return Plan(windows, owner, np.arange(len(windows_per_row)))
+    return WindowPlan(windows, owner, np.arange(len(windows_per_row)))
 
 
 def test_micro_batches_change_no_gradient():

@@ -8,15 +8,16 @@ import torch.nn.functional as F
 import transformers
 
 from skxlmr import LoRA
-from skxlmr.exporting import PEFT_PREFIX
-from skxlmr.inference import Plan, collate
 from skxlmr.model import XLMRobertaXLForSequenceClassification
-from skxlmr.model.keys import KEY_MAPS
+from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.run import collate
+from skxlmr.saving.exporting import PEFT_PREFIX
 from skxlmr.training import Callback
-from skxlmr.training.adapters import LINEAR_LAYERS, PATHS
-from skxlmr.training.learned import Learned
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule
+from skxlmr.tuning import LINEAR_LAYERS, PATHS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
 
@@ -76,7 +77,7 @@ def test_losses_are_those_of_peft(theirs, targets, lr_schedule, warmup, batch_to
         return F.cross_entropy(learned.head(hidden[packing.first]), labels[rows], reduction="none")
 
     model.roberta.requires_grad_(False)
-    plan = Plan(windows, np.arange(N_ROWS), np.arange(N_ROWS))
+    plan = WindowPlan(windows, np.arange(N_ROWS), np.arange(N_ROWS))
     trainer = Trainer(losses, learned, plan, np.ones(N_ROWS), schedule, seed=0, callbacks=[record])
     trainer.run()
     assert trainer.step == N_STEPS

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from skxlmr import Full, LoRA, XLMRXLClassifier
-from skxlmr.backbone import get_backbone
-from skxlmr.inference import Plan
 from skxlmr.model.heads import ClassificationHead
-from skxlmr.training.learned import Learned
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.plan import WindowPlan
 from skxlmr.training.loop import Trainer
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.schedule import Schedule
@@ -106,7 +106,7 @@ def test_half_precision_learns_what_float32_learns(tuning, dtype):
 
 def train_numbers(losses, half):
     parameter = torch.nn.Parameter(torch.full((4,), 0.5))
-    plan = Plan([np.arange(4, dtype=np.int32)] * 4, np.arange(4), np.arange(4))
+    plan = WindowPlan([np.arange(4, dtype=np.int32)] * 4, np.arange(4), np.arange(4))
     schedule = Schedule(batch_size=4, batch_tokens=8, max_epochs=4, learning_rate=0.1)
     module = torch.nn.ParameterList([parameter])
     trainer = Trainer(
@@ -158,7 +158,7 @@ def test_memory_that_is_short_makes_layers_run_twice_at_last():
         return parameter[windows] ** 2
 
     parameter = torch.nn.Parameter(torch.ones(2))
-    plan = Plan([np.arange(4, dtype=np.int32)] * 2, np.arange(2), np.arange(2))
+    plan = WindowPlan([np.arange(4, dtype=np.int32)] * 2, np.arange(2), np.arange(2))
     schedule = Schedule(batch_size=2, batch_tokens=8, max_epochs=1, learning_rate=0.1)
     module = torch.nn.ParameterList([parameter])
     Trainer(lambda w, rows, recompute: losses(parameter, w, recompute), module, plan, np.ones(2), schedule, 0).run()

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from skxlmr import Bias, Full, XLMRXLClassifier
-from skxlmr.backbone import get_backbone
-from skxlmr.inference import Plan
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.runtime.plan import WindowPlan
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule
 
@@ -17,7 +17,7 @@ def classifier(**parameters):
 
 
 def fit_numbers(losses, parameter, n_rows=8, **settings):
-    plan = Plan([np.arange(4, dtype=np.int32)] * n_rows, np.arange(n_rows), np.arange(n_rows))
+    plan = WindowPlan([np.arange(4, dtype=np.int32)] * n_rows, np.arange(n_rows), np.arange(n_rows))
     schedule = Schedule(**{"batch_size": 8, "batch_tokens": 100, "max_epochs": 3, "learning_rate": 0.1, **settings})
     module = torch.nn.ParameterList([parameter])
     return Trainer(losses, module, plan, np.ones(n_rows), schedule, seed=0).run()
@@ -151,7 +151,7 @@ def test_fit_names_the_rows_as_the_caller_has_them(monkeypatch):
         loss = cross_entropy(logits, targets, **settings)
         return torch.where(targets == 0, torch.nan, loss)  # "no", the odd rows
 
-    monkeypatch.setattr("skxlmr.training.tasks.F.cross_entropy", broken)
+    monkeypatch.setattr("skxlmr.tasks.base.F.cross_entropy", broken)
     weights = np.ones(12)
     weights[[0, 1]] = 0  # left out; the numbers of the others stay what they are
     with pytest.raises(FloatingPointError, match=r"at rows 3, 5, 7, 9, 11 of X in step 1"):

@@ -1,0 +1,249 @@
+"""Reading a checkpoint: open its headers, compare them with a model, then stream it in, one tensor at a time.
+
+>>> import tempfile
+>>> import torch
+>>> from skxlmr.checkpoints.resolve import resolve
+>>> directory = tempfile.mkdtemp()
+>>> write_checkpoint(directory, {"dense.weight": torch.ones(2, 3), "dense.bias": torch.zeros(2)}, {"hidden_size": 3})
+>>> with torch.device("meta"):
+...     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+>>> with open_checkpoint(resolve(directory)) as checkpoint:
+...     expected = {name: p.shape for name, p in model.named_parameters()}
+...     plan = match(checkpoint.tensors, expected, KeyMap([("dense.{p}", "0.{p}")]))
+...     load_into(model, checkpoint, plan, dtype=torch.float32, device="cpu")
+>>> model(torch.ones(1, 3))
+tensor([[3., 3.]], grad_fn=<AddmmBackward0>)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
+from skxlmr.checkpoints.files import read_json, return_freed_memory
+from skxlmr.checkpoints.formats import TensorInfo, WeightFile, all_finite, open_weights
+from skxlmr.checkpoints.keymap import KeyMap, LoadPlan, match
+from skxlmr.checkpoints.layout import read_index, verify_checkpoint
+from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.system.progress import progress_bar
+
+if TYPE_CHECKING:
+    from skxlmr.checkpoints.resolve import CheckpointFiles
+
+SHOW_PROGRESS_FROM = 10**9  # bytes
+SMALL, LARGE = 2**20, 2**24  # bytes
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointMismatchError",
+    "KeyMap",
+    "LoadPlan",
+    "TensorInfo",
+    "UnsafeCheckpointError",
+    "load_into",
+    "match",
+    "open_checkpoint",
+    "read_json",
+    "verify_checkpoint",
+    "write_checkpoint",
+]
+
+
+class Checkpoint:
+    """An open checkpoint, whatever its file format and number of shards; made by `open_checkpoint`.
+
+    Attributes
+    ----------
+    name : str
+        As the user wrote it.
+    tensors : mapping of str to TensorInfo
+        Shape, dtype and file of each tensor, in the order in which they lie in the files.
+    """
+
+    def __init__(self, name: str, weight_files: list[WeightFile]) -> None:
+        self.name = name
+        self._files = {key: file for file in weight_files for key in file.tensors}
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(
+            {key: file.tensors[key] for key, file in self._files.items()}
+        )
+        self._weight_files = weight_files
+
+    def read(self, key: str) -> torch.Tensor:
+        """Read one tensor.
+
+        Parameters
+        ----------
+        key : str
+
+        Returns
+        -------
+        Tensor
+            On the CPU, in memory of its own, of the stored shape and dtype.
+
+        Raises
+        ------
+        KeyError
+            If there is no such tensor.
+        CheckpointError
+            If it holds NaN or an infinity, or the file ends too early.
+        """
+        tensor = self._files[key].read(key)
+        if not all_finite(tensor):
+            raise CheckpointError(f"{self.tensors[key].file}: tensor {key!r} holds NaN or infinity")
+        return tensor
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._weight_files:
+            file.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
+    """Open a checkpoint, reading and checking no more than the headers of its files.
+
+    Parameters
+    ----------
+    files : CheckpointFiles
+        As `resolve` found them.
+
+    Returns
+    -------
+    Checkpoint
+        To be closed, or used in a `with` statement.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged, or the shards do not hold exactly the tensors that the index lists.
+    UnsafeCheckpointError
+        If a pickle holds anything but tensors.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from skxlmr.checkpoints.resolve import resolve
+    >>> directory = tempfile.mkdtemp()
+    >>> write_checkpoint(directory, {"bias": torch.zeros(2)}, {})
+    >>> with open_checkpoint(resolve(directory)) as checkpoint:
+    ...     checkpoint.tensors["bias"].shape, checkpoint.read("bias")
+    ((2,), tensor([0., 0.]))
+    """
+    with ExitStack() as opened:
+        weight_files = []
+        for path in files.weights:
+            weight_files.append(open_weights(path))
+            opened.callback(weight_files[-1].close)
+        _check_distinct(weight_files)
+        if files.index is not None:
+            _check_index(files, weight_files)
+        opened.pop_all()
+    return Checkpoint(files.name, weight_files)
+
+
+def load_into(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    plan: LoadPlan,
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    half: Collection[str] = (),
+) -> None:
+    """Fill a model that is on the meta device; at its peak, memory holds the model and one tensor.
+
+    A progress bar is shown where that takes a while.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Changed in place. Parameters in `plan.new` stay as they are; tied parameters stay tied.
+    checkpoint : Checkpoint
+    plan : LoadPlan
+        From `match`.
+    dtype : torch.dtype or None
+        None keeps that of the file.
+    device : torch.device or str
+    half : collection of str, default=()
+        Parameters that are kept in 16 bits: as the file has them if it has 16, or else in float16.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor holds NaN or an infinity, or does as soon as it is converted to `dtype`.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    names_of: dict[int, list[str]] = {}
+    for name, parameter in parameters.items():
+        names_of.setdefault(id(parameter), []).append(name)
+    sizes = {theirs: checkpoint.tensors[theirs].nbytes for theirs, _ in plan.assignments}
+    total = sum(sizes.values())
+    # Small ones first: left between the buffers of large ones, they would keep the system from taking these back.
+    ordered = sorted(plan.assignments, key=lambda assignment: sizes[assignment[0]] > SMALL)
+    with progress_bar(total, "load", shown=total > SHOW_PROGRESS_FROM) as bar:
+        for theirs, ours in ordered:
+            tensor = checkpoint.read(theirs)
+            owner, _, attribute = ours.rpartition(".")
+            holder = module.get_submodule(owner)
+            if attribute in getattr(holder, "quantized_parameters", ()):
+                holder.load(attribute, tensor.to(device))
+            else:
+                old, wanted = parameters[ours], _half_type(tensor) if ours in half else dtype
+                new = nn.Parameter(_converted(tensor, theirs, wanted, device), requires_grad=old.requires_grad)
+                for name in names_of[id(old)]:
+                    owner, _, attribute = name.rpartition(".")
+                    setattr(module.get_submodule(owner), attribute, new)
+            bar.update(sizes[theirs])
+            if sizes[theirs] > LARGE:
+                return_freed_memory()
+
+
+def _half_type(tensor: torch.Tensor) -> torch.dtype:
+    """The 16 bits that lose least: the tensor's own, float16, or bfloat16 where float16 does not reach."""
+    if tensor.element_size() == 2:
+        return tensor.dtype
+    fits = max(-tensor.min(), tensor.max()) < torch.finfo(torch.float16).max
+    return torch.float16 if fits else torch.bfloat16
+
+
+def _converted(tensor: torch.Tensor, key: str, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:
+    converted = tensor.to(device=device, dtype=dtype)
+    reach = [torch.finfo(kind).max if kind.is_floating_point else 0 for kind in (converted.dtype, tensor.dtype)]
+    if reach[0] < reach[1] and not all_finite(converted):
+        raise CheckpointError(f"tensor {key!r} does not fit into {dtype}: use torch.bfloat16 or torch.float32")
+    return converted
+
+
+def _check_distinct(weight_files: list[WeightFile]) -> None:
+    seen: dict[str, TensorInfo] = {}
+    for file in weight_files:
+        for key, info in file.tensors.items():
+            if key in seen:
+                raise CheckpointError(f"tensor {key!r} is in two shards, {seen[key].file} and {info.file}")
+            seen[key] = info
+
+
+def _check_index(files: CheckpointFiles, weight_files: list[WeightFile]) -> None:
+    listed = read_index(files.index)
+    held = {key: info.file.name for file in weight_files for key, info in file.tensors.items()}
+    for key, shard in listed.items():
+        if held.get(key) != shard:
+            raise CheckpointError(f"{files.index} lists tensor {key!r} in {shard}, which does not hold it")
+    for key, shard in held.items():
+        if key not in listed:
+            raise CheckpointError(f"{files.directory / shard} holds tensor {key!r}, which {files.index} does not list")

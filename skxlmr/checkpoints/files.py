@@ -1,0 +1,199 @@
+"""Reading and writing single files with care: strict JSON, links that stay inside, atomic replacement."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import math
+import os
+import secrets
+import sys
+from collections import Counter
+from pathlib import Path
+
+from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
+
+MAX_JSON_BYTES = 16 * 2**20
+
+
+def parse_json(data: bytes, where: str | os.PathLike) -> dict:
+    """Parse a JSON object strictly.
+
+    Parameters
+    ----------
+    data : bytes
+        UTF-8.
+    where : str or path
+        What the error message calls the data.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    CheckpointError
+        If the data is not UTF-8, not JSON, not an object, names a key twice, or holds NaN or an infinity.
+
+    Examples
+    --------
+    >>> parse_json(b'{"hidden_size": 2560}', "config.json")
+    {'hidden_size': 2560}
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object_with_distinct_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+        )
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise CheckpointError(f"{where} is no valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where} holds a JSON {type(value).__name__} where an object {{...}} belongs")
+    return value
+
+
+def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
+    """Read a file that holds one JSON object, as strictly as `parse_json`.
+
+    Parameters
+    ----------
+    path : str or path
+    max_bytes : int, default=16 MiB
+        A larger file is refused unread.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, is too large, or does not hold one valid JSON object.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "config.json"
+    >>> atomic_write_bytes(path, b'{"hidden_size": 2560}')
+    >>> read_json(path)
+    {'hidden_size': 2560}
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a JSON file may have")
+    return parse_json(data, path)
+
+
+def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file so that at any moment the old content or the new one is there, whole.
+
+    Parameters
+    ----------
+    path : str or path
+        Its directory must exist.
+    data : bytes
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the directory not writable; a file that was there is then untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "history.csv"
+    >>> atomic_write_bytes(path, b"epoch,loss")
+    >>> path.read_bytes()
+    b'epoch,loss'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames inside a directory survive a power cut, where the system can."""
+    if os.name == "nt":  # directories cannot be opened there
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems refuse; the renames are still atomic
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def checked_file(path: Path, root: Path) -> Path:
+    """Return `path` if it is a regular file, whose links, if any, stay below `root`.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If following its links leads out of `root`.
+    CheckpointError
+        If it is missing or no regular file.
+    """
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise UnsafeCheckpointError(
+            f"{path} is a link to {real}, outside {root}. Copy the file into the folder if you trust it."
+        )
+    if not real.is_file():
+        raise CheckpointError(f"{path} is not a regular file")
+    return path
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a whole file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def return_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory: up to a gigabyte while XL is being loaded."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
+
+
+def _object_with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {key!r} appears twice")
+    return result
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value

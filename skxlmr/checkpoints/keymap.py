@@ -1,0 +1,220 @@
+"""Between the keys of a checkpoint and the parameter names of a model: one declarative table, and the comparison."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from skxlmr.checkpoints.errors import CheckpointMismatchError
+from skxlmr.checkpoints.formats import TensorInfo
+
+PLACEHOLDERS = {"{i}": "(?P<i>0|[1-9][0-9]{0,4})", "{p}": "(?P<p>weight|bias|SCB)"}
+SHOWN = 10  # differences that an error lists
+
+
+class KeyMap:
+    """Bijection between the keys of checkpoints and the names of this package's parameters.
+
+    Parameters
+    ----------
+    rules : sequence of (str, str)
+        Templates `(theirs, ours)`. `{i}` stands for the number of a layer, `{p}` for "weight", "bias" or
+        "SCB" (the scales of an 8-bit weight); both sides of a rule hold the same ones.
+    ignored : sequence of str, default=()
+        Templates of checkpoint keys to skip: buffers that are computed afresh, second names of tied weights.
+
+    Raises
+    ------
+    ValueError
+        If the rules are no bijection.
+
+    Examples
+    --------
+    >>> key_map = KeyMap([("encoder.layer.{i}.output.dense.{p}", "layers.{i}.down.{p}")], ignored=["position_ids"])
+    >>> key_map.to_ours("encoder.layer.3.output.dense.bias")
+    'layers.3.down.bias'
+    >>> key_map.to_theirs("layers.3.down.bias")
+    'encoder.layer.3.output.dense.bias'
+    >>> key_map.to_ours("pooler.weight") is None
+    True
+    """
+
+    def __init__(self, rules: Sequence[tuple[str, str]], *, ignored: Sequence[str] = ()) -> None:
+        self._from_theirs = [(_pattern(theirs), ours) for theirs, ours in rules]
+        self._from_ours = [(_pattern(ours), theirs) for theirs, ours in rules]
+        self._ignored = [_pattern(template) for template in ignored]
+        for theirs, ours in rules:
+            _check_rule(theirs, ours)
+        for theirs, ours in rules:
+            for example, patterns in ((theirs, self._from_theirs), (ours, self._from_ours)):
+                filled = example.format(i=0, p="weight")
+                if sum(bool(pattern.fullmatch(filled)) for pattern, _ in patterns) > 1:
+                    raise ValueError(f"{filled!r} is matched by more than one rule")
+
+    def to_ours(self, theirs: str) -> str | None:
+        """Name of the parameter that a checkpoint key holds; None if no rule knows the key."""
+        return _translate(theirs, self._from_theirs)
+
+    def to_theirs(self, ours: str) -> str:
+        """Checkpoint key of a parameter.
+
+        Raises
+        ------
+        KeyError
+            If no rule knows the parameter.
+        """
+        theirs = _translate(ours, self._from_ours)
+        if theirs is None:
+            raise KeyError(f"no rule of the key map names the parameter {ours!r}")
+        return theirs
+
+    def is_ignored(self, theirs: str) -> bool:
+        """Whether a checkpoint key is one to skip."""
+        return any(pattern.fullmatch(theirs) for pattern in self._ignored)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """Which tensor goes where; made by `match`, carried out by `load_into`.
+
+    Parameters
+    ----------
+    assignments : list of (str, str)
+        Checkpoint key and parameter name, in the order in which the tensors lie in the files.
+    new : list of str
+        Parameters that the checkpoint lacks and may lack.
+    unused : list of str
+        Checkpoint keys that the model has no place for and need not have.
+    """
+
+    assignments: list[tuple[str, str]]
+    new: list[str]
+    unused: list[str]
+
+
+def match(
+    tensors: Mapping[str, TensorInfo],
+    expected: Mapping[str, Sequence[int]],
+    key_map: KeyMap,
+    *,
+    prefix: str = "roberta.",
+    integers: Collection[str] = (),
+    may_be_new: Sequence[str] = (),
+    may_be_unused: Sequence[str] = (),
+) -> LoadPlan:
+    """Compare a checkpoint with the model that is to take it, before anything is allocated.
+
+    Parameters
+    ----------
+    tensors : mapping of str to TensorInfo
+        What the checkpoint holds, by its own keys.
+    expected : mapping of str to sequence of int
+        Shape of every parameter of the model, by this package's names.
+    key_map : KeyMap
+    prefix : str, default="roberta."
+        What the keys of the base model begin with. A bare base model is saved without; that is accepted where no
+        key of the checkpoint has it.
+    integers : collection of str, default=()
+        Parameters that the checkpoint holds in int8. All others must be floating point.
+    may_be_new : sequence of str, default=()
+        Beginnings of parameter names, one for each head that the checkpoint may lack, as a whole.
+    may_be_unused : sequence of str, default=()
+        Beginnings (those that end with ".") or templates of checkpoint keys that may be left over.
+
+    Returns
+    -------
+    LoadPlan
+
+    Raises
+    ------
+    CheckpointMismatchError
+        If a parameter is missing, a key is unexpected, or a shape or dtype differs; it lists the first ten.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import torch
+    >>> file = Path("model.safetensors")
+    >>> tensors = {"dense.weight": TensorInfo((2, 3), torch.float16, file)}
+    >>> key_map = KeyMap([("roberta.dense.{p}", "dense.{p}"), ("head.{p}", "head.{p}")])
+    >>> match(tensors, {"dense.weight": (2, 3), "head.bias": (2,)}, key_map, may_be_new=["head."])
+    LoadPlan(assignments=[('dense.weight', 'dense.weight')], new=['head.bias'], unused=[])
+    >>> match(tensors, {"dense.weight": (2, 4)}, key_map)
+    Traceback (most recent call last):
+    skxlmr.checkpoints.errors.CheckpointMismatchError: The checkpoint does not fit the model...
+    """
+    bare = not any(key.startswith(prefix) for key in tensors)
+    optional = [_pattern(template) for template in may_be_unused]
+    beginnings = tuple(template for template in may_be_unused if template.endswith("."))
+    assignments, unused, unexpected = [], [], []
+    for key in tensors:
+        theirs = _full_key(key, key_map, prefix) if bare else key
+        ours = key_map.to_ours(theirs)
+        if ours in expected:
+            assignments.append((key, ours))
+        elif key_map.is_ignored(theirs):
+            continue
+        elif theirs.startswith(beginnings) or any(pattern.fullmatch(theirs) for pattern in optional):
+            unused.append(key)
+        else:
+            unexpected.append(key)
+
+    found = {ours for _, ours in assignments}
+    absent_heads = tuple(head for head in may_be_new if not any(name.startswith(head) for name in found))
+    new = [name for name in expected if name not in found and name.startswith(absent_heads)]
+    missing = expected.keys() - found - set(new)
+    lacked = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
+    extra = [f"unexpected: {key}" for key in unexpected]
+    half = SHOWN // 2  # so that names under another prefix are seen
+    differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]
+    for key, ours in assignments:
+        info, shape = tensors[key], tuple(expected[ours])
+        if info.shape != shape:
+            differences.append(f"shape: {key}: file has {info.shape}, config asks {shape}")
+        elif ours in integers and info.dtype != torch.int8:
+            differences.append(f"dtype: {key}: file has {info.dtype}, where torch.int8 belongs")
+        elif ours not in integers and not info.dtype.is_floating_point:
+            differences.append(f"dtype: {key}: file has {info.dtype}, where floating point belongs")
+    if differences:
+        raise _mismatch(differences, (info.file for info in tensors.values()))
+    return LoadPlan(assignments, new, unused)
+
+
+def _full_key(key: str, key_map: KeyMap, prefix: str) -> str:
+    """The key as a checkpoint with the base prefix would have it; heads have none to begin with."""
+    known = key_map.to_ours(key) is not None or key_map.is_ignored(key)
+    prefixed = prefix + key
+    if not known and (key_map.to_ours(prefixed) is not None or key_map.is_ignored(prefixed)):
+        return prefixed
+    return key
+
+
+def _mismatch(differences: list[str], files: Iterable[object]) -> CheckpointMismatchError:
+    more = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    listed = "".join(f"\n  {difference}" for difference in differences[:SHOWN])
+    where = ", ".join(sorted({str(file) for file in files})[:2])
+    return CheckpointMismatchError(
+        f"The checkpoint does not fit the model that its config describes ({where or 'it is empty'}):{listed}{more}"
+    )
+
+
+def _pattern(template: str) -> re.Pattern:
+    parts = re.split(r"(\{i\}|\{p\})", template)
+    return re.compile("".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts))
+
+
+def _check_rule(theirs: str, ours: str) -> None:
+    for placeholder in PLACEHOLDERS:
+        if theirs.count(placeholder) != ours.count(placeholder):
+            raise ValueError(f"{placeholder} is not on both sides of the rule ({theirs!r}, {ours!r})")
+
+
+def _translate(name: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:
+    for pattern, template in rules:
+        found = pattern.fullmatch(name)
+        if found:
+            return template.format(**found.groupdict())
+    return None

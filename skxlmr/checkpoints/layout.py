@@ -1,0 +1,150 @@
+"""The files of a checkpoint directory: their names, the index of shards, and the manifest that says it is complete."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
+from skxlmr.checkpoints.files import checked_file, read_json, sha256_of_file
+
+CONFIG = "config.json"
+TOKENIZER = "sentencepiece.bpe.model"
+TOKENIZER_JSON = "tokenizer.json"  # what transformers writes today; read where there is no TOKENIZER
+OUTLIERS = "outliers.json"  # beside the weights of a model that was saved in 8 bits
+SAFETENSORS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)  # first found is taken
+
+# Written last by `write_checkpoint`; directories from elsewhere have none.
+MANIFEST = "skxlmr.json"
+MANIFEST_VERSION = 1
+
+SMALL_FILE = 64 * 2**20  # bytes; up to here a file is hashed whole whenever it is used
+MAX_SHARDS = 512  # each is held open
+
+
+def check_base_name(name: object, where: Path) -> str:
+    """Return `name` if it can only mean a file directly inside a folder.
+
+    Raises
+    ------
+    UnsafeCheckpointError
+        If it is a path, hidden, empty, or not a string.
+
+    Examples
+    --------
+    >>> check_base_name("model-00001-of-00002.safetensors", "index.json")
+    'model-00001-of-00002.safetensors'
+    """
+    # ":" begins a drive or a stream on Windows; a leading "." covers ".", ".." and hidden files.
+    plain = isinstance(name, str) and name and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    if not plain or name.startswith(".") or len(name) > 255:
+        raise UnsafeCheckpointError(f"{where} names the file {name!r}; only plain names inside its own folder are read")
+    return name
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Read the `weight_map` of an index file: tensor name to the base name of its shard.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no valid index, for instance lists a tensor twice.
+    UnsafeCheckpointError
+        If it names a file outside its folder.
+    """
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f'{path} has no "weight_map" of tensor names to file names')
+    shards = {check_base_name(name, path) for name in weight_map.values()}
+    if len(shards) > MAX_SHARDS:
+        raise CheckpointError(f"{path} names {len(shards)} shards; at most {MAX_SHARDS} are read")
+    return weight_map
+
+
+def check_manifest(directory: Path, root: Path) -> set[str] | None:
+    """Compare a directory with its manifest, if it has one.
+
+    Sizes are compared for all files, checksums for those up to 64 MiB; `verify_checkpoint` compares all.
+
+    Returns
+    -------
+    set of str or None
+        Names of the files that make up the checkpoint; None without a manifest.
+
+    Raises
+    ------
+    CheckpointError
+        If a save was interrupted, or a file has changed since.
+    """
+    if not (directory / MANIFEST).exists():
+        return None
+    files = read_manifest(directory, root)
+    for name, (size, sha256) in files.items():
+        path = checked_file(directory / name, root)
+        if path.stat().st_size != size or (size <= SMALL_FILE and cached_sha256(path) != sha256):
+            raise _changed(path)
+    return set(files)
+
+
+def verify_checkpoint(directory: str | Path) -> None:
+    """Read every file of a saved checkpoint and compare it with the checksum in the manifest.
+
+    Parameters
+    ----------
+    directory : str or path
+        Written by `write_checkpoint`.
+
+    Raises
+    ------
+    CheckpointError
+        If the directory has no manifest, its last save was interrupted, or a file has changed.
+    """
+    directory = Path(directory)
+    for name, (size, sha256) in read_manifest(directory, directory).items():
+        path = checked_file(directory / name, directory)
+        if path.stat().st_size != size or sha256_of_file(path) != sha256:
+            raise _changed(path)
+
+
+def read_manifest(directory: Path, root: Path) -> dict[str, tuple[int, str]]:
+    """Read the manifest: file name to size in bytes and SHA-256."""
+    path = checked_file(directory / MANIFEST, root)
+    manifest = read_json(path)
+    if manifest.get("format_version") != MANIFEST_VERSION:
+        raise CheckpointError(
+            f"{path} has format_version {manifest.get('format_version')!r}; this version of skxlmr reads "
+            f"{MANIFEST_VERSION}. Upgrade skxlmr."
+        )
+    if manifest.get("complete") is not True:
+        raise CheckpointError(f"{directory} is an incomplete checkpoint: saving it was interrupted. Save it again.")
+    files = {}
+    listed = manifest.get("files")
+    for name, entry in listed.items() if isinstance(listed, dict) else [(path.name, None)]:
+        match entry:
+            case {"bytes": int(size), "sha256": str(sha256)}:
+                files[check_base_name(name, path)] = size, sha256
+            case _:
+                raise CheckpointError(f"{path} is damaged: its list of files cannot be read")
+    return files
+
+
+def cached_sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered while its size and time of change stay the same."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    return sha256_of_file(path)
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path.parent} is an incomplete checkpoint: {path.name} is not the file that was saved. Save it again, or "
+        f"delete {MANIFEST} if you changed the file on purpose."
+    )

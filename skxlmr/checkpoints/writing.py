@@ -1,0 +1,186 @@
+"""Writing a checkpoint so that a crash or a full disk never leaves something that could be taken for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import safetensors.torch
+import torch
+
+from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.files import fsync_directory, sha256_of_file
+from skxlmr.checkpoints.formats import DTYPES, all_finite
+
+MAX_SHARD_BYTES = 5_000_000_000
+OWN_WEIGHTS = re.compile(r"model\.safetensors(\.index\.json)?|model-[0-9]{5}-of-[0-9]{5}\.safetensors")
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+
+
+def write_checkpoint(
+    directory: str | os.PathLike,
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping[str, object],
+    *,
+    extra_files: Mapping[str, bytes] = NO_FILES,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write a checkpoint in the Hugging Face layout, replacing an older one only when the new one is complete.
+
+    Everything is written and flushed in a folder of its own inside `directory`, then renamed into place. The
+    manifest "skxlmr.json" is renamed last; until then the directory is marked as incomplete, and refused. Weight
+    files of an older checkpoint are removed; other files that are there stay.
+
+    Parameters
+    ----------
+    directory : str or path
+        Created if absent.
+    tensors : mapping of str to Tensor
+        By checkpoint key, on any device. Tensors that share memory are written as often as they are named.
+    config : mapping
+        Becomes config.json.
+    extra_files : mapping of str to bytes, default={}
+        Further files by base name, such as the tokenizer's.
+    max_shard_bytes : int, default=5 GB
+        Largest size of one file, unless a single tensor is larger.
+
+    Raises
+    ------
+    ValueError
+        If a tensor holds no numbers that could be written (on the meta device, sparse, NaN or infinite), the config
+        is not JSON, or a file name is not plain.
+    OSError
+        If the disk is full or the directory not writable; an older checkpoint is then untouched.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> directory = Path(tempfile.mkdtemp())
+    >>> write_checkpoint(directory, {"dense.weight": torch.ones(2, 3)}, {"hidden_size": 3})
+    >>> sorted(path.name for path in directory.iterdir())
+    ['config.json', 'model.safetensors', 'skxlmr.json']
+    """
+    _check_tensors(tensors)
+    small_files = {layout.CONFIG: _json(config)}
+    for name, data in extra_files.items():
+        layout.check_base_name(name, Path(directory))
+        if name in small_files or name == layout.MANIFEST or OWN_WEIGHTS.fullmatch(name):
+            raise ValueError(f"extra file {name!r} would replace a file of the checkpoint itself")
+        small_files[name] = data
+    directory = Path(directory).expanduser()
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    # Inside the directory, so that renaming never crosses file systems.
+    staging = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=directory))
+    try:
+        written = _stage(staging, tensors, small_files, max_shard_bytes)
+        _commit(staging, directory, written)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if is_new and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def _stage(
+    staging: Path, tensors: Mapping[str, torch.Tensor], small_files: Mapping[str, bytes], max_shard_bytes: int
+) -> list[str]:
+    """Write and flush all files of the checkpoint; returns their names, without the manifests."""
+    shards = _split(tensors, max_shard_bytes)
+    small_files = dict(small_files)
+    if len(shards) > 1:
+        weight_map = {key: name for name, keys in shards.items() for key in keys}
+        total_size = sum(tensor.nbytes for tensor in tensors.values())
+        small_files[layout.SAFETENSORS_INDEX] = _json(
+            {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
+        )
+    for name, data in small_files.items():
+        _write(staging / name, data)
+    mode = (staging / layout.CONFIG).stat().st_mode  # as the umask has it; safetensors writes for the owner alone
+    for name, keys in shards.items():
+        shard = _contiguous({key: tensors[key] for key in keys})
+        safetensors.torch.save_file(shard, staging / name, metadata={"format": "pt"})
+        os.chmod(staging / name, mode)
+        _flush(staging / name)
+    written = [*shards, *small_files]
+    entries = {
+        name: {"bytes": (staging / name).stat().st_size, "sha256": sha256_of_file(staging / name)} for name in written
+    }
+    manifest = {"format_version": layout.MANIFEST_VERSION, "complete": True, "files": entries}
+    # Both are written now: once files are being replaced, nothing is left to do but to rename.
+    _write(staging / ".complete", _json(manifest))
+    _write(staging / ".incomplete", _json({**manifest, "complete": False}))
+    return written
+
+
+def _commit(staging: Path, directory: Path, written: list[str]) -> None:
+    os.replace(staging / ".incomplete", directory / layout.MANIFEST)
+    fsync_directory(directory)
+    for name in written:
+        os.replace(staging / name, directory / name)
+    for path in list(directory.iterdir()):
+        if OWN_WEIGHTS.fullmatch(path.name) and path.name not in written:
+            path.unlink()
+    fsync_directory(directory)
+    os.replace(staging / ".complete", directory / layout.MANIFEST)
+    fsync_directory(directory)
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+    for key, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
+            raise ValueError(
+                f"tensor {key!r} cannot be written: it is {tensor.dtype}, {tensor.layout}, on device {tensor.device}"
+            )
+        if not all_finite(tensor):
+            raise ValueError(f"tensor {key!r} holds NaN or infinity; such a checkpoint could not be read again")
+
+
+def _split(tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> dict[str, list[str]]:
+    """Divide the keys, in order, into files of at most `max_shard_bytes`."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for key, tensor in tensors.items():
+        if shards[-1] and filled + tensor.nbytes > max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(key)
+        filled += tensor.nbytes
+    if len(shards) == 1:
+        return {layout.SAFETENSORS: shards[0]}
+    return {f"model-{number:05}-of-{len(shards):05}.safetensors": keys for number, keys in enumerate(shards, start=1)}
+
+
+def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors as safetensors wants them: row-major, no two in the same memory."""
+    result, seen = {}, set()
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        result[key] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return result
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    try:
+        return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    except TypeError as error:
+        raise ValueError(f"cannot be written as JSON: {error}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,291 @@
+"""What a text column may be, and what users are told when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set, Sized
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_feature_names
+
+from skxlmr.system.warn import warn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ROWS_AT_ONCE = 10_000
+REMEDIES = {
+    "missing": "Fill missing texts, for example with fillna(''), or leave these rows out with dropna().",
+    "bytes": "Decode it first: value.decode('utf-8').",
+    "other": "Turn it into text first, for example with astype(str), if it is meant as text.",
+}
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """One or two columns of texts, as plain strings.
+
+    Attributes
+    ----------
+    texts : list of str
+        One for each row, in the caller's order.
+    pairs : list of str or None
+        The second column, where there are two.
+    feature_names : ndarray of str objects, or None
+        Names of the columns, where X is a frame whose columns have names.
+    n_features : int
+        Number of columns.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    feature_names: np.ndarray | None
+    n_features: int
+
+    @property
+    def keys(self) -> Sequence[Hashable]:
+        """Of each row what tells it from others."""
+        return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
+
+    @property
+    def strings(self) -> list[str]:
+        """All that is read, in any order and however often."""
+        return [*self.texts, *(self.pairs or ())]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Characters in each row, (n_rows,)."""
+        return sum(lengths(column) for column in (self.texts, self.pairs) if column is not None)
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """The column of some rows."""
+        of_rows = {name: values for name, values in vars(self).items() if isinstance(values, list)}
+        return replace(self, **{name: [values[i] for i in rows] for name, values in of_rows.items()})
+
+
+def as_objects(values: Sequence) -> np.ndarray:
+    """An array of objects that holds these, (n,), whatever they are."""
+    array = np.empty(len(values), object)
+    for i, value in enumerate(values):  # at once, values of one length would be taken for a matrix
+        array[i] = value
+    return array
+
+
+def lengths(values: Sequence[Sized]) -> np.ndarray:
+    """The length of each value, (n,) int64."""
+    return np.fromiter(map(len, values), np.int64, len(values))
+
+
+def total_lengths(rows: Sequence[Sequence[Sized]]) -> np.ndarray:
+    """The lengths of all values of each row together, (n,) int64."""
+    return np.fromiter((sum(map(len, row)) for row in rows), np.int64, len(rows))
+
+
+def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
+    """Read one column of texts, or two columns of text pairs.
+
+    Parameters
+    ----------
+    X : list, tuple, ndarray, Series or DataFrame
+        Of pandas, polars, pyarrow or any library that narwhals knows. Two columns are text pairs.
+    name : str, default="X"
+        What messages call it.
+
+    Returns
+    -------
+    TextColumn
+
+    Raises
+    ------
+    TypeError
+        If X is no column, or holds something that is no text; the message names the row.
+    ValueError
+        If texts are missing, rows differ in length, there are no rows, or not one or two columns.
+
+    Warns
+    -----
+    UserWarning
+        Once, if texts hold lone surrogates, which no encoding can write; they become U+FFFD.
+
+    Examples
+    --------
+    >>> from skxlmr.columns import check_text_column
+    >>> check_text_column(["one", "two"]).texts
+    ['one', 'two']
+    """
+    columns, labels, index = split_columns(X, name)
+    if len(columns) not in (1, 2):
+        named = f": {', '.join(map(repr, labels))}" if labels is not None else ""
+        raise ValueError(
+            f"{name} has {len(columns)} columns{named}. Select the text column, df['text'], or two columns "
+            f"for text pairs, df[['question', 'answer']]."
+        )
+    if not len(columns[0]):
+        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no text.")
+    texts = [
+        check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index)
+        for i, column in enumerate(columns)
+    ]
+    named = (
+        hasattr(X, "columns") and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
+    )
+    names = np.array(labels, object) if named else None
+    return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
+
+
+def one_text(column: TextColumn) -> TextColumn:
+    """Return a column, and refuse pairs.
+
+    Raises
+    ------
+    ValueError
+        If there are two columns.
+    """
+    if column.pairs is not None:
+        raise ValueError("X has 2 columns, where one of texts is needed. Select it: df['text'].")
+    return column
+
+
+def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
+    """Check that a column has as many features as fit saw, and the same names.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    names = None if column.feature_names is None else pd.DataFrame(columns=column.feature_names)
+    _check_feature_names(estimator, names, reset=False)
+    if column.n_features != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {column.n_features} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input (columns of texts)."
+        )
+
+
+def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
+    """Values of each column, names of the columns where they have any, and the index where X is of pandas."""
+    if isinstance(X, str | bytes):
+        raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
+    if isinstance(X, Mapping | Set | Iterator):
+        raise TypeError(f"{name} is a {type(X).__name__}, which is no column. Use a list, an array or a Series.")
+    if sparse.issparse(X):
+        raise TypeError(f"{name} is a sparse matrix; a text column is needed, not features made from one.")
+    if isinstance(X, pd.DataFrame):
+        return [X.iloc[:, i].tolist() for i in range(X.shape[1])], list(X.columns), X.index
+    if isinstance(X, pd.Series):
+        return [X.tolist()], None if X.name is None else [X.name], X.index
+    if hasattr(X, "to_pylist") and not hasattr(X, "columns"):  # an array of pyarrow
+        return [X.to_pylist()], None, None
+    if isinstance(X, list | tuple):
+        return _split_rows(X, name), None, None
+    frame = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return [frame[column].to_list() for column in frame.columns], list(frame.columns), None
+    if isinstance(frame, nw.Series):
+        return [frame.to_list()], None, None
+    if hasattr(X, "__array__"):
+        return _split_array(np.asarray(X), name), None, None
+    raise TypeError(f"{name} is a {type(X).__name__}, which is no column. Use a list, an array or a Series of texts.")
+
+
+def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | None]:
+    """Values of a column that may hold anything, such as lists; the name of a frame's column; the index of pandas.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or several.
+    """
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1):
+        return list(X), None, None
+    if isinstance(X, np.ndarray):
+        raise TypeError(f"{name} is an array of {X.ndim} dimensions, not a column of lists. Use {name}.tolist().")
+    columns, labels, index = split_columns(X, name)
+    if len(columns) != 1:
+        raise ValueError(f"{name} has {len(columns)} columns: {labels}. Select the one that is meant, df['...'].")
+    named = hasattr(X, "columns") and isinstance(labels[0], str)
+    return columns[0], np.array(labels, object) if named else None, index
+
+
+def _split_rows(rows: Sequence, name: str) -> list[list]:
+    """Columns of a list: of texts, or of rows that hold one or two texts each."""
+    if not rows or not isinstance(rows[0], list | tuple | np.ndarray):
+        return [list(rows)]
+    width = len(rows[0])
+    for i, row in enumerate(rows):
+        if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
+            got = f"{len(row)} values" if isinstance(row, list | tuple | np.ndarray) else repr(row)[:40]
+            raise ValueError(f"{name}, row {i}: {got}, but row 0 has {width} values. Give every row as many texts.")
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _split_array(array: np.ndarray, name: str) -> list[list]:
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name} has {array.ndim} dimensions; a text column has one.")
+    if array.dtype.kind not in "OUT" and array.size:
+        hint = "Decode it first: np.char.decode." if array.dtype.kind == "S" else "Pass the texts themselves."
+        raise TypeError(f"{name} is an array of {array.dtype}, but a column of texts is needed. {hint}")
+    return [array.tolist()] if array.ndim == 1 else [array[:, i].tolist() for i in range(array.shape[1])]
+
+
+def check_column_of_texts(values: list, name: str, index: pd.Index | None) -> list[str]:
+    """Make sure that every value is a text, and that it can be written as UTF-8."""
+    types = set(map(type, values))
+    if types != {str}:
+        if not all(issubclass(t, str) for t in types):
+            row = next(i for i, value in enumerate(values) if not isinstance(value, str))
+            _refuse(values[row], row, name, index)
+        values = list(map(str, values))
+    return _replace_surrogates(values, name, index)
+
+
+def _refuse(value: Any, row: int, name: str, index: pd.Index | None) -> None:
+    """Say what a value is in the place of a text."""
+    shown = repr(value)
+    what = f"{name}, {name_row(row, index)}: {shown[:60]}{'...' if len(shown) > 60 else ''}"
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        raise ValueError(f"{what} is a missing value, not a text. {REMEDIES['missing']}")
+    kind = "bytes" if isinstance(value, bytes | bytearray) else "other"
+    raise TypeError(f"{what} is a {type(value).__name__}, not a text. {REMEDIES[kind]}")
+
+
+def _replace_surrogates(texts: list[str], name: str, index: pd.Index | None) -> list[str]:
+    """Replace lone surrogates by U+FFFD; looks at many texts at once, since almost none has any."""
+    bad: list[int] = []
+    for start in range(0, len(texts), ROWS_AT_ONCE):
+        some = texts[start : start + ROWS_AT_ONCE]
+        if not _is_utf8("".join(some)):
+            bad += [start + i for i, text in enumerate(some) if not _is_utf8(text)]
+    if not bad:
+        return texts
+    warn(
+        f"{name}: {len(bad)} texts hold lone surrogates, which are no characters; they were replaced by U+FFFD. "
+        f"The first is {name_row(bad[0], index)}."
+    )
+    texts = list(texts)
+    for i in bad:
+        # Two halves that belong together become the character they stand for; the rest cannot be decoded.
+        texts[i] = texts[i].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return texts
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def name_row(position: int, index: pd.Index | None) -> str:
+    """Name a row by its position and, where it differs, by its label."""
+    if index is None or index[position] == position:
+        return f"row {position}"
+    label = index[position]
+    return f"row {position} (index {label.item() if isinstance(label, np.generic) else label!r})"

@@ -1,0 +1,285 @@
+"""Texts that go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state, check_scalar
+from torch import Tensor
+
+from skxlmr.columns import TextColumn
+from skxlmr.estimators.language_model import LanguageXLMRXL
+from skxlmr.estimators.parameters import documented
+from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.int8 import Int8
+from skxlmr.model.reference.generation import Past, generate, only_real_tokens
+from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.warn import warn
+from skxlmr.tasks.language_modeling import Examples, NextToken, losses_of
+from skxlmr.text.batching import token_batches
+from skxlmr.text.offsets import SPACE
+from skxlmr.training.callbacks import Callback
+from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
+from skxlmr.tuning import Tuning
+
+
+@documented
+class XLMRXLGenerator(LanguageXLMRXL):
+    """Continue texts, by training XLM-RoBERTa-XL to predict each next token.
+
+    Each token sees only those before it. XLM-RoBERTa-XL was pretrained to see all around; `fit` has to teach it, so it
+    wants many texts, and most of the layers to learn. Texts longer than `max_length` are learned in windows.
+
+    Parameters
+    ----------
+    $reading
+    $truncation
+        So do `fit` and `score`; the other methods read all.
+    $packs
+    $steps
+    $stopping
+    $going_on
+    $base
+    $draws
+
+    Attributes
+    ----------
+    $history
+
+    Examples
+    --------
+    >>> from skxlmr import XLMRXLGenerator
+    >>> texts = ["The sea is blue.", "The sky is blue."] * 4
+    >>> writer = XLMRXLGenerator("nano", max_epochs=20, learning_rate=5e-3, random_state=0).fit(texts)
+    >>> writer.generate(["The sea"], max_new_tokens=5).shape
+    (1,)
+    """
+
+    _parameter_constraints: dict = {**LanguageXLMRXL._parameter_constraints}
+
+    def __init__(
+        self,
+        model: str | os.PathLike = "facebook/xlm-roberta-xl",
+        *,
+        tuning: str | Tuning = "lora",
+        max_length: int | None = None,
+        stride: int | str = "auto",
+        truncation: bool = False,
+        batch_size: int = 8,
+        batch_tokens: int | str = "auto",
+        learning_rate: float | str = "auto",
+        max_epochs: int = 10,
+        lr_schedule: str = "linear",
+        warmup: float = WARMUP,
+        weight_decay: float = WEIGHT_DECAY,
+        max_grad_norm: float | None = MAX_GRAD_NORM,
+        optimizer: str = "adamw",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_steps: int = 100,
+        load_in_8bit: bool | str | Int8 = "auto",
+        load_in_4bit: bool = False,
+        dtype: str = "auto",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.tuning = tuning
+        self.max_length = max_length
+        self.stride = stride
+        self.truncation = truncation
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
+        self.learning_rate = learning_rate
+        self.max_epochs = max_epochs
+        self.lr_schedule = lr_schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_steps = checkpoint_steps
+        self.load_in_8bit = load_in_8bit
+        self.load_in_4bit = load_in_4bit
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _language_task(self) -> NextToken:
+        return NextToken()
+
+    def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
+        """Windows, of which `</s>` ends only those that a text ends with: where it was cut, no end is to be learned."""
+        plan = super()._plan(backbone, column)
+        goes_on = np.append(plan.text_of_window[1:] == plan.text_of_window[:-1], False)
+        if self.truncation:
+            goes_on = plan.lengths == self._window(backbone)[0]  # those just as long as may be, too
+        return replace(plan, windows=[ids[:-1] if cut else ids for ids, cut in zip(plan.windows, goes_on, strict=True)])
+
+    def _new_learned(self, tuning: Tuning, base: XLMRobertaXLModel, n_outputs: None) -> Learned:
+        return Learned(tuning, base, self._new_head(base.config, n_outputs), causal=True)
+
+    _exported_class = XLMRobertaXLForCausalLM
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest continuation of each text; `generate` with its defaults.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) of str
+        """
+        return self.generate(X)
+
+    def generate(
+        self,
+        X: Any,
+        max_new_tokens: int = 20,
+        *,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> np.ndarray:
+        """Return how each text goes on.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+        max_new_tokens : int, default=20
+            Most pieces in a continuation; it ends earlier where the model ends the text.
+        do_sample : bool, default=False
+            Draw each piece by its probability (with `random_state`) instead of taking the likeliest. What is drawn
+            depends on `batch_tokens`, too.
+        temperature : float, default=1.0
+            Of the sampling; below 1 it favours the likely pieces.
+        top_k : int, default=None
+            Sample among so many likeliest pieces.
+        top_p : float, default=None
+            Sample among the fewest likeliest pieces that together have this probability (arXiv:1904.09751).
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) of str
+            Without the texts themselves: `X + generate(X)` is the whole.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError, ValueError
+            If a parameter makes no sense.
+
+        Warns
+        -----
+        UserWarning
+            Once, with the count, if texts are too long to be continued whole; their ends are.
+        """
+        check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
+        check_scalar(temperature, "temperature", Real)
+        if top_k is not None:
+            check_scalar(top_k, "top_k", Integral)
+        column = self._check_fitted_column(X)
+        backbone, learned = self._ready()
+        prompts = self._prompts(backbone, column, max_new_tokens)
+        lengths = np.array([len(ids) for ids in prompts])
+        random = torch.Generator(backbone.model.device)
+        random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
+
+        def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+            hidden, past = learned.decode(backbone, ids, mask, positions, past)
+            logits = learned.head(hidden, learned.words(backbone.model))
+            return only_real_tokens(logits, backbone.tokenizer.vocab_size), past
+
+        texts = np.empty(len(prompts), object)
+        for batch in token_batches(lengths + max_new_tokens, self._choose_batch_tokens(backbone)):
+            ids, mask = _padded_left([prompts[i] for i in batch], backbone)
+            ids = generate(
+                step, learned.decoder_config, ids, mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
+                temperature=temperature, top_k=top_k, top_p=top_p, generator=random,
+            )  # fmt: skip
+            for i, new in zip(batch, ids[:, mask.shape[1] :], strict=True):
+                texts[i] = _continuation(column.texts[i], backbone.tokenizer.convert_ids_to_tokens(new, True))
+        return texts
+
+    def log_likelihood(self, X: Any) -> np.ndarray:
+        """Return how well each text reads: the sum of the log-probabilities of its pieces, each after those before it.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float64
+            In nats; 0 for a text without pieces.
+        """
+        column = self._check_fitted_column(X)
+        backbone, learned = self._ready()
+        plan = self._plan_every_piece(backbone, column, causal=True)
+        targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
+        before = [at - 1 for at in plan.positions]
+        examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, before, targets=targets)
+        losses = losses_of(learned, backbone, examples, self._choose_batch_tokens(backbone), self.verbose)
+        text_of_piece = np.repeat(plan.text_of_window, plan.counts)
+        sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
+        return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
+
+    def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
+        """Ids of the texts, `<s>` before them; of those that are too long the end."""
+        room = self._window(backbone)[0] - max_new_tokens
+        if room < 1:
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens} leaves no room for a text in max_length={room + max_new_tokens}: "
+                f"lower it, or raise max_length."
+            )
+        encoded = backbone.tokenizer.encode_batch(column.texts)
+        n_long = sum(len(ids) > room for ids in encoded)
+        if n_long:
+            warn(
+                f"{n_long} of {len(encoded)} texts are too long to be continued whole: of these the last {room} pieces "
+                f"are read. Lower max_new_tokens for more."
+            )
+        return [backbone.tokenizer.build_inputs(ids[-room:])[:-1] for ids in encoded]
+
+
+def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor, Tensor]:
+    """Ids and mask of a batch, (B, S) each, on the base's device."""
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), backbone.tokenizer.pad_token_id)
+    mask = np.zeros((len(rows), width), np.int64)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :], mask[i, width - len(row) :] = row, 1
+    device = backbone.model.device
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def _continuation(text: str, pieces: Sequence[str]) -> str:
+    """Pieces as what follows a text; without a space where it ends in one."""
+    follows = "".join(pieces).replace(SPACE, " ")
+    return follows.removeprefix(" ") if not text or text[-1].isspace() else follows

@@ -1,0 +1,318 @@
+"""Words that are missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import Tags, check_scalar
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skxlmr.columns import TextColumn, name_row
+from skxlmr.estimators.language_model import LanguageXLMRXL
+from skxlmr.estimators.parameters import documented
+from skxlmr.model.int8 import Int8
+from skxlmr.model.reference.generation import only_real_tokens
+from skxlmr.model.reference.language_models import XLMRobertaXLForMaskedLM
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.run import run
+from skxlmr.tasks.language_modeling import Masking
+from skxlmr.tasks.tagging.sentences import plan_pieces
+from skxlmr.text.offsets import SPACE
+from skxlmr.training.callbacks import Callback
+from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
+from skxlmr.tuning import Head, Tuning
+
+MASK = "<mask>"
+MASKS_AT_ONCE = 64  # each has a probability for every word, a megabyte of XL's
+
+
+@documented
+class XLMRXLMaskedLM(LanguageXLMRXL):
+    """Fill gaps in texts, and go on with the pretraining of XLM-RoBERTa-XL on your own.
+
+    `fit` masks other words in each epoch and learns to predict them; whole words, of scripts without spaces single
+    pieces. `export_pretrained` then writes a model that serves as `model` of every other estimator. Without `fit` the
+    checkpoint answers as it is.
+
+    Parameters
+    ----------
+    $reading
+    $truncation
+        So do `fit` and `score`; the other methods read all.
+    mlm_probability : float, default=0.15
+        Share of the words that are to be predicted. The default is BERT's (arXiv:1810.04805), as is what becomes of
+        them: 80 % are masked, 10 % replaced by any other token, 10 % left as they are.
+    $packs
+    $steps
+    $stopping
+    $going_on
+    $base
+    $draws
+
+    Attributes
+    ----------
+    $history
+
+    Examples
+    --------
+    >>> from skxlmr import XLMRXLMaskedLM
+    >>> lm = XLMRXLMaskedLM("nano", max_epochs=1, random_state=0)
+    >>> lm.fill_mask(["The film was very <mask>."], top_k=2).columns.tolist()
+    ['row', 'mask', 'token', 'score', 'text']
+
+    To your own kind of texts first, then to your task:
+
+    >>> import tempfile
+    >>> from skxlmr import XLMRXLClassifier
+    >>> adapted = tempfile.mkdtemp()
+    >>> lm.fit(["A lovely film.", "The plot is thin."]).export_pretrained(adapted)
+    >>> clf = XLMRXLClassifier(adapted, max_epochs=1, random_state=0).fit(["lovely", "thin"], ["good", "bad"])
+    """
+
+    _parameter_constraints: dict = {
+        **LanguageXLMRXL._parameter_constraints,
+        "mlm_probability": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        model: str | os.PathLike = "facebook/xlm-roberta-xl",
+        *,
+        tuning: str | Tuning = "lora",
+        max_length: int | None = None,
+        stride: int | str = "auto",
+        truncation: bool = False,
+        mlm_probability: float = 0.15,
+        batch_size: int = 8,
+        batch_tokens: int | str = "auto",
+        learning_rate: float | str = "auto",
+        max_epochs: int = 10,
+        lr_schedule: str = "linear",
+        warmup: float = WARMUP,
+        weight_decay: float = WEIGHT_DECAY,
+        max_grad_norm: float | None = MAX_GRAD_NORM,
+        optimizer: str = "adamw",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        callbacks: Sequence[Callback] | None = None,
+        checkpoint_dir: str | os.PathLike | None = None,
+        checkpoint_steps: int = 100,
+        load_in_8bit: bool | str | Int8 = "auto",
+        load_in_4bit: bool = False,
+        dtype: str = "auto",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.tuning = tuning
+        self.max_length = max_length
+        self.stride = stride
+        self.truncation = truncation
+        self.mlm_probability = mlm_probability
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
+        self.learning_rate = learning_rate
+        self.max_epochs = max_epochs
+        self.lr_schedule = lr_schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_steps = checkpoint_steps
+        self.load_in_8bit = load_in_8bit
+        self.load_in_4bit = load_in_4bit
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _language_task(self) -> Masking:
+        return Masking(self.mlm_probability)
+
+    def _check_fitted_column(self, X: Any) -> TextColumn:
+        return super()._check_fitted_column(X) if hasattr(self, "_learned") else self._check_column(X)
+
+    def _ready(self) -> tuple[Backbone, Learned]:
+        if hasattr(self, "_learned"):
+            return super()._ready()
+        backbone = self._load_backbone()
+        head = self._pretrained_head(backbone)
+        if head is None:
+            raise ValueError(
+                f"{backbone.name!r} has no weights for predicting words (lm_head). Call fit to learn some, or use a "
+                f"checkpoint that has them, such as facebook/xlm-roberta-xl."
+            )
+        return backbone, Learned(Head(), backbone.model, head).eval().requires_grad_(False)
+
+    _exported_class = XLMRobertaXLForMaskedLM
+
+    def fill_mask(self, X: Any, top_k: int = 5) -> pd.DataFrame:
+        """Return the likeliest pieces in the place of each "<mask>".
+
+        Of several masks in a text each is filled by itself, with the others as they are.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+            Each text has at least one "<mask>".
+        top_k : int, default=5
+            Pieces for each mask.
+
+        Returns
+        -------
+        DataFrame
+            One row per piece, the likeliest first: row (its position in X), mask (which one of the text, from 0),
+            token, score (its probability), and text, with the token in this mask's place.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a text has no mask, or X is no column of texts; the message names the row.
+        """
+        check_scalar(top_k, "top_k", Integral, min_val=1)
+        column = self._check_fitted_column(X)
+        parts = [text.split(MASK) for text in column.texts]
+        for row, of_text in enumerate(parts):
+            if len(of_text) == 1:
+                where = name_row(row, X.index if isinstance(X, pd.Series | pd.DataFrame) else None)
+                raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. Write it where a word goes.")
+        pieces, scores = self._likeliest(parts, top_k)
+        found, masks = [], ((row, mask) for row, of_text in enumerate(parts) for mask in range(len(of_text) - 1))
+        for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores.tolist(), strict=True):
+            for piece, score in zip(of_mask, of_pieces, strict=True):
+                text = _fill(parts[row], [piece if i == mask else None for i in range(len(parts[row]) - 1)])
+                found.append((row, mask, piece.replace(SPACE, " ").strip(), score, text))
+        return pd.DataFrame(found, columns=["row", "mask", "token", "score", "text"])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the texts with the likeliest piece in the place of each "<mask>".
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) of str
+        """
+        parts = [text.split(MASK) for text in self._check_fitted_column(X).texts]
+        best = (piece for (piece,) in self._likeliest(parts, top_k=1)[0])
+        texts = np.empty(len(parts), object)
+        texts[:] = [_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts]
+        return texts
+
+    def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> WindowPlan:
+        """Windows over texts that are split at their masks; the positions are the masks."""
+        tokenizer = backbone.tokenizer
+        encoded = iter(tokenizer.encode_batch([part for of_text in parts for part in of_text]))
+        mask, texts, masks = np.array([tokenizer.mask_token_id], np.int32), [], []
+        for of_text in parts:
+            pieces = [next(encoded) for _ in of_text]
+            lengths = np.array([len(ids) for ids in pieces])
+            texts.append(np.concatenate([ids for part in pieces for ids in (part, mask)][:-1]))
+            masks.append(np.cumsum(lengths + 1)[:-1] - 1)
+        max_length, stride = self._window(backbone)
+        return plan_pieces(tokenizer, texts, masks, max_length=max_length, stride=stride)
+
+    def pseudo_log_likelihood(self, X: Any) -> np.ndarray:
+        """Return how well each text reads: the sum of the log-probabilities of its pieces, each masked by itself.
+
+        Salazar et al., "Masked Language Model Scoring" (arXiv:1910.14659). A text of n pieces is read n times.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float64
+            In nats; 0 for a text without pieces.
+        """
+        column = self._check_fitted_column(X)
+        backbone, learned = self._ready()
+        plan = self._plan_every_piece(backbone, column)
+        losses = self._losses_of_pieces(learned, backbone, plan)
+        text_of_piece = np.repeat(plan.text_of_window, plan.counts)
+        sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
+        return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
+
+    def _losses_of_pieces(self, learned: Learned, backbone: Backbone, plan: WindowPlan) -> np.ndarray:
+        """Minus the log-probability of each of a plan's positions, when that one alone is masked."""
+        window = np.repeat(np.arange(len(plan.windows)), plan.counts)
+        if not len(window):
+            return np.empty(0)
+        position = np.concatenate(plan.positions)
+        mask = backbone.tokenizer.mask_token_id
+
+        def compute(batch: np.ndarray) -> Tensor:
+            masked = [plan.windows[i].copy() for i in window[batch]]
+            targets = [ids[at] for ids, at in zip(masked, position[batch], strict=True)]
+            for ids, at in zip(masked, position[batch], strict=True):
+                ids[at] = mask
+            hidden = learned.embed(backbone, masked, position[batch, None])
+            targets = torch.from_numpy(np.array(targets, np.int64)).to(hidden.device)
+            return learned.head.losses(hidden, learned.words(backbone.model), targets)[:, None]
+
+        batch_tokens = self._choose_batch_tokens(backbone)
+        return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
+
+    def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
+        """The likeliest pieces at each mask of texts split there, and their probabilities, (n_masks, top_k)."""
+        backbone, learned = self._ready()
+        plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
+        top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))
+
+        def likeliest(hidden: Tensor) -> Tensor:
+            logits = learned.head(hidden, learned.words(backbone.model))
+            probabilities = only_real_tokens(logits, tokenizer.vocab_size).softmax(-1)
+            probabilities[:, tokenizer.all_special_ids] = -1.0  # these are no pieces
+            highest, ids = probabilities.topk(top_k)
+            return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
+
+        def compute(batch: np.ndarray) -> Tensor:
+            hidden = learned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
+            return torch.cat([likeliest(part) for part in hidden.split(MASKS_AT_ONCE)])
+
+        batch_tokens = self._choose_batch_tokens(backbone)
+        found = run(compute, plan.lengths, counts=plan.counts, batch_tokens=batch_tokens, verbose=self.verbose)
+        ids, probabilities = found[:, :top_k].astype(np.int64), found[:, top_k:]
+        return [tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], probabilities
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
+
+def _fill(parts: Sequence[str], pieces: Sequence[str | None]) -> str:
+    """Put pieces in the places of the masks between the parts of a text; None leaves a mask as it is."""
+    text = parts[0]
+    for piece, part in zip(pieces, parts[1:], strict=True):
+        if piece is None:
+            text += MASK
+        elif piece.startswith(SPACE) and (not text or text[-1].isspace()):
+            text += piece[len(SPACE) :].replace(SPACE, " ")
+        else:  # a piece without a space before it belongs to the word on its left
+            text = text.rstrip() + piece.replace(SPACE, " ")
+        text += part
+    return text

@@ -1,0 +1,160 @@
+"""What to change where a model does not fit into memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import torch
+
+from skxlmr.hardware.device import choose_dtype
+from skxlmr.hardware.estimate import MemoryEstimate, in_gigabytes, memory_estimate, saved_in_8bit
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.tuning import Head, as_tuning
+
+MOST_SUGGESTIONS = 4
+
+
+class NotEnoughMemoryError(MemoryError):
+    """A model does not fit into the memory of its device."""
+
+
+def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters: Any) -> tuple[int, bool]:
+    """What there is memory to train with: tokens of a batch, and whether layers are to be run twice to keep less.
+
+    First there are fewer tokens, down to a text of full length, which costs next to nothing; then gradient
+    checkpointing, which costs a third more time.
+
+    Parameters
+    ----------
+    config : XLMRobertaXLConfig
+    batch_tokens : int
+        The most.
+    **parameters
+        Further ones of `memory_estimate`.
+    """
+    estimate = memory_estimate(config, batch_tokens=batch_tokens, **parameters)
+    sizes = [batch_tokens, *_smaller_batches(estimate)]
+    for gradient_checkpointing in (False, True):
+        for n_tokens in sizes:
+            parameters |= {"batch_tokens": n_tokens, "gradient_checkpointing": gradient_checkpointing}
+            estimate = memory_estimate(config, **parameters)
+            if estimate.available is None or estimate.total - estimate.weights <= estimate.available:
+                return n_tokens, gradient_checkpointing
+    return sizes[-1], True
+
+
+def check_memory(estimate: MemoryEstimate, *, model: str | os.PathLike) -> None:
+    """Raise NotEnoughMemoryError if more is needed than there is.
+
+    Parameters
+    ----------
+    estimate : MemoryEstimate
+    model : str or path
+        Its name, for the message.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        Says what is needed, what there is, and which parameters would make it fit.
+    """
+    if estimate.fits is not False:
+        return
+    parts = {name: getattr(estimate, name) for name in ("weights", "learned", "optimizer", "activations")}
+    listed = ", ".join(f"{name} {in_gigabytes(nbytes)} GB" for name, nbytes in parts.items() if nbytes)
+    raise NotEnoughMemoryError(
+        f"{os.fspath(model)!r} needs {in_gigabytes(estimate.total)} GB on {estimate.device} ({listed}), of which "
+        f"{in_gigabytes(estimate.available)} GB are available. {_advice(estimate)}"
+    )
+
+
+Changes = tuple[dict[str, Any], ...]  # parameters of `memory_estimate`, by what is changed
+
+
+def _advice(estimate: MemoryEstimate) -> str:
+    """Name the fewest changes with which the model fits, or else the least that it can do with."""
+    axes = _ways_to_shrink(estimate)
+    tried: list[tuple[Changes, MemoryEstimate]] = []
+    for n_changes in range(1, len(axes) + 1):
+        ways = [
+            (changes, _changed(estimate, changes))
+            for chosen in itertools.combinations(axes, n_changes)
+            for changes in itertools.product(*chosen)
+            if _are_possible(estimate, changes)
+        ]
+        fitting = [_with_largest_batch(estimate, changes) for changes, smaller in ways if smaller.fits]
+        if fitting:
+            return f"It fits with {'; or with '.join(_written(*way) for way in fitting[:MOST_SUGGESTIONS])}."
+        tried += ways
+    if not tried:
+        return "There is nothing to switch on that makes it smaller."
+    return f"Nothing makes it fit: the least is with {_written(*min(tried, key=lambda way: way[1].total))}."
+
+
+def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
+    """What can be changed: for each thing its choices."""
+    parameters, device = estimate.parameters, torch.device(estimate.device)
+    least = parameters["model"].max_length
+    storage: dict[str | None, list[dict[str, Any]]] = {
+        None: [{"load_in_8bit": True}, {"load_in_4bit": True}],
+        "int8": [{"load_in_8bit": False, "load_in_4bit": True}],
+        "nf4": [],
+    }
+    tuning = None if parameters["tuning"] is None else as_tuning(parameters["tuning"])
+    tunings = [{"tuning": "lora"}] if tuning is not None and tuning.trains_base else []
+    if tuning is not None and not isinstance(tuning, Head):
+        tunings.append({"tuning": "head"})
+    half = choose_dtype("auto", device, parameters["model"]) if device.type == "cuda" else torch.bfloat16
+    axes = [
+        [] if saved_in_8bit(parameters["model"]) else storage[estimate.quantization],
+        # What "auto" takes depends on the dtype, which may be changed, too.
+        [{"batch_tokens": least}] if estimate.batch_tokens > least or parameters["batch_tokens"] == "auto" else [],
+        tunings,
+        [{"dtype": str(half).removeprefix("torch.")}] if estimate.dtype == "float32" else [],
+        [{"device": "cpu"}] if device.type != "cpu" else [],
+    ]
+    return [axis for axis in axes if axis]
+
+
+def _smaller_batches(estimate: MemoryEstimate) -> list[int]:
+    """Tokens in a batch, half and half again; not below a text of full length, which is a batch whatever is allowed."""
+    least = estimate.parameters["model"].max_length
+    halves = [estimate.batch_tokens >> n for n in range(1, estimate.batch_tokens.bit_length())]
+    return [n for n in halves if n > least] + [least] * (estimate.batch_tokens > least)
+
+
+def _are_possible(estimate: MemoryEstimate, changes: Changes) -> bool:
+    """Whether the changes go together: what learns as a whole cannot be quantised."""
+    parameters = _merged(estimate, changes)
+    tuning = parameters["tuning"]
+    quantized = parameters["load_in_8bit"] not in ("auto", False) or parameters["load_in_4bit"]
+    return tuning is None or not (quantized and as_tuning(tuning).trains_base)
+
+
+def _with_largest_batch(estimate: MemoryEstimate, changes: Changes) -> tuple[Changes, MemoryEstimate]:
+    """Where the batch is one of the changes, make it no smaller than it has to be."""
+    if any("batch_tokens" in change for change in changes):
+        for n_tokens in _smaller_batches(estimate):
+            larger = tuple({"batch_tokens": n_tokens} if "batch_tokens" in change else change for change in changes)
+            if _changed(estimate, larger).fits:
+                changes = larger
+                break
+    return changes, _changed(estimate, changes)
+
+
+def _merged(estimate: MemoryEstimate, changes: Changes) -> dict[str, Any]:
+    parameters = dict(estimate.parameters)
+    for change in changes:
+        parameters |= change
+    return parameters
+
+
+def _changed(estimate: MemoryEstimate, changes: Changes) -> MemoryEstimate:
+    return memory_estimate(**_merged(estimate, changes))
+
+
+def _written(changes: Changes, estimate: MemoryEstimate) -> str:
+    """Changes as a user writes them, and what is needed then."""
+    written = ", ".join(f"{name}={value!r}" for change in changes for name, value in change.items())
+    return f"{written} (needs {in_gigabytes(estimate.total)} GB)"

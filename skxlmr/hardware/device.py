@@ -1,0 +1,103 @@
+"""Where and in which precision a model runs: what "auto" means."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.int8 import Int8, quantization_settings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Parameters of the layers. Below, on a CPU, half precision makes a single text slower and gains little in batches.
+SMALL_MODEL = 10_000_000
+# Parameters of the layers. From here on 8-bit weights decide whether a laptop can hold the model.
+LARGE_MODEL = 1_000_000_000
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn the parameter `device` into a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    ValueError
+        If it is no device, or not on this machine.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} is no torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from None
+    there = {
+        "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(chosen.type, chosen.type == "cpu"):
+        raise ValueError(f"device={device!r} is not on this machine{_why_not(chosen)}; use device='auto' or 'cpu'.")
+    if chosen.type == "cuda" and chosen.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return chosen
+
+
+def _why_not(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    if torch.cuda.is_available():
+        return f", which has {torch.cuda.device_count()} CUDA device(s), numbered from 0"
+    if torch.version.cuda is None:
+        return ": this build of torch has no CUDA (install one that has, from pytorch.org)"
+    return ": torch finds no CUDA device (is the driver installed, and CUDA_VISIBLE_DEVICES not empty?)"
+
+
+def choose_dtype(dtype: str, device: torch.device, config: XLMRobertaXLConfig) -> torch.dtype:
+    """Turn the parameter `dtype` into a torch dtype.
+
+    "auto" on CUDA is bfloat16, or float16 where the GPU lacks it; on a CPU bfloat16 where it has instructions for that
+    and the model is not small; float32 elsewhere.
+    """
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and cpu_has_bfloat16() and config.num_layer_parameters >= SMALL_MODEL:
+        return torch.bfloat16
+    return torch.float32
+
+
+def choose_quantization(
+    load_in_8bit: bool | str | Int8, load_in_4bit: bool, device: torch.device, config: XLMRobertaXLConfig
+) -> Int8 | str | None:
+    """Turn `load_in_8bit` and `load_in_4bit` into settings of the 8-bit weights, "nf4", or None.
+
+    "auto" is 8 bits for XL and XXL on a CPU, where they are also faster than 16, and on a GPU where 16 bits would take
+    more than half of its memory, which training needs too.
+
+    Raises
+    ------
+    ValueError
+        If both are asked for, or a setting is none of its choices.
+    """
+    if load_in_8bit == "auto" and not load_in_4bit:
+        large = config.num_layer_parameters >= LARGE_MODEL
+        if large and device.type == "cuda":
+            _, total = torch.cuda.mem_get_info(device)
+            large = 2 * config.num_parameters > total / 2
+        return Int8() if large and device.type != "mps" else None
+    return quantization_settings(False if load_in_8bit == "auto" else load_in_8bit, load_in_4bit)
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively (AVX-512 or AMX)."""
+    return any(cpu_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def cpu_capabilities() -> dict[str, object]:
+    """What torch knows of the CPU."""
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -1,0 +1,318 @@
+"""Linear layers with frozen 8-bit weights.
+
+One int8 row and one float32 scale for each output channel, in the layout of bitsandbytes (`CB` and `SCB`; Dettmers et
+al., "LLM.int8()", arXiv:2208.07339). How they are multiplied is the business of `skxlmr.model.int8_engines`.
+
+Notation: T tokens, K input features, N output features, k outlier columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from skxlmr.model.int8_engines import ENGINES, Engine, Rows, blocks, choose_engine, outlier_weight
+
+OUTLIERS = ("fixed", "dynamic", "none")
+# At most one column in so many is an outlier: what is kept in 16 bits costs time.
+COLUMNS_PER_OUTLIER = 64
+
+
+@dataclass
+class Int8:
+    """Settings of 8-bit weights, for `load_in_8bit`.
+
+    Parameters
+    ----------
+    outliers : {"fixed", "dynamic", "none"}, default="fixed"
+        Which columns of a layer's input keep 16 bits. "fixed" takes those that were found once, on sentences in many
+        languages: the result for a text never depends on the texts beside it. "dynamic" is the rule of bitsandbytes:
+        whatever exceeds `threshold` anywhere in the batch.
+    threshold : float, default=6.0
+        Magnitude from which a column is an outlier: in units of the root mean square of the layer's input where they
+        are fixed, absolute where they are dynamic. After a LayerNorm without gain the two agree. The default is that
+        of LLM.int8(), section 3.2.
+    engine : {"auto", "int_mm", "bitsandbytes", "dequantize"}, default="auto"
+        What multiplies. "auto" is bitsandbytes on CUDA, integer products on CPUs that have instructions for them, and
+        otherwise "dequantize": weights are turned back to floating point for each product.
+
+    Examples
+    --------
+    >>> from skxlmr import Int8, XLMRXLEmbedder
+    >>> embedder = XLMRXLEmbedder(model="nano", load_in_8bit=Int8(outliers="none"))
+    >>> embedder.get_params()["load_in_8bit__threshold"]
+    6.0
+    >>> embedder.fit_transform(["good morning"]).shape
+    (1, 192)
+    """
+
+    outliers: str = "fixed"
+    threshold: float = 6.0
+    engine: str = "auto"
+
+    def get_params(self, deep: bool = True) -> dict[str, object]:
+        """Return the settings by name, as scikit-learn asks for them."""
+        return asdict(self)
+
+    def set_params(self, **params: object) -> Int8:
+        """Change settings by name."""
+        for name, value in params.items():
+            if name not in asdict(self):
+                raise ValueError(f"Int8 has no parameter {name!r}; it has {', '.join(asdict(self))}.")
+            setattr(self, name, value)
+        return self
+
+    def check(self) -> None:
+        """Raise ValueError if a setting is none of its choices."""
+        if self.outliers not in OUTLIERS:
+            raise ValueError(f"Int8 outliers must be one of {OUTLIERS}, got {self.outliers!r}.")
+        if self.engine not in ("auto", *ENGINES):
+            raise ValueError(f"Int8 engine must be one of {('auto', *ENGINES)}, got {self.engine!r}.")
+        if not self.threshold > 0:
+            raise ValueError(f"Int8 threshold must be positive, got {self.threshold!r}.")
+
+
+def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8 | str | None:
+    """Turn the two parameters into settings of 8-bit weights, "nf4", or None.
+
+    Raises
+    ------
+    ValueError
+        If both are asked for, or a setting is none of its choices.
+    """
+    if load_in_8bit and load_in_4bit:
+        raise ValueError("load_in_8bit and load_in_4bit exclude each other; switch one of them off.")
+    if load_in_4bit:
+        return "nf4"
+    settings = Int8() if load_in_8bit is True else load_in_8bit or None
+    if settings is not None:
+        settings.check()
+    return settings
+
+
+def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Round each row to 8 bits: the largest magnitude becomes 127.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (N, K), floating point
+    out : Tensor of shape (N, K), int8, default=None
+        Memory for the values; None takes new memory.
+
+    Returns
+    -------
+    values : Tensor of shape (N, K), int8
+        `CB` of bitsandbytes.
+    absmax : Tensor of shape (N,), float32
+        `SCB` of bitsandbytes: `weight` is about `values * absmax[:, None] / 127`.
+
+    Examples
+    --------
+    >>> quantize_weight(torch.tensor([[1.0, -2.0, 0.5]]))
+    (tensor([[  64, -127,   32]], dtype=torch.int8), tensor([2.]))
+    """
+    values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device) if out is None else out
+    absmax = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
+    for rows in blocks(*weight.shape, weight.device):  # no float32 copy of the whole
+        block = weight[rows].float()
+        absmax[rows] = block.abs().amax(1)
+        factors = 127.0 / absmax[rows].clamp(min=torch.finfo(torch.float32).tiny)
+        values[rows] = torch.mul(block, factors[:, None]).round_()
+    return values, absmax
+
+
+class Int8Linear(nn.Module):
+    """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool, default=True
+    settings : Int8, default=None
+        None takes the defaults.
+    device : device, default=None
+
+    Attributes
+    ----------
+    weight : Parameter of shape (N, K), int8
+    SCB : Parameter of shape (N,), float32
+        The largest magnitude of each row.
+    bias : Parameter of shape (N,), or None
+    outliers : Tensor of shape (k,), int64
+        Input columns that keep 16 bits. Not in the state dict, which is that of bitsandbytes.
+    candidates, peaks : Tensor of shape (m,), int64 and float32
+        The columns of largest magnitude that were found, from which the threshold chooses the outliers, and these
+        magnitudes, in units of the root mean square.
+
+    Examples
+    --------
+    >>> linear = nn.Linear(64, 32)
+    >>> x = torch.randn(3, 64)
+    >>> bool((Int8Linear.from_linear(linear)(x) - linear(x)).abs().max() < 0.05)
+    True
+    """
+
+    quantized_parameters = ("weight", "SCB")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        settings: Int8 | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.settings = settings or Int8()
+        # Parameters, not buffers: sharding across devices splits parameters and leaves buffers whole.
+        weight = torch.empty(out_features, in_features, dtype=torch.int8, device=device)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.SCB = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+        self.register_buffer("outliers", torch.empty(0, dtype=torch.int64, device="cpu"), persistent=False)
+        self.register_buffer("outlier_weight", torch.empty(0, out_features, dtype=torch.int8), persistent=False)
+        self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
+        self.observer: Callable[[Tensor], None] | None = None  # while outliers are being looked for
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, settings: Int8 | None = None) -> Int8Linear:
+        """Quantise a linear layer; the new one shares its bias."""
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, settings, device="meta")
+        layer.quantize(linear.weight.detach())
+        if linear.bias is not None:
+            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
+        layer.set_outliers(torch.empty(0, dtype=torch.int64))
+        return layer
+
+    def allocate(self, device: torch.device | str) -> None:
+        """Take memory for the values, to be filled by `load`: first of all, so that none is left in gaps later."""
+        self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, device=device), requires_grad=False)
+
+    def load(self, name: str, tensor: Tensor) -> None:
+        """Take one of `quantized_parameters` as a checkpoint has it: a floating-point weight is quantised."""
+        if name == "weight" and tensor.is_floating_point():
+            self.quantize(tensor)
+        else:
+            setattr(self, name, nn.Parameter(tensor.float() if name == "SCB" else tensor, requires_grad=False))
+
+    def quantize(self, weight: Tensor) -> None:
+        """Take the values and scales of a weight (N, K), on its device."""
+        values, absmax = quantize_weight(weight, None if self.weight.is_meta else self.weight.data)
+        self.weight = nn.Parameter(values, requires_grad=False)
+        self.SCB = nn.Parameter(absmax, requires_grad=False)
+
+    def set_outliers(self, columns: Tensor) -> None:
+        """Let these input columns, (k,) int64, keep 16 bits."""
+        self.outliers = columns.to(self.weight.device)
+        self.outlier_weight = outlier_weight(self.weight.detach(), self.outliers)
+
+    def set_candidates(self, columns: Tensor, peaks: Tensor) -> None:
+        """Take the columns that were found, and choose the outliers among them as the settings have it."""
+        self.candidates, self.peaks = columns.cpu(), peaks.float().cpu()
+        chosen = self.candidates[self.peaks > self.settings.threshold]
+        self.set_outliers(chosen if self.settings.outliers == "fixed" else chosen[:0])
+
+    def find_outliers(self, x: Tensor) -> None:
+        """Look for outliers in an input (T, K): the columns that are furthest above its root mean square."""
+        x = x.detach().float()
+        peaks = x.abs().amax(0) / x.square().mean().sqrt()
+        most = max(1, self.in_features // COLUMNS_PER_OUTLIER)
+        columns = peaks.topk(min(most, self.in_features)).indices.sort().values
+        self.set_candidates(columns, peaks[columns])
+
+    @property
+    def engine(self) -> Engine:
+        """What multiplies on the device where the weights are."""
+        return choose_engine(self.settings.engine, self.weight.device)
+
+    @property
+    def scales(self) -> Tensor:
+        """What one step of a row's values stands for, (N,) float32."""
+        return self.SCB / 127
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight (N, K) in floating point."""
+        return (self.weight * self.scales[:, None]).to(dtype)
+
+    def prepare(self, x: Tensor) -> Rows:
+        """Quantise an input (T, K), for this layer and others that have the same input and so the same outliers."""
+        if self.observer is not None:
+            self.observer(x)
+        return self.engine.quantize(x, self)
+
+    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        """Multiply.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., K)
+        rows : Rows, default=None
+            What `prepare` made of x, if that is done already.
+
+        Returns
+        -------
+        Tensor of shape (..., N), of x's dtype
+        """
+        flat = x.reshape(-1, self.in_features)
+        if rows is not None and self.observer is not None:
+            self.observer(flat)
+        if torch.is_grad_enabled() and x.requires_grad:
+            y = _FrozenProduct.apply(flat, self, rows)
+        else:
+            y = self.engine.multiply(self.prepare(flat) if rows is None else rows, self)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
+        """Move, as `to` asks, but keep the scales in float32."""
+        scales = self.SCB.detach()
+        super()._apply(fn, recurse)
+        if self.SCB.dtype != torch.float32:
+            self.SCB = nn.Parameter(scales.to(self.SCB.device), requires_grad=False)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, outliers={len(self.outliers)}"
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """Forward by the engine; backward through the weights as they are, to the input alone."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, layer: Int8Linear, rows: Rows | None) -> Tensor:
+        ctx.layer = layer
+        return layer.engine.multiply(layer.prepare(x) if rows is None else rows, layer)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        layer = ctx.layer
+        if gradient.dtype == torch.float16:  # gradient times scale could vanish in float16
+            return gradient @ layer.dequantize(gradient.dtype), None, None
+        scaled = (gradient * layer.scales).to(gradient.dtype)
+        return scaled @ layer.weight.to(gradient.dtype), None, None
+
+
+def prepare(layer: nn.Module, x: Tensor) -> Rows | None:
+    """What `layer` makes of an input (T, K) before it multiplies; None for a layer that is not in 8 bits."""
+    return layer.prepare(x) if isinstance(layer, Int8Linear) else None
+
+
+def can_chain(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
+    """Whether `chain` may take these two layers: integer products, and nobody asks for gradients or outliers."""
+    return (
+        isinstance(first, Int8Linear)
+        and isinstance(second, Int8Linear)
+        and first.engine is second.engine is ENGINES["int_mm"]
+        and second.settings.outliers != "dynamic"
+        and second.observer is None
+        and not (torch.is_grad_enabled() and x.requires_grad)
+    )
+
+
+def chain(first: Int8Linear, activation: Callable[[Tensor], Tensor], second: Int8Linear, x: Tensor) -> Tensor:
+    """`second(activation(first(x)))`, (T, K) -> (T, K'), with what lies between never written out in full."""
+    engine = first.engine
+    return engine.multiply(engine.chain(first.prepare(x), first, activation, second), second)

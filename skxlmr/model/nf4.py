@@ -1,0 +1,141 @@
+"""Linear layers with frozen 4-bit weights: NormalFloat (QLoRA, arXiv:2305.14314), as bitsandbytes packs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skxlmr.system.bitsandbytes import bitsandbytes_ops
+
+BLOCK = 64  # weights that share a scale; bitsandbytes' default
+CHUNK = BLOCK * 2**15  # weights that are quantised at a time: bitsandbytes takes several float32 copies
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of others its CPU kernel returns memory as it found it
+
+
+class Linear4bit(nn.Module):
+    """Linear layer with frozen NF4 weights, (..., K) -> (..., N); gradients flow to its input.
+
+    The weights are turned back to floating point for each product, forward and backward. Fused 4-bit kernels are left
+    out: bitsandbytes chooses among them by the number of rows, so that a text's result would depend on its batch.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        K and N.
+    bias : bool, default=True
+    device : device, default=None
+
+    Attributes
+    ----------
+    weight : Parameter of shape (ceil(N * K / 2), 1), uint8
+        Two weights in a byte.
+    absmax : Parameter of shape (ceil(N * K / 64),), float32
+        The largest magnitude of each block of 64 weights.
+    bias : Parameter of shape (N,), or None
+
+    Examples
+    --------
+    >>> linear = nn.Linear(64, 32)
+    >>> x = torch.randn(3, 64)
+    >>> bool((Linear4bit.from_linear(linear)(x) - linear(x)).abs().max() < 0.5)
+    True
+    """
+
+    quantized_parameters = ("weight", "absmax")
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        n = in_features * out_features
+        weight = torch.empty(-(-n // 2), 1, dtype=torch.uint8, device=device)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.absmax = nn.Parameter(torch.empty(-(-n // BLOCK), device=device), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear) -> Linear4bit:
+        """Quantise a linear layer; the new one shares its bias."""
+        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        layer.load("weight", linear.weight.detach())
+        if linear.bias is not None:
+            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
+        return layer
+
+    def load(self, name: str, tensor: Tensor) -> None:
+        """Take one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
+        if name == "weight" and tensor.is_floating_point():
+            weight, absmax = quantize_nf4(tensor)
+            self.weight = nn.Parameter(weight, requires_grad=False)
+            self.absmax = nn.Parameter(absmax, requires_grad=False)
+        else:
+            setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight (N, K) in floating point."""
+        n = self.out_features * self.in_features
+        # A row for each block, or one for all: of a block that lies in two rows bitsandbytes' CPU kernel may take the
+        # wrong scale, and an odd number of columns has it compile another one.
+        shape = (n // BLOCK, BLOCK) if n % BLOCK == 0 else (1, 2 * self.weight.numel())
+        computed = dtype if dtype in KERNEL_DTYPES else torch.float32
+        values = bitsandbytes_ops().dequantize_4bit(self.weight, self.absmax, BLOCK, "nf4", shape, computed)
+        return values.view(-1)[:n].view(self.out_features, self.in_features).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply, in the dtype of x."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            y = _FrozenProduct.apply(x.reshape(-1, self.in_features), self)
+            return y.view(*x.shape[:-1], self.out_features)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.dequantize(x.dtype), bias)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear4bit:
+        """Move, as `to` asks, but keep the scales in float32."""
+        absmax = self.absmax.detach()
+        super()._apply(fn, recurse)
+        if self.absmax.dtype != torch.float32:
+            self.absmax = nn.Parameter(absmax.to(self.absmax.device), requires_grad=False)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round a matrix to NF4, in blocks of 64 in the order of memory, on its device.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (N, K), floating point
+
+    Returns
+    -------
+    packed : Tensor of shape (ceil(N * K / 2), 1), uint8
+    absmax : Tensor of shape (ceil(N * K / 64),), float32
+
+    Examples
+    --------
+    >>> quantize_nf4(torch.tensor([[2.0, -2.0], [0.0, 1.0]]))
+    (tensor([[240],
+            [124]], dtype=torch.uint8), tensor([2.]))
+    """
+    quantize = bitsandbytes_ops().quantize_4bit
+    parts = [quantize(chunk, BLOCK, "nf4", torch.uint8) for chunk in weight.reshape(-1).split(CHUNK)]
+    return torch.cat([packed for packed, _ in parts]), torch.cat([absmax for _, absmax in parts])
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """Forward and backward with weights that are turned to floating point twice rather than kept."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, layer: Linear4bit) -> Tensor:
+        ctx.layer = layer
+        return layer(x.detach())
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.layer.dequantize(gradient.dtype), None

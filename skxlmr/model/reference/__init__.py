@@ -1,0 +1,1 @@
+"""The padded interface of the reference documentation."""

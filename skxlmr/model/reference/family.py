@@ -1,0 +1,97 @@
+"""The smaller relatives by their names in Hugging Face's reference; what they do is written once, for XL.
+
+They differ from XL in their config: layers that normalise what comes out of their parts, not what goes in, and a
+LayerNorm on the embeddings. Every class of XL loads their checkpoints, too, but for BERT's head on texts.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from skxlmr.model.config import BertConfig
+from skxlmr.model.encoder import XLMRobertaXLModel
+from skxlmr.model.heads import (
+    XLMRobertaXLForMultipleChoice,
+    XLMRobertaXLForQuestionAnswering,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLForTokenClassification,
+    head_dropout,
+    new_linear,
+)
+from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+
+
+class XLMRobertaModel(XLMRobertaXLModel):
+    """The XLM-RoBERTa encoder without a head; see `XLMRobertaXLModel`.
+
+    Parameters
+    ----------
+    config : XLMRobertaConfig
+    add_pooling_layer : bool, default=True
+        Whether to have the pooler.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skxlmr.model import XLMRobertaConfig, XLMRobertaModel
+    >>> config = XLMRobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+    ...                           intermediate_size=32)
+    >>> XLMRobertaModel(config).eval()(torch.tensor([[0, 7, 8, 2]])).last_hidden_state.shape
+    torch.Size([1, 4, 16])
+    """
+
+
+class BertModel(XLMRobertaXLModel):
+    """The BERT encoder without a head, as multilingual-e5-small is one; see `XLMRobertaXLModel`.
+
+    Parameters
+    ----------
+    config : BertConfig
+    add_pooling_layer : bool, default=True
+        Whether to have the pooler.
+    """
+
+
+class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
+    """BERT with a linear layer on the pooled first token; see `XLMRobertaXLForSequenceClassification`.
+
+    Parameters
+    ----------
+    config : BertConfig
+    """
+
+    new_heads = ("roberta.pooler.", "classifier.")
+
+    def __init__(self, config: BertConfig) -> None:
+        PretrainedModel.__init__(self, config)
+        self.roberta = XLMRobertaXLModel(config)
+        self.dropout = nn.Dropout(head_dropout(config))
+        self.classifier = new_linear(config, config.num_labels)
+
+    def score(self, first_tokens: Tensor) -> Tensor:
+        return self.classifier(self.dropout(self.roberta.pooler(first_tokens)))
+
+
+class XLMRobertaForCausalLM(XLMRobertaXLForCausalLM):
+    """XLM-RoBERTa that predicts the next token; see `XLMRobertaXLForCausalLM`."""
+
+
+class XLMRobertaForMaskedLM(XLMRobertaXLForMaskedLM):
+    """XLM-RoBERTa with a masked language modelling head; see `XLMRobertaXLForMaskedLM`."""
+
+
+class XLMRobertaForMultipleChoice(XLMRobertaXLForMultipleChoice):
+    """XLM-RoBERTa with a score for each of several texts; see `XLMRobertaXLForMultipleChoice`."""
+
+
+class XLMRobertaForQuestionAnswering(XLMRobertaXLForQuestionAnswering):
+    """XLM-RoBERTa that marks answers; see `XLMRobertaXLForQuestionAnswering`."""
+
+
+class XLMRobertaForSequenceClassification(XLMRobertaXLForSequenceClassification):
+    """XLM-RoBERTa with a head on the first token; see `XLMRobertaXLForSequenceClassification`."""
+
+
+class XLMRobertaForTokenClassification(XLMRobertaXLForTokenClassification):
+    """XLM-RoBERTa with a head on each token; see `XLMRobertaXLForTokenClassification`."""

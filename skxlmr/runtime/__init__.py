@@ -1,0 +1,1 @@
+"""Running a frozen model over columns of texts."""

@@ -1,0 +1,150 @@
+"""What has to be run for a text column: windows of token ids, and which row each is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.system.warn import warn
+from skxlmr.text.batching import deduplicate, token_batches
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """What has to be run for a text column.
+
+    Attributes
+    ----------
+    windows : list of ndarray, int32
+        Token ids of each window, special tokens included. A text that fits is one window.
+    text_of_window : ndarray of shape (n_windows,), int64
+        The distinct text that each window is of, ascending.
+    text_of_row : ndarray of shape (n_rows,), int64
+        The distinct text of each of the caller's rows.
+    positions : list of ndarray, int64, or None
+        The tokens of each window that features are read at; None where a window has one vector of features.
+    texts_are_whole : bool
+        Whether the loss of a text is of all its windows together, which then share a micro-batch.
+    n_cut, cut_at : int
+        Distinct texts of which only so many tokens are read; whoever uses the plan calls `warn_of_cut`, since
+        plans may be made in a thread.
+    """
+
+    windows: list[np.ndarray]
+    text_of_window: np.ndarray
+    text_of_row: np.ndarray
+    positions: list[np.ndarray] | None = None
+    texts_are_whole: bool = False
+    n_cut: int = 0
+    cut_at: int = 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens in each window."""
+        return np.fromiter(map(len, self.windows), np.int64, len(self.windows))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Vectors of features of each window."""
+        if self.positions is None:
+            return np.ones(len(self.windows), np.int64)
+        return np.fromiter(map(len, self.positions), np.int64, len(self.windows))
+
+    @property
+    def windows_per_text(self) -> np.ndarray:
+        """Number of windows of each distinct text."""
+        return np.bincount(self.text_of_window)
+
+    @property
+    def n_texts(self) -> int:
+        """Distinct texts."""
+        return int(self.text_of_window[-1]) + 1
+
+    def take(self, rows: np.ndarray) -> WindowPlan:
+        """The plan for some of the rows."""
+        return replace(self, text_of_row=self.text_of_row[rows])
+
+    def warn_of_cut(self, n_cut: int | None = None, n_texts: int | None = None) -> None:
+        """Warn of texts that are not read to their end: those of this plan, or so many of several like it."""
+        n_cut = self.n_cut if n_cut is None else n_cut
+        if n_cut:
+            warn(self._say_cut(n_cut, n_texts or self.n_texts))
+
+    def _say_cut(self, n_cut: int, n_texts: int) -> str:
+        return (
+            f"{n_cut} of {n_texts} distinct texts were cut at {self.cut_at} tokens (truncation=True). "
+            f"Use truncation=False to read long texts whole, in windows."
+        )
+
+    def micro_batches(self, windows: np.ndarray, place: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+        """Cut windows, each with the place of its row as `windows_of_rows` gives them, into batches of `batch_tokens`.
+
+        Returns indices into `windows`; those of a row lie together where its text is whole.
+        """
+        lengths = self.lengths[windows]
+        if not self.texts_are_whole:
+            return token_batches(lengths, batch_tokens)
+        counts = np.bincount(place)
+        return [rows_of(batch, counts) for batch in token_batches(np.bincount(place, lengths), batch_tokens)]
+
+    def shortest(self, rows: np.ndarray) -> int:
+        """Tokens of the smallest part of these rows that can be run alone."""
+        windows, place = self.windows_of_rows(rows)
+        lengths = self.lengths[windows]
+        return int((np.bincount(place, lengths) if self.texts_are_whole else lengths).min())
+
+    def windows_of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The windows of some rows: indices into `windows`, and for each the place of its row in `rows`."""
+        texts, counts = self.text_of_row[rows], self.windows_per_text
+        return rows_of(texts, counts), np.repeat(np.arange(len(rows)), counts[texts])
+
+
+def make_plan(
+    tokenizer: XLMRobertaXLTokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int,
+    stride: int,
+    truncation: bool = False,
+) -> WindowPlan:
+    """Tokenise each distinct text (or pair) once and cut what is too long into windows.
+
+    Parameters
+    ----------
+    max_length : int
+        Most tokens in a window, special tokens included.
+    stride : int
+        Pieces that two neighbouring windows share.
+    truncation : bool, default=False
+        Keep only the beginning of a long text instead.
+    """
+    first, text_of_row = deduplicate(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+    ids = tokenizer.encode_batch([texts[i] for i in first])
+    pair_ids = [None] * len(ids) if pairs is None else tokenizer.encode_batch([pairs[i] for i in first])
+    windows, text_of_window, truncated = [], [], 0
+    for text, (a, b) in enumerate(zip(ids, pair_ids, strict=True)):
+        if truncation:
+            window, dropped = tokenizer.truncate(a, b, max_length=max_length)
+            of_text, truncated = [window], truncated + (dropped > 0)
+        else:
+            of_text = [w.input_ids for w in tokenizer.windows(a, b, max_length=max_length, stride=stride)]
+        windows += of_text
+        text_of_window += [text] * len(of_text)
+    return WindowPlan(windows, np.asarray(text_of_window, np.int64), text_of_row, n_cut=truncated, cut_at=max_length)
+
+
+def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Where the rows of some windows lie, when each has `counts` of them, one window after the other.
+
+    Examples
+    --------
+    >>> rows_of(np.array([2, 0]), np.array([2, 1, 3])).tolist()
+    [3, 4, 5, 0, 1]
+    """
+    starts = np.cumsum(counts) - counts
+    n = counts[chosen]
+    return np.arange(n.sum()) + np.repeat(starts[chosen] - (np.cumsum(n) - n), n)

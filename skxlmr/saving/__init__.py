@@ -1,0 +1,1 @@
+"""Fitted estimators on disk, and in the formats of other libraries."""

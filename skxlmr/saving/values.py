@@ -1,0 +1,179 @@
+"""Python values as JSON and arrays, and back: what `save` writes in the place of a pickle."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.model.int8 import Int8
+from skxlmr.tuning import Bias, Full, Head, LoRA
+
+# Objects that may be written, by the name under which they are: nothing else is ever made from a file.
+OBJECTS: dict[str, type[BaseEstimator]] = {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, PCA)}
+
+# Integers that the files of tensors have no name for, and those of the same bits in whose place they are written.
+UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
+
+# The most that an array of strings may take; the dtype alone could ask for any memory.
+MAX_STRING_BYTES = 2**31
+
+# Floats that JSON has no numbers for.
+SPECIAL_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class Encoder:
+    """Turn values into JSON; numeric arrays are set aside.
+
+    Attributes
+    ----------
+    arrays : dict of str to Tensor
+        Those that the JSON refers to.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Tensor] = {}
+
+    def encode(self, value: Any, name: str) -> Any:
+        """Return a value as JSON has it: numbers, strings and lists as they are, others as {"kind": ...}.
+
+        Parameters
+        ----------
+        value : object
+        name : str
+            What it is, for the message.
+
+        Raises
+        ------
+        TypeError
+            If there is no way to write it.
+        """
+        if type(value) in (type(None), str, bool, int):
+            return value
+        for cls, encode in self._encoders().items():
+            if isinstance(value, cls):
+                return encode(value, name)
+        raise TypeError(f"{name} cannot be saved: it is {value!r}, of type {type(value).__name__}.")
+
+    def _encoders(self) -> dict[type | tuple[type, ...], Callable[[Any, str], Any]]:
+        return {
+            np.generic: lambda v, name: self.encode(v.item(), name),
+            float: lambda v, name: v if math.isfinite(v) else {"kind": "float", "value": str(float(v))},
+            list: lambda v, name: [self.encode(item, f"{name}[{i}]") for i, item in enumerate(v)],
+            tuple: lambda v, name: {"kind": "tuple", "items": self.encode(list(v), name)},
+            dict: lambda v, name: {"kind": "dict", "items": [self.encode(list(item), name) for item in v.items()]},
+            os.PathLike: lambda v, name: {"kind": "path", "path": os.fspath(v)},
+            np.ndarray: self._encode_array,
+            pd.DataFrame: lambda v, name: {
+                "kind": "frame",
+                "columns": [
+                    [self.encode(column, name), self._encode_array(v[column].to_numpy(), name)] for column in v
+                ],
+            },
+            tuple(OBJECTS.values()): self._encode_object,
+        }
+
+    def _encode_array(self, array: np.ndarray, name: str) -> dict[str, Any]:
+        if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
+            key = f"array/{len(self.arrays)}"
+            # Products of matrices differ in their last bits by how these lie in memory.
+            order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+            native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+            self.arrays[key] = torch.from_numpy(native.view(UNSIGNED.get(native.dtype.name, native.dtype)))
+            unsigned = {"dtype": native.dtype.name} if native.dtype.name in UNSIGNED else {}
+            return {"kind": "array", "tensor": key, "order": order, **unsigned}
+        if array.dtype.kind in "UO" and array.ndim == 1 and all(np.isscalar(item) for item in array):
+            return {"kind": "strings", "dtype": array.dtype.str, "items": self.encode(array.tolist(), name)}
+        raise TypeError(f"{name} cannot be saved: it is an array of {array.dtype} and shape {array.shape}.")
+
+    def _encode_object(self, value: BaseEstimator, name: str) -> dict[str, Any]:
+        cls = type(value).__name__
+        if OBJECTS.get(cls) is not type(value):
+            raise TypeError(f"{name} cannot be saved: it is a {cls} of your own.")
+        parameters = value.get_params(deep=False)
+        fitted = {key: item for key, item in vars(value).items() if key not in parameters}
+        return {
+            "kind": "object",
+            "class": cls,
+            "parameters": {key: self.encode(item, f"{name}.{key}") for key, item in parameters.items()},
+            "fitted": {key: self.encode(item, f"{name}.{key}") for key, item in fitted.items()},
+        }
+
+
+class Decoder:
+    """The way back.
+
+    Parameters
+    ----------
+    arrays : dict of str to Tensor
+    where : path
+        For messages.
+    """
+
+    def __init__(self, arrays: dict[str, Tensor], where: Path) -> None:
+        self.arrays = arrays
+        self.where = where
+
+    def decode(self, value: Any) -> Any:
+        """Return the value that `Encoder.encode` was given.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not something that it writes.
+        """
+        if isinstance(value, list):
+            return [self.decode(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        kinds: dict[str, Callable[[dict], Any]] = {
+            "float": lambda v: SPECIAL_FLOATS[v["value"]],
+            "tuple": lambda v: tuple(self.decode(v["items"])),
+            "dict": lambda v: dict(self.decode(v["items"])),
+            "path": lambda v: Path(v["path"]),
+            "array": self._decode_array,
+            "strings": self._decode_strings,
+            "frame": lambda v: pd.DataFrame({self.decode(name): self.decode(column) for name, column in v["columns"]}),
+            "object": self._decode_object,
+        }
+        try:
+            return kinds[value["kind"]](value)
+        except (KeyError, TypeError, ValueError, MemoryError) as error:
+            raise CheckpointError(f"{self.where} is damaged: it has {str(value)[:80]} ({error!r})") from error
+
+    def _decode_array(self, value: dict) -> np.ndarray:
+        array = self.arrays[value["tensor"]].numpy()
+        if "dtype" in value:
+            if UNSIGNED[value["dtype"]] != array.dtype.name:
+                raise ValueError(f"no {value['dtype']}: an array of {array.dtype}")
+            array = array.view(value["dtype"])
+        return np.asarray(array, order=value["order"])
+
+    def _decode_strings(self, value: dict) -> np.ndarray:
+        dtype = np.dtype(value["dtype"])
+        if dtype.kind not in "UO":
+            raise ValueError(f"no dtype of strings: {dtype}")
+        items = self.decode(value["items"])
+        if len(items) * dtype.itemsize > MAX_STRING_BYTES:
+            raise ValueError(f"{len(items)} strings of {dtype} are too large")
+        array = np.empty(len(items), dtype)
+        array[:] = items
+        return array
+
+    def _decode_object(self, value: dict) -> BaseEstimator:
+        made = OBJECTS[value["class"]](**{key: self.decode(item) for key, item in value["parameters"].items()})
+        for key, item in value["fitted"].items():
+            if not key.isidentifier() or key.startswith("__"):
+                raise ValueError(f"no attribute: {key!r}")
+            setattr(made, key, self.decode(item))
+        return made

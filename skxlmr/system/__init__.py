@@ -1,0 +1,1 @@
+"""Files, processes, warnings and progress bars."""

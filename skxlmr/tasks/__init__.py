@@ -1,0 +1,1 @@
+"""What each kind of estimator learns: its column, its targets, its loss and its score."""

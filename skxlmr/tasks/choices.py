@@ -1,0 +1,229 @@
+"""Prompts and their choices: what X and y may be, and the windows that read each choice after its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_consistent_length
+
+from skxlmr.columns import (
+    TextColumn,
+    check_column_of_texts,
+    lengths,
+    name_row,
+    one_column,
+    split_columns,
+    total_lengths,
+)
+from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.text.batching import deduplicate
+
+
+@dataclass(frozen=True)
+class ChoiceColumn(TextColumn):
+    """Prompts, the texts, and their choices.
+
+    Attributes
+    ----------
+    choices : list of tuple of str
+        Of each row, in the caller's order; at least one.
+    most_choices : int
+        Of a row of the whole column.
+    """
+
+    choices: list[tuple[str, ...]] | None = None
+    most_choices: int = 0
+
+    @property
+    def strings(self) -> list[str]:
+        """All prompts and choices."""
+        return [*self.texts, *chain.from_iterable(self.choices)]
+
+    @property
+    def keys(self) -> Sequence[Hashable]:
+        """Of each row what tells it from others."""
+        return list(zip(self.texts, self.choices, strict=True))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Characters in each row as it is read, with the prompt before each choice, (n_rows,)."""
+        return lengths(self.texts) * lengths(self.choices) + total_lengths(self.choices)
+
+
+@dataclass(frozen=True)
+class ChoicePlan(WindowPlan):
+    """Windows over pairs of prompt and choice; what a plan calls a text is a prompt with all its choices.
+
+    Attributes
+    ----------
+    n_choices : ndarray of shape (n_texts,)
+        Of each distinct prompt with its choices.
+    most_choices : int
+        Of a row of the whole column, of which these may be a part.
+    choice_of_window : ndarray of shape (n_windows,)
+        The choices of all texts are numbered through, ascending.
+    """
+
+    n_choices: np.ndarray | None = None
+    most_choices: int = 0
+    choice_of_window: np.ndarray | None = None
+
+
+def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
+    """Read a column of prompts, and one column of lists of choices, or a column for each choice.
+
+    Parameters
+    ----------
+    X : DataFrame, or a sequence of rows
+    name : str, default="X"
+        What messages call it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a prompt or a choice is no text, or a row has no choice; the message names the row.
+    """
+    columns, labels, index = split_columns(X, name)
+    if len(columns) < 2:
+        raise ValueError(
+            f"{name} has {len(columns)} column; multiple choice needs the prompts and their choices: a column of lists,"
+            f" or a column for each choice."
+        )
+    prompts, *rest = columns
+    if not len(prompts):
+        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no prompt.")
+    named = [name if labels is None else f"{name}, column {label!r}" for label in labels or columns]
+    texts = check_column_of_texts(prompts, named[0], index)
+    if len(rest) == 1:
+        choices = [_check_list(row, f"{named[1]}, {name_row(i, index)}") for i, row in enumerate(rest[0])]
+    else:
+        choices = _check_cells(rest, named[1:], index)
+    unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
+    names = np.array(labels, object) if unique and hasattr(X, "columns") else None
+    return ChoiceColumn(texts, None, names, len(columns), choices, max(map(len, choices)))
+
+
+def _check_list(row: Any, where: str) -> tuple[str, ...]:
+    """The choices of one row, which are a list."""
+    if not isinstance(row, list | tuple | np.ndarray):
+        raise TypeError(
+            f"{where}: {row!r:.60} is no list of choices. Give lists of texts in one column, or a column for each "
+            f"choice."
+        )
+    for i, choice in enumerate(row):
+        if not isinstance(choice, str):
+            raise TypeError(f"{where}: choice {i} is {choice!r:.60}, a {type(choice).__name__} and no text.")
+    if not len(row):
+        raise ValueError(f"{where}: there is no choice. Leave this row out.")
+    return tuple(map(str, row))
+
+
+def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) -> list[tuple[str, ...]]:
+    """The choices of all rows, which have a cell each; a row that has fewer ends in missing values."""
+    rows = []
+    for i, cells in enumerate(zip(*columns, strict=True)):
+        given = [not (cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))) for cell in cells]
+        n = sum(given)
+        if not n or not all(given[:n]):
+            missing = names[given.index(False)]
+            why = "there is no choice" if not n else "it is missing, but a later choice is there"
+            raise ValueError(f"{missing}, {name_row(i, index)}: {why}. Only the last choices of a row may be missing.")
+        for cell, column in zip(cells[:n], names, strict=False):
+            if not isinstance(cell, str):
+                raise TypeError(
+                    f"{column}, {name_row(i, index)}: {cell!r:.60} is a {type(cell).__name__} and no text. Turn it "
+                    f"into text first, for example with astype(str)."
+                )
+        rows.append(tuple(map(str, cells[:n])))
+    return rows
+
+
+def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[np.ndarray, str]:
+    """Read which choices are right.
+
+    Parameters
+    ----------
+    y : sequence
+        For each row the index of its right choice, from 0, or its text.
+    column : ChoiceColumn
+    name : str, default="y"
+        What messages call it.
+
+    Returns
+    -------
+    indices : ndarray of shape (n_rows,), int64
+    form : {"index", "choice"}
+        What y holds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a row has something else, or there is no such choice; the message names the row.
+    """
+    if y is None:
+        raise ValueError("XLMRXLMultipleChoice requires y to be passed, but the target y is None.")
+    values, _, index = one_column(y.ravel() if isinstance(y, np.ndarray) and y.shape[1:] == (1,) else y, name)
+    check_consistent_length(column.texts, values)
+    form = "choice" if isinstance(values[0], str) else "index"
+    indices = np.empty(len(values), np.int64)
+    for i, (value, choices) in enumerate(zip(values, column.choices, strict=True)):
+        where = f"{name}, {name_row(i, index)}: {value!r:.60}"
+        if form == "choice":
+            if not isinstance(value, str) or value not in choices:
+                raise ValueError(f"{where} is none of the choices {list(choices)!r:.120}.")
+            indices[i] = choices.index(value)
+            continue
+        whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+        if not whole or isinstance(value, bool | np.bool_):
+            raise TypeError(f"{where} is no index of a choice. Give indices from 0 in all rows, or the choices' texts.")
+        if not 0 <= value < len(choices):
+            raise ValueError(f"{where} is no index of one of {len(choices)} choices, which are counted from 0.")
+        indices[i] = int(value)
+    return indices, form
+
+
+def plan_choices(tokenizer: XLMRobertaXLTokenizer, column: ChoiceColumn, *, max_length: int, stride: int) -> ChoicePlan:
+    """Tokenise prompts and choices, each distinct text once, and cut pairs that are too long into windows."""
+    rows = column.keys
+    first, text_of_row = deduplicate(rows)
+    distinct = [rows[i] for i in first]
+    texts = list(dict.fromkeys(text for prompt, choices in distinct for text in (prompt, *choices)))
+    ids = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    windows, text_of_window, choice_of_window, n_before = [], [], [], 0
+    for i, (prompt, choices) in enumerate(distinct):
+        for choice in choices:
+            of_pair = tokenizer.windows(ids[prompt], ids[choice], max_length=max_length, stride=stride)
+            windows += [window.input_ids for window in of_pair]
+            text_of_window += [i] * len(of_pair)
+            choice_of_window += [n_before] * len(of_pair)
+            n_before += 1
+    return ChoicePlan(
+        windows,
+        np.asarray(text_of_window, np.int64),
+        text_of_row,
+        texts_are_whole=True,
+        n_choices=lengths([choices for _, choices in distinct]),
+        most_choices=column.most_choices,
+        choice_of_window=np.asarray(choice_of_window, np.int64),
+    )
+
+
+def padded(scores: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
+    """Put the scores of all choices, one row after the other, into a matrix, with -inf where a row has fewer.
+
+    Examples
+    --------
+    >>> padded(np.array([1.0, 2.0, 3.0]), np.array([1, 2]), 2)
+    array([[  1., -inf],
+           [  2.,   3.]])
+    """
+    matrix = np.full((len(counts), width), -np.inf, scores.dtype)
+    matrix[np.arange(width) < counts[:, None]] = scores
+    return matrix

@@ -1,0 +1,281 @@
+"""Questions about contexts: what X and y may be, the windows over long contexts, and the answers found in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_consistent_length
+
+from skxlmr.columns import TextColumn, check_text_column, name_row, one_column
+from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.warn import warn
+
+COLUMNS = ("question", "context")
+N_ENDS = 20  # starts and ends of a window that are combined; that of the reference's question-answering example
+
+
+@dataclass(frozen=True)
+class QuestionPlan(WindowPlan):
+    """Windows over contexts, each with the whole question before it.
+
+    A window's positions are `<s>`, which stands for "no answer", and then the pieces of the context that it shows.
+
+    Attributes
+    ----------
+    contexts : list of str
+    offsets : list of ndarray of shape (n_pieces, 2)
+        Characters of each context that its pieces come from.
+    first_piece : ndarray of shape (n_windows,)
+        The first piece of the context that a window shows.
+    """
+
+    contexts: list[str] | None = None
+    offsets: list[np.ndarray] | None = None
+    first_piece: np.ndarray | None = None
+
+    def _say_cut(self, n_cut: int, n_texts: int) -> str:
+        have = "row has a question" if n_cut == 1 else "rows have questions"
+        return f"{n_cut} {have} of more than {self.cut_at} pieces, half of a window; the rest is not read."
+
+
+def check_questions(X: Any) -> TextColumn:
+    """Read questions (the texts) and contexts (the pairs): two columns in this order, or columns of these names."""
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame) and set(COLUMNS) <= set(frame.columns):
+        X = frame.select(COLUMNS).to_native()
+    column = check_text_column(X)
+    if column.pairs is None:
+        raise ValueError("X has 1 column; questions need two, df[['question', 'context']].")
+    return column
+
+
+def check_answers(
+    y: Any, column: TextColumn, name: str = "y", *, warn_ambiguous: bool = True
+) -> list[list[tuple[str, int]]]:
+    """Read the right answers of each question.
+
+    Parameters
+    ----------
+    y : sequence
+        For each row a text, which is looked for in the context; (text, start); a dict with "text" and "answer_start",
+        of one answer or, as SQuAD has them, of lists; a list of any of these; or nothing (None, NaN, "" or an empty
+        list) where there is no answer.
+    column : TextColumn
+    name : str, default="y"
+        What messages call it.
+    warn_ambiguous : bool, default=True
+        Warn of answers that stand in their contexts more than once.
+
+    Returns
+    -------
+    list of list of (text, start)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an answer is none of these, or does not stand in its context; the message names the row.
+
+    Warns
+    -----
+    UserWarning
+        If answers without a start stand in their contexts more than once: the first place is taken.
+    """
+    if y is None:
+        raise ValueError("XLMRXLQA requires y to be passed, but the target y is None.")
+    values, _, index = one_column(y, name)
+    check_consistent_length(column.texts, values)
+    rows, ambiguous = [], []
+    for i, (answers, context) in enumerate(zip(values, column.pairs, strict=True)):
+        where = f"{name}, {name_row(i, index)}"
+        found = []
+        for text, start in _answers(answers, where):
+            first = context.find(text)
+            if first < 0:
+                raise ValueError(f"{where}: the answer {text!r:.60} does not stand in its context.")
+            if start is None:
+                start = first
+                if context.find(text, first + 1) >= 0:
+                    ambiguous.append(i)
+            if start < 0 or not context.startswith(text, start):
+                raise ValueError(
+                    f"{where}: the answer {text!r:.60} does not stand in its context at character {start}, where "
+                    f"{context[max(start, 0) :][: len(text)]!r:.60} is, but at {first}. Starts count characters from 0."
+                )
+            found.append((text, start))
+        rows.append(found)
+    if ambiguous and warn_ambiguous:
+        warn(
+            f"{name}: {len(set(ambiguous))} answers without a start stand in their contexts more than once; the first "
+            f"place was taken. The first of these is {name_row(ambiguous[0], index)}. Give (text, start) to be exact."
+        )
+    return rows
+
+
+def _answers(value: Any, where: str) -> list[tuple[str, int | None]]:
+    """One row of y as texts with their starts, where these are known."""
+    if isinstance(value, str) or _is_missing(value):
+        return _answer(value, None, where)
+    if isinstance(value, Mapping):
+        return _answers_of_squad(value, where)
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and _may_be_start(value[1]):
+        return _answer(*value, where)
+    if isinstance(value, list | tuple | np.ndarray):
+        return [answer for item in value for answer in _answers(item, where)]
+    raise TypeError(
+        f"{where}: {value!r:.60} is no answer: a text, (text, start), or a dict with text and answer_start."
+    )
+
+
+def _answers_of_squad(value: Mapping, where: str) -> list[tuple[str, int | None]]:
+    if "text" not in value:
+        raise TypeError(f"{where}: {dict(value)!r:.60} has no 'text'.")
+    texts, starts = value["text"], value.get("answer_start")
+    if not isinstance(texts, list | tuple | np.ndarray):
+        return _answer(texts, starts, where)
+    if not isinstance(starts, list | tuple | np.ndarray):
+        starts = [starts] * (1 if not _is_missing(starts) else len(texts))
+    if len(starts) != len(texts):
+        raise ValueError(f"{where}: {len(texts)} texts, but {len(starts)} starts.")
+    return [answer for text, start in zip(texts, starts, strict=True) for answer in _answer(text, start, where)]
+
+
+def _answer(text: Any, start: Any, where: str) -> list[tuple[str, int | None]]:
+    """One text with its start, where that is known; nothing where the text is missing or empty."""
+    if _is_missing(text) or (isinstance(text, str) and not text):
+        return []
+    if not isinstance(text, str):
+        raise TypeError(f"{where}: the answer {text!r:.60} is a {type(text).__name__}, not a text.")
+    if _is_missing(start):
+        return [(str(text), None)]
+    if not _may_be_start(start) or not float(start).is_integer():
+        raise TypeError(f"{where}: the start {start!r:.60} of the answer {text!r:.60} is no whole number.")
+    return [(str(text), int(start))]
+
+
+def _may_be_start(value: Any) -> bool:
+    """Whether a value stands for a number of characters; those of a column with gaps are floats."""
+    return isinstance(value, Real) or _is_missing(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def plan_questions(
+    tokenizer: XLMRobertaXLTokenizer, column: TextColumn, *, max_length: int, stride: int
+) -> QuestionPlan:
+    """Put each question before windows over its context; none of the context is left out.
+
+    Of questions that take more than half of a window the end is.
+    """
+    most = (max_length - 4) // 2
+    questions = tokenizer.encode_batch(column.texts)
+    distinct = {context: tokenizer.encode_with_offsets(context) for context in dict.fromkeys(column.pairs)}
+    windows, positions, text_of_window, first_piece = [], [], [], []
+    for i, (question, context) in enumerate(zip(questions, column.pairs, strict=True)):
+        question, ids = question[:most], distinct[context][0]
+        room = max_length - 4 - len(question)
+        for window in tokenizer.windows(
+            question, ids, max_length=max_length, stride=min(stride, room - 1), only="second"
+        ):
+            windows.append(window.input_ids)
+            pieces = np.arange(window.stop - window.start) + len(question) + 3  # <s> question </s></s>
+            positions.append(np.concatenate(([0], pieces)))
+            text_of_window.append(i)
+            first_piece.append(window.start)
+    return QuestionPlan(
+        windows,
+        np.asarray(text_of_window, np.int64),
+        np.arange(len(questions)),
+        positions,
+        contexts=column.pairs,
+        offsets=[distinct[context][1] for context in column.pairs],
+        first_piece=np.asarray(first_piece, np.int64),
+        n_cut=len({key for key, ids in zip(column.keys, questions, strict=True) if len(ids) > most}),
+        cut_at=most,
+    )
+
+
+def target_units(plan: QuestionPlan, answers: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Where the answer of each window begins and ends among its positions; 0 and 0 where it does not show it whole.
+
+    Parameters
+    ----------
+    plan : QuestionPlan
+    answers : sequence of ndarray of (start, end), or None
+        Characters of each context.
+
+    Returns
+    -------
+    ndarray of shape (n_windows, 2), int64
+    """
+    units = np.zeros((len(plan.windows), 2), np.int64)
+    for window, (text, first) in enumerate(zip(plan.text_of_window, plan.first_piece, strict=True)):
+        if answers[text] is None:
+            continue
+        start, end = answers[text]
+        offsets = plan.offsets[text]
+        inside = np.flatnonzero((offsets[:, 1] > start) & (offsets[:, 0] < end))
+        shown = len(plan.positions[window]) - 1
+        if len(inside) and first <= inside[0] and inside[-1] < first + shown:
+            units[window] = inside[[0, -1]] - first + 1
+    return units
+
+
+def best_spans(
+    outputs: np.ndarray, plan: QuestionPlan, max_answer_length: int, top_k: int
+) -> tuple[list[list[tuple[float, int, int]]], np.ndarray]:
+    """The best answers of each row, over all windows of its context.
+
+    Parameters
+    ----------
+    outputs : ndarray of shape (number of positions in all windows, 2)
+        How much speaks for a start and for an end.
+    plan : QuestionPlan
+    max_answer_length : int
+        In pieces.
+    top_k : int
+
+    Returns
+    -------
+    spans : list of list of (score, start, end)
+        For each row of the plan, in characters of its context, the best first, each span once.
+    null : ndarray of shape (n_rows,)
+        The score of "no answer", the lowest over the windows.
+    """
+    n_texts = len(plan.contexts)
+    found: list[dict[tuple[int, int], float]] = [{} for _ in range(n_texts)]
+    null = np.full(n_texts, np.inf)
+    stops = np.cumsum(plan.counts)
+    for window, text in enumerate(plan.text_of_window):
+        scores = outputs[stops[window] - plan.counts[window] : stops[window]].astype(np.float64)
+        null[text] = min(null[text], scores[0].sum())
+        n_best = min(N_ENDS, len(scores) - 1)
+        if not n_best:
+            continue
+        offsets = plan.offsets[text][plan.first_piece[window] :]
+        starts, ends = (np.argpartition(-scores[1:, side], n_best - 1)[:n_best] for side in (0, 1))
+        a, b = np.repeat(starts, n_best), np.tile(ends, n_best)
+        left, right = offsets[a, 0], offsets[b, 1]
+        possible = np.flatnonzero((b >= a) & (b - a < max_answer_length) & (right > left))
+        value = scores[1 + a[possible], 0] + scores[1 + b[possible], 1]
+        best: dict[tuple[int, int], float] = {}
+        for i in np.argsort(-value, kind="stable"):
+            if len(best) == top_k:
+                break
+            # A bare space has the place of the piece after it: two pairs of pieces may be one span.
+            best.setdefault((int(left[possible[i]]), int(right[possible[i]])), float(value[i]))
+        for span, score in best.items():
+            found[text][span] = max(score, found[text].get(span, -np.inf))
+    spans = [
+        sorted(((score, *span) for span, score in of_text.items()), key=lambda s: (-s[0], s[1:]))[:top_k]
+        for of_text in found
+    ]
+    return [spans[text] for text in plan.text_of_row], null[plan.text_of_row]

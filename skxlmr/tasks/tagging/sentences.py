@@ -1,0 +1,165 @@
+"""Sentences of tokens: what a column of them may be, how strings are split, and which window reads which token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skxlmr.columns import TextColumn, check_text_column, name_row, one_column, total_lengths
+from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.text.offsets import SPACE
+from skxlmr.text.windows import spans
+from skxlmr.text.words import split_words
+
+
+@dataclass(frozen=True)
+class TokenColumn(TextColumn):
+    """A column of sentences.
+
+    Attributes
+    ----------
+    texts : list of tuple of str
+        The tokens of each row.
+    sources : list of str, or None
+        The strings, where X was strings.
+    offsets : list of ndarray of shape (n_tokens, 2), or None
+        Where each token begins and ends in its string, in characters.
+    """
+
+    sources: list[str] | None = None
+    offsets: list[np.ndarray] | None = None
+
+    @property
+    def strings(self) -> list[str]:
+        """All tokens."""
+        return list(chain.from_iterable(self.texts))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Characters in each row, (n_rows,)."""
+        return total_lengths(self.texts)
+
+
+def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
+    """Read a column of token lists, or of strings, which `split_words` splits.
+
+    Parameters
+    ----------
+    X : list, Series, one-dimensional array, or DataFrame of one column
+        Of pandas, polars, pyarrow or any library that narwhals knows.
+    name : str, default="X"
+        What messages call it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a row is neither a list of str nor a str, or not the same as the others; the message names it.
+    """
+    values, names, index = one_column(X, name)
+    if not len(values):
+        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no sentence.")
+    if all(isinstance(value, str) for value in values) or not any(
+        isinstance(value, list | tuple | np.ndarray) for value in values
+    ):
+        texts = check_text_column(pd.Series(values, index=index, dtype=object), name=name).texts
+        offsets = [split_words(text) for text in texts]
+        tokens = [tuple(text[a:b] for a, b in at.tolist()) for text, at in zip(texts, offsets, strict=True)]
+        return TokenColumn(tokens, None, names, 1, texts, offsets)
+    tokens = []
+    for i, row in enumerate(values):
+        if not isinstance(row, list | tuple | np.ndarray):
+            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is no list of tokens, as other rows are.")
+        for j, token in enumerate(row):
+            if not isinstance(token, str):
+                raise TypeError(
+                    f"{name}, {name_row(i, index)}: token {j} is {token!r:.60}, a {type(token).__name__} and no text."
+                )
+        tokens.append(tuple(map(str, row)))
+    return TokenColumn(tokens, None, names, 1)
+
+
+def plan_tokens(
+    tokenizer: XLMRobertaXLTokenizer, sentences: Sequence[tuple[str, ...]], *, max_length: int, stride: int
+) -> WindowPlan:
+    """Put the pieces of each sentence's tokens together, and cut what is too long into windows.
+
+    A token is read at its first piece, in the window where that has most around it; where that is a bare space, as
+    before most Chinese words, which says nothing of the token, at the piece after it. One that the tokenizer has no
+    pieces for is read as an unknown piece.
+
+    Returns
+    -------
+    WindowPlan
+        Its rows are the sentences; its positions, one window after the other, are the tokens of all sentences in
+        order.
+    """
+    distinct = list(dict.fromkeys(token for sentence in sentences for token in sentence))
+    unknown = np.array([tokenizer.unk_token_id], np.int32)
+    encoded = tokenizer.encode_batch(distinct) if distinct else []
+    pieces = {token: ids if len(ids) else unknown for token, ids in zip(distinct, encoded, strict=True)}
+    space = tokenizer.convert_tokens_to_ids(SPACE)
+    read_at = {token: int(len(ids) > 1 and ids[0] == space) for token, ids in pieces.items()}
+    texts, first_pieces = [], []
+    for sentence in sentences:
+        of_tokens = [pieces[token] for token in sentence]
+        lengths = np.fromiter(map(len, of_tokens), np.int64, len(of_tokens))
+        texts.append(np.concatenate(of_tokens) if of_tokens else np.empty(0, np.int32))
+        first_pieces.append(np.cumsum(lengths) - lengths + np.array([read_at[token] for token in sentence], np.int64))
+    return plan_pieces(tokenizer, texts, first_pieces, max_length=max_length, stride=stride)
+
+
+def plan_pieces(
+    tokenizer: XLMRobertaXLTokenizer,
+    texts: Sequence[np.ndarray],
+    pieces: Sequence[np.ndarray],
+    *,
+    max_length: int,
+    stride: int,
+    causal: bool = False,
+) -> WindowPlan:
+    """Cut texts, given as the ids of their pieces, into windows, each of which reads some of the pieces.
+
+    Parameters
+    ----------
+    texts : sequence of ndarray
+        Ids.
+    pieces : sequence of ndarray
+        Of each text the pieces that are to be read, ascending; each is in the window where it has most around it.
+    max_length, stride : int
+    causal : bool, default=False
+        Whether only what is before a piece counts as around it.
+
+    Returns
+    -------
+    WindowPlan
+        Its rows are the texts; its positions, one window after the other, are the pieces of all texts in order.
+    """
+    windows, positions, text_of_window = [], [], []
+    room = max_length - 2
+    for i, (ids, wanted) in enumerate(zip(texts, pieces, strict=True)):
+        ranges = spans(len(ids), room, min(stride, room - 1))
+        owned = np.split(wanted, np.searchsorted(_best_window(wanted, ranges, causal), np.arange(1, len(ranges))))
+        for (start, stop), of_window in zip(ranges, owned, strict=True):
+            windows.append(tokenizer.build_inputs(ids[start:stop]))
+            positions.append(of_window - start + 1)  # <s> is before
+            text_of_window.append(i)
+    return WindowPlan(windows, np.asarray(text_of_window, np.int64), np.arange(len(texts)), positions)
+
+
+def _best_window(first: np.ndarray, ranges: Sequence[tuple[int, int]], causal: bool = False) -> np.ndarray:
+    """For each piece the window in which the nearer end, or the start, is farthest; ascending, as pieces are."""
+    owner, best = np.zeros(len(first), np.int64), np.full(len(first), -1)
+    for number, (start, stop) in enumerate(ranges):
+        shown = slice(*np.searchsorted(first, (start, stop)))
+        margin = first[shown] - start
+        if not causal:
+            margin = np.minimum(margin, stop - 1 - first[shown])
+        better = margin > best[shown]
+        owner[shown][better], best[shown][better] = number, margin[better]
+    return owner

@@ -1,0 +1,114 @@
+"""What the reference-style call of the tokenizer returns: rows of ids padded to one length, as lists or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class BatchEncoding(dict):
+    """Model inputs by name, as keys and as attributes.
+
+    Unpacks into a model call: ``model(**encoding)``.
+
+    Examples
+    --------
+    >>> from skxlmr.text.batch_encoding import BatchEncoding
+    >>> encoding = BatchEncoding(input_ids=[0, 38, 2], attention_mask=[1, 1, 1])
+    >>> encoding.input_ids is encoding["input_ids"]
+    True
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"no {name!r} in this encoding; it has {', '.join(self) or 'nothing'}") from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+    def to(self, device: Any) -> BatchEncoding:
+        """Move the tensors to a torch device, in place, and return the encoding itself.
+
+        Parameters
+        ----------
+        device : torch.device, str or int
+            Where to; what is not a tensor stays as it is.
+
+        Returns
+        -------
+        BatchEncoding
+        """
+        self.update({name: value.to(device) for name, value in self.items() if hasattr(value, "to")})
+        return self
+
+
+def pad_rows(rows: dict[str, list[list]], pad_token_id: int, length: int | None = None) -> None:
+    """Fill rows of ids and of what goes with them on the right, in place.
+
+    Parameters
+    ----------
+    rows : dict of str to list of list
+        `input_ids`, `attention_mask`, `token_type_ids`, `offset_mapping`; other names are left alone.
+    pad_token_id : int
+        What to fill `input_ids` with.
+    length : int, optional
+        Up to which length; by default that of the longest row.
+    """
+    padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "offset_mapping": (0, 0)}
+    for name in padding.keys() & rows.keys():
+        longest = max(map(len, rows[name]), default=0) if length is None else length
+        for row in rows[name]:
+            row.extend([padding[name]] * (longest - len(row)))
+
+
+def as_tensors(rows: dict[str, list], kind: str) -> dict[str, Any]:
+    """Turn equally long rows into int64 tensors.
+
+    Parameters
+    ----------
+    rows : dict of str to list
+        Rows of integers, or of pairs of integers, or plain lists of integers.
+    kind : {"pt", "np"}
+        torch tensors or NumPy arrays.
+
+    Returns
+    -------
+    dict of str to tensor or ndarray
+
+    Raises
+    ------
+    ValueError
+        If the rows of `input_ids` differ in length.
+    """
+    lengths = {len(row) for row in rows["input_ids"]}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"rows of {min(lengths)} to {max(lengths)} ids do not make one tensor: pass padding=True "
+            f"(and truncation=True with max_length to bound the longest)"
+        )
+    arrays = {name: np.array(values, dtype=np.int64) for name, values in rows.items()}
+    if not rows["input_ids"]:  # no text at all: keep the rank
+        arrays = {name: array.reshape(_EMPTY_SHAPES.get(name, (0, 0))) for name, array in arrays.items()}
+    if kind == "np":
+        return arrays
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+_EMPTY_SHAPES = {"offset_mapping": (0, 0, 2), "overflow_to_sample_mapping": (0,)}
+
+
+def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
+    """Return the texts as a list; raise TypeError that names the first which is not a string."""
+    if isinstance(texts, str | bytes):
+        raise TypeError(f"{name} must be a list of strings, not a single {type(texts).__name__}: wrap it in a list")
+    texts = list(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{row}] is {type(text).__name__}, not a string: {text!r:.60}")
+    return texts

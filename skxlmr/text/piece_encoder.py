@@ -1,0 +1,224 @@
+"""Texts to piece ids: the face of the tokenizer that the estimators use, where a user's text is only ever text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
+
+import numpy as np
+import torch
+
+from skxlmr.text.batch_encoding import check_texts
+from skxlmr.text.offsets import piece_offsets
+from skxlmr.text.vocabulary import Vocabulary, fairseq_ids
+from skxlmr.text.windows import Only, Range, Window, plan_truncation, plan_windows
+
+CHARACTERS_PER_THREAD = 8192  # about a millisecond of work; below it a thread costs more than it saves
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class PieceEncoder(Vocabulary):
+    """Encode texts as arrays of piece ids, and lay these out as inputs of the model.
+
+    Nothing in a text is read as a special token, and several threads can encode at once.
+
+    Parameters
+    ----------
+    vocab_file : str, path or bytes
+        The sentencepiece model: a file, or the content of one.
+    """
+
+    def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[np.ndarray]:
+        """Encode texts to piece ids, without special tokens; "</s>" in a text is four characters of text.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            A lone surrogate, which no encoding of text allows, is read as U+FFFD.
+        num_threads : int, optional
+            By default as many as torch takes, so that workers of joblib share the cores; but no more than the amount
+            of text is worth. The result does not depend on it.
+
+        Returns
+        -------
+        list of ndarray of shape (n_pieces,), int32
+            They are views of one array, the whole batch.
+
+        Raises
+        ------
+        TypeError
+            If `texts` is a single string, or an element is not a string.
+        """
+        texts = check_texts(texts)
+        if num_threads is None:
+            worthwhile = sum(map(len, texts)) // CHARACTERS_PER_THREAD
+            num_threads = min(worthwhile, torch.get_num_threads()) if worthwhile > 1 else 1
+        elif num_threads < 1:
+            raise ValueError(f"num_threads={num_threads} must be at least 1, or None")
+        encoded = [_utf8(text) for text in texts]
+        if num_threads <= 1:
+            pieces = [self._processor.encode(text) for text in encoded]
+        else:
+            pieces = self._processor.encode(encoded, num_threads=num_threads)
+        lengths = [len(ids) for ids in pieces]
+        ids = fairseq_ids(np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=sum(lengths)))
+        return [ids[start:stop] for start, stop in pairwise(accumulate(lengths, initial=0))]
+
+    def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a text to piece ids, without special tokens, and say which characters each piece comes from.
+
+        Parameters
+        ----------
+        text : str
+            Read as in `encode_batch`.
+
+        Returns
+        -------
+        ids : ndarray of shape (n_pieces,), int32
+            The same as from `encode_batch`.
+        offsets : ndarray of shape (n_pieces, 2), int32
+            ``text[start:stop]`` is the source of the piece, without leading whitespace and without characters that
+            the normaliser drops around it. Pieces that share a character ("ﬁ" cut into "f" and "i") each own all of
+            it. The bare space "▁", which stands before Chinese words, for example, is empty: ``start == stop``, where
+            the next piece begins.
+
+        Notes
+        -----
+        The fast tokenizers of the reference give the same offsets on ordinary text, except that a bare space gets the
+        first character of the next piece there. Further they leave the combining marks of decomposed text ("e" + "´")
+        out of a span, and are off by one where the text begins with a control character.
+        """
+        (text,) = check_texts([text])
+        text = without_surrogates(text)
+        ids = np.array(self._processor.encode(text), dtype=np.int32)
+        return fairseq_ids(ids), piece_offsets(self._processor, text)
+
+    def build_inputs(self, ids_a: np.ndarray, ids_b: np.ndarray | None = None) -> np.ndarray:
+        """Add the special tokens: ``<s> A </s>`` or ``<s> A </s></s> B </s>``.
+
+        Parameters
+        ----------
+        ids_a, ids_b : array-like of shape (n_pieces,)
+            Piece ids of a text, or of both texts of a pair.
+
+        Returns
+        -------
+        ndarray of shape (n,), int32
+        """
+        bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]], dtype=np.int32)
+        return join(_arrays(ids_a, ids_b), bos, eos)
+
+    def windows(
+        self,
+        ids_a: np.ndarray,
+        ids_b: np.ndarray | None = None,
+        *,
+        max_length: int,
+        stride: int,
+        only: Only = "longest",
+    ) -> list[Window]:
+        """Cut a text or a pair into inputs that fit the model; no piece is left out.
+
+        Parameters
+        ----------
+        ids_a, ids_b : array-like of shape (n_pieces,)
+            Piece ids of a text, or of both texts of a pair.
+        max_length : int
+            The most ids a window may have, special tokens included.
+        stride : int
+            Number of pieces that consecutive windows share. For a pair with `only` "longest" it must be
+            less than half of a window.
+        only : {"longest", "first", "second"}, default="longest"
+            Which text of a pair is windowed while the other stands whole in each window. "longest" windows the longer
+            one if the shorter takes at most half of the room; otherwise both are windowed, each in its half, and
+            windows at the same relative place of their texts stand together. So each piece of both is seen,
+            though not each combination. For questions about a context, take "second".
+
+        Returns
+        -------
+        list of Window
+            A single one if all fits, also for the empty text.
+
+        Raises
+        ------
+        ValueError
+            If `max_length` leaves no room, `stride` leaves no way to advance, or the text that `only` keeps whole does
+            not fit.
+        """
+        texts = _arrays(ids_a, ids_b)
+        plan, sequence = plan_windows(tuple(map(len, texts)), self.room(max_length, len(texts)), stride, only)
+        return [Window(self.build_inputs(*cut(texts, ranges)), ranges, sequence) for ranges in plan]
+
+    def truncate(
+        self, ids_a: np.ndarray, ids_b: np.ndarray | None = None, *, max_length: int, only: Only = "longest"
+    ) -> tuple[np.ndarray, int]:
+        """Keep the beginning of a text or a pair, and say how much was dropped.
+
+        Parameters
+        ----------
+        ids_a, ids_b : array-like of shape (n_pieces,)
+            Piece ids of a text, or of both texts of a pair.
+        max_length : int
+            The most ids that are kept, special tokens included.
+        only : {"longest", "first", "second"}, default="longest"
+            Which text of a pair is cut; "longest" cuts the longer one until both are equal, then both.
+
+        Returns
+        -------
+        input_ids : ndarray of shape (n,), int32
+            With special tokens.
+        dropped : int
+            Number of pieces left out.
+
+        Raises
+        ------
+        ValueError
+            If `max_length` leaves no room for the text that is cut.
+        """
+        texts = _arrays(ids_a, ids_b)
+        kept = cut(texts, plan_truncation(tuple(map(len, texts)), self.room(max_length, len(texts)), only))
+        return self.build_inputs(*kept), sum(map(len, texts)) - sum(map(len, kept))
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Count what `build_inputs` adds: 2 to a text, 4 to a pair."""
+        return 4 if pair else 2
+
+    def room(self, max_length: int, n_texts: int, add_special_tokens: bool = True) -> int:
+        """Count the places for pieces in an input, of which each text must have one."""
+        special = self.num_special_tokens_to_add(n_texts == 2) if add_special_tokens else 0
+        if max_length < special + n_texts:
+            what = "a pair of texts" if n_texts == 2 else "a text"
+            raise ValueError(
+                f"max_length={max_length} leaves no room for {what} beside {special} special tokens: "
+                f"use at least {special + n_texts}"
+            )
+        return max_length - special
+
+
+def _utf8(text: str) -> bytes:
+    # Bytes, because sentencepiece would make Python keep a UTF-8 copy inside the caller's string.
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return without_surrogates(text).encode()
+
+
+def _arrays(ids_a: np.ndarray, ids_b: np.ndarray | None) -> list[np.ndarray]:
+    return [np.asarray(ids, dtype=np.int32) for ids in (ids_a, ids_b) if ids is not None]
+
+
+def cut(arrays: list[np.ndarray], ranges: tuple[Range, ...]) -> list[np.ndarray]:
+    return [array[start:stop] for array, (start, stop) in zip(arrays, ranges, strict=True)]
+
+
+def join(arrays: list[np.ndarray], bos: np.ndarray, eos: np.ndarray) -> np.ndarray:
+    """Lay out A as (bos, A, eos), and A, B as (bos, A, eos, eos, B, eos)."""
+    first, *rest = arrays
+    return np.concatenate([bos, first, eos, *chain.from_iterable((eos, array, eos) for array in rest)])
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, one by one, by U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)

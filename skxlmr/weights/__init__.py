@@ -1,1 +1,0 @@
-"""Ground floor: files and tensors; knows no model class."""

@@ -1,0 +1,240 @@
+"""The cache of quantised weights: what is written comes back, mapped, and nothing damaged ever does."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skxlmr.checkpoints import cache
+from skxlmr.checkpoints.cache import cached_path, clear_cached, find_cached, list_cached, write_cached
+
+KEY, OTHER = "a" * 64, "b" * 64
+
+
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "layer.weight": torch.randint(-127, 128, (300, 1001), dtype=torch.int8, generator=generator),
+        "layer.SCB": torch.rand(300, generator=generator),
+        "norm.weight": torch.randn(7, generator=generator).bfloat16(),
+        "words": torch.randn(5, 3, generator=generator).half(),
+        "packed": torch.randint(0, 255, (9, 1), dtype=torch.uint8, generator=generator),
+        "columns": torch.tensor([3, 5]),
+        "none": torch.empty(0, dtype=torch.int64),
+        "scalar": torch.tensor(2.5),
+        "strided": torch.randn(4, 6, generator=generator).t(),
+    }
+
+
+def same(found):
+    written = tensors()
+    return (
+        found is not None
+        and found.keys() == written.keys()
+        and all(torch.equal(found[name], tensor) for name, tensor in written.items())
+    )
+
+
+@pytest.fixture
+def path(own_cache):
+    return write_cached(KEY, "int8", tensors(), model="tiny")
+
+
+def test_what_is_written_is_found(path):
+    assert same(find_cached(KEY, "int8"))
+    assert find_cached(KEY, "nf4") is None
+    assert find_cached(OTHER, "int8") is None
+    assert [child.name for child in path.parent.iterdir()] == [path.name]
+
+
+def test_other_programs_can_read_it(path):
+    assert same(load_file(path))
+
+
+def test_tensors_lie_where_their_elements_can(path):
+    for tensor in find_cached(KEY, "int8").values():
+        assert tensor.data_ptr() % tensor.element_size() == 0
+
+
+def test_writing_to_a_tensor_leaves_the_file_alone(path):
+    find_cached(KEY, "int8")["layer.weight"].zero_()
+    assert same(find_cached(KEY, "int8"))
+
+
+def test_several_blocks(own_cache, monkeypatch):
+    monkeypatch.setattr(cache, "BLOCK_BYTES", 1000)
+    path = write_cached(KEY, "int8", tensors(), model="tiny")
+    assert same(find_cached(KEY, "int8"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="made again"):
+        assert find_cached(KEY, "int8") is None
+
+
+@pytest.mark.parametrize(
+    "place", [0, 3, 9, 20, "sha256", "format_version", "fingerprint", "shape", 4096, 5000, -1, -700]
+)
+def test_a_flipped_bit_is_seen(path, place):
+    data = bytearray(path.read_bytes())
+    index = data.index(place.encode()) + len(place) + 4 if isinstance(place, str) else place
+    data[index] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="made again"):
+        assert find_cached(KEY, "int8") is None
+    assert not path.exists()
+    write_cached(KEY, "int8", tensors(), model="tiny")
+    assert same(find_cached(KEY, "int8"))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-1], lambda d: d[:2000], lambda d: d[:5], lambda d: b"", lambda d: d + b"x"]
+)
+def test_a_wrong_length_is_seen(path, change):
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.warns(UserWarning, match="made again"):
+        assert find_cached(KEY, "int8") is None
+
+
+def test_a_file_under_another_name_is_not_taken(path):
+    shutil.copy(path, cached_path(OTHER, "int8"))
+    with pytest.warns(UserWarning, match="another checkpoint"):
+        assert find_cached(OTHER, "int8") is None
+
+
+def test_no_room_on_the_disk(own_cache, monkeypatch):
+    own_cache.mkdir(parents=True)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(OSError, match=r"0\.0 GB left on its disk"):
+        write_cached(KEY, "int8", tensors(), model="tiny")
+    assert not list(own_cache.iterdir())
+
+
+def test_the_disk_fills_up_while_writing(own_cache, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_cached(KEY, "int8", tensors(), model="tiny")
+    assert not list(own_cache.iterdir())
+
+
+def test_locks_that_cannot_be_had_stop_nobody(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
+    with cache.building(KEY, "int8"):
+        entered = True
+    assert entered
+
+
+def test_an_error_inside_a_lock_comes_out(own_cache):
+    with pytest.raises(OSError, match="mine"), cache.building(KEY, "int8"):
+        raise OSError("mine")
+
+
+def test_list_and_clear(path):
+    write_cached(OTHER, "nf4", tensors(), model="other")
+    assert [(file.model, file.kind) for file in list_cached()] == [("tiny", "int8"), ("other", "nf4")]
+    assert list_cached()[0].nbytes == path.stat().st_size
+    assert [file.model for file in clear_cached("tiny")] == ["tiny"]
+    assert [file.model for file in list_cached()] == ["other"]
+    (path.parent / f".{path.name}.0123.tmp").write_bytes(b"left over")
+    (path.parent / "notes.txt").write_text("not ours")
+    assert [file.model for file in clear_cached()] == ["other"]
+    assert [child.name for child in path.parent.iterdir()] == ["notes.txt"]
+
+
+def test_nothing_there_to_list(own_cache):
+    assert list_cached() == []
+    assert clear_cached() == []
+
+
+def run(code, directory, **options):
+    environment = {**os.environ, "SKXLMR_CACHE": str(directory), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "import torch\nfrom skxlmr.checkpoints.cache import *\n" + code]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
+
+
+WRITE = """
+tensors = {str(i): torch.full((4_000_000,), i, dtype=torch.int8) for i in range(20)}
+print("go", flush=True)
+for _ in range(%d):
+    write_cached("a" * 64, "int8", tensors, model="x")
+"""
+
+
+def test_two_processes_at_once_leave_one_good_file(own_cache):
+    writers = [run(WRITE % 3, own_cache.parent) for _ in range(2)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    found = find_cached(KEY, "int8")
+    assert all((found[str(i)] == i).all() for i in range(20))
+    assert len(list(own_cache.iterdir())) == 1
+    for writer in writers:
+        writer.stdout.close()
+
+
+def test_a_killed_writer_leaves_nothing_that_is_taken(own_cache):
+    writer = run(WRITE % 1000, own_cache.parent)
+    writer.stdout.readline()
+    deadline = time.monotonic() + 30
+    while not list(own_cache.glob(".*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    found = find_cached(KEY, "int8")  # an earlier round may have been finished; never half of one
+    assert found is None or all((found[str(i)] == i).all() for i in range(20))
+
+
+MEMORY = """
+import resource
+tensors = {"w": torch.ones(200_000_000, dtype=torch.int8), "b": torch.ones(10)}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_cached("c" * 64, "int8", tensors, model="x")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+def test_writing_needs_no_second_copy(own_cache):
+    process = run(MEMORY, own_cache.parent)
+    grown = int(process.communicate(timeout=60)[0])
+    assert process.returncode == 0
+    assert grown < 120_000  # KiB: the blocks that are being hashed, 16 MiB in each of up to four threads
+
+
+SHARED = """
+import sys
+found = find_cached("c" * 64, "int8")
+total = found["w"].view(torch.int64).sum()
+print("ready", flush=True)
+sys.stdin.readline()
+fields = dict(line.split(":") for line in open("/proc/self/smaps_rollup").read().splitlines()[1:])
+print(fields["Pss"].split()[0], fields["Rss"].split()[0], flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell shared memory")
+def test_two_processes_share_one_copy(own_cache):
+    write_cached("c" * 64, "int8", {"w": torch.ones(300_000_000, dtype=torch.int8)}, model="x")
+    readers = [run(SHARED, own_cache.parent, stdin=subprocess.PIPE) for _ in range(2)]
+    for reader in readers:
+        assert reader.stdout.readline() == "ready\n"
+    for reader in readers:
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+    shares = [[int(n) for n in reader.stdout.readline().split()] for reader in readers]
+    for reader in readers:
+        reader.communicate("\n")
+    for proportional, resident in shares:
+        assert resident - proportional > 130_000, "half of the file belongs to the other process"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from skxlmr.checkpoints import fingerprint
+from skxlmr.checkpoints.resolve import resolve
+
+
+@pytest.fixture(params=["hashed whole", "sampled"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the toy weights count as large, of which only samples are hashed."""
+    if request.param == "sampled":
+        monkeypatch.setattr(fingerprint, "SMALL_FILE", 0)
+        monkeypatch.setattr(fingerprint, "SAMPLE_BYTES", 8)
+        monkeypatch.setattr(fingerprint, "EVEN_SAMPLES", 16)
+    return request.param == "sampled"
+
+
+@pytest.mark.usefixtures("large")
+def test_depends_on_content_alone(any_format: Path, tmp_path_factory: pytest.TempPathFactory):
+    first = resolve(any_format).fingerprint
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(any_format, copy)
+    os.utime(copy / "config.json", (0, 0))
+    assert resolve(copy).fingerprint == first
+    assert len(first) == 64
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("name", ["config.json", "sentencepiece.bpe.model"])
+def test_depends_on_config_and_tokenizer(checkpoint_directory: Path, name: str):
+    first = resolve(checkpoint_directory).fingerprint
+    path = checkpoint_directory / name
+    path.write_bytes(path.read_bytes().replace(b"4", b"5").replace(b"pieces", b"PIECES"))
+    second = resolve(checkpoint_directory).fingerprint
+    path.unlink()
+    if name == "sentencepiece.bpe.model":
+        assert resolve(checkpoint_directory).fingerprint not in (first, second)
+    assert second != first
+
+
+@pytest.mark.usefixtures("large")
+def test_depends_on_the_beginning_of_every_tensor(tmp_path: Path):
+    """A small tensor anywhere between large ones is noticed, even where only samples are hashed."""
+    (tmp_path / "config.json").write_text("{}")
+    tensors = {f"{n:02}": torch.zeros(10_000 if n % 2 else 2) for n in range(40)}
+    seen = set()
+    for key in (None, *tensors):
+        changed = {k: t + (k == key) for k, t in tensors.items()}
+        save_file(changed, tmp_path / "model.safetensors")
+        os.utime(tmp_path / "model.safetensors", ns=(len(seen), len(seen)))
+        seen.add(resolve(tmp_path).fingerprint)
+    assert len(seen) == 1 + len(tensors)
+
+
+def test_change_of_a_file_is_noticed(checkpoint_directory: Path, state: dict[str, torch.Tensor]):
+    files = resolve(checkpoint_directory)
+    first = files.fingerprint
+    weights = {key: t.clone(memory_format=torch.contiguous_format) for key, t in state.items()}
+    weights["transposed"][0, 0] += 1
+    save_file(weights, checkpoint_directory / "model.safetensors")
+    assert resolve(checkpoint_directory).fingerprint != first
+    assert files.fingerprint == first  # what was resolved keeps its identity
+
+
+def test_large_file_is_not_read_whole(tmp_path: Path):
+    """A sparse file of 3 GB takes no time; a hash of all of it would take seconds."""
+    (tmp_path / "config.json").write_text("{}")
+    header = b'{"w": {"dtype": "F16", "shape": [1500000000], "data_offsets": [0, 3000000000]}}'
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + 3_000_000_000)
+    first = resolve(tmp_path).fingerprint
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\1")
+    assert resolve(tmp_path).fingerprint != first

@@ -1,0 +1,253 @@
+"""Models of the hub, which hub_server.py plays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import MAIN, OLD, REPO, Hub
+
+from skxlmr.checkpoints.checkpoint import CheckpointError, UnsafeCheckpointError, open_checkpoint, write_checkpoint
+from skxlmr.checkpoints.resolve import ModelNotFoundError, resolve, resolve_config
+
+
+def checkpoint_files(directory: Path, value: float, max_shard_bytes: int = 10**9) -> dict[str, bytes]:
+    write_checkpoint(
+        directory,
+        {f"w.{n}": torch.full((10,), value) for n in range(2)},
+        {"value": value},
+        extra_files={"sentencepiece.bpe.model": b"pieces", "tokenizer_config.json": b"{}"},
+        max_shard_bytes=max_shard_bytes,
+    )
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+SURPLUS = ["README.md", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx", "tokenizer.json"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    server = Hub()
+    server.commits[MAIN] = checkpoint_files(tmp_path / "main", 1.0) | dict.fromkeys(SURPLUS, b"x" * 1000)
+    server.commits[OLD] = checkpoint_files(tmp_path / "old", 2.0)
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def value_of(cache: Path, **options: object) -> float:
+    with open_checkpoint(resolve(REPO, cache_dir=cache, **options)) as checkpoint:
+        values = {checkpoint.read(key)[0].item() for key in checkpoint.tensors}
+    assert len(values) == 1
+    return values.pop()
+
+
+def test_download_takes_only_what_is_needed(hub: Hub, cache: Path):
+    files = resolve(REPO, cache_dir=cache)
+    assert files.name == REPO
+    assert files.directory.is_relative_to(cache)
+    assert files.tokenizer.read_bytes() == b"pieces"
+    assert hub.downloaded == {"config.json", "model.safetensors", "sentencepiece.bpe.model", "tokenizer_config.json"}
+    assert value_of(cache) == 1
+
+
+def test_download_without_safetensors(hub: Hub, cache: Path):
+    hub.commits[MAIN] = {name: data for name, data in hub.commits[MAIN].items() if name in ("config.json", "README.md")}
+    path = cache.parent / "pytorch_model.bin"
+    torch.save({"w": torch.full((10,), 5.0)}, path)
+    hub.commits[MAIN] |= {"pytorch_model.bin": path.read_bytes(), "tf_model.h5": b"x"}
+    assert value_of(cache) == 5
+    assert hub.downloaded == {"config.json", "pytorch_model.bin"}
+
+
+def test_download_without_a_sentencepiece_model(hub: Hub, cache: Path):
+    hub.commits[MAIN] = {
+        n: data for n, data in hub.commits[MAIN].items() if n not in ("sentencepiece.bpe.model", "skxlmr.json")
+    }
+    assert resolve(REPO, cache_dir=cache).tokenizer.name == "tokenizer.json"
+    assert "tokenizer.json" in hub.downloaded
+
+
+def test_download_of_shards(hub: Hub, cache: Path, tmp_path: Path):
+    sharded = checkpoint_files(tmp_path / "sharded", 3.0, max_shard_bytes=1)
+    hub.commits[MAIN] = sharded | {"pytorch_model.bin": b"x", "model-00001-of-00009.safetensors": b"x"}
+    assert value_of(cache) == 3
+    assert hub.downloaded == set(sharded) - {"skxlmr.json"}
+    hub.stop()
+    assert value_of(cache, local_files_only=True) == 3
+
+
+def test_second_call_downloads_nothing(hub: Hub, cache: Path):
+    first = resolve(REPO, cache_dir=cache)
+    hub.requests.clear()
+    second = resolve(REPO, cache_dir=cache)
+    assert second == first
+    assert hub.downloaded == set()
+
+
+def test_offline_after_download(hub: Hub, cache: Path):
+    first = resolve(REPO, cache_dir=cache)
+    hub.stop()
+    assert resolve(REPO, cache_dir=cache, local_files_only=True) == first
+    assert resolve(REPO, cache_dir=cache) == first  # the hub cannot be reached: the cache is as good
+
+
+def test_local_files_only_asks_nobody(hub: Hub, cache: Path):
+    with pytest.raises(ModelNotFoundError, match=r"'organisation/name' is not in the cache, and offline mode"):
+        resolve(REPO, cache_dir=cache, local_files_only=True)
+    resolve(REPO, cache_dir=cache)
+    hub.requests.clear()
+    resolve(REPO, cache_dir=cache, local_files_only=True)
+    assert hub.requests == []
+
+
+def test_revision(hub: Hub, cache: Path):
+    assert value_of(cache, revision="v1") == 2
+    assert value_of(cache, revision=OLD) == 2
+    assert value_of(cache) == 1
+    assert value_of(cache, revision="main") == 1
+    hub.stop()
+    assert value_of(cache, revision="v1", local_files_only=True) == 2
+    with pytest.raises(ModelNotFoundError, match="Revision 'v2' of 'organisation/name' is not in the cache"):
+        resolve(REPO, cache_dir=cache, revision="v2", local_files_only=True)
+
+
+def test_fingerprint_is_that_of_the_content(hub: Hub, cache: Path, tmp_path: Path):
+    assert resolve(REPO, cache_dir=cache).fingerprint == resolve(tmp_path / "main").fingerprint
+    assert resolve(REPO, cache_dir=cache, revision="v1").fingerprint == resolve(tmp_path / "old").fingerprint
+    assert resolve(tmp_path / "main").fingerprint != resolve(tmp_path / "old").fingerprint
+
+
+@pytest.mark.usefixtures("hub")
+def test_unknown_model(cache: Path):
+    with pytest.raises(ModelNotFoundError, match="The hub has no model 'organisation/other'"):
+        resolve("organisation/other", cache_dir=cache)
+
+
+@pytest.mark.usefixtures("hub")
+def test_unknown_revision(cache: Path):
+    with pytest.raises(ModelNotFoundError, match="'organisation/name', but no revision 'v2'"):
+        resolve(REPO, cache_dir=cache, revision="v2")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("name", ["organisation/na--me", "organisation/na..me", "organisation/name.git"])
+def test_impossible_id(cache: Path, name: str):
+    with pytest.raises(ModelNotFoundError, match=re.escape(name)):
+        resolve(name, cache_dir=cache)
+
+
+def test_gated_model(hub: Hub, cache: Path):
+    hub.gated = True
+    with pytest.raises(ModelNotFoundError, match=r"Access to 'organisation/name' is restricted.*hf auth login"):
+        resolve(REPO, cache_dir=cache)
+
+
+def test_unreachable_and_not_cached(hub: Hub, cache: Path):
+    hub.stop()
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+        resolve(REPO, cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"), [("config.json", r"no config\.json"), ("model.safetensors", "no weights; looked for")]
+)
+def test_model_without_usable_files(hub: Hub, cache: Path, missing: str, message: str):
+    hub.commits[MAIN] = {name: b"{}" for name in ("config.json", "model.safetensors", "tf_model.h5") if name != missing}
+    with pytest.raises(CheckpointError, match=message):
+        resolve(REPO, cache_dir=cache)
+    assert hub.downloaded == set()
+
+
+def test_incomplete_cache(hub: Hub, cache: Path):
+    files = resolve(REPO, cache_dir=cache)
+    hub.stop()
+    files.weights[0].unlink()
+    with pytest.raises(ModelNotFoundError, match="as a whole is not in the cache"):
+        resolve(REPO, cache_dir=cache, local_files_only=True)
+
+
+def test_hostile_index(hub: Hub, cache: Path):
+    hub.commits[MAIN] = {
+        "config.json": b"{}",
+        "model.safetensors.index.json": b'{"weight_map": {"w": "../../../../evil"}}',
+    }
+    with pytest.raises(UnsafeCheckpointError, match=r"\.\./evil"):
+        resolve(REPO, cache_dir=cache)
+
+
+def test_offline_in_a_fresh_process(hub: Hub, cache: Path):
+    """HF_HOME and HF_HUB_OFFLINE as a user sets them; huggingface_hub is imported no sooner than it is needed."""
+    online = resolve(REPO, cache_dir=cache / "hub")
+    hub.requests.clear()
+    program = f"""
+import sys
+from skxlmr.checkpoints.resolve import ModelNotFoundError, resolve
+assert "huggingface_hub" not in sys.modules
+print(resolve({REPO!r}).directory)
+try:
+    resolve({REPO!r}, revision="v1")
+except ModelNotFoundError as error:
+    print(error)
+"""
+    environment = {**os.environ, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    directory, message = done.stdout.splitlines()
+    assert Path(directory) == online.directory
+    assert "HF_HUB_OFFLINE" in message
+    assert hub.requests == []
+
+
+def test_config_alone(hub: Hub, cache: Path):
+    path = resolve_config(REPO, cache_dir=cache)
+    assert json.loads(path.read_text())["value"] == 1
+    assert hub.downloaded == {"config.json"}
+    assert path.is_relative_to(cache)
+    assert json.loads(resolve_config(REPO, cache_dir=cache, revision="v1").read_text())["value"] == 2
+    hub.stop()
+    assert resolve_config(REPO, cache_dir=cache) == path  # the hub cannot be reached: the cache is as good
+    assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == path
+    with pytest.raises(ModelNotFoundError, match="as a whole is not in the cache"):
+        resolve(REPO, cache_dir=cache, local_files_only=True)
+
+
+def test_config_of_a_model_in_the_cache(hub: Hub, cache: Path):
+    files = resolve(REPO, cache_dir=cache)
+    hub.requests.clear()
+    assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == files.config
+    assert hub.requests == []
+    hub.stop()
+    assert resolve_config(REPO, cache_dir=cache) == files.config
+
+
+def test_config_that_is_not_to_be_had(hub: Hub, cache: Path):
+    with pytest.raises(ModelNotFoundError, match="is not in the cache, and offline mode"):
+        resolve_config(REPO, cache_dir=cache, local_files_only=True)
+    with pytest.raises(ModelNotFoundError, match="The hub has no model 'organisation/other'"):
+        resolve_config("organisation/other", cache_dir=cache)
+    with pytest.raises(ModelNotFoundError, match="'organisation/name', but no revision 'v2'"):
+        resolve_config(REPO, cache_dir=cache, revision="v2")
+    hub.gated = True
+    with pytest.raises(ModelNotFoundError, match="Access to 'organisation/name' is restricted"):
+        resolve_config(REPO, cache_dir=cache)
+    hub.gated = False
+    hub.commits[MAIN] = {"model.safetensors": b"{}"}
+    with pytest.raises(CheckpointError, match=r"'organisation/name' has no config\.json"):
+        resolve_config(REPO, cache_dir=cache / "2")
+    hub.stop()
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+        resolve_config(REPO, cache_dir=cache / "3")

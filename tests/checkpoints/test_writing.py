@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from skxlmr.checkpoints import writing
+from skxlmr.checkpoints.checkpoint import CheckpointError, open_checkpoint, verify_checkpoint, write_checkpoint
+from skxlmr.checkpoints.resolve import resolve
+
+
+def tensors(value: float) -> dict[str, torch.Tensor]:
+    return {f"layer.{n}.weight": torch.full((4, 8), float(value + n)) for n in range(4)}
+
+
+ONE_FILE, TWO_SHARDS, FOUR_SHARDS = 10**9, 256, 128
+
+
+def save(directory: Path, value: float, max_shard_bytes: int = ONE_FILE) -> None:
+    write_checkpoint(
+        directory, tensors(value), {"value": value}, extra_files={"extra": b"x"}, max_shard_bytes=max_shard_bytes
+    )
+
+
+def value_of(directory: Path) -> float:
+    """The value that a checkpoint of `save` was saved with, if all of it is from one save."""
+    files = resolve(directory)
+    value = json.loads(files.config.read_text())["value"]
+    with open_checkpoint(files) as checkpoint:
+        assert set(checkpoint.tensors) == set(tensors(value))
+        assert all(torch.equal(checkpoint.read(key), t) for key, t in tensors(value).items())
+    return value
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_single_file(tmp_path: Path):
+    save(tmp_path / "new" / "checkpoint", 1)
+    assert value_of(tmp_path / "new" / "checkpoint") == 1
+    assert names(tmp_path / "new" / "checkpoint") == ["config.json", "extra", "model.safetensors", "skxlmr.json"]
+    with safetensors.safe_open(tmp_path / "new" / "checkpoint" / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_sharded(tmp_path: Path):
+    save(tmp_path, 1, TWO_SHARDS)
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = "model.safetensors.index.json"
+    assert names(tmp_path) == sorted(["config.json", "extra", "skxlmr.json", index, *shards])
+    content = json.loads((tmp_path / index).read_text())
+    assert content["metadata"]["total_size"] == 4 * 128
+    assert content["weight_map"] == {f"layer.{n}.weight": shards[n // 2] for n in range(4)}
+    assert value_of(tmp_path) == 1
+
+
+def test_single_tensor_larger_than_a_shard(tmp_path: Path):
+    save(tmp_path, 1, max_shard_bytes=1)
+    assert len(resolve(tmp_path).weights) == 4
+    assert value_of(tmp_path) == 1
+
+
+@pytest.mark.parametrize("before", [ONE_FILE, TWO_SHARDS, FOUR_SHARDS])
+@pytest.mark.parametrize("after", [ONE_FILE, TWO_SHARDS, FOUR_SHARDS])
+def test_replaces_older_save_of_any_shape(tmp_path: Path, before: int, after: int):
+    save(tmp_path, 1, before)
+    save(tmp_path, 2, after)
+    fresh = tmp_path / "fresh"
+    save(fresh, 2, after)
+    assert value_of(tmp_path) == 2
+    assert names(tmp_path) == sorted([*names(fresh), "fresh"])
+
+
+def test_foreign_weights_are_kept_but_not_read(tmp_path: Path):
+    torch.save(tensors(7), tmp_path / "pytorch_model.bin")
+    (tmp_path / "README.md").write_text("about")
+    save(tmp_path, 1)
+    assert (tmp_path / "pytorch_model.bin").exists()
+    assert (tmp_path / "README.md").read_text() == "about"
+    assert value_of(tmp_path) == 1
+    save(tmp_path, 2, TWO_SHARDS)
+    assert value_of(tmp_path) == 2
+
+
+def test_weights_added_later_are_not_picked_up(tmp_path: Path):
+    save(tmp_path, 1, TWO_SHARDS)
+    safetensors.torch.save_file(tensors(7), tmp_path / "model.safetensors")
+    assert value_of(tmp_path) == 1
+
+
+def test_shared_and_strided_tensors(tmp_path: Path):
+    matrix = torch.arange(12.0).view(3, 4)
+    original = {
+        "matrix": matrix,
+        "tied": matrix,
+        "row": matrix[1],
+        "transposed": matrix.T,
+        "parameter": torch.nn.Parameter(matrix),
+        "empty": torch.zeros(0),
+        "other empty": torch.zeros(0, 2),
+        "scalar": torch.tensor(1, dtype=torch.int64),
+    }
+    write_checkpoint(tmp_path, original, {})
+    with open_checkpoint(resolve(tmp_path)) as checkpoint:
+        assert set(checkpoint.tensors) == set(original)
+        for key, tensor in original.items():
+            assert torch.equal(checkpoint.read(key), tensor), key
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.tensor([1.0, float("nan")]), "'bad' holds NaN"),
+        (torch.tensor([1.0, float("inf")]), "'bad' holds NaN or infinity"),
+        (torch.zeros(2, device="meta"), "'bad' cannot be written.*meta"),
+        (torch.eye(2).to_sparse(), "'bad' cannot be written.*sparse"),
+        (torch.zeros(2, dtype=torch.complex64), "'bad' cannot be written.*complex64"),
+    ],
+)
+def test_tensors_that_cannot_be_written(tmp_path: Path, tensor: torch.Tensor, message: str):
+    save(tmp_path, 1)
+    with pytest.raises(ValueError, match=message):
+        write_checkpoint(tmp_path, {"good": torch.ones(2), "bad": tensor}, {})
+    assert value_of(tmp_path) == 1
+
+
+@pytest.mark.parametrize("config", [{"value": float("nan")}, {"value": {1, 2}}, {"value": torch.float16}])
+def test_config_that_is_no_json(tmp_path: Path, config: dict):
+    with pytest.raises(ValueError, match="JSON"):
+        write_checkpoint(tmp_path / "new", tensors(1), config)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/evil", "a/b", "", ".hidden", "config.json", "skxlmr.json", "model.safetensors"]
+)
+def test_extra_file_names(tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match=r"plain names|of the checkpoint itself"):
+        write_checkpoint(tmp_path / "new", tensors(1), {}, extra_files={name: b"x"})
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permission bits of POSIX")
+def test_all_files_honour_the_umask(tmp_path: Path):
+    save(tmp_path / "checkpoint", 1, TWO_SHARDS)
+    (tmp_path / "plain").write_bytes(b"")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in [*(tmp_path / "checkpoint").iterdir(), tmp_path / "plain"]}
+    assert len(modes) == 1
+
+
+def disk_full(*args: object, **kwargs: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("failing", ["safetensors", "second shard", "small files", "flush"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_full_disk_keeps_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, exists: bool
+):
+    directory = tmp_path / "checkpoint"
+    if exists:
+        save(directory, 1)
+    before = names(directory) if exists else None
+    save_file, calls = safetensors.torch.save_file, []
+
+    def second_fails(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        (disk_full if len(calls) == 2 else save_file)(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        if failing == "safetensors":
+            patch.setattr(safetensors.torch, "save_file", disk_full)
+        elif failing == "second shard":
+            patch.setattr(safetensors.torch, "save_file", second_fails)
+        elif failing == "small files":
+            patch.setattr(writing, "_write", disk_full)
+        else:
+            patch.setattr(writing, "_flush", disk_full)
+        with pytest.raises(OSError, match="No space left"):
+            save(directory, 2, TWO_SHARDS)
+    if exists:
+        assert value_of(directory) == 1
+        assert names(directory) == before
+    else:
+        assert not directory.exists()
+
+
+class Crash(BaseException):
+    """The process dies."""
+
+
+@pytest.mark.parametrize("before", [None, ONE_FILE, TWO_SHARDS])
+@pytest.mark.parametrize("after", [ONE_FILE, TWO_SHARDS])
+def test_crash_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int | None, after: int):
+    """Whichever rename or removal a crash prevents, the old or the new checkpoint is read, or none at all."""
+    replace, unlink = os.replace, Path.unlink
+    outcomes = []
+    for survived in range(20):
+        directory = tmp_path / str(survived)
+        if before is not None:
+            save(directory, 1, before)
+        steps = []
+
+        def step(action, steps=steps, survived=survived):
+            def counted(*args: object, **kwargs: object) -> None:
+                steps.append(args)
+                if len(steps) > survived:
+                    raise Crash
+                action(*args, **kwargs)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", step(replace))
+            patch.setattr(Path, "unlink", step(unlink))
+            patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # nobody tidies up after a crash
+            try:
+                save(directory, 2, after)
+            except Crash:
+                pass
+            else:
+                outcomes.append(value_of(directory))
+                break
+        try:
+            outcomes.append(value_of(directory))
+        except CheckpointError as error:
+            outcomes.append(next(word for word in ("incomplete", "no config.json") if word in str(error)))
+        save(directory, 3)  # and saving again mends it
+        assert value_of(directory) == 3
+    assert outcomes[0] == (1 if before else "no config.json")
+    assert outcomes[-1] == 2
+    assert set(outcomes[1:-1]) == {"incomplete"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "extra", "model-00001-of-00002.safetensors"])
+@pytest.mark.parametrize("damage", ["changed", "shortened", "missing"])
+def test_file_that_disagrees_with_the_manifest(tmp_path: Path, name: str, damage: str):
+    save(tmp_path, 1, TWO_SHARDS)
+    path = tmp_path / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:] if damage == "changed" else content[:-1])
+    for check in (resolve, verify_checkpoint):
+        with pytest.raises(CheckpointError, match=name):
+            check(tmp_path)
+
+
+def test_large_file_is_compared_by_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("skxlmr.checkpoints.layout.SMALL_FILE", 100)
+    save(tmp_path, 1)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\1")
+    resolve(tmp_path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file that was saved"):
+        verify_checkpoint(tmp_path)
+    path.write_bytes(content)
+    verify_checkpoint(tmp_path)
+
+
+def test_without_manifest(tmp_path: Path):
+    save(tmp_path, 1, TWO_SHARDS)
+    (tmp_path / "skxlmr.json").unlink()
+    assert value_of(tmp_path) == 1
+    with pytest.raises(CheckpointError, match=r"skxlmr\.json cannot be read"):
+        verify_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"format_version": 2, "complete": True, "files": {}}, "Upgrade skxlmr"),
+        ({"complete": True, "files": {}}, "format_version None"),
+        ({"format_version": 1, "complete": False, "files": {}}, "incomplete"),
+        ({"format_version": 1, "files": {}}, "incomplete"),
+        ({"format_version": 1, "complete": True}, "damaged"),
+        ({"format_version": 1, "complete": True, "files": []}, "damaged"),
+        ({"format_version": 1, "complete": True, "files": {"config.json": 3}}, "damaged"),
+        ({"format_version": 1, "complete": True, "files": {"config.json": {"bytes": "x", "sha256": ""}}}, "damaged"),
+        ({"format_version": 1, "complete": True, "files": {"../x": {"bytes": 1, "sha256": ""}}}, "only plain names"),
+    ],
+)
+def test_damaged_manifest(tmp_path: Path, manifest: dict, message: str):
+    save(tmp_path, 1)
+    (tmp_path / "skxlmr.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=message):
+        resolve(tmp_path)
+
+
+def test_saving_is_reproducible(tmp_path: Path):
+    save(tmp_path / "a", 1, TWO_SHARDS)
+    save(tmp_path / "b", 1, TWO_SHARDS)
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -1,0 +1,186 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from sklearn.exceptions import NotFittedError
+
+import skxlmr
+from skxlmr import Full, LoRA, XLMRXLGenerator
+from skxlmr.model import XLMRobertaXLForCausalLM
+from skxlmr.runtime.backbone import get_backbone
+
+TEXTS = ["The sea is blue and deep.", "The sky is grey and wide.", "我们都很好。", "Alles ist gut!"]
+PROMPTS = ["The sea", "The sky is", "我们", "", "Alles "]
+WANTED = [" is blue and deep.", " grey and wide.", "都很好。", None, "ist gut!"]
+
+
+def writer(**parameters):
+    settings = {"model": "nano", "random_state": 0, "max_epochs": 60, "learning_rate": 1e-2, "device": "cpu"}
+    return XLMRXLGenerator(**(settings | {"tuning": LoRA(rank=4)} | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return writer().fit(TEXTS)
+
+
+def test_it_continues_what_it_has_learned(fitted):
+    found = fitted.generate(PROMPTS, max_new_tokens=30)
+    for text, continuation, wanted in zip(PROMPTS, found, WANTED, strict=True):
+        assert continuation == wanted or (wanted is None and text + continuation in TEXTS)
+    assert fitted.predict(PROMPTS[:2]).tolist() == fitted.generate(PROMPTS[:2]).tolist()
+    assert fitted.history_.loss.iloc[-1] < 0.5
+
+
+def test_losses_are_those_of_transformers_and_generation_takes_the_likeliest(fitted, tmp_path):
+    fitted.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForCausalLM.from_pretrained(tmp_path).eval()
+    assert model.config.is_decoder
+    assert XLMRobertaXLForCausalLM.from_pretrained(tmp_path).config.is_decoder
+    tokenizer = get_backbone("nano").tokenizer
+    losses, log_likelihoods, n_targets = [], [], []
+    for text in TEXTS:
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            outputs = model(ids, labels=ids)
+        losses.append(outputs.loss.item())
+        n_targets.append(ids.shape[1] - 1)
+        log_p = outputs.logits[0, :-2].log_softmax(-1)
+        log_likelihoods.append(log_p.gather(1, ids[0, 1:-1, None]).sum().item())
+    assert fitted.score(TEXTS) == pytest.approx(-np.average(losses, weights=n_targets), rel=1e-4)
+    assert fitted.score(TEXTS[:1]) == pytest.approx(-losses[0], rel=1e-4)
+    np.testing.assert_allclose(fitted.log_likelihood(TEXTS), log_likelihoods, rtol=1e-4, atol=1e-5)
+    for text, continuation in zip(PROMPTS, fitted.generate(PROMPTS, max_new_tokens=5), strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"][:-1]])
+        n = ids.shape[1]
+        for _ in range(5):  # all tokens again at every step
+            with torch.no_grad():
+                ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
+            if ids[0, -1] == tokenizer.eos_token_id:
+                break
+        pieces = tokenizer.convert_ids_to_tokens(ids[0, n:], True)
+        assert continuation == "".join(pieces).replace("▁", " ").removeprefix(" " if text in ("", "Alles ") else "x")
+
+
+def test_batches_do_not_matter(fitted):
+    alone = [fitted.generate([text], max_new_tokens=8)[0] for text in PROMPTS]
+    assert fitted.generate(PROMPTS, max_new_tokens=8).tolist() == alone
+    small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
+    assert small.generate(PROMPTS, max_new_tokens=8).tolist() == alone
+    np.testing.assert_allclose(small.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-5)
+
+
+def test_sampling(fitted):
+    hot = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 6}
+    first = fitted.generate(PROMPTS, **hot)
+    assert first.tolist() == fitted.generate(PROMPTS, **hot).tolist()  # random_state=0
+    assert first.tolist() != fitted.generate(PROMPTS, max_new_tokens=6).tolist()
+    assert (
+        fitted.generate(PROMPTS, **hot | {"top_k": 1}).tolist() == fitted.generate(PROMPTS, max_new_tokens=6).tolist()
+    )
+    free = pickle.loads(pickle.dumps(fitted)).set_params(random_state=None)
+    assert len({tuple(free.generate(PROMPTS, **hot)) for _ in range(4)}) > 1
+
+
+@pytest.mark.parametrize("tuning", ["head", "bias", Full(layers=1), "full", LoRA(layers=1)], ids=str)
+def test_tunings_pickles_and_saves(tuning, tmp_path):
+    model = writer(tuning=tuning, max_epochs=2, learning_rate="auto").fit(TEXTS)
+    model.save(tmp_path)
+    for again in (pickle.loads(pickle.dumps(model)), skxlmr.load(tmp_path)):
+        assert again.generate(PROMPTS).tolist() == model.generate(PROMPTS).tolist()
+        np.testing.assert_array_equal(again.log_likelihood(TEXTS), model.log_likelihood(TEXTS))
+
+
+def test_states_that_see_ahead_are_not_taken_for_those_that_do_not():
+    """Below LoRA(layers=1) the states are remembered: those of a classifier must not serve a generator."""
+    skxlmr.runtime.features.clear_features()
+    expected = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
+    skxlmr.runtime.features.clear_features()
+    skxlmr.XLMRXLClassifier("nano", tuning=LoRA(layers=1), max_epochs=1, device="cpu").fit(TEXTS, [0, 1, 0, 1])
+    got = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_long_texts(fitted):
+    long = "The sea is blue and deep. " * 100
+    with pytest.warns(UserWarning, match="1 of 2 texts are too long to be continued whole"):
+        found = fitted.generate([long, "The sea"], max_new_tokens=5)
+    assert found[1] == fitted.generate(["The sea"], max_new_tokens=5)[0]
+    longest = get_backbone("nano").model.config.max_length
+    with pytest.raises(ValueError, match=f"max_new_tokens={longest} leaves no room"):
+        fitted.generate(["a"], max_new_tokens=longest)
+    with pytest.raises(ValueError, match="in max_length=16: lower it, or raise max_length"):
+        pickle.loads(pickle.dumps(fitted)).set_params(max_length=16).predict(["a"])
+    assert fitted.log_likelihood(["", " "]).dtype == np.float64
+    assert fitted.log_likelihood([long])[0] < 50 * fitted.log_likelihood([long[:25]])[0]
+    assert np.isfinite(writer(max_epochs=1).fit([long]).score([long]))
+
+
+def test_likelihoods_take_all_that_is_before_a_piece(fitted):
+    """Where windows overlap the earlier one has more before a piece: it is that which reads them."""
+    short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=12, stride=6)
+    first = "one two three four five six seven eight nine ten"
+    tokenizer = get_backbone("nano").tokenizer
+    pieces = tokenizer.encode_batch([first])[0]
+    plan = short._plan_every_piece(get_backbone("nano"), short._check_column([first]), causal=True)
+    assert len(plan.windows) > 2
+    for number, at in enumerate(plan.positions):
+        assert at.tolist() == list(range(1 if number == 0 else 7, len(plan.windows[number]) - 1))
+    np.testing.assert_array_equal(
+        np.concatenate([ids[at] for ids, at in zip(plan.windows, plan.positions, strict=True)]), pieces
+    )
+
+
+@pytest.mark.filterwarnings("ignore:1 of . distinct texts were cut")
+@pytest.mark.parametrize("truncation", [False, True])
+def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
+    backbone = get_backbone("nano", device="cpu")
+    tokenizer = backbone.tokenizer
+    model, texts = writer(max_length=8, stride=2, truncation=truncation), ["one two three four five six seven", "one"]
+    plan = model._plan(backbone, model._check_column(texts))
+    examples = model._language_task().examples(plan, tokenizer, None)
+    ends = [targets.tolist().count(tokenizer.eos_token_id) for targets in examples.targets]
+    assert ends == ([0, 1] if truncation else [0, 0, 1, 1])
+    np.testing.assert_array_equal(examples.targets[0], tokenizer.encode_batch(texts)[0][:6])
+    assert np.isfinite(model.set_params(tuning="head", max_epochs=1).fit(texts).score(texts))
+
+
+def test_bad_input_is_named(fitted):
+    with pytest.raises(NotFittedError):
+        writer().generate(PROMPTS)
+    for X, error, message in [
+        (["a", None], ValueError, "X, row 1: None is a missing value"),
+        ("a", TypeError, "a single str"),
+        (pd.DataFrame({"a": ["b"], "c": ["d"]}), ValueError, "2 columns, where one of texts is needed"),
+    ]:
+        for method in (fitted.generate, fitted.score, fitted.log_likelihood, writer().fit):
+            with pytest.raises(error, match=message):
+                method(X)
+    for parameters in (
+        {"temperature": 0},
+        {"temperature": np.nan},
+        {"top_k": 0},
+        {"max_new_tokens": 0},
+        {"top_p": 2.0},
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            fitted.generate(["a"], **({"do_sample": True} | parameters))
+    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}):
+        with pytest.raises(TypeError, match=f"{next(iter(parameters))} must be"):
+            fitted.generate(["a"], **({"do_sample": True} | parameters))
+    with pytest.raises(ValueError, match="no text with a word"):
+        writer().fit([""])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_generates_what_the_cpu_does(fitted):
+    model = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32")
+    assert model.generate(PROMPTS).tolist() == fitted.generate(PROMPTS).tolist()
+    np.testing.assert_allclose(model.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-3, atol=1e-3)
+    half = writer(device="cuda", dtype="float16", max_epochs=5).fit(TEXTS)  # the kernel for packed tokens, causal
+    full = writer(device="cuda", dtype="float32", max_epochs=5).fit(TEXTS)
+    np.testing.assert_allclose(half.log_likelihood(TEXTS), full.log_likelihood(TEXTS), rtol=0.1)

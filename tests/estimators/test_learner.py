@@ -1,0 +1,138 @@
+"""Learning in several goes: `warm_start` and `partial_fit`."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.model_selection import train_test_split
+
+from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLRegressor
+from skxlmr.columns import check_text_column
+from skxlmr.runtime import run as run_module
+from skxlmr.runtime.backbone import get_backbone
+
+TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"]
+LABELS = ["yes", "no"] * 6
+CONSTANT = {"lr_schedule": "constant", "warmup": 0.0}
+
+
+def classifier(**parameters):
+    settings = {"model": "nano", "tuning": "head", "random_state": 0, "batch_size": 5, "max_epochs": 3}
+    return XLMRXLClassifier(**(settings | parameters))
+
+
+@pytest.mark.parametrize("tuning", ["head", LoRA(rank=2, dropout=0.1), Full(layers=1)], ids=str)
+def test_partial_fits_are_the_epochs_of_a_fit(tuning):
+    whole = classifier(tuning=tuning, **CONSTANT).fit(TEXTS, LABELS)
+    parts = classifier(tuning=tuning)
+    for n_epochs in range(1, 4):
+        assert parts.partial_fit(TEXTS, LABELS, classes=["yes", "no"]) is parts
+        assert parts.n_iter_ == n_epochs
+    assert parts.history_.drop(columns="seconds").equals(whole.history_.drop(columns="seconds"))
+    np.testing.assert_array_equal(parts.predict_proba(TEXTS), whole.predict_proba(TEXTS))
+
+
+def test_partial_fit_takes_other_rows_each_time():
+    clf = classifier(learning_rate=1e-2)
+    for _ in range(10):
+        for start in range(0, 12, 4):
+            clf.partial_fit(TEXTS[start : start + 4], LABELS[start : start + 4], classes=["no", "yes", "perhaps"])
+    assert clf.classes_.tolist() == ["no", "perhaps", "yes"]
+    assert clf.score(TEXTS, LABELS) > 0.8
+    again = pickle.loads(pickle.dumps(clf)).partial_fit(TEXTS, LABELS)  # the classes are known
+    assert again.n_iter_ == 31
+
+
+def test_partial_fit_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match="first call of partial_fit needs classes"):
+        classifier().partial_fit(TEXTS, LABELS)
+    clf = classifier().partial_fit(TEXTS, LABELS, classes=["yes", "no"])
+    before = clf.predict_proba(TEXTS)
+    with pytest.raises(ValueError, match=r"y has labels that classes has not: \['perhaps'\]"):
+        clf.partial_fit(TEXTS, [*LABELS[:-1], "perhaps"])
+    with pytest.raises(ValueError, match="can go on with the same ones only"):
+        clf.partial_fit(TEXTS, LABELS, classes=["yes", "no", "perhaps"])
+    with pytest.raises(ValueError, match="early_stopping"):
+        clf.set_params(early_stopping=True).partial_fit(TEXTS, LABELS)
+    with pytest.raises(ValueError, match="class_weight='balanced'"):
+        clf.set_params(early_stopping=False, class_weight="balanced").partial_fit(TEXTS, LABELS)
+    with pytest.raises(FloatingPointError):
+        clf.set_params(class_weight=None, learning_rate=1e30, tuning="head").partial_fit(TEXTS * 5, LABELS * 5)
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), before)
+
+
+def test_an_earlier_partial_fit_is_not_moved_by_one_that_fails():
+    clf = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
+    same = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
+    with pytest.raises(FloatingPointError):
+        clf.set_params(learning_rate=1e30).partial_fit(TEXTS * 5, LABELS * 5)
+    clf.set_params(learning_rate="auto").partial_fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), same.partial_fit(TEXTS, LABELS).predict_proba(TEXTS))
+
+
+def test_warm_start_goes_on_from_what_was_learned():
+    cold = classifier(learning_rate=1e-2, max_epochs=10)
+    first = cold.fit(TEXTS, LABELS).loss_curve_
+    assert cold.fit(TEXTS, LABELS).loss_curve_ == first
+    warm = classifier(learning_rate=1e-2, max_epochs=10, warm_start=True)
+    assert warm.fit(TEXTS, LABELS).loss_curve_ == first
+    assert warm.fit(TEXTS, LABELS).loss_curve_[0] < (first[0] + first[-1]) / 2
+    assert warm.n_iter_ == 10, "of the latest fit"
+
+
+def test_warm_start_says_when_it_cannot_go_on():
+    clf = classifier(tuning="lora", max_epochs=1, warm_start=True).fit(TEXTS, LABELS)
+    before = clf.predict_proba(TEXTS)
+    with pytest.raises(ValueError, match="can go on with the same ones only"):
+        clf.fit(TEXTS, [*LABELS[:-1], "perhaps"])
+    with pytest.raises(ValueError, match="its tuning is another one"):
+        clf.set_params(tuning=LoRA(rank=3)).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.set_params(tuning="lora").predict_proba(TEXTS), before)
+
+
+def test_validation_columns_have_the_names_and_the_order_of_x():
+    pairs = pd.DataFrame({"question": TEXTS, "context": TEXTS[::-1]})
+    clf = classifier(max_epochs=1)
+    with pytest.raises(ValueError, match=r"X_val has the columns \['context', 'question'\], but X has \['question', "):
+        clf.fit(pairs, LABELS, X_val=pairs[["context", "question"]], y_val=LABELS)
+    clf.fit(pairs, LABELS, X_val=pairs.to_numpy(), y_val=LABELS)
+    assert len(clf.validation_scores_) == 1
+
+
+def test_partial_fit_keeps_the_names_of_the_columns():
+    frame = pd.DataFrame({"review": TEXTS})
+    clf = classifier(max_epochs=1).fit(frame, LABELS)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        clf.partial_fit(TEXTS, LABELS)
+    assert clf.feature_names_in_.tolist() == ["review"]
+    clf.predict(frame)  # without a warning
+
+
+def test_early_stopping_by_no_score_at_all_is_an_error():
+    reg = XLMRXLRegressor("nano", tuning="head", early_stopping=True, random_state=0)
+    with pytest.raises(ValueError, match=r"validation score is NaN.*validation_fraction"):
+        reg.fit(TEXTS[:8], np.arange(8.0))
+    reg.set_params(validation_fraction=0.25, max_epochs=2).fit(TEXTS[:8], np.arange(8.0))
+    assert np.isfinite(reg.best_validation_score_)
+
+
+@pytest.mark.parametrize("max_length", [None, 6], ids=["whole", "in windows"])
+def test_only_the_rows_set_aside_are_run_to_be_scored(max_length, monkeypatch):
+    texts = [f"{word} number {i} " * (1 + i % 3) for i, word in enumerate(["good", "bad"] * 10)]
+    labels = np.array(["yes", "no"] * 10)
+    lengths = []
+
+    def run(compute, of_windows, **options):
+        lengths.append(of_windows)
+        return run_module.run(compute, of_windows, **options)
+
+    monkeypatch.setattr("skxlmr.runtime.finetuned.run", run)
+    settings = {"max_length": max_length, "stride": 1, "max_epochs": 3, "early_stopping": True, "random_state": 0}
+    clf = XLMRXLClassifier("nano", validation_fraction=0.2, learning_rate=1e-2, device="cpu", **settings)
+    clf.fit(texts, labels)
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    _, held = train_test_split(np.arange(20), test_size=0.2, stratify=labels, random_state=seed)
+    plan = clf._plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
+    assert [sorted(of_epoch) for of_epoch in lengths] == [sorted(plan.lengths)] * 3
+    assert clf.best_validation_score_ == clf.score([texts[i] for i in held], labels[held])

@@ -1,0 +1,280 @@
+import pickle
+import tempfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+
+import skxlmr
+from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLMaskedLM
+from skxlmr.datasets import load_reviews
+from skxlmr.estimators import masked_lm
+from skxlmr.estimators.masked_lm import _fill
+from skxlmr.model.pretrained import NewHeadWarning
+from skxlmr.model.reference.language_models import LMHead
+from skxlmr.runtime.backbone import get_backbone
+
+GAPS = ["The film was very <mask>.", "<mask> is the <mask>", "这部电影很<mask>。", "Das ist<mask>", " <mask>"]
+TEXTS = load_reviews().text[::60].tolist()
+
+
+def lm(**parameters):
+    settings = {"model": "nano", "random_state": 0, "max_epochs": 2, "learning_rate": 1e-3, "device": "cpu"}
+    return XLMRXLMaskedLM(**(settings | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return lm(tuning=LoRA(rank=2), batch_size=2).fit(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """transformers' model of the bundled checkpoint."""
+    directory = tempfile.mkdtemp()
+    skxlmr.model.XLMRobertaXLForMaskedLM.from_pretrained("nano").save_pretrained(directory)
+    return transformers.XLMRobertaXLForMaskedLM.from_pretrained(directory).eval()
+
+
+def test_gaps_are_filled_as_transformers_does(theirs):
+    tokenizer = get_backbone("nano").tokenizer
+    found = lm().fill_mask(GAPS, top_k=4)
+    assert found.columns.tolist() == ["row", "mask", "token", "score", "text"]
+    assert found.groupby(["row", "mask"]).size().to_dict() == dict.fromkeys(
+        [(0, 0), (1, 0), (1, 1), (2, 0), (3, 0), (4, 0)], 4
+    )
+    special = tokenizer.all_special_ids
+    for row, text in enumerate(GAPS):
+        ids = torch.tensor(tokenizer(text)["input_ids"])
+        with torch.no_grad():
+            probabilities = theirs(ids[None]).logits[0].softmax(-1)
+        for mask, at in enumerate((ids == tokenizer.mask_token_id).nonzero()[:, 0]):
+            of_mask = probabilities[at]
+            of_mask[special] = -1
+            highest, best = of_mask.topk(4)
+            ours = found[(found["row"] == row) & (found["mask"] == mask)]
+            np.testing.assert_allclose(ours.score, highest, rtol=1e-4)
+            assert ours.token.tolist() == [tokenizer.decode([i]).strip() for i in best]
+
+
+def test_the_text_of_a_filling_reads_as_it_should():
+    parts = ["I like ", " and", "!\n", ""]
+    assert _fill(parts, ["▁it", None, None]) == "I like it and<mask>!\n<mask>"
+    assert _fill(parts, [None, "s", "▁So"]) == "I like <mask> ands!\nSo"
+    assert _fill(["", " and"], ["▁You"]) == "You and"
+    assert _fill(["You ", ""], ["r"]) == "Your"
+    assert _fill(["a (", ")"], ["b"]) == "a (b)"
+    assert _fill(["a", ""], ["▁b"]) == "a b"
+    assert _fill(["a ", ""], ["▁"]) == "a "
+
+
+def test_predict_fills_every_gap():
+    best = lm().fill_mask(GAPS, top_k=1)
+    texts = lm().predict([*GAPS, "no gap", ""])
+    assert texts[0] == best.text[0]
+    assert "<mask>" not in "".join(texts)
+    assert texts[5:].tolist() == ["no gap", ""]
+    assert lm().predict(["a"]).tolist() == ["a"]
+
+
+def test_pseudo_log_likelihoods_are_those_of_transformers(theirs):
+    tokenizer = get_backbone("nano").tokenizer
+    texts = ["A lovely film.", "film lovely A.", "", "好看", "A lovely film."]
+    got = lm(batch_tokens=20).pseudo_log_likelihood(texts)
+    for text, ours in zip(texts, got, strict=True):
+        ids, total = torch.tensor(tokenizer(text)["input_ids"]), 0.0
+        for at in range(1, len(ids) - 1):
+            masked = ids.clone()
+            masked[at] = tokenizer.mask_token_id
+            with torch.no_grad():
+                total += theirs(masked[None]).logits[0, at].log_softmax(-1)[ids[at]].item()
+        assert ours == pytest.approx(total, rel=1e-5)
+    assert got[0] > got[1]
+    assert got[2] == 0
+    assert got[0] == got[4]
+
+
+def test_texts_without_pieces_have_a_likelihood_of_one():
+    got = lm().pseudo_log_likelihood(["", " "])
+    assert got.dtype == np.float64
+    assert got.tolist() == [0, 0]
+
+
+def test_many_masks_do_not_take_the_whole_vocabulary_at_once(fitted, monkeypatch):
+    n_rows, forward = [], LMHead.forward
+    monkeypatch.setattr(LMHead, "forward", lambda head, x, words: n_rows.append(len(x)) or forward(head, x, words))
+    texts = ["a <mask> <mask>", "<mask> film " * 5]
+    expected = fitted.fill_mask(texts)
+    monkeypatch.setattr(masked_lm, "MASKS_AT_ONCE", 3)
+    n_rows.clear()
+    pd.testing.assert_frame_equal(fitted.fill_mask(texts), expected, rtol=1e-4)
+    assert max(n_rows) == 3
+    assert sum(n_rows) == 7
+
+
+def test_long_texts_are_read_in_windows(fitted):
+    long = "It was a film that went on and on. " * 60
+    found = fitted.fill_mask([long + "<mask>" + long + "<mask>"], top_k=2)
+    assert len(found) == 4
+    assert (found.text.str.len() > 2 * len(long)).all()
+    one_window = fitted.fill_mask(["went on and on. It was a film that <mask>"], top_k=1)
+    assert one_window.score[0] > 0
+    short = lm(max_length=16, stride=8)
+    assert short.fill_mask([long + "<mask> film."], top_k=1).shape == (1, 5)
+    each = short.pseudo_log_likelihood([long[:200]])
+    assert each[0] == pytest.approx(lm().pseudo_log_likelihood([long[:200]])[0], rel=0.2)
+
+
+def test_training_lowers_the_loss_and_is_reproducible(fitted):
+    some = TEXTS[:30]
+    after = lm(max_epochs=5, learning_rate=1e-3, batch_size=1, tuning=Full()).fit(some)
+    assert after.score(some) > lm().score(some)
+    assert after.history_.loss.iloc[-1] < after.history_.loss.iloc[0]
+    again = lm(tuning=LoRA(rank=2), batch_size=2, batch_tokens=100).fit(TEXTS[:20])
+    same = lm(tuning=LoRA(rank=2), batch_size=2, batch_tokens=100).fit(TEXTS[:20])
+    np.testing.assert_array_equal(again.pseudo_log_likelihood(TEXTS[:3]), same.pseudo_log_likelihood(TEXTS[:3]))
+    assert fitted.n_iter_ == 2
+    assert np.isfinite(fitted.score(TEXTS[:10], sample_weight=np.arange(10)))
+
+
+@pytest.mark.parametrize("tuning", ["head", Bias(), LoRA(layers=1), Full(layers=1)], ids=str)
+def test_tunings_pickles_and_saves(tuning, tmp_path):
+    model = lm(tuning=tuning, max_epochs=1).fit(TEXTS[:20])
+    model.save(tmp_path)
+    for again in (pickle.loads(pickle.dumps(model)), skxlmr.load(tmp_path)):
+        pd.testing.assert_frame_equal(again.fill_mask(GAPS), model.fill_mask(GAPS))
+        assert again.score(TEXTS[:9]) == model.score(TEXTS[:9])
+    assert len(pickle.dumps(lm(tuning="head", max_epochs=1).fit(TEXTS[:9]))) < 400_000
+
+
+@pytest.mark.parametrize("tuning", [LoRA(targets=("query", "down")), "full"], ids=str)
+def test_adapt_then_fine_tune(tuning, tmp_path):
+    model = lm(tuning=tuning, max_epochs=1).fit(TEXTS[:40])
+    model.export_pretrained(tmp_path)
+    adapted = XLMRXLMaskedLM(tmp_path, device="cpu")
+    assert adapted.score(TEXTS[:9]) == pytest.approx(model.score(TEXTS[:9]), abs=1e-5)
+    clf = XLMRXLClassifier(tmp_path, max_epochs=1, random_state=0, device="cpu").fit(TEXTS[:6], [0, 1] * 3)
+    assert clf.predict(TEXTS[:3]).shape == (3,)
+    assert adapted.set_params(max_epochs=1).fit(TEXTS[:5]).n_iter_ == 1
+    reference = transformers.XLMRobertaXLForMaskedLM.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([get_backbone("nano").tokenizer(GAPS[0])["input_ids"]])
+    with torch.no_grad():
+        logits = reference(ids).logits[0]
+    best = logits[(ids[0] == get_backbone("nano").tokenizer.mask_token_id).nonzero()[0, 0]].softmax(-1).max()
+    assert model.fill_mask(GAPS[:1], top_k=1).score[0] == pytest.approx(best.item(), rel=1e-4)
+
+
+def test_validation_checkpoints_and_warm_start(tmp_path):
+    model = lm(tuning="head", max_epochs=3, early_stopping=True).fit(TEXTS)
+    assert len(model.validation_scores_) >= 1
+    held = lm(tuning="head").fit(TEXTS[:30], X_val=TEXTS[30:60])
+    assert held.validation_scores_[-1] == pytest.approx(held.score(TEXTS[30:60]), abs=1e-6)
+    plain = lm(tuning=LoRA(rank=1), batch_size=1, batch_tokens=300).fit(TEXTS[:30])
+    stopped = lm(tuning=LoRA(rank=1), batch_size=1, batch_tokens=300, checkpoint_dir=tmp_path, checkpoint_steps=1)
+    killed = stopped.set_params(callbacks=[Killer()])
+    with pytest.raises(RuntimeError, match="killed"):
+        killed.fit(TEXTS[:30])
+    resumed = stopped.set_params(callbacks=None).fit(TEXTS[:30])
+    np.testing.assert_array_equal(resumed.pseudo_log_likelihood(GAPS), plain.pseudo_log_likelihood(GAPS))
+    assert resumed.history_.loss.tolist() == plain.history_.loss.tolist()
+    further = pickle.loads(pickle.dumps(held)).set_params(warm_start=True, max_epochs=1).fit(TEXTS[:30])
+    assert further.n_iter_ == 1
+
+
+class Killer(skxlmr.training.Callback):
+    """Ends the second epoch in the middle."""
+
+    def on_step_end(self, trainer):
+        if trainer.epoch == 1:
+            raise RuntimeError("killed")
+
+
+def test_other_packs_are_another_training(tmp_path):
+    """The windows of short texts are the same at any max_length, and only the packs tell that it is another."""
+    settings, short = {"tuning": "head", "batch_size": 1}, ["one", "two words", "three words more", "and four"] * 3
+    plain = lm(max_length=16, **settings).fit(short)
+    checkpointed = lm(max_length=32, checkpoint_dir=tmp_path, checkpoint_steps=1, callbacks=[Killer()], **settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        checkpointed.fit(short)
+    other = checkpointed.set_params(callbacks=None, max_length=16).fit(short)
+    assert other.history_.loss.tolist() == plain.history_.loss.tolist()
+
+
+def test_a_grid_over_it():
+    search = GridSearchCV(lm(tuning="head", max_epochs=1), {"mlm_probability": [0.1, 0.3]}, cv=2).fit(TEXTS[:30])
+    assert search.best_params_["mlm_probability"] in (0.1, 0.3)
+
+
+def test_a_checkpoint_without_a_head_for_words(tmp_path):
+    skxlmr.model.XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False).save_pretrained(tmp_path)
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no weights for predicting words"):
+        lm(model=tmp_path).fill_mask(GAPS)
+    with pytest.warns(NewHeadWarning, match="lm_head"):
+        model = lm(model=tmp_path, max_epochs=1).fit(TEXTS[:5])
+    assert len(model.fill_mask(GAPS[:1])) == 5
+
+
+def test_bad_input_is_named():
+    for X, error, message in [
+        (["<mask>", "no gap"], ValueError, "X, row 1: there is no <mask> in 'no gap'"),
+        (pd.Series(["<mask>", "[MASK]"], index=[4, 7]), ValueError, r"X, row 1 \(index 7\): there is no <mask>"),
+        (["<mask>", None], ValueError, "X, row 1: None is a missing value"),
+        ("<mask>", TypeError, "a single str"),
+        (pd.DataFrame({"a": ["<mask>"], "b": ["c"]}), ValueError, "2 columns, where one of texts is needed"),
+    ]:
+        with pytest.raises(error, match=message):
+            lm().fill_mask(X)
+    for top_k, error in [(0, ValueError), (2.5, TypeError), (None, TypeError)]:
+        with pytest.raises(error, match="top_k"):
+            lm().fill_mask(GAPS, top_k=top_k)
+    with pytest.raises(ValueError, match=r"X_val.* no text with a word"):
+        lm(tuning="head").fit(["a word"], X_val=[""])
+    with pytest.raises(ValueError, match="no text with a word in it and a weight above 0"):
+        lm().score(["", "a word"], sample_weight=[1, 0])
+    with pytest.raises(ValueError, match="no text with a word"):
+        lm().fit(["", "  "])
+    with pytest.raises(ValueError, match="mlm_probability"):
+        lm(mlm_probability=0).fit(TEXTS)
+    with pytest.raises(NotFittedError):
+        lm().export_pretrained("somewhere")
+    with pytest.raises(NotFittedError):
+        lm().save("somewhere")
+    with pytest.raises(ValueError, match="Invalid parameter 'memory'"):  # there is nothing that it could keep
+        lm().set_params(memory="somewhere")
+    with pytest.raises(NotImplementedError, match="use export_pretrained"):
+        lm().export_adapter("somewhere")
+    some = lm(tuning="head", max_epochs=1).fit(["", "a word", " "])
+    np.testing.assert_allclose(some.history_.loss, lm(tuning="head", max_epochs=1).fit(["a word"]).history_.loss)
+
+
+def test_more_pieces_than_there_are():
+    found = lm().fill_mask(["<mask>"], top_k=10**6)
+    tokenizer = get_backbone("nano").tokenizer
+    assert len(found) == tokenizer.vocab_size - 5
+    assert found.score.sum() == pytest.approx(1, abs=0.01)
+    assert (found.score >= 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["pseudo_log_likelihood", "score", "predict", "fill_mask"])
+def test_what_a_cpu_learned_works_on_cuda_whatever_is_called_first(fitted, method):
+    getattr(pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32"), method)(GAPS)
+
+
+def test_rows_past_the_vocabulary_are_never_predicted(tmp_path):
+    """As XL has them: here they are all but one in ten."""
+    tokenizer = get_backbone("nano").tokenizer
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = skxlmr.model.XLMRobertaXLConfig(vocab_size=10 * tokenizer.vocab_size, **shape)
+    skxlmr.model.XLMRobertaXLForMaskedLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = lm(model=tmp_path).fill_mask(["a <mask>"], top_k=50)
+    assert len(found) == 50
+    writer = skxlmr.XLMRXLGenerator(tmp_path, tuning="head", max_epochs=1, random_state=0, device="cpu").fit(["a b"])
+    assert writer.generate(["a"] * 20, do_sample=True).shape == (20,)

@@ -1,0 +1,249 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import peft
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+import transformers
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+
+import skxlmr
+from skxlmr import Full, LoRA, XLMRXLMultipleChoice
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.tasks.choices import check_choices, check_right_choices, padded
+from skxlmr.training.gradients import accumulate_gradients
+
+PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
+CHOICES = [
+    ["wet", "dry"],
+    ["dark", "bright", "cold"],
+    ["白", "黑"],
+    ["blind"],
+    ["dry", "wet", "wet and dry"],
+    ["bright"],
+]
+RIGHT = [0, 1, 0, 0, 1, 0]
+X = pd.DataFrame({"prompt": PROMPTS, "choices": CHOICES})
+TEXTS = [choices[i] for choices, i in zip(CHOICES, RIGHT, strict=True)]
+
+
+def chooser(**parameters):
+    settings = {"model": "nano", "random_state": 0, "max_epochs": 30, "learning_rate": 3e-3, "device": "cpu"}
+    return XLMRXLMultipleChoice(**(settings | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return chooser(tuning=Full()).fit(X, RIGHT)
+
+
+def test_it_learns_to_choose(fitted):
+    assert fitted.score(X, RIGHT) == fitted.score(X, TEXTS) == 1
+    assert fitted.predict(X).tolist() == RIGHT
+    probabilities = fitted.predict_proba(X)
+    assert probabilities.shape == (6, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert [np.count_nonzero(row) for row in probabilities] == [2, 3, 2, 1, 3, 1]
+    assert np.isneginf(fitted.decision_function(X)[0, 2])
+    assert fitted.score(X, [1 - right if right < 2 else 0 for right in [0, 1, 0, 1, 1, 1]], [1, 1, 1, 0, 1, 0]) == 0
+
+
+def test_texts_in_texts_out():
+    clf = chooser(tuning="head", max_epochs=2).fit(X, TEXTS)
+    assert clf.target_form_ == "choice"
+    assert all(text in choices for text, choices in zip(clf.predict(X), CHOICES, strict=True))
+    index = chooser(tuning="head", max_epochs=2).fit(X, np.array(RIGHT, float))
+    np.testing.assert_array_equal(index.decision_function(X), clf.decision_function(X))
+    assert index.predict(X).dtype.kind == "i"
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=2), "head"], ids=str)
+def test_pickles_and_saves(tuning, tmp_path):
+    clf = chooser(tuning=tuning, max_epochs=2).fit(X, TEXTS)
+    clf.save(tmp_path)
+    for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
+        np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+        assert again.predict(X).tolist() == clf.predict(X).tolist()
+
+
+def test_every_way_to_give_choices_is_the_same(fitted):
+    widths = pd.DataFrame([choices + [None] * (3 - len(choices)) for choices in CHOICES], columns=["a", "b", "c"])
+    columns = pd.concat([X[["prompt"]], widths], axis=1)
+    for frame in (columns, columns.fillna(np.nan), columns.astype("string"), pl.from_pandas(columns)):
+        assert check_choices(frame).choices == [tuple(choices) for choices in CHOICES]
+    for frame in (
+        pl.DataFrame({"prompt": PROMPTS, "choices": CHOICES}),
+        list(zip(PROMPTS, CHOICES, strict=True)),
+        X.assign(choices=[np.array(choices, object) for choices in CHOICES]),
+    ):
+        assert check_choices(frame).choices == [tuple(choices) for choices in CHOICES]
+    assert check_choices(X).feature_names.tolist() == ["prompt", "choices"]
+
+
+def test_transformers_computes_the_same_scores_and_loss(fitted, tmp_path):
+    fitted.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForMultipleChoice.from_pretrained(tmp_path).eval()
+    tokenizer = get_backbone("nano").tokenizer
+    expected = []
+    for prompt, choices in zip(PROMPTS, CHOICES, strict=True):
+        batch = tokenizer([prompt] * len(choices), choices, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            expected.append(model(**{name: value[None] for name, value in batch.items()}).logits[0].numpy())
+    scores = fitted.decision_function(X)
+    for row, logits in zip(scores, expected, strict=True):
+        np.testing.assert_allclose(row[: len(logits)], logits, atol=1e-5)
+    backbone, learned = get_backbone("nano"), fitted._learned
+    rows, task = _rows(fitted)
+    outputs = torch.from_numpy(learned.run(backbone, rows.plan, 10_000))
+    windows, place = rows.plan.windows_of_rows(np.arange(len(RIGHT)))
+    losses = fitted._losses_of_outputs(task, rows, torch.device("cpu"))(outputs[windows], windows, place)
+    of_rows = np.array([losses[place == row].tolist() for row in range(len(RIGHT))], object)
+    for each, logits, right in zip(of_rows, expected, RIGHT, strict=True):
+        theirs = torch.nn.functional.cross_entropy(torch.from_numpy(logits)[None], torch.tensor([right])).item()
+        assert each == pytest.approx([theirs] * len(each), abs=1e-5)
+
+
+def _rows(clf, y=RIGHT, frame=X):
+    column = clf._check_column(frame)
+    task = clf._learn_task(y, column, np.ones(len(y)))
+    return clf._rows(get_backbone("nano"), column, clf._targets(y, column, task), np.ones(len(y))), task
+
+
+def test_micro_batches_keep_the_choices_of_a_row_together(fitted):
+    """However few tokens are run at once, the gradient is the same; and so it is with rows that come twice."""
+    long = pd.DataFrame({"prompt": ["word " * 700, "It rained."], "choices": [["so", "and so"], ["wet", "dry"]]})
+    frame, y = pd.concat([X, long, X[:2]]), [*RIGHT, 1, 0, *RIGHT[:2]]
+    rows, task = _rows(fitted, y, frame)
+    assert rows.plan.n_choices.tolist() == [2, 3, 2, 1, 3, 1, 2]  # three rows are there already
+    assert np.bincount(rows.plan.choice_of_window).max() == 2
+    torch.manual_seed(0)
+    features = torch.randn(len(rows.plan.windows), 192)
+    of_outputs, gradients = fitted._losses_of_outputs(task, rows, torch.device("cpu")), []
+    for batch_tokens in (100_000, 60, 1):
+        head = fitted._new_head(get_backbone("nano").model.config, 1).eval()
+        head.load_state_dict(fitted._learned.head.state_dict())
+
+        def losses(windows, of_rows, recompute, head=head):
+            assert all(np.isin(np.flatnonzero(rows.plan.text_of_window == t), windows).all() for t in
+                       rows.plan.text_of_row[of_rows])  # fmt: skip
+            return of_outputs(head(features[torch.from_numpy(windows)]), windows, of_rows)
+
+        loss = accumulate_gradients(losses, rows.plan, np.arange(len(y)), np.arange(1.0, len(y) + 1), batch_tokens)
+        gradients.append((loss, head.linear.weight.grad))
+    for loss, gradient in gradients[1:]:
+        assert loss == pytest.approx(gradients[0][0], rel=1e-6)
+        torch.testing.assert_close(gradient, gradients[0][1], rtol=1e-5, atol=1e-7)
+
+
+def test_where_memory_is_short_a_row_is_the_least_that_is_run(fitted):
+    plan = _rows(fitted)[0].plan
+    tokens = [sum(len(plan.windows[i]) for i in plan.windows_of_rows(np.array([row]))[0]) for row in range(6)]
+    assert plan.shortest(np.arange(6)) == min(tokens)
+    assert plan.shortest(np.array([1, 4])) == min(tokens[1], tokens[4])
+
+
+def test_early_stopping_weights_and_grids():
+    clf = chooser(tuning="head", max_epochs=3, early_stopping=True, validation_fraction=0.34).fit(X, RIGHT)
+    assert len(clf.validation_scores_) >= 1
+    ignored = chooser(tuning="head", max_epochs=2).fit(X, RIGHT, sample_weight=[1, 1, 1, 0, 1, 0])
+    without = chooser(tuning="head", max_epochs=2).fit(X.iloc[[0, 1, 2, 4]], [0, 1, 0, 1])
+    np.testing.assert_allclose(ignored.decision_function(X), without.decision_function(X), atol=1e-5)
+    many = pd.concat([X] * 3, ignore_index=True)
+    search = GridSearchCV(chooser(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=3)
+    search.fit(many, RIGHT * 3)
+    assert search.best_estimator_.predict(X).shape == (6,)
+    predicted = cross_val_predict(chooser(tuning="head", max_epochs=1), many, TEXTS * 3, cv=3)
+    assert all(text in choices for text, choices in zip(predicted, many.choices, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+def test_peft_reads_the_adapter(tmp_path):
+    clf = chooser(tuning=LoRA(rank=2), max_epochs=3).fit(X, RIGHT)
+    clf.export_adapter(tmp_path / "adapter")
+    with pytest.warns(skxlmr.model.pretrained.NewHeadWarning):
+        skxlmr.model.XLMRobertaXLForMultipleChoice.from_pretrained("nano").save_pretrained(tmp_path / "base")
+    base = transformers.XLMRobertaXLForMultipleChoice.from_pretrained(tmp_path / "base")
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    batch = get_backbone("nano").tokenizer([PROMPTS[1]] * 3, CHOICES[1], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**{name: value[None] for name, value in batch.items()}).logits[0].numpy()
+    np.testing.assert_allclose(clf.decision_function(X)[1], logits, atol=1e-5)
+
+
+BAD_X = [
+    (PROMPTS, ValueError, "1 column; multiple choice needs the prompts and their choices"),
+    (pd.DataFrame({"p": ["a", "b"], "c": ["x", "y"]}), TypeError, "column 'c', row 0: 'x' is no list of choices"),
+    (pd.DataFrame({"p": ["a", None], "c": [["x"], ["y"]]}), ValueError, "column 'p', row 1: .* is a missing value"),
+    (pd.DataFrame({"p": ["a", "b"], "c": [["x"], []]}, index=[7, 9]), ValueError, r"row 1 \(index 9\): there is no"),
+    (pd.DataFrame({"p": ["a", "b"], "c": [["x"], ["y", 3]]}), TypeError, "row 1: choice 1 is 3, a int and no text"),
+    (pd.DataFrame({"p": ["a"], "c": [None]}), TypeError, "row 0: None is no list of choices"),
+    (pd.DataFrame({"p": ["a"], "c": [None], "d": ["x"]}), ValueError, "column 'c', row 0: it is missing, but a later"),
+    (pd.DataFrame({"p": ["a"], "c": [None], "d": [np.nan]}), ValueError, "column 'c', row 0: there is no choice"),
+    (pd.DataFrame({"p": ["a"], "c": ["x"], "d": [5]}), TypeError, "column 'd', row 0: 5 is a int and no text"),
+    (X[:0], ValueError, "0 sample"),
+    ("one", TypeError, "a single str"),
+]
+
+
+@pytest.mark.parametrize(("frame", "error", "message"), BAD_X, ids=range(len(BAD_X)))
+def test_bad_choices_are_named(frame, error, message):
+    with pytest.raises(error, match=message):
+        check_choices(frame)
+
+
+def test_bad_targets_are_named():
+    column = check_choices(X)
+    for y, error, message in [
+        (None, ValueError, "requires y"),
+        ([0, 1], ValueError, "inconsistent numbers"),
+        ([0, 3, 0, 0, 1, 0], ValueError, "y, row 1: 3 is no index of one of 3 choices"),
+        ([0, -1, 0, 0, 1, 0], ValueError, "y, row 1: -1 is no index"),
+        ([0, 0.5, 0, 0, 1, 0], TypeError, "y, row 1: 0.5 is no index"),
+        ([0, True, 0, 0, 1, 0], TypeError, "y, row 1: True is no index"),
+        ([0, "wet", 0, 0, 1, 0], TypeError, "y, row 1: 'wet' is no index"),
+        (pd.Series([*TEXTS[:5], "dull"], index=range(10, 16)), ValueError, r"row 5 \(index 15\): 'dull' is none of"),
+        (["wet", 1, "白", "blind", "wet", "bright"], ValueError, "y, row 1: 1 is none of the choices"),
+        (["wet", pd.NA, "白", "blind", "wet", "bright"], ValueError, "y, row 1: <NA> is none of the choices"),
+        (pd.DataFrame({"a": RIGHT, "b": RIGHT}), ValueError, "y has 2 columns"),
+        (np.eye(6, dtype=int), TypeError, "y is an array of 2 dimensions"),
+        (set(RIGHT), TypeError, "y is a set"),
+        ("wet", TypeError, "y is a single str"),
+    ]:
+        with pytest.raises(error, match=message):
+            check_right_choices(y, column)
+    with pytest.raises(ValueError, match="only one choice in every row"):
+        chooser().fit(X.iloc[[3, 5]], [0, 0])
+
+
+def test_every_way_to_give_the_right_ones_is_the_same():
+    column = check_choices(X)
+    for y in (
+        pa.array(RIGHT), pa.chunked_array([RIGHT[:2], RIGHT[2:]]), pl.DataFrame({"y": RIGHT}), pa.table({"y": RIGHT}),
+        np.array(RIGHT)[:, None], pd.DataFrame({"y": RIGHT}), pd.Series(RIGHT, dtype="Int64"), np.array(RIGHT, "f4"),
+    ):  # fmt: skip
+        indices, form = check_right_choices(y, column)
+        assert (indices.tolist(), form) == (RIGHT, "index")
+    for y in (pa.array(TEXTS), pl.Series(TEXTS), pd.Series(TEXTS, dtype="category"), np.array(TEXTS)):
+        indices, form = check_right_choices(y, column)
+        assert (indices.tolist(), form) == (RIGHT, "choice")
+
+
+def test_padding_of_scores():
+    np.testing.assert_array_equal(padded(np.arange(4.0), np.array([3, 1]), 3), [[0, 1, 2], [3, -np.inf, -np.inf]])
+
+
+@pytest.mark.parametrize("language", ["sw", "tr", "zh", "it"])
+def test_real_questions_come_back_aligned(language, shared_data):
+    frame = pd.read_json(shared_data / "xcopa" / language / "val.jsonl", lines=True)[:24]
+    columns = frame[["premise", "choice1", "choice2"]]
+    clf = chooser(max_epochs=1).fit(columns, frame.label)
+    predicted = clf.predict(columns)
+    assert predicted.shape == (24,)
+    assert set(predicted) <= {0, 1}
+    order = np.random.RandomState(0).permutation(24)
+    np.testing.assert_array_equal(clf.decision_function(columns.iloc[order]), clf.decision_function(columns)[order])
+    assert clf.score(columns, frame.label) == np.mean(predicted == frame.label)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clf)).predict(columns), predicted)

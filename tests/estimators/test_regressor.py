@@ -1,0 +1,129 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from sklearn.metrics import r2_score
+
+import skxlmr
+from skxlmr import Full, XLMRXLRegressor
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.tasks.base import Regression
+
+WORDS = {"dreadful": 1.0, "dull": 2.0, "fair": 3.0, "good": 4.0, "superb": 5.0}
+TEXTS = [f"{word} {thing}" for word in WORDS for thing in ("film", "book", "meal", "play")]
+STARS = [WORDS[text.split()[0]] for text in TEXTS]
+
+
+def regressor(**parameters):
+    return XLMRXLRegressor(
+        **{"model": "nano", "random_state": 0, "max_epochs": 30, "learning_rate": 5e-3, **parameters}
+    )
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber"])
+def test_it_learns_what_a_word_is_worth(loss):
+    reg = regressor(loss=loss).fit(TEXTS, STARS)
+    assert reg.score(TEXTS, STARS) > 0.9
+    assert reg.score(TEXTS, STARS) == pytest.approx(r2_score(STARS, reg.predict(TEXTS)))
+    assert reg.predict(TEXTS).dtype == np.float64
+    order = reg.predict([f"{word} song" for word in WORDS])
+    assert (np.diff(order) > 0).sum() >= 3
+
+
+def test_the_unit_of_the_targets_does_not_matter():
+    small = regressor(max_epochs=2).fit(TEXTS, STARS).predict(TEXTS)
+    large = regressor(max_epochs=2).fit(TEXTS, np.array(STARS) * 1e6 - 3e7).predict(TEXTS)
+    np.testing.assert_allclose(large, small * 1e6 - 3e7, rtol=1e-5)
+
+
+def test_several_outputs():
+    y = np.column_stack([STARS, -100 * np.array(STARS)])
+    reg = regressor(tuning=Full(), learning_rate=1e-3).fit(TEXTS, y)
+    assert reg.predict(TEXTS).shape == (len(TEXTS), 2)
+    assert reg.n_outputs_ == 2
+    assert reg.score(TEXTS, y) > 0.9
+    one_column = regressor(max_epochs=1).fit(TEXTS, y[:, :1])
+    assert one_column.predict(TEXTS).shape == (len(TEXTS), 1)
+
+
+def test_a_target_that_is_constant_is_predicted():
+    np.testing.assert_allclose(regressor(max_epochs=20).fit(TEXTS, [7.0] * len(TEXTS)).predict(TEXTS), 7.0, atol=0.5)
+
+
+def test_the_loss_is_of_standardised_targets():
+    task = Regression(np.array([3.0]), np.array([2.0]), True, "squared_error")
+    losses = task.losses(torch.tensor([[0.5], [1.0]]), torch.tensor([[0.5], [-1.0]], dtype=torch.float64))
+    assert losses.tolist() == [0.0, 4.0]
+    assert Regression(np.zeros(2), np.ones(2), False, "absolute_error").losses(
+        torch.zeros(1, 2), torch.tensor([[1.0, 3.0]])
+    ).tolist() == [2.0]
+
+
+def test_weights_count_in_mean_and_loss():
+    weights = np.where(np.array(STARS) > 3, 1.0, 0.0)
+    reg = regressor(max_epochs=5).fit(TEXTS, STARS, sample_weight=weights)
+    assert reg.target_mean_.tolist() == [4.5]
+    assert reg.target_scale_.tolist() == [0.5]
+    expected = r2_score(STARS, reg.predict(TEXTS), sample_weight=weights)
+    assert reg.score(TEXTS, STARS, sample_weight=weights) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="non-zero"):
+        reg.fit(TEXTS, STARS, sample_weight=np.zeros(len(TEXTS)))
+
+
+def test_early_stopping_by_r2():
+    reg = regressor(early_stopping=True, validation_fraction=0.25, max_epochs=5).fit(TEXTS, STARS)
+    assert len(reg.validation_scores_) == reg.n_iter_
+    given = regressor(max_epochs=2).fit(TEXTS, STARS, X_val=TEXTS, y_val=STARS)
+    assert given.validation_scores_[-1] == pytest.approx(given.score(TEXTS, STARS), abs=1e-6)
+
+
+def test_pairs_and_frames():
+    df = pd.DataFrame({"a": TEXTS, "b": TEXTS[::-1]})
+    reg = regressor(max_epochs=1).fit(df, pd.Series(STARS))
+    assert reg.predict(df).shape == (len(df),)
+    assert reg.feature_names_in_.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([*STARS[:-1], np.nan], "y, row 19: .* is NaN or infinity"),
+        ([*STARS[:-1], "five"], "y, row 19: 'five' is no number"),
+        (pd.Series([*STARS[:-1], pd.NA], index=range(5, 25)), r"y, row 19 \(index 24\): <NA> is no number"),
+        ([10**400, *STARS[1:]], "y, row 0: 1000.* is no number"),
+        ([[star] for star in STARS[:-1]] + [[1, 2]], "y holds something that is no number: .*inhomogeneous"),
+        (np.array(STARS) * 1j, "y holds complex numbers"),
+        (STARS[:-1], "inconsistent"),
+        (None, "requires y"),
+        (np.ones((20, 2, 2)), "3 dimensions"),
+        (np.ones((20, 0)), r"shape \(20, 0\): there is nothing to learn"),
+    ],
+)
+def test_bad_targets_are_named(y, message):
+    with pytest.raises(ValueError, match=message):
+        regressor().fit(TEXTS, y)
+
+
+def test_it_is_pickled_saved_and_exported(tmp_path):
+    y = np.column_stack([STARS, STARS])
+    reg = regressor(max_epochs=1).fit(TEXTS, y)
+    expected = reg.predict(TEXTS)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(reg)).predict(TEXTS), expected)
+    reg.save(tmp_path / "saved")
+    np.testing.assert_array_equal(skxlmr.load(tmp_path / "saved").predict(TEXTS), expected)
+    reg.export_pretrained(tmp_path / "exported")
+    model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
+    assert model.config.problem_type == "regression"
+    batch = get_backbone("nano").tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
+    np.testing.assert_allclose(outputs * reg.target_scale_ + reg.target_mean_, expected, atol=1e-4)
+
+
+def test_warm_start_wants_as_many_outputs():
+    reg = regressor(max_epochs=1, warm_start=True).fit(TEXTS, STARS)
+    with pytest.raises(ValueError, match="asks for 2 outputs"):
+        reg.fit(TEXTS, np.column_stack([STARS, STARS]))

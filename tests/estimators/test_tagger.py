@@ -1,0 +1,440 @@
+import pickle
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import peft
+import polars as pl
+import pyarrow as pa
+import pytest
+import seqeval.metrics
+import torch
+import transformers
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+
+import skxlmr
+from skxlmr import Full, LoRA, XLMRXLTagger
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.datasets import read_conllu
+from skxlmr.metrics import entity_spans
+from skxlmr.model import XLMRobertaXLModel
+from skxlmr.runtime import finetuned as learned
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.tasks.tagging.sentences import _best_window, check_token_column, plan_tokens
+from skxlmr.tasks.tagging.targets import check_tags
+from skxlmr.text.windows import spans
+from skxlmr.text.words import split_words
+
+SENTENCES = [
+    ["Ada", "lives", "in", "Rome", "."], ["New", "York", "is", "large"], ["I", "saw", "Ada", "in", "New", "York"],
+    ["Rome", "is", "old"], ["who", "is", "Bob", "?"], ["Bob", "likes", "tea"], [], ["Ada", "and", "Bob", "left"],
+]  # fmt: skip
+TAGS = [
+    ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
+    ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
+]  # fmt: skip
+IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+
+
+def tagger(**parameters):
+    settings = {"model": "nano", "random_state": 0, "max_epochs": 25, "learning_rate": 5e-3, "batch_size": 4}
+    return XLMRXLTagger(**(settings | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return tagger(device="cpu").fit(SENTENCES, TAGS)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "head", Full(layers=2)], ids=str)
+def test_it_learns_the_tags(tuning):
+    rate = 2e-2 if tuning == "head" else 3e-3
+    clf = tagger(tuning=tuning, max_epochs=60, learning_rate=rate).fit(SENTENCES, TAGS)
+    assert clf.classes_.tolist() == ["B-LOC", "B-PER", "I-LOC", "O"]
+    assert clf.scheme_ == "BIO"
+    assert clf.score(SENTENCES, TAGS) > 0.9
+    for tags, expected in zip(clf.predict(SENTENCES), TAGS, strict=True):
+        assert len(tags) == len(expected)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_score_is_that_of_seqeval(fitted):
+    clf = tagger(max_epochs=3).fit(SENTENCES, TAGS)
+    predicted = clf.predict(SENTENCES).tolist()
+    assert clf.score(SENTENCES, TAGS) == pytest.approx(seqeval.metrics.f1_score(TAGS, predicted))
+    assert clf.score(SENTENCES, TAGS, sample_weight=np.ones(8) * 3) == pytest.approx(clf.score(SENTENCES, TAGS))
+    assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "only allowed tags are given"
+
+
+def test_every_token_gets_a_tag_whatever_it_is(fitted):
+    rng = np.random.RandomState(0)
+    odd = [
+        "",
+        " ",
+        "\u200b",
+        "\u00ad",
+        "a" * 3000,
+        "你好" * 300,
+        "🎬",
+        "\ud800",
+        "</s>",
+        "<mask>",
+        "नमस्ते",
+        "e\u0301",
+        "\x00",
+    ]
+    rows = [[odd[i] for i in rng.randint(0, len(odd), n)] for n in (0, 1, 2, 5, 30)]
+    rows += [[token] for token in odd] + [["word"] * 2000, []]
+    predicted = fitted.predict(rows)
+    assert [len(tags) for tags in predicted] == [len(row) for row in rows]
+    assert all(set(tags) <= set(fitted.classes_) for tags in predicted)
+    proba = fitted.predict_proba(rows)
+    assert [p.shape for p in proba] == [(len(row), 4) for row in rows]
+    for of_row in proba:
+        np.testing.assert_allclose(of_row.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_long_sentences_are_read_in_windows_and_stitched():
+    clf = tagger(max_epochs=3, max_length=12, stride=4, device="cpu").fit(SENTENCES, TAGS)
+    sentence = [word for row in SENTENCES for word in row] * 2
+    backbone = get_backbone("nano", device="cpu")
+    plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)
+    assert len(plan.windows) > 5
+    assert sum(map(len, plan.positions)) == len(sentence)
+    pieces = [backbone.tokenizer.encode_batch([word])[0] for word in sentence]
+    space = backbone.tokenizer.convert_tokens_to_ids("▁")  # before a word of Chinese it is a piece of its own
+    read_at = [int(of_word[0] == space and len(of_word) > 1) for of_word in pieces]
+    assert 0 < sum(read_at) < len(pieces)
+    margins = []
+    shown = np.concatenate([window[at] for window, at in zip(plan.windows, plan.positions, strict=True)])
+    expected = [of_word[i] for of_word, i in zip(pieces, read_at, strict=True)]
+    assert shown.tolist() == expected, "each token is read at its first piece, in order"
+    for window, at in zip(plan.windows, plan.positions, strict=True):
+        assert len(window) <= 12
+        margins += np.minimum(at - 1, len(window) - 2 - at).tolist()
+    assert min(margins[len(pieces[0]) : -12]) >= 1, "away from the ends of the text no token is read at a window's edge"
+    assert len(shown) == len(sentence)
+    logits = clf._outputs([sentence])[0]
+    hidden = clf._learned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
+    start = sum(map(len, plan.positions[:2]))
+    of_window = clf._learned.head(hidden).detach().numpy()
+    np.testing.assert_allclose(logits[start : start + len(of_window)], of_window, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=3), Full(layers=1)], ids=str)
+def test_transformers_computes_the_same_logits(tuning, tmp_path):
+    clf = tagger(tuning=tuning, max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    clf.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForTokenClassification.from_pretrained(tmp_path).eval()
+    assert model.config.id2label == dict(enumerate(clf.classes_))
+    assert_same_logits(model, clf)
+
+
+@IGNORE
+def test_peft_computes_the_same_logits(tmp_path):
+    clf = tagger(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    clf.export_adapter(tmp_path)
+    base = transformers.XLMRobertaXLForTokenClassification.from_pretrained(
+        resolve("nano").directory, num_labels=4, dtype=torch.float32
+    )
+    assert_same_logits(peft.PeftModel.from_pretrained(base, tmp_path).eval(), clf)
+
+
+def assert_same_logits(model, clf):
+    plan = plan_tokens(get_backbone("nano").tokenizer, SENTENCES, max_length=512, stride=64)
+    for window, at, expected in zip(plan.windows, plan.positions, clf._outputs(SENTENCES), strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.from_numpy(window)[None].long()).logits[0].numpy()
+        np.testing.assert_allclose(logits[at], expected, atol=1e-5)
+
+
+def test_the_loss_is_the_weighted_mean_over_tokens():
+    clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, max_length=6, stride=2, device="cpu")
+    column = check_token_column(SENTENCES)
+    weights = np.array([1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0, 3.0])
+    task = clf._learn_task(TAGS, column, weights)
+    targets = clf._targets(TAGS, column, task)
+    rows = clf._rows(get_backbone("nano", device="cpu"), column, targets, weights * clf._factors(targets, task))
+    assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has no weight, one no tokens"
+    counts = rows.plan.counts
+    outputs = torch.randn(int(counts.sum()), task.n_outputs, dtype=torch.float64)
+    every, place = rows.plan.windows_of_rows(np.arange(6))
+    losses = clf._losses_of_outputs(task, rows, torch.device("cpu"))
+    starts = np.cumsum(counts) - counts
+    chosen = torch.cat([outputs[starts[w] : starts[w] + counts[w]] for w in every])
+    of_window = losses(chosen, every, place).numpy()
+    got = (of_window * rows.weights[place] / np.bincount(place)[place]).sum() / rows.weights.sum()
+    texts = np.split(outputs.log_softmax(1).numpy(), np.cumsum([len(row) for row in SENTENCES])[:-1])
+    number = {tag: i for i, tag in enumerate(task.classes)}
+    of_tag = {"B-PER": 3.0, "O": 0.5}
+    pairs = [
+        (weight * of_tag.get(tag, 1.0), -row[i, number[tag]])
+        for row, tags, weight in zip(texts, TAGS, weights, strict=True)
+        for i, tag in enumerate(tags)
+    ]
+    assert got == pytest.approx(np.average([loss for _, loss in pairs], weights=[w for w, _ in pairs]))
+
+
+def test_strings_are_split_and_spans_are_parts_of_them():
+    texts = ["Ada lives in Rome.", "我爱 北京!", "  Bob,  likes (New York) "]
+    spans = [
+        [(0, 3, "PER"), (13, 17, "LOC")],
+        [(3, 5, "LOC")],
+        [{"start": 2, "end": 5, "label": "PER"}, (15, 23, "LOC")],
+    ]
+    clf = tagger(max_epochs=60).fit(texts * 2, spans * 2)
+    assert clf.classes_.tolist() == ["B-LOC", "B-PER", "I-LOC", "O"]
+    assert clf.score(texts, spans) > 0.9
+    found = clf.predict_spans([*texts, ""])
+    assert len(found)
+    for row in found.itertuples():
+        assert row.text == [*texts, ""][row.row][row.start : row.end]
+        assert 0 < row.score <= 1
+    assert [len(tags) for tags in clf.predict(texts)] == [len(split_words(text)) for text in texts]
+    tokens = [["Ada", "lives"]]
+    for row in clf.predict_spans(tokens).itertuples():
+        assert row.text == tokens[row.row][row.start : row.end]
+
+
+def test_tables_without_spans_have_the_same_dtypes(fitted):
+    empty, full = fitted.predict_spans([[]]), fitted.predict_spans(SENTENCES)
+    assert len(full) > len(empty) == 0
+    numbers = ["row", "start", "end", "score"]
+    assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
+
+
+def test_the_score_of_a_span_is_the_mean_of_its_tags(fitted):
+    proba, tags = fitted.predict_proba(SENTENCES), fitted.predict(SENTENCES)
+    table = fitted.predict_spans(SENTENCES)
+    assert (table.end - table.start).max() > 1
+    for row in table.itertuples():
+        chosen = fitted.classes_.searchsorted(tags[row.row][row.start : row.end])
+        expected = proba[row.row][np.arange(row.start, row.end), chosen].mean()
+        assert row.score == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_count_in_the_score_by_their_weights(fitted):
+    true = [["O"] * len(tags) if i < 4 else tags for i, tags in enumerate(TAGS)]
+    weights = [0, 1, 3, 1, 2, 0, 1, 4]
+    repeated = [i for i, weight in enumerate(weights) for _ in range(weight)]
+    again = [[rows[i] for i in repeated] for rows in (true, fitted.predict(SENTENCES))]
+    expected = seqeval.metrics.f1_score(*again)
+    assert abs(expected - fitted.score(SENTENCES, true)) > 0.01
+    assert fitted.score(SENTENCES, true, sample_weight=weights) == pytest.approx(expected)
+
+
+def test_words_of_strings():
+    text = "Ada's code—v1.0, हिन्दी 日本語 e\u0301!"
+    words = [text[a:b] for a, b in split_words(text)]
+    assert words == [
+        "Ada", "'", "s", "code", "—", "v1", ".", "0", ",", "हिन्दी", "日", "本", "語", "e\u0301", "!"
+    ]  # fmt: skip
+    assert split_words(" \n").shape == (0, 2)
+
+
+def test_marks_belong_to_the_character_before_them():
+    text = "\u2764\ufe0flove か\u3099, \U0001f469\u200d\U0001f467 \U0001f44d\U0001f3fd! \u0301 .\u0301"
+    words = [text[a:b] for a, b in split_words(text)]
+    assert words == [
+        "\u2764\ufe0f", "love", "か\u3099", ",", "\U0001f469\u200d", "\U0001f467", "\U0001f44d\U0001f3fd", "!",
+        "\u0301", ".\u0301",
+    ]  # fmt: skip
+
+
+def test_windows_of_very_long_sentences_are_those_with_most_around():
+    rng = np.random.RandomState(0)
+    for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
+        first = np.flatnonzero(rng.rand(length) < 0.6)
+        ranges = spans(length, room, stride)
+        margins = [[min(p - a, b - 1 - p) for a, b in ranges] for p in first]
+        assert _best_window(first, ranges).tolist() == [int(np.argmax(row)) for row in margins]
+    tracemalloc.start()
+    _best_window(np.arange(100_000), spans(100_000, 62, 8))
+    assert tracemalloc.get_traced_memory()[1] < 10e6, "memory grows with the sentence, not with its square"
+    tracemalloc.stop()
+
+
+def test_bioes_and_plain_tags():
+    bioes = [[tag.replace("B-PER", "S-PER") for tag in row] for row in TAGS]
+    bioes[1][:2] = bioes[2][4:] = ["B-LOC", "E-LOC"]
+    clf = tagger(max_epochs=40).fit(SENTENCES, [[t.replace("B-LOC", "S-LOC") if i == 0 else t for t in row]
+                                                 for i, row in enumerate(bioes)])  # fmt: skip
+    assert clf.scheme_ == "BIOES"
+    plain = tagger(max_epochs=40).fit(SENTENCES, [[tag[-1] for tag in row] for row in TAGS])
+    assert plain.scheme_ == "plain"
+    right = [a == b[-1] for row, true in zip(plain.predict(SENTENCES), TAGS, strict=True)
+             for a, b in zip(row, true, strict=True)]  # fmt: skip
+    assert plain.score(SENTENCES, [[tag[-1] for tag in row] for row in TAGS]) == pytest.approx(np.mean(right))
+    assert len(plain.predict_spans(SENTENCES)) == sum(map(len, SENTENCES))
+
+
+def test_tags_in_iob1_are_learned_and_scored():
+    iob1 = [[tag.replace("B-", "I-") for tag in row] for row in TAGS]
+    iob1[5] = ["I-PER", "B-PER", "O"]
+    clf = tagger(max_epochs=60, learning_rate=3e-3).fit(SENTENCES, iob1)
+    assert clf.scheme_ == "IO"
+    assert clf.score(SENTENCES, iob1) > 0.9
+    assert clf.score(SENTENCES, iob1, strict=True) == clf.score(SENTENCES, iob1)
+    assert clf.predict(SENTENCES)[0] == iob1[0], "I may follow O"
+
+
+def test_settings_that_do_not_fit_the_tags_are_refused():
+    for weight in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="class_weight must give finite weights that are not negative"):
+            tagger(class_weight={"O": weight}).fit(SENTENCES, TAGS)
+    with pytest.raises(ValueError, match="no rows to learn from: all their weights are zero"):
+        tagger(class_weight=dict.fromkeys(["O", "B-PER", "B-LOC", "I-LOC"], 0)).fit(SENTENCES, TAGS)
+    with pytest.raises(ValueError, match=r"the tag 'E-LOC', which scheme='BIO' does not have.*scheme='auto'"):
+        tagger(scheme="BIO").fit(SENTENCES, [[tag.replace("I-", "E-") for tag in row] for row in TAGS])
+    assert tagger(scheme="plain", max_epochs=1).fit(SENTENCES, TAGS).scheme_ == "plain"
+
+
+def test_only_allowed_tags_are_predicted():
+    rng = np.random.RandomState(0)
+    clf = tagger(max_epochs=1).fit(SENTENCES, TAGS)
+    for tags in clf.predict([[f"w{i}" for i in rng.randint(0, 99, 20)] for _ in range(30)]):
+        for before, tag in zip(["O", *tags], tags, strict=False):
+            assert not tag.startswith("I-") or before[2:] == tag[2:]
+
+
+def test_frames_validation_pickles_and_directories(tmp_path):
+    frame = pd.DataFrame({"tokens": SENTENCES, "tags": TAGS})
+    clf = tagger(max_epochs=3, device="cpu")
+    clf.fit(frame[["tokens"]], frame.tags, X_val=frame[["tokens"]], y_val=frame.tags)
+    assert clf.feature_names_in_.tolist() == ["tokens"]
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(frame[["tokens"]], frame.tags))
+    clf.save(tmp_path)
+    for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
+        for a, b in zip(again.predict_proba(frame[["tokens"]]), clf.predict_proba(frame[["tokens"]]), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_early_stopping_scores_as_score_does():
+    rng = np.random.RandomState(0)
+    rows = [list(rng.choice(["Ada", "Rome", "is", "old"], n)) for n in rng.choice([1, 3, 30], 40)]
+    tags = [[{"Ada": "B-PER", "Rome": "B-LOC"}.get(w, "O") if rng.rand() < 0.5 else "O" for w in row] for row in rows]
+    weights = rng.choice([0.5, 1.0, 4.0], 40)
+    clf = tagger(tuning="head", max_epochs=2, early_stopping=True, validation_fraction=0.4, class_weight="balanced")
+    clf.fit(rows, tags, sample_weight=weights)
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    _, held = train_test_split(np.arange(40), test_size=0.4, random_state=seed)
+    expected = clf.score([rows[i] for i in held], [tags[i] for i in held], sample_weight=weights[held])
+    assert 0.1 < expected < 0.95
+    assert clf.best_validation_score_ == pytest.approx(expected)
+
+
+def test_the_head_alone_learns_on_remembered_features(monkeypatch):
+    skxlmr.runtime.features.clear_features()
+    runs, encode = [], XLMRobertaXLModel.encode
+    monkeypatch.setattr(XLMRobertaXLModel, "encode", lambda *a, **k: runs.append(a[3].batch_size) or encode(*a, **k))
+    grid = GridSearchCV(tagger(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2)
+    grid.fit(SENTENCES, TAGS)
+    assert sum(runs) == len(SENTENCES)
+    assert len(cross_val_score(tagger(tuning="head", max_epochs=1), SENTENCES, TAGS, cv=4)) == 4
+
+
+def test_features_of_many_tokens_are_not_all_in_memory_at_once(monkeypatch):
+    clf = tagger(tuning="head", max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    expected, sizes = clf.predict_proba(SENTENCES), []
+    frozen = learned.frozen_features
+
+    def frozen_features(*args, **options):
+        features = frozen(*args, **options)
+        sizes.append(len(features))
+        return features
+
+    monkeypatch.setattr(learned, "frozen_features", frozen_features)
+    monkeypatch.setattr(learned, "FEATURE_BYTES", 10 * 4 * clf._learned.config.hidden_size)
+    for got, of_row in zip(clf.predict_proba(SENTENCES), expected, strict=True):
+        np.testing.assert_allclose(got, of_row, rtol=1e-5)
+    assert sum(sizes) == sum(map(len, SENTENCES))
+    assert len(sizes) > 2
+    assert max(sizes) < 10 + max(map(len, SENTENCES))
+
+
+def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
+    from skxlmr.training.checkpointing import Checkpointing
+
+    monkeypatch.setattr(Checkpointing, "remove", lambda self: None)
+    other = [*TAGS[:-1], ["O", "O", "B-PER", "O"]]
+    for y in (TAGS, TAGS, other):
+        tagger(tuning="head", max_epochs=1, checkpoint_dir=tmp_path).fit(SENTENCES, y)
+    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 2
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "error", "message"),
+    [
+        (SENTENCES, [*TAGS[:-1], ["O"]], ValueError, "y, row 7: 1 tags for 4 tokens"),
+        (SENTENCES, [*TAGS[:-1], "O"], TypeError, "y, row 7: 'O' is no list"),
+        (SENTENCES, TAGS[:-1], ValueError, "inconsistent"),
+        (SENTENCES, [["O"] * len(row) for row in SENTENCES], ValueError, r"at least 2 tags.*\['O'\]"),
+        (SENTENCES, None, ValueError, "requires y"),
+        ([["a", 1]], [["O", "O"]], TypeError, "row 0: token 1 is 1, a int"),
+        ([["a"], "b"], [["O"], ["O"]], TypeError, "row 1: 'b' is no list of tokens"),
+        (["a b", None], [["O", "X"], []], ValueError, "row 1: None is a missing value"),
+        ("a b", ["O", "X"], TypeError, "single str"),
+        ([], [], ValueError, "0 sample"),
+        (pd.DataFrame({"a": [["x"]], "b": [["y"]]}), [["O"]], ValueError, "2 columns"),
+        (["Ada left"], [[(0, 2, "PER")]], ValueError, "row 0: .*begins or ends within a token"),
+        (["Ada left"], [[(0, 20, "PER")]], ValueError, "row 0: .*within a token|row 0: .*beyond"),
+        ([["Ada", "left"]], [[(0, 3, "PER")]], ValueError, "row 0: .*beyond the 2 tokens"),
+        ([["Ada", "left"]], [[("0", 2, "PER")]], TypeError, "row 0: start and end of the span .* whole numbers"),
+        ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is no span"),
+    ],
+)
+def test_bad_input_is_named(X, y, error, message):
+    with pytest.raises(error, match=message):
+        tagger().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([["O", "O"], ["O", None]], "y, row 1: tag 1 is None, a NoneType and no text"),
+        ([["O", "O"], ["O", np.nan]], "y, row 1: tag 1 is nan, a float and no text"),
+        ([[0, 3], [1, 0]], r"y, row 0: tag 0 is 0, a int and no text.*names\[number\]"),
+        ([["O", "O"], None], "y, row 1: None is no list of tags or spans"),
+        ([[(0, 1, "A")], [(0, 1, None)]], r"y, row 1: the label of the span \(0, 1, None\) is a NoneType"),
+        ([[(0, 1, "A")], ["O", "O"]], "y, row 1: 'O' is no span"),
+        ([[{"start": 0, "end": 1, "label": "A"}], [{"start": 0}]], r"y, row 1: \{'start': 0\} is no span"),
+    ],
+)
+def test_what_is_no_tag_is_named(y, message):
+    with pytest.raises(TypeError, match=message):
+        check_tags(y, check_token_column([["Ada", "left"], ["who", "left"]]))
+
+
+LIBRARIES = {
+    "pandas": pd.Series, "polars": pl.Series, "pyarrow": pa.array, "chunked": lambda values: pa.chunked_array([values]),
+    "arrow in pandas": lambda values: pd.Series(pa.array(values).to_pandas()), "tuple": tuple,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_columns_come_from_any_library(library):
+    make = LIBRARIES[library]
+    column = check_token_column(make(SENTENCES))
+    assert column.texts == list(map(tuple, SENTENCES))
+    assert check_tags(make(TAGS), column) == TAGS
+    spans = [[{"start": a, "end": b, "label": k} for a, b, k in entity_spans(tags)] for tags in TAGS]
+    assert check_tags(make(spans), column) == TAGS
+    assert check_token_column(make(["Ada left", ""])).texts == [("Ada", "left"), ()]
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
+def test_frames_of_any_library_name_their_column(library):
+    column = check_token_column(library({"words": SENTENCES}))
+    assert column.texts == list(map(tuple, SENTENCES))
+    assert column.feature_names.tolist() == ["words"]
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh", "ar"])
+def test_real_treebanks_come_back_aligned(language, shared_data):
+    frame = read_conllu(shared_data / "ud_pud" / f"{language}_pud-ud-test.conllu")
+    train, test = frame[:40], frame[800:900]
+    clf = tagger(tuning="head", max_epochs=2, learning_rate=1e-2).fit(train.tokens, train.upos)
+    assert [len(tags) for tags in clf.predict(test.tokens)] == test.tokens.map(len).tolist()
+    assert clf.score(test.tokens, test.upos) > 0.1
+    for row in clf.predict_spans(test.text).itertuples():
+        assert row.text == test.text.iloc[row.row][row.start : row.end]

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from skxlmr.hardware.footprint import activation_bytes, num_learned, weight_bytes
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, int8_engines
+from skxlmr.model.heads import ClassificationHead
+from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.nf4 import Linear4bit
+from skxlmr.model.packing import Packing
+from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
+from skxlmr.runtime.finetuned import Learned
+from skxlmr.training import Bias, Full, Head, LoRA
+
+NANO, XL = XLMRobertaXLConfig.from_pretrained("nano"), XLMRobertaXLConfig.xl()
+DECODER = XLMRobertaXLConfig(num_hidden_layers=2, is_decoder=True, add_cross_attention=True)
+WIDE = XLMRobertaXLConfig(
+    vocab_size=500, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024,
+    max_position_embeddings=258,
+)  # fmt: skip
+N_TEXTS, LENGTH = 2, 256
+N_TOKENS = N_TEXTS * LENGTH
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make, as long as these live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak, self.living = 0, {}
+
+    def __torch_dispatch__(self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None):
+        given = {id(x.untyped_storage()) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        for x in tree_iter(result):
+            if isinstance(x, Tensor) and not {id(x.untyped_storage())} & (given | self.living.keys()):
+                storage = x.untyped_storage()
+                self.living[id(storage)] = storage.nbytes()
+                weakref.finalize(storage, self.living.pop, id(storage))
+        self.peak = max(self.peak, sum(self.living.values()))
+        return result
+
+
+def peak_of(run: Callable[[], object]) -> int:
+    run()  # what is made once is not counted
+    int8_engines._workspace._take(0)  # but what the products keep from then on is
+    with PeakMemory() as memory:
+        run()
+    return memory.peak
+
+
+def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Int8 | str | None = None) -> XLMRobertaXLModel:
+    torch.manual_seed(0)
+    base = XLMRobertaXLModel(config, add_pooling_layer=False)
+    for name, layer in linear_layers(base).items() if settings else ():
+        owner, _, attribute = name.rpartition(".")
+        quantized = Linear4bit.from_linear(layer) if settings == "nf4" else Int8Linear.from_linear(layer, settings)
+        setattr(base.get_submodule(owner), attribute, quantized)
+    return base.to(dtype).eval().requires_grad_(False)
+
+
+def encode(base: XLMRobertaXLModel, adapter: nn.ModuleList | None = None, recompute: bool = False) -> Tensor:
+    ids = torch.arange(N_TOKENS) % 400 + 4
+    positions = torch.arange(LENGTH).repeat(N_TEXTS) + 2
+    return base.encode(ids, positions, Packing.from_lengths([LENGTH] * N_TEXTS), adapter=adapter, recompute=recompute)[
+        -1
+    ]
+
+
+def test_the_counter_counts():
+    def run() -> None:
+        a = torch.ones(1000)
+        b = (a.view(10, 100) + 1).flatten()  # a view is no memory
+        del a
+        torch.cat([b, b])
+
+    assert peak_of(run) == 4 * (1000 + 2000)
+
+
+@pytest.mark.parametrize("config", [NANO, XL, DECODER], ids=["nano", "xl", "decoder"])
+@pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights(config, settings, dtype):
+    with torch.device("meta"):
+        model = XLMRobertaXLModel(config, add_pooling_layer=False)
+        if settings:
+            quantize_structure(model, settings)
+    kept = {
+        p for layer in quantized_layers(model).values() for p in (getattr(layer, n) for n in layer.quantized_parameters)
+    }
+    held = sum(p.nbytes for p in kept) + sum(p.numel() * dtype.itemsize for p in model.parameters() if p not in kept)
+    if settings:  # the word embedding has 16 bits
+        held += model.embeddings.word.weight.numel() * (2 - dtype.itemsize)
+    assert weight_bytes(config, settings, dtype) == held
+
+
+@pytest.mark.parametrize("load", [{}, {"load_in_8bit": True}, {"load_in_4bit": True}], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_of_a_loaded_model(load, dtype):
+    model = XLMRobertaXLModel.from_pretrained("nano", dtype=dtype, add_pooling_layer=False, **load)
+    settings = Int8() if "load_in_8bit" in load else "nf4" if load else None
+    assert weight_bytes(NANO, settings, dtype) == sum(p.nbytes for p in model.parameters())
+    extra = sum(b.nbytes for b in model.buffers())  # the outliers
+    assert extra < 0.02 * weight_bytes(NANO, settings, dtype)
+
+
+@pytest.mark.parametrize(
+    "tuning", [LoRA(), LoRA(rank=3, layers=2, targets=["up"]), Bias(), Head(), Full(), Full(layers=2)], ids=str
+)
+def test_what_is_learned(tuning):
+    base = base_of(NANO, torch.float32)
+    learned = Learned(tuning, base, ClassificationHead(NANO, NANO.num_labels))
+    assert num_learned(NANO, tuning) == sum(p.numel() for p in learned.parameters())
+
+
+def test_nothing_is_learned():
+    assert num_learned(NANO, None) == 0
+
+
+SETTINGS = [None, Int8(engine="int_mm"), Int8(engine="dequantize"), "nf4"]
+
+
+def near(estimated: int, measured: int) -> bool:
+    return measured / 1.25 < estimated < 1.6 * measured
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_of_prediction(settings, dtype):
+    base = base_of(WIDE, dtype, settings)
+    measured = peak_of(torch.inference_mode()(lambda: encode(base)))
+    assert near(activation_bytes(WIDE, N_TOKENS, dtype, settings), measured)
+    assert activation_bytes(WIDE, N_TOKENS, dtype, settings, Head()) == activation_bytes(
+        WIDE, N_TOKENS, dtype, settings
+    )
+
+
+@pytest.mark.parametrize(
+    "lora", [LoRA(), LoRA(layers=2), LoRA(dropout=0.1, targets=["query", "up", "down", "output"])], ids=str
+)
+@pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_of_lora(lora, settings, dtype):
+    base, adapter = base_of(WIDE, dtype, settings), lora.build(WIDE).train()
+    measured = peak_of(lambda: encode(base, adapter).float().sum().backward())
+    assert near(activation_bytes(WIDE, N_TOKENS, dtype, settings, lora), measured)
+
+
+@pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_with_gradient_checkpointing(settings, dtype):
+    base, adapter = base_of(WIDE, dtype, settings), LoRA().build(WIDE).train()
+    measured = peak_of(lambda: encode(base, adapter, recompute=True).float().sum().backward())
+    estimated = activation_bytes(WIDE, N_TOKENS, dtype, settings, LoRA(), gradient_checkpointing=True)
+    assert near(estimated, measured)
+    assert estimated < activation_bytes(WIDE, N_TOKENS, dtype, settings, LoRA())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_activations_of_full(dropout):
+    config = replace(WIDE, attention_probs_dropout_prob=dropout)
+    base = base_of(config, torch.float32).requires_grad_().train()
+    measured = peak_of(lambda: encode(base).sum().backward())  # the gradients are there since the first run
+    assert near(activation_bytes(config, N_TOKENS, torch.float32, tuning=Full()), measured)
+
+
+def test_activations_grow_with_tokens_and_layers():
+    def needed(n_tokens: int, lora: LoRA | None) -> int:
+        return activation_bytes(XL, n_tokens, torch.bfloat16, Int8(engine="int_mm"), lora)
+
+    assert needed(1024, LoRA()) == pytest.approx(2 * needed(512, LoRA()), rel=0.05)
+    one_layer = needed(512, LoRA(layers=2)) - needed(512, LoRA(layers=1))
+    assert needed(512, LoRA()) - needed(512, LoRA(layers=1)) == 35 * one_layer
+    assert needed(512, None) < needed(512, LoRA()) / 20
+
+
+def test_activations_of_bitsandbytes():
+    """On CUDA the products are int32 before they are scaled, beside an input in 16 bits and in 8."""
+    settings = Int8(engine="bitsandbytes")
+    plain = activation_bytes(XL, 1000, torch.bfloat16)
+    assert plain < activation_bytes(XL, 1000, torch.bfloat16, settings, device="cuda") < 2 * plain

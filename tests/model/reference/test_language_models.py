@@ -1,0 +1,109 @@
+"""The head over words: its loss in parts, its way out of a checkpoint, and causal packing."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from skxlmr.checkpoints.checkpoint import CheckpointError
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel
+from skxlmr.model.attention import attend, attend_padded
+from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.model.packing import Packing
+from skxlmr.model.reference import language_models as language
+from skxlmr.model.reference.language_models import LMHead, TiedCrossEntropy, read_lm_head
+
+CONFIG = XLMRobertaXLConfig(
+    vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+)
+
+
+@pytest.mark.parametrize("words_at_once", [7, 25, 1000])
+def test_the_loss_in_parts_is_the_cross_entropy(words_at_once, monkeypatch):
+    monkeypatch.setattr(language, "WORDS_AT_ONCE", words_at_once)
+    torch.manual_seed(0)
+    x, words, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((9, 16), (50, 16), (50,)))
+    targets = torch.tensor([0, 49, 7, 6, 24, 25, 7, 30, 1])
+    weights = torch.rand(9, dtype=torch.float64)
+    gradients = []
+    for parts in (True, False):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, words, bias)]
+        if parts:
+            losses = TiedCrossEntropy.apply(*inputs, targets)
+        else:
+            losses = torch.nn.functional.cross_entropy(inputs[0] @ inputs[1].T + inputs[2], targets, reduction="none")
+        (losses * weights).sum().backward()
+        gradients.append((losses.detach(), *(tensor.grad for tensor in inputs)))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: TiedCrossEntropy.apply(*inputs, targets), [t.clone().requires_grad_() for t in (x, words, bias)]
+    )
+
+
+def test_large_logits_and_frozen_words_in_other_bits(monkeypatch):
+    monkeypatch.setattr(language, "WORDS_AT_ONCE", 8)
+    torch.manual_seed(0)
+    x = (100 * torch.randn(3, 16)).requires_grad_()
+    words, bias, targets = torch.randn(50, 16).bfloat16(), torch.zeros(50), torch.tensor([3, 11, 49])
+    losses = TiedCrossEntropy.apply(x, words, bias, targets)
+    expected = torch.nn.functional.cross_entropy(x.detach() @ words.float().T, targets, reduction="none")
+    torch.testing.assert_close(losses.detach(), expected, rtol=1e-5, atol=1e-4)
+    losses.sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_the_head_of_a_checkpoint_is_read_alone(tmp_path):
+    torch.manual_seed(0)
+    model = XLMRobertaXLForMaskedLM(CONFIG)
+    model.lm_head.bias.data.normal_()
+    model.save_pretrained(tmp_path / "with")
+    head = read_lm_head(resolve(tmp_path / "with"), CONFIG)
+    for name, value in model.lm_head.state_dict().items():
+        torch.testing.assert_close(head.state_dict()[name], value, rtol=0, atol=0)
+    XLMRobertaXLModel(CONFIG).save_pretrained(tmp_path / "without")
+    assert read_lm_head(resolve(tmp_path / "without"), CONFIG) is None
+    with pytest.raises(CheckpointError, match=r"lm_head\.bias"):
+        read_lm_head(resolve(tmp_path / "with"), XLMRobertaXLConfig(**{**vars(CONFIG), "vocab_size": 60}))
+    assert isinstance(head, LMHead)
+
+
+def test_causal_packing_is_the_decoder_of_transformers():
+    torch.manual_seed(0)
+    theirs = transformers.XLMRobertaXLModel(
+        transformers.XLMRobertaXLConfig(**{**_theirs(CONFIG), "is_decoder": True}), add_pooling_layer=False
+    )
+    theirs = theirs.double().eval()
+    ours = XLMRobertaXLModel(CONFIG, add_pooling_layer=False).double().eval()
+    _copy(theirs, ours)
+    rows = [torch.randint(4, 50, (n,)) for n in (1, 7, 7, 3, 12)]
+    packing = Packing.from_lengths([len(row) for row in rows], causal=True)
+    positions = torch.cat([torch.arange(len(row)) + 2 for row in rows])
+    (got,) = ours.encode(torch.cat(rows), positions, packing)
+    for ours_of_row, row in zip(got.split([len(row) for row in rows]), rows, strict=True):
+        expected = theirs(row[None]).last_hidden_state[0]
+        torch.testing.assert_close(ours_of_row, expected, rtol=0, atol=1e-9)
+        shorter = ours.encode(
+            row[:2], torch.arange(len(row[:2])) + 2, Packing.from_lengths([len(row[:2])], causal=True)
+        )
+        torch.testing.assert_close(ours_of_row[:2], shorter[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_padded_attention_is_the_packed_one(causal):
+    torch.manual_seed(0)
+    packing = Packing.from_lengths([3, 8, 1], causal=causal)
+    q, k, v = torch.randn(3, 12, 2, 8, dtype=torch.float64)
+    torch.testing.assert_close(attend_padded(q, k, v, packing, 0.0), attend(q, k, v, packing))
+
+
+def _theirs(config):
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return {name: getattr(config, name) for name in names}
+
+
+def _copy(theirs, ours):
+    state = {KEY_MAPS["xlm-roberta-xl"].to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
+    ours.load_state_dict({key.removeprefix("roberta."): value for key, value in state.items() if key is not None})
+    assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())

@@ -1,0 +1,255 @@
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+from skxlmr.model import nf4 as four_bit
+from skxlmr.model.nf4 import BLOCK, Linear4bit, quantize_nf4
+from skxlmr.system.bitsandbytes import bitsandbytes_ops
+
+# (K, N): blocks that end with rows, that lie in two rows, whose last one is short; odd numbers of columns and weights
+SIZES = [(192, 96), (64, 1), (96, 5), (32, 4), (32, 3), (20, 7), (21, 6), (21, 7), (1, 1)]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def pair(in_features=192, out_features=96, bias=True):
+    torch.manual_seed(0)
+    linear = nn.Linear(in_features, out_features, bias=bias)
+    return linear, Linear4bit.from_linear(linear)
+
+
+def bitsandbytes_layer(linear):
+    """The same layer as bitsandbytes quantises it."""
+    bitsandbytes_ops()
+    import bitsandbytes as bnb
+
+    layer = bnb.nn.Linear4bit(linear.in_features, linear.out_features, quant_type="nf4", compress_statistics=False)
+    layer.load_state_dict(linear.state_dict())
+    return layer.to("cpu")
+
+
+def looked_up(layer):
+    """The weight in float32, number by number: a code times the scale of its block."""
+    bitsandbytes_ops()
+    from bitsandbytes.functional import get_4bit_type
+
+    n = layer.in_features * layer.out_features
+    codes = torch.cat([layer.weight >> 4, layer.weight & 15], 1).view(-1)[:n].long()
+    values = get_4bit_type("nf4", device="cpu")[codes] * layer.absmax.repeat_interleave(BLOCK)[:n]
+    return values.view(layer.out_features, layer.in_features)
+
+
+def floating(layer, dtype=torch.float32):
+    """An ordinary layer that has the dequantised weights."""
+    linear = nn.Linear(layer.in_features, layer.out_features, dtype=dtype).requires_grad_(False)
+    linear.weight.copy_(layer.dequantize(dtype))
+    linear.bias.copy_(layer.bias)
+    return linear
+
+
+@pytest.mark.parametrize(("in_features", "out_features"), SIZES)
+def test_weights_are_packed_as_bitsandbytes_does(in_features, out_features):
+    linear, layer = pair(in_features, out_features)
+    other = bitsandbytes_layer(linear)
+    assert torch.equal(layer.weight, other.weight)
+    assert torch.equal(layer.absmax, other.weight.quant_state.absmax)
+    empty = Linear4bit(in_features, out_features, device="meta")
+    assert empty.weight.shape == layer.weight.shape
+    assert empty.absmax.shape == layer.absmax.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("in_features", "out_features"), SIZES)
+def test_weights_are_codes_times_scales(in_features, out_features, dtype):
+    _, layer = pair(in_features, out_features)
+    weight = layer.dequantize(dtype)
+    assert weight.dtype == dtype
+    assert_close(weight, looked_up(layer).to(dtype), rtol=torch.finfo(dtype).eps, atol=0)  # half a step: ties
+
+
+def test_weights_are_close_to_what_was_quantised():
+    linear, layer = pair()
+    scales = layer.absmax.repeat_interleave(BLOCK).view_as(linear.weight)
+    widest = 0.31 / 2  # between two codes of NF4, of which -1 and -0.696 are furthest apart
+    assert ((layer.dequantize(torch.float32) - linear.weight).abs() <= widest * scales).all()
+
+
+def test_output_is_that_of_bitsandbytes():
+    linear, layer = pair()
+    x = torch.randn(5, 192)
+    assert_close(layer(x), bitsandbytes_layer(linear)(x), rtol=1e-5, atol=1e-5)
+
+
+def test_quantising_in_chunks_changes_nothing(monkeypatch):
+    weight = torch.randn(37, 50).bfloat16()
+    whole = quantize_nf4(weight)
+    monkeypatch.setattr(four_bit, "CHUNK", 3 * BLOCK)
+    for part, expected in zip(quantize_nf4(weight), whole, strict=True):
+        assert torch.equal(part, expected)
+
+
+def test_zeros_stay_zeros():
+    layer = Linear4bit.from_linear(nn.utils.skip_init(nn.Linear, 64, 3).requires_grad_(False))
+    layer.load("weight", torch.zeros(3, 64))
+    assert layer.dequantize(torch.float32).abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_product_is_that_of_the_dequantised_weights(dtype):
+    _, layer = pair()
+    x = torch.randn(2, 5, 192).to(dtype)
+    y = layer(x)
+    assert y.dtype == dtype
+    assert torch.equal(y, floating(layer, dtype)(x))
+    assert layer(x[0, 0]).shape == (96,)
+    assert layer(x[:0]).shape == (0, 5, 96)
+
+
+def test_gradients_flow_to_the_input_alone():
+    _, layer = pair(24, 10)
+    x = torch.randn(3, 4, 24, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradgradcheck(layer, x)
+    layer(x).sum().backward()
+    assert not any(p.requires_grad or p.grad is not None for p in layer.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_are_those_of_the_dequantised_weights(dtype):
+    _, layer = pair()
+    x = torch.randn(3, 4, 192).to(dtype)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    outward = torch.randn(3, 4, 96).to(dtype)
+    layer(ours).backward(outward)
+    floating(layer, dtype)(theirs).backward(outward)
+    assert_close(ours.grad, theirs.grad)
+
+
+def test_nothing_is_kept_for_the_backward_pass():
+    _, layer = pair()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda packed: packed):
+        layer(torch.randn(3, 192, requires_grad=True))
+    assert not kept
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_under_gradient_checkpointing(reentrant):
+    _, layer = pair()
+    x = torch.randn(3, 192)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    checkpoint(lambda t: layer(t).tanh(), ours, use_reentrant=reentrant).sum().backward()
+    layer(theirs).tanh().sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_under_autocast_it_behaves_as_a_linear_layer():
+    _, layer = pair()
+    x = torch.randn(3, 192)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, expected = layer(ours), floating(layer)(theirs)
+    assert y.dtype == expected.dtype == torch.bfloat16
+    assert torch.equal(y, expected)
+    y.float().sum().backward()
+    expected.float().sum().backward()
+    assert_close(ours.grad, theirs.grad, rtol=1e-2, atol=1e-2)
+
+
+def test_under_inference_mode():
+    _, layer = pair()
+    x = torch.randn(3, 192)
+    expected = layer(x)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), expected)
+    assert layer(x.requires_grad_()).requires_grad
+
+
+def test_two_threads_share_a_layer():
+    _, layer = pair()
+    xs = [torch.randn(3, 192) for _ in range(8)]
+
+    def output_and_gradient(x):
+        x = x.clone().requires_grad_()
+        y = layer(x)
+        return y.detach(), torch.autograd.grad(y.square().sum(), x)[0]
+
+    expected = [output_and_gradient(x) for x in xs]
+    with ThreadPoolExecutor(2) as pool:
+        for found, wanted in zip(pool.map(output_and_gradient, xs), expected, strict=True):
+            assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_without_bias():
+    _, layer = pair(bias=False)
+    assert layer.bias is None
+    assert layer(torch.zeros(2, 192)).abs().max() == 0
+    assert set(layer.state_dict()) == {"weight", "absmax"}
+
+
+def test_state_dict_goes_into_another_layer():
+    _, layer = pair()
+    other = Linear4bit(192, 96)
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 192)
+    assert torch.equal(other(x), layer(x))
+    assert not list(layer.buffers()), "sharding leaves buffers whole"
+
+
+def test_casting_keeps_the_scales():
+    _, layer = pair()
+    absmax = layer.absmax.clone()
+    for dtype in (torch.float16, torch.float64):
+        layer.to(dtype)
+        assert layer.bias.dtype == dtype
+        assert torch.equal(layer.absmax, absmax)
+        assert layer.weight.dtype == torch.uint8
+
+
+def test_missing_bitsandbytes_is_said(monkeypatch):
+    _, layer = pair()
+    bitsandbytes_ops.cache_clear()
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ImportError, match="pip install bitsandbytes"):
+        layer(torch.zeros(1, 192))
+    bitsandbytes_ops.cache_clear()
+
+
+def test_bitsandbytes_comes_late_and_says_nothing():
+    program = (
+        "import sys, torch, skxlmr; from skxlmr.model.nf4 import Linear4bit;"
+        "assert 'bitsandbytes' not in sys.modules;"
+        "Linear4bit.from_linear(torch.nn.Linear(21, 7))(torch.zeros(1, 21)); assert 'bitsandbytes' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert logging.getLogger("bitsandbytes.backends.cpu.ops").level == logging.NOTSET
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("in_features", "out_features"), [(192, 96), (96, 5), (21, 7)])
+def test_cuda_multiplies_as_the_cpu_does(in_features, out_features, dtype):
+    linear, layer = pair(in_features, out_features)
+    there = Linear4bit.from_linear(linear.to("cuda"))
+    assert torch.equal(there.weight.cpu(), layer.weight)
+    x = torch.randn(5, in_features)
+    outputs, gradients = [], []
+    for each in (layer, there):
+        moved = x.to(each.weight.device, dtype).requires_grad_()
+        y = each(moved)
+        (gradient,) = torch.autograd.grad(y.float().sum(), moved)
+        outputs.append(y.detach().float().cpu())
+        gradients.append(gradient.float().cpu())
+    tolerance = 1e-3 if dtype == torch.float32 else 2e-2
+    assert_close(outputs[1], F.linear(x, layer.dequantize(torch.float32), layer.bias.cpu()), rtol=tolerance, atol=0.05)
+    assert_close(outputs[1], outputs[0], rtol=tolerance, atol=tolerance)
+    assert_close(gradients[1], gradients[0], rtol=tolerance, atol=tolerance)

@@ -1,0 +1,87 @@
+import gc
+import shutil
+import threading
+
+import pytest
+from hub_server import MAIN, REPO, Hub
+
+from skxlmr import XLMRXLEmbedder
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import BertConfig, BertModel, XLMRobertaXLModel
+from skxlmr.runtime.backbone import get_backbone, release_models
+
+
+def test_the_same_checkpoint_is_loaded_once(tmp_path):
+    first = get_backbone("nano")
+    assert get_backbone("nano") is first
+    copy = shutil.copytree(resolve("nano").directory, tmp_path / "copy")
+    assert get_backbone(copy) is first, "the content decides, not the path"
+    assert get_backbone("nano", dtype="bfloat16") is not first
+    assert not any(p.requires_grad for p in first.model.parameters())
+    assert not first.model.training
+
+
+def test_threads_share_one_load():
+    release_models()
+    gc.collect()
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(get_backbone("nano"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(backbone) for backbone in found}) == 1
+
+
+def test_a_released_base_is_freed_and_loaded_again():
+    identity = id(get_backbone("nano", dtype="float16").model)
+    kept = get_backbone("nano", dtype="float16")
+    assert id(kept.model) == identity, "the latest one is kept although nothing held it"
+    import weakref
+
+    watch = weakref.ref(kept)
+    del kept
+    release_models()
+    gc.collect()
+    assert watch() is None
+
+
+def test_a_hub_model_is_asked_for_once_in_a_process(tmp_path, monkeypatch):
+    server = Hub()
+    server.commits[MAIN] = {file.name: file.read_bytes() for file in resolve("nano").directory.iterdir()}
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    try:
+        vectors = XLMRXLEmbedder(model=REPO).fit_transform(["good morning"])
+        requests = len(server.requests)
+        assert requests > 0
+        XLMRXLEmbedder(model=REPO, pooling="max").fit(["good morning"])
+    finally:
+        server.stop()
+    assert len(server.requests) == requests
+    assert (vectors == XLMRXLEmbedder(model="nano").fit_transform(["good morning"])).all()
+
+
+def test_without_a_tokenizer_no_weights_are_loaded(tmp_path, monkeypatch):
+    copy = shutil.copytree(resolve("nano").directory, tmp_path / "copy")
+    (copy / "sentencepiece.bpe.model").unlink()
+    (copy / "skxlmr.json").unlink(missing_ok=True)
+    monkeypatch.setattr(XLMRobertaXLModel, "from_pretrained", pytest.fail)
+    with pytest.raises(
+        FileNotFoundError, match=r"copy.*has no sentencepiece\.bpe\.model.*Copy one of them from the model"
+    ):
+        get_backbone(copy)
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for vocab_size, fits in ((9_501, True), (9_500, False)):  # nano's tokenizer has 9,502 ids, with <mask>
+        BertModel(BertConfig(vocab_size=vocab_size, **shape)).save_pretrained(tmp_path)
+        shutil.copy(resolve("nano").tokenizer, tmp_path)
+        if fits:
+            assert get_backbone(tmp_path).tokenizer.vocab_size == 9_502
+        else:
+            with pytest.raises(CheckpointError, match="tokenizer has 9502 ids, its model 9500"):
+                get_backbone(tmp_path)

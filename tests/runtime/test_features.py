@@ -1,0 +1,262 @@
+"""What the frozen base said is remembered, and never mistaken for something else."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+import skxlmr
+from skxlmr import Full, Int8, LoRA, XLMRXLClassifier, XLMRXLEmbedder
+from skxlmr.model import XLMRobertaXLModel
+from skxlmr.runtime import feature_cache, features
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.runtime.feature_cache import ArrayCache
+from skxlmr.runtime.features import frozen_features, frozen_states
+
+TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull", "great", "grim"]
+LABELS = ["yes", "no"] * 5
+
+
+@pytest.fixture(autouse=True)
+def empty_cache():
+    skxlmr.set_feature_cache()
+    feature_cache.clear_features()
+    yield
+    skxlmr.set_feature_cache()
+    feature_cache.clear_features()
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many windows the base has run over, in a list of batches."""
+    batches, encode = [], XLMRobertaXLModel.encode
+
+    def counted(self, words, positions, packing, **settings):
+        batches.append((settings.get("start", 0), packing.batch_size))
+        return encode(self, words, positions, packing, **settings)
+
+    monkeypatch.setattr(XLMRobertaXLModel, "encode", counted)
+    return batches
+
+
+def n_encoded(batches):
+    return sum(size for start, size in batches if start == 0)
+
+
+def test_a_cache_forgets_what_was_not_used_for_longest():
+    cache = ArrayCache(max_bytes=3 * (80 + feature_cache.ENTRY_BYTES))
+    arrays = [np.full(10, float(i)) for i in range(5)]
+    cache.put("abc", arrays[:3])
+    assert cache.get("b")[0] is arrays[1]
+    cache.put("de", arrays[3:])
+    assert [array is None for array in cache.get("abcde")] == [True, False, True, False, False]
+    assert cache.nbytes == cache.max_bytes
+    cache.put("d", [np.zeros(1000)])  # larger than all
+    assert cache.get("d") == [None]
+    assert cache.get("be") == [arrays[1], arrays[4]], "for nothing, they would be forgotten"
+    cache.resize(0)
+    assert len(cache) == cache.nbytes == 0
+
+
+def test_a_cache_spares_what_this_round_has_used():
+    cache = ArrayCache(max_bytes=3 * (80 + feature_cache.ENTRY_BYTES))
+    array = np.zeros(10)
+    cache.put("xy", [array, array])
+    began = cache.now
+    for key in "abcdef":
+        cache.put(key, [array], spare=began)
+    assert [found is not None for found in cache.get("xyabcdef")] == [False, False, True, True, True] + [False] * 3
+
+
+def test_a_cache_holds_a_quarter_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(feature_cache, "available_memory", lambda device: 4000)
+    cache = ArrayCache()
+    cache.put("a", [np.zeros(1, np.int8)])
+    assert cache.max_bytes == 1000
+
+
+def test_threads_share_a_cache():
+    cache, errors = ArrayCache(max_bytes=20 * (80 + feature_cache.ENTRY_BYTES)), []
+
+    def work(offset):
+        try:
+            for i in range(300):
+                key = (offset + i) % 40
+                cache.put([key], [np.full(10, key)])
+                (found,) = cache.get([(key + 7) % 40])
+                assert found is None or (found == (key + 7) % 40).all()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(10 * i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert cache.nbytes == len(cache) * (80 + feature_cache.ENTRY_BYTES) <= cache.max_bytes
+
+
+def test_a_text_is_encoded_once_in_a_process(encoded):
+    first = XLMRXLEmbedder("nano").fit_transform(TEXTS)
+    assert n_encoded(encoded) == len(TEXTS)
+    np.testing.assert_array_equal(XLMRXLEmbedder("nano").fit(TEXTS).transform(TEXTS[::-1]), first[::-1])
+    assert n_encoded(encoded) == len(TEXTS)
+    XLMRXLEmbedder("nano").fit_transform([*TEXTS, "new"])
+    assert n_encoded(encoded) == len(TEXTS) + 1
+    first[:] = 0  # what a caller does to the result is his own affair
+    assert XLMRXLEmbedder("nano").fit_transform(TEXTS).all(axis=1).any()
+
+
+def test_every_parameter_that_matters_is_told_apart(encoded):
+    """What comes from a cache full of other results is what comes from an empty one."""
+    text = ["some longer text about all and nothing, which says what there is to say"]
+    variants = [
+        {**pooling, **more}
+        for pooling in [{"pooling": p} for p in features.POOLINGS] + [{"layer": 1}]
+        for more in (
+            {}, {"max_length": 8}, {"max_length": 8, "stride": 0}, {"dtype": "bfloat16"},
+            {"load_in_8bit": Int8(engine="int_mm")}, {"load_in_8bit": Int8(engine="int_mm", outliers="dynamic")},
+        )
+    ]  # fmt: skip
+    shared = [XLMRXLEmbedder("nano", device="cpu", **variant).fit_transform(text) for variant in variants]
+    for variant, vector in zip(variants, shared, strict=True):
+        feature_cache.clear_features()
+        np.testing.assert_allclose(
+            XLMRXLEmbedder("nano", device="cpu", **variant).fit_transform(text), vector, rtol=1e-4, atol=1e-5
+        )
+    for (a, one), (b, other) in itertools.combinations(zip(variants, shared, strict=True), 2):
+        assert not np.array_equal(one, other), f"{a} and {b} give the same, the test is blunt"
+
+
+def test_a_layer_has_one_name(encoded):
+    XLMRXLEmbedder("nano", layer=-1).fit_transform(TEXTS)
+    depth = len(get_backbone("nano").model.layers)
+    XLMRXLEmbedder("nano", layer=depth).fit_transform(TEXTS)
+    assert n_encoded(encoded) == len(TEXTS)
+
+
+def test_another_checkpoint_is_another_base(tmp_path, encoded):
+    model = XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False)
+    backbone = get_backbone("nano")
+    vectors = []
+    for factor in (1.0, 0.5):
+        with torch.no_grad():
+            model.layers[0].ffn.up.weight.mul_(factor)
+        model.save_pretrained(tmp_path)
+        backbone.tokenizer.save_pretrained(tmp_path)
+        vectors.append(XLMRXLEmbedder(tmp_path).fit_transform(TEXTS))
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_a_grid_over_a_head_runs_the_base_once(encoded):
+    grid = GridSearchCV(
+        XLMRXLClassifier("nano", tuning="head", max_epochs=2, random_state=0), {"learning_rate": [1e-3, 1e-2]}, cv=5
+    )
+    grid.fit(TEXTS, LABELS)
+    assert n_encoded(encoded) == len(TEXTS)
+    pipeline = make_pipeline(XLMRXLEmbedder("nano", pooling="cls"), LogisticRegression())
+    GridSearchCV(pipeline, {"logisticregression__C": [1, 10]}, cv=2).fit(TEXTS, LABELS)
+    assert n_encoded(encoded) == len(TEXTS), "the same features serve both"
+
+
+def test_a_cache_of_no_bytes_changes_no_result(encoded):
+    clf = XLMRXLClassifier("nano", tuning="head", max_epochs=3, random_state=0)
+    kept = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
+    skxlmr.set_feature_cache(0)
+    np.testing.assert_allclose(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), kept, atol=1e-6)
+    assert n_encoded(encoded) == 3 * len(TEXTS)
+    with pytest.raises(ValueError, match="max_bytes"):
+        skxlmr.set_feature_cache(-1)
+
+
+def test_upper_layers_alone_skip_the_others(encoded):
+    clf = XLMRXLClassifier("nano", tuning=LoRA(rank=2, layers=1), max_epochs=3, random_state=0, batch_size=4)
+    clf.fit(TEXTS, LABELS)
+    assert n_encoded(encoded) == len(TEXTS), "in the first epoch"
+    clf.set_params(tuning__rank=4).fit(TEXTS[:8], LABELS[:8]).predict(TEXTS)
+    assert n_encoded(encoded) == len(TEXTS), "the next candidate finds them there"
+    clf.predict(["new"])
+    clf.predict(["new"])
+    assert n_encoded(encoded) == len(TEXTS) + 2, "prediction adds nothing"
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=2, layers=2), Full(layers=1)], ids=str)
+@pytest.mark.parametrize("load", [{}, {"dtype": "bfloat16"}, {"load_in_8bit": True}], ids=str)
+def test_skipping_frozen_layers_changes_no_loss(tuning, load):
+    if load.get("load_in_8bit") and isinstance(tuning, Full):
+        load = {"dtype": "float16"}
+    settings = {"max_epochs": 4, "random_state": 0, "batch_size": 4, "learning_rate": 1e-3, "device": "cpu", **load}
+    clf = XLMRXLClassifier("nano", tuning=tuning, **settings)
+    with_cache = clf.fit(TEXTS, LABELS).loss_curve_
+    skxlmr.set_feature_cache(0)
+    assert clf.fit(TEXTS, LABELS).loss_curve_ == pytest.approx(with_cache, abs=1e-5)
+
+
+def test_states_are_those_of_the_layer_whatever_is_known_of_the_batch():
+    backbone = get_backbone("nano")
+    windows = [np.array([0, 9, 2], np.int32), np.array([0, 5, 6, 7, 2], np.int32), np.array([0, 8, 8, 2], np.int32)]
+    expected, packing = frozen_states(backbone, windows, 2)
+    frozen_states(backbone, windows[1:2], 2, keep=feature_cache.moment())
+    states, partly = frozen_states(backbone, windows, 2, keep=feature_cache.moment())
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
+    assert partly.lengths.tolist() == packing.lengths.tolist() == [3, 5, 4]
+    again, _ = frozen_states(backbone, windows[::-1], 2)
+    torch.testing.assert_close(torch.cat(again.split([4, 5, 3])[::-1]), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_features_on_disk_serve_other_processes(tmp_path):
+    program = (
+        "import sys, numpy, skxlmr\n"
+        "from skxlmr.model import XLMRobertaXLModel\n"
+        "if sys.argv[3] == 'known': XLMRobertaXLModel.encode = None\n"
+        "vectors = skxlmr.XLMRXLEmbedder('nano', memory=sys.argv[1]).fit_transform(['one', 'two', 'three'])\n"
+        "numpy.save(sys.argv[2], vectors)\n"
+    )
+    for i, state in enumerate(["new", "known"]):
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, str(tmp_path / "memory"), str(tmp_path / f"{i}.npy"), state],
+            check=True, env=os.environ, timeout=120,
+        )  # fmt: skip
+    np.testing.assert_array_equal(*(np.load(tmp_path / f"{i}.npy") for i in range(2)))
+
+
+def test_a_memory_object_and_a_folder_are_the_same(tmp_path, encoded):
+    clf = XLMRXLClassifier(
+        "nano", tuning="head", max_epochs=1, random_state=0, memory=joblib.Memory(str(tmp_path), verbose=0)
+    )
+    expected = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
+    feature_cache.clear_features()
+    for folder in (str(tmp_path), tmp_path):
+        found = clf.set_params(memory=folder).fit(TEXTS, LABELS).predict_proba(TEXTS)
+        np.testing.assert_array_equal(found, expected)
+        feature_cache.clear_features()
+    assert n_encoded(encoded) == len(TEXTS)
+
+
+def test_a_damaged_file_of_features_is_made_anew(tmp_path, encoded):
+    expected = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
+    for path in sorted(tmp_path.rglob("output.pkl"))[:3]:
+        path.write_bytes(path.read_bytes()[:20])
+    for n_again in (3, 0):
+        feature_cache.clear_features()
+        encoded.clear()
+        vectors = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert n_encoded(encoded) == n_again
+
+
+def test_an_empty_column_of_windows_has_no_features():
+    backbone = get_backbone("nano")
+    one = frozen_features(backbone, [np.array([0, 9, 2], np.int32)] * 2, "mean", batch_tokens=100)
+    assert one.shape == (2, backbone.model.config.hidden_size)
+    np.testing.assert_array_equal(one[0], one[1])

@@ -1,0 +1,317 @@
+"""Estimators in directories: what comes back is what was saved, and nothing but that is ever read."""
+
+import json
+import os
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import skxlmr
+from skxlmr import (
+    XLMRXLQA,
+    Bias,
+    Full,
+    Int8,
+    LoRA,
+    XLMRXLClassifier,
+    XLMRXLEmbedder,
+    XLMRXLMultipleChoice,
+    XLMRXLRegressor,
+    XLMRXLTagger,
+)
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.saving.estimators import NAME
+from skxlmr.saving.values import Decoder, Encoder
+from skxlmr.training import Callback
+
+TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull"]
+LABELS = ["yes", "no"] * 4
+
+
+def classifier(**parameters):
+    return XLMRXLClassifier(**{"model": "nano", "tuning": "head", "random_state": 0, "max_epochs": 2, **parameters})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    clf = classifier().fit(TEXTS, LABELS)
+    clf.save(tmp_path / "clf")
+    return tmp_path / "clf"
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    ["head", "lora", "full", LoRA(rank=2, targets=["up", "key"], layers=1), Bias(layers=2), Full(layers=1)],
+    ids=str,
+)
+def test_what_comes_back_is_what_was_saved(tuning, tmp_path):
+    clf = classifier(
+        tuning=tuning, model=Path(skxlmr.__file__).parent / "bundled" / "nano", class_weight={"no": 2.0, "yes": 1}
+    )
+    clf.fit(pd.DataFrame({"review": TEXTS}), LABELS, X_val=pd.DataFrame({"review": TEXTS}), y_val=LABELS)
+    clf.save(tmp_path)
+    again = skxlmr.load(tmp_path)
+    assert type(again) is XLMRXLClassifier
+    assert repr(again.get_params()) == repr(clf.get_params())
+    frame = pd.DataFrame({"review": [*TEXTS, "something new"]})
+    np.testing.assert_array_equal(again.predict_proba(frame), clf.predict_proba(frame))
+    np.testing.assert_array_equal(again.predict(frame), clf.predict(frame))
+    pd.testing.assert_frame_equal(again.history_, clf.history_)
+    fitted = [name for name in vars(clf) if name.endswith("_") and name != "history_"]
+    for name in fitted:
+        np.testing.assert_array_equal(getattr(again, name), getattr(clf, name))
+    assert {"classes_", "n_iter_", "validation_scores_", "feature_names_in_"} <= set(fitted)
+    clone(again).fit(frame, ["yes"] * 5 + ["no"] * 4)
+    again.save(tmp_path / "again")  # a loaded one can be saved, before it has met its base and after
+
+
+@pytest.mark.parametrize("n_components", [None, 3])
+def test_an_embedder_comes_back(n_components, tmp_path):
+    embedder = XLMRXLEmbedder("nano", n_components=n_components, layer=2, load_in_8bit=Int8(), normalize=True).fit(
+        TEXTS
+    )
+    embedder.save(tmp_path)
+    again = skxlmr.load(tmp_path)
+    np.testing.assert_array_equal(again.transform(TEXTS), embedder.transform(TEXTS))
+    assert again.get_feature_names_out().tolist() == embedder.get_feature_names_out().tolist()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[1, 0], [1.0, 2.0], [True, False], ["ja", "näé"], np.array(["a", "b"], object), np.array([3, 4], np.int8),
+     np.array([3, 60_000], np.uint16), np.array([3, 2**32 - 1], np.uint32), np.array([3, 2**63], np.uint64),
+     ["a", "\ud800"]],
+    ids=ascii,
+)  # fmt: skip
+def test_labels_of_every_kind_come_back(labels, tmp_path):
+    clf = classifier().fit(TEXTS, np.tile(labels, 4))
+    clf.save(tmp_path)
+    classes = skxlmr.load(tmp_path).classes_
+    np.testing.assert_array_equal(classes, clf.classes_)
+    assert classes.dtype == clf.classes_.dtype
+
+
+def test_loading_needs_no_base_until_something_is_predicted(saved, monkeypatch):
+    loaded = []
+    get_backbone = skxlmr.estimators.base.get_backbone
+    monkeypatch.setattr(
+        "skxlmr.estimators.learning.get_backbone", lambda *a, **k: loaded.append(a) or get_backbone(*a, **k)
+    )
+    clf = skxlmr.load(saved)
+    assert not loaded
+    clf.predict(TEXTS)
+    assert loaded == [("nano",)]
+
+
+def test_another_base_is_an_error(saved):
+    content = json.loads((saved / NAME).read_text())
+    content["fitted"]["_fingerprint"] = "0" * 64
+    (saved / NAME).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="fitted on another checkpoint than model='nano' is now"):
+        skxlmr.load(saved).predict(TEXTS)
+
+
+class XLMRXLShouter(XLMRXLClassifier):
+    """A user's own, with the constructor of its base."""
+
+    def predict(self, X):
+        return np.char.upper(super().predict(X))
+
+
+def test_a_subclass_comes_back(tmp_path):
+    clf = XLMRXLShouter("nano", tuning="head", max_epochs=1).fit(TEXTS, LABELS)
+    clf.save(tmp_path)
+    again = skxlmr.load(tmp_path)
+    assert type(again) is XLMRXLShouter
+    assert set(again.predict(TEXTS)) <= {"YES", "NO"}
+
+
+def test_a_class_of_the_same_name_is_not_mistaken_for_another(saved, tmp_path):
+    mine = type("XLMRXLClassifier", (XLMRXLClassifier,), {"__module__": "mine"})
+    with pytest.raises(TypeError, match="another class has that name"):
+        mine("nano", tuning="head", max_epochs=1).fit(TEXTS, LABELS).save(tmp_path / "mine")
+    assert type(skxlmr.load(saved)) is XLMRXLClassifier
+
+
+def test_metadata_requests_do_not_hinder(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        clf = classifier().set_fit_request(sample_weight=True).fit(TEXTS, LABELS)
+        clf.save(tmp_path)
+        np.testing.assert_array_equal(skxlmr.load(tmp_path).predict(TEXTS), clf.predict(TEXTS))
+
+
+def test_no_folder_of_pickles_is_taken_from_a_file(saved, tmp_path):
+    clf = classifier(memory=joblib.Memory(tmp_path / "cache", verbose=0)).fit(TEXTS, LABELS)
+    clf.save(tmp_path / "again")
+    assert skxlmr.load(tmp_path / "again").memory is None
+    damage(saved, lambda c: c["parameters"].update(memory=str(tmp_path / "evil")))
+    skxlmr.load(saved).predict(TEXTS)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_save_that_was_killed_can_be_run_again(tmp_path):
+    for name in ("tensors-0123456789abcdef.safetensors", f".{NAME}.0123456789abcdef.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    clf = classifier().fit(TEXTS, LABELS)
+    clf.save(tmp_path)
+    assert skxlmr.load(tmp_path).n_iter_ == clf.n_iter_
+    assert len(os.listdir(tmp_path)) == 2, "what was left over is gone"
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        classifier().save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("random_state", np.random.RandomState(0)), ("callbacks", [Callback()])], ids=str
+)
+def test_parameters_that_json_cannot_hold_are_named(name, value, tmp_path):
+    clf = classifier(**{name: value}).fit(TEXTS, LABELS)
+    with pytest.raises(TypeError, match=rf"the parameter {name}.*set_params\({name}="):
+        clf.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_saving_again_replaces_at_once_or_not_at_all(saved, monkeypatch):
+    first = skxlmr.load(saved)
+    second = classifier(max_epochs=3).fit(TEXTS, LABELS[::-1])
+    for step in ("skxlmr.saving.estimators.atomic_write_bytes", "skxlmr.saving.estimators.sha256_of_file", "os.fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(step, lambda *args: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                second.save(saved)
+        np.testing.assert_array_equal(skxlmr.load(saved).predict_proba(TEXTS), first.predict_proba(TEXTS))
+        assert len(os.listdir(saved)) == 2
+    second.save(saved)
+    assert skxlmr.load(saved).n_iter_ == 3
+    assert len(os.listdir(saved)) == 2
+    XLMRXLEmbedder("nano").fit(TEXTS).save(saved)
+    assert isinstance(skxlmr.load(saved), XLMRXLEmbedder)
+
+
+def test_other_files_are_left_alone(saved, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        skxlmr.load(saved).save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no saved estimator"):
+        skxlmr.load(tmp_path)
+
+
+LORA = {"kind": "object", "class": "LoRA", "parameters": {}, "fitted": {}}
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+def damage(directory, change):
+    content = json.loads((directory / NAME).read_text())
+    change(content)
+    (directory / NAME).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=2), "in format 2; this version reads format 1"),
+        (lambda c: c.update({"class": "Popen"}), "which is none of .*XLMRXLClassifier, "),
+        (lambda c: c["parameters"].update(tuning={"kind": "object", "class": "Popen", "parameters": {}}), "damaged"),
+        (lambda c: c["parameters"].update(shell="rm"), "damaged"),
+        (lambda c: c["fitted"].update(predict="mine"), "attribute 'predict'"),
+        (lambda c: c["fitted"].update(__class__="mine"), "attribute '__class__'"),
+        (lambda c: c["tensors"].update(file="../other.safetensors"), "plain names"),
+        (lambda c: c["tensors"].update(sha256="0" * 64), "missing or damaged"),
+        (lambda c: c["learned"].update(n_outputs=3), "its tensors are not those of its tuning"),
+        (lambda c: c["learned"].update(n_outputs=-1), "damaged"),
+        (lambda c: c["fitted"].update(x_=nested(600)), "damaged"),
+        (lambda c: c["fitted"].update(x_={"kind": "strings", "dtype": "<U9999999", "items": ["a"] * 99}), "too large"),
+        (lambda c: c["fitted"].pop("_fingerprint"), "damaged.*_fingerprint"),
+        (lambda c: c["learned"]["base"].update(hidden_size=96), "its tensors are not those"),
+        (lambda c: c["learned"].update(tuning=LORA), "not those of its tuning"),
+        (lambda c: c["fitted"].update(_fingerprint=5), "'_fingerprint' is no text"),
+        (lambda c: c["fitted"].pop("n_features_in_"), "has no attribute 'n_features_in_'"),
+        (lambda c: c["fitted"].pop("classes_"), "has no attribute 'classes_'"),
+        (lambda c: c["fitted"].update(classes_=["no", "yes", "perhaps"]), "damaged.*2 outputs for 3"),
+        (lambda c: c["fitted"].update(classes_=5), "damaged"),
+        (lambda c: c.pop("fitted"), "damaged"),
+    ],
+)  # fmt: skip
+def test_damaged_and_hostile_files_are_refused(saved, change, message):
+    damage(saved, change)
+    with pytest.raises(CheckpointError, match=message):
+        skxlmr.load(saved)
+
+
+SETTINGS = {"model": "nano", "tuning": "head", "max_epochs": 1, "random_state": 0}
+FITTED = {
+    "embedder": lambda: XLMRXLEmbedder("nano").fit(TEXTS),
+    "regressor": lambda: XLMRXLRegressor(**SETTINGS).fit(TEXTS, np.arange(8.0)),
+    "tagger": lambda: XLMRXLTagger(**SETTINGS).fit([["a", "b"]] * 2, [["O", "B-X"]] * 2),
+    "qa": lambda: XLMRXLQA(**SETTINGS).fit([["who", "a b"]] * 2, ["a", "b"]),
+    "choice": lambda: XLMRXLMultipleChoice(**SETTINGS).fit([["why", "a", "b"]] * 2, [0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_what_predictions_need_must_be_there(name, tmp_path):
+    """Whatever attribute is taken away: the file is refused, or what is loaded predicts all the same."""
+    fitted = FITTED[name]()
+    X = {"tagger": [["a", "b"]], "qa": [["who", "a b"]], "choice": [["why", "a", "b"]]}.get(name, TEXTS)
+    fitted.save(tmp_path)
+    whole = (tmp_path / NAME).read_text()
+    refused = {}
+    for attribute in json.loads(whole)["fitted"]:
+        damage(tmp_path, lambda content, attribute=attribute: content["fitted"].pop(attribute))
+        try:
+            loaded = skxlmr.load(tmp_path)
+        except CheckpointError as error:
+            refused[attribute] = str(error)
+        else:
+            (loaded.transform if name == "embedder" else loaded.predict)(X)
+        (tmp_path / NAME).write_text(whole)
+    assert refused.keys() == {"_fingerprint", "n_features_in_", *fitted._needed_attributes}
+    assert all(message.endswith(f"has no attribute {attribute!r}") for attribute, message in refused.items())
+
+
+def test_a_cut_file_of_tensors_is_refused(saved):
+    (tensors,) = saved.glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        skxlmr.load(saved)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 3, -0.5, float("nan"), float("-inf"), "näé", True, [1, "a", [None]], (1, (2,)), {1: "a", "b": (2.5,)},
+        np.float32(0.5), Path("a") / "b", np.arange(6).reshape(2, 3), np.array(["a", "bc"]), np.array([1.5]),
+        LoRA(rank=3, targets=("up",)), Int8(outliers="dynamic"), np.asfortranarray(np.ones((2, 3), np.float32)),
+        np.array(3),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_values_survive_json(value):
+    encoder = Encoder()
+    text = json.dumps(encoder.encode(value, "it"), allow_nan=False)
+    again = Decoder(encoder.arrays, Path("x.json")).decode(json.loads(text))
+    np.testing.assert_equal(repr(again), repr(value.item() if isinstance(value, np.generic) else value))
+    if isinstance(value, np.ndarray):
+        assert (again.dtype, again.flags.f_contiguous) == (value.dtype, value.flags.f_contiguous)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), np.array([{}]), {"a": 1j}, len, np.datetime64("2020-01-01"), np.ones(2, np.longdouble)],
+    ids=repr,
+)
+def test_other_values_are_refused(value):
+    with pytest.raises(TypeError, match=r"my value.* cannot be saved"):
+        Encoder().encode(value, "my value")

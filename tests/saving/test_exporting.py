@@ -1,0 +1,227 @@
+"""transformers and peft compute from what is exported the logits that the estimator computes."""
+
+import json
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from scipy.special import softmax
+from sklearn.exceptions import NotFittedError
+
+from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel
+from skxlmr.runtime.backbone import get_backbone
+from skxlmr.tuning import LINEAR_LAYERS
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+
+TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull"]
+LABELS = ["yes", "no"] * 4
+EVERYWHERE = tuple(LINEAR_LAYERS)
+
+
+def classifier(tuning="lora", **parameters):
+    settings = {"max_epochs": 2, "learning_rate": 5e-3, "random_state": 0, "batch_size": 4, "device": "cpu"}
+    return XLMRXLClassifier("nano", tuning=tuning, **(settings | parameters)).fit(TEXTS, LABELS)
+
+
+def logits_of(model):
+    """Of transformers' model, on a padded batch."""
+    tokenizer = get_backbone("nano").tokenizer
+    batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
+
+
+def theirs(directory, **options):
+    return transformers.XLMRobertaXLForSequenceClassification.from_pretrained(directory, **options)
+
+
+@pytest.mark.parametrize(
+    "tuning", [LoRA(rank=3, targets=EVERYWHERE), LoRA(layers=1), Bias(), "head", Full(layers=1), "full"], ids=str
+)
+def test_transformers_computes_the_same_logits(tuning, tmp_path):
+    clf = classifier(tuning)
+    base = get_backbone("nano").model
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    clf.export_pretrained(tmp_path)
+    expected = clf._outputs(TEXTS)
+    model = theirs(tmp_path)
+    np.testing.assert_allclose(logits_of(model), expected, atol=1e-5)
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    assert model.config.problem_type == "single_label_classification"
+    ours = XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path)
+    np.testing.assert_allclose(logits_of(ours), expected, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
+    assert next(clf._learned.head.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array(["2021-05-01", "2022-05-01"], "datetime64[ns]"), ["2021-05-01", "2022-05-01"]),
+        (np.array([False, True]), ["False", "True"]),
+        (np.array([-1, 10]), ["-1", "10"]),
+        (np.array(["", 'é\n"'], object), ["", 'é\n"']),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")),
+)
+def test_labels_of_any_type_are_named_as_they_print(labels, names, tmp_path):
+    clf = XLMRXLClassifier("nano", tuning="head", max_epochs=1, random_state=0, device="cpu")
+    clf.fit(TEXTS, np.resize(labels, len(TEXTS))).export_pretrained(tmp_path)
+    written = transformers.AutoConfig.from_pretrained(tmp_path).id2label
+    assert [written[i].removesuffix("T00:00:00.000000000") for i in range(2)] == names
+
+
+def test_an_exported_model_is_a_base_for_others(tmp_path):
+    clf = classifier(LoRA(targets=EVERYWHERE))
+    clf.export_pretrained(tmp_path)
+    head = XLMRXLClassifier(tmp_path, tuning="head", max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    assert head.predict(TEXTS).shape == (8,)
+    ids = transformers.XLMRobertaTokenizer.from_pretrained(tmp_path)("good day")["input_ids"]
+    assert ids == get_backbone("nano").tokenizer("good day")["input_ids"]
+
+
+def test_a_pipeline_of_transformers_runs_an_exported_model(tmp_path):
+    clf = classifier(LoRA(targets=EVERYWHERE))
+    clf.export_pretrained(tmp_path)
+    answers = transformers.pipeline("text-classification", str(tmp_path), top_k=None, device="cpu")(TEXTS)
+    for answer, probabilities in zip(answers, clf.predict_proba(TEXTS), strict=True):
+        said = {row["label"]: row["score"] for row in answer}
+        np.testing.assert_allclose([said[str(label)] for label in clf.classes_], probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_written_on_demand(dtype, tmp_path):
+    clf = classifier()
+    clf.export_pretrained(tmp_path, dtype=dtype)
+    model = theirs(tmp_path, dtype="auto")
+    assert model.dtype == getattr(torch, dtype)
+    np.testing.assert_allclose(logits_of(model.float()), clf._outputs(TEXTS), atol=0.02)
+    assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        clf.export_pretrained(tmp_path, dtype="int8")
+
+
+@pytest.mark.parametrize("tuning", [Full(layers=1), "full"], ids=str)
+def test_what_is_written_in_half_precision_stays_whole_in_the_estimator(tuning, tmp_path):
+    clf = classifier(tuning)
+    expected = clf._outputs(TEXTS)
+    clf.export_pretrained(tmp_path, dtype="bfloat16")
+    assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
+    model = theirs(tmp_path, dtype="auto")
+    assert model.dtype == torch.bfloat16
+    np.testing.assert_allclose(logits_of(model.float()), expected, atol=0.02)
+
+
+def copy_of_nano(directory, dtype=torch.float32):
+    """The checkpoint as transformers writes it."""
+    model = transformers.XLMRobertaXLModel.from_pretrained(resolve("nano").directory, add_pooling_layer=False)
+    model.to(dtype).save_pretrained(directory)
+    get_backbone("nano").tokenizer.save_pretrained(directory)
+    return directory
+
+
+def test_the_written_dtype_is_not_that_of_the_base(tmp_path):
+    """What newer versions of transformers call dtype was once torch_dtype."""
+    base = copy_of_nano(tmp_path / "base", torch.bfloat16)
+    assert "dtype" in json.loads((base / "config.json").read_text())
+    clf = XLMRXLClassifier(base, max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    clf.export_pretrained(tmp_path / "out")
+    model = theirs(tmp_path / "out")
+    assert model.dtype == torch.float32
+    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
+
+
+def test_the_base_is_not_written_over(tmp_path):
+    base = copy_of_nano(tmp_path / "base")
+    clf = XLMRXLClassifier(base, max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    (tmp_path / "link").symlink_to(base)
+    for export in (clf.export_pretrained, clf.export_adapter):
+        for directory in (base, tmp_path / "link"):
+            with pytest.raises(ValueError, match="holds the checkpoint that this estimator was fitted on"):
+                export(directory)
+    assert XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._fingerprint == clf._fingerprint
+
+
+@pytest.mark.parametrize("load", [{"load_in_8bit": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}], ids=str)
+def test_of_a_quantised_base_the_checkpoints_own_weights_are_merged(load, tmp_path):
+    clf = classifier(**load)
+    clf.export_pretrained(tmp_path)
+    np.testing.assert_allclose(logits_of(theirs(tmp_path)), clf._outputs(TEXTS), atol=0.2)
+    whole = clf.set_params(load_in_8bit=False, load_in_4bit=False, dtype="float32")
+    np.testing.assert_allclose(logits_of(theirs(tmp_path)), whole._outputs(TEXTS), atol=1e-5)
+
+
+def test_nothing_is_merged_into_8_bits(tmp_path):
+    base = XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=Int8(), add_pooling_layer=False)
+    base.save_pretrained(tmp_path / "base")
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path / "base")
+    clf = XLMRXLClassifier(tmp_path / "base", max_epochs=1, device="cpu").fit(TEXTS, LABELS)
+    with pytest.raises(ValueError, match="holds 8-bit weights"):
+        clf.export_pretrained(tmp_path / "out")
+    clf.export_adapter(tmp_path / "out")
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=3, alpha=5, targets=EVERYWHERE, dropout=0.1), LoRA(layers=1)], ids=str)
+def test_peft_computes_the_same_logits(tuning, tmp_path):
+    clf = classifier(tuning)
+    clf.export_adapter(tmp_path)
+    base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, tmp_path)
+    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(logits_of(model.merge_and_unload()), clf._outputs(TEXTS), atol=1e-5)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "nano"
+
+
+def test_an_adapter_of_a_grid_of_numpys_numbers_is_exported(tmp_path):
+    clf = classifier(LoRA(rank=np.int64(3), alpha=np.float32(5)))
+    clf.export_adapter(tmp_path)
+    base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, tmp_path)
+    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
+
+
+def test_what_peft_has_no_format_for_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"peft has no format for Bias\(\); use export_pretrained"):
+        classifier("bias").export_adapter(tmp_path)
+    with pytest.raises(NotFittedError):
+        XLMRXLClassifier("nano").export_adapter(tmp_path)
+    with pytest.raises(NotFittedError):
+        XLMRXLClassifier("nano").export_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_checkpoint_is_not_merged_into(tmp_path):
+    clf = classifier()
+    base = XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False)
+    base.norm.weight.data.mul_(2)
+    base.save_pretrained(tmp_path / "base")
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path / "base")
+    clf.model = str(tmp_path / "base")
+    for export in (clf.export_pretrained, clf.export_adapter):
+        with pytest.raises(ValueError, match="fitted on another checkpoint"):
+            export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_reads_both_ways_is_no_decoder_though_its_checkpoint_was_one(tmp_path):
+    XLMRXLGenerator("nano", tuning="head", max_epochs=1, device="cpu").fit(TEXTS).export_pretrained(tmp_path / "base")
+    settings = {"tuning": "head", "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    clf = XLMRXLClassifier(tmp_path / "base", **settings).fit(TEXTS, LABELS)
+    clf.export_pretrained(tmp_path / "classifier")
+    np.testing.assert_allclose(softmax(logits_of(theirs(tmp_path / "classifier")), 1), clf.predict_proba(TEXTS), 1e-4)
+    lm = XLMRXLMaskedLM(tmp_path / "base", **settings).fit(TEXTS)
+    lm.export_pretrained(tmp_path / "lm")
+    model = transformers.XLMRobertaXLForMaskedLM.from_pretrained(tmp_path / "lm").eval()
+    ids = torch.tensor([get_backbone("nano").tokenizer("A <mask> film.")["input_ids"]])
+    with torch.no_grad():
+        best = model(ids).logits.softmax(-1)[ids == ids.max()].max().item()  # no id is above the mask's
+    assert lm.fill_mask(["A <mask> film."], top_k=1).score[0] == pytest.approx(best, rel=1e-4)

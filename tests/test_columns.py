@@ -1,0 +1,187 @@
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from scipy import sparse
+
+from skxlmr import XLMRXLClassifier
+from skxlmr.columns import check_features, check_text_column
+from skxlmr.tasks.classification import check_labels
+
+TEXTS = ["one", "", "drei 🎬", "אַרבע", "\x00\x07", "x" * 1_000_000]
+ONE = {
+    "list": TEXTS,
+    "tuple": tuple(TEXTS),
+    "str array": np.array(TEXTS),
+    "object array": np.array(TEXTS, object),
+    "one-column array": np.array(TEXTS, object)[:, None],
+    "list of rows": [[text] for text in TEXTS],
+    "np.str_": [np.str_(text) for text in TEXTS],
+    "Series": pd.Series(TEXTS, index=range(10, 16)),
+    "string Series": pd.Series(TEXTS, dtype="string[python]"),
+    "pyarrow Series": pd.Series(TEXTS, dtype="string[pyarrow]"),
+    "pyarrow large_string Series": pd.Series(TEXTS, dtype=pd.ArrowDtype(pa.large_string())),
+    "categorical Series": pd.Series(TEXTS, dtype="category"),
+    "Index": pd.Index(TEXTS),
+    "DataFrame": pd.DataFrame({"text": TEXTS}),
+    "polars Series": pl.Series("text", TEXTS),
+    "polars categorical": pl.Series("text", TEXTS, dtype=pl.Categorical),
+    "polars DataFrame": pl.DataFrame({"text": TEXTS}),
+    "pyarrow array": pa.array(TEXTS),
+    "pyarrow chunked array": pa.chunked_array([TEXTS]),
+    "pyarrow table": pa.table({"text": TEXTS}),
+}
+PAIRS = {
+    "array": np.array([TEXTS, TEXTS[::-1]], object).T,
+    "list of tuples": list(zip(TEXTS, TEXTS[::-1], strict=True)),
+    "DataFrame": pd.DataFrame({"a": TEXTS, "b": TEXTS[::-1]}),
+    "same name twice": pd.DataFrame(np.array([TEXTS, TEXTS[::-1]], object).T, columns=["a", "a"]),
+    "polars DataFrame": pl.DataFrame({"a": TEXTS, "b": TEXTS[::-1]}),
+}
+
+
+@pytest.mark.parametrize("kind", ONE)
+def test_columns_are_read(kind):
+    column = check_text_column(ONE[kind])
+    expected = [text.rstrip("\x00") for text in TEXTS] if kind == "str array" else TEXTS  # numpy drops final NULs
+    assert column.texts == expected
+    assert {type(text) for text in column.texts} == {str}
+    assert column.pairs is None
+    assert column.n_features == 1
+    assert (column.feature_names is not None) == kind.endswith(("DataFrame", "table"))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_two_columns_are_pairs(kind):
+    column = check_text_column(PAIRS[kind])
+    assert column.texts == TEXTS
+    assert column.pairs == TEXTS[::-1]
+    assert column.n_features == 2
+
+
+def with_bad(value, at=3):
+    texts = list("abcdef")
+    texts[at] = value
+    return texts
+
+
+REFUSED = [
+    ("a bare string", "a text", TypeError, r"single str.*\[X\]"),
+    ("bare bytes", b"a text", TypeError, "single bytes"),
+    ("None", with_bad(None), ValueError, r"row 3: None is a missing.*fillna\(''\)"),
+    ("nan", with_bad(float("nan")), ValueError, "row 3: nan is a missing.*dropna"),
+    ("pd.NA", with_bad(pd.NA), ValueError, "row 3: <NA> is a missing"),
+    ("NaT", with_bad(pd.NaT), ValueError, "row 3: NaT is a missing"),
+    ("None in a Series", pd.Series(with_bad(None), name="t", index=range(10, 16)), ValueError,
+     r"X, column 't', row 3 \(index 13\): .*missing"),
+    ("None in a Series of labels", pd.Series(with_bad(None), index=list("uvwxyz")), ValueError,
+     r"X, row 3 \(index 'x'\): .*missing"),
+    ("NA in pyarrow", pd.Series(with_bad(None), dtype="string[pyarrow]"), ValueError, "row 3.*missing"),
+    ("None in polars", pl.Series("t", with_bad(None)), ValueError, "row 3.*missing"),
+    ("missing in the second column", pd.DataFrame({"a": list("abc"), "b": ["x", None, "z"]}), ValueError,
+     "column 'b', row 1"),
+    ("bytes", with_bad(b"x"), TypeError, "row 3: b'x' is a bytes.*decode"),
+    ("a number", with_bad(7), TypeError, r"row 3: 7 is a int, not a text.*astype\(str\)"),
+    ("a bool", with_bad(True), TypeError, "row 3: True is a bool"),
+    ("a list of numbers", [1, 2], TypeError, "row 0: 1 is a int"),
+    ("a numeric array", np.zeros((3, 2)), TypeError, "array of float64, but a column of texts"),
+    ("a numeric Series", pd.Series([1.5, 2.5]), TypeError, "row 0: 1.5 is a float"),
+    ("a bytes array", np.array([b"x"]), TypeError, "array of .S1.*[Dd]ecode"),
+    ("a dict", {"a": "b"}, TypeError, "is a dict, which is no column"),
+    ("a set", {"a"}, TypeError, "is a set"),
+    ("a generator", (t for t in "ab"), TypeError, "is a generator"),
+    ("a number alone", 7, TypeError, "is a int, which is no column"),
+    ("None alone", None, TypeError, "is a NoneType"),
+    ("a sparse matrix", sparse.eye(3, format="csr"), TypeError, "sparse matrix"),
+    ("ragged rows", [("a", "b"), ("c",)], ValueError, "row 1: 1 values, but row 0 has 2"),
+    ("a text among rows", [("a", "b"), "c"], ValueError, "row 1: 'c', but row 0 has 2"),
+    ("three columns", pd.DataFrame({"a": ["x"], "b": ["y"], "c": ["z"]}), ValueError,
+     "3 columns: 'a', 'b', 'c'. Select the text column"),
+    ("no column", pd.DataFrame(index=range(3)), ValueError, "0 columns"),
+    ("three dimensions", np.zeros((2, 2, 2), object), ValueError, "3 dimensions"),
+    ("no rows", [], ValueError, r"0 sample\(s\)"),
+    ("no rows in a Series", pd.Series([], dtype=object), ValueError, r"0 sample\(s\)"),
+    ("no rows in a frame", pd.DataFrame({"a": []}), ValueError, r"0 sample\(s\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("X", "error", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_other_things_are_refused(X, error, message):
+    with pytest.raises(error, match=re.compile(message, re.DOTALL)):
+        check_text_column(X)
+
+
+def test_lone_surrogates_are_replaced_and_told_once():
+    texts = ["fine", "a\ud800b", "\ude00", "\ud83d\ude00"]
+    with pytest.warns(UserWarning, match="3 texts hold lone surrogates.*first is row 1") as told:
+        column = check_text_column(texts)
+    assert len(told) == 1
+    assert column.texts == ["fine", "a\ufffdb", "\ufffd", "😀"]
+    assert texts[1] == "a\ud800b"
+
+
+def test_a_million_texts_take_little_time():
+    texts = [f"text number {i}" for i in range(1_000_000)]
+    started = time.process_time()
+    assert check_text_column(texts).texts == texts
+    assert time.process_time() - started < 5  # a guard against a slow path by row, not a measurement
+
+
+def labels(y, n=4):
+    return check_labels(y, check_text_column(["text"] * n), XLMRXLClassifier())
+
+
+@pytest.mark.parametrize(
+    ("y", "dtype"),
+    [
+        (["a", "b", "a", "b"], "U"),
+        (np.array(["a", "b", "a", "b"], object), "O"),
+        ([True, False, True, False], "b"),
+        (pd.Series([1, 2, 1, 2], dtype="Int64"), "i"),
+        (pd.Series(["a", "b", "a", "b"], dtype="string"), "O"),
+        (pd.Series(["a", "b", "a", "b"], dtype="category"), "O"),
+        (pl.Series(["a", "b", "a", "b"]), "U"),
+        (np.array([0.0, 1.0, 0.0, 1.0]), "f"),
+    ],
+    ids=str,
+)
+def test_labels_are_read(y, dtype):
+    got = labels(y)
+    assert got.dtype.kind == dtype
+    assert got.tolist() == list(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (None, ValueError, "requires y to be passed"),
+        (["a", "b"], ValueError, "inconsistent numbers of samples"),
+        (["a", None, "b", "a"], ValueError, "y, row 1: None is no label.*1 in all"),
+        (pd.Series(["a", None, "b", "a"], index=list("wxyz")), ValueError, r"y, row 1 \(index 'x'\)"),
+        ([0.0, np.nan, 1.0, np.nan], ValueError, "row 1: .*nan.* no label.*2 in all"),
+        ([0.0, np.inf, 1.0, 1.0], ValueError, "infinity"),
+        ([0.1, 0.5, 0.7, 0.9], ValueError, "Unknown label type: continuous"),
+        (["a", "a", "a", "a"], ValueError, "at least 2 classes.*1 class: 'a'"),
+        ([[0, 1], [1, 0], [1, 1], [0, 0]], ValueError, "1d array"),
+        (np.array([1, "a", 1, "a"], object), TypeError, r"several types \(int and str\)"),
+    ],
+    ids=str,
+)
+def test_other_labels_are_refused(y, error, message):
+    with pytest.raises(error, match=re.compile(message, re.DOTALL)):
+        labels(y)
+
+
+def test_features_must_be_those_of_fit():
+    estimator = XLMRXLClassifier()
+    estimator.n_features_in_, estimator.feature_names_in_ = 1, np.array(["text"], object)
+    check_features(estimator, check_text_column(pd.DataFrame({"text": ["a"]})))
+    with pytest.raises(ValueError, match="feature names"):
+        check_features(estimator, check_text_column(pd.DataFrame({"body": ["a"]})))
+    del estimator.feature_names_in_
+    with pytest.raises(ValueError, match="X has 2 features, but XLMRXLClassifier is expecting 1"):
+        check_features(estimator, check_text_column([("a", "b")]))
