@@ -187,7 +187,7 @@ def train_with(bench: Bench, name: str, dtype: str) -> Iterator[Row]:
     settings = {"dtype": DTYPES[dtype], "device": bench.device, "rank": RANK, "batch_size": BATCH}
     engines = {
         f"transformers Trainer + peft, {dtype}": peers.trainer(directory, **settings),
-        f"skxlmr, {dtype}": lambda X, y: skxlmr.runtime.features.clear_features() or clf.fit(X, y),
+        f"skxlmr, {dtype}": lambda X, y: skxlmr.runtime.feature_cache.clear_features() or clf.fit(X, y),
     }
     if name == "nano":
         engines[f"skorch + transformers + peft, {dtype}"] = peers.skorch(directory, **settings)

@@ -96,9 +96,9 @@ def test_tunings_pickles_and_saves(tuning, tmp_path):
 
 def test_states_that_see_ahead_are_not_taken_for_those_that_do_not():
     """Below LoRA(layers=1) the states are remembered: those of a classifier must not serve a generator."""
-    skxlmr.runtime.features.clear_features()
+    skxlmr.runtime.feature_cache.clear_features()
     expected = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
-    skxlmr.runtime.features.clear_features()
+    skxlmr.runtime.feature_cache.clear_features()
     skxlmr.XLMRXLClassifier("nano", tuning=LoRA(layers=1), max_epochs=1, device="cpu").fit(TEXTS, [0, 1, 0, 1])
     got = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
     np.testing.assert_array_equal(got, expected)

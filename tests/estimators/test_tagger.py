@@ -324,7 +324,7 @@ def test_early_stopping_scores_as_score_does():
 
 
 def test_the_head_alone_learns_on_remembered_features(monkeypatch):
-    skxlmr.runtime.features.clear_features()
+    skxlmr.runtime.feature_cache.clear_features()
     runs, encode = [], XLMRobertaXLModel.encode
     monkeypatch.setattr(XLMRobertaXLModel, "encode", lambda *a, **k: runs.append(a[3].batch_size) or encode(*a, **k))
     grid = GridSearchCV(tagger(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2)

@@ -95,7 +95,7 @@ def test_gradients_equal_the_reference(pairs, name, dtype):
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask)
     expected.loss.backward()
     got.loss.backward()
-    names = ours.keys.key_map(native.config)
+    names = ours.key_maps.key_map(native.config)
     theirs = {names.to_ours(n): p.grad for n, p in reference.named_parameters(remove_duplicate=False)}
     compared = 0
     for key, parameter in native.named_parameters():

@@ -31,14 +31,14 @@ def texts():
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr(skxlmr.runtime.streaming, "BATCHES_IN_A_PART", 2)
-    skxlmr.runtime.features.clear_features()
+    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", 2)
+    skxlmr.runtime.feature_cache.clear_features()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_vectors_are_those_of_one_part(texts, pooling):
     whole = XLMRXLEmbedder("nano", pooling=pooling).fit_transform(texts)
-    skxlmr.runtime.features.clear_features()
+    skxlmr.runtime.feature_cache.clear_features()
     embedder = XLMRXLEmbedder("nano", pooling=pooling, **SMALL)
     assert sum(map(len, set(texts))) > 3 * 4096
     np.testing.assert_allclose(embedder.fit_transform(texts), whole, atol=2e-5)
@@ -57,7 +57,7 @@ def test_predictions_are_those_of_one_part(texts):
     ):
         fitted = cls(**SETTINGS, tuning=tuning).fit(X[:10], labels[:10])
         whole = getattr(fitted, method)(X)
-        skxlmr.runtime.features.clear_features()
+        skxlmr.runtime.feature_cache.clear_features()
         np.testing.assert_allclose(getattr(fitted.set_params(**SMALL), method)(X), whole, atol=2e-5)
 
 
