@@ -1,5 +1,6 @@
 """Scikit-learn estimators over text columns, run by XLM-RoBERTa-XL."""
 
+from skxlmr.estimators.base import load
 from skxlmr.estimators.classifier import XLMRXLClassifier
 from skxlmr.estimators.embedder import XLMRXLEmbedder
 from skxlmr.estimators.generator import XLMRXLGenerator
@@ -12,8 +13,7 @@ from skxlmr.hardware.estimate import memory_estimate
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import release_models
 from skxlmr.runtime.feature_cache import set_feature_cache
-from skxlmr.saving.estimators import load
-from skxlmr.training import Bias, Full, Head, LoRA
+from skxlmr.tuning import Bias, Full, Head, LoRA
 
 __all__ = [
     "XLMRXLQA",

@@ -1,4 +1,4 @@
-"""Tunings: what of a model is learned. Small objects with `get_params`, so that a grid search reaches them."""
+"""Tunings: which weights of a model are trained. Small estimators, so that a grid search reaches their parameters."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 
 # Linear layers of an encoder layer, with their input and output widths.
 LINEAR_LAYERS = {
@@ -85,10 +86,10 @@ class LayerAdapter(nn.ModuleDict):
         return self._modules.get(name)
 
 
-class Tuning(BaseEstimator):
-    """Base of the tunings."""
+class Tuning(DeclaredParameters, BaseEstimator):
+    """Base class of the tunings."""
 
-    # For Adam, by the size of what is learned; the constructor of an estimator overrides it.
+    # For Adam, by the number of trained weights; the parameter of an estimator overrides it.
     default_learning_rate: float
     trains_base = False
     layers: int | None = None
@@ -99,38 +100,35 @@ class Tuning(BaseEstimator):
         return None
 
     def copy_weights(self, base: XLMRobertaXLModel) -> nn.ModuleDict | None:
-        """Copy those parts of the base that learn, by their names there, in float32; None where none does."""
+        """Copy the parts of the base that are trained, by their names there, in float32; None if there are none."""
         return None
 
     def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
-        """Layers of the base below the first one that anything learns in.
+        """Count the layers of the base below the first one that is trained or adapted.
 
         Raises
         ------
         ValueError
-            If more layers are to learn than there are.
+            If a parameter is not valid, or `layers` is more than the model has.
         """
+        name = type(self).__name__
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), name)
         depth = config.num_hidden_layers
         if self.layers is not None and self.layers > depth:
-            raise ValueError(f"{type(self).__name__} layers={self.layers}, but this model has {depth} layers.")
+            raise ValueError(f"{name} layers={self.layers}, but this model has {depth} layers.")
         return 0 if self.layers is None else depth - self.layers
 
 
+LAYERS = [Interval(Integral, 1, None, closed="left"), None]
+
+
+@declare_parameters
 class LoRA(Tuning):
     """Low-rank adaptation: every chosen linear layer learns a product of two thin matrices.
 
     Parameters
     ----------
-    rank : int, default=8
-        Width of the thin matrices.
-    alpha : float, default=16
-        The product is scaled by `alpha / rank`.
-    dropout : float, default=0.0
-        On the input of the thin matrices, while training.
-    targets : sequence of str, default=("query", "value")
-        Among "query", "key", "value", "output", "up", "down". The default is that of Hu et al. (2021), section 4.2.
-    layers : int or None, default=None
-        Adapt only the topmost layers, so many; None adapts all.
+    $parameters
 
     References
     ----------
@@ -143,43 +141,58 @@ class LoRA(Tuning):
     4
     """
 
+    rank: int = parameter(
+        default=8,
+        kind="int",
+        text="Width of the thin matrices.",
+        valid=[Interval(Integral, 1, None, closed="left")],
+        kw_only=False,
+    )
+    alpha: float = parameter(
+        default=16,
+        kind="float",
+        text="The product is scaled by `alpha / rank`.",
+        valid=[Interval(Real, 0, None, closed="neither")],
+        kw_only=False,
+    )
+    dropout: float = parameter(
+        default=0.0,
+        kind="float",
+        text="Dropout on the input of the thin matrices during training.",
+        valid=[Interval(Real, 0, 1, closed="left")],
+        kw_only=False,
+    )
+    targets: Sequence[str] = parameter(
+        default=("query", "value"),
+        kind="sequence of str",
+        text="""Among "query", "key", "value", "output", "up", "down". The default is that of Hu et al. (2021), section
+        4.2.""",
+        valid=["array-like"],
+        kw_only=False,
+    )
+    layers: int | None = parameter(
+        default=None,
+        kind="int or None",
+        text="Adapt only this many of the topmost layers; None adapts all.",
+        valid=LAYERS,
+        kw_only=False,
+    )
+
     # The paper's appendix D has 4e-4 to 5e-4 for RoBERTa base and 3e-4 to 4e-4 for large.
     default_learning_rate = 5e-4
-    _parameter_constraints = {
-        "rank": [Interval(Integral, 1, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="neither")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "targets": ["array-like"],
-        "layers": [Interval(Integral, 1, None, closed="left"), None],
-    }
-
-    def __init__(
-        self,
-        rank: int = 8,
-        alpha: float = 16,
-        dropout: float = 0.0,
-        targets: Sequence[str] = ("query", "value"),
-        layers: int | None = None,
-    ) -> None:
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
-        self.targets = targets
-        self.layers = layers
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList:
-        """Make one `LayerAdapter` per encoder layer; those of untouched layers are empty.
+        """Make one `LayerAdapter` per encoder layer; those of layers that are not adapted are empty.
 
         Raises
         ------
         ValueError
             If a parameter cannot be used with this model.
         """
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "LoRA")
+        first = self.num_frozen_layers(config)
         unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
         if unknown or not len(self.targets):
             raise ValueError(f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, got {self.targets!r}.")
-        first = self.num_frozen_layers(config)
 
         def delta(name: str) -> LowRank:
             in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
@@ -191,15 +204,15 @@ class LoRA(Tuning):
         )
 
 
+@declare_parameters
 class Bias(Tuning):
-    """Learn only biases: one is added to every linear layer of the encoder (BitFit).
+    """Train only biases: one is added to every linear layer of the encoder (BitFit).
 
-    What the bias of a LayerNorm could learn they learn too, since its output goes into linear layers only.
+    The bias of a LayerNorm needs no counterpart: its output goes into linear layers only.
 
     Parameters
     ----------
-    layers : int or None, default=None
-        Only those of the topmost layers, so many; None means all.
+    $parameters
 
     References
     ----------
@@ -213,21 +226,24 @@ class Bias(Tuning):
     XLMRXLClassifier(tuning=Bias())
     """
 
-    default_learning_rate = 1e-3  # in the examples of the paper's own code
-    _parameter_constraints = {"layers": [Interval(Integral, 1, None, closed="left"), None]}
+    layers: int | None = parameter(
+        default=None,
+        kind="int or None",
+        text="Train only those of this many topmost layers; None means all.",
+        valid=LAYERS,
+        kw_only=False,
+    )
 
-    def __init__(self, layers: int | None = None) -> None:
-        self.layers = layers
+    default_learning_rate = 1e-3  # in the examples of the paper's own code
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList:
-        """Make one `LayerAdapter` per encoder layer; those of untouched layers are empty.
+        """Make one `LayerAdapter` per encoder layer; those of layers that are not adapted are empty.
 
         Raises
         ------
         ValueError
             If a parameter cannot be used with this model.
         """
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "Bias")
         first = self.num_frozen_layers(config)
         widths = {name: getattr(config, out_features) for name, (_, out_features) in LINEAR_LAYERS.items()}
         return nn.ModuleList(
@@ -236,8 +252,9 @@ class Bias(Tuning):
         )
 
 
+@declare_parameters
 class Head(Tuning):
-    """Learn only the head: the base runs once over the texts, and the epochs run over its features.
+    """Train only the head: the base runs once over the texts, and the epochs run over its features.
 
     Examples
     --------
@@ -249,17 +266,17 @@ class Head(Tuning):
     default_learning_rate = 1e-3  # Adam's own (arXiv:1412.6980), and that of scikit-learn's MLPClassifier
 
     def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
-        """All of them."""
+        """Return the number of layers: all are frozen."""
         return config.num_hidden_layers
 
 
+@declare_parameters
 class Full(Tuning):
-    """Learn the base's own weights, on a float32 copy that belongs to the estimator and goes into its pickle.
+    """Train the base's own weights, on a float32 copy that belongs to the estimator and goes into its pickle.
 
     Parameters
     ----------
-    layers : int or None, default=None
-        Only the topmost layers, so many, and the final LayerNorm; None means every weight, the embeddings too.
+    $parameters
 
     Examples
     --------
@@ -268,24 +285,18 @@ class Full(Tuning):
     XLMRXLClassifier(tuning=Full())
     """
 
+    layers: int | None = parameter(
+        default=None,
+        kind="int or None",
+        text="""Train only this many of the topmost layers, and the final LayerNorm; None means every weight, the
+        embeddings too.""",
+        valid=LAYERS,
+        kw_only=False,
+    )
+
     # RoBERTa (arXiv:1907.11692), appendix C: 1e-5 to 3e-5 on GLUE.
     default_learning_rate = 2e-5
     trains_base = True
-    _parameter_constraints = {"layers": [Interval(Integral, 1, None, closed="left"), None]}
-
-    def __init__(self, layers: int | None = None) -> None:
-        self.layers = layers
-
-    def build(self, config: XLMRobertaXLConfig) -> None:
-        """Add nothing; see that the parameters can be used with this model.
-
-        Raises
-        ------
-        ValueError
-            If they cannot.
-        """
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), "Full")
-        self.num_frozen_layers(config)
 
     def copy_weights(self, base: XLMRobertaXLModel) -> nn.ModuleDict:
         """Copy the topmost layers and the final LayerNorm, or everything, in float32."""
@@ -295,9 +306,9 @@ class Full(Tuning):
         return nn.ModuleDict({name: copy.deepcopy(part).float().requires_grad_() for name, part in parts.items()})
 
 
-TUNINGS = {"lora": LoRA, "bias": Bias, "head": Head, "full": Full}
+TUNINGS: dict[str, type[Tuning]] = {"lora": LoRA, "bias": Bias, "head": Head, "full": Full}
 
 
 def as_tuning(tuning: str | Tuning) -> Tuning:
-    """Return the tuning object that a shorthand stands for."""
+    """Return the tuning object that a name stands for."""
     return TUNINGS[tuning]() if isinstance(tuning, str) else tuning

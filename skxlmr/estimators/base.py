@@ -1,169 +1,101 @@
-"""What the estimators share: parameters, the way to the base, persistence."""
+"""The base class of all estimators: their fit state, their persistence, their tags."""
 
 from __future__ import annotations
 
 import copy
 import os
-from numbers import Integral
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.columns import TextColumn, check_features, check_text_column
-from skxlmr.hardware.device import DTYPES
-from skxlmr.hardware.footprint import default_batch_tokens
-from skxlmr.model.int8 import Int8
-from skxlmr.runtime.backbone import Backbone, get_backbone, trim
-from skxlmr.runtime.plan import WindowPlan, make_plan
-from skxlmr.saving.estimators import ESTIMATORS, same_class, save_estimator
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.base_choice import BaseChoice, FittedBase, RunParameters
+from skxlmr.runtime.plan import WindowParameters
+from skxlmr.saving.estimators import SavedEstimator, damaged, read_estimator, write_estimator
+from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 
-TEXTS_AT_ONCE = 10_000  # of which the word pieces are looked at
+# The estimators that can be loaded, by name.
+ESTIMATORS: dict[str, type[XLMRXLEstimator]] = {}
+
+# Parameters that are not saved: joblib unpickles what lies in the folder that is named here.
+NOT_SAVED_PARAMETERS = {"memory"}
+
+# Attributes of a fitted estimator that are not saved as values: what is written separately, and transient state.
+NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", "_skl_callbacks", "_metadata_request"}
 
 
-class BaseXLMRXL(BaseEstimator):
-    """Base of the estimators: a text column in, a frozen base from the pool, what was learned out."""
+@declare_parameters
+class XLMRXLEstimator(DeclaredParameters, RunParameters, WindowParameters, BaseChoice, BaseEstimator):
+    """Base class of the estimators: a text column goes in, a frozen base model from the pool runs it.
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if cls.__init__ is not object.__init__ and same_class(ESTIMATORS.get(cls.__name__, cls), cls):
+    Parameters
+    ----------
+    $parameters
+    """
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract and _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             ESTIMATORS[cls.__name__] = cls
-
-    _parameter_constraints: dict = {
-        "model": [str, os.PathLike],
-        "max_length": [Interval(Integral, 4, None, closed="left"), None],
-        "stride": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "truncation": ["boolean"],
-        "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "vocabulary": [StrOptions({"full", "trim"})],
-        "load_in_8bit": ["boolean", StrOptions({"auto"}), Int8],
-        "load_in_4bit": ["boolean"],
-        "dtype": [StrOptions({"auto", *DTYPES})],
-        "device": [str],
-        "memory": [None, str, os.PathLike, HasMethods("cache")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    _needed_attributes: tuple[str, ...] = ()  # what predictions need of a fit, beside what was learned
-
-    def _load_backbone(self, whole: bool = True) -> Backbone:
-        """Take the base that the parameters name from the pool; unless it must be whole, perhaps without some words."""
-        return get_backbone(
-            self.model,
-            load_in_8bit=self.load_in_8bit,
-            load_in_4bit=self.load_in_4bit,
-            dtype=self.dtype,
-            device=self.device,
-            batch_tokens=self.batch_tokens,
-            whole=whole,
-        )
-
-    def _base_asked_for(self) -> tuple[object, ...]:
-        """The parameters that choose a base, as they stand now."""
-        return (self.model, repr(self.load_in_8bit), self.load_in_4bit, self.dtype, self.device)
-
-    def _fitted_backbone(self) -> Backbone:
-        """Return the base that was fitted on; after unpickling it comes from the pool."""
-        check_is_fitted(self)
-        asked = self._base_asked_for()
-        if self._backbone is None or self._asked != asked:
-            backbone = self._load_with(self._pieces_of_fit())
-            self._check_fingerprint(backbone.fingerprint)
-            self._backbone, self._asked = backbone, asked
-        return self._backbone
-
-    def _pieces_of_fit(self) -> np.ndarray | None:
-        """The word pieces that were kept at fit; None is all, as with what was saved before there was a choice."""
-        return getattr(self, "_pieces", None)
-
-    def _load_with(self, pieces: np.ndarray | None) -> Backbone:
-        """Take the base with these words, or with all, from the pool."""
-        backbone = self._load_backbone(whole=pieces is None)
-        return backbone if pieces is None else trim(backbone, pieces)
-
-    def _trim_to(self, backbone: Backbone, column: TextColumn) -> Backbone:
-        """Leave of a base the pieces of a column; also those that no window holds, since a word is cut as a whole."""
-        texts, tokenizer = list(dict.fromkeys(column.strings)), backbone.reader.tokenizer
-        parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
-        pieces = [np.unique(np.concatenate(tokenizer.encode_batch(part))) for part in parts]
-        return trim(backbone, np.unique(np.concatenate([np.empty(0, np.int32), *pieces])))
-
-    def _check_fingerprint(self, fingerprint: str) -> None:
-        if fingerprint != self._fingerprint:
-            raise ValueError(
-                f"This {type(self).__name__} was fitted on another checkpoint than model={str(self.model)!r} is now. "
-                f"Bring back the checkpoint that it was fitted on, or fit again."
-            )
-
-    def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
-        """Tokenise a column into windows."""
-        max_length, stride = self._window(backbone)
-        return make_plan(
-            backbone.tokenizer,
-            column.texts,
-            column.pairs,
-            max_length=max_length,
-            stride=stride,
-            truncation=self.truncation,
-        )
-
-    def _window(self, backbone: Backbone) -> tuple[int, int]:
-        """Tokens in a window, and how many of them neighbours share."""
-        longest = backbone.model.config.max_length
-        if self.max_length is not None and self.max_length > longest:
-            raise ValueError(
-                f"max_length={self.max_length}, but {self.model!r} reads at most {longest} tokens at once."
-            )
-        max_length = self.max_length or longest
-        return max_length, max_length // 8 if self.stride == "auto" else self.stride
-
-    def _choose_batch_tokens(self, backbone: Backbone) -> int:
-        if self.batch_tokens != "auto":
-            return self.batch_tokens
-        base = backbone.model
-        return default_batch_tokens(base.config, base.dtype, base.device)
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""
         return check_text_column(X)
 
     def _check_fitted_column(self, X: Any) -> TextColumn:
-        """Check a column after fit: it must have the shape and the names that fit saw."""
+        """Check X after fit: it must have the columns that fit saw."""
         check_is_fitted(self)
         column = self._check_column(X)
         check_features(self, column)
         return column
 
-    def _fitted_attributes(self, backbone: Backbone, column: TextColumn, **learned: Any) -> dict[str, Any]:
-        """All that a fit leaves: what was learned, and of which column and base."""
-        attributes = {
-            **learned,
-            "n_features_in_": column.n_features,
-            "_backbone": backbone,
-            "_asked": self._base_asked_for(),
-            "_fingerprint": backbone.fingerprint,
-            "_pieces": backbone.pieces,
-        }
+    def _requirements(self) -> dict[str, Any]:
+        """What the base model must be good for; see `get_backbone`."""
+        return {"batch_tokens": self.batch_tokens}
+
+    def _fitted_backbone(self) -> Backbone:
+        """Return the base model of the fit, loaded again where necessary."""
+        check_is_fitted(self)
+        return self._base.load(self, **self._requirements())
+
+    def _fitted_attributes(self, backbone: Backbone, column: TextColumn, **attributes: Any) -> dict[str, Any]:
+        """All that a fit leaves: what was learned, and from which column on which base model."""
+        attributes |= {"n_features_in_": column.n_features, "_base": FittedBase.of(backbone, self)}
         if column.feature_names is not None:
             attributes["feature_names_in_"] = column.feature_names
         return attributes
 
-    def _become_fitted(self, attributes: dict[str, Any]) -> None:
-        """Replace whatever an earlier fit left, at once and only when everything is there."""
+    def _set_fitted(self, attributes: dict[str, Any]) -> None:
+        """Replace what an earlier fit left, at once and only when everything is there."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
         vars(self).update(attributes)
 
+    def _fitted_names(self) -> tuple[str, ...]:
+        """Attributes without which nothing can be predicted."""
+        return ("n_features_in_",)
+
+    def _restore(self, saved: SavedEstimator) -> None:
+        """Become what was saved."""
+        for name in self._fitted_names():
+            if name not in saved.fitted:
+                raise ValueError(f"it has no attribute {name!r}")
+        for name in saved.fitted:
+            if not name.isidentifier() or name.startswith("__") or hasattr(type(self), name):
+                raise ValueError(f"it has an attribute {name!r}")
+        vars(self).update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
+
     def save(self, directory: str | os.PathLike) -> None:
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
 
-        It holds what was learned, the parameters, and the base's name and fingerprint; not the base. A saved estimator
-        that is there already is replaced, at once or not at all. Callbacks of `set_callbacks`, metadata requests and
-        `memory` are not saved.
+        It holds the trained weights, the parameters, and the base's name and fingerprint; not the base. A saved
+        estimator that is there already is replaced, at once or not at all. Callbacks of `set_callbacks`, metadata
+        requests and `memory` are not saved.
 
         Parameters
         ----------
@@ -182,17 +114,29 @@ class BaseXLMRXL(BaseEstimator):
         OSError
             If the disk is full or the directory not writable; an earlier save is then untouched.
         """
-        save_estimator(self, directory)
+        check_is_fitted(self)
+        cls = type(self)
+        if not _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
+            name = cls.__name__
+            raise TypeError(f"This {name} could not be loaded again: another class has that name. Rename yours.")
+        parameters = self.get_params(deep=False)
+        fitted = {name: value for name, value in vars(self).items() if name not in parameters.keys() | NOT_SAVED}
+        saved = SavedEstimator(
+            class_name=cls.__name__,
+            parameters={name: value for name, value in parameters.items() if name not in NOT_SAVED_PARAMETERS},
+            fitted=fitted,
+            fingerprint=self._base.fingerprint,
+            pieces=self._base.pieces,
+            finetuned=getattr(self, "_finetuned", None),
+        )
+        write_estimator(directory, saved)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the base out of pickles, and bring what was learned to the CPU."""
+        """Leave the base model out of pickles, and move the trained weights to the CPU."""
         state = dict(super().__getstate__())
         state.pop("_optimizer_state", None)
-        if state.get("_backbone") is not None:
-            on_cpu = state["_backbone"].model.device.type == "cpu"
-            state["_backbone"] = None
-            if "_learned" in state and not on_cpu:
-                state["_learned"] = copy.deepcopy(state["_learned"]).cpu()
+        if "_finetuned" in state and self._base.device_type != "cpu":
+            state["_finetuned"] = copy.deepcopy(state["_finetuned"]).cpu()
         return state
 
     def __sklearn_tags__(self) -> Tags:
@@ -202,3 +146,53 @@ class BaseXLMRXL(BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = False
         return tags
+
+
+def _same_class(one: type, other: type) -> bool:
+    """Whether two classes are one, perhaps defined again, as a notebook does when a cell is run twice."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def load(directory: str | os.PathLike) -> XLMRXLEstimator:
+    """Read an estimator that `save` has written.
+
+    No base model is loaded until the first prediction. Nothing in the files is executed. `memory` is None: a folder of
+    pickles that a file names is not to be trusted.
+
+    Parameters
+    ----------
+    directory : str or path
+
+    Returns
+    -------
+    estimator
+        Fitted, of the class that was saved.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no saved estimator.
+    CheckpointError
+        If the files are damaged, from a newer version, or not what this library writes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import skxlmr
+    >>> clf = skxlmr.XLMRXLClassifier("nano", tuning="head", random_state=0).fit(["good", "bad"], ["yes", "no"])
+    >>> directory = tempfile.mkdtemp()
+    >>> clf.save(directory)
+    >>> skxlmr.load(directory).predict(["good"])
+    array(['yes'], dtype='<U3')
+    """
+    saved = read_estimator(directory)
+    cls = ESTIMATORS.get(saved.class_name)
+    if cls is None:
+        raise CheckpointError(
+            f"{Path(directory)} holds a {saved.class_name!r}, which is not one of {', '.join(sorted(ESTIMATORS))}."
+        )
+    with damaged(directory):
+        parameters = {name: value for name, value in saved.parameters.items() if name not in NOT_SAVED_PARAMETERS}
+        estimator = cls(**parameters)
+        estimator._restore(saved)
+    return estimator

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_column_of_texts
-from skxlmr.estimators.learner import TrainableXLMRXL
-from skxlmr.estimators.parameters import documented
-from skxlmr.model.int8 import Int8
-from skxlmr.tasks.base import Classification, Multilabel, Task
-from skxlmr.tasks.classification import (
-    check_class_weight,
-    check_classes,
-    check_labels,
-    check_multilabel,
-    check_several_classes,
-    find_labels,
-    multilabel_form,
-)
-from skxlmr.training.callbacks import Callback
-from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
-from skxlmr.tuning import Tuning
+from skxlmr.columns import as_objects, check_column_of_texts
+from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Vocabulary
+from skxlmr.runtime.plan import Truncation, Windows
+from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.tasks.classification import Classification
 
 
-@documented
-class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
+@declare_parameters
+class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
     """Classify texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
     The base model stays frozen and is shared by all estimators of the process; what is learned is a small adapter
@@ -45,16 +33,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
 
     Parameters
     ----------
-    $reading
-    $truncation
-    $training
-    label_smoothing : float, default=0.0
-        Share of the target that goes to all classes evenly.
-    $stopping
-    class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss, as in scikit-learn.
-    $going_on
-    $loading
+    $parameters
 
     Attributes
     ----------
@@ -78,85 +57,20 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
     array(['good'], dtype='<U4')
     """
 
-    _parameter_constraints: dict = {
-        **TrainableXLMRXL._parameter_constraints,
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
-    }
+    label_smoothing: float = parameter(
+        default=0.0,
+        kind="float",
+        text="Share of the target that is spread evenly over all classes.",
+        valid=[Interval(Real, 0, 1, closed="left")],
+        group="training",
+    )
 
-    _needed_attributes = ("classes_", "multilabel_")
-
-    def __init__(
-        self,
-        model: str | os.PathLike = "facebook/xlm-roberta-xl",
-        *,
-        tuning: str | Tuning = "lora",
-        max_length: int | None = None,
-        stride: int | str = "auto",
-        truncation: bool = False,
-        batch_size: int = 32,
-        batch_tokens: int | str = "auto",
-        learning_rate: float | str = "auto",
-        max_epochs: int = 10,
-        lr_schedule: str = "linear",
-        warmup: float = WARMUP,
-        weight_decay: float = WEIGHT_DECAY,
-        max_grad_norm: float | None = MAX_GRAD_NORM,
-        optimizer: str = "adamw",
-        label_smoothing: float = 0.0,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 3,
-        tol: float = 1e-4,
-        class_weight: dict | str | None = None,
-        warm_start: bool = False,
-        callbacks: Sequence[Callback] | None = None,
-        checkpoint_dir: str | os.PathLike | None = None,
-        checkpoint_steps: int = 100,
-        vocabulary: str = "full",
-        load_in_8bit: bool | str | Int8 = "auto",
-        load_in_4bit: bool = False,
-        dtype: str = "auto",
-        device: str = "auto",
-        memory: str | os.PathLike | joblib.Memory | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.model = model
-        self.tuning = tuning
-        self.max_length = max_length
-        self.stride = stride
-        self.truncation = truncation
-        self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
-        self.learning_rate = learning_rate
-        self.max_epochs = max_epochs
-        self.lr_schedule = lr_schedule
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.max_grad_norm = max_grad_norm
-        self.optimizer = optimizer
-        self.label_smoothing = label_smoothing
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.class_weight = class_weight
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_steps = checkpoint_steps
-        self.vocabulary = vocabulary
-        self.load_in_8bit = load_in_8bit
-        self.load_in_4bit = load_in_4bit
-        self.dtype = dtype
-        self.device = device
-        self.memory = memory
-        self.random_state = random_state
-        self.verbose = verbose
+    def _new_task(self) -> Classification:
+        windows = Windows(self.max_length, self.stride, self.truncation)
+        return Classification(windows, self.label_smoothing, self.class_weight)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> XLMRXLClassifier:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one more epoch, on rows of which there may be others each time.
 
         The learning rate is constant, and AdamW goes on with the moments that it has gathered; these are not
@@ -187,60 +101,9 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
             )
         if classes is None and not hasattr(self, "classes_"):
             raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
-        form = multilabel_form(y)
-        known = self.classes_ if classes is None else check_classes(classes, form)
-        return self._fit_one_epoch(X, y, self._task(known, form), sample_weight)
-
-    def _task(self, classes: np.ndarray, form: str | None) -> Classification | Multilabel:
-        if form is None:
-            return Classification(classes, self.label_smoothing)
-        return Multilabel(classes, form, self.label_smoothing)
-
-    def _learn_task(self, y: Any, column: TextColumn, weights: np.ndarray) -> Classification | Multilabel:
-        form = multilabel_form(y)
-        if form is None:
-            return self._task(np.unique(check_labels(y, column, self, several=False)), None)
-        return self._task(find_labels(y, column, form), form)
-
-    def _targets(self, y: Any, column: TextColumn, task: Task, name: str = "y") -> np.ndarray:
-        if isinstance(task, Multilabel):
-            return check_multilabel(y, column, task.classes, task.form, name)
-        y = check_labels(y, column, self, several=False)
-        known = "y" if name == "y_val" else "classes"
-        unknown = sorted(set(y.tolist()) - set(task.classes.tolist()))
-        if unknown:
-            raise ValueError(f"{name} has labels that {known} has not: {unknown[:5]}.")
-        return np.searchsorted(task.classes, y)
-
-    def _factors(self, targets: np.ndarray, task: Task) -> np.ndarray | float:
-        if isinstance(task, Multilabel):
-            if self.class_weight is not None:
-                raise ValueError("class_weight is for labels of which a row has one; use sample_weight.")
-            return 1.0
-        labels = task.classes[targets]
-        return check_class_weight(self.class_weight, task.classes, labels)[targets]
-
-    def _check_enough(self, targets: np.ndarray, task: Task) -> None:
-        if isinstance(task, Classification):
-            check_several_classes(task.classes[targets], type(self).__name__)
-
-    def _check_same_task(self, task: Task) -> None:
-        same = np.array_equal(task.classes, self.classes_) and task.attributes["multilabel_"] == self.multilabel_
-        if not same:
-            raise ValueError(
-                f"y has the labels {task.classes.tolist()[:5]}, but this {type(self).__name__} has learned "
-                f"{self.classes_.tolist()[:5]}: it can go on with the same ones only."
-            )
-
-    @property
-    def _n_outputs(self) -> int:
-        return len(self.classes_)
-
-    def _exported_config(self) -> dict[str, Any]:
-        return {
-            "id2label": {i: str(label) for i, label in enumerate(self.classes_)},
-            "problem_type": "multi_label_classification" if self.multilabel_ else "single_label_classification",
-        }
+        task = self._new_task()
+        task = task.with_classes(classes, y) if classes is not None else task.restore(vars(self))
+        return self._fit_one_epoch(X, y, task, sample_weight)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the confidence in each class.
@@ -293,9 +156,7 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         chosen = logits > 0
         if self.multilabel_ == "indicator":
             return chosen.astype(np.int64)
-        labels = np.empty(len(chosen), object)
-        labels[:] = [tuple(self.classes_[row].tolist()) for row in chosen]
-        return labels
+        return as_objects([tuple(self.classes_[row].tolist()) for row in chosen])
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; where a row may have several labels all of them must be right.
@@ -311,13 +172,9 @@ class XLMRXLClassifier(ClassifierMixin, TrainableXLMRXL):
         float
         """
         check_is_fitted(self)
-        if self.multilabel_ is None:
+        if self.multilabel_ is None:  # labels that fit has not seen count as wrong
             return super().score(X, y, sample_weight)
-        column = self._check_column(X)
-        task = self._task(self.classes_, self.multilabel_)
-        targets = self._targets(y, column, task)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
-        return task.score(self._outputs(X), targets, weights)
+        return self._score(X, y, sample_weight)
 
     def zero_shot(self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.") -> pd.DataFrame:
         """Tell how well each of any labels fits texts, with a classifier that was fitted on entailment.

@@ -1,10 +1,8 @@
-"""Texts that go on."""
+"""Text generation."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,26 +12,19 @@ from sklearn.utils import check_random_state, check_scalar
 from torch import Tensor
 
 from skxlmr.columns import TextColumn
-from skxlmr.estimators.language_model import LanguageXLMRXL
-from skxlmr.estimators.parameters import documented
-from skxlmr.model import XLMRobertaXLModel
-from skxlmr.model.int8 import Int8
+from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.model.reference.generation import Past, generate, only_real_tokens
-from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.finetuned import Learned
-from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.plan import Windows
+from skxlmr.system.parameters import declare_parameters
 from skxlmr.system.warn import warn
 from skxlmr.tasks.language_modeling import Examples, NextToken, losses_of
 from skxlmr.text.batching import token_batches
 from skxlmr.text.offsets import SPACE
-from skxlmr.training.callbacks import Callback
-from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
-from skxlmr.tuning import Tuning
 
 
-@documented
-class XLMRXLGenerator(LanguageXLMRXL):
+@declare_parameters
+class XLMRXLGenerator(XLMRXLLanguageModel):
     """Continue texts, by training XLM-RoBERTa-XL to predict each next token.
 
     Each token sees only those before it. XLM-RoBERTa-XL was pretrained to see all around; `fit` has to teach it, so it
@@ -41,15 +32,7 @@ class XLMRXLGenerator(LanguageXLMRXL):
 
     Parameters
     ----------
-    $reading
-    $truncation
-        So do `fit` and `score`; the other methods read all.
-    $packs
-    $steps
-    $stopping
-    $going_on
-    $base
-    $draws
+    $parameters
 
     Attributes
     ----------
@@ -64,84 +47,8 @@ class XLMRXLGenerator(LanguageXLMRXL):
     (1,)
     """
 
-    _parameter_constraints: dict = {**LanguageXLMRXL._parameter_constraints}
-
-    def __init__(
-        self,
-        model: str | os.PathLike = "facebook/xlm-roberta-xl",
-        *,
-        tuning: str | Tuning = "lora",
-        max_length: int | None = None,
-        stride: int | str = "auto",
-        truncation: bool = False,
-        batch_size: int = 8,
-        batch_tokens: int | str = "auto",
-        learning_rate: float | str = "auto",
-        max_epochs: int = 10,
-        lr_schedule: str = "linear",
-        warmup: float = WARMUP,
-        weight_decay: float = WEIGHT_DECAY,
-        max_grad_norm: float | None = MAX_GRAD_NORM,
-        optimizer: str = "adamw",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 3,
-        tol: float = 1e-4,
-        warm_start: bool = False,
-        callbacks: Sequence[Callback] | None = None,
-        checkpoint_dir: str | os.PathLike | None = None,
-        checkpoint_steps: int = 100,
-        load_in_8bit: bool | str | Int8 = "auto",
-        load_in_4bit: bool = False,
-        dtype: str = "auto",
-        device: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.model = model
-        self.tuning = tuning
-        self.max_length = max_length
-        self.stride = stride
-        self.truncation = truncation
-        self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
-        self.learning_rate = learning_rate
-        self.max_epochs = max_epochs
-        self.lr_schedule = lr_schedule
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.max_grad_norm = max_grad_norm
-        self.optimizer = optimizer
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_steps = checkpoint_steps
-        self.load_in_8bit = load_in_8bit
-        self.load_in_4bit = load_in_4bit
-        self.dtype = dtype
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _language_task(self) -> NextToken:
-        return NextToken()
-
-    def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
-        """Windows, of which `</s>` ends only those that a text ends with: where it was cut, no end is to be learned."""
-        plan = super()._plan(backbone, column)
-        goes_on = np.append(plan.text_of_window[1:] == plan.text_of_window[:-1], False)
-        if self.truncation:
-            goes_on = plan.lengths == self._window(backbone)[0]  # those just as long as may be, too
-        return replace(plan, windows=[ids[:-1] if cut else ids for ids, cut in zip(plan.windows, goes_on, strict=True)])
-
-    def _new_learned(self, tuning: Tuning, base: XLMRobertaXLModel, n_outputs: None) -> Learned:
-        return Learned(tuning, base, self._new_head(base.config, n_outputs), causal=True)
-
-    _exported_class = XLMRobertaXLForCausalLM
+    def _new_task(self) -> NextToken:
+        return NextToken(Windows(self.max_length, self.stride, self.truncation))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest continuation of each text; `generate` with its defaults.
@@ -205,22 +112,22 @@ class XLMRXLGenerator(LanguageXLMRXL):
         if top_k is not None:
             check_scalar(top_k, "top_k", Integral)
         column = self._check_fitted_column(X)
-        backbone, learned = self._ready()
+        backbone, finetuned = self._ready()
         prompts = self._prompts(backbone, column, max_new_tokens)
         lengths = np.array([len(ids) for ids in prompts])
         random = torch.Generator(backbone.model.device)
         random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-            hidden, past = learned.decode(backbone, ids, mask, positions, past)
-            logits = learned.head(hidden, learned.words(backbone.model))
+            hidden, past = finetuned.decode(backbone, ids, mask, positions, past)
+            logits = finetuned.head(hidden, finetuned.words(backbone.model))
             return only_real_tokens(logits, backbone.tokenizer.vocab_size), past
 
         texts = np.empty(len(prompts), object)
-        for batch in token_batches(lengths + max_new_tokens, self._choose_batch_tokens(backbone)):
+        for batch in token_batches(lengths + max_new_tokens, backbone.batch_tokens(self.batch_tokens)):
             ids, mask = _padded_left([prompts[i] for i in batch], backbone)
             ids = generate(
-                step, learned.decoder_config, ids, mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
+                step, finetuned.decoder_config, ids, mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
                 temperature=temperature, top_k=top_k, top_p=top_p, generator=random,
             )  # fmt: skip
             for i, new in zip(batch, ids[:, mask.shape[1] :], strict=True):
@@ -240,12 +147,12 @@ class XLMRXLGenerator(LanguageXLMRXL):
             In nats; 0 for a text without pieces.
         """
         column = self._check_fitted_column(X)
-        backbone, learned = self._ready()
+        backbone, finetuned = self._ready()
         plan = self._plan_every_piece(backbone, column, causal=True)
         targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
         before = [at - 1 for at in plan.positions]
         examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, before, targets=targets)
-        losses = losses_of(learned, backbone, examples, self._choose_batch_tokens(backbone), self.verbose)
+        losses = losses_of(finetuned, backbone, examples, backbone.batch_tokens(self.batch_tokens), self.verbose)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
         return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers

@@ -1,48 +1,50 @@
-"""What the estimators share that learn from a text column alone."""
+"""The base class of the language models, which are trained on a text column alone."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context
-from torch import nn
+from sklearn.utils.validation import _check_sample_weight
+from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, one_text
-from skxlmr.estimators.learner import TrainableXLMRXL
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.pretrained import warn_of_new_parts
-from skxlmr.model.reference.language_models import LMHead, read_lm_head
-from skxlmr.runtime.backbone import Backbone, find_checkpoint
-from skxlmr.runtime.finetuned import Learned
-from skxlmr.runtime.plan import WindowPlan
-from skxlmr.tasks.language_modeling import Drawing, LanguageTask, language_losses, losses_of, pack
+from skxlmr.columns import TextColumn
+from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.runtime.plan import Truncation, WindowPlan
+from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.tasks.language_modeling import LanguageModeling
 from skxlmr.tasks.tagging.sentences import plan_pieces
 from skxlmr.text.batching import deduplicate
-from skxlmr.training.callbacks import Callback
-from skxlmr.training.gradients import Losses
-from skxlmr.training.rows import Rows
+from skxlmr.training.settings import AT_LEAST_1
 from skxlmr.training.sklearn_callbacks import with_callbacks
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
+@declare_parameters
+class XLMRXLLanguageModel(Truncation, XLMRXLLearner, abstract=True):
+    """Base class of the estimators that predict words.
 
-class LanguageXLMRXL(TrainableXLMRXL):
-    """Base of the estimators that predict words; `_language_task` says which.
+    The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
 
-    The head is the checkpoint's own, tied to the word embeddings, and learns along.
+    Parameters
+    ----------
+    $parameters
     """
 
-    _parameter_constraints: dict = {**TrainableXLMRXL._parameter_constraints}
-    del _parameter_constraints["memory"]  # masks are other ones each time, and next tokens are too many to keep
-    del _parameter_constraints["vocabulary"]
-    vocabulary = "full"  # words are what they answer
+    batch_size: int = parameter(
+        default=8,
+        kind="int",
+        text="""Packs in an optimiser step. A pack is a run of neighbouring rows that together fill `max_length` tokens,
+        so that a step learns from about as many tokens whatever the lengths of the texts. No text sees the others of
+        its pack.""",
+        valid=[AT_LEAST_1],
+        group="training",
+    )
 
-    def _language_task(self) -> LanguageTask:
-        """What is to be predicted."""
+    def _new_task(self) -> LanguageModeling:
         raise NotImplementedError
 
     @with_callbacks
@@ -95,16 +97,11 @@ class LanguageXLMRXL(TrainableXLMRXL):
         -------
         float
         """
-        column = self._check_fitted_column(X)
-        backbone, learned = self._ready()
-        weights = self._check_weights(sample_weight, column)
-        rows = self._rows(backbone, column, np.zeros(len(weights)), weights)
-        return self._score_rows(
-            learned, backbone, rows, self._language_task(), self._choose_batch_tokens(backbone), verbose=self.verbose
-        )
-
-    def _check_column(self, X: Any) -> TextColumn:
-        return one_text(super()._check_column(X))
+        column, task = self._check_fitted_column(X), self._new_task()
+        backbone, finetuned = self._ready()
+        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        rows = self._rows(backbone, task, column, task.targets(None, column), weights)
+        return task.evaluate(finetuned, backbone, rows, backbone.batch_tokens(self.batch_tokens), verbose=self.verbose)
 
     def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> WindowPlan:
         """Windows over each distinct text; the positions are all pieces, each where most is around it, or before it."""
@@ -115,92 +112,10 @@ class LanguageXLMRXL(TrainableXLMRXL):
         plan = plan_pieces(backbone.tokenizer, texts, every, max_length=max_length, stride=stride, causal=causal)
         return replace(plan, text_of_row=text_of_row)
 
-    def _ready(self) -> tuple[Backbone, Learned]:
-        """The base and what was learned on it."""
+    def _window(self, backbone: Backbone) -> tuple[int, int]:
+        return self._new_task().windows.resolve(backbone.model.config.max_length, backbone.name)
+
+    def _ready(self) -> tuple[Backbone, Finetuned]:
+        """Return the base model and what was trained on it, on one device."""
         backbone = self._fitted_backbone()
-        return backbone, self._learned.to(backbone.model.device)
-
-    def _learn_task(self, y: None, column: TextColumn, weights: np.ndarray) -> LanguageTask:
-        return self._language_task()
-
-    def _targets(self, y: None, column: TextColumn, task: LanguageTask, name: str = "y") -> np.ndarray:
-        return np.zeros(len(column.texts))
-
-    def _check_held_out(
-        self, X_val: Any, y_val: None, column: TextColumn, task: LanguageTask
-    ) -> tuple[TextColumn, np.ndarray] | None:
-        return None if X_val is None else super()._check_held_out(X_val, [], column, task)
-
-    def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
-        """Tokenise rows; those of weight zero, and those without a word, are left out."""
-        rows = super()._rows(backbone, column, targets, weights)
-        n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - 2)  # beside <s> and </s>
-        rows = rows.take(np.flatnonzero(n_pieces[rows.plan.text_of_row]))
-        if not len(rows.numbers):
-            raise ValueError(
-                "X (or X_val) has no text with a word in it and a weight above 0: there is nothing to predict."
-            )
-        return rows
-
-    def _starting_point(self, backbone: Backbone, n_outputs: None, seed: int, start: Learned | None) -> Learned:
-        learned = super()._starting_point(backbone, n_outputs, seed, start)
-        if start is None:
-            head = self._pretrained_head(backbone)
-            if head is None:
-                warn_of_new_parts(backbone.name, ["lm_head"])
-            else:
-                learned.head.load_state_dict(head.state_dict())
-        return learned
-
-    def _pretrained_head(self, backbone: Backbone) -> LMHead | None:
-        """The head that the checkpoint has, None where it has none."""
-        return read_lm_head(find_checkpoint(self.model), backbone.model.config)
-
-    def _more_identity(self, backbone: Backbone) -> list[object]:
-        return [self._window(backbone)]  # windows are packed by it
-
-    def _objective(
-        self, learned: Learned, backbone: Backbone, rows: Rows, task: LanguageTask, batch_tokens: int
-    ) -> tuple[Rows, Losses, list[Callback]]:
-        packs, window_weights = pack(rows, self._window(backbone)[0])
-        drawing = Drawing(task, packs.plan, window_weights, backbone.tokenizer)
-        return packs, language_losses(learned, backbone, drawing), [drawing]
-
-    def _score_rows(
-        self,
-        learned: Learned,
-        backbone: Backbone,
-        rows: Rows,
-        task: LanguageTask,
-        batch_tokens: int,
-        began: int | None = None,
-        verbose: int = 0,
-    ) -> float:
-        """Minus the mean loss; what is to be predicted is drawn the same way each time."""
-        packs, window_weights = pack(rows, self._window(backbone)[0])
-        examples = task.examples(packs.plan, backbone.tokenizer, np.random.RandomState(0))
-        losses = losses_of(learned, backbone, examples, batch_tokens, verbose)
-        return -float(np.average(losses, weights=np.repeat(window_weights, examples.counts)))
-
-    def _new_head(self, config: XLMRobertaXLConfig, n_outputs: None) -> LMHead:
-        return LMHead(config)
-
-    @property
-    def _n_outputs(self) -> None:
-        return None
-
-    def export_adapter(self, directory: str | os.PathLike) -> None:
-        """Not available: peft saves whole modules, and this head's would be all word embeddings once more.
-
-        Raises
-        ------
-        NotImplementedError
-            Always; `export_pretrained` writes a whole model.
-        """
-        raise NotImplementedError("peft has no format for a head over words; use export_pretrained.")
-
-    def _exported_config(self) -> dict[str, Any]:
-        return {}
-
-    def _exported_heads(self, head: nn.Module) -> dict[str, nn.Module]:
-        return {"lm_head": head}
+        return backbone, self._finetuned.to(backbone.model.device)

@@ -1,79 +1,88 @@
-"""`fit`, and what goes out of a fitted estimator: what those share that learn one y for each text or pair."""
+"""The base class of the estimators that are trained: `fit`, its variants, and exports."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
+import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
-from sklearn.utils.validation import _check_sample_weight
-from torch import nn
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, check_features
-from skxlmr.estimators.learning import LearningXLMRXL, snapshot
-from skxlmr.model.heads import XLMRobertaXLForSequenceClassification
-from skxlmr.model.pretrained import PretrainedModel
-from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.finetuned import Learned
+from skxlmr.estimators.base import XLMRXLEstimator
+from skxlmr.estimators.parameters import HISTORY
+from skxlmr.runtime.backbone import Backbone, find_checkpoint
+from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.streaming import run_in_parts
-from skxlmr.saving.exporting import export_adapter, export_pretrained
+from skxlmr.saving.estimators import SavedEstimator, SavedWeights
+from skxlmr.saving.peft import export_adapter
+from skxlmr.saving.transformers import ExportedModel, export_pretrained
+from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.base import Task
+from skxlmr.training.fit import Fit
 from skxlmr.training.rows import Outcome, Rows
-from skxlmr.training.sklearn_callbacks import (
-    CallbackSupportMixin,
-    EpochContexts,
-    callback_context,
-    with_callbacks,
-)
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from skxlmr.training.settings import TrainingParameters
+from skxlmr.training.sklearn_callbacks import CallbackSupportMixin, EpochContexts, with_callbacks
+from skxlmr.tuning import TUNINGS, Tuning, as_tuning
 
 
-class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
-    """Base of the estimators that learn from y.
+def names_missing_y(method: Callable) -> Callable:
+    """Let a call without y name the public class, not the base class that defines the method."""
+    signature = inspect.signature(method)
 
-    A subclass says what it learns by `_learn_task` and `_targets`; see `skxlmr.tasks.base`.
+    @functools.wraps(method)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "y" not in kwargs and len(args) < 2 and signature.parameters["y"].default is inspect.Parameter.empty:
+            raise TypeError(f"{type(self).__name__}.{method.__name__}() needs y: call {method.__name__}(X, y).")
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
+@declare_parameters
+class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, abstract=True):
+    """Base class of the estimators that are trained.
+
+    A subclass says by `_new_task` what it learns, and answers from the task's results; see `skxlmr.tasks.base.Task`.
+
+    Parameters
+    ----------
+    $parameters
     """
 
-    def _learn_task(self, y: Any, column: TextColumn, weights: np.ndarray) -> Task:
-        """Find out what y asks for; `weights` are those that the caller gave the rows."""
+    tuning: str | Tuning = parameter(
+        default="lora",
+        kind='{"lora", "bias", "head", "full"} or Tuning',
+        text='Which weights are trained; `LoRA(rank=16)` in place of "lora" sets its parameters.',
+        valid=[StrOptions(set(TUNINGS)), Tuning],
+        group="model",
+    )
+
+    vocabulary: ClassVar[str] = "full"  # parameters of some subclasses
+    memory: ClassVar[str | os.PathLike | joblib.Memory | None] = None
+
+    _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
+
+    def _new_task(self) -> Task:
+        """Make the task that the parameters describe."""
         raise NotImplementedError
 
-    def _targets(self, y: Any, column: TextColumn, task: Task, name: str = "y") -> np.ndarray:
-        """Check y and turn it into what the task's losses take."""
-        raise NotImplementedError
-
-    def _factors(self, targets: np.ndarray, task: Task) -> np.ndarray | float:
-        """What the weights of the rows are multiplied by."""
-        return 1.0
-
-    def _check_enough(self, targets: np.ndarray, task: Task) -> None:
-        """Refuse rows that nothing can be learned from."""
-
-    @property
-    def _n_outputs(self) -> int:
-        """Outputs of the head that was learned."""
-        raise NotImplementedError
-
-    _exported_class: type[PretrainedModel] = XLMRobertaXLForSequenceClassification
-
-    _peft_task: str | None = "SEQ_CLS"
-
-    def _exported_config(self) -> dict[str, Any]:
-        """What the config of an exported model says of the head."""
-        return {"num_labels": self._n_outputs, "id2label": None}
-
-    def _exported_heads(self, head: nn.Module) -> dict[str, nn.Module]:
-        """The parts of the head, by the names that they have in the exported class."""
-        return {"classifier": head}
+    def _task(self) -> Task:
+        """Return the task with what the fit found."""
+        return self._new_task().restore(vars(self))
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
+    @names_missing_y
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> Self:
         """Fine-tune.
 
@@ -107,52 +116,53 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         return self._fit(X, y, sample_weight, X_val, y_val)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Self:
-        context = callback_context(self, self.max_epochs)
-        data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
-        if context is not None:
-            context.call_on_fit_task_begin(estimator=self, **data)
+        callbacks = EpochContexts.of_fit(self, X, y, sample_weight)
         column = self._check_column(X)
-        weights = self._check_weights(sample_weight, column)
-        task = self._learn_task(y, column, weights)
-        targets = self._targets(y, column, task)
-        weights = weights * self._factors(targets, task)
-        self._check_enough(targets[weights > 0], task)
-        validation = self._check_held_out(X_val, y_val, column, task)
-        start = self._go_on_from(task) if self.warm_start else None
-        backbone, rows = self._base_and_rows(column, targets, weights, start)
-        held_out = None if validation is None else self._rows(backbone, *validation, np.ones(len(validation[1])))
-
-        def epoch_contexts(learned: Learned) -> EpochContexts | None:
-            def attributes() -> dict[str, Any]:
-                return self._fitted_attributes(backbone, column, **task.attributes, _learned=snapshot(learned))
-
-            return None if context is None else EpochContexts(self, context, data, attributes)
-
-        outcome = self._learn(backbone, rows, held_out, task, epoch_contexts, start)
-        self._become_fitted(self._outcome_attributes(backbone, column, task, outcome, outcome.history))
-        if context is not None:
-            context.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        self._check_y(y, "fit")
+        task = self._new_task().find(y, column, weights)
+        start = getattr(self, "_finetuned", None) if self.warm_start else None
+        if start is not None:
+            task = task.continued(self._task())
+        targets = task.targets(y, column)
+        weights = task.weights(targets, weights)
+        task.check_enough(targets[weights > 0])
+        validation = None if X_val is None and y_val is None else self._check_validation(X_val, y_val, column, task)
+        backbone = self._load_for_fit(column, start is not None)
+        rows = self._rows(backbone, task, column, targets, weights)
+        held_out = None if validation is None else self._rows(backbone, task, *validation)
+        if callbacks is not None:
+            callbacks.fitted_attributes = lambda finetuned: self._fitted_attributes(
+                backbone, column, **task.fitted(), _finetuned=finetuned
+            )
+        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory)
+        outcome = fit.learn(rows, held_out, start, [] if callbacks is None else [callbacks])
+        self._set_fitted(self._outcome_attributes(backbone, column, task, outcome, outcome.history))
+        if callbacks is not None:
+            callbacks.end()
         return self
 
     def _fit_one_epoch(self, X: Any, y: Any, task: Task, sample_weight: Any) -> Self:
-        """What `partial_fit` does once it knows the task."""
+        """Train one epoch for a task that is known: `partial_fit`."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
-        earlier = hasattr(self, "_learned")
+        start = getattr(self, "_finetuned", None)
         column = self._check_column(X)
-        targets = self._targets(y, column, task)
-        if earlier:
+        if start is not None:
+            task = task.continued(self._task())
             check_features(self, column)
-        start = self._go_on_from(task)
-        weights = self._check_weights(sample_weight, column) * self._factors(targets, task)
-        backbone, rows = self._base_and_rows(column, targets, weights, start)
-        state, epochs_before = getattr(self, "_optimizer_state", None), self.n_iter_ if earlier else 0
-        outcome = self._learn_one_epoch(backbone, rows, task, start, state, epochs_before)
-        history = pd.concat([self.history_, outcome.history], ignore_index=True) if earlier else outcome.history
+        targets = task.targets(y, column)
+        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        backbone = self._load_for_fit(column, start is not None)
+        rows = self._rows(backbone, task, column, targets, task.weights(targets, weights))
+        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory)
+        state, epochs_before = getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_
+        outcome = fit.learn_one_epoch(rows, start, state, epochs_before)
+        history = outcome.history if start is None else pd.concat([self.history_, outcome.history], ignore_index=True)
         attributes = self._outcome_attributes(backbone, column, task, outcome, history)
         if hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
             attributes["feature_names_in_"] = self.feature_names_in_
-        self._become_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
+        self._set_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
         return self
 
     def _outcome_attributes(
@@ -162,76 +172,100 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         return self._fitted_attributes(
             backbone,
             column,
-            **task.attributes,
+            **task.fitted(),
             history_=history,
             loss_curve_=history["loss"].tolist(),
             validation_scores_=scores,
             best_validation_score_=max(scores) if scores else None,
             n_iter_=len(history),
-            _learned=outcome.learned,
+            _finetuned=outcome.finetuned,
             _optimizer_state=None,
         )
 
-    def _check_weights(self, sample_weight: Any, column: TextColumn) -> np.ndarray:
-        return _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+    def _check_column(self, X: Any) -> TextColumn:
+        return self._new_task().read(X)
 
-    def _base_and_rows(
-        self, column: TextColumn, targets: np.ndarray, weights: np.ndarray, start: Learned | None
-    ) -> tuple[Backbone, Rows]:
-        """The base to learn on, and the rows in its tokens.
+    def _check_y(self, y: Any, method: str) -> None:
+        if y is None and self._new_task().needs_y:
+            raise ValueError(f"{type(self).__name__}.{method} requires y to be passed, but the target y is None.")
 
-        With `vocabulary="trim"` its words are those of the rows; but who goes on learning keeps those of then.
-        """
-        if start is not None or self.vocabulary == "full":
-            backbone = self._load_with(None if start is None else self._pieces_of_fit())
-            return backbone, self._rows(backbone, column, targets, weights)
-        backbone = self._trim_to(self._load_backbone(whole=False), column)
-        return backbone, self._rows(backbone, column, targets, weights)
-
-    def _rows(self, backbone: Backbone, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Rows:
-        """Tokenise rows; those of weight zero are left out."""
-        plan = self._plan(backbone, column)
-        plan.warn_of_cut()
-        rows = Rows(plan, targets, weights, np.arange(len(targets)))
-        return rows.take(np.flatnonzero(weights))
-
-    def _check_held_out(
+    def _check_validation(
         self, X_val: Any, y_val: Any, column: TextColumn, task: Task
-    ) -> tuple[TextColumn, np.ndarray] | None:
-        """Check validation rows; returns the column and the targets, or None."""
-        if (X_val is None) != (y_val is None):
+    ) -> tuple[TextColumn, np.ndarray, np.ndarray]:
+        """Check validation rows; returns their column, their targets and their weights, which are all 1."""
+        if X_val is None or (y_val is None and task.needs_y):
             raise ValueError("X_val and y_val go together: one of them is missing.")
-        if X_val is None:
-            return None
         held_out = self._check_column(X_val)
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
         names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]
         if None not in names and names[0] != names[1]:
             raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
-        return held_out, self._targets(y_val, held_out, task, "y_val")
+        targets = task.targets(y_val, held_out, "y_val")
+        return held_out, targets, np.ones(len(targets))
 
-    def _go_on_from(self, task: Task) -> Learned | None:
-        """What an earlier fit learned, None where there was none."""
-        if not hasattr(self, "_learned"):
-            return None
-        self._check_same_task(task)
-        self._fitted_backbone()  # the same base as then
-        return self._learned
+    def _requirements(self) -> dict[str, Any]:
+        return {"tuning": as_tuning(self.tuning), "batch_tokens": self.batch_tokens}
 
-    def _check_same_task(self, task: Task) -> None:
-        """Refuse to go on from what another kind of y has left."""
-        if task.n_outputs != self._n_outputs:
-            raise ValueError(
-                f"y asks for {task.n_outputs} outputs, but this {type(self).__name__} has learned {self._n_outputs}."
-            )
+    def _load_for_fit(self, column: TextColumn, is_continued: bool) -> Backbone:
+        """Load the base model; a fit that continues an earlier one keeps its vocabulary."""
+        if is_continued:
+            return self._fitted_backbone()
+        if self.vocabulary == "trim":
+            return load_trimmed(self, column, **self._requirements())
+        return load_base(self, **self._requirements())
+
+    def _rows(
+        self, backbone: Backbone, task: Task, column: TextColumn, targets: np.ndarray, weights: np.ndarray
+    ) -> Rows:
+        plan = task.plan(backbone, column)
+        plan.warn_of_cut()
+        return task.rows(plan, targets, weights)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of the tuning as `tuning__rank` and so on.
+
+        Parameters
+        ----------
+        **params
+            Names and values.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; the message suggests one.
+        """
+        tuning = params.get("tuning", self.tuning)
+        if tuning in TUNINGS and any(name.startswith("tuning__") for name in params):
+            params = {**params, "tuning": as_tuning(tuning)}
+        return super().set_params(**params)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, also those of the tuning, whether it is an object or a name.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        params = super().get_params(deep)
+        if deep and self.tuning in TUNINGS:
+            params |= {f"tuning__{name}": value for name, value in as_tuning(self.tuning).get_params().items()}
+        return params
 
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
 
         The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
-        where it runs in float32, too; where it runs in 8 or 4 bits, or in half precision, they differ by what that
-        rounds. Of texts longer than the model reads at once transformers takes the beginning.
+        if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
+        that. Of texts longer than the model reads at once transformers takes the beginning.
 
         Parameters
         ----------
@@ -244,6 +278,8 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         ------
         NotFittedError
             If the estimator is not fitted.
+        NotImplementedError
+            If transformers has no class for what it learned.
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
             `directory` is where it lies.
@@ -259,7 +295,7 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         >>> XLMRobertaXLForSequenceClassification.from_pretrained(directory).config.id2label
         {0: 'no', 1: 'yes'}
         """
-        export_pretrained(self, directory, dtype)
+        export_pretrained(self._exported(), directory, dtype)
 
     def export_adapter(self, directory: str | os.PathLike) -> None:
         """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
@@ -274,30 +310,58 @@ class TrainableXLMRXL(CallbackSupportMixin, LearningXLMRXL):
         ------
         NotFittedError
             If the estimator is not fitted.
+        NotImplementedError
+            If peft has no format for the head.
         ValueError
             If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
         """
-        export_adapter(self, directory)
+        export_adapter(self._exported(), directory)
+
+    def _exported(self) -> ExportedModel:
+        check_is_fitted(self, "_finetuned")
+        export = self._task().export
+        if export is None:
+            raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns.")
+        files = find_checkpoint(self.model)
+        self._base.check(files.fingerprint, self)
+        return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """The head's output for each row, (n_samples, n_outputs)."""
-        return self._run(X, self._of_rows)
+        """Return the task's result for each row of X."""
+        return self._run(self._check_fitted_column(X), self._task().per_row)
 
-    def _run(self, X: Any, of_rows: Callable[[np.ndarray, WindowPlan], np.ndarray]) -> np.ndarray:
-        """Run rows, of a long column some after the others, and make of the head's outputs what each row gets."""
-        column = self._check_fitted_column(X)
-        backbone, learned = self._fitted_backbone(), self._learned  # another thread may fit meanwhile
-        batch_tokens = self._choose_batch_tokens(backbone)
+    def _run(self, column: TextColumn, per_row: Callable[[np.ndarray, WindowPlan], np.ndarray]) -> np.ndarray:
+        """Run a column, a long one in parts, and let `per_row` turn the head's outputs into results of rows."""
+        backbone, finetuned, task = self._fitted_backbone(), self._finetuned, self._task()  # one fit, in threads too
+        batch_tokens = backbone.batch_tokens(self.batch_tokens)
         settings = {"memory": self.memory, "verbose": self.verbose}
 
         def compute(plan: WindowPlan, description: str) -> np.ndarray:
-            return of_rows(learned.run(backbone, plan, batch_tokens, description=description, **settings), plan)
+            return per_row(finetuned.run(backbone, plan, batch_tokens, description=description, **settings), plan)
 
         return run_in_parts(
             column,
-            lambda rows: self._plan(backbone, rows),
+            lambda rows: task.plan(backbone, rows),
             compute,
             batch_tokens,
             description="predict",
             verbose=self.verbose,
         )
+
+    def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
+        """Score the results of rows, all from one reading of X."""
+        column, task = self._check_fitted_column(X), self._task()
+        self._check_y(y, "score")
+        targets = task.targets(y, column)
+        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
+        return task.row_score(self._run(column, task.per_row), targets, weights)
+
+    def _fitted_names(self) -> tuple[str, ...]:
+        return (*super()._fitted_names(), *self._new_task().found)
+
+    def _restore(self, saved: SavedEstimator) -> None:
+        super()._restore(saved)
+        if not isinstance(saved.finetuned, SavedWeights):
+            raise ValueError("it has no trained weights")
+        task = self._task()
+        self._finetuned = saved.finetuned.build(task.head, task.causal)

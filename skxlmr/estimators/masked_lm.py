@@ -1,8 +1,7 @@
-"""Words that are missing."""
+"""Masked-language-model estimator."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -14,29 +13,27 @@ from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skxlmr.columns import TextColumn, name_row
-from skxlmr.estimators.language_model import LanguageXLMRXL
-from skxlmr.estimators.parameters import documented
-from skxlmr.model.int8 import Int8
+from skxlmr.columns import TextColumn, as_objects, name_row
+from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.model.reference.generation import only_real_tokens
-from skxlmr.model.reference.language_models import XLMRobertaXLForMaskedLM
+from skxlmr.model.reference.language_models import read_lm_head
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.finetuned import Learned
-from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.base_choice import load_base
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.runtime.plan import WindowPlan, Windows
 from skxlmr.runtime.run import run
+from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import Masking
 from skxlmr.tasks.tagging.sentences import plan_pieces
 from skxlmr.text.offsets import SPACE
-from skxlmr.training.callbacks import Callback
-from skxlmr.training.schedule import MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
-from skxlmr.tuning import Head, Tuning
+from skxlmr.tuning import Head
 
 MASK = "<mask>"
 MASKS_AT_ONCE = 64  # each has a probability for every word, a megabyte of XL's
 
 
-@documented
-class XLMRXLMaskedLM(LanguageXLMRXL):
+@declare_parameters
+class XLMRXLMaskedLM(XLMRXLLanguageModel):
     """Fill gaps in texts, and go on with the pretraining of XLM-RoBERTa-XL on your own.
 
     `fit` masks other words in each epoch and learns to predict them; whole words, of scripts without spaces single
@@ -45,18 +42,7 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
 
     Parameters
     ----------
-    $reading
-    $truncation
-        So do `fit` and `score`; the other methods read all.
-    mlm_probability : float, default=0.15
-        Share of the words that are to be predicted. The default is BERT's (arXiv:1810.04805), as is what becomes of
-        them: 80 % are masked, 10 % replaced by any other token, 10 % left as they are.
-    $packs
-    $steps
-    $stopping
-    $going_on
-    $base
-    $draws
+    $parameters
 
     Attributes
     ----------
@@ -78,93 +64,33 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
     >>> clf = XLMRXLClassifier(adapted, max_epochs=1, random_state=0).fit(["lovely", "thin"], ["good", "bad"])
     """
 
-    _parameter_constraints: dict = {
-        **LanguageXLMRXL._parameter_constraints,
-        "mlm_probability": [Interval(Real, 0, 1, closed="neither")],
-    }
+    mlm_probability: float = parameter(
+        default=0.15,
+        kind="float",
+        text="""Share of the words that are to be predicted. The default is BERT's (arXiv:1810.04805), as is what
+        happens to them: 80 % are masked, 10 % replaced by any other token, 10 % left as they are.""",
+        valid=[Interval(Real, 0, 1, closed="right")],
+        group="reading",
+    )
 
-    def __init__(
-        self,
-        model: str | os.PathLike = "facebook/xlm-roberta-xl",
-        *,
-        tuning: str | Tuning = "lora",
-        max_length: int | None = None,
-        stride: int | str = "auto",
-        truncation: bool = False,
-        mlm_probability: float = 0.15,
-        batch_size: int = 8,
-        batch_tokens: int | str = "auto",
-        learning_rate: float | str = "auto",
-        max_epochs: int = 10,
-        lr_schedule: str = "linear",
-        warmup: float = WARMUP,
-        weight_decay: float = WEIGHT_DECAY,
-        max_grad_norm: float | None = MAX_GRAD_NORM,
-        optimizer: str = "adamw",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 3,
-        tol: float = 1e-4,
-        warm_start: bool = False,
-        callbacks: Sequence[Callback] | None = None,
-        checkpoint_dir: str | os.PathLike | None = None,
-        checkpoint_steps: int = 100,
-        load_in_8bit: bool | str | Int8 = "auto",
-        load_in_4bit: bool = False,
-        dtype: str = "auto",
-        device: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.model = model
-        self.tuning = tuning
-        self.max_length = max_length
-        self.stride = stride
-        self.truncation = truncation
-        self.mlm_probability = mlm_probability
-        self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
-        self.learning_rate = learning_rate
-        self.max_epochs = max_epochs
-        self.lr_schedule = lr_schedule
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.max_grad_norm = max_grad_norm
-        self.optimizer = optimizer
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_steps = checkpoint_steps
-        self.load_in_8bit = load_in_8bit
-        self.load_in_4bit = load_in_4bit
-        self.dtype = dtype
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _language_task(self) -> Masking:
-        return Masking(self.mlm_probability)
+    def _new_task(self) -> Masking:
+        return Masking(Windows(self.max_length, self.stride, self.truncation), self.mlm_probability)
 
     def _check_fitted_column(self, X: Any) -> TextColumn:
-        return super()._check_fitted_column(X) if hasattr(self, "_learned") else self._check_column(X)
+        return super()._check_fitted_column(X) if hasattr(self, "_finetuned") else self._check_column(X)
 
-    def _ready(self) -> tuple[Backbone, Learned]:
-        if hasattr(self, "_learned"):
+    def _ready(self) -> tuple[Backbone, Finetuned]:
+        """Return what was trained, or before `fit` the checkpoint as it is."""
+        if hasattr(self, "_finetuned"):
             return super()._ready()
-        backbone = self._load_backbone()
-        head = self._pretrained_head(backbone)
+        backbone = load_base(self, **self._requirements())
+        head = read_lm_head(backbone.files, backbone.model.config)
         if head is None:
             raise ValueError(
-                f"{backbone.name!r} has no weights for predicting words (lm_head). Call fit to learn some, or use a "
+                f"{backbone.name!r} has no weights for predicting words (lm_head). Call fit to train some, or use a "
                 f"checkpoint that has them, such as facebook/xlm-roberta-xl."
             )
-        return backbone, Learned(Head(), backbone.model, head).eval().requires_grad_(False)
-
-    _exported_class = XLMRobertaXLForMaskedLM
+        return backbone, Finetuned(Head(), backbone.model, head).eval().requires_grad_(False)
 
     def fill_mask(self, X: Any, top_k: int = 5) -> pd.DataFrame:
         """Return the likeliest pieces in the place of each "<mask>".
@@ -217,9 +143,7 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
         """
         parts = [text.split(MASK) for text in self._check_fitted_column(X).texts]
         best = (piece for (piece,) in self._likeliest(parts, top_k=1)[0])
-        texts = np.empty(len(parts), object)
-        texts[:] = [_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts]
-        return texts
+        return as_objects([_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])
 
     def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> WindowPlan:
         """Windows over texts that are split at their masks; the positions are the masks."""
@@ -249,14 +173,14 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
             In nats; 0 for a text without pieces.
         """
         column = self._check_fitted_column(X)
-        backbone, learned = self._ready()
+        backbone, finetuned = self._ready()
         plan = self._plan_every_piece(backbone, column)
-        losses = self._losses_of_pieces(learned, backbone, plan)
+        losses = self._losses_of_pieces(finetuned, backbone, plan)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
         return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
 
-    def _losses_of_pieces(self, learned: Learned, backbone: Backbone, plan: WindowPlan) -> np.ndarray:
+    def _losses_of_pieces(self, finetuned: Finetuned, backbone: Backbone, plan: WindowPlan) -> np.ndarray:
         """Minus the log-probability of each of a plan's positions, when that one alone is masked."""
         window = np.repeat(np.arange(len(plan.windows)), plan.counts)
         if not len(window):
@@ -269,31 +193,31 @@ class XLMRXLMaskedLM(LanguageXLMRXL):
             targets = [ids[at] for ids, at in zip(masked, position[batch], strict=True)]
             for ids, at in zip(masked, position[batch], strict=True):
                 ids[at] = mask
-            hidden = learned.embed(backbone, masked, position[batch, None])
+            hidden = finetuned.embed(backbone, masked, position[batch, None])
             targets = torch.from_numpy(np.array(targets, np.int64)).to(hidden.device)
-            return learned.head.losses(hidden, learned.words(backbone.model), targets)[:, None]
+            return finetuned.head.losses(hidden, finetuned.words(backbone.model), targets)[:, None]
 
-        batch_tokens = self._choose_batch_tokens(backbone)
+        batch_tokens = backbone.batch_tokens(self.batch_tokens)
         return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
 
     def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
         """The likeliest pieces at each mask of texts split there, and their probabilities, (n_masks, top_k)."""
-        backbone, learned = self._ready()
+        backbone, finetuned = self._ready()
         plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
         top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))
 
         def likeliest(hidden: Tensor) -> Tensor:
-            logits = learned.head(hidden, learned.words(backbone.model))
+            logits = finetuned.head(hidden, finetuned.words(backbone.model))
             probabilities = only_real_tokens(logits, tokenizer.vocab_size).softmax(-1)
             probabilities[:, tokenizer.all_special_ids] = -1.0  # these are no pieces
             highest, ids = probabilities.topk(top_k)
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
 
         def compute(batch: np.ndarray) -> Tensor:
-            hidden = learned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
+            hidden = finetuned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
             return torch.cat([likeliest(part) for part in hidden.split(MASKS_AT_ONCE)])
 
-        batch_tokens = self._choose_batch_tokens(backbone)
+        batch_tokens = backbone.batch_tokens(self.batch_tokens)
         found = run(compute, plan.lengths, counts=plan.counts, batch_tokens=batch_tokens, verbose=self.verbose)
         ids, probabilities = found[:, :top_k].astype(np.int64), found[:, top_k:]
         return [tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], probabilities

@@ -81,7 +81,7 @@ def _advice(estimate: MemoryEstimate) -> str:
             (changes, _changed(estimate, changes))
             for chosen in itertools.combinations(axes, n_changes)
             for changes in itertools.product(*chosen)
-            if _are_possible(estimate, changes)
+            if _can_be_combined(estimate, changes)
         ]
         fitting = [_with_largest_batch(estimate, changes) for changes, smaller in ways if smaller.fits]
         if fitting:
@@ -124,14 +124,6 @@ def _smaller_batches(estimate: MemoryEstimate) -> list[int]:
     return [n for n in halves if n > least] + [least] * (estimate.batch_tokens > least)
 
 
-def _are_possible(estimate: MemoryEstimate, changes: Changes) -> bool:
-    """Whether the changes go together: what learns as a whole cannot be quantised."""
-    parameters = _merged(estimate, changes)
-    tuning = parameters["tuning"]
-    quantized = parameters["load_in_8bit"] not in ("auto", False) or parameters["load_in_4bit"]
-    return tuning is None or not (quantized and as_tuning(tuning).trains_base)
-
-
 def _with_largest_batch(estimate: MemoryEstimate, changes: Changes) -> tuple[Changes, MemoryEstimate]:
     """Where the batch is one of the changes, make it no smaller than it has to be."""
     if any("batch_tokens" in change for change in changes):
@@ -141,6 +133,14 @@ def _with_largest_batch(estimate: MemoryEstimate, changes: Changes) -> tuple[Cha
                 changes = larger
                 break
     return changes, _changed(estimate, changes)
+
+
+def _can_be_combined(estimate: MemoryEstimate, changes: Changes) -> bool:
+    try:
+        _changed(estimate, changes)
+    except ValueError:  # quantised weights cannot be trained themselves
+        return False
+    return True
 
 
 def _merged(estimate: MemoryEstimate, changes: Changes) -> dict[str, Any]:

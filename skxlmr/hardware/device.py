@@ -8,6 +8,7 @@ import torch
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8, quantization_settings
+from skxlmr.tuning import Tuning
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Parameters of the layers. Below, on a CPU, half precision makes a single text slower and gains little in batches.
@@ -71,18 +72,30 @@ def choose_dtype(dtype: str, device: torch.device, config: XLMRobertaXLConfig) -
 
 
 def choose_quantization(
-    load_in_8bit: bool | str | Int8, load_in_4bit: bool, device: torch.device, config: XLMRobertaXLConfig
+    load_in_8bit: bool | str | Int8,
+    load_in_4bit: bool,
+    device: torch.device,
+    config: XLMRobertaXLConfig,
+    tuning: Tuning | None = None,
 ) -> Int8 | str | None:
     """Turn `load_in_8bit` and `load_in_4bit` into settings of the 8-bit weights, "nf4", or None.
 
     "auto" is 8 bits for XL and XXL on a CPU, where they are also faster than 16, and on a GPU where 16 bits would take
-    more than half of its memory, which training needs too.
+    more than half of its memory, which training needs too. A tuning that trains the base model's own weights excludes
+    both.
 
     Raises
     ------
     ValueError
-        If both are asked for, or a setting is none of its choices.
+        If both are requested, a setting is not one of its choices, or the tuning trains the base model's own weights.
     """
+    if tuning is not None and tuning.trains_base:
+        if load_in_4bit or load_in_8bit not in ("auto", False):
+            raise ValueError(
+                "tuning='full' trains every weight, which 8-bit and 4-bit weights do not allow. Use "
+                "load_in_8bit=False, or tuning='lora', which trains through them."
+            )
+        return None
     if load_in_8bit == "auto" and not load_in_4bit:
         large = config.num_layer_parameters >= LARGE_MODEL
         if large and device.type == "cuda":

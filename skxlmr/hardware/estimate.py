@@ -162,15 +162,9 @@ def memory_estimate(
     }
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "memory_estimate")
     tuning = None if tuning is None else as_tuning(tuning)
-    if tuning is not None and tuning.trains_base:
-        if load_in_4bit or load_in_8bit not in ("auto", False):
-            raise ValueError(
-                "tuning='full' trains every weight, which 8-bit and 4-bit weights do not allow; use load_in_8bit=False."
-            )
-        load_in_8bit = False
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device, config)
-    settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config)
+    settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     if saved_in_8bit(config):
         if load_in_4bit or (tuning is not None and tuning.trains_base):
             raise ValueError(

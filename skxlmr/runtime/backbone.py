@@ -20,6 +20,7 @@ from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
 from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.hardware.estimate import memory_estimate
+from skxlmr.hardware.footprint import default_batch_tokens
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.int8 import Int8
 from skxlmr.model.pretrained import read_config
@@ -41,14 +42,17 @@ class Backbone:
     tokenizer : XLMRobertaXLTokenizer
     key : tuple
         All that its numbers depend on: fingerprint, dtype, device, settings of its storage; what words it has.
+    storage : Int8, "nf4" or None
+        How the matrices of the layers are stored; None is in `model.dtype`.
     pieces : ndarray of shape (V,), int64, or None
-        The checkpoint's ids of the words that it has; None is all.
+        The checkpoint's ids of the words that it has; None means all.
     """
 
     files: CheckpointFiles
     model: XLMRobertaXLModel
     tokenizer: XLMRobertaXLTokenizer
     key: tuple
+    storage: Int8 | str | None = None
     pieces: np.ndarray | None = None
 
     @property
@@ -60,6 +64,12 @@ class Backbone:
     def fingerprint(self) -> str:
         """Of the checkpoint's content."""
         return self.key[0]
+
+    def batch_tokens(self, requested: int | str) -> int:
+        """Return how many tokens are run at once; "auto" asks for what keeps the device busy."""
+        if requested == "auto":
+            return default_batch_tokens(self.model.config, self.model.dtype, self.model.device)
+        return int(requested)
 
     @property
     def reader(self) -> Backbone:
@@ -129,10 +139,12 @@ def get_backbone(
     files = find_checkpoint(model)
     config = read_config(files)
     torch_dtype = choose_dtype(dtype, torch_device, config)
-    settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config)
+    settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
     with _lock:
         backbone = _pool.get(key) or _with_layers_of_the_pool(key, files, whole)
+        if backbone is not None and backbone.files.directory != files.directory:  # the other one may be deleted
+            backbone = _pool[backbone.key] = replace(backbone, files=files)
         if backbone is None:
             if files.tokenizer is None:
                 _read_tokenizer(files.directory, files.fingerprint)  # says what is missing before anything is loaded
@@ -151,7 +163,7 @@ def get_backbone(
                     map_word_embedding=True,
                     add_pooling_layer=False,
                 ).requires_grad_(False)
-            backbone = _pool[key] = Backbone(files, base, tokenizer.result(), key)
+            backbone = _pool[key] = Backbone(files, base, tokenizer.result(), key, settings)
         _latest[:] = [backbone]
         return backbone
 
@@ -165,7 +177,7 @@ def _with_layers_of_the_pool(key: tuple, files: CheckpointFiles, whole: bool) ->
         return replace(relative, files=files)  # its own may be gone by now
     words = read_words(files, relative.model.embeddings.word.weight.dtype).to(relative.model.device)
     tokenizer = _read_tokenizer(files.directory, files.fingerprint)
-    backbone = _pool[key] = Backbone(files, relative.model.with_words(words), tokenizer, key)
+    backbone = _pool[key] = Backbone(files, relative.model.with_words(words), tokenizer, key, relative.storage)
     return backbone
 
 
@@ -195,7 +207,7 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
                 words = read_words(backbone.files, words.dtype)
             rows = words[torch.from_numpy(kept).to(words.device)].to(backbone.model.device)
             model = backbone.model.with_words(rows)
-            trimmed = _pool[key] = Backbone(backbone.files, model, tokenizer, key, kept)
+            trimmed = _pool[key] = Backbone(backbone.files, model, tokenizer, key, backbone.storage, kept)
         _latest[:] = [trimmed]
         return trimmed
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FEATURE_BYTES = 2**28
 
 
-class Learned(nn.Module):
+class Finetuned(nn.Module):
     """An adapter and a head; with `tuning="full"` copies of the base's weights in the adapter's place.
 
     The base is passed to every call, and never changed.

@@ -4,12 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.system.warn import warn
 from skxlmr.text.batching import deduplicate, token_batches
+
+
+@declare_parameters
+class WindowParameters:
+    """How texts are cut that are longer than the model reads at once.
+
+    Parameters
+    ----------
+    $parameters
+    """
+
+    max_length: int | None = parameter(
+        default=None,
+        kind="int",
+        text="Maximum number of tokens that the model reads at once; None takes all it can, 512.",
+        valid=[Interval(Integral, 4, None, closed="left"), None],
+        group="reading",
+    )
+    stride: int | str = parameter(
+        default="auto",
+        kind='int or "auto"',
+        text="""Number of tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth
+        of `max_length`.""",
+        valid=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
+        group="reading",
+    )
+
+
+@declare_parameters
+class Truncation:
+    """Whether texts are cut instead.
+
+    Parameters
+    ----------
+    $parameters
+    """
+
+    truncation: bool = parameter(
+        default=False,
+        kind="bool",
+        text="Read only the beginning of a long text. A warning counts the texts that were cut.",
+        valid=["boolean"],
+        group="reading",
+    )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The values of these parameters."""
+
+    max_length: int | None = None
+    stride: int | str = "auto"
+    truncation: bool = False
+
+    def resolve(self, longest: int, model: str) -> tuple[int, int]:
+        """Return the tokens in a window, and how many of them neighbours share.
+
+        Raises
+        ------
+        ValueError
+            If `max_length` is more than the model reads at once.
+        """
+        if self.max_length is not None and self.max_length > longest:
+            raise ValueError(f"max_length={self.max_length}, but {model!r} reads at most {longest} tokens at once.")
+        max_length = self.max_length or longest
+        return max_length, max_length // 8 if self.stride == "auto" else int(self.stride)
 
 
 @dataclass(frozen=True)

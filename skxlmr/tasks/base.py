@@ -1,229 +1,232 @@
-"""What the numbers of a head mean: their loss, their score, and how many there are."""
+"""What a task is: its column, its targets, its head, its loss and its score."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
-import torch.nn.functional as F
-from sklearn.metrics import r2_score
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
 
-from skxlmr.tasks.tagging.schemes import decode, tag_score
+from skxlmr.columns import TextColumn, check_text_column
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
+from skxlmr.model.heads import ClassificationHead
+from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.runtime.plan import WindowPlan, Windows, make_plan
+from skxlmr.runtime.run import pool_windows
+from skxlmr.training.fit import Objective
+from skxlmr.training.rows import Rows
+
+# From the outputs of a head for some windows, the numbers of these windows, and the row of each, to their losses.
+LossesOfOutputs = Callable[[Tensor, np.ndarray, np.ndarray], Tensor]
 
 
-class Task(Protocol):
-    """What a fit has found out about y before it trains."""
+def not_found() -> np.ndarray:
+    """Return the value of an array that `find` has not set yet."""
+    return np.empty(0)
 
-    @property
-    def n_outputs(self) -> int:
-        """Outputs of the head."""
 
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What of it the fitted estimator shows or needs."""
+@dataclass(frozen=True)
+class Export:
+    """How what was learned is written for transformers and peft.
+
+    Attributes
+    ----------
+    model_class : type
+        The class of the reference.
+    heads : callable
+        From a head to its parts, by the names that they have in that class.
+    config : dict
+        Entries of its config.
+    peft_task : str or None
+        The name of the task in peft; None if peft has none.
+    has_adapter : bool
+        Whether peft can save the head.
+    """
+
+    model_class: type[PretrainedModel]
+    heads: Callable[[nn.Module], dict[str, nn.Module]]
+    config: dict[str, Any] = field(default_factory=dict)
+    peft_task: str | None = None
+    has_adapter: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """Base class of the tasks.
+
+    A task is made from an estimator's parameters; `find` returns it with what `y` tells of it. To write a task,
+    override `find`, `targets`, `n_outputs`, `row_losses` and `row_score`; the other methods are those of a task with
+    one output vector per text.
+
+    Attributes
+    ----------
+    windows : Windows
+    found : dict of str to str
+        The fields that `find` sets, by the names of the estimator's attributes that show them.
+    needs_y : bool
+        Whether there is nothing to learn without y.
+    causal : bool
+        Whether a token sees only itself and those before it.
+    """
+
+    windows: Windows
+
+    found: ClassVar[dict[str, str]] = {}
+    needs_y: ClassVar[bool] = True
+    causal: ClassVar[bool] = False
+
+    def read(self, X: Any) -> TextColumn:
+        """Check X and return it as a column."""
+        return check_text_column(X)
+
+    def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
+        """Tokenise a column into windows."""
+        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        truncation = self.windows.truncation
+        return make_plan(
+            backbone.tokenizer,
+            column.texts,
+            column.pairs,
+            max_length=max_length,
+            stride=stride,
+            truncation=truncation,
+        )
+
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
+        """Return this task with what y tells of it.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_rows,)
+        column : TextColumn
+        weights : ndarray of shape (n_rows,)
+            The sample weights.
+        """
+        raise NotImplementedError
+
+    def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
+        """Check y and return it as `row_losses` takes it, one target per row; messages call it `name`."""
+        raise NotImplementedError
+
+    def weights(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the weights of the rows in the loss, (n_rows,), from the sample weights."""
+        return weights
+
+    def check_enough(self, targets: np.ndarray) -> None:
+        """Raise a ValueError if nothing can be learned from the targets of positive weight."""
+
+    def rows(self, plan: WindowPlan, targets: np.ndarray, weights: np.ndarray) -> Rows:
+        """Return the rows that are learned from, without those of weight zero."""
+        return Rows(plan, targets, weights, np.arange(len(targets))).take(np.flatnonzero(weights))
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        """What validation rows are to have in the same shares as the others."""
+        """Return the classes by which held-out rows are stratified; None for no stratification."""
+        return None
 
-
-class RowTask(Task, Protocol):
-    """A task whose rows have one output each; of others the estimator knows the loss and the score itself."""
-
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """One loss for each row: (n, n_outputs), (n, ...) -> (n,)."""
-
-    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        """How good outputs are; higher is better."""
-
-
-@dataclass(frozen=True)
-class Classification:
-    """One of several classes; targets are their numbers.
-
-    Attributes
-    ----------
-    classes : ndarray
-    label_smoothing : float
-    """
-
-    classes: np.ndarray
-    label_smoothing: float = 0.0
+    def held_out(self, rows: Rows) -> Rows:
+        """Return rows that were set aside with the weights that they have in the score."""
+        return rows
 
     @property
     def n_outputs(self) -> int:
-        return len(self.classes)
+        """Number of outputs of the head."""
+        raise NotImplementedError
+
+    def head(self, config: XLMRobertaXLConfig) -> nn.Module:
+        """Make a head with random weights."""
+        return ClassificationHead(config, self.n_outputs)
+
+    def start(self, finetuned: Finetuned, backbone: Backbone) -> None:
+        """Give new weights other initial values than the random ones."""
+
+    def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute one loss per row: (n, n_outputs), (n, ...) -> (n,)."""
+        raise NotImplementedError
+
+    def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
+        """Return the function that computes one loss per window."""
+        targets = torch.from_numpy(rows.targets).to(device)
+        return lambda outputs, windows, of_rows: self.row_losses(outputs, targets[of_rows])
+
+    def objective(
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int
+    ) -> Objective:
+        """Return what a trainer minimises."""
+        features = finetuned.features(backbone, rows.plan, batch_tokens, memory, verbose)
+        losses = self.losses(rows, backbone.model.device)
+        return Objective(
+            rows,
+            lambda windows, of_rows, recompute: losses(finetuned.head(features(windows, recompute)), windows, of_rows),
+            [],
+        )
+
+    def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
+        """Combine the head's outputs for the windows of a plan to one result per row, (n_rows, ...)."""
+        return pool_windows(outputs, plan.text_of_window, "mean")[plan.text_of_row]
+
+    def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        """Score the results of rows against their targets; higher is better."""
+        raise NotImplementedError
+
+    def score(self, outputs: np.ndarray, rows: Rows) -> float:
+        """Score the head's outputs for the windows of rows."""
+        return self.row_score(self.per_row(outputs, rows.plan), rows.targets, rows.weights)
+
+    def evaluate(
+        self,
+        finetuned: Finetuned,
+        backbone: Backbone,
+        rows: Rows,
+        batch_tokens: int,
+        memory: object = None,
+        keep: int | None = None,
+        verbose: int = 0,
+    ) -> float:
+        """Run and score rows."""
+        outputs = finetuned.run(backbone, rows.plan, batch_tokens, memory=memory, keep=keep, verbose=verbose)
+        return self.score(outputs, rows)
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the fitted attributes that show what was found."""
+        return {attribute: getattr(self, name) for attribute, name in self.found.items()}
+
+    def restore(self, attributes: dict[str, Any]) -> Self:
+        """Return this task with what an earlier fit found, from its attributes."""
+        return replace(self, **{name: attributes[attribute] for attribute, name in self.found.items()})
+
+    def continued(self, earlier: Self) -> Self:
+        """Return the task with which training continues from an earlier one.
+
+        Raises
+        ------
+        ValueError
+            If they differ in anything that was found.
+        """
+        for attribute, name in self.found.items():
+            now, before = getattr(self, name), getattr(earlier, name)
+            if not np.array_equal(now, before):
+                raise ValueError(
+                    f"y has {attribute}={_shown(now)}, but the earlier fit found {_shown(before)}: training can "
+                    f"continue with the same only, in the same order."
+                )
+        return self
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        return {"classes_": self.classes, "multilabel_": None}
-
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
-
-    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
-
-    def strata(self, targets: np.ndarray) -> np.ndarray:
-        return targets
-
-
-@dataclass(frozen=True)
-class Multilabel:
-    """Any number of labels; targets are 0 and 1 for each.
-
-    Attributes
-    ----------
-    classes : ndarray
-    form : {"indicator", "lists"}
-        How y was given, and how it is predicted.
-    label_smoothing : float
-    """
-
-    classes: np.ndarray
-    form: str
-    label_smoothing: float = 0.0
-
-    @property
-    def n_outputs(self) -> int:
-        return len(self.classes)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {"classes_": self.classes, "multilabel_": self.form}
-
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none").mean(1)
-
-    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        return float(np.average(((outputs > 0) == targets).all(axis=1), weights=weights))
-
-    def strata(self, targets: np.ndarray) -> None:
+    def export(self) -> Export | None:
+        """How to export what was learned; None, the default, if there is no such format."""
         return None
 
 
-# The loss of a difference to the target, in standard deviations of the target.
-REGRESSION_LOSSES = {
-    "squared_error": F.mse_loss,
-    "absolute_error": F.l1_loss,
-    "huber": F.huber_loss,
-}
+def sequence_export(config: dict[str, Any]) -> Export:
+    """The export of a head on the first token of a text."""
+    return Export(XLMRobertaXLForSequenceClassification, lambda head: {"classifier": head}, config, "SEQ_CLS")
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Numbers; targets are standardised.
-
-    Attributes
-    ----------
-    mean, scale : ndarray of shape (n_outputs,)
-    one_dimensional : bool
-        Whether y has one dimension.
-    loss : {"squared_error", "absolute_error", "huber"}
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    one_dimensional: bool
-    loss: str
-
-    @property
-    def n_outputs(self) -> int:
-        return len(self.mean)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {
-            "target_mean_": self.mean,
-            "target_scale_": self.scale,
-            "n_outputs_": self.n_outputs,
-            "_one_dimensional": self.one_dimensional,
-        }
-
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs), reduction="none").mean(1)
-
-    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        return float(r2_score(targets, outputs, sample_weight=weights)) if len(targets) > 1 else float("nan")
-
-    def strata(self, targets: np.ndarray) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Tagging:
-    """A tag for each token; targets are their numbers, an array for each row.
-
-    Attributes
-    ----------
-    classes : ndarray of str
-    scheme : {"BIO", "BIOES", "IO", "plain"}
-    tag_weights : ndarray of shape (n_tags,)
-        In the loss.
-    """
-
-    classes: np.ndarray
-    scheme: str
-    tag_weights: np.ndarray
-
-    @property
-    def n_outputs(self) -> int:
-        return len(self.classes)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {"classes_": self.classes, "scheme_": self.scheme}
-
-    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        tags = [self.classes[row].tolist() for row in decode(outputs, self.classes.tolist(), self.scheme)]
-        return tag_score([self.classes[row].tolist() for row in targets], tags, self.scheme, weights)
-
-    def strata(self, targets: np.ndarray) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Choosing:
-    """One of a row's choices; targets are their indices.
-
-    Attributes
-    ----------
-    form : {"index", "choice"}
-        How y was given, and how it is predicted.
-    """
-
-    form: str
-    n_outputs = 1
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {"target_form_": self.form}
-
-    def score(self, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        return float(np.average(outputs.argmax(axis=1) == targets, weights=weights))
-
-    def strata(self, targets: np.ndarray) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Answering:
-    """A part of a context; targets are characters where answers start and end, an array for each row.
-
-    Attributes
-    ----------
-    has_unanswerable : bool
-        Whether there are questions without an answer.
-    """
-
-    has_unanswerable: bool
-    n_outputs = 2
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {"has_unanswerable_": self.has_unanswerable}
-
-    def strata(self, targets: np.ndarray) -> None:
-        return None
+def _shown(value: object) -> str:
+    return f"{value.tolist()[:5]}" if isinstance(value, np.ndarray) else repr(value)

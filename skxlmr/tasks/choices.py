@@ -1,16 +1,19 @@
-"""Prompts and their choices: what X and y may be, and the windows that read each choice after its prompt."""
+"""Multiple choice: prompts, each with several choices, of which one is right."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.utils.validation import check_consistent_length
+from torch import Tensor
+from typing_extensions import Self
 
 from skxlmr.columns import (
     TextColumn,
@@ -21,9 +24,15 @@ from skxlmr.columns import (
     split_columns,
     total_lengths,
 )
-from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMultipleChoice, XLMRobertaXLTokenizer
+from skxlmr.model.heads import ChoiceHead
+from skxlmr.model.packing import segment_logsumexp
+from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.run import pool_windows
+from skxlmr.tasks.base import Export, LossesOfOutputs, Task
 from skxlmr.text.batching import deduplicate
+from skxlmr.training.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,83 @@ class ChoicePlan(WindowPlan):
     n_choices: np.ndarray | None = None
     most_choices: int = 0
     choice_of_window: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Choosing(Task):
+    """The right one of a row's choices; targets are their indices.
+
+    Attributes
+    ----------
+    form : {"index", "choice"}
+        What y holds, and what is predicted.
+    """
+
+    form: str = "index"
+
+    found: ClassVar[dict[str, str]] = {"target_form_": "form"}
+    n_outputs: ClassVar[int] = 1
+
+    def read(self, X: Any) -> ChoiceColumn:
+        return check_choices(X)
+
+    def plan(self, backbone: Backbone, column: ChoiceColumn) -> ChoicePlan:
+        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        return plan_choices(backbone.tokenizer, column, max_length=max_length, stride=stride)
+
+    def find(self, y: Any, column: ChoiceColumn, weights: np.ndarray) -> Self:
+        _, form = check_right_choices(y, column)
+        if max(len(choices) for choices, weight in zip(column.choices, weights, strict=True) if weight) < 2:
+            raise ValueError("X has only one choice in every row: there is nothing to learn from.")
+        return replace(self, form=form)
+
+    def targets(self, y: Any, column: ChoiceColumn, name: str = "y") -> np.ndarray:
+        return check_right_choices(y, column, name)[0]
+
+    def head(self, config: XLMRobertaXLConfig) -> ChoiceHead:
+        return ChoiceHead(config)
+
+    def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
+        """Return the cross-entropy over a row's choices, for each of its windows; they come together."""
+        choice_of_window, targets = rows.plan.choice_of_window, rows.targets
+
+        def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
+            choices, n_windows = _runs(np.stack([of_rows, choice_of_window[windows]], axis=1))
+            row_of_choice, n_choices = _runs(choices[:, :1])
+            scores = torch.segment_reduce(outputs, "mean", lengths=_on(device, n_windows), axis=0, unsafe=True)
+            right = np.cumsum(n_choices) - n_choices + targets[row_of_choice[:, 0]]
+            each = segment_logsumexp(scores, _on(device, n_choices)) - scores[_on(device, right)]
+            windows_per_row = np.add.reduceat(n_windows, np.cumsum(n_choices) - n_choices)
+            return each[:, 0].repeat_interleave(_on(device, windows_per_row))
+
+        return losses
+
+    def per_row(self, outputs: np.ndarray, plan: ChoicePlan) -> np.ndarray:
+        """Return the scores of the choices, (n_rows, most choices), -inf where a row has fewer."""
+        of_choices = pool_windows(outputs, plan.choice_of_window, "mean")[:, 0]
+        return padded(of_choices, plan.n_choices, plan.most_choices)[plan.text_of_row]
+
+    def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(np.average(results.argmax(axis=1) == targets, weights=weights))
+
+    @property
+    def export(self) -> Export:
+        # peft has no name for this task
+        return Export(
+            XLMRobertaXLForMultipleChoice,
+            lambda head: {"roberta.pooler": head.pooler, "classifier": head.linear},
+            {"id2label": None, "num_labels": 1},
+        )
+
+
+def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Collapse equal neighbouring rows: each such row, and how many there are."""
+    starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)])
+    return keys[starts], np.diff(starts, append=len(keys))
+
+
+def _on(device: torch.device, array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).to(device)
 
 
 def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
@@ -167,8 +253,6 @@ def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[
     TypeError, ValueError
         If a row has something else, or there is no such choice; the message names the row.
     """
-    if y is None:
-        raise ValueError("XLMRXLMultipleChoice requires y to be passed, but the target y is None.")
     values, _, index = one_column(y.ravel() if isinstance(y, np.ndarray) and y.shape[1:] == (1,) else y, name)
     check_consistent_length(column.texts, values)
     form = "choice" if isinstance(values[0], str) else "index"

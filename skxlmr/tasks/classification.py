@@ -1,34 +1,118 @@
-"""What y may be, and what users are told when it is not."""
+"""Classification: one class per row, or several labels per row."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d
+from torch import Tensor
+from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, name_row
+from skxlmr.tasks.base import Export, Task, not_found, sequence_export
 
 LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels of one row
 
 
-def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: bool = True) -> np.ndarray:
+@dataclass(frozen=True)
+class Classification(Task):
+    """Classes of texts: one per row, or several labels per row.
+
+    Targets are numbers of classes, or a matrix of 0 and 1.
+
+    Attributes
+    ----------
+    label_smoothing : float
+    class_weight : dict, "balanced" or None
+    classes : ndarray of shape (n_classes,)
+    form : {"indicator", "lists"} or None
+        How y gives several labels per row; None for one class per row.
+    """
+
+    label_smoothing: float = 0.0
+    class_weight: dict | str | None = None
+    classes: np.ndarray = field(default_factory=not_found)
+    form: str | None = None
+
+    found: ClassVar[dict[str, str]] = {"classes_": "classes", "multilabel_": "form"}
+
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
+        form = multilabel_form(y)
+        classes = np.unique(check_labels(y, column)) if form is None else find_labels(y, column, form)
+        return replace(self, classes=classes, form=form)
+
+    def with_classes(self, classes: Any, y: Any) -> Self:
+        """Return this task with classes that are known beforehand, for a y in one of the forms."""
+        form = multilabel_form(y)
+        return replace(self, classes=check_classes(classes, form), form=form)
+
+    def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
+        if self.form is not None:
+            return check_multilabel(y, column, self.classes, self.form, name)
+        y = check_labels(y, column, name)
+        unknown = sorted(set(y.tolist()) - set(self.classes.tolist()))
+        if unknown:
+            known = "y" if name == "y_val" else "classes"
+            raise ValueError(f"{name} has labels that {known} has not: {unknown[:5]}.")
+        return np.searchsorted(self.classes, y)
+
+    def weights(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        if self.form is not None:
+            if self.class_weight is not None:
+                raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
+            return weights
+        labels = self.classes[targets]
+        return weights * check_class_weight(self.class_weight, self.classes, labels)[targets]
+
+    def check_enough(self, targets: np.ndarray) -> None:
+        if not len(targets):
+            raise ValueError("There are no rows to learn from: all their weights are zero.")
+        if self.form is None and (targets == targets[0]).all():
+            label = self.classes.tolist()[targets[0]]
+            raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
+
+    def strata(self, targets: np.ndarray) -> np.ndarray | None:
+        return targets if self.form is None else None
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.form is None:
+            return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
+        smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none").mean(1)
+
+    def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        """Compute the accuracy; of several labels per row all must be right."""
+        right = results.argmax(axis=1) == targets if self.form is None else ((results > 0) == targets).all(axis=1)
+        return float(np.average(right, weights=weights))
+
+    @property
+    def export(self) -> Export:
+        kind = "single" if self.form is None else "multi"
+        names = {i: str(label) for i, label in enumerate(self.classes)}
+        return sequence_export({"id2label": names, "problem_type": f"{kind}_label_classification"})
+
+
+def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
     """Read the labels of a classifier.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
     column : TextColumn
-    estimator : estimator
-        For its name.
-    several : bool, default=True
-        Whether there must be two classes at least.
+    name : str, default="y"
+        What messages call it.
 
     Returns
     -------
@@ -37,13 +121,10 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: 
     Raises
     ------
     ValueError
-        If labels are missing, are not classes, are of one class only, or are not as many as the texts.
+        If labels are missing, are not classes, or are not as many as the texts.
     TypeError
         If they are of types that cannot be sorted together.
     """
-    name = type(estimator).__name__
-    if y is None:
-        raise ValueError(f"This {name} estimator requires y to be passed, but the target y is None.")
     index = y.index if isinstance(y, pd.Series) else None
     check_consistent_length(column.texts, y)
     y = column_or_1d(np.asarray(y), warn=True)
@@ -52,16 +133,14 @@ def check_labels(y: Any, column: TextColumn, estimator: BaseEstimator, several: 
     missing = np.flatnonzero(pd.isna(y))
     if len(missing):
         raise ValueError(
-            f"y, {name_row(missing[0], index)}: {y[missing[0]]} is no label (NaN or missing; {len(missing)} in all). "
-            f"Leave these rows out of X and y."
+            f"{name}, {name_row(missing[0], index)}: {y[missing[0]]} is not a label (NaN or missing; {len(missing)} in "
+            f"all). Leave these rows out of X and y."
         )
     if y.dtype == object:
-        y = _infer_labels(y)
+        y = _infer_labels(y, name)
     if y.dtype.kind in "fc":
-        assert_all_finite(y, input_name="y")
+        assert_all_finite(y, input_name=name)
     check_classification_targets(y)
-    if several:
-        check_several_classes(y, name)
     return y
 
 
@@ -222,64 +301,6 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
     return targets
 
 
-def check_numbers(y: Any, column: TextColumn, estimator: BaseEstimator, name: str = "y") -> np.ndarray:
-    """Read the targets of a regressor.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-    column : TextColumn
-    estimator : estimator
-        For its name.
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_outputs), float64
-
-    Raises
-    ------
-    ValueError
-        If they are no finite numbers, or not as many as the texts.
-    """
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
-        )
-    index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
-    check_consistent_length(column.texts, y)
-    values = _as_floats(y, name, index)
-    if values.ndim not in (1, 2):
-        raise ValueError(f"{name} has {values.ndim} dimensions; numbers in one or two are needed.")
-    if not values.size:
-        raise ValueError(f"{name} has shape {values.shape}: there is nothing to learn.")
-    values = values.reshape(len(values), -1)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"{name}, {name_row(bad[0], index)}: {values[bad[0]].tolist()} is NaN or infinity ({len(bad)} rows in "
-            f"all). Leave these rows out of X and y."
-        )
-    return values
-
-
-def _as_floats(y: Any, name: str, index: pd.Index | None) -> np.ndarray:
-    if hasattr(y, "dtype") and np.iscomplexobj(y):
-        raise ValueError(f"{name} holds complex numbers. Give their real and imaginary parts as two columns.")
-    try:
-        return np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        for i, row in enumerate(y.to_numpy() if isinstance(y, pd.DataFrame) else y):
-            try:
-                np.asarray(row, np.float64)
-            except (TypeError, ValueError, OverflowError):
-                raise ValueError(
-                    f"{name}, {name_row(i, index)}: {row!r:.60} is no number. Make it one, or leave its row out."
-                ) from error
-        raise ValueError(f"{name} holds something that is no number: {error}. Use y.astype(float).") from error
-
-
 def check_class_weight(class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Weights of the classes, as scikit-learn has them.
 
@@ -292,21 +313,6 @@ def check_class_weight(class_weight: dict | str | None, classes: np.ndarray, y: 
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"class_weight must give finite weights that are not negative, got {class_weight}.")
     return weights
-
-
-def check_several_classes(y: np.ndarray, name: str) -> None:
-    """Refuse labels of one class.
-
-    Raises
-    ------
-    ValueError
-        If there are not at least two.
-    """
-    classes = np.unique(y)
-    if not len(classes):
-        raise ValueError(f"{name} has no rows to learn from: all their weights are zero.")
-    if len(classes) < 2:
-        raise ValueError(f"{name} needs at least 2 classes to tell apart, but y has 1 class: {classes.tolist()[0]!r}.")
 
 
 def _infer_labels(y: np.ndarray, name: str = "y") -> np.ndarray:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.columns import TextColumn, check_text_column, one_text
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
+from skxlmr.model.pretrained import PretrainedModel, warn_of_new_parts
+from skxlmr.model.reference.language_models import LMHead, read_lm_head
+from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
-from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import run
+from skxlmr.tasks.base import Export, Task
 from skxlmr.text.words import word_starts
 from skxlmr.training.callbacks import Callback
+from skxlmr.training.fit import Objective
 from skxlmr.training.gradients import Losses
+from skxlmr.training.loop import Trainer
 from skxlmr.training.rows import Rows
-
-if TYPE_CHECKING:
-    from skxlmr.runtime.backbone import Backbone
-    from skxlmr.training.loop import Trainer
 
 # Of the tokens to predict, the shares that are masked and that become any other; the rest stay as they are
 # (Devlin et al., arXiv:1810.04805).
@@ -42,34 +46,91 @@ class Examples(WindowPlan):
 
 
 @dataclass(frozen=True)
-class LanguageTask:
-    """A task without y, as `skxlmr.tasks.base` has those with one: the texts say what is to be predicted.
+class LanguageModeling(Task):
+    """Base class of the tasks without y: the texts say what is to be predicted.
+
+    The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
 
     Attributes
     ----------
-    n_outputs : None
-        The head has as many as the base has words.
     repeats : bool
         Whether the examples are the same in each epoch.
+    model_class : type
+        The class of the reference in which it is exported.
     """
 
-    n_outputs = None
-    repeats = False
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {}
-
-    def strata(self, targets: np.ndarray) -> None:
-        return None
+    needs_y: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
+    model_class: ClassVar[type[PretrainedModel]] = XLMRobertaXLForMaskedLM
 
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
         """Draw what is to be predicted in each window of a plan."""
         raise NotImplementedError
 
+    def read(self, X: Any) -> TextColumn:
+        return one_text(check_text_column(X))
+
+    def find(self, y: None, column: TextColumn, weights: np.ndarray) -> Self:
+        return self
+
+    def targets(self, y: None, column: TextColumn, name: str = "y") -> np.ndarray:
+        return np.zeros(len(column.texts))
+
+    def rows(self, plan: WindowPlan, targets: np.ndarray, weights: np.ndarray) -> Rows:
+        """Leave out rows of weight zero, and those without a word."""
+        rows = super().rows(plan, targets, weights)
+        n_pieces = np.bincount(plan.text_of_window, plan.lengths - 2)  # beside <s> and </s>
+        rows = rows.take(np.flatnonzero(n_pieces[rows.plan.text_of_row]))
+        if not len(rows.numbers):
+            raise ValueError(
+                "X (or X_val) has no text with a word in it and a weight above 0: there is nothing to predict."
+            )
+        return rows
+
+    def head(self, config: XLMRobertaXLConfig) -> LMHead:
+        return LMHead(config)
+
+    def start(self, finetuned: Finetuned, backbone: Backbone) -> None:
+        """Give the head the weights that the checkpoint has for it."""
+        head = read_lm_head(backbone.files, backbone.model.config)
+        if head is None:
+            warn_of_new_parts(backbone.name, ["lm_head"])
+        else:
+            finetuned.head.load_state_dict(head.state_dict())
+
+    def objective(
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int
+    ) -> Objective:
+        packs, window_weights = self._pack(backbone, rows)
+        drawing = Drawing(self, packs.plan, window_weights, backbone.tokenizer)
+        return Objective(packs, language_losses(finetuned, backbone, drawing), [drawing])
+
+    def evaluate(
+        self,
+        finetuned: Finetuned,
+        backbone: Backbone,
+        rows: Rows,
+        batch_tokens: int,
+        memory: object = None,
+        keep: int | None = None,
+        verbose: int = 0,
+    ) -> float:
+        """Return minus the mean loss; what is to be predicted is drawn in the same way each time."""
+        packs, window_weights = self._pack(backbone, rows)
+        examples = self.examples(packs.plan, backbone.tokenizer, np.random.RandomState(0))
+        losses = losses_of(finetuned, backbone, examples, batch_tokens, verbose)
+        return -float(np.average(losses, weights=np.repeat(window_weights, examples.counts)))
+
+    def _pack(self, backbone: Backbone, rows: Rows) -> tuple[Rows, np.ndarray]:
+        return pack(rows, self.windows.resolve(backbone.model.config.max_length, backbone.name)[0])
+
+    @property
+    def export(self) -> Export:
+        return Export(self.model_class, lambda head: {"lm_head": head}, has_adapter=False)
+
 
 @dataclass(frozen=True)
-class Masking(LanguageTask):
+class Masking(LanguageModeling):
     """Predict words from all around them; other words in each epoch.
 
     All pieces of a word are predicted together (whole-word masking). Of each window at least one word is drawn.
@@ -80,7 +141,7 @@ class Masking(LanguageTask):
         Share of the words that are predicted.
     """
 
-    probability: float
+    probability: float = 0.15
 
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
         ids = np.concatenate(plan.windows).astype(np.int64)
@@ -116,10 +177,21 @@ class Masking(LanguageTask):
 
 
 @dataclass(frozen=True)
-class NextToken(LanguageTask):
+class NextToken(LanguageModeling):
     """Predict each token from those before it, and the end of the text."""
 
-    repeats = True
+    causal: ClassVar[bool] = True
+    repeats: ClassVar[bool] = True
+    model_class: ClassVar[type[PretrainedModel]] = XLMRobertaXLForCausalLM
+
+    def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
+        """Tokenise into windows; `</s>` stays only where a text ends, not where a window or truncation cuts it."""
+        plan = super().plan(backbone, column)
+        is_cut = np.append(plan.text_of_window[1:] == plan.text_of_window[:-1], False)
+        if self.windows.truncation:
+            is_cut = plan.lengths == self.windows.resolve(backbone.model.config.max_length, backbone.name)[0]
+        windows = [ids[:-1] if cut else ids for ids, cut in zip(plan.windows, is_cut, strict=True)]
+        return replace(plan, windows=windows)
 
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
         positions = [np.arange(len(window) - 1) for window in plan.windows]
@@ -168,7 +240,7 @@ class Drawing(Callback):
 
     Parameters
     ----------
-    task : LanguageTask
+    task : LanguageModeling
     plan : WindowPlan
     window_weights : ndarray of shape (n_windows,)
     tokenizer : XLMRobertaXLTokenizer
@@ -181,7 +253,7 @@ class Drawing(Callback):
     """
 
     def __init__(
-        self, task: LanguageTask, plan: WindowPlan, window_weights: np.ndarray, tokenizer: XLMRobertaXLTokenizer
+        self, task: LanguageModeling, plan: WindowPlan, window_weights: np.ndarray, tokenizer: XLMRobertaXLTokenizer
     ) -> None:
         self.task, self.plan, self.window_weights, self.tokenizer = task, plan, window_weights, tokenizer
 
@@ -194,14 +266,14 @@ class Drawing(Callback):
         self.factors = self.window_weights * self.plan.windows_per_text[of_row] / trainer.row_weights[of_row]
 
 
-def language_losses(learned: Learned, backbone: Backbone, drawing: Drawing) -> Losses:
+def language_losses(finetuned: Finetuned, backbone: Backbone, drawing: Drawing) -> Losses:
     """Return the losses that a trainer minimises: the cross-entropy of the targets that are drawn."""
     base = backbone.model
     keep = moment() if drawing.task.repeats else None  # what is drawn anew is not worth remembering
 
     def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
         examples = drawing.examples
-        each = _token_losses(learned, backbone, examples, windows, keep=keep, recompute=recompute)
+        each = _token_losses(finetuned, backbone, examples, windows, keep=keep, recompute=recompute)
         window = np.repeat(np.arange(len(windows)), examples.counts[windows])
         sums = each.new_zeros(len(windows)).index_add(0, torch.from_numpy(window).to(base.device), each)
         return sums * torch.from_numpy(drawing.factors[windows]).to(sums)
@@ -210,12 +282,12 @@ def language_losses(learned: Learned, backbone: Backbone, drawing: Drawing) -> L
 
 
 def losses_of(
-    learned: Learned, backbone: Backbone, examples: Examples, batch_tokens: int, verbose: int = 0
+    finetuned: Finetuned, backbone: Backbone, examples: Examples, batch_tokens: int, verbose: int = 0
 ) -> np.ndarray:
     """Return the cross-entropy of each target, one window after the other; (n_targets,) float32, in nats."""
-    learned.to(backbone.model.device)
+    finetuned.to(backbone.model.device)
     return run(
-        lambda batch: _token_losses(learned, backbone, examples, batch)[:, None],
+        lambda batch: _token_losses(finetuned, backbone, examples, batch)[:, None],
         examples.lengths,
         counts=examples.counts,
         batch_tokens=batch_tokens,
@@ -225,10 +297,10 @@ def losses_of(
 
 
 def _token_losses(
-    learned: Learned, backbone: Backbone, examples: Examples, windows: np.ndarray, **how: int | bool | None
+    finetuned: Finetuned, backbone: Backbone, examples: Examples, windows: np.ndarray, **how: int | bool | None
 ) -> Tensor:
     """The cross-entropy of the targets in some windows, (n_targets,)."""
     inputs, positions = [examples.windows[i] for i in windows], [examples.positions[i] for i in windows]
-    hidden = learned.embed(backbone, inputs, positions, **how)
+    hidden = finetuned.embed(backbone, inputs, positions, **how)
     targets = torch.from_numpy(np.concatenate([examples.targets[i] for i in windows])).to(hidden.device)
-    return learned.head.losses(hidden, learned.words(backbone.model), targets)
+    return finetuned.head.losses(hidden, finetuned.words(backbone.model), targets)

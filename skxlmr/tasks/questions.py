@@ -1,21 +1,30 @@
-"""Questions about contexts: what X and y may be, the windows over long contexts, and the answers found in them."""
+"""Extractive question answering: an answer is a span of its context."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.utils.validation import check_consistent_length
+from torch import Tensor
+from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_text_column, name_row, one_column
-from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.columns import TextColumn, as_objects, check_text_column, name_row, one_column
+from skxlmr.metrics import squad_scores
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, XLMRobertaXLTokenizer
+from skxlmr.model.heads import SpanHead
+from skxlmr.model.packing import segment_logsumexp
+from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.warn import warn
+from skxlmr.tasks.base import Export, LossesOfOutputs, Task
+from skxlmr.training.rows import Rows
 
 COLUMNS = ("question", "context")
 N_ENDS = 20  # starts and ends of a window that are combined; that of the reference's question-answering example
@@ -43,6 +52,105 @@ class QuestionPlan(WindowPlan):
     def _say_cut(self, n_cut: int, n_texts: int) -> str:
         have = "row has a question" if n_cut == 1 else "rows have questions"
         return f"{n_cut} {have} of more than {self.cut_at} pieces, half of a window; the rest is not read."
+
+
+@dataclass(frozen=True)
+class Answering(Task):
+    """Answers of questions; targets are characters of the context, an array of start, end, start, end... per row.
+
+    Attributes
+    ----------
+    max_answer_length : int
+        In pieces.
+    null_threshold : float
+        In logits.
+    has_unanswerable : bool
+        Whether there are questions without an answer.
+    """
+
+    max_answer_length: int = 30
+    null_threshold: float = 0.0
+    has_unanswerable: bool = False
+
+    found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
+    n_outputs: ClassVar[int] = 2
+
+    def read(self, X: Any) -> TextColumn:
+        return check_questions(X)
+
+    def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:
+        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        return plan_questions(backbone.tokenizer, column, max_length=max_length, stride=stride)
+
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
+        answers = check_answers(y, column, warn_ambiguous=False)  # `targets` will
+        answered = [bool(of_row) for of_row, weight in zip(answers, weights, strict=True) if weight]
+        if not any(answered):
+            raise ValueError("y has no answer in any row: there is nothing to learn from.")
+        return replace(self, has_unanswerable=not all(answered))
+
+    def continued(self, earlier: Self) -> Self:
+        """Remember unanswerable questions of the earlier fit, too."""
+        return replace(self, has_unanswerable=self.has_unanswerable or earlier.has_unanswerable)
+
+    def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
+        answers = check_answers(y, column, name)
+        return as_objects(
+            [np.array([edge for text, at in of_row for edge in (at, at + len(text))], np.int64) for of_row in answers]
+        )
+
+    def head(self, config: XLMRobertaXLConfig) -> SpanHead:
+        return SpanHead(config)
+
+    def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
+        """Return the mean of the cross-entropies of start and end over the positions of a window."""
+        plan, answers = rows.plan, [None] * len(rows.plan.contexts)
+        for text, spans in zip(plan.text_of_row, rows.targets, strict=True):
+            answers[text] = spans[:2] if len(spans) else None
+        units, counts = torch.from_numpy(target_units(plan, answers)).to(device), plan.counts
+
+        def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
+            n = torch.from_numpy(counts[windows]).to(device)
+            first = n.cumsum(0) - n
+            true = outputs.gather(0, first[:, None] + units[torch.from_numpy(windows).to(device)])
+            return (segment_logsumexp(outputs, n) - true).mean(1)
+
+        return losses
+
+    def per_row(self, outputs: np.ndarray, plan: QuestionPlan) -> np.ndarray:
+        """Return the best answer of each row, "" where there is none, (n_rows,) str."""
+        spans, null = best_spans(outputs, plan, self.max_answer_length, 1)
+        answers = []
+        for text, of_row, without in zip(plan.text_of_row, spans, null, strict=True):
+            answered = self.is_answered(of_row, without)
+            answers.append(plan.contexts[text][of_row[0][1] : of_row[0][2]] if answered else "")
+        return as_objects(answers)
+
+    def is_answered(self, spans: list[tuple[float, int, int]], null: float) -> bool:
+        """Whether the best of some spans is predicted, rather than no answer, whose score is `null`."""
+        return bool(spans) and not (self.has_unanswerable and null - spans[0][0] > self.null_threshold)
+
+    def score(self, outputs: np.ndarray, rows: Rows) -> float:
+        contexts = [rows.plan.contexts[text] for text in rows.plan.text_of_row]
+        true = [
+            [context[a:b] for a, b in spans.reshape(-1, 2)]
+            for context, spans in zip(contexts, rows.targets, strict=True)
+        ]
+        return self.row_score(self.per_row(outputs, rows.plan), true, rows.weights)
+
+    def row_score(self, results: np.ndarray, targets: Sequence[list[str]], weights: np.ndarray) -> float:
+        """Compute the mean F1 of predicted answers against the true answers of each row."""
+        scores = [squad_scores([answer], [true])["f1"] for answer, true in zip(results, targets, strict=True)]
+        return float(np.average(scores, weights=weights))
+
+    @property
+    def export(self) -> Export:
+        return Export(
+            XLMRobertaXLForQuestionAnswering,
+            lambda head: {"qa_outputs": head.linear},
+            {"id2label": None, "num_labels": 2},
+            "QUESTION_ANS",
+        )
 
 
 def check_questions(X: Any) -> TextColumn:
@@ -87,8 +195,6 @@ def check_answers(
     UserWarning
         If answers without a start stand in their contexts more than once: the first place is taken.
     """
-    if y is None:
-        raise ValueError("XLMRXLQA requires y to be passed, but the target y is None.")
     values, _, index = one_column(y, name)
     check_consistent_length(column.texts, values)
     rows, ambiguous = [], []

@@ -97,6 +97,7 @@ class Trainer:
         epochs_before: int = 0,
     ) -> None:
         self.losses = losses
+        self.module = module
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.plan = plan
         self.row_weights = row_weights

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
+# Numbers for JSON, and tensors, both by "parameter.name".
+OptimizerState = tuple[dict[str, object], dict[str, Tensor]]
+
 # The constructors' names in bitsandbytes.optim; None is torch's own.
 OPTIMIZERS = {"adamw": None, "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 
 
@@ -48,14 +48,14 @@ class Outcome:
 
     Attributes
     ----------
-    learned : Learned
+    finetuned : Finetuned
         Ready to predict.
     history : DataFrame
     validation_scores : list of float or None
     optimizer_state : tuple of dicts
     """
 
-    learned: Learned
+    finetuned: Finetuned
     history: pd.DataFrame
     validation_scores: list[float] | None
     optimizer_state: tuple[dict, dict]

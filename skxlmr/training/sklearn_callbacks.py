@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from typing_extensions import Self
 
 from skxlmr.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
-    from sklearn.callback import CallbackContext
 
     from skxlmr.training.loop import Trainer
 
@@ -25,46 +28,49 @@ except ImportError:
         return method
 
 
-def callback_context(estimator: BaseEstimator, max_epochs: int) -> CallbackContext | None:
-    """The context of a fit, to be made in its beginning; None where scikit-learn has none."""
-    if not hasattr(estimator, "_init_callback_context"):
-        return None
-    return estimator._init_callback_context(max_subtasks=max_epochs)
-
-
 class EpochContexts(Callback):
-    """Tell scikit-learn's callbacks of each epoch, a subtask of the fit; the True of one of them ends the training.
+    """Tell scikit-learn's callbacks of each epoch, a subtask of the fit; if one of them returns True, training ends.
 
     Parameters
     ----------
     estimator : BaseEstimator
-    context : CallbackContext
-        Of the fit.
     data : dict
         X, y and metadata, for callbacks that ask for them.
+
+    Attributes
+    ----------
     fitted_attributes : callable
-        Returns what makes the estimator fitted as things stand.
+        From what is trained so far to the attributes of an estimator that is fitted with it.
     """
 
-    def __init__(
-        self,
-        estimator: BaseEstimator,
-        context: CallbackContext,
-        data: dict[str, Any],
-        fitted_attributes: Callable[[], dict[str, Any]],
-    ) -> None:
+    fitted_attributes: Callable[[nn.Module], dict[str, Any]]
+
+    def __init__(self, estimator: BaseEstimator, data: dict[str, Any]) -> None:
         self.estimator = estimator
-        self.context = context
         self.data = data
-        self.fitted_attributes = fitted_attributes
+        self.context = estimator._init_callback_context(max_subtasks=estimator.max_epochs)
+        self.context.call_on_fit_task_begin(estimator=estimator, **data)
+
+    @classmethod
+    def of_fit(cls, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> Self | None:
+        """Begin the context of a fit; None if no callback was set, on the estimator or on one around it."""
+        if not (hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")):
+            return None
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return cls(estimator, {"X": X, "y": y, "metadata": metadata})
+
+    def end(self) -> None:
+        """End the context of the fit."""
+        self.context.call_on_fit_task_end(estimator=self.estimator, **self.data, reconstruction_attributes={})
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         self._epoch = self.context.subcontext(task_name="epoch")
         self._epoch.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def on_epoch_end(self, trainer: Trainer) -> bool:
+        def attributes() -> dict[str, Any]:
+            return self.fitted_attributes(copy.deepcopy(trainer.module).eval().requires_grad_(False))
+
         return self._epoch.call_on_fit_task_end(
-            estimator=self.estimator,
-            **self.data,
-            reconstruction_attributes=self.fitted_attributes,
+            estimator=self.estimator, **self.data, reconstruction_attributes=attributes
         )

@@ -36,8 +36,6 @@ def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
     TypeError, ValueError
         If a row is something else, has not as many tags as tokens, or a span that fits no tokens; the message names it.
     """
-    if y is None:
-        raise ValueError("XLMRXLTagger requires y to be passed, but the target y is None.")
     rows, _, index = one_column(y, name)
     check_consistent_length(column.texts, rows)
     for i, row in enumerate(rows):

@@ -1,0 +1,184 @@
+"""The base model that an estimator runs on: which one its parameters choose, and which one it was fitted on."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skxlmr.columns import TextColumn
+from skxlmr.hardware.device import DTYPES
+from skxlmr.model.int8 import Int8
+from skxlmr.runtime.backbone import Backbone, get_backbone, trim
+from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.tuning import Tuning
+
+TEXTS_AT_ONCE = 10_000  # whose pieces are collected together
+
+
+@declare_parameters
+class BaseChoice:
+    """Which base model to run, how to store its weights, and where.
+
+    Parameters
+    ----------
+    $parameters
+    """
+
+    model: str | os.PathLike = parameter(
+        default="facebook/xlm-roberta-xl",
+        kind="str or path",
+        text='Id of a checkpoint on the hub, a local directory, "e5-small", or "nano", the small one that is bundled.',
+        valid=[str, os.PathLike],
+        group="model",
+        kw_only=False,
+    )
+    load_in_8bit: bool | str | Int8 = parameter(
+        default="auto",
+        kind='"auto", bool or Int8',
+        text="""Store the frozen base in 8 bits: a quarter of float32's size, and faster on CPUs. "auto" does so for
+        XL and XXL, on a GPU only where 16 bits would take more than half of its memory. With an `Int8` object you can
+        search over its settings.""",
+        valid=["boolean", StrOptions({"auto"}), Int8],
+        group="base",
+    )
+    load_in_4bit: bool = parameter(
+        default=False,
+        kind="bool",
+        text="Store it in 4 bits (NF4): half the size of 8 bits, slower and less exact.",
+        valid=["boolean"],
+        group="base",
+    )
+    dtype: str = parameter(
+        default="auto",
+        kind='{"auto", "float32", "bfloat16", "float16"}',
+        text="""Of the base's activations, and of its weights unless these are in 8 or 4 bits; "auto" is bfloat16 where
+        the hardware has it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere. What is
+        learned, and what is returned, is float32.""",
+        valid=[StrOptions({"auto", *DTYPES})],
+        group="base",
+    )
+    device: str = parameter(
+        default="auto",
+        kind="str",
+        text='"auto", "cpu", "cuda", "cuda:1" or "mps".',
+        valid=[str],
+        group="base",
+    )
+
+
+@declare_parameters
+class RunParameters:
+    """Parameters of everything that runs a model, predictions included.
+
+    Parameters
+    ----------
+    $parameters
+    """
+
+    batch_tokens: int | str = parameter(
+        default="auto",
+        kind='int or "auto"',
+        text="Tokens that are run at once; changes memory use and speed, not results (but for the draws of dropout).",
+        valid=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        group="training",
+    )
+    random_state: int | np.random.RandomState | None = parameter(
+        default=None,
+        kind="int, RandomState or None",
+        text="Seeds weight initialisation, row order, dropout, masks and sampling.",
+        valid=["random_state"],
+        group="random",
+    )
+    verbose: int = parameter(default=0, kind="int", text="1 shows progress bars.", valid=["verbose"], group="random")
+
+
+def load_base(
+    choice: BaseChoice, *, tuning: Tuning | None = None, batch_tokens: int | str = "auto", whole: bool = True
+) -> Backbone:
+    """Load the chosen base model, or take it from the pool; see `get_backbone`."""
+    return get_backbone(
+        choice.model,
+        load_in_8bit=choice.load_in_8bit,
+        load_in_4bit=choice.load_in_4bit,
+        dtype=choice.dtype,
+        device=choice.device,
+        tuning=tuning,
+        batch_tokens=batch_tokens,
+        whole=whole,
+    )
+
+
+def load_trimmed(choice: BaseChoice, column: TextColumn, **requirements: Any) -> Backbone:
+    """Load the chosen base model with the pieces of a column only.
+
+    Pieces that no window holds are kept, too, since a word is cut as a whole.
+    """
+    backbone = load_base(choice, whole=False, **requirements)
+    texts, tokenizer = list(dict.fromkeys(column.strings)), backbone.reader.tokenizer
+    parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
+    pieces = [np.unique(np.concatenate(tokenizer.encode_batch(part))) for part in parts]
+    return trim(backbone, np.unique(np.concatenate([np.empty(0, np.int32), *pieces])))
+
+
+class FittedBase:
+    """The base model that an estimator was fitted on; loaded again when it is needed.
+
+    A pickle or a copy holds its name and fingerprint, not its weights.
+
+    Parameters
+    ----------
+    fingerprint : str
+        Of the checkpoint's content.
+    pieces : ndarray of shape (V,), int64, or None
+        The checkpoint's ids of the pieces that were kept; None means all.
+    """
+
+    def __init__(self, fingerprint: str, pieces: np.ndarray | None = None) -> None:
+        self.fingerprint = fingerprint
+        self.pieces = pieces
+        self._loaded: tuple[tuple, Backbone] | None = None
+
+    @classmethod
+    def of(cls, backbone: Backbone, choice: BaseChoice) -> FittedBase:
+        """Remember a base model that is loaded, and the parameters that chose it."""
+        base = cls(backbone.fingerprint, backbone.pieces)
+        base._loaded = _values(choice), backbone
+        return base
+
+    @property
+    def device_type(self) -> str:
+        """Type of the device on which it is loaded; "cpu" where it is not loaded."""
+        return "cpu" if self._loaded is None else self._loaded[1].model.device.type
+
+    def load(self, choice: BaseChoice, **requirements: Any) -> Backbone:
+        """Return the base model, as the parameters ask for it now.
+
+        Raises
+        ------
+        ValueError
+            If `model` is another checkpoint now.
+        """
+        if self._loaded is None or self._loaded[0] != _values(choice):
+            backbone = load_base(choice, whole=self.pieces is None, **requirements)
+            self.check(backbone.fingerprint, choice)
+            self._loaded = _values(choice), backbone if self.pieces is None else trim(backbone, self.pieces)
+        return self._loaded[1]
+
+    def check(self, fingerprint: str, choice: BaseChoice) -> None:
+        """Raise a ValueError if a checkpoint is another one than that of the fit."""
+        if fingerprint != self.fingerprint:
+            raise ValueError(
+                f"This {type(choice).__name__} was fitted on another checkpoint than model={str(choice.model)!r} is "
+                f"now. Bring back the checkpoint that it was fitted on, or fit again."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"fingerprint": self.fingerprint, "pieces": self.pieces, "_loaded": None}
+
+
+def _values(choice: BaseChoice) -> tuple[object, ...]:
+    return choice.model, repr(choice.load_in_8bit), choice.load_in_4bit, choice.dtype, choice.device

@@ -1,0 +1,70 @@
+"""A LoRA and its head, as an adapter for peft."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+
+from skxlmr.checkpoints.files import atomic_write_bytes
+from skxlmr.model.key_maps import key_map
+from skxlmr.saving.transformers import ExportedModel
+from skxlmr.tuning import PATHS, LoRA
+
+PEFT_PREFIX = "base_model.model."
+
+
+def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> None:
+    """Write an adapter for peft; see `XLMRXLLearner.export_adapter`."""
+    finetuned, tuning = exported.finetuned, exported.finetuned.tuning
+    if not exported.export.has_adapter:
+        # peft saves whole modules, and this one would be all word embeddings once more.
+        raise NotImplementedError("peft has no format for a head over words; use export_pretrained.")
+    if not isinstance(tuning, LoRA):
+        raise ValueError(
+            f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
+        )
+    exported.check_destination(directory)
+    names = key_map(finetuned.config)
+    tensors, targets = {}, []
+    for i, deltas in enumerate(finetuned.adapter):
+        for name, delta in deltas.items():
+            target = names.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
+            targets.append(target)
+            tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
+            tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
+    _, heads = exported.heads(finetuned.head)
+    for name, module in heads.items():
+        of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
+        tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
+    config = {
+        "peft_type": "LORA",
+        "task_type": exported.export.peft_task,
+        "base_model_name_or_path": exported.model if os.path.isdir(exported.model) else exported.files.name,
+        "inference_mode": True,
+        "r": tuning.rank,
+        "lora_alpha": tuning.alpha,
+        "lora_dropout": tuning.dropout,
+        "target_modules": targets,  # whole names: "output.dense" alone would be two layers
+        "modules_to_save": [name.rpartition(".")[2] for name in heads],
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+    # The default is for NumPy's numbers, which a grid may have given.
+    config_json = json.dumps(config, indent=2, default=lambda number: number.item()) + "\n"
+    directory = Path(directory).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
+    data = safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
+    )
+    atomic_write_bytes(directory / "adapter_model.safetensors", data)
+    atomic_write_bytes(directory / "adapter_config.json", config_json.encode())

@@ -1,0 +1,108 @@
+"""What was learned, as a whole model for transformers."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.hardware.device import DTYPES
+from skxlmr.model import (
+    BertForSequenceClassification,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLModel,
+    XLMRobertaXLTokenizer,
+)
+from skxlmr.model.layers import Pooler
+from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.quantized import quantized_layers
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.tasks.base import Export
+from skxlmr.tuning import PATHS
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What is needed of a fitted estimator to export it.
+
+    Attributes
+    ----------
+    finetuned : Finetuned
+    export : Export
+    files : CheckpointFiles
+        The checkpoint that it was fitted on.
+    pieces : ndarray of shape (V,), int64, or None
+        The pieces of the vocabulary that were kept; None means all.
+    model : str
+        The checkpoint, as the user calls it.
+    """
+
+    finetuned: Finetuned
+    export: Export
+    files: CheckpointFiles
+    pieces: np.ndarray | None
+    model: str
+
+    def heads(self, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
+        """Return the class that a head is exported in, and the parts of the head by their names there.
+
+        BERT's head for texts consists of the same two layers, but the first of them is its pooler.
+        """
+        config, model_class = self.finetuned.config, self.export.model_class
+        if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
+            pooler = Pooler(config)
+            pooler.dense = head.dense
+            return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
+        return model_class, self.export.heads(head)
+
+    def check_destination(self, directory: str | os.PathLike) -> None:
+        """Refuse to overwrite the base model: nothing that was fitted on it could be used any more."""
+        if Path(directory).expanduser().resolve() == self.files.directory.resolve():
+            raise ValueError(
+                f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
+                f" Export to another directory."
+            )
+
+
+def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:
+    """Write a whole model; see `XLMRXLLearner.export_pretrained`."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    exported.check_destination(directory)
+    files, finetuned = exported.files, exported.finetuned
+    if finetuned.own is not None and dtype != "float32":
+        finetuned = copy.deepcopy(finetuned)  # `to` converts modules in place, and these are the estimator's
+    # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
+    base = XLMRobertaXLModel.from_pretrained(files, dtype=torch.float32, add_pooling_layer=False)
+    if quantized_layers(base):
+        raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
+    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
+    if exported.pieces is not None:
+        tokenizer, kept = tokenizer.trim(exported.pieces)
+        base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
+    merged = merge(finetuned, base).to(DTYPES[dtype])
+    model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
+    with torch.device("meta"):
+        # The checkpoint of a generator is that of a decoder; one that learned on it may have read in both directions.
+        model = model_class(replace(base.config, is_decoder=finetuned.causal, **exported.export.config))
+    model.roberta = merged
+    for name, module in heads.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+@torch.no_grad()
+def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
+    """Merge what was learned into a base model's own weights, in place."""
+    for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
+        for name, delta in deltas.items():
+            delta.merge_into(layer.get_submodule(PATHS[name]))
+    return finetuned.model(base)

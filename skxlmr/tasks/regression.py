@@ -1,0 +1,146 @@
+"""Regression: one or several numbers per row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch.nn.functional as F
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_consistent_length
+from torch import Tensor
+from typing_extensions import Self
+
+from skxlmr.columns import TextColumn, name_row
+from skxlmr.tasks.base import Export, Task, not_found, sequence_export
+
+# The loss of a difference to the target, in standard deviations of the target.
+REGRESSION_LOSSES = {
+    "squared_error": F.mse_loss,
+    "absolute_error": F.l1_loss,
+    "huber": F.huber_loss,
+}
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Numbers; targets are standardised.
+
+    Attributes
+    ----------
+    loss : {"squared_error", "absolute_error", "huber"}
+    mean, scale : ndarray of shape (n_outputs,)
+    one_dimensional : bool
+        Whether y has one dimension.
+    """
+
+    loss: str = "squared_error"
+    mean: np.ndarray = field(default_factory=not_found)
+    scale: np.ndarray = field(default_factory=not_found)
+    one_dimensional: bool = True
+
+    found: ClassVar[dict[str, str]] = {
+        "target_mean_": "mean",
+        "target_scale_": "scale",
+        "n_outputs_": "n_outputs",
+        "_one_dimensional": "one_dimensional",
+    }
+
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
+        values = check_numbers(y, column)
+        mean = np.average(values, axis=0, weights=weights)
+        scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+        scale = np.where(scale > 0, scale, 1.0)
+        return replace(self, mean=mean, scale=scale, one_dimensional=np.asarray(y).ndim == 1)
+
+    def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
+        values = check_numbers(y, column, name)
+        if values.shape[1] != self.n_outputs:
+            raise ValueError(f"{name} has {values.shape[1]} columns, but {self.n_outputs} are needed.")
+        return (values - self.mean) / self.scale
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.mean)
+
+    def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs), reduction="none").mean(1)
+
+    def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(r2_score(targets, results, sample_weight=weights)) if len(targets) > 1 else float("nan")
+
+    def restore(self, attributes: dict[str, Any]) -> Self:
+        return replace(
+            self,
+            mean=attributes["target_mean_"],
+            scale=attributes["target_scale_"],
+            one_dimensional=attributes["_one_dimensional"],
+        )
+
+    def continued(self, earlier: Self) -> Self:
+        """Keep the earlier mean and scale: the weights of the head are relative to them."""
+        if (self.n_outputs, self.one_dimensional) != (earlier.n_outputs, earlier.one_dimensional):
+            raise ValueError(
+                f"y asks for {self.n_outputs} outputs, but the earlier fit learned {earlier.n_outputs}, or its y had "
+                f"another number of dimensions: training can continue with the same only."
+            )
+        return replace(self, mean=earlier.mean, scale=earlier.scale)
+
+    @property
+    def export(self) -> Export:
+        names = {i: f"LABEL_{i}" for i in range(self.n_outputs)}
+        return sequence_export({"id2label": names, "problem_type": "regression"})
+
+
+def check_numbers(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
+    """Read the targets of a regressor.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    column : TextColumn
+    name : str, default="y"
+        What messages call it.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_outputs), float64
+
+    Raises
+    ------
+    ValueError
+        If they are not finite numbers, or not as many as the texts.
+    """
+    index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
+    check_consistent_length(column.texts, y)
+    values = _as_floats(y, name, index)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"{name} has {values.ndim} dimensions; numbers in one or two are needed.")
+    if not values.size:
+        raise ValueError(f"{name} has shape {values.shape}: there is nothing to learn.")
+    values = values.reshape(len(values), -1)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name}, {name_row(bad[0], index)}: {values[bad[0]].tolist()} is NaN or infinity ({len(bad)} rows in "
+            f"all). Leave these rows out of X and y."
+        )
+    return values
+
+
+def _as_floats(y: Any, name: str, index: pd.Index | None) -> np.ndarray:
+    if hasattr(y, "dtype") and np.iscomplexobj(y):
+        raise ValueError(f"{name} holds complex numbers. Give their real and imaginary parts as two columns.")
+    try:
+        return np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        for i, row in enumerate(y.to_numpy() if isinstance(y, pd.DataFrame) else y):
+            try:
+                np.asarray(row, np.float64)
+            except (TypeError, ValueError, OverflowError):
+                raise ValueError(
+                    f"{name}, {name_row(i, index)}: {row!r:.60} is not a number. Make it one, or leave its row out."
+                ) from error
+        raise ValueError(f"{name} holds something that is not a number: {error}. Use y.astype(float).") from error

@@ -1,0 +1,162 @@
+"""The task of tagging: one tag per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import softmax
+from torch import Tensor
+from typing_extensions import Self
+
+from skxlmr.columns import as_objects
+from skxlmr.metrics import entity_spans
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
+from skxlmr.model.heads import TokenHead
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.plan import WindowPlan, rows_of
+from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
+from skxlmr.tasks.classification import check_class_weight
+from skxlmr.tasks.tagging.schemes import check_scheme, decode, infer_scheme, tag_score
+from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
+from skxlmr.tasks.tagging.targets import check_tags
+from skxlmr.training.rows import Rows
+
+
+@dataclass(frozen=True)
+class Tagging(Task):
+    """Tags of tokens; targets are numbers of tags, one array per row.
+
+    Attributes
+    ----------
+    scheme : {"auto", "BIO", "BIOES", "IO", "plain"}
+    class_weight : dict, "balanced" or None
+    classes : ndarray of shape (n_tags,)
+    tag_weights : ndarray of shape (n_tags,)
+        Weights of the tags in the loss.
+    """
+
+    scheme: str = "auto"
+    class_weight: dict | str | None = None
+    classes: np.ndarray = field(default_factory=not_found)
+    tag_weights: np.ndarray = field(default_factory=not_found)
+
+    found: ClassVar[dict[str, str]] = {"classes_": "classes", "scheme_": "scheme"}
+
+    def read(self, X: Any) -> TokenColumn:
+        return check_token_column(X)
+
+    def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
+        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        return plan_tokens(backbone.tokenizer, column.texts, max_length=max_length, stride=stride)
+
+    def find(self, y: Any, column: TokenColumn, weights: np.ndarray) -> Self:
+        rows = [row for row, weight in zip(check_tags(y, column), weights, strict=True) if weight]
+        if not rows:
+            raise ValueError("There are no rows to learn from: all their weights are zero.")
+        tags = [tag for row in rows for tag in row]
+        classes = np.unique(tags)
+        if len(classes) < 2:
+            raise ValueError(f"A tagger needs at least 2 tags to tell apart, but y has {classes.tolist()}.")
+        scheme = infer_scheme(rows) if self.scheme == "auto" else self.scheme
+        check_scheme(classes.tolist(), scheme)
+        tag_weights = check_class_weight(self.class_weight, classes, np.array(tags))
+        return replace(self, classes=classes, scheme=scheme, tag_weights=tag_weights)
+
+    def targets(self, y: Any, column: TokenColumn, name: str = "y") -> np.ndarray:
+        rows = check_tags(y, column, name)
+        number = {tag: i for i, tag in enumerate(self.classes.tolist())}
+        targets = np.empty(len(rows), object)
+        for i, row in enumerate(rows):
+            unknown = [tag for tag in row if tag not in number]
+            if unknown and name == "y_val":
+                raise ValueError(f"{name}, row {i}: the tag {unknown[0]!r} is not one of those that y has.")
+            targets[i] = np.array([number.get(tag, 0) for tag in row], np.int64)
+        return targets
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    def head(self, config: XLMRobertaXLConfig) -> TokenHead:
+        return TokenHead(config, self.n_outputs)
+
+    def weights(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Multiply the weight of a row by those of its tags."""
+        return weights * self._tag_sums(targets)
+
+    def _tag_sums(self, targets: np.ndarray) -> np.ndarray:
+        return np.array([self.tag_weights[row].sum() for row in targets])
+
+    def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
+        """Return the weighted mean over a row's tokens, which its windows add up to."""
+        plan, of_tag = rows.plan, self.tag_weights
+        counts = plan.counts
+        targets = [np.zeros(n, np.int64) for n in tokens_of_texts(plan)]  # of sentences that are left out, too
+        for text, row in zip(plan.text_of_row, rows.targets, strict=True):
+            targets[text] = row
+        totals = self._tag_sums(targets)
+        totals[totals == 0] = 1.0  # of sentences that are left out
+        shares = torch.from_numpy(plan.windows_per_text / totals).to(device)  # the windows of a row share its weight
+        all_targets, of_tag = torch.from_numpy(np.concatenate(targets)).to(device), torch.from_numpy(of_tag).to(device)
+
+        def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
+            true = all_targets[torch.from_numpy(rows_of(windows, counts)).to(device)]
+            each = F.cross_entropy(outputs, true, reduction="none") * of_tag[true].to(outputs)
+            window = torch.from_numpy(np.repeat(np.arange(len(windows)), counts[windows])).to(device)
+            of_window = each.new_zeros(len(windows)).index_add(0, window, each)
+            return of_window * shares[torch.from_numpy(plan.text_of_window[windows]).to(device)].to(outputs)
+
+        return losses
+
+    def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
+        """Split the outputs into one array of shape (n_tokens, n_tags) per row."""
+        of_text = np.split(outputs, np.cumsum(tokens_of_texts(plan))[:-1])
+        return as_objects([of_text[text] for text in plan.text_of_row])
+
+    def tags(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
+        """Decode one list of tags per row."""
+        logits = self.per_row(outputs, plan)
+        return as_objects([self.classes[row].tolist() for row in decode(logits, self.classes.tolist(), self.scheme)])
+
+    def spans(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
+        """Decode the spans of each row as (first token, the one after the last, label, mean probability)."""
+        logits, rows = self.per_row(outputs, plan), []
+        for tags, of_row in zip(decode(logits, self.classes.tolist(), self.scheme), logits, strict=True):
+            names = self.classes[tags].tolist()
+            if self.scheme == "plain":
+                spans = [(i, i + 1, name) for i, name in enumerate(names)]
+            else:
+                spans = entity_spans(names)
+            if spans:
+                proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0]
+                spans = [(start, end, label, float(proba[start:end].mean())) for start, end, label in spans]
+            rows.append(spans)
+        return as_objects(rows)
+
+    def held_out(self, rows: Rows) -> Rows:
+        """Take the weights of tags, which are for the loss, out of the weights of rows."""
+        return replace(rows, weights=rows.weights / self._tag_sums(rows.targets))
+
+    def score(self, outputs: np.ndarray, rows: Rows) -> float:
+        true = [self.classes[row].tolist() for row in rows.targets]
+        return tag_score(true, self.tags(outputs, rows.plan), self.scheme, rows.weights)
+
+    @property
+    def export(self) -> Export:
+        names = {i: str(tag) for i, tag in enumerate(self.classes.tolist())}
+        return Export(
+            XLMRobertaXLForTokenClassification,
+            lambda head: {"classifier": head.linear},
+            {"id2label": names},
+            "TOKEN_CLS",
+        )
+
+
+def tokens_of_texts(plan: WindowPlan) -> np.ndarray:
+    """Count the tokens of each sentence of a plan."""
+    n_texts = len(plan.windows_per_text)
+    return np.bincount(plan.text_of_window, plan.counts, minlength=n_texts).astype(np.int64)

@@ -1,0 +1,271 @@
+"""A training from its parts: base model, task, tuning and parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import joblib
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from torch import nn
+
+from skxlmr.hardware.advice import training_budget
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.int8 import Int8
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.feature_cache import moment
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.training.callbacks import Callback, ProgressBar
+from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
+from skxlmr.training.early_stopping import EarlyStopping
+from skxlmr.training.gradients import Losses
+from skxlmr.training.loop import Trainer
+from skxlmr.training.optimizers import OptimizerState, load_optimizer_state, optimizer_state
+from skxlmr.training.randomness import Randomness
+from skxlmr.training.rows import Outcome, Rows
+from skxlmr.training.schedule import Schedule
+from skxlmr.training.settings import TrainingParameters
+from skxlmr.tuning import Tuning
+
+
+class Objective(NamedTuple):
+    """What a trainer minimises: the losses of rows, and the callbacks that these need."""
+
+    rows: Rows
+    losses: Losses
+    callbacks: list[Callback]
+
+
+class Learnable(Protocol):
+    """What a training asks of a task; see `skxlmr.tasks.base.Task`."""
+
+    causal: bool
+
+    def head(self, config: XLMRobertaXLConfig) -> nn.Module: ...
+
+    def start(self, finetuned: Finetuned, backbone: Backbone) -> None: ...
+
+    def strata(self, targets: np.ndarray) -> np.ndarray | None: ...
+
+    def held_out(self, rows: Rows) -> Rows: ...
+
+    def objective(
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int
+    ) -> Objective: ...
+
+    def evaluate(
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, keep: int
+    ) -> float: ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fine-tuning of a base model for a task.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    task : Learnable
+    tuning : Tuning
+    settings : TrainingParameters
+    memory : str, path, joblib.Memory or None, default=None
+        Where features of texts are kept if only the head is trained.
+    """
+
+    backbone: Backbone
+    task: Learnable
+    tuning: Tuning
+    settings: TrainingParameters
+    memory: str | os.PathLike | joblib.Memory | None = None
+
+    def __post_init__(self) -> None:
+        for callback in self.settings.callbacks or ():
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"callbacks must be instances of skxlmr.training.Callback, got {callback!r}. Callbacks of "
+                    f"scikit-learn are set by set_callbacks(...)."
+                )
+
+    def learn(
+        self,
+        rows: Rows,
+        held_out: Rows | None = None,
+        start: Finetuned | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Outcome:
+        """Train for `max_epochs`, with the validation and the checkpoints that the parameters ask for.
+
+        Parameters
+        ----------
+        rows : Rows
+        held_out : Rows, default=None
+            To validate on; None sets some of the rows aside if there is early stopping.
+        start : Finetuned, default=None
+            Where to continue from; None starts from the beginning.
+        callbacks : sequence of Callback, default=()
+            In addition to those of the parameters.
+        """
+        settings, schedule = self.settings, self._schedule()
+        seed, checkpointing = check_random_state(settings.random_state).randint(2**31 - 1), None
+        if settings.checkpoint_dir is not None:
+            directory, seed = self._checkpoint_of(schedule, rows, held_out, start, seed)
+            checkpointing = Checkpointing(directory, settings.checkpoint_steps)
+        if held_out is None and settings.early_stopping:
+            rows, held_out = self._hold_out(rows, seed)
+        finetuned, stopping = self._starting_point(seed, start), None
+        if held_out is not None:
+            stopping = self._early_stopping(finetuned, held_out, schedule)
+        added = [stopping, *(settings.callbacks or ()), *callbacks, checkpointing]
+        trainer = self._trainer(finetuned, rows, schedule, seed, [c for c in added if c is not None])
+        history = trainer.run()
+        if stopping is not None:
+            stopping.restore_best()
+        if checkpointing is not None and trainer.finished:  # after everything that could have raised
+            checkpointing.remove()
+        finetuned.eval().requires_grad_(False)
+        return Outcome(
+            finetuned, history, None if stopping is None else stopping.scores, optimizer_state(trainer.optimizer)
+        )
+
+    def learn_one_epoch(
+        self, rows: Rows, start: Finetuned | None, state: OptimizerState | None, epochs_before: int
+    ) -> Outcome:
+        """Train for one epoch at a constant learning rate, from an earlier state of the optimiser."""
+        schedule = replace(self._schedule(), max_epochs=1, lr_schedule="constant", warmup=0.0)
+        seed = check_random_state(self.settings.random_state).randint(2**31 - 1)
+        finetuned = self._starting_point(seed, start)
+        trainer = self._trainer(finetuned, rows, schedule, seed, list(self.settings.callbacks or ()), epochs_before)
+        if state is not None:
+            load_optimizer_state(trainer.optimizer, *state)
+        history = trainer.run()
+        return Outcome(finetuned.eval().requires_grad_(False), history, None, optimizer_state(trainer.optimizer))
+
+    def _schedule(self) -> Schedule:
+        """The parameters with their "auto" resolved, by the tuning and the memory that is free."""
+        settings, backbone = self.settings, self.backbone
+        batch_tokens, gradient_checkpointing = backbone.batch_tokens(settings.batch_tokens), False
+        if settings.batch_tokens == "auto":
+            batch_tokens, gradient_checkpointing = training_budget(
+                backbone.model.config,
+                batch_tokens,
+                tuning=self.tuning,
+                load_in_8bit=backbone.storage if isinstance(backbone.storage, Int8) else False,
+                load_in_4bit=backbone.storage == "nf4",
+                dtype=str(backbone.model.dtype).removeprefix("torch."),
+                device=str(backbone.model.device),
+            )
+        return Schedule(
+            batch_size=settings.batch_size,
+            batch_tokens=batch_tokens,
+            max_epochs=settings.max_epochs,
+            learning_rate=(
+                self.tuning.default_learning_rate if settings.learning_rate == "auto" else float(settings.learning_rate)
+            ),
+            lr_schedule=settings.lr_schedule,
+            warmup=settings.warmup,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            optimizer=settings.optimizer,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    def _checkpoint_of(
+        self, schedule: Schedule, rows: Rows, held_out: Rows | None, start: Finetuned | None, seed: int
+    ) -> tuple[os.PathLike, int]:
+        """The folder of this training's checkpoints, and its seed.
+
+        Without a `random_state`, a training that was killed continues with the seed that it had.
+        """
+        settings = self.settings
+        early_stopping = (
+            settings.early_stopping, settings.validation_fraction, settings.n_iter_no_change, settings.tol,
+        )  # fmt: skip
+        identity = [
+            self.backbone.key,
+            (type(self.tuning).__name__, self.tuning.get_params()),
+            replace(schedule, batch_tokens=0, gradient_checkpointing=False),
+            self.task,
+            early_stopping if settings.early_stopping or held_out is not None else None,
+            None if settings.random_state is None else seed,
+            *rows.identity(),
+            *([] if held_out is None else held_out.identity()),
+            *([] if start is None else [value.cpu().numpy() for value in start.state_dict().values()]),
+        ]
+        directory = training_directory(settings.checkpoint_dir, identity)
+        checkpoint = read_checkpoint(directory) if settings.random_state is None else None
+        return directory, seed if checkpoint is None else checkpoint[0]["seed"]
+
+    def _hold_out(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
+        """Set rows aside for validation, stratified by class; returns those to train on and those set aside."""
+        fraction = self.settings.validation_fraction
+        try:
+            kept, held = train_test_split(
+                np.arange(len(rows.numbers)),
+                test_size=fraction,
+                random_state=seed,
+                stratify=self.task.strata(rows.targets),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True cannot set validation_fraction={fraction} of {len(rows.numbers)} rows aside: "
+                f"{error} Pass X_val and y_val, or use another validation_fraction."
+            ) from error
+        return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
+
+    def _starting_point(self, seed: int, start: Finetuned | None) -> Finetuned:
+        """The weights to train: those of an earlier fit, or initial ones."""
+        base = self.backbone.model
+        with Randomness(seed, base.device).drawing():
+            finetuned = Finetuned(self.tuning, base, self.task.head(base.config), causal=self.task.causal)
+        if start is None:
+            self.task.start(finetuned, self.backbone)
+        else:
+            have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (start, finetuned))
+            if have != need:
+                raise ValueError(
+                    "The earlier fit cannot be continued: its tuning, or its model, was another one. Set them back, or "
+                    "fit anew with warm_start=False."
+                )
+            finetuned.load_state_dict(start.state_dict())
+        return finetuned.train()
+
+    def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule) -> EarlyStopping:
+        settings, began = self.settings, moment()
+        return EarlyStopping(
+            finetuned,
+            lambda: self.task.evaluate(finetuned, self.backbone, held_out, schedule.batch_tokens, self.memory, began),
+            settings.n_iter_no_change,
+            settings.tol,
+            stops=settings.early_stopping,
+        )
+
+    def _trainer(
+        self,
+        finetuned: Finetuned,
+        rows: Rows,
+        schedule: Schedule,
+        seed: int,
+        callbacks: list[Callback],
+        epochs_before: int = 0,
+    ) -> Trainer:
+        verbose = self.settings.verbose
+        rows, losses, own = self.task.objective(
+            finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, verbose
+        )
+        return Trainer(
+            losses,
+            finetuned,
+            rows.plan,
+            rows.weights,
+            schedule,
+            seed,
+            callbacks=[*own, *([ProgressBar()] if verbose else []), *callbacks],
+            row_numbers=rows.numbers,
+            half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
+            epochs_before=epochs_before,
+        )
