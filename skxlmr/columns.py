@@ -138,14 +138,15 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
 
 
-def one_text(column: TextColumn) -> TextColumn:
-    """Return a column, and refuse pairs.
+def check_one_text(X: Any) -> TextColumn:
+    """Read one column of texts.
 
     Raises
     ------
     ValueError
         If there are two columns.
     """
+    column = check_text_column(X)
     if column.pairs is not None:
         raise ValueError("X has 2 columns, where one of texts is needed. Select it: df['text'].")
     return column
@@ -166,6 +167,18 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
             f"X has {column.n_features} features, but {type(estimator).__name__} is expecting "
             f"{estimator.n_features_in_} features as input (columns of texts)."
         )
+
+
+def as_pandas(y: Any) -> Any:
+    """Return a frame of polars or pyarrow as one of pandas, a series as a list, and anything else as it is."""
+    if isinstance(y, pd.DataFrame | pd.Series):
+        return y
+    frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return pd.DataFrame({name: frame[name].to_list() for name in frame.columns})
+    if isinstance(frame, nw.Series):
+        return frame.to_list()
+    return y.to_pylist() if hasattr(y, "to_pylist") else y
 
 
 def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:

@@ -128,7 +128,16 @@ class LoRA(Tuning):
 
     Parameters
     ----------
-    $parameters
+    rank : int
+        Width of the thin matrices.
+    alpha : float
+        The product is scaled by `alpha / rank`.
+    dropout : float
+        Dropout on the input of the thin matrices during training.
+    targets : sequence of str
+        Among "query", "key", "value", "output", "up", "down". The default is that of Hu et al. (2021), section 4.2.
+    layers : int or None
+        Adapt only this many of the topmost layers; None adapts all.
 
     References
     ----------
@@ -141,42 +150,11 @@ class LoRA(Tuning):
     4
     """
 
-    rank: int = parameter(
-        default=8,
-        kind="int",
-        text="Width of the thin matrices.",
-        valid=[Interval(Integral, 1, None, closed="left")],
-        kw_only=False,
-    )
-    alpha: float = parameter(
-        default=16,
-        kind="float",
-        text="The product is scaled by `alpha / rank`.",
-        valid=[Interval(Real, 0, None, closed="neither")],
-        kw_only=False,
-    )
-    dropout: float = parameter(
-        default=0.0,
-        kind="float",
-        text="Dropout on the input of the thin matrices during training.",
-        valid=[Interval(Real, 0, 1, closed="left")],
-        kw_only=False,
-    )
-    targets: Sequence[str] = parameter(
-        default=("query", "value"),
-        kind="sequence of str",
-        text="""Among "query", "key", "value", "output", "up", "down". The default is that of Hu et al. (2021), section
-        4.2.""",
-        valid=["array-like"],
-        kw_only=False,
-    )
-    layers: int | None = parameter(
-        default=None,
-        kind="int or None",
-        text="Adapt only this many of the topmost layers; None adapts all.",
-        valid=LAYERS,
-        kw_only=False,
-    )
+    rank: int = parameter(default=8, valid=[Interval(Integral, 1, None, closed="left")], kw_only=False)
+    alpha: float = parameter(default=16, valid=[Interval(Real, 0, None, closed="neither")], kw_only=False)
+    dropout: float = parameter(default=0.0, valid=[Interval(Real, 0, 1, closed="left")], kw_only=False)
+    targets: Sequence[str] = parameter(default=("query", "value"), valid=["array-like"], kw_only=False)
+    layers: int | None = parameter(default=None, valid=LAYERS, kw_only=False)
 
     # The paper's appendix D has 4e-4 to 5e-4 for RoBERTa base and 3e-4 to 4e-4 for large.
     default_learning_rate = 5e-4
@@ -212,7 +190,8 @@ class Bias(Tuning):
 
     Parameters
     ----------
-    $parameters
+    layers : int or None
+        Train only those of this many topmost layers; None means all.
 
     References
     ----------
@@ -226,13 +205,7 @@ class Bias(Tuning):
     XLMRXLClassifier(tuning=Bias())
     """
 
-    layers: int | None = parameter(
-        default=None,
-        kind="int or None",
-        text="Train only those of this many topmost layers; None means all.",
-        valid=LAYERS,
-        kw_only=False,
-    )
+    layers: int | None = parameter(default=None, valid=LAYERS, kw_only=False)
 
     default_learning_rate = 1e-3  # in the examples of the paper's own code
 
@@ -276,7 +249,9 @@ class Full(Tuning):
 
     Parameters
     ----------
-    $parameters
+    layers : int or None
+        Train only this many of the topmost layers, and the final LayerNorm; None means every weight, the embeddings
+        too.
 
     Examples
     --------
@@ -285,14 +260,7 @@ class Full(Tuning):
     XLMRXLClassifier(tuning=Full())
     """
 
-    layers: int | None = parameter(
-        default=None,
-        kind="int or None",
-        text="""Train only this many of the topmost layers, and the final LayerNorm; None means every weight, the
-        embeddings too.""",
-        valid=LAYERS,
-        kw_only=False,
-    )
+    layers: int | None = parameter(default=None, valid=LAYERS, kw_only=False)
 
     # RoBERTa (arXiv:1907.11692), appendix C: 1e-5 to 3e-5 on GLUE.
     default_learning_rate = 2e-5

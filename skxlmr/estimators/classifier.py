@@ -16,11 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from skxlmr.columns import as_objects, check_column_of_texts
-from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tasks.classification import Classification
+from skxlmr.tasks.classification import Classification, check_classes, multilabel_form
 
 
 @declare_parameters
@@ -33,7 +33,8 @@ class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, C
 
     Parameters
     ----------
-    $parameters
+    label_smoothing : float
+        Share of the target that is spread evenly over all classes.
 
     Attributes
     ----------
@@ -57,19 +58,14 @@ class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, C
     array(['good'], dtype='<U4')
     """
 
-    label_smoothing: float = parameter(
-        default=0.0,
-        kind="float",
-        text="Share of the target that is spread evenly over all classes.",
-        valid=[Interval(Real, 0, 1, closed="left")],
-        group="training",
-    )
+    label_smoothing: float = parameter(default=0.0, valid=[Interval(Real, 0, 1, closed="left")], order=30)
 
     def _new_task(self) -> Classification:
         windows = Windows(self.max_length, self.stride, self.truncation)
         return Classification(windows, self.label_smoothing, self.class_weight)
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @requires_y
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one more epoch, on rows of which there may be others each time.
 
@@ -101,9 +97,9 @@ class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, C
             )
         if classes is None and not hasattr(self, "classes_"):
             raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
-        task = self._new_task()
-        task = task.with_classes(classes, y) if classes is not None else task.restore(vars(self))
-        return self._fit_one_epoch(X, y, task, sample_weight)
+        form = multilabel_form(y)
+        classes = self.classes_ if classes is None else check_classes(classes, form)
+        return self._fit_one_epoch(X, y, self._new_task().with_classes(classes, form), sample_weight)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the confidence in each class.
@@ -158,6 +154,7 @@ class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, C
             return chosen.astype(np.int64)
         return as_objects([tuple(self.classes_[row].tolist()) for row in chosen])
 
+    @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; where a row may have several labels all of them must be right.
 

@@ -44,7 +44,22 @@ class XLMRXLEmbedder(
 
     Parameters
     ----------
-    $parameters
+    pooling : {"auto", "mean", "cls", "max", "first_last_mean"}
+        How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean over the
+        tokens of the first and the last layer. The special tokens count as tokens. "auto" is what a directory of
+        sentence-transformers says, otherwise the mean.
+    layer : int
+        The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
+        Layers above it are not run.
+    normalize : bool or "auto"
+        Scale each vector to length 1. "auto" does so for "e5-small", for other models if a directory of
+        sentence-transformers says so.
+    prompt : str or None
+        What is put before each text (of two, the first), such as "query: " or "passage: "; None is nothing. "auto" is
+        what a directory of sentence-transformers says, and otherwise "query: " for the multilingual-e5 models, which
+        were trained so (but for "-instruct").
+    n_components : int
+        Reduce the vectors to this many dimensions by PCA, fitted on the training texts; None keeps all.
 
     Attributes
     ----------
@@ -75,46 +90,12 @@ class XLMRXLEmbedder(
     array([1])
     """
 
-    pooling: str = parameter(
-        default="auto",
-        kind='{"auto", "mean", "cls", "max", "first_last_mean"}',
-        text="""How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean
-        over the tokens of the first and the last layer. The special tokens count as tokens. "auto" is what a directory
-        of sentence-transformers says, otherwise the mean.""",
-        valid=[StrOptions({"auto", *POOLINGS})],
-        group="model",
-    )
-    layer: int = parameter(
-        default=-1,
-        kind="int",
-        text="""The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last
-        again. Layers above it are not run.""",
-        valid=[Integral],
-        group="model",
-    )
-    normalize: bool | str = parameter(
-        default="auto",
-        kind='bool or "auto"',
-        text="""Scale each vector to length 1. "auto" does so for "e5-small", for other models if a directory of
-        sentence-transformers says so.""",
-        valid=["boolean", StrOptions({"auto"})],
-        group="model",
-    )
-    prompt: str | None = parameter(
-        default="auto",
-        kind="str or None",
-        text="""What is put before each text (of two, the first), such as "query: " or "passage: "; None is nothing.
-        "auto" is what a directory of sentence-transformers says, and otherwise "query: " for the multilingual-e5
-        models, which were trained so (but for "-instruct").""",
-        valid=[str, None],
-        group="model",
-    )
+    pooling: str = parameter(default="auto", valid=[StrOptions({"auto", *POOLINGS})], order=10)
+    layer: int = parameter(default=-1, valid=[Integral], order=10)
+    normalize: bool | str = parameter(default="auto", valid=["boolean", StrOptions({"auto"})], order=10)
+    prompt: str | None = parameter(default="auto", valid=[str, None], order=10)
     n_components: int | None = parameter(
-        default=None,
-        kind="int",
-        text="Reduce the vectors to this many dimensions by PCA, fitted on the training texts; None keeps all.",
-        valid=[Interval(Integral, 1, None, closed="left"), None],
-        group="model",
+        default=None, valid=[Interval(Integral, 1, None, closed="left"), None], order=10
     )
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -31,18 +31,12 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner, abstract=True):
 
     Parameters
     ----------
-    $parameters
+    batch_size : int
+        Packs in an optimiser step. A pack is a run of neighbouring rows that together fill `max_length` tokens, so that
+        a step learns from about as many tokens whatever the lengths of the texts. No text sees the others of its pack.
     """
 
-    batch_size: int = parameter(
-        default=8,
-        kind="int",
-        text="""Packs in an optimiser step. A pack is a run of neighbouring rows that together fill `max_length` tokens,
-        so that a step learns from about as many tokens whatever the lengths of the texts. No text sees the others of
-        its pack.""",
-        valid=[AT_LEAST_1],
-        group="training",
-    )
+    batch_size: int = parameter(default=8, valid=[AT_LEAST_1], order=30)
 
     def _new_task(self) -> LanguageModeling:
         raise NotImplementedError
@@ -100,7 +94,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner, abstract=True):
         column, task = self._check_fitted_column(X), self._new_task()
         backbone, finetuned = self._ready()
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-        rows = self._rows(backbone, task, column, task.targets(None, column), weights)
+        rows = task.rows(backbone, column, task.targets(None, column), weights)
         return task.evaluate(finetuned, backbone, rows, backbone.batch_tokens(self.batch_tokens), verbose=self.verbose)
 
     def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> WindowPlan:

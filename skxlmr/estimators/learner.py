@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -28,22 +27,24 @@ from skxlmr.saving.peft import export_adapter
 from skxlmr.saving.transformers import ExportedModel, export_pretrained
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.base import Task
-from skxlmr.training.fit import Fit
-from skxlmr.training.rows import Outcome, Rows
+from skxlmr.training.fit import Fit, OneEpoch
+from skxlmr.training.rows import Outcome
 from skxlmr.training.settings import TrainingParameters
-from skxlmr.training.sklearn_callbacks import CallbackSupportMixin, EpochContexts, with_callbacks
+from skxlmr.training.sklearn_callbacks import CallbackSupportMixin, EpochContexts, is_observed, with_callbacks
 from skxlmr.tuning import TUNINGS, Tuning, as_tuning
 
 
-def names_missing_y(method: Callable) -> Callable:
-    """Let a call without y name the public class, not the base class that defines the method."""
-    signature = inspect.signature(method)
+def requires_y(method: Callable) -> Callable:
+    """Let a call without y name the public class and method, whichever base class defines it."""
 
     @functools.wraps(method)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if "y" not in kwargs and len(args) < 2 and signature.parameters["y"].default is inspect.Parameter.empty:
-            raise TypeError(f"{type(self).__name__}.{method.__name__}() needs y: call {method.__name__}(X, y).")
-        return method(self, *args, **kwargs)
+    def checked(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        if (args[0] if args else kwargs.get("y")) is None:
+            name = f"{type(self).__name__}.{method.__name__}"
+            raise (ValueError if args or "y" in kwargs else TypeError)(
+                f"{name} requires y to be passed, but the target y is None. Call {method.__name__}(X, y)."
+            )
+        return method(self, X, *args, **kwargs)
 
     return checked
 
@@ -56,20 +57,16 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
 
     Parameters
     ----------
-    $parameters
+    tuning : {"lora", "bias", "head", "full"} or Tuning
+        Which weights are trained; `LoRA(rank=16)` in place of "lora" sets its parameters.
     """
 
-    tuning: str | Tuning = parameter(
-        default="lora",
-        kind='{"lora", "bias", "head", "full"} or Tuning',
-        text='Which weights are trained; `LoRA(rank=16)` in place of "lora" sets its parameters.',
-        valid=[StrOptions(set(TUNINGS)), Tuning],
-        group="model",
-    )
+    tuning: str | Tuning = parameter(default="lora", valid=[StrOptions(set(TUNINGS)), Tuning], order=10)
 
     vocabulary: ClassVar[str] = "full"  # parameters of some subclasses
     memory: ClassVar[str | os.PathLike | joblib.Memory | None] = None
 
+    _named: ClassVar[dict[str, dict[str, type]]] = {"tuning": TUNINGS}
     _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
 
     def _new_task(self) -> Task:
@@ -82,7 +79,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    @names_missing_y
+    @requires_y
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> Self:
         """Fine-tune.
 
@@ -116,30 +113,28 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         return self._fit(X, y, sample_weight, X_val, y_val)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Self:
-        callbacks = EpochContexts.of_fit(self, X, y, sample_weight)
-        column = self._check_column(X)
+        callbacks = [] if not is_observed(self) else [EpochContexts(self, X, y, sample_weight)]
+        task = self._new_task()
+        column = task.read(X)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-        self._check_y(y, "fit")
-        task = self._new_task().find(y, column, weights)
+        task = task.find(y, column, weights)
         start = getattr(self, "_finetuned", None) if self.warm_start else None
         if start is not None:
             task = task.continued(self._task())
         targets = task.targets(y, column)
-        weights = task.weights(targets, weights)
-        task.check_enough(targets[weights > 0])
         validation = None if X_val is None and y_val is None else self._check_validation(X_val, y_val, column, task)
         backbone = self._load_for_fit(column, start is not None)
-        rows = self._rows(backbone, task, column, targets, weights)
-        held_out = None if validation is None else self._rows(backbone, task, *validation)
-        if callbacks is not None:
-            callbacks.fitted_attributes = lambda finetuned: self._fitted_attributes(
+        rows = task.rows(backbone, column, targets, weights)
+        held_out = None if validation is None else task.rows(backbone, *validation)
+        for contexts in callbacks:
+            contexts.fitted_attributes = lambda finetuned: self._fitted_attributes(
                 backbone, column, **task.fitted(), _finetuned=finetuned
             )
         fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory)
-        outcome = fit.learn(rows, held_out, start, [] if callbacks is None else [callbacks])
+        outcome = fit.learn(rows, held_out, start, callbacks)
         self._set_fitted(self._outcome_attributes(backbone, column, task, outcome, outcome.history))
-        if callbacks is not None:
-            callbacks.end()
+        for contexts in callbacks:
+            contexts.end()
         return self
 
     def _fit_one_epoch(self, X: Any, y: Any, task: Task, sample_weight: Any) -> Self:
@@ -154,10 +149,9 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         targets = task.targets(y, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         backbone = self._load_for_fit(column, start is not None)
-        rows = self._rows(backbone, task, column, targets, task.weights(targets, weights))
-        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory)
-        state, epochs_before = getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_
-        outcome = fit.learn_one_epoch(rows, start, state, epochs_before)
+        rows = task.rows(backbone, column, targets, weights)
+        epoch = OneEpoch(getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_)
+        outcome = Fit(backbone, task, as_tuning(self.tuning), self, self.memory).learn(rows, start=start, epoch=epoch)
         history = outcome.history if start is None else pd.concat([self.history_, outcome.history], ignore_index=True)
         attributes = self._outcome_attributes(backbone, column, task, outcome, history)
         if hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
@@ -185,14 +179,10 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
     def _check_column(self, X: Any) -> TextColumn:
         return self._new_task().read(X)
 
-    def _check_y(self, y: Any, method: str) -> None:
-        if y is None and self._new_task().needs_y:
-            raise ValueError(f"{type(self).__name__}.{method} requires y to be passed, but the target y is None.")
-
     def _check_validation(
         self, X_val: Any, y_val: Any, column: TextColumn, task: Task
-    ) -> tuple[TextColumn, np.ndarray, np.ndarray]:
-        """Check validation rows; returns their column, their targets and their weights, which are all 1."""
+    ) -> tuple[TextColumn, np.ndarray]:
+        """Check validation rows; returns their column and their targets."""
         if X_val is None or (y_val is None and task.needs_y):
             raise ValueError("X_val and y_val go together: one of them is missing.")
         held_out = self._check_column(X_val)
@@ -201,8 +191,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]
         if None not in names and names[0] != names[1]:
             raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
-        targets = task.targets(y_val, held_out, "y_val")
-        return held_out, targets, np.ones(len(targets))
+        return held_out, task.targets(y_val, held_out, "y_val")
 
     def _requirements(self) -> dict[str, Any]:
         return {"tuning": as_tuning(self.tuning), "batch_tokens": self.batch_tokens}
@@ -214,51 +203,6 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         if self.vocabulary == "trim":
             return load_trimmed(self, column, **self._requirements())
         return load_base(self, **self._requirements())
-
-    def _rows(
-        self, backbone: Backbone, task: Task, column: TextColumn, targets: np.ndarray, weights: np.ndarray
-    ) -> Rows:
-        plan = task.plan(backbone, column)
-        plan.warn_of_cut()
-        return task.rows(plan, targets, weights)
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of the tuning as `tuning__rank` and so on.
-
-        Parameters
-        ----------
-        **params
-            Names and values.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter; the message suggests one.
-        """
-        tuning = params.get("tuning", self.tuning)
-        if tuning in TUNINGS and any(name.startswith("tuning__") for name in params):
-            params = {**params, "tuning": as_tuning(tuning)}
-        return super().set_params(**params)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with `deep`, also those of the tuning, whether it is an object or a name.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-
-        Returns
-        -------
-        dict
-        """
-        params = super().get_params(deep)
-        if deep and self.tuning in TUNINGS:
-            params |= {f"tuning__{name}": value for name, value in as_tuning(self.tuning).get_params().items()}
-        return params
 
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
@@ -351,7 +295,6 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
     def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
         """Score the results of rows, all from one reading of X."""
         column, task = self._check_fitted_column(X), self._task()
-        self._check_y(y, "score")
         targets = task.targets(y, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
         return task.row_score(self._run(column, task.per_row), targets, weights)

@@ -42,7 +42,9 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
 
     Parameters
     ----------
-    $parameters
+    mlm_probability : float
+        Share of the words that are to be predicted. The default is BERT's (arXiv:1810.04805), as is what happens to
+        them: 80 % are masked, 10 % replaced by any other token, 10 % left as they are.
 
     Attributes
     ----------
@@ -64,14 +66,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
     >>> clf = XLMRXLClassifier(adapted, max_epochs=1, random_state=0).fit(["lovely", "thin"], ["good", "bad"])
     """
 
-    mlm_probability: float = parameter(
-        default=0.15,
-        kind="float",
-        text="""Share of the words that are to be predicted. The default is BERT's (arXiv:1810.04805), as is what
-        happens to them: 80 % are masked, 10 % replaced by any other token, 10 % left as they are.""",
-        valid=[Interval(Real, 0, 1, closed="right")],
-        group="reading",
-    )
+    mlm_probability: float = parameter(default=0.15, valid=[Interval(Real, 0, 1, closed="right")], order=20)
 
     def _new_task(self) -> Masking:
         return Masking(Windows(self.max_length, self.stride, self.truncation), self.mlm_probability)

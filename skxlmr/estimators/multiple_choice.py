@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from skxlmr.columns import as_objects
-from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.runtime.plan import Windows
 from skxlmr.system.parameters import declare_parameters
@@ -93,6 +93,7 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner):
             return chosen
         return as_objects([choices[i] for choices, i in zip(column.choices, chosen, strict=True)])
 
+    @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of rows whose right choice is predicted.
 

@@ -16,19 +16,14 @@ class Vocabulary:
 
     Parameters
     ----------
-    $parameters
+    vocabulary : {"full", "trim"}
+        With "trim" only those pieces of the vocabulary are kept that the training texts use, and all single characters,
+        from which other words are then composed: predictions for texts of the same words stay the same. For XL this
+        frees up to 1.2 GB (on a GPU after loading), and `tuning="full"` trains no other pieces. A warm start keeps the
+        original vocabulary.
     """
 
-    vocabulary: str = parameter(
-        default="full",
-        kind='{"full", "trim"}',
-        text="""With "trim" only those pieces of the vocabulary are kept that the training texts use, and all single
-        characters, from which other words are then composed: predictions for texts of the same words stay the same. For
-        XL this frees up to 1.2 GB (on a GPU after loading), and `tuning="full"` trains no other pieces. A warm start
-        keeps the original vocabulary.""",
-        valid=[StrOptions({"full", "trim"})],
-        group="vocabulary",
-    )
+    vocabulary: str = parameter(default="full", valid=[StrOptions({"full", "trim"})], order=60)
 
 
 @declare_parameters
@@ -37,17 +32,14 @@ class FeatureMemory:
 
     Parameters
     ----------
-    $parameters
+    memory : str, path, joblib.Memory or None
+        A folder where the base's features of the texts are kept, for other processes (`n_jobs`) and later sessions;
+        used if only the head is trained (`tuning="head"`), and by `XLMRXLEmbedder`. Within a process they are cached
+        anyway; see `skxlmr.set_feature_cache`.
     """
 
     memory: str | os.PathLike | joblib.Memory | None = parameter(
-        default=None,
-        kind="str, path, joblib.Memory or None",
-        text="""A folder where the base's features of the texts are kept, for other processes (`n_jobs`) and later
-        sessions; used if only the head is trained (`tuning="head"`), and by `XLMRXLEmbedder`. Within a process they are
-        cached anyway; see `skxlmr.set_feature_cache`.""",
-        valid=[None, str, os.PathLike, HasMethods("cache")],
-        group="memory",
+        default=None, valid=[None, str, os.PathLike, HasMethods("cache")], order=80
     )
 
 
@@ -57,16 +49,11 @@ class ClassWeight:
 
     Parameters
     ----------
-    $parameters
+    class_weight : dict, "balanced" or None
+        Weights of the classes, or of the tags, in the loss, as in scikit-learn.
     """
 
-    class_weight: dict | str | None = parameter(
-        default=None,
-        kind='dict, "balanced" or None',
-        text="Weights of the classes, or of the tags, in the loss, as in scikit-learn.",
-        valid=[dict, StrOptions({"balanced"}), None],
-        group="stopping",
-    )
+    class_weight: dict | str | None = parameter(default=None, valid=[dict, StrOptions({"balanced"}), None], order=40)
 
 
 HISTORY = """\

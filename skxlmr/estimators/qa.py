@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import TextColumn, as_objects
-from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.metrics import squad_scores
 from skxlmr.runtime.plan import Windows
@@ -32,7 +32,11 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
 
     Parameters
     ----------
-    $parameters
+    max_answer_length : int
+        Maximum number of pieces in a predicted answer.
+    null_threshold : float
+        If `fit` has seen questions without an answer: "" is predicted where the score of "no answer" exceeds that of
+        the best answer by more than this; in logits.
 
     Attributes
     ----------
@@ -55,21 +59,8 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
     (2,)
     """
 
-    max_answer_length: int = parameter(
-        default=30,
-        kind="int",
-        text="Maximum number of pieces in a predicted answer.",
-        valid=[Interval(Integral, 1, None, closed="left")],
-        group="reading",
-    )
-    null_threshold: float = parameter(
-        default=0.0,
-        kind="float",
-        text="""If `fit` has seen questions without an answer: "" is predicted where the score of "no answer" exceeds
-        that of the best answer by more than this; in logits.""",
-        valid=[Interval(Real, None, None, closed="neither")],
-        group="reading",
-    )
+    max_answer_length: int = parameter(default=30, valid=[Interval(Integral, 1, None, closed="left")], order=20)
+    null_threshold: float = parameter(default=0.0, valid=[Interval(Real, None, None, closed="neither")], order=20)
 
     def _new_task(self) -> Answering:
         return Answering(Windows(self.max_length, self.stride), self.max_answer_length, self.null_threshold)
@@ -135,6 +126,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
             {**of_numbers, "is_answered": bool}
         )  # where it is empty, too
 
+    @requires_y
     def metrics(self, X: Any, y: Any, language: str | None = None) -> dict[str, float]:
         """Return F1 and exact match as SQuAD's scorer computes them.
 
@@ -150,9 +142,10 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
         dict
             f1 and exact_match, from 0 to 1.
         """
-        predicted, answers = self._predict_with_answers(X, y, "metrics")[:2]
+        predicted, answers = self._predict_with_answers(X, y)[:2]
         return squad_scores(predicted, answers, language)
 
+    @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the mean F1 of the words of answers, as SQuAD's scorer computes it.
 
@@ -166,13 +159,12 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
         -------
         float
         """
-        predicted, answers, column = self._predict_with_answers(X, y, "score")
+        predicted, answers, column = self._predict_with_answers(X, y)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
         return self._task().row_score(predicted, answers, weights)
 
-    def _predict_with_answers(self, X: Any, y: Any, method: str) -> tuple[np.ndarray, list[list[str]], TextColumn]:
+    def _predict_with_answers(self, X: Any, y: Any) -> tuple[np.ndarray, list[list[str]], TextColumn]:
         """Predict, and read the true answers of each row; both from one reading of X."""
         column = self._check_fitted_column(X)
-        self._check_y(y, method)
         answers = [[text for text, _ in of_row] for of_row in check_answers(y, column)]
         return self._run(column, self._task().per_row), answers, column

@@ -9,7 +9,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
-from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
@@ -24,7 +24,8 @@ class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLM
 
     Parameters
     ----------
-    $parameters
+    loss : {"squared_error", "absolute_error", "huber"}
+        Loss of the difference to a target, in standard deviations of the targets; "huber" is linear beyond one of them.
 
     Attributes
     ----------
@@ -47,14 +48,7 @@ class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLM
     True
     """
 
-    loss: str = parameter(
-        default="squared_error",
-        kind='{"squared_error", "absolute_error", "huber"}',
-        text="""Loss of the difference to a target, in standard deviations of the targets; "huber" is linear beyond one
-        of them.""",
-        valid=[StrOptions(set(REGRESSION_LOSSES))],
-        group="training",
-    )
+    loss: str = parameter(default="squared_error", valid=[StrOptions(set(REGRESSION_LOSSES))], order=30)
 
     def _new_task(self) -> Regression:
         return Regression(Windows(self.max_length, self.stride, self.truncation), self.loss)
@@ -74,6 +68,7 @@ class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLM
         values = self._outputs(X) * self.target_scale_ + self.target_mean_
         return values[:, 0] if self._one_dimensional else values
 
+    @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R2, averaged over the outputs.
 

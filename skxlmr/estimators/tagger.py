@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import as_objects
-from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Vocabulary
 from skxlmr.runtime.plan import Windows
 from skxlmr.system.parameters import declare_parameters, parameter
@@ -33,7 +33,9 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
 
     Parameters
     ----------
-    $parameters
+    scheme : {"auto", "BIO", "BIOES", "IO", "plain"}
+        What the tags mean; "auto" infers it from y. In BIO and BIOES only sequences are predicted that the scheme
+        allows; "IO" is for IOB1, too.
 
     Attributes
     ----------
@@ -57,14 +59,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
     [['B-PER', 'O', 'O']]
     """
 
-    scheme: str = parameter(
-        default="auto",
-        kind='{"auto", "BIO", "BIOES", "IO", "plain"}',
-        text="""What the tags mean; "auto" infers it from y. In BIO and BIOES only sequences are predicted that the
-        scheme allows; "IO" is for IOB1, too.""",
-        valid=[StrOptions({"auto", *SCHEMES})],
-        group="reading",
-    )
+    scheme: str = parameter(default="auto", valid=[StrOptions({"auto", *SCHEMES})], order=20)
 
     def _new_task(self) -> Tagging:
         return Tagging(Windows(self.max_length, self.stride), self.scheme, self.class_weight)
@@ -128,6 +123,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
         table = pd.DataFrame(found, columns=["row", "label", "start", "end", "text", "score"])
         return table.astype({"row": int, "start": int, "end": int, "score": float})  # where it is empty, too
 
+    @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, strict: bool = False) -> float:
         """Return the F1 of entities, each right in label and both ends; of tags without a scheme the accuracy.
 
@@ -145,7 +141,6 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
         float
         """
         column = self._check_fitted_column(X)
-        self._check_y(y, "score")
         true = check_tags(y, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
         return tag_score(true, self._run(column, self._task().tags), self.scheme_, weights, strict)

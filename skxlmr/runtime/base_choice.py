@@ -25,49 +25,29 @@ class BaseChoice:
 
     Parameters
     ----------
-    $parameters
+    model : str or path
+        Id of a checkpoint on the hub, a local directory, "e5-small", or "nano", the small one that is bundled.
+    load_in_8bit : "auto", bool or Int8
+        Store the frozen base in 8 bits: a quarter of float32's size, and faster on CPUs. "auto" does so for XL and XXL,
+        on a GPU only where 16 bits would take more than half of its memory. With an `Int8` object you can search over
+        its settings.
+    load_in_4bit : bool
+        Store it in 4 bits (NF4): half the size of 8 bits, slower and less exact.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        Of the base's activations, and of its weights unless these are in 8 or 4 bits; "auto" is bfloat16 where the
+        hardware has it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere. What is learned,
+        and what is returned, is float32.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
     """
 
     model: str | os.PathLike = parameter(
-        default="facebook/xlm-roberta-xl",
-        kind="str or path",
-        text='Id of a checkpoint on the hub, a local directory, "e5-small", or "nano", the small one that is bundled.',
-        valid=[str, os.PathLike],
-        group="model",
-        kw_only=False,
+        default="facebook/xlm-roberta-xl", valid=[str, os.PathLike], kw_only=False, order=10
     )
-    load_in_8bit: bool | str | Int8 = parameter(
-        default="auto",
-        kind='"auto", bool or Int8',
-        text="""Store the frozen base in 8 bits: a quarter of float32's size, and faster on CPUs. "auto" does so for
-        XL and XXL, on a GPU only where 16 bits would take more than half of its memory. With an `Int8` object you can
-        search over its settings.""",
-        valid=["boolean", StrOptions({"auto"}), Int8],
-        group="base",
-    )
-    load_in_4bit: bool = parameter(
-        default=False,
-        kind="bool",
-        text="Store it in 4 bits (NF4): half the size of 8 bits, slower and less exact.",
-        valid=["boolean"],
-        group="base",
-    )
-    dtype: str = parameter(
-        default="auto",
-        kind='{"auto", "float32", "bfloat16", "float16"}',
-        text="""Of the base's activations, and of its weights unless these are in 8 or 4 bits; "auto" is bfloat16 where
-        the hardware has it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere. What is
-        learned, and what is returned, is float32.""",
-        valid=[StrOptions({"auto", *DTYPES})],
-        group="base",
-    )
-    device: str = parameter(
-        default="auto",
-        kind="str",
-        text='"auto", "cpu", "cuda", "cuda:1" or "mps".',
-        valid=[str],
-        group="base",
-    )
+    load_in_8bit: bool | str | Int8 = parameter(default="auto", valid=["boolean", StrOptions({"auto"}), Int8], order=70)
+    load_in_4bit: bool = parameter(default=False, valid=["boolean"], order=70)
+    dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
+    device: str = parameter(default="auto", valid=[str], order=70)
 
 
 @declare_parameters
@@ -76,24 +56,19 @@ class RunParameters:
 
     Parameters
     ----------
-    $parameters
+    batch_tokens : int or "auto"
+        Tokens that are run at once; changes memory use and speed, not results (but for the draws of dropout).
+    random_state : int, RandomState or None
+        Seeds weight initialisation, row order, dropout, masks and sampling.
+    verbose : int
+        1 shows progress bars.
     """
 
     batch_tokens: int | str = parameter(
-        default="auto",
-        kind='int or "auto"',
-        text="Tokens that are run at once; changes memory use and speed, not results (but for the draws of dropout).",
-        valid=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        group="training",
+        default="auto", valid=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})], order=30
     )
-    random_state: int | np.random.RandomState | None = parameter(
-        default=None,
-        kind="int, RandomState or None",
-        text="Seeds weight initialisation, row order, dropout, masks and sampling.",
-        valid=["random_state"],
-        group="random",
-    )
-    verbose: int = parameter(default=0, kind="int", text="1 shows progress bars.", valid=["verbose"], group="random")
+    random_state: int | np.random.RandomState | None = parameter(default=None, valid=["random_state"], order=90)
+    verbose: int = parameter(default=0, valid=["verbose"], order=90)
 
 
 def load_base(

@@ -21,23 +21,16 @@ class WindowParameters:
 
     Parameters
     ----------
-    $parameters
+    max_length : int
+        Maximum number of tokens that the model reads at once; None takes all it can, 512.
+    stride : int or "auto"
+        Number of tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth of
+        `max_length`.
     """
 
-    max_length: int | None = parameter(
-        default=None,
-        kind="int",
-        text="Maximum number of tokens that the model reads at once; None takes all it can, 512.",
-        valid=[Interval(Integral, 4, None, closed="left"), None],
-        group="reading",
-    )
+    max_length: int | None = parameter(default=None, valid=[Interval(Integral, 4, None, closed="left"), None], order=20)
     stride: int | str = parameter(
-        default="auto",
-        kind='int or "auto"',
-        text="""Number of tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth
-        of `max_length`.""",
-        valid=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        group="reading",
+        default="auto", valid=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})], order=20
     )
 
 
@@ -47,16 +40,11 @@ class Truncation:
 
     Parameters
     ----------
-    $parameters
+    truncation : bool
+        Read only the beginning of a long text. A warning counts the texts that were cut.
     """
 
-    truncation: bool = parameter(
-        default=False,
-        kind="bool",
-        text="Read only the beginning of a long text. A warning counts the texts that were cut.",
-        valid=["boolean"],
-        group="reading",
-    )
+    truncation: bool = parameter(default=False, valid=["boolean"], order=20)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Constructor parameters, each declared once: its default, its valid values and its documentation in one statement."""
+"""Constructor parameters that are declared once, as dataclass fields of small groups.
+
+A group is a class with a few fields; its docstring documents them, its fields hold defaults and valid values. An
+estimator inherits from the groups that it has.
+"""
 
 from __future__ import annotations
 
@@ -6,97 +10,83 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import textwrap
+import re
 from collections.abc import Callable, Iterable
 from string import Template
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from typing_extensions import dataclass_transform
+from typing_extensions import Self, dataclass_transform
 
 Class = TypeVar("Class", bound=type)
 
-# Parameters are listed by subject, whichever class declares them.
-GROUPS = ("model", "reading", "training", "stopping", "continuing", "vocabulary", "base", "memory", "random")
-
 # What other libraries call a parameter: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
 OTHER_NAMES = {
-    "checkpoint": "model",
-    "epochs": "max_epochs",
-    "gradient_clip_val": "max_grad_norm",
-    "learning_rate_init": "learning_rate",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "lr": "learning_rate",
-    "lr_scheduler_type": "lr_schedule",
-    "max_iter": "max_epochs",
-    "max_seq_length": "max_length",
-    "model_id": "model",
-    "model_name": "model",
-    "model_name_or_path": "model",
-    "n_epochs": "max_epochs",
-    "num_epochs": "max_epochs",
-    "num_train_epochs": "max_epochs",
-    "optim": "optimizer",
-    "patience": "n_iter_no_change",
-    "per_device_train_batch_size": "batch_size",
-    "pooling_mode": "pooling",
-    "pretrained_model_name_or_path": "model",
-    "r": "rank",
-    "seed": "random_state",
-    "target_modules": "targets",
-    "torch_dtype": "dtype",
-    "warmup_ratio": "warmup",
+    "model": "checkpoint model_id model_name model_name_or_path pretrained_model_name_or_path",
+    "max_epochs": "epochs max_iter n_epochs num_epochs num_train_epochs",
+    "max_length": "max_seq_length",
+    "batch_size": "per_device_train_batch_size",
+    "learning_rate": "learning_rate_init lr",
+    "lr_schedule": "lr_scheduler_type",
+    "max_grad_norm": "gradient_clip_val",
+    "warmup": "warmup_ratio",
+    "optimizer": "optim",
+    "n_iter_no_change": "patience",
+    "random_state": "seed",
+    "dtype": "torch_dtype",
+    "pooling": "pooling_mode",
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
 }
 
 
-def parameter(
-    *, default: Any, kind: str, text: str, valid: list[Any] | None = None, group: str = "", kw_only: bool = True
-) -> Any:
+def parameter(*, default: Any, valid: list[Any] | None = None, kw_only: bool = True, order: int = 99) -> Any:
     """Declare a constructor parameter, as a dataclass field.
 
     Parameters
     ----------
     default : object
-    kind : str
-        Its type, as the documentation names it.
-    text : str
-        Its documentation.
     valid : list, default=None
         Its entry in scikit-learn's `_parameter_constraints`; None does not check it.
-    group : str, default=""
-        One of `GROUPS`, by which parameters are ordered; others come last.
     kw_only : bool, default=True
+    order : int, default=99
+        Parameters are listed by this number, whichever class declares them.
     """
-    metadata = {"kind": kind, "text": text, "valid": valid, "group": group}
-    return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"valid": valid, "order": order})
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
 def declare_parameters(cls: Class) -> Class:
-    """Give a class the constructor, the constraints and the documentation that its declared parameters ask for.
+    """Give a class the constructor, the constraints and the documentation of its parameters, inherited ones included.
 
-    In its docstring `$parameters` stands for the documentation of all of them, and `$name` for the entry `name` of
-    the class attribute `_documentation`.
+    Its docstring documents the parameters that it declares itself; `$parameters` stands for all of them, and `$name`
+    for the entry `name` of the class attribute `_documentation`.
     """
     cls = dataclasses.dataclass(repr=False, eq=False)(cls)
-    fields = sorted(dataclasses.fields(cls), key=_group_number)
+    fields = sorted(dataclasses.fields(cls), key=lambda field: field.metadata["order"])
     cls._parameter_constraints = {field.name: field.metadata["valid"] for field in fields if field.metadata["valid"]}
     if cls.__doc__:  # python -OO has none
-        parts = {"parameters": "\n".join(map(_describe, fields)), **getattr(cls, "_documentation", {})}
-        cls.__doc__ = Template(inspect.cleandoc(cls.__doc__)).safe_substitute(parts)
+        doc = inspect.cleandoc(cls.__doc__)
+        own = dict(re.findall(r"^(\w+) : (.*(?:\n .*)+)", _section(doc, "Parameters"), re.MULTILINE))
+        inherited = [vars(base).get("_parameter_docs", {}) for base in reversed(cls.__mro__)]
+        cls._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
+        listed = "\n".join(_describe(field, cls._parameter_docs[field.name]) for field in fields)
+        doc = doc.replace(_section(doc, "Parameters") or "$parameters", listed)
+        cls.__doc__ = Template(doc).safe_substitute(getattr(cls, "_documentation", {}))
     cls.__init__ = _explain_unknown(cls.__init__, [field.name for field in fields])
     return cls
 
 
-def _group_number(field: dataclasses.Field) -> int:
-    group = field.metadata["group"]
-    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+def _section(doc: str, title: str) -> str:
+    found = re.search(rf"{title}\n-+\n((?:.+\n?)+)", doc)
+    return found[1].rstrip() if found else ""
 
 
-def _describe(field: dataclasses.Field) -> str:
+def _describe(field: dataclasses.Field, doc: str) -> str:
+    kind, _, text = doc.partition("\n")
     default = f'"{field.default}"' if isinstance(field.default, str) else repr(field.default).replace("'", '"')
-    text = textwrap.indent(inspect.cleandoc(field.metadata["text"]), " " * 4)
-    return f"{field.name} : {field.metadata['kind']}, default={default}\n{text}"
+    return f"{field.name} : {kind}, default={default}\n{text}"
 
 
 def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..., None]:
@@ -117,10 +107,45 @@ def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..
 
 
 class DeclaredParameters:
-    """Mixin for scikit-learn estimators whose parameters are declared: `set_params` suggests names, too."""
+    """Mixin for scikit-learn estimators whose parameters are declared.
 
-    def set_params(self, **params: Any) -> Any:
+    Attributes
+    ----------
+    _named : dict of str to dict of str to class
+        Parameters whose objects have short names: with `tuning="lora"`, `tuning__rank` is a parameter, too.
+    """
+
+    _named: ClassVar[dict[str, dict[str, type]]] = {}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with `deep`, also those of nested objects, as `name__parameter`.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        params = super().get_params(deep)  # type: ignore[misc]
+        for name, classes in self._named.items() if deep else ():
+            if isinstance(params[name], str) and params[name] in classes:
+                nested = classes[params[name]]().get_params()
+                params |= {f"{name}__{key}": value for key, value in nested.items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, those of nested objects as `name__parameter`.
+
+        Parameters
+        ----------
+        **params
+            Names and values.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
@@ -128,12 +153,15 @@ class DeclaredParameters:
             If there is no such parameter; the message suggests one.
         """
         names = list(inspect.signature(type(self)).parameters)
-        for key in params:
-            name = key.partition("__")[0]
+        for key in list(params):
+            name, nested, _ = key.partition("__")
             if name not in names:
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {type(self).__name__}. {suggest(name, names)}"
                 )
+            value = params.get(name, getattr(self, name))
+            if nested and isinstance(value, str) and value in self._named.get(name, {}):
+                params[name] = self._named[name][value]()
         return super().set_params(**params)  # type: ignore[misc]
 
 
@@ -148,8 +176,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     'Its parameters are batch_size, max_epochs.'
     """
     known = list(known)
-    meant = OTHER_NAMES.get(name)
-    similar = [meant] if meant in known else difflib.get_close_matches(name, known, n=1)
+    meant = [ours for ours, others in OTHER_NAMES.items() if name in others.split() and ours in known]
+    similar = meant or difflib.get_close_matches(name, known, n=1)
     if similar:
         return f"Did you mean {similar[0]!r}?"
     return f"Its parameters are {', '.join(known)}." if known else "It has no parameters."

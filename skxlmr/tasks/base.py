@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,6 @@ from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
-from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
@@ -26,9 +26,7 @@ from skxlmr.training.rows import Rows
 LossesOfOutputs = Callable[[Tensor, np.ndarray, np.ndarray], Tensor]
 
 
-def not_found() -> np.ndarray:
-    """Return the value of an array that `find` has not set yet."""
-    return np.empty(0)
+not_found = partial(np.empty, 0)  # makes the value of an array that `find` has not set yet
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Task:
     """Base class of the tasks.
 
     A task is made from an estimator's parameters; `find` returns it with what `y` tells of it. To write a task,
-    override `find`, `targets`, `n_outputs`, `row_losses` and `row_score`; the other methods are those of a task with
+    override `find`, `targets`, `head`, `row_losses` and `row_score`; the other methods are those of a task with
     one output vector per text.
 
     Attributes
@@ -81,9 +79,8 @@ class Task:
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
 
-    def read(self, X: Any) -> TextColumn:
-        """Check X and return it as a column."""
-        return check_text_column(X)
+    # Checks X and returns it as a column.
+    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_text_column)
 
     def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
         """Tokenise a column into windows."""
@@ -114,16 +111,24 @@ class Task:
         """Check y and return it as `row_losses` takes it, one target per row; messages call it `name`."""
         raise NotImplementedError
 
-    def weights(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the weights of the rows in the loss, (n_rows,), from the sample weights."""
-        return weights
+    def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
+        """Return the factors of rows in the loss, beside their sample weights."""
+        return 1.0
 
-    def check_enough(self, targets: np.ndarray) -> None:
-        """Raise a ValueError if nothing can be learned from the targets of positive weight."""
+    def rows(
+        self, backbone: Backbone, column: TextColumn, targets: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> Rows:
+        """Tokenise rows, without those of weight zero.
 
-    def rows(self, plan: WindowPlan, targets: np.ndarray, weights: np.ndarray) -> Rows:
-        """Return the rows that are learned from, without those of weight zero."""
-        return Rows(plan, targets, weights, np.arange(len(targets))).take(np.flatnonzero(weights))
+        Parameters
+        ----------
+        sample_weight : ndarray of shape (n_rows,), default=None
+            Weights to train with; None means rows to validate on, which all count alike.
+        """
+        weights = np.ones(len(targets)) if sample_weight is None else sample_weight * self.loss_weights(targets)
+        plan, kept = self.plan(backbone, column), np.flatnonzero(weights)
+        plan.warn_of_cut()
+        return Rows(plan.take(kept), targets[kept], weights[kept], kept)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         """Return the classes by which held-out rows are stratified; None for no stratification."""
@@ -133,14 +138,9 @@ class Task:
         """Return rows that were set aside with the weights that they have in the score."""
         return rows
 
-    @property
-    def n_outputs(self) -> int:
-        """Number of outputs of the head."""
-        raise NotImplementedError
-
     def head(self, config: XLMRobertaXLConfig) -> nn.Module:
         """Make a head with random weights."""
-        return ClassificationHead(config, self.n_outputs)
+        raise NotImplementedError
 
     def start(self, finetuned: Finetuned, backbone: Backbone) -> None:
         """Give new weights other initial values than the random ones."""

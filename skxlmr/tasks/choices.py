@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from numbers import Integral, Real
@@ -85,6 +85,40 @@ class ChoicePlan(WindowPlan):
     choice_of_window: np.ndarray | None = None
 
 
+def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
+    """Read a column of prompts, and one column of lists of choices, or a column for each choice.
+
+    Parameters
+    ----------
+    X : DataFrame, or a sequence of rows
+    name : str, default="X"
+        What messages call it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a prompt or a choice is no text, or a row has no choice; the message names the row.
+    """
+    columns, labels, index = split_columns(X, name)
+    if len(columns) < 2:
+        raise ValueError(
+            f"{name} has {len(columns)} column; multiple choice needs the prompts and their choices: a column of lists,"
+            f" or a column for each choice."
+        )
+    prompts, *rest = columns
+    if not len(prompts):
+        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no prompt.")
+    named = [name if labels is None else f"{name}, column {label!r}" for label in labels or columns]
+    texts = check_column_of_texts(prompts, named[0], index)
+    if len(rest) == 1:
+        choices = [_check_list(row, f"{named[1]}, {name_row(i, index)}") for i, row in enumerate(rest[0])]
+    else:
+        choices = _check_cells(rest, named[1:], index)
+    unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
+    names = np.array(labels, object) if unique and hasattr(X, "columns") else None
+    return ChoiceColumn(texts, None, names, len(columns), choices, max(map(len, choices)))
+
+
 @dataclass(frozen=True)
 class Choosing(Task):
     """The right one of a row's choices; targets are their indices.
@@ -97,11 +131,8 @@ class Choosing(Task):
 
     form: str = "index"
 
+    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_choices)
     found: ClassVar[dict[str, str]] = {"target_form_": "form"}
-    n_outputs: ClassVar[int] = 1
-
-    def read(self, X: Any) -> ChoiceColumn:
-        return check_choices(X)
 
     def plan(self, backbone: Backbone, column: ChoiceColumn) -> ChoicePlan:
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
@@ -160,40 +191,6 @@ def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _on(device: torch.device, array: np.ndarray) -> Tensor:
     return torch.from_numpy(array).to(device)
-
-
-def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
-    """Read a column of prompts, and one column of lists of choices, or a column for each choice.
-
-    Parameters
-    ----------
-    X : DataFrame, or a sequence of rows
-    name : str, default="X"
-        What messages call it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a prompt or a choice is no text, or a row has no choice; the message names the row.
-    """
-    columns, labels, index = split_columns(X, name)
-    if len(columns) < 2:
-        raise ValueError(
-            f"{name} has {len(columns)} column; multiple choice needs the prompts and their choices: a column of lists,"
-            f" or a column for each choice."
-        )
-    prompts, *rest = columns
-    if not len(prompts):
-        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no prompt.")
-    named = [name if labels is None else f"{name}, column {label!r}" for label in labels or columns]
-    texts = check_column_of_texts(prompts, named[0], index)
-    if len(rest) == 1:
-        choices = [_check_list(row, f"{named[1]}, {name_row(i, index)}") for i, row in enumerate(rest[0])]
-    else:
-        choices = _check_cells(rest, named[1:], index)
-    unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
-    names = np.array(labels, object) if unique and hasattr(X, "columns") else None
-    return ChoiceColumn(texts, None, names, len(columns), choices, max(map(len, choices)))
 
 
 def _check_list(row: Any, where: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import torch.nn.functional as F
@@ -16,7 +15,9 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, name_row
+from skxlmr.columns import TextColumn, as_pandas, name_row
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.heads import ClassificationHead
 from skxlmr.tasks.base import Export, Task, not_found, sequence_export
 
 LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels of one row
@@ -35,24 +36,40 @@ class Classification(Task):
     classes : ndarray of shape (n_classes,)
     form : {"indicator", "lists"} or None
         How y gives several labels per row; None for one class per row.
+    class_weights : ndarray of shape (n_classes,), or None
     """
 
     label_smoothing: float = 0.0
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)
     form: str | None = None
+    class_weights: np.ndarray | None = None
 
     found: ClassVar[dict[str, str]] = {"classes_": "classes", "multilabel_": "form"}
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
         form = multilabel_form(y)
-        classes = np.unique(check_labels(y, column)) if form is None else find_labels(y, column, form)
-        return replace(self, classes=classes, form=form)
+        if form is not None:
+            return self.with_classes(find_labels(y, column, form), form)
+        labels = check_labels(y, column)
+        task = self.with_classes(np.unique(labels), None, labels)
+        if task.class_weights is not None:
+            weights = weights * task.class_weights[np.searchsorted(task.classes, labels)]
+        used = np.unique(labels[weights > 0]).tolist()
+        if not used:
+            raise ValueError("There are no rows to learn from: all their weights are zero.")
+        if len(used) < 2:
+            raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {used[0]!r}.")
+        return task
 
-    def with_classes(self, classes: Any, y: Any) -> Self:
-        """Return this task with classes that are known beforehand, for a y in one of the forms."""
-        form = multilabel_form(y)
-        return replace(self, classes=check_classes(classes, form), form=form)
+    def with_classes(self, classes: np.ndarray, form: str | None, labels: np.ndarray | None = None) -> Self:
+        """Return this task with the classes that it learns; `labels` are those of y, for class_weight="balanced"."""
+        class_weights = None
+        if self.class_weight is not None:
+            if form is not None:
+                raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
+            class_weights = check_class_weight(self.class_weight, classes, classes if labels is None else labels)
+        return replace(self, classes=classes, form=form, class_weights=class_weights)
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         if self.form is not None:
@@ -64,27 +81,14 @@ class Classification(Task):
             raise ValueError(f"{name} has labels that {known} has not: {unknown[:5]}.")
         return np.searchsorted(self.classes, y)
 
-    def weights(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        if self.form is not None:
-            if self.class_weight is not None:
-                raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
-            return weights
-        labels = self.classes[targets]
-        return weights * check_class_weight(self.class_weight, self.classes, labels)[targets]
-
-    def check_enough(self, targets: np.ndarray) -> None:
-        if not len(targets):
-            raise ValueError("There are no rows to learn from: all their weights are zero.")
-        if self.form is None and (targets == targets[0]).all():
-            label = self.classes.tolist()[targets[0]]
-            raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
+    def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
+        return 1.0 if self.class_weights is None else self.class_weights[targets]
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         return targets if self.form is None else None
 
-    @property
-    def n_outputs(self) -> int:
-        return len(self.classes)
+    def head(self, config: XLMRobertaXLConfig) -> ClassificationHead:
+        return ClassificationHead(config, len(self.classes))
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.form is None:
@@ -179,7 +183,7 @@ def check_classes(classes: Any, form: str | None) -> np.ndarray:
 
 def multilabel_form(y: Any) -> str | None:
     """How y gives several labels a row: "indicator" (two dimensions), "lists" of labels, or None where it gives one."""
-    y = _without_other_frames(y)
+    y = as_pandas(y)
     if getattr(y, "ndim", 1) == 2:
         return "indicator" if y.shape[1] > 1 else None
     if isinstance(y, str | bytes) or y is None or not np.iterable(y):
@@ -192,18 +196,6 @@ def multilabel_form(y: Any) -> str | None:
     values = [value for row in y for value in row]
     numbers = all(isinstance(value, bool | int | float | np.number) for value in values)
     return "indicator" if numbers and set(values) <= {0, 1} else "lists"
-
-
-def _without_other_frames(y: Any) -> Any:
-    """A frame of polars or pyarrow as one of pandas, a series as a list; others as they are."""
-    if isinstance(y, pd.DataFrame | pd.Series):
-        return y
-    frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame):
-        return pd.DataFrame({name: frame[name].to_list() for name in frame.columns})
-    if isinstance(frame, nw.Series):
-        return frame.to_list()
-    return y.to_pylist() if hasattr(y, "to_pylist") else y
 
 
 def _label_lists(y: Any, column: TextColumn, name: str) -> list[list]:
@@ -232,7 +224,7 @@ def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
     ValueError, TypeError
         If there are none, or they cannot be sorted together.
     """
-    y = _without_other_frames(y)
+    y = as_pandas(y)
     if form == "indicator":
         if isinstance(y, pd.DataFrame):
             return np.array(y.columns.tolist(), object)
@@ -266,7 +258,7 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
     TypeError, ValueError
         If a row has something else; the message names it.
     """
-    y = _without_other_frames(y)
+    y = as_pandas(y)
     index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
     check_consistent_length(column.texts, y)
     if form == "indicator":

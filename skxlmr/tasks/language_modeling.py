@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_text_column, one_text
+from skxlmr.columns import TextColumn, check_one_text
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
 from skxlmr.model.pretrained import PretrainedModel, warn_of_new_parts
 from skxlmr.model.reference.language_models import LMHead, read_lm_head
@@ -67,8 +68,7 @@ class LanguageModeling(Task):
         """Draw what is to be predicted in each window of a plan."""
         raise NotImplementedError
 
-    def read(self, X: Any) -> TextColumn:
-        return one_text(check_text_column(X))
+    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_one_text)
 
     def find(self, y: None, column: TextColumn, weights: np.ndarray) -> Self:
         return self
@@ -76,10 +76,12 @@ class LanguageModeling(Task):
     def targets(self, y: None, column: TextColumn, name: str = "y") -> np.ndarray:
         return np.zeros(len(column.texts))
 
-    def rows(self, plan: WindowPlan, targets: np.ndarray, weights: np.ndarray) -> Rows:
-        """Leave out rows of weight zero, and those without a word."""
-        rows = super().rows(plan, targets, weights)
-        n_pieces = np.bincount(plan.text_of_window, plan.lengths - 2)  # beside <s> and </s>
+    def rows(
+        self, backbone: Backbone, column: TextColumn, targets: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> Rows:
+        """Tokenise rows, without those of weight zero, and those without a word."""
+        rows = super().rows(backbone, column, targets, sample_weight)
+        n_pieces = np.bincount(rows.plan.text_of_window, rows.plan.lengths - 2)  # beside <s> and </s>
         rows = rows.take(np.flatnonzero(n_pieces[rows.plan.text_of_row]))
         if not len(rows.numbers):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar
@@ -54,6 +54,17 @@ class QuestionPlan(WindowPlan):
         return f"{n_cut} {have} of more than {self.cut_at} pieces, half of a window; the rest is not read."
 
 
+def check_questions(X: Any) -> TextColumn:
+    """Read questions (the texts) and contexts (the pairs): two columns in this order, or columns of these names."""
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame) and set(COLUMNS) <= set(frame.columns):
+        X = frame.select(COLUMNS).to_native()
+    column = check_text_column(X)
+    if column.pairs is None:
+        raise ValueError("X has 1 column; questions need two, df[['question', 'context']].")
+    return column
+
+
 @dataclass(frozen=True)
 class Answering(Task):
     """Answers of questions; targets are characters of the context, an array of start, end, start, end... per row.
@@ -72,11 +83,8 @@ class Answering(Task):
     null_threshold: float = 0.0
     has_unanswerable: bool = False
 
+    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_questions)
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
-    n_outputs: ClassVar[int] = 2
-
-    def read(self, X: Any) -> TextColumn:
-        return check_questions(X)
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
@@ -151,17 +159,6 @@ class Answering(Task):
             {"id2label": None, "num_labels": 2},
             "QUESTION_ANS",
         )
-
-
-def check_questions(X: Any) -> TextColumn:
-    """Read questions (the texts) and contexts (the pairs): two columns in this order, or columns of these names."""
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame) and set(COLUMNS) <= set(frame.columns):
-        X = frame.select(COLUMNS).to_native()
-    column = check_text_column(X)
-    if column.pairs is None:
-        raise ValueError("X has 1 column; questions need two, df[['question', 'context']].")
-    return column
 
 
 def check_answers(

@@ -14,6 +14,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, name_row
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.heads import ClassificationHead
 from skxlmr.tasks.base import Export, Task, not_found, sequence_export
 
 # The loss of a difference to the target, in standard deviations of the target.
@@ -63,7 +65,11 @@ class Regression(Task):
 
     @property
     def n_outputs(self) -> int:
+        """Number of columns of y."""
         return len(self.mean)
+
+    def head(self, config: XLMRobertaXLConfig) -> ClassificationHead:
+        return ClassificationHead(config, self.n_outputs)
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs), reduction="none").mean(1)

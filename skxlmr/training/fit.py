@@ -41,6 +41,13 @@ class Objective(NamedTuple):
     callbacks: list[Callback]
 
 
+class OneEpoch(NamedTuple):
+    """One epoch of many that are trained separately: the optimiser's state before it, and its number from 0."""
+
+    optimizer_state: OptimizerState | None
+    number: int
+
+
 class Learnable(Protocol):
     """What a training asks of a task; see `skxlmr.tasks.base.Task`."""
 
@@ -83,22 +90,15 @@ class Fit:
     settings: TrainingParameters
     memory: str | os.PathLike | joblib.Memory | None = None
 
-    def __post_init__(self) -> None:
-        for callback in self.settings.callbacks or ():
-            if not isinstance(callback, Callback):
-                raise TypeError(
-                    f"callbacks must be instances of skxlmr.training.Callback, got {callback!r}. Callbacks of "
-                    f"scikit-learn are set by set_callbacks(...)."
-                )
-
     def learn(
         self,
         rows: Rows,
         held_out: Rows | None = None,
         start: Finetuned | None = None,
         callbacks: Sequence[Callback] = (),
+        epoch: OneEpoch | None = None,
     ) -> Outcome:
-        """Train for `max_epochs`, with the validation and the checkpoints that the parameters ask for.
+        """Train, with the validation and the checkpoints that the parameters ask for.
 
         Parameters
         ----------
@@ -109,41 +109,48 @@ class Fit:
             Where to continue from; None starts from the beginning.
         callbacks : sequence of Callback, default=()
             In addition to those of the parameters.
+        epoch : OneEpoch, default=None
+            Train one epoch at a constant learning rate, without checkpoints, instead of `max_epochs`.
         """
         settings, schedule = self.settings, self._schedule()
-        seed, checkpointing = check_random_state(settings.random_state).randint(2**31 - 1), None
-        if settings.checkpoint_dir is not None:
+        seed, checkpointing, stopping = check_random_state(settings.random_state).randint(2**31 - 1), None, None
+        if epoch is not None:
+            schedule = replace(schedule, max_epochs=1, lr_schedule="constant", warmup=0.0)
+        elif settings.checkpoint_dir is not None:
             directory, seed = self._checkpoint_of(schedule, rows, held_out, start, seed)
             checkpointing = Checkpointing(directory, settings.checkpoint_steps)
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)
-        finetuned, stopping = self._starting_point(seed, start), None
+        finetuned = self._starting_point(seed, start)
         if held_out is not None:
             stopping = self._early_stopping(finetuned, held_out, schedule)
-        added = [stopping, *(settings.callbacks or ()), *callbacks, checkpointing]
-        trainer = self._trainer(finetuned, rows, schedule, seed, [c for c in added if c is not None])
+        rows, losses, needed = self.task.objective(
+            finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
+        )
+        bars = [ProgressBar()] if settings.verbose else []
+        added = [*needed, *bars, stopping, *(settings.callbacks or ()), *callbacks, checkpointing]
+        trainer = Trainer(
+            losses,
+            finetuned,
+            rows.plan,
+            rows.weights,
+            schedule,
+            seed,
+            callbacks=[callback for callback in added if callback is not None],
+            row_numbers=rows.numbers,
+            half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
+            epochs_before=0 if epoch is None else epoch.number,
+        )
+        if epoch is not None and epoch.optimizer_state is not None:
+            load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
         history = trainer.run()
         if stopping is not None:
             stopping.restore_best()
         if checkpointing is not None and trainer.finished:  # after everything that could have raised
             checkpointing.remove()
         finetuned.eval().requires_grad_(False)
-        return Outcome(
-            finetuned, history, None if stopping is None else stopping.scores, optimizer_state(trainer.optimizer)
-        )
-
-    def learn_one_epoch(
-        self, rows: Rows, start: Finetuned | None, state: OptimizerState | None, epochs_before: int
-    ) -> Outcome:
-        """Train for one epoch at a constant learning rate, from an earlier state of the optimiser."""
-        schedule = replace(self._schedule(), max_epochs=1, lr_schedule="constant", warmup=0.0)
-        seed = check_random_state(self.settings.random_state).randint(2**31 - 1)
-        finetuned = self._starting_point(seed, start)
-        trainer = self._trainer(finetuned, rows, schedule, seed, list(self.settings.callbacks or ()), epochs_before)
-        if state is not None:
-            load_optimizer_state(trainer.optimizer, *state)
-        history = trainer.run()
-        return Outcome(finetuned.eval().requires_grad_(False), history, None, optimizer_state(trainer.optimizer))
+        scores = None if stopping is None else stopping.scores
+        return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer))
 
     def _schedule(self) -> Schedule:
         """The parameters with their "auto" resolved, by the tuning and the memory that is free."""
@@ -242,30 +249,4 @@ class Fit:
             settings.n_iter_no_change,
             settings.tol,
             stops=settings.early_stopping,
-        )
-
-    def _trainer(
-        self,
-        finetuned: Finetuned,
-        rows: Rows,
-        schedule: Schedule,
-        seed: int,
-        callbacks: list[Callback],
-        epochs_before: int = 0,
-    ) -> Trainer:
-        verbose = self.settings.verbose
-        rows, losses, own = self.task.objective(
-            finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, verbose
-        )
-        return Trainer(
-            losses,
-            finetuned,
-            rows.plan,
-            rows.weights,
-            schedule,
-            seed,
-            callbacks=[*own, *([ProgressBar()] if verbose else []), *callbacks],
-            row_numbers=rows.numbers,
-            half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
-            epochs_before=epochs_before,
         )

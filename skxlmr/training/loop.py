@@ -104,6 +104,12 @@ class Trainer:
         self.schedule = schedule
         self.seed = seed
         self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"callbacks must be instances of skxlmr.training.Callback, got {callback!r}. Callbacks of "
+                    f"scikit-learn are set by set_callbacks(...)."
+                )
         self.row_numbers = np.arange(len(row_weights)) if row_numbers is None else row_numbers
         self.epochs_before = epochs_before
         self.device = next(iter(self.parameters.values())).device

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from skxlmr.system.forks import after_fork
 
@@ -49,22 +48,11 @@ class Randomness:
 
         What was drawn before an exception is drawn again.
         """
-        with _turn:
-            before = self._process_states()
-            self._set_process_states(self.states)
-            try:
-                yield
-                self.states = self._process_states()
-            finally:
-                self._set_process_states(before)
-
-    def _process_states(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        if self.device.type != "cpu":
-            states.append(torch.get_device_module(self.device).get_rng_state(self.device))
-        return states
-
-    def _set_process_states(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(states[1], self.device)
+        device, devices = self.device, [] if self.device.type == "cpu" else [self.device]
+        with _turn, torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            torch.set_rng_state(self.states[0])
+            for state in self.states[1:]:
+                torch.get_device_module(device).set_rng_state(state, device)
+            yield
+            self.states = [torch.get_rng_state()]
+            self.states += [torch.get_device_module(device).get_rng_state(device) for device in devices]

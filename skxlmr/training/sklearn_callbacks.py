@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from typing_extensions import Self
 
 from skxlmr.training.callbacks import Callback
 
@@ -28,14 +27,19 @@ except ImportError:
         return method
 
 
+def is_observed(estimator: BaseEstimator) -> bool:
+    """Whether callbacks of scikit-learn were set on an estimator, or on one around it."""
+    return hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")
+
+
 class EpochContexts(Callback):
     """Tell scikit-learn's callbacks of each epoch, a subtask of the fit; if one of them returns True, training ends.
 
     Parameters
     ----------
     estimator : BaseEstimator
-    data : dict
-        X, y and metadata, for callbacks that ask for them.
+    X, y, sample_weight : object
+        For callbacks that ask for them.
 
     Attributes
     ----------
@@ -45,19 +49,11 @@ class EpochContexts(Callback):
 
     fitted_attributes: Callable[[nn.Module], dict[str, Any]]
 
-    def __init__(self, estimator: BaseEstimator, data: dict[str, Any]) -> None:
+    def __init__(self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> None:
         self.estimator = estimator
-        self.data = data
+        self.data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         self.context = estimator._init_callback_context(max_subtasks=estimator.max_epochs)
-        self.context.call_on_fit_task_begin(estimator=estimator, **data)
-
-    @classmethod
-    def of_fit(cls, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> Self | None:
-        """Begin the context of a fit; None if no callback was set, on the estimator or on one around it."""
-        if not (hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")):
-            return None
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        return cls(estimator, {"X": X, "y": y, "metadata": metadata})
+        self.context.call_on_fit_task_begin(estimator=estimator, **self.data)
 
     def end(self) -> None:
         """End the context of the fit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from scipy.special import softmax
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.columns import as_objects
+from skxlmr.columns import TextColumn, as_objects
 from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
 from skxlmr.model.heads import TokenHead
@@ -46,8 +47,7 @@ class Tagging(Task):
 
     found: ClassVar[dict[str, str]] = {"classes_": "classes", "scheme_": "scheme"}
 
-    def read(self, X: Any) -> TokenColumn:
-        return check_token_column(X)
+    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_token_column)
 
     def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
@@ -77,18 +77,11 @@ class Tagging(Task):
             targets[i] = np.array([number.get(tag, 0) for tag in row], np.int64)
         return targets
 
-    @property
-    def n_outputs(self) -> int:
-        return len(self.classes)
-
     def head(self, config: XLMRobertaXLConfig) -> TokenHead:
-        return TokenHead(config, self.n_outputs)
+        return TokenHead(config, len(self.classes))
 
-    def weights(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Multiply the weight of a row by those of its tags."""
-        return weights * self._tag_sums(targets)
-
-    def _tag_sums(self, targets: np.ndarray) -> np.ndarray:
+    def loss_weights(self, targets: np.ndarray) -> np.ndarray:
+        """Return the sums of the weights of tags."""
         return np.array([self.tag_weights[row].sum() for row in targets])
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
@@ -98,7 +91,7 @@ class Tagging(Task):
         targets = [np.zeros(n, np.int64) for n in tokens_of_texts(plan)]  # of sentences that are left out, too
         for text, row in zip(plan.text_of_row, rows.targets, strict=True):
             targets[text] = row
-        totals = self._tag_sums(targets)
+        totals = self.loss_weights(targets)
         totals[totals == 0] = 1.0  # of sentences that are left out
         shares = torch.from_numpy(plan.windows_per_text / totals).to(device)  # the windows of a row share its weight
         all_targets, of_tag = torch.from_numpy(np.concatenate(targets)).to(device), torch.from_numpy(of_tag).to(device)
@@ -139,7 +132,7 @@ class Tagging(Task):
 
     def held_out(self, rows: Rows) -> Rows:
         """Take the weights of tags, which are for the loss, out of the weights of rows."""
-        return replace(rows, weights=rows.weights / self._tag_sums(rows.targets))
+        return replace(rows, weights=rows.weights / self.loss_weights(rows.targets))
 
     def score(self, outputs: np.ndarray, rows: Rows) -> float:
         true = [self.classes[row].tolist() for row in rows.targets]
