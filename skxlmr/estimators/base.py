@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.columns import TextColumn, check_features, check_text_column
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.base_choice import BaseChoice, FittedBase, RunParameters
+from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.plan import WindowParameters
 from skxlmr.saving.estimators import SavedEstimator, damaged, read_estimator, write_estimator
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
@@ -30,7 +30,7 @@ NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", "_skl_callbacks", "_meta
 
 
 @declare_parameters
-class XLMRXLEstimator(DeclaredParameters, RunParameters, WindowParameters, BaseChoice, BaseEstimator):
+class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEstimator):
     """Base class of the estimators: a text column goes in, a frozen base model from the pool runs it.
 
     Parameters
@@ -54,14 +54,10 @@ class XLMRXLEstimator(DeclaredParameters, RunParameters, WindowParameters, BaseC
         check_features(self, column)
         return column
 
-    def _requirements(self) -> dict[str, Any]:
-        """What the base model must be good for; see `get_backbone`."""
-        return {"batch_tokens": self.batch_tokens}
-
     def _fitted_backbone(self) -> Backbone:
         """Return the base model of the fit, loaded again where necessary."""
         check_is_fitted(self)
-        return self._base.load(self, **self._requirements())
+        return self._base.load(self)
 
     def _fitted_attributes(self, backbone: Backbone, column: TextColumn, **attributes: Any) -> dict[str, Any]:
         """All that a fit leaves: what was learned, and from which column on which base model."""

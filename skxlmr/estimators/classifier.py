@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -90,6 +91,8 @@ class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, C
         ValueError
             If `y` has a label that `classes` has not, there are fewer than two, or a parameter makes no sense here.
         """
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
         if self.class_weight == "balanced":
             raise ValueError(
                 "partial_fit does not support class_weight='balanced', which needs all of y at once. Compute the "
@@ -99,7 +102,7 @@ class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, C
             raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
         form = multilabel_form(y)
         classes = self.classes_ if classes is None else check_classes(classes, form)
-        return self._fit_one_epoch(X, y, self._new_task().with_classes(classes, form), sample_weight)
+        return self._fit(X, y, sample_weight, known=replace(self._new_task(), classes=classes, form=form))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the confidence in each class.

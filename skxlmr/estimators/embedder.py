@@ -152,10 +152,8 @@ class XLMRXLEmbedder(
     def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
         column = self._check_column(X)
         pooling, normalize, prompt = self._resolved()
-        if self.vocabulary == "trim":
-            backbone = load_trimmed(self, with_prompt(column, prompt), **self._requirements())
-        else:
-            backbone = load_base(self, **self._requirements())
+        trims = self.vocabulary == "trim"
+        backbone = load_trimmed(self, with_prompt(column, prompt)) if trims else load_base(self)
         self._layers(backbone, pooling)
         vectors = self._embed(backbone, column, pooling, prompt) if embed else None
         pca, width = None, backbone.model.config.hidden_size

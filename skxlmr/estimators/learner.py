@@ -15,10 +15,10 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_features
+from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.parameters import HISTORY
-from skxlmr.runtime.backbone import Backbone, find_checkpoint
+from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.streaming import run_in_parts
@@ -28,9 +28,8 @@ from skxlmr.saving.transformers import ExportedModel, export_pretrained
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.base import Task
 from skxlmr.training.fit import Fit, OneEpoch
-from skxlmr.training.rows import Outcome
 from skxlmr.training.settings import TrainingParameters
-from skxlmr.training.sklearn_callbacks import CallbackSupportMixin, EpochContexts, is_observed, with_callbacks
+from skxlmr.training.sklearn_callbacks import OBSERVED, CallbackSupportMixin, EpochContexts, with_callbacks
 from skxlmr.tuning import TUNINGS, Tuning, as_tuning
 
 
@@ -112,58 +111,46 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Self:
-        callbacks = [] if not is_observed(self) else [EpochContexts(self, X, y, sample_weight)]
-        task = self._new_task()
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        known: Task | None = None,
+    ) -> Self:
+        """Fit; with a `known` task, which y need not show in full, train for one epoch."""
+        observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
+        task = self._new_task() if known is None else known
         column = task.read(X)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-        task = task.find(y, column, weights)
-        start = getattr(self, "_finetuned", None) if self.warm_start else None
+        task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
+        start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
         if start is not None:
             task = task.continued(self._task())
-        targets = task.targets(y, column)
+            targets = task.targets(y, column)
+            backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
+        elif self.vocabulary == "trim":
+            backbone = load_trimmed(self, column)
+        else:
+            backbone = load_base(self)
         validation = None if X_val is None and y_val is None else self._check_validation(X_val, y_val, column, task)
-        backbone = self._load_for_fit(column, start is not None)
         rows = task.rows(backbone, column, targets, weights)
         held_out = None if validation is None else task.rows(backbone, *validation)
-        for contexts in callbacks:
-            contexts.fitted_attributes = lambda finetuned: self._fitted_attributes(
+        epoch = None
+        if known is not None:
+            epoch = OneEpoch(getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_)
+        for observer in observers:
+            observer.fitted_attributes = lambda finetuned: self._fitted_attributes(
                 backbone, column, **task.fitted(), _finetuned=finetuned
             )
         fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory)
-        outcome = fit.learn(rows, held_out, start, callbacks)
-        self._set_fitted(self._outcome_attributes(backbone, column, task, outcome, outcome.history))
-        for contexts in callbacks:
-            contexts.end()
-        return self
-
-    def _fit_one_epoch(self, X: Any, y: Any, task: Task, sample_weight: Any) -> Self:
-        """Train one epoch for a task that is known: `partial_fit`."""
-        if self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
-        start = getattr(self, "_finetuned", None)
-        column = self._check_column(X)
-        if start is not None:
-            task = task.continued(self._task())
-            check_features(self, column)
-        targets = task.targets(y, column)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-        backbone = self._load_for_fit(column, start is not None)
-        rows = task.rows(backbone, column, targets, weights)
-        epoch = OneEpoch(getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_)
-        outcome = Fit(backbone, task, as_tuning(self.tuning), self, self.memory).learn(rows, start=start, epoch=epoch)
-        history = outcome.history if start is None else pd.concat([self.history_, outcome.history], ignore_index=True)
-        attributes = self._outcome_attributes(backbone, column, task, outcome, history)
-        if hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
-            attributes["feature_names_in_"] = self.feature_names_in_
-        self._set_fitted(attributes | {"_optimizer_state": outcome.optimizer_state})
-        return self
-
-    def _outcome_attributes(
-        self, backbone: Backbone, column: TextColumn, task: Task, outcome: Outcome, history: pd.DataFrame
-    ) -> dict[str, Any]:
-        scores = outcome.validation_scores
-        return self._fitted_attributes(
+        outcome = fit.learn(rows, held_out, start, observers, epoch)
+        history, scores, state = outcome.history, outcome.validation_scores, outcome.optimizer_state
+        if epoch is not None and start is not None:
+            history = pd.concat([self.history_, history], ignore_index=True)
+        attributes = self._fitted_attributes(
             backbone,
             column,
             **task.fitted(),
@@ -173,11 +160,14 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
             best_validation_score_=max(scores) if scores else None,
             n_iter_=len(history),
             _finetuned=outcome.finetuned,
-            _optimizer_state=None,
+            _optimizer_state=None if epoch is None else state,
         )
-
-    def _check_column(self, X: Any) -> TextColumn:
-        return self._new_task().read(X)
+        if epoch is not None and hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
+            attributes["feature_names_in_"] = self.feature_names_in_
+        self._set_fitted(attributes)
+        for observer in observers:
+            observer.end()
+        return self
 
     def _check_validation(
         self, X_val: Any, y_val: Any, column: TextColumn, task: Task
@@ -192,17 +182,6 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         if None not in names and names[0] != names[1]:
             raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
         return held_out, task.targets(y_val, held_out, "y_val")
-
-    def _requirements(self) -> dict[str, Any]:
-        return {"tuning": as_tuning(self.tuning), "batch_tokens": self.batch_tokens}
-
-    def _load_for_fit(self, column: TextColumn, is_continued: bool) -> Backbone:
-        """Load the base model; a fit that continues an earlier one keeps its vocabulary."""
-        if is_continued:
-            return self._fitted_backbone()
-        if self.vocabulary == "trim":
-            return load_trimmed(self, column, **self._requirements())
-        return load_base(self, **self._requirements())
 
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.

@@ -78,7 +78,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         """Return what was trained, or before `fit` the checkpoint as it is."""
         if hasattr(self, "_finetuned"):
             return super()._ready()
-        backbone = load_base(self, **self._requirements())
+        backbone = load_base(self)
         head = read_lm_head(backbone.files, backbone.model.config)
         if head is None:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -14,13 +14,34 @@ from skxlmr.hardware.device import DTYPES
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tuning import Tuning
+from skxlmr.tuning import Tuning, as_tuning
 
 TEXTS_AT_ONCE = 10_000  # whose pieces are collected together
 
 
 @declare_parameters
-class BaseChoice:
+class RunParameters:
+    """Parameters of everything that runs a model, predictions included.
+
+    Parameters
+    ----------
+    batch_tokens : int or "auto"
+        Tokens that are run at once; changes memory use and speed, not results (but for the draws of dropout).
+    random_state : int, RandomState or None
+        Seeds weight initialisation, row order, dropout, masks and sampling.
+    verbose : int
+        1 shows progress bars.
+    """
+
+    batch_tokens: int | str = parameter(
+        default="auto", valid=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})], order=30
+    )
+    random_state: int | np.random.RandomState | None = parameter(default=None, valid=["random_state"], order=90)
+    verbose: int = parameter(default=0, valid=["verbose"], order=90)
+
+
+@declare_parameters
+class BaseChoice(RunParameters):
     """Which base model to run, how to store its weights, and where.
 
     Parameters
@@ -49,31 +70,10 @@ class BaseChoice:
     dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
     device: str = parameter(default="auto", valid=[str], order=70)
 
-
-@declare_parameters
-class RunParameters:
-    """Parameters of everything that runs a model, predictions included.
-
-    Parameters
-    ----------
-    batch_tokens : int or "auto"
-        Tokens that are run at once; changes memory use and speed, not results (but for the draws of dropout).
-    random_state : int, RandomState or None
-        Seeds weight initialisation, row order, dropout, masks and sampling.
-    verbose : int
-        1 shows progress bars.
-    """
-
-    batch_tokens: int | str = parameter(
-        default="auto", valid=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})], order=30
-    )
-    random_state: int | np.random.RandomState | None = parameter(default=None, valid=["random_state"], order=90)
-    verbose: int = parameter(default=0, valid=["verbose"], order=90)
+    tuning: ClassVar[str | Tuning | None] = None  # a parameter of the estimators that are trained
 
 
-def load_base(
-    choice: BaseChoice, *, tuning: Tuning | None = None, batch_tokens: int | str = "auto", whole: bool = True
-) -> Backbone:
+def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
     """Load the chosen base model, or take it from the pool; see `get_backbone`."""
     return get_backbone(
         choice.model,
@@ -81,18 +81,18 @@ def load_base(
         load_in_4bit=choice.load_in_4bit,
         dtype=choice.dtype,
         device=choice.device,
-        tuning=tuning,
-        batch_tokens=batch_tokens,
+        tuning=None if choice.tuning is None else as_tuning(choice.tuning),
+        batch_tokens=choice.batch_tokens,
         whole=whole,
     )
 
 
-def load_trimmed(choice: BaseChoice, column: TextColumn, **requirements: Any) -> Backbone:
+def load_trimmed(choice: BaseChoice, column: TextColumn) -> Backbone:
     """Load the chosen base model with the pieces of a column only.
 
     Pieces that no window holds are kept, too, since a word is cut as a whole.
     """
-    backbone = load_base(choice, whole=False, **requirements)
+    backbone = load_base(choice, whole=False)
     texts, tokenizer = list(dict.fromkeys(column.strings)), backbone.reader.tokenizer
     parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
     pieces = [np.unique(np.concatenate(tokenizer.encode_batch(part))) for part in parts]
@@ -129,7 +129,7 @@ class FittedBase:
         """Type of the device on which it is loaded; "cpu" where it is not loaded."""
         return "cpu" if self._loaded is None else self._loaded[1].model.device.type
 
-    def load(self, choice: BaseChoice, **requirements: Any) -> Backbone:
+    def load(self, choice: BaseChoice) -> Backbone:
         """Return the base model, as the parameters ask for it now.
 
         Raises
@@ -138,7 +138,7 @@ class FittedBase:
             If `model` is another checkpoint now.
         """
         if self._loaded is None or self._loaded[0] != _values(choice):
-            backbone = load_base(choice, whole=self.pieces is None, **requirements)
+            backbone = load_base(choice, whole=self.pieces is None)
             self.check(backbone.fingerprint, choice)
             self._loaded = _values(choice), backbone if self.pieces is None else trim(backbone, self.pieces)
         return self._loaded[1]

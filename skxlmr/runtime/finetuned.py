@@ -84,6 +84,22 @@ class Finetuned(nn.Module):
         """Whether nothing below the head is learned."""
         return self.adapter is None and self.own is None
 
+    def continue_from(self, earlier: Finetuned) -> None:
+        """Take the weights of an earlier fit.
+
+        Raises
+        ------
+        ValueError
+            If it trained other weights than these.
+        """
+        have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (earlier, self))
+        if have != need:
+            raise ValueError(
+                "The earlier fit cannot be continued: its tuning, or its model, was another one. Set them back, or fit "
+                "anew with warm_start=False."
+            )
+        self.load_state_dict(earlier.state_dict())
+
     def model(self, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
         """The base with those parts replaced that are this estimator's own; a new model, but of the same weights."""
         if self.own is None:

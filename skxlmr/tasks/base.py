@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from skxlmr.model.pretrained import PretrainedModel
@@ -95,8 +96,8 @@ class Task:
             truncation=truncation,
         )
 
-    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
-        """Return this task with what y tells of it.
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        """Return this task with what y tells of it, and the targets of the rows, as `targets` would.
 
         Parameters
         ----------
@@ -138,12 +139,9 @@ class Task:
         """Return rows that were set aside with the weights that they have in the score."""
         return rows
 
-    def head(self, config: XLMRobertaXLConfig) -> nn.Module:
-        """Make a head with random weights."""
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
+        """Make a head with random weights, or with those that the files of the checkpoint have for it."""
         raise NotImplementedError
-
-    def start(self, finetuned: Finetuned, backbone: Backbone) -> None:
-        """Give new weights other initial values than the random ones."""
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute one loss per row: (n, n_outputs), (n, ...) -> (n,)."""

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import (
     TextColumn,
     check_column_of_texts,
@@ -138,16 +139,16 @@ class Choosing(Task):
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
         return plan_choices(backbone.tokenizer, column, max_length=max_length, stride=stride)
 
-    def find(self, y: Any, column: ChoiceColumn, weights: np.ndarray) -> Self:
-        _, form = check_right_choices(y, column)
+    def find(self, y: Any, column: ChoiceColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        targets, form = check_right_choices(y, column)
         if max(len(choices) for choices, weight in zip(column.choices, weights, strict=True) if weight) < 2:
             raise ValueError("X has only one choice in every row: there is nothing to learn from.")
-        return replace(self, form=form)
+        return replace(self, form=form), targets
 
     def targets(self, y: Any, column: ChoiceColumn, name: str = "y") -> np.ndarray:
         return check_right_choices(y, column, name)[0]
 
-    def head(self, config: XLMRobertaXLConfig) -> ChoiceHead:
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> ChoiceHead:
         return ChoiceHead(config)
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:

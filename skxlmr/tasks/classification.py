@@ -15,6 +15,7 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 from torch import Tensor
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, as_pandas, name_row
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead
@@ -36,40 +37,29 @@ class Classification(Task):
     classes : ndarray of shape (n_classes,)
     form : {"indicator", "lists"} or None
         How y gives several labels per row; None for one class per row.
-    class_weights : ndarray of shape (n_classes,), or None
     """
 
     label_smoothing: float = 0.0
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)
     form: str | None = None
-    class_weights: np.ndarray | None = None
 
     found: ClassVar[dict[str, str]] = {"classes_": "classes", "multilabel_": "form"}
 
-    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         form = multilabel_form(y)
         if form is not None:
-            return self.with_classes(find_labels(y, column, form), form)
-        labels = check_labels(y, column)
-        task = self.with_classes(np.unique(labels), None, labels)
-        if task.class_weights is not None:
-            weights = weights * task.class_weights[np.searchsorted(task.classes, labels)]
-        used = np.unique(labels[weights > 0]).tolist()
-        if not used:
+            task = replace(self, classes=find_labels(y, column, form), form=form)
+            return task, task.targets(y, column)
+        classes, targets = np.unique(check_labels(y, column), return_inverse=True)
+        task = replace(self, classes=classes, form=None)
+        used = np.unique(targets[weights * task.loss_weights(targets) > 0])
+        if not len(used):
             raise ValueError("There are no rows to learn from: all their weights are zero.")
         if len(used) < 2:
-            raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {used[0]!r}.")
-        return task
-
-    def with_classes(self, classes: np.ndarray, form: str | None, labels: np.ndarray | None = None) -> Self:
-        """Return this task with the classes that it learns; `labels` are those of y, for class_weight="balanced"."""
-        class_weights = None
-        if self.class_weight is not None:
-            if form is not None:
-                raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
-            class_weights = check_class_weight(self.class_weight, classes, classes if labels is None else labels)
-        return replace(self, classes=classes, form=form, class_weights=class_weights)
+            label = classes.tolist()[used[0]]
+            raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
+        return task, targets
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         if self.form is not None:
@@ -82,12 +72,16 @@ class Classification(Task):
         return np.searchsorted(self.classes, y)
 
     def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
-        return 1.0 if self.class_weights is None else self.class_weights[targets]
+        if self.class_weight is None:
+            return 1.0
+        if self.form is not None:
+            raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
+        return check_class_weight(self.class_weight, self.classes, self.classes[targets])[targets]
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         return targets if self.form is None else None
 
-    def head(self, config: XLMRobertaXLConfig) -> ClassificationHead:
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> ClassificationHead:
         return ClassificationHead(config, len(self.classes))
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

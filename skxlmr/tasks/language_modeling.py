@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_one_text
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
 from skxlmr.model.pretrained import PretrainedModel, warn_of_new_parts
@@ -70,8 +71,8 @@ class LanguageModeling(Task):
 
     read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_one_text)
 
-    def find(self, y: None, column: TextColumn, weights: np.ndarray) -> Self:
-        return self
+    def find(self, y: None, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        return self, self.targets(y, column)
 
     def targets(self, y: None, column: TextColumn, name: str = "y") -> np.ndarray:
         return np.zeros(len(column.texts))
@@ -89,16 +90,15 @@ class LanguageModeling(Task):
             )
         return rows
 
-    def head(self, config: XLMRobertaXLConfig) -> LMHead:
-        return LMHead(config)
-
-    def start(self, finetuned: Finetuned, backbone: Backbone) -> None:
-        """Give the head the weights that the checkpoint has for it."""
-        head = read_lm_head(backbone.files, backbone.model.config)
-        if head is None:
-            warn_of_new_parts(backbone.name, ["lm_head"])
-        else:
-            finetuned.head.load_state_dict(head.state_dict())
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> LMHead:
+        head = LMHead(config)
+        if files is not None:
+            pretrained = read_lm_head(files, config)
+            if pretrained is None:
+                warn_of_new_parts(files.name, ["lm_head"])
+            else:
+                head.load_state_dict(pretrained.state_dict())
+        return head
 
     def objective(
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, as_objects, check_text_column, name_row, one_column
 from skxlmr.metrics import squad_scores
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, XLMRobertaXLTokenizer
@@ -90,12 +91,12 @@ class Answering(Task):
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
         return plan_questions(backbone.tokenizer, column, max_length=max_length, stride=stride)
 
-    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
-        answers = check_answers(y, column, warn_ambiguous=False)  # `targets` will
-        answered = [bool(of_row) for of_row, weight in zip(answers, weights, strict=True) if weight]
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        targets = self.targets(y, column)
+        answered = [bool(len(of_row)) for of_row, weight in zip(targets, weights, strict=True) if weight]
         if not any(answered):
             raise ValueError("y has no answer in any row: there is nothing to learn from.")
-        return replace(self, has_unanswerable=not all(answered))
+        return replace(self, has_unanswerable=not all(answered)), targets
 
     def continued(self, earlier: Self) -> Self:
         """Remember unanswerable questions of the earlier fit, too."""
@@ -107,7 +108,7 @@ class Answering(Task):
             [np.array([edge for text, at in of_row for edge in (at, at + len(text))], np.int64) for of_row in answers]
         )
 
-    def head(self, config: XLMRobertaXLConfig) -> SpanHead:
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> SpanHead:
         return SpanHead(config)
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
@@ -175,8 +176,6 @@ def check_answers(
     column : TextColumn
     name : str, default="y"
         What messages call it.
-    warn_ambiguous : bool, default=True
-        Warn of answers that stand in their contexts more than once.
 
     Returns
     -------
@@ -213,7 +212,7 @@ def check_answers(
                 )
             found.append((text, start))
         rows.append(found)
-    if ambiguous and warn_ambiguous:
+    if ambiguous:
         warn(
             f"{name}: {len(set(ambiguous))} answers without a start stand in their contexts more than once; the first "
             f"place was taken. The first of these is {name_row(ambiguous[0], index)}. Give (text, start) to be exact."

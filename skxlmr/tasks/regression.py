@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, name_row
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead
@@ -50,12 +51,13 @@ class Regression(Task):
         "_one_dimensional": "one_dimensional",
     }
 
-    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> Self:
+    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         values = check_numbers(y, column)
         mean = np.average(values, axis=0, weights=weights)
         scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
         scale = np.where(scale > 0, scale, 1.0)
-        return replace(self, mean=mean, scale=scale, one_dimensional=np.asarray(y).ndim == 1)
+        task = replace(self, mean=mean, scale=scale, one_dimensional=np.asarray(y).ndim == 1)
+        return task, (values - mean) / scale
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         values = check_numbers(y, column, name)
@@ -68,7 +70,7 @@ class Regression(Task):
         """Number of columns of y."""
         return len(self.mean)
 
-    def head(self, config: XLMRobertaXLConfig) -> ClassificationHead:
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> ClassificationHead:
         return ClassificationHead(config, self.n_outputs)
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from torch import nn
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.advice import training_budget
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8
@@ -53,9 +54,7 @@ class Learnable(Protocol):
 
     causal: bool
 
-    def head(self, config: XLMRobertaXLConfig) -> nn.Module: ...
-
-    def start(self, finetuned: Finetuned, backbone: Backbone) -> None: ...
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None: ...
 
@@ -121,7 +120,12 @@ class Fit:
             checkpointing = Checkpointing(directory, settings.checkpoint_steps)
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)
-        finetuned = self._starting_point(seed, start)
+        base, files = self.backbone.model, self.backbone.files if start is None else None
+        with Randomness(seed, base.device).drawing():
+            finetuned = Finetuned(self.tuning, base, self.task.head(base.config, files), causal=self.task.causal)
+        if start is not None:
+            finetuned.continue_from(start)
+        finetuned.train()
         if held_out is not None:
             stopping = self._early_stopping(finetuned, held_out, schedule)
         rows, losses, needed = self.task.objective(
@@ -223,23 +227,6 @@ class Fit:
                 f"{error} Pass X_val and y_val, or use another validation_fraction."
             ) from error
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
-
-    def _starting_point(self, seed: int, start: Finetuned | None) -> Finetuned:
-        """The weights to train: those of an earlier fit, or initial ones."""
-        base = self.backbone.model
-        with Randomness(seed, base.device).drawing():
-            finetuned = Finetuned(self.tuning, base, self.task.head(base.config), causal=self.task.causal)
-        if start is None:
-            self.task.start(finetuned, self.backbone)
-        else:
-            have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (start, finetuned))
-            if have != need:
-                raise ValueError(
-                    "The earlier fit cannot be continued: its tuning, or its model, was another one. Set them back, or "
-                    "fit anew with warm_start=False."
-                )
-            finetuned.load_state_dict(start.state_dict())
-        return finetuned.train()
 
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule) -> EarlyStopping:
         settings, began = self.settings, moment()

@@ -120,6 +120,7 @@ class Trainer:
             schedule.batch_tokens, schedule.gradient_checkpointing, FIRST_LOSS_SCALE if half else 1.0
         )
         self.loss = self.learning_rate = float("nan")
+        self.finished = False  # True after the last epoch, not after an interruption
 
     @property
     def step(self) -> int:
@@ -141,11 +142,6 @@ class Trainer:
     def settings(self) -> dict[str, object]:
         return asdict(self.schedule) | {"seed": self.seed}
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.position.stopped or self.position.epoch >= self.schedule.max_epochs
-
     def run(self) -> pd.DataFrame:
         """Train to the end; returns one row per epoch, its `metrics`.
 
@@ -164,8 +160,9 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
                 begun.append(callback)
-            while not self.finished:
+            while not self.position.stopped and self.position.epoch < self.schedule.max_epochs:
                 self._run_epoch()
+            self.finished = True
         except KeyboardInterrupt:
             if self.step == 0:
                 raise
@@ -178,7 +175,7 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         position, n_rows = self.position, len(self.row_weights)
-        of_epoch = np.random.RandomState([self.seed, self.epoch])
+        of_epoch = np.random.RandomState([self.seed, self.epochs_before + position.epoch])
         order = of_epoch.permutation(n_rows)
         if position.rows_done == 0:
             self.randomness = Randomness(int(of_epoch.randint(2**31 - 1)), self.device)

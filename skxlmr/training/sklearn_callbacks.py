@@ -27,9 +27,8 @@ except ImportError:
         return method
 
 
-def is_observed(estimator: BaseEstimator) -> bool:
-    """Whether callbacks of scikit-learn were set on an estimator, or on one around it."""
-    return hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")
+# Attributes of an estimator on which callbacks of scikit-learn were set, or on one around it.
+OBSERVED = {"_skl_callbacks", "_parent_callback_ctx"}
 
 
 class EpochContexts(Callback):

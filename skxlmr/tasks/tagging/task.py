@@ -13,6 +13,7 @@ from scipy.special import softmax
 from torch import Tensor
 from typing_extensions import Self
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, as_objects
 from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
@@ -53,31 +54,34 @@ class Tagging(Task):
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
         return plan_tokens(backbone.tokenizer, column.texts, max_length=max_length, stride=stride)
 
-    def find(self, y: Any, column: TokenColumn, weights: np.ndarray) -> Self:
-        rows = [row for row, weight in zip(check_tags(y, column), weights, strict=True) if weight]
-        if not rows:
+    def find(self, y: Any, column: TokenColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        rows = check_tags(y, column)
+        used = [row for row, weight in zip(rows, weights, strict=True) if weight]
+        if not used:
             raise ValueError("There are no rows to learn from: all their weights are zero.")
-        tags = [tag for row in rows for tag in row]
+        tags = [tag for row in used for tag in row]
         classes = np.unique(tags)
         if len(classes) < 2:
             raise ValueError(f"A tagger needs at least 2 tags to tell apart, but y has {classes.tolist()}.")
-        scheme = infer_scheme(rows) if self.scheme == "auto" else self.scheme
+        scheme = infer_scheme(used) if self.scheme == "auto" else self.scheme
         check_scheme(classes.tolist(), scheme)
         tag_weights = check_class_weight(self.class_weight, classes, np.array(tags))
-        return replace(self, classes=classes, scheme=scheme, tag_weights=tag_weights)
+        task = replace(self, classes=classes, scheme=scheme, tag_weights=tag_weights)
+        return task, task._numbers(rows, "y")
 
     def targets(self, y: Any, column: TokenColumn, name: str = "y") -> np.ndarray:
-        rows = check_tags(y, column, name)
-        number = {tag: i for i, tag in enumerate(self.classes.tolist())}
-        targets = np.empty(len(rows), object)
-        for i, row in enumerate(rows):
-            unknown = [tag for tag in row if tag not in number]
-            if unknown and name == "y_val":
-                raise ValueError(f"{name}, row {i}: the tag {unknown[0]!r} is not one of those that y has.")
-            targets[i] = np.array([number.get(tag, 0) for tag in row], np.int64)
-        return targets
+        return self._numbers(check_tags(y, column, name), name)
 
-    def head(self, config: XLMRobertaXLConfig) -> TokenHead:
+    def _numbers(self, rows: list[list[str]], name: str) -> np.ndarray:
+        """Turn tags into their numbers; a tag that only rows of weight zero have is number 0."""
+        number = {tag: i for i, tag in enumerate(self.classes.tolist())}
+        for i, row in enumerate(rows if name == "y_val" else ()):
+            unknown = [tag for tag in row if tag not in number]
+            if unknown:
+                raise ValueError(f"{name}, row {i}: the tag {unknown[0]!r} is not one of those that y has.")
+        return as_objects([np.array([number.get(tag, 0) for tag in row], np.int64) for row in rows])
+
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> TokenHead:
         return TokenHead(config, len(self.classes))
 
     def loss_weights(self, targets: np.ndarray) -> np.ndarray:
