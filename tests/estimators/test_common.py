@@ -97,7 +97,7 @@ def assert_same(got, expected, atol=1e-5):
         np.testing.assert_allclose(got[name], value, rtol=0, atol=atol, err_msg=name)
 
 
-def test_every_public_estimator_is_here():
+def test_estimators_under_test_cover_all_public_estimators():
     public = {value for name in skxlmr.__all__ if name.startswith("XLMRXL") for value in [getattr(skxlmr, name)]}
     assert {type(estimator) for estimator in ESTIMATORS} | set(OF_SEVERAL_COLUMNS) == public
 
@@ -160,7 +160,7 @@ EXPECTED_FAILURES = {
     ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES[type(estimator).__name__],
 )
-def test_scikit_learn_checks_on_words(estimator, check):
+def test_sklearn_checks_with_numbers_as_words_pass(estimator, check):
     check(estimator)
 
 
@@ -185,7 +185,7 @@ TEXT_CHECKS = [
 @pytest.mark.parametrize(
     "estimator", [*ESTIMATORS, *(of_several(model="nano") for of_several in OF_SEVERAL_COLUMNS)], ids=ids
 )
-def test_scikit_learn_checks_that_need_no_numbers(estimator, name):
+def test_sklearn_checks_without_data_pass(estimator, name):
     check = getattr(estimator_checks, name)
     if name == "check_parameters_default_constructible":
         check(type(estimator).__name__, type(estimator)())
@@ -201,7 +201,7 @@ with warnings.catch_warnings():  # it says that it has only one check for estima
 
 
 @checks_on_text
-def test_scikit_learn_checks_on_text(estimator, check):
+def test_sklearn_checks_for_text_input_pass(estimator, check):
     check(estimator)
 
 
@@ -209,7 +209,7 @@ def test_scikit_learn_checks_on_text(estimator, check):
 
 
 @every_estimator
-def test_fit_changes_neither_parameters_nor_input(estimator):
+def test_fit_leaves_parameters_and_input_unchanged(estimator):
     X, y = pd.DataFrame({"text": TEXTS}), pd.Series(y_for(estimator))
     X_before, y_before, params = X.copy(), y.copy(), dict(estimator.get_params())
     model = clone(estimator).fit(X, y)
@@ -220,7 +220,7 @@ def test_fit_changes_neither_parameters_nor_input(estimator):
 
 
 @every_estimator
-def test_clone_is_not_fitted(estimator, fitted):
+def test_clone_of_fitted_estimator_is_not_fitted(estimator, fitted):
     copy = clone(fitted[repr(estimator)])
     if not get_tags(copy).requires_fit:  # the checkpoint answers
         assert not [name for name in vars(copy) if name.endswith("_")]
@@ -231,7 +231,7 @@ def test_clone_is_not_fitted(estimator, fitted):
 
 @pytest.mark.parametrize("how", ["pickle", "joblib"])
 @every_estimator
-def test_pickles_are_small_and_give_the_same(estimator, fitted, how):
+def test_pickle_is_small_and_restores_outputs(estimator, fitted, how):
     model = fitted[repr(estimator)]
     file = io.BytesIO()
     (pickle if how == "pickle" else joblib).dump(model, file)
@@ -243,7 +243,7 @@ def test_pickles_are_small_and_give_the_same(estimator, fitted, how):
 
 
 @every_estimator
-def test_a_failed_fit_leaves_the_earlier_one(estimator, fitted):
+def test_fit_with_invalid_input_raises_and_keeps_earlier_fit(estimator, fitted):
     model = pickle.loads(pickle.dumps(fitted[repr(estimator)]))
     before = outputs(model, TEXTS)
     for X, y in (([*TEXTS[:-1], None], y_for(estimator)), ("a bare string", y_for(estimator)), ([], [])):
@@ -257,7 +257,7 @@ def test_a_failed_fit_leaves_the_earlier_one(estimator, fitted):
 
 
 @every_estimator
-def test_refitting_forgets_the_earlier_fit(estimator):
+def test_fit_again_discards_earlier_fit(estimator):
     model = clone(estimator).fit(pd.DataFrame({"text": TEXTS}), y_for(estimator))
     assert model.feature_names_in_.tolist() == ["text"]
     model.fit(TEXTS, y_for(estimator))
@@ -269,13 +269,13 @@ def test_refitting_forgets_the_earlier_fit(estimator):
 
 
 @every_estimator
-def test_one_random_state_gives_one_result(estimator, fitted):
+def test_fit_with_fixed_random_state_is_reproducible(estimator, fitted):
     again = clone(estimator).fit(TEXTS, y_for(estimator))
     assert_same(outputs(again, TEXTS), outputs(fitted[repr(estimator)], TEXTS), atol=0)
 
 
 @every_estimator
-def test_results_do_not_depend_on_batches_or_order(estimator, fitted):
+def test_outputs_do_not_depend_on_batches_or_row_order(estimator, fitted):
     skxlmr.set_feature_cache(0)  # every result is computed
     model = pickle.loads(pickle.dumps(fitted[repr(estimator)]))
     expected = outputs(model, TEXTS)
@@ -290,13 +290,13 @@ def test_results_do_not_depend_on_batches_or_order(estimator, fitted):
 
 
 @every_estimator
-def test_equal_rows_get_equal_results(estimator, fitted):
+def test_outputs_of_equal_rows_are_equal(estimator, fitted):
     for value in outputs(fitted[repr(estimator)], TEXTS).values():
         np.testing.assert_array_equal(value[0], value[9])  # the same text twice
 
 
 @every_estimator
-def test_feature_names(estimator, fitted):
+def test_outputs_with_other_columns_than_in_fit_raise(estimator, fitted):
     model = clone(estimator).fit(pd.Series(TEXTS, name="text").to_frame(), y_for(estimator))
     with pytest.raises(ValueError, match="feature names"):
         outputs(model, pd.DataFrame({"body": TEXTS}))
@@ -318,7 +318,7 @@ def step_of(estimator):
 
 
 @every_estimator
-def test_pipeline_and_cross_validation(estimator):
+def test_cross_val_score_of_pipeline_is_finite(estimator):
     pipeline = step_of(clone(estimator))
     scores = cross_val_score(pipeline, np.array(TEXTS, object), y_for(estimator), cv=2)
     assert len(scores) == 2
@@ -327,14 +327,14 @@ def test_pipeline_and_cross_validation(estimator):
 
 
 @pytest.mark.parametrize("estimator", [ESTIMATORS[1], ESTIMATORS[7]], ids=ids)
-def test_grid_search_in_two_processes(estimator):
+def test_grid_search_with_two_jobs_predicts_known_labels(estimator):
     name = type(estimator).__name__.lower()
     search = GridSearchCV(step_of(clone(estimator)), {f"{name}__stride": [8, 16]}, cv=2, n_jobs=2)
     search.fit(pd.Series(TEXTS), LABELS)
     assert set(search.predict(TEXTS)) <= set(LABELS)
 
 
-def test_grid_search_reaches_the_tuning():
+def test_grid_search_over_tuning_sets_its_parameters():
     clf = XLMRXLClassifier(model="nano", tuning=LoRA(), max_epochs=1, random_state=0)
     search = GridSearchCV(clf, {"tuning__rank": [2, 4], "learning_rate": [1e-3]}, cv=2).fit(TEXTS, LABELS)
     assert search.best_estimator_.tuning.rank in (2, 4)
@@ -342,7 +342,7 @@ def test_grid_search_reaches_the_tuning():
     assert search.best_score_ >= 0
 
 
-def test_column_transformer_and_feature_union():
+def test_embedder_in_column_transformer_and_feature_union_names_its_columns():
     df = pd.DataFrame({"title": TEXTS, "body": TEXTS[::-1], "stars": range(len(TEXTS))})
     embedder = XLMRXLEmbedder(model="nano")
     columns = ColumnTransformer(
@@ -358,7 +358,7 @@ def test_column_transformer_and_feature_union():
     assert (frame.dtypes == "float32").all()
 
 
-def test_sample_weight_is_routed():
+def test_sample_weight_with_metadata_routing_reaches_fit():
     class Spy(XLMRXLClassifier):
         def fit(self, X, y, sample_weight=None):
             assert sample_weight is not None

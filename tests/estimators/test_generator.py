@@ -27,7 +27,7 @@ def fitted():
     return writer().fit(TEXTS)
 
 
-def test_it_continues_what_it_has_learned(fitted):
+def test_generate_after_fit_continues_training_texts(fitted):
     found = fitted.generate(PROMPTS, max_new_tokens=30)
     for text, continuation, wanted in zip(PROMPTS, found, WANTED, strict=True):
         assert continuation == wanted or (wanted is None and text + continuation in TEXTS)
@@ -35,7 +35,7 @@ def test_it_continues_what_it_has_learned(fitted):
     assert fitted.history_.loss.iloc[-1] < 0.5
 
 
-def test_losses_are_those_of_transformers_and_generation_takes_the_likeliest(fitted, tmp_path):
+def test_score_and_greedy_generation_equal_transformers(fitted, tmp_path):
     fitted.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForCausalLM.from_pretrained(tmp_path).eval()
     assert model.config.is_decoder
@@ -65,7 +65,7 @@ def test_losses_are_those_of_transformers_and_generation_takes_the_likeliest(fit
         assert continuation == "".join(pieces).replace("▁", " ").removeprefix(" " if text in ("", "Alles ") else "x")
 
 
-def test_batches_do_not_matter(fitted):
+def test_generate_and_log_likelihood_do_not_depend_on_batches(fitted):
     alone = [fitted.generate([text], max_new_tokens=8)[0] for text in PROMPTS]
     assert fitted.generate(PROMPTS, max_new_tokens=8).tolist() == alone
     small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
@@ -73,7 +73,7 @@ def test_batches_do_not_matter(fitted):
     np.testing.assert_allclose(small.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-5)
 
 
-def test_sampling(fitted):
+def test_generate_with_do_sample_follows_random_state(fitted):
     hot = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 6}
     first = fitted.generate(PROMPTS, **hot)
     assert first.tolist() == fitted.generate(PROMPTS, **hot).tolist()  # random_state=0
@@ -86,7 +86,7 @@ def test_sampling(fitted):
 
 
 @pytest.mark.parametrize("tuning", ["head", "bias", Full(layers=1), "full", LoRA(layers=1)], ids=str)
-def test_tunings_pickles_and_saves(tuning, tmp_path):
+def test_generator_with_each_tuning_survives_pickle_and_save(tuning, tmp_path):
     model = writer(tuning=tuning, max_epochs=2, learning_rate="auto").fit(TEXTS)
     model.save(tmp_path)
     for again in (pickle.loads(pickle.dumps(model)), skxlmr.load(tmp_path)):
@@ -94,7 +94,7 @@ def test_tunings_pickles_and_saves(tuning, tmp_path):
         np.testing.assert_array_equal(again.log_likelihood(TEXTS), model.log_likelihood(TEXTS))
 
 
-def test_states_that_see_ahead_are_not_taken_for_those_that_do_not():
+def test_fit_after_bidirectional_fit_does_not_reuse_its_cached_states():
     """Below LoRA(layers=1) the states are remembered: those of a classifier must not serve a generator."""
     skxlmr.runtime.features.clear_features()
     expected = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
@@ -104,7 +104,7 @@ def test_states_that_see_ahead_are_not_taken_for_those_that_do_not():
     np.testing.assert_array_equal(got, expected)
 
 
-def test_long_texts(fitted):
+def test_generate_with_long_text_warns_and_without_room_raises(fitted):
     long = "The sea is blue and deep. " * 100
     with pytest.warns(UserWarning, match="1 of 2 texts are too long to be continued whole"):
         found = fitted.generate([long, "The sea"], max_new_tokens=5)
@@ -119,7 +119,7 @@ def test_long_texts(fitted):
     assert np.isfinite(writer(max_epochs=1).fit([long]).score([long]))
 
 
-def test_likelihoods_take_all_that_is_before_a_piece(fitted):
+def test_plan_of_log_likelihood_reads_pieces_with_most_left_context(fitted):
     """Where windows overlap the earlier one has more before a piece: it is that which reads them."""
     short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=12, stride=6)
     first = "one two three four five six seven eight nine ten"
@@ -136,7 +136,7 @@ def test_likelihoods_take_all_that_is_before_a_piece(fitted):
 
 @pytest.mark.filterwarnings("ignore:1 of . distinct texts were cut")
 @pytest.mark.parametrize("truncation", [False, True])
-def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
+def test_training_examples_of_cut_text_have_no_end_token_at_cut(truncation):
     backbone = get_backbone("nano", device="cpu")
     tokenizer = backbone.tokenizer
     model, texts = writer(max_length=8, stride=2, truncation=truncation), ["one two three four five six seven", "one"]
@@ -148,7 +148,7 @@ def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
     assert np.isfinite(model.set_params(tuning="head", max_epochs=1).fit(texts).score(texts))
 
 
-def test_bad_input_is_named(fitted):
+def test_methods_with_invalid_input_raise_and_name_row(fitted):
     with pytest.raises(NotFittedError):
         writer().generate(PROMPTS)
     for X, error, message in [
@@ -177,7 +177,7 @@ def test_bad_input_is_named(fitted):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_generates_what_the_cpu_does(fitted):
+def test_generator_on_cuda_equals_cpu(fitted):
     model = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32")
     assert model.generate(PROMPTS).tolist() == fitted.generate(PROMPTS).tolist()
     np.testing.assert_allclose(model.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-3, atol=1e-3)

@@ -40,7 +40,7 @@ def fitted():
     return chooser(tuning=Full()).fit(X, RIGHT)
 
 
-def test_it_learns_to_choose(fitted):
+def test_fit_learns_right_choices(fitted):
     assert fitted.score(X, RIGHT) == fitted.score(X, TEXTS) == 1
     assert fitted.predict(X).tolist() == RIGHT
     probabilities = fitted.predict_proba(X)
@@ -51,7 +51,7 @@ def test_it_learns_to_choose(fitted):
     assert fitted.score(X, [1 - right if right < 2 else 0 for right in [0, 1, 0, 1, 1, 1]], [1, 1, 1, 0, 1, 0]) == 0
 
 
-def test_texts_in_texts_out():
+def test_predict_returns_form_of_targets():
     clf = chooser(tuning="head", max_epochs=2).fit(X, TEXTS)
     assert clf.target_form_ == "choice"
     assert all(text in choices for text, choices in zip(clf.predict(X), CHOICES, strict=True))
@@ -61,7 +61,7 @@ def test_texts_in_texts_out():
 
 
 @pytest.mark.parametrize("tuning", [LoRA(rank=2), "head"], ids=str)
-def test_pickles_and_saves(tuning, tmp_path):
+def test_multiple_choice_survives_pickle_and_save(tuning, tmp_path):
     clf = chooser(tuning=tuning, max_epochs=2).fit(X, TEXTS)
     clf.save(tmp_path)
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
@@ -69,7 +69,7 @@ def test_pickles_and_saves(tuning, tmp_path):
         assert again.predict(X).tolist() == clf.predict(X).tolist()
 
 
-def test_every_way_to_give_choices_is_the_same(fitted):
+def test_check_choices_with_lists_or_columns_returns_same_choices(fitted):
     widths = pd.DataFrame([choices + [None] * (3 - len(choices)) for choices in CHOICES], columns=["a", "b", "c"])
     columns = pd.concat([X[["prompt"]], widths], axis=1)
     for frame in (columns, columns.fillna(np.nan), columns.astype("string"), pl.from_pandas(columns)):
@@ -83,7 +83,7 @@ def test_every_way_to_give_choices_is_the_same(fitted):
     assert check_choices(X).feature_names.tolist() == ["prompt", "choices"]
 
 
-def test_transformers_computes_the_same_scores_and_loss(fitted, tmp_path):
+def test_scores_and_loss_equal_transformers(fitted, tmp_path):
     fitted.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForMultipleChoice.from_pretrained(tmp_path).eval()
     tokenizer = get_backbone("nano").tokenizer
@@ -112,7 +112,7 @@ def _rows(clf, y=RIGHT, frame=X):
     return clf._rows(get_backbone("nano"), column, clf._targets(y, column, task), np.ones(len(y))), task
 
 
-def test_micro_batches_keep_the_choices_of_a_row_together(fitted):
+def test_micro_batches_keep_choices_of_row_together_and_gradient_equal(fitted):
     """However few tokens are run at once, the gradient is the same; and so it is with rows that come twice."""
     long = pd.DataFrame({"prompt": ["word " * 700, "It rained."], "choices": [["so", "and so"], ["wet", "dry"]]})
     frame, y = pd.concat([X, long, X[:2]]), [*RIGHT, 1, 0, *RIGHT[:2]]
@@ -138,14 +138,14 @@ def test_micro_batches_keep_the_choices_of_a_row_together(fitted):
         torch.testing.assert_close(gradient, gradients[0][1], rtol=1e-5, atol=1e-7)
 
 
-def test_where_memory_is_short_a_row_is_the_least_that_is_run(fitted):
+def test_choice_plan_shortest_counts_all_choices_of_row(fitted):
     plan = _rows(fitted)[0].plan
     tokens = [sum(len(plan.windows[i]) for i in plan.windows_of_rows(np.array([row]))[0]) for row in range(6)]
     assert plan.shortest(np.arange(6)) == min(tokens)
     assert plan.shortest(np.array([1, 4])) == min(tokens[1], tokens[4])
 
 
-def test_early_stopping_weights_and_grids():
+def test_fit_with_early_stopping_sample_weight_and_grid_search():
     clf = chooser(tuning="head", max_epochs=3, early_stopping=True, validation_fraction=0.34).fit(X, RIGHT)
     assert len(clf.validation_scores_) >= 1
     ignored = chooser(tuning="head", max_epochs=2).fit(X, RIGHT, sample_weight=[1, 1, 1, 0, 1, 0])
@@ -160,7 +160,7 @@ def test_early_stopping_weights_and_grids():
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
-def test_peft_reads_the_adapter(tmp_path):
+def test_export_adapter_equals_peft(tmp_path):
     clf = chooser(tuning=LoRA(rank=2), max_epochs=3).fit(X, RIGHT)
     clf.export_adapter(tmp_path / "adapter")
     with pytest.warns(skxlmr.model.pretrained.NewHeadWarning):
@@ -189,12 +189,12 @@ BAD_X = [
 
 
 @pytest.mark.parametrize(("frame", "error", "message"), BAD_X, ids=range(len(BAD_X)))
-def test_bad_choices_are_named(frame, error, message):
+def test_check_choices_with_invalid_choices_raises_and_names_row(frame, error, message):
     with pytest.raises(error, match=message):
         check_choices(frame)
 
 
-def test_bad_targets_are_named():
+def test_check_right_choices_with_invalid_targets_raises_and_names_row():
     column = check_choices(X)
     for y, error, message in [
         (None, ValueError, "requires y"),
@@ -218,7 +218,7 @@ def test_bad_targets_are_named():
         chooser().fit(X.iloc[[3, 5]], [0, 0])
 
 
-def test_every_way_to_give_the_right_ones_is_the_same():
+def test_check_right_choices_with_arrays_of_any_library_returns_indices():
     column = check_choices(X)
     for y in (
         pa.array(RIGHT), pa.chunked_array([RIGHT[:2], RIGHT[2:]]), pl.DataFrame({"y": RIGHT}), pa.table({"y": RIGHT}),
@@ -231,12 +231,12 @@ def test_every_way_to_give_the_right_ones_is_the_same():
         assert (indices.tolist(), form) == (RIGHT, "choice")
 
 
-def test_padding_of_scores():
+def test_padded_fills_missing_choices_with_minus_infinity():
     np.testing.assert_array_equal(padded(np.arange(4.0), np.array([3, 1]), 3), [[0, 1, 2], [3, -np.inf, -np.inf]])
 
 
 @pytest.mark.parametrize("language", ["sw", "tr", "zh", "it"])
-def test_real_questions_come_back_aligned(language, shared_data):
+def test_predict_on_xcopa_keeps_row_order(language, shared_data):
     frame = pd.read_json(shared_data / "xcopa" / language / "val.jsonl", lines=True)[:24]
     columns = frame[["premise", "choice1", "choice2"]]
     clf = chooser(max_epochs=1).fit(columns, frame.label)

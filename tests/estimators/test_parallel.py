@@ -20,7 +20,7 @@ TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "grea
 LABELS = ["yes", "no"] * 6
 
 
-def test_parallel_workers_find_what_one_finds():
+def test_grid_search_with_two_jobs_equals_one_job():
     clf = XLMRXLClassifier("nano", tuning=LoRA(rank=2), max_epochs=2, random_state=0, device="cpu")
     grid = {"learning_rate": [1e-3, 1e-2]}
     results = [GridSearchCV(clf, grid, cv=2, n_jobs=n).fit(TEXTS, LABELS).cv_results_ for n in (1, 2)]
@@ -29,7 +29,7 @@ def test_parallel_workers_find_what_one_finds():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_forked_children_of_a_process_that_has_run_a_model_do_not_hang():
+def test_forked_children_after_model_run_do_not_hang():
     program = (
         "from joblib import Parallel, delayed\n"
         "from skxlmr import XLMRXLClassifier, XLMRXLEmbedder\n"
@@ -58,7 +58,7 @@ def test_forked_children_of_a_process_that_has_run_a_model_do_not_hang():
     assert 0 <= float(out) <= 1
 
 
-def test_several_workers_on_a_gpu_are_warned(monkeypatch):
+def test_get_backbone_on_gpu_in_parallel_workers_warns(monkeypatch):
     def load():
         with contextlib.suppress(RuntimeError):
             backbone.get_backbone("nano", device="cuda")
@@ -71,7 +71,7 @@ def test_several_workers_on_a_gpu_are_warned(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory of Linux")
-def test_memory_stays_flat_over_fifty_fits():
+def test_resident_memory_over_fifty_fits_stays_flat():
     program = (
         "import gc, json\n"
         "from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLEmbedder\n"

@@ -47,7 +47,7 @@ def fitted():
     return qa(device="cpu").fit(X, ANSWERS)
 
 
-def test_it_learns_to_answer(fitted):
+def test_fit_learns_to_answer(fitted):
     assert fitted.metrics(X, ANSWERS)["exact_match"] >= 0.75
     assert fitted.score(X, ANSWERS) == pytest.approx(fitted.metrics(X, ANSWERS)["f1"])
     assert not fitted.has_unanswerable_
@@ -58,14 +58,14 @@ def test_it_learns_to_answer(fitted):
 
 
 @pytest.mark.parametrize("tuning", ["head", LoRA(rank=2)], ids=str)
-def test_other_tunings_and_pickles(tuning, tmp_path):
+def test_qa_with_each_tuning_survives_pickle_and_save(tuning, tmp_path):
     clf = qa(tuning=tuning, max_epochs=2, device="cpu").fit(X, ANSWERS)
     clf.save(tmp_path)
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
         pd.testing.assert_frame_equal(again.predict_answers(X), clf.predict_answers(X))
 
 
-def test_answers_are_parts_of_their_contexts(fitted):
+def test_predict_answers_returns_substrings_of_contexts(fitted):
     contexts = ["", " ", "a", "Ada lives in Rome. " * 300, "日本語の文章です。" * 50, "\ufb01ne \u200b e\u0301", "🎬🎬"]
     frame = pd.DataFrame({"question": ["Who?"] * len(contexts), "context": contexts})
     table = fitted.predict_answers(frame, top_k=4)
@@ -84,7 +84,7 @@ def test_answers_are_parts_of_their_contexts(fitted):
     assert [predicted[row] for row in best.index] == best.tolist()
 
 
-def test_long_contexts_are_read_in_windows():
+def test_best_spans_over_windows_of_long_context_equal_exhaustive_search():
     clf = qa(max_epochs=2, max_length=32, stride=8, device="cpu").fit(X, ANSWERS)
     context = " ".join(f"{person} lives in {place}." for person in PEOPLE for place in PLACES)
     column = check_questions([["Where does Ada live?", context]])
@@ -115,7 +115,7 @@ def test_long_contexts_are_read_in_windows():
     assert null[0] == pytest.approx(min(nulls), rel=1e-6)
 
 
-def test_as_many_answers_are_given_as_there_are():
+def test_best_spans_with_bare_space_piece_returns_distinct_spans():
     """A bare space before a piece has its place: spans that begin with one or the other are one answer."""
     offsets = [np.array([[0, 0], [0, 1], [1, 2]])]
     plan = QuestionPlan(
@@ -127,7 +127,7 @@ def test_as_many_answers_are_given_as_there_are():
     assert spans == [(18.0, 0, 1), (10.0, 0, 2), (2.0, 1, 2)]
 
 
-def test_answers_are_no_longer_than_asked(fitted):
+def test_predict_answers_with_max_answer_length_limits_pieces(fitted):
     tokenizer = get_backbone("nano").tokenizer
     frame = pd.DataFrame({"question": ["Who?"], "context": ["Ada Lovelace lives in Rome and Bob lives in New York."]})
     longest = []
@@ -145,7 +145,7 @@ def test_answers_are_no_longer_than_asked(fitted):
     assert longest[2] > 3
 
 
-def test_tables_without_answers_have_the_same_dtypes(fitted):
+def test_predict_answers_without_answers_keeps_dtypes(fitted):
     empty = fitted.predict_answers(pd.DataFrame({"question": ["Who?"], "context": [""]}))
     full = fitted.predict_answers(X)
     numbers = ["row", "start", "end", "score", "no_answer_score", "is_answered"]
@@ -153,14 +153,14 @@ def test_tables_without_answers_have_the_same_dtypes(fitted):
     assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
 
 
-def test_ambiguous_answers_are_reported_once():
+def test_fit_with_ambiguous_answers_warns_once():
     with pytest.warns(UserWarning, match="more than once") as warned:
         qa(max_epochs=1, tuning="head").fit([["Who?", "Ada and Ada"]] * 2, ["Ada"] * 2)
     assert len(warned) == 1
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
-def test_peft_computes_the_same_logits(tmp_path):
+def test_export_adapter_equals_peft(tmp_path):
     clf = qa(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(X, ANSWERS)
     clf.export_adapter(tmp_path)
     base = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(resolve("nano").directory, dtype=torch.float32)
@@ -177,7 +177,7 @@ def test_peft_computes_the_same_logits(tmp_path):
         stop += len(at)
 
 
-def test_windows_share_as_many_pieces_as_asked(fitted):
+def test_plan_with_stride_overlaps_windows_by_stride(fitted):
     clf = copy.copy(fitted).set_params(max_length=32, stride=5)
     column = check_questions([["Who?", "Ada lives in Rome. " * 20]])
     plan = clf._plan(get_backbone("nano", device="cpu"), column)
@@ -186,7 +186,7 @@ def test_windows_share_as_many_pieces_as_asked(fitted):
     assert plan.lengths[:-1].tolist() == [32] * (len(plan.windows) - 1)
 
 
-def test_rows_count_by_their_weights(fitted):
+def test_score_with_sample_weight_equals_weighted_f1(fitted):
     y = [[context] if i % 2 else [answer] for i, (*_, context, answer) in enumerate(ROWS)]
     weights = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 1.0, 3.0, 0.5])
     each = [squad_scores([answer], [right])["f1"] for answer, right in zip(fitted.predict(X), y, strict=True)]
@@ -199,7 +199,7 @@ def test_rows_count_by_their_weights(fitted):
     assert validated == pytest.approx(expected)
 
 
-def test_the_answer_of_a_window_is_its_pieces_and_no_neighbours():
+def test_target_units_of_answer_within_word_cover_touched_pieces_only():
     tokenizer = get_backbone("nano").tokenizer
     context = "Oslo(Rome)Ada,北京市"
     plan = plan_questions(tokenizer, check_questions([["Who?", context]]), max_length=64, stride=8)
@@ -211,7 +211,7 @@ def test_the_answer_of_a_window_is_its_pieces_and_no_neighbours():
         assert (first - 1, last - 1) == (touched[0], touched[-1]), answer
 
 
-def test_an_answer_is_learned_where_a_window_shows_it_whole():
+def test_target_units_are_zero_where_window_cuts_answer():
     column = check_questions([["Who?", "one two three four five six seven eight nine ten Ada Lovelace"]])
     plan = plan_questions(get_backbone("nano").tokenizer, column, max_length=16, stride=4)
     context = column.pairs[0]
@@ -227,7 +227,7 @@ def test_an_answer_is_learned_where_a_window_shows_it_whole():
     assert not target_units(plan, [None]).any()
 
 
-def test_the_loss_is_that_of_transformers(tmp_path):
+def test_loss_equals_transformers(tmp_path):
     clf = qa(max_epochs=1, device="cpu").fit(X, ANSWERS)
     clf.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(tmp_path).eval()
@@ -251,7 +251,7 @@ def test_the_loss_is_that_of_transformers(tmp_path):
         assert loss.item() == pytest.approx(-(log_p[start, 0] + log_p[end, 1]).item() / 2, abs=1e-5)
 
 
-def test_questions_without_an_answer():
+def test_fit_with_unanswerable_questions_predicts_empty_answers():
     frame = pd.concat([X, pd.DataFrame({"question": ["Why is it?"] * 4, "context": X.context[::2]})], ignore_index=True)
     answers = [*ANSWERS, None, "", {"text": [], "answer_start": []}, float("nan")]
     clf = qa(max_epochs=60).fit(frame, answers)
@@ -262,7 +262,7 @@ def test_questions_without_an_answer():
     assert clf.score(frame, answers) == pytest.approx(4 / 12)
 
 
-def test_every_form_of_answers_is_the_same():
+def test_check_answers_with_any_form_returns_same_answers():
     column = check_questions(X[:1])
     start = X.context[0].index("Ada")
     forms = ["Ada", ("Ada", start), {"text": "Ada", "answer_start": start}, {"text": ["Ada"], "answer_start": [start]},
@@ -273,7 +273,7 @@ def test_every_form_of_answers_is_the_same():
     assert check_answers([several], column) == [[("Ada", 0), ("Ada lives", 0)]]
 
 
-def test_ambiguous_and_wrong_answers_are_named():
+def test_check_answers_with_ambiguous_answers_warns_and_with_wrong_answers_raises():
     column = check_questions([["Who?", "Ada and Ada"]] * 2)
     with pytest.warns(UserWarning, match="2 answers without a start.*more than once"):
         assert check_answers(["Ada", "Ada"], column) == [[("Ada", 0)]] * 2
@@ -314,13 +314,13 @@ def test_ambiguous_and_wrong_answers_are_named():
         (("lives", 3), ValueError, "at character 3, where ' live' is, but at 4. Starts count characters from 0"),
     ],
 )
-def test_what_is_no_answer_is_named_by_its_row(answer, error, message):
+def test_check_answers_with_invalid_answer_raises_and_names_row(answer, error, message):
     with pytest.raises(error, match=f"^y, row 1.*{message}"):
         check_answers([None, answer], check_questions([["Who?", "Ada lives here."]] * 2))
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT], ids=repr)
-def test_what_is_missing_is_no_answer_and_no_start(missing):
+def test_check_answers_with_missing_value_is_unanswerable_or_without_start(missing):
     column = check_questions([["Who?", "Ada lives here."]])
     for form in (missing, [missing], {"text": missing, "answer_start": missing}, {"text": [missing]}):
         assert check_answers([form], column) == [[]]
@@ -328,7 +328,7 @@ def test_what_is_missing_is_no_answer_and_no_start(missing):
         assert check_answers([form], column) == [[("Ada", 0)]]
 
 
-def test_answers_come_from_frames_of_any_library():
+def test_check_answers_with_series_of_any_library_returns_same_answers():
     column = check_questions(X[:2])
     squad = [{"text": [answer], "answer_start": [context.index(answer)]} for *_, context, answer in ROWS[:2]]
     expected = check_answers(squad, column)
@@ -343,14 +343,14 @@ def test_answers_come_from_frames_of_any_library():
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
-def test_columns_are_known_by_name(library):
+def test_check_questions_with_frame_finds_columns_by_name(library):
     frame = library({"context": X.context.tolist(), "more": [1] * len(X), "question": X.question.tolist()})
     column = check_questions(frame)
     assert (column.texts, column.pairs) == (X.question.tolist(), X.context.tolist())
     assert column.feature_names.tolist() == ["question", "context"]
 
 
-def test_validation_and_scores(fitted):
+def test_metrics_score_and_validation_score_equal_squad_scores(fitted):
     clf = qa(max_epochs=3).fit(X, ANSWERS, X_val=X, y_val=ANSWERS)
     assert clf.validation_scores_[-1] == pytest.approx(clf.score(X, ANSWERS), abs=1e-6)
     several = [[answer, context] for answer, context in zip(ANSWERS, X.context, strict=True)]
@@ -364,7 +364,7 @@ def test_validation_and_scores(fitted):
         fitted.predict_answers(X, null_threshold="high")
 
 
-def test_real_questions_come_back_aligned(shared_data):
+def test_predict_answers_on_xquad_returns_substrings_of_contexts(shared_data):
     frame = read_squad(shared_data / "xquad" / "xquad.zh.json")
     train, test = frame[:24], frame[600:640]
     clf = qa(tuning="head", max_epochs=2, max_length=256).fit(train[["question", "context"]], train.answers)

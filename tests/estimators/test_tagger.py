@@ -47,7 +47,7 @@ def fitted():
 
 
 @pytest.mark.parametrize("tuning", ["lora", "head", Full(layers=2)], ids=str)
-def test_it_learns_the_tags(tuning):
+def test_fit_with_each_tuning_learns_tags(tuning):
     rate = 2e-2 if tuning == "head" else 3e-3
     clf = tagger(tuning=tuning, max_epochs=60, learning_rate=rate).fit(SENTENCES, TAGS)
     assert clf.classes_.tolist() == ["B-LOC", "B-PER", "I-LOC", "O"]
@@ -58,7 +58,7 @@ def test_it_learns_the_tags(tuning):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-def test_score_is_that_of_seqeval(fitted):
+def test_score_equals_seqeval(fitted):
     clf = tagger(max_epochs=3).fit(SENTENCES, TAGS)
     predicted = clf.predict(SENTENCES).tolist()
     assert clf.score(SENTENCES, TAGS) == pytest.approx(seqeval.metrics.f1_score(TAGS, predicted))
@@ -66,7 +66,7 @@ def test_score_is_that_of_seqeval(fitted):
     assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "only allowed tags are given"
 
 
-def test_every_token_gets_a_tag_whatever_it_is(fitted):
+def test_predict_with_unusual_tokens_returns_one_tag_per_token(fitted):
     rng = np.random.RandomState(0)
     odd = [
         "",
@@ -94,7 +94,7 @@ def test_every_token_gets_a_tag_whatever_it_is(fitted):
         np.testing.assert_allclose(of_row.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_long_sentences_are_read_in_windows_and_stitched():
+def test_outputs_of_long_sentence_equal_its_windows():
     clf = tagger(max_epochs=3, max_length=12, stride=4, device="cpu").fit(SENTENCES, TAGS)
     sentence = [word for row in SENTENCES for word in row] * 2
     backbone = get_backbone("nano", device="cpu")
@@ -122,7 +122,7 @@ def test_long_sentences_are_read_in_windows_and_stitched():
 
 
 @pytest.mark.parametrize("tuning", [LoRA(rank=3), Full(layers=1)], ids=str)
-def test_transformers_computes_the_same_logits(tuning, tmp_path):
+def test_export_pretrained_equals_transformers(tuning, tmp_path):
     clf = tagger(tuning=tuning, max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     clf.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForTokenClassification.from_pretrained(tmp_path).eval()
@@ -131,7 +131,7 @@ def test_transformers_computes_the_same_logits(tuning, tmp_path):
 
 
 @IGNORE
-def test_peft_computes_the_same_logits(tmp_path):
+def test_export_adapter_equals_peft(tmp_path):
     clf = tagger(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     clf.export_adapter(tmp_path)
     base = transformers.XLMRobertaXLForTokenClassification.from_pretrained(
@@ -148,7 +148,7 @@ def assert_same_logits(model, clf):
         np.testing.assert_allclose(logits[at], expected, atol=1e-5)
 
 
-def test_the_loss_is_the_weighted_mean_over_tokens():
+def test_loss_equals_weighted_mean_over_tokens():
     clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, max_length=6, stride=2, device="cpu")
     column = check_token_column(SENTENCES)
     weights = np.array([1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0, 3.0])
@@ -175,7 +175,7 @@ def test_the_loss_is_the_weighted_mean_over_tokens():
     assert got == pytest.approx(np.average([loss for _, loss in pairs], weights=[w for w, _ in pairs]))
 
 
-def test_strings_are_split_and_spans_are_parts_of_them():
+def test_fit_with_strings_and_spans_predicts_spans_of_strings():
     texts = ["Ada lives in Rome.", "我爱 北京!", "  Bob,  likes (New York) "]
     spans = [
         [(0, 3, "PER"), (13, 17, "LOC")],
@@ -196,14 +196,14 @@ def test_strings_are_split_and_spans_are_parts_of_them():
         assert row.text == tokens[row.row][row.start : row.end]
 
 
-def test_tables_without_spans_have_the_same_dtypes(fitted):
+def test_predict_spans_without_spans_keeps_dtypes(fitted):
     empty, full = fitted.predict_spans([[]]), fitted.predict_spans(SENTENCES)
     assert len(full) > len(empty) == 0
     numbers = ["row", "start", "end", "score"]
     assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
 
 
-def test_the_score_of_a_span_is_the_mean_of_its_tags(fitted):
+def test_predict_spans_score_equals_mean_probability_of_tags(fitted):
     proba, tags = fitted.predict_proba(SENTENCES), fitted.predict(SENTENCES)
     table = fitted.predict_spans(SENTENCES)
     assert (table.end - table.start).max() > 1
@@ -213,7 +213,7 @@ def test_the_score_of_a_span_is_the_mean_of_its_tags(fitted):
         assert row.score == pytest.approx(expected, rel=1e-5)
 
 
-def test_rows_count_in_the_score_by_their_weights(fitted):
+def test_score_with_sample_weight_equals_repeated_rows(fitted):
     true = [["O"] * len(tags) if i < 4 else tags for i, tags in enumerate(TAGS)]
     weights = [0, 1, 3, 1, 2, 0, 1, 4]
     repeated = [i for i, weight in enumerate(weights) for _ in range(weight)]
@@ -223,7 +223,7 @@ def test_rows_count_in_the_score_by_their_weights(fitted):
     assert fitted.score(SENTENCES, true, sample_weight=weights) == pytest.approx(expected)
 
 
-def test_words_of_strings():
+def test_split_words_separates_punctuation_and_ideographs():
     text = "Ada's code—v1.0, हिन्दी 日本語 e\u0301!"
     words = [text[a:b] for a, b in split_words(text)]
     assert words == [
@@ -232,7 +232,7 @@ def test_words_of_strings():
     assert split_words(" \n").shape == (0, 2)
 
 
-def test_marks_belong_to_the_character_before_them():
+def test_split_words_keeps_combining_marks_with_preceding_character():
     text = "\u2764\ufe0flove か\u3099, \U0001f469\u200d\U0001f467 \U0001f44d\U0001f3fd! \u0301 .\u0301"
     words = [text[a:b] for a, b in split_words(text)]
     assert words == [
@@ -241,7 +241,7 @@ def test_marks_belong_to_the_character_before_them():
     ]  # fmt: skip
 
 
-def test_windows_of_very_long_sentences_are_those_with_most_around():
+def test_best_window_of_long_sentence_has_most_context_and_needs_linear_memory():
     rng = np.random.RandomState(0)
     for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
         first = np.flatnonzero(rng.rand(length) < 0.6)
@@ -254,7 +254,7 @@ def test_windows_of_very_long_sentences_are_those_with_most_around():
     tracemalloc.stop()
 
 
-def test_bioes_and_plain_tags():
+def test_fit_with_bioes_or_plain_tags_infers_scheme():
     bioes = [[tag.replace("B-PER", "S-PER") for tag in row] for row in TAGS]
     bioes[1][:2] = bioes[2][4:] = ["B-LOC", "E-LOC"]
     clf = tagger(max_epochs=40).fit(SENTENCES, [[t.replace("B-LOC", "S-LOC") if i == 0 else t for t in row]
@@ -268,7 +268,7 @@ def test_bioes_and_plain_tags():
     assert len(plain.predict_spans(SENTENCES)) == sum(map(len, SENTENCES))
 
 
-def test_tags_in_iob1_are_learned_and_scored():
+def test_fit_with_iob1_tags_learns_and_scores_them():
     iob1 = [[tag.replace("B-", "I-") for tag in row] for row in TAGS]
     iob1[5] = ["I-PER", "B-PER", "O"]
     clf = tagger(max_epochs=60, learning_rate=3e-3).fit(SENTENCES, iob1)
@@ -278,7 +278,7 @@ def test_tags_in_iob1_are_learned_and_scored():
     assert clf.predict(SENTENCES)[0] == iob1[0], "I may follow O"
 
 
-def test_settings_that_do_not_fit_the_tags_are_refused():
+def test_fit_with_unsuitable_class_weight_or_scheme_raises():
     for weight in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="class_weight must give finite weights that are not negative"):
             tagger(class_weight={"O": weight}).fit(SENTENCES, TAGS)
@@ -289,7 +289,7 @@ def test_settings_that_do_not_fit_the_tags_are_refused():
     assert tagger(scheme="plain", max_epochs=1).fit(SENTENCES, TAGS).scheme_ == "plain"
 
 
-def test_only_allowed_tags_are_predicted():
+def test_predict_returns_valid_bio_sequences():
     rng = np.random.RandomState(0)
     clf = tagger(max_epochs=1).fit(SENTENCES, TAGS)
     for tags in clf.predict([[f"w{i}" for i in rng.randint(0, 99, 20)] for _ in range(30)]):
@@ -297,7 +297,7 @@ def test_only_allowed_tags_are_predicted():
             assert not tag.startswith("I-") or before[2:] == tag[2:]
 
 
-def test_frames_validation_pickles_and_directories(tmp_path):
+def test_tagger_on_frame_survives_pickle_and_save(tmp_path):
     frame = pd.DataFrame({"tokens": SENTENCES, "tags": TAGS})
     clf = tagger(max_epochs=3, device="cpu")
     clf.fit(frame[["tokens"]], frame.tags, X_val=frame[["tokens"]], y_val=frame.tags)
@@ -309,7 +309,7 @@ def test_frames_validation_pickles_and_directories(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_early_stopping_scores_as_score_does():
+def test_early_stopping_score_equals_score_on_held_out_rows():
     rng = np.random.RandomState(0)
     rows = [list(rng.choice(["Ada", "Rome", "is", "old"], n)) for n in rng.choice([1, 3, 30], 40)]
     tags = [[{"Ada": "B-PER", "Rome": "B-LOC"}.get(w, "O") if rng.rand() < 0.5 else "O" for w in row] for row in rows]
@@ -323,7 +323,7 @@ def test_early_stopping_scores_as_score_does():
     assert clf.best_validation_score_ == pytest.approx(expected)
 
 
-def test_the_head_alone_learns_on_remembered_features(monkeypatch):
+def test_grid_search_with_head_tuning_encodes_each_row_once(monkeypatch):
     skxlmr.runtime.features.clear_features()
     runs, encode = [], XLMRobertaXLModel.encode
     monkeypatch.setattr(XLMRobertaXLModel, "encode", lambda *a, **k: runs.append(a[3].batch_size) or encode(*a, **k))
@@ -333,7 +333,7 @@ def test_the_head_alone_learns_on_remembered_features(monkeypatch):
     assert len(cross_val_score(tagger(tuning="head", max_epochs=1), SENTENCES, TAGS, cv=4)) == 4
 
 
-def test_features_of_many_tokens_are_not_all_in_memory_at_once(monkeypatch):
+def test_predict_proba_with_head_tuning_computes_features_in_chunks(monkeypatch):
     clf = tagger(tuning="head", max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     expected, sizes = clf.predict_proba(SENTENCES), []
     frozen = learned.frozen_features
@@ -352,7 +352,7 @@ def test_features_of_many_tokens_are_not_all_in_memory_at_once(monkeypatch):
     assert max(sizes) < 10 + max(map(len, SENTENCES))
 
 
-def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
+def test_checkpointing_with_other_tags_uses_other_folder(tmp_path, monkeypatch):
     from skxlmr.training.checkpointing import Checkpointing
 
     monkeypatch.setattr(Checkpointing, "remove", lambda self: None)
@@ -383,7 +383,7 @@ def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
         ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is no span"),
     ],
 )
-def test_bad_input_is_named(X, y, error, message):
+def test_fit_with_invalid_input_raises_and_names_row(X, y, error, message):
     with pytest.raises(error, match=message):
         tagger().fit(X, y)
 
@@ -400,7 +400,7 @@ def test_bad_input_is_named(X, y, error, message):
         ([[{"start": 0, "end": 1, "label": "A"}], [{"start": 0}]], r"y, row 1: \{'start': 0\} is no span"),
     ],
 )
-def test_what_is_no_tag_is_named(y, message):
+def test_check_tags_with_invalid_tags_raises_and_names_row(y, message):
     with pytest.raises(TypeError, match=message):
         check_tags(y, check_token_column([["Ada", "left"], ["who", "left"]]))
 
@@ -423,14 +423,14 @@ def test_columns_come_from_any_library(library):
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
-def test_frames_of_any_library_name_their_column(library):
+def test_check_token_column_with_frame_of_any_library_keeps_feature_name(library):
     column = check_token_column(library({"words": SENTENCES}))
     assert column.texts == list(map(tuple, SENTENCES))
     assert column.feature_names.tolist() == ["words"]
 
 
 @pytest.mark.parametrize("language", ["en", "de", "zh", "ar"])
-def test_real_treebanks_come_back_aligned(language, shared_data):
+def test_predict_on_treebank_returns_one_tag_per_token(language, shared_data):
     frame = read_conllu(shared_data / "ud_pud" / f"{language}_pud-ud-test.conllu")
     train, test = frame[:40], frame[800:900]
     clf = tagger(tuning="head", max_epochs=2, learning_rate=1e-2).fit(train.tokens, train.upos)

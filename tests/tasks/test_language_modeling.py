@@ -30,7 +30,7 @@ def rows_of(backbone, texts, weights=None, max_length=64):
     return Rows(of_texts, np.zeros(len(texts)), weights, np.arange(len(texts)))
 
 
-def test_masks_are_drawn_by_the_rules(backbone):
+def test_masking_examples_mask_whole_words_in_expected_shares(backbone):
     rows = rows_of(backbone, TEXTS)
     tokenizer, task = backbone.tokenizer, Masking(0.15)
     n_tokens = n_targets = n_masked = n_kept = 0
@@ -65,7 +65,7 @@ def test_masks_are_drawn_by_the_rules(backbone):
     )
 
 
-def test_every_word_comes_up(backbone):
+def test_masking_examples_over_seeds_cover_every_token(backbone):
     rows = rows_of(backbone, ["one two three four five six"])
     drawn = [Masking(0.15).examples(rows.plan, backbone.tokenizer, np.random.RandomState(s)) for s in range(80)]
     assert set(np.concatenate([np.concatenate(e.positions) for e in drawn])) == set(
@@ -73,7 +73,7 @@ def test_every_word_comes_up(backbone):
     )
 
 
-def test_packs_are_full_and_hold_every_row_once(backbone):
+def test_pack_fills_packs_and_keeps_every_window_once(backbone):
     texts = [*TEXTS[:60], "a", "a", "word " * 200]
     rows = rows_of(backbone, texts, weights=np.arange(1.0, 64))
     packs, weights = pack(rows, 64)
@@ -105,7 +105,7 @@ def drawn(backbone, learned, task, texts, weights=None):
 
 
 @pytest.mark.parametrize("estimator", [XLMRXLMaskedLM, XLMRXLGenerator])
-def test_the_loss_and_gradient_of_a_step_are_those_of_transformers(estimator, backbone, tmp_path):
+def test_language_losses_and_gradient_equal_transformers(estimator, backbone, tmp_path):
     lm = estimator("nano", tuning=Full(), max_epochs=1, random_state=0, learning_rate=1e-5).fit(SHORT)
     lm.export_pretrained(tmp_path)
     learned = lm._learned.requires_grad_(True)
@@ -134,7 +134,7 @@ def test_the_loss_and_gradient_of_a_step_are_those_of_transformers(estimator, ba
     torch.testing.assert_close(grad, theirs, rtol=1e-3, atol=1e-6)
 
 
-def test_rows_count_by_their_weights(backbone):
+def test_language_losses_with_weights_equal_weighted_mean_over_targets(backbone):
     """Two of weight 1 and 3: the loss is the mean over the targets, weighted."""
     lm = XLMRXLGenerator("nano", tuning="head", max_epochs=1, random_state=0).fit(SHORT)
     texts = [TEXTS[0], SHORT[1], "word " * 100]
