@@ -4,18 +4,12 @@ import pickle
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
-import torch
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import MultiLabelBinarizer
 
 import skxlmr
 from skxlmr import XLMRXLClassifier
-from skxlmr.columns import check_text_column
-from skxlmr.tasks.base import Multilabel
-from skxlmr.tasks.classification import check_multilabel, find_labels, multilabel_form
 
 WORDS = {"sun": "weather", "rain": "weather", "goal": "sport", "match": "sport"}
 TEXTS = ["sun goal", "rain", "match", "sun rain", "goal match", "nothing here", "rain match", "sun", "goal", "nothing"]
@@ -48,22 +42,6 @@ def test_fit_with_indicator_frame_takes_classes_from_columns():
     assert clf.predict(TEXTS).shape == INDICATOR.shape
 
 
-def test_multilabel_form_tells_single_labels_indicators_and_lists_apart():
-    assert multilabel_form(pd.DataFrame({"y": [0, 1]})) is None
-    assert multilabel_form(np.array(["a", "b"])) is None
-    assert multilabel_form([[0, 1], [1, 1]]) == "indicator"
-    assert multilabel_form([[0, 1], [1]]) == "lists"
-    assert multilabel_form([["a"], []]) == "lists"
-
-
-def test_multilabel_losses_equal_mean_over_labels():
-    outputs, targets = torch.randn(3, 4, dtype=torch.float64), torch.randint(0, 2, (3, 4)).double()
-    task = Multilabel(np.arange(4), "indicator", label_smoothing=0.2)
-    smooth = targets * 0.8 + 0.1
-    expected = -(smooth * outputs.sigmoid().log() + (1 - smooth) * (-outputs).sigmoid().log()).mean(1)
-    torch.testing.assert_close(task.losses(outputs, targets), expected)
-
-
 def test_multilabel_classifier_survives_pickle_and_save(tmp_path):
     clf = classifier(max_epochs=2).fit(TEXTS, LISTS, X_val=TEXTS, y_val=LISTS)
     assert clf.validation_scores_[-1] == pytest.approx(clf.score(TEXTS, LISTS))
@@ -83,11 +61,6 @@ def test_score_with_sample_weight_equals_weighted_subset_accuracy():
     assert clf._task(clf.classes_, "lists").label_smoothing == 0.1
 
 
-def test_multilabel_form_with_sets_of_0_and_1_is_lists():
-    assert multilabel_form([{0, 1}, {0, 1}]) == "lists"
-    assert multilabel_form([[True, False], [False, True]]) == "indicator"
-
-
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
@@ -103,21 +76,6 @@ def test_multilabel_form_with_sets_of_0_and_1_is_lists():
 def test_fit_with_invalid_labels_raises_and_names_row(y, error, message):
     with pytest.raises(error, match=message):
         classifier().fit(["x", "y"], y)
-
-
-def test_check_multilabel_with_frames_of_any_library_equals_indicator():
-    columns = {"sport": INDICATOR[:, 0].tolist(), "weather": INDICATOR[:, 1].tolist()}
-    texts = check_text_column(TEXTS)
-    for y in (pd.DataFrame(columns, dtype="Int64"), pl.DataFrame(columns), pa.table(columns)):
-        assert multilabel_form(y) == "indicator"
-        classes = find_labels(y, texts, "indicator")
-        assert classes.tolist() == ["sport", "weather"]
-        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "indicator"), INDICATOR)
-    for y in (pl.Series(LISTS), pa.array(LISTS), list(map(np.array, LISTS)), [*LISTS[:-1], np.array([], str)]):
-        assert multilabel_form(y) == "lists"
-        classes = find_labels(y, texts, "lists")
-        assert classes.tolist() == ["sport", "weather"]
-        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
 
 
 def test_fit_with_unsuitable_labels_raises():
