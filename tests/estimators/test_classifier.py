@@ -1,3 +1,8 @@
+"""Tunings, labels, weights and windows of the classifier."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,7 +71,7 @@ def test_fit_with_categorical_series_infers_classes():
 
 
 def test_fit_with_micro_batches_takes_same_steps(monkeypatch):
-    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)  # its draws depend on the batches
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)  # dropout masks depend on the batches
     texts = [*TEXTS, "a longer text " * 20, "one of several windows " * 60]
     labels = [*LABELS, "bad", "good"]
     curves = [
@@ -130,12 +135,12 @@ def test_partial_fit_with_invalid_classes_raises(classes, error, message):
     assert not hasattr(clf, "classes_")
 
 
-@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy has them since 2.0")
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="needs NumPy 2.0")
 def test_fit_with_variable_width_strings_infers_classes():
     y = np.array(LABELS, dtype=np.dtypes.StringDType())
     clf = classifier(tuning="head", max_epochs=1).fit(TEXTS, y)
     assert clf.classes_.tolist() == ["bad", "good"]
-    assert 0 <= clf.score(TEXTS, LABELS) <= 1
+    assert clf.score(TEXTS, LABELS) == np.mean(clf.predict(TEXTS) == np.array(LABELS))
 
 
 def test_fit_on_text_pairs_learns_relation_of_columns():
@@ -196,29 +201,7 @@ def test_fit_with_invalid_parameters_raises():
         classifier(tuning=LoRA(rank=0)).fit(TEXTS, LABELS)
 
 
-def test_another_checkpoint_under_the_same_name_is_noticed(tmp_path):
-    from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
-
-    backbone = get_backbone("nano")
-    folder = tmp_path / "model"
-    backbone.tokenizer.save_pretrained(folder)
-    config = XLMRobertaXLConfig(
-        vocab_size=len(backbone.tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=64,
-    )  # fmt: skip
-    XLMRobertaXLModel(config, add_pooling_layer=False).save_pretrained(folder)
-    import pickle
-
-    clf = classifier(model=str(folder), max_epochs=1).fit(TEXTS, LABELS)
-    frozen = pickle.dumps(clf)
-    XLMRobertaXLModel(config, add_pooling_layer=False).save_pretrained(folder)
-    with pytest.raises(ValueError, match="fitted on another checkpoint"):
-        pickle.loads(frozen).predict(TEXTS)
-
-
 def test_fit_with_verbose_shows_progress_bar_on_terminal(monkeypatch, capsys):
-    import sys
-
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     classifier(max_epochs=2, verbose=1).fit(TEXTS, LABELS)
     assert "loss=" in capsys.readouterr().err
@@ -227,8 +210,6 @@ def test_fit_with_verbose_shows_progress_bar_on_terminal(monkeypatch, capsys):
 
 
 def test_decision_function_in_threads_with_shared_backbone_equals_sequential():
-    from concurrent.futures import ThreadPoolExecutor
-
     first = classifier(max_epochs=3).fit(TEXTS, LABELS)
     second = classifier(max_epochs=3, random_state=1, tuning=LoRA(rank=2, targets=["up", "down"])).fit(TEXTS, LABELS)
     assert first._fitted_backbone() is second._fitted_backbone()

@@ -121,8 +121,6 @@ def test_fill_mask_and_pseudo_log_likelihood_of_long_text_use_windows(fitted):
     found = fitted.fill_mask([long + "<mask>" + long + "<mask>"], top_k=2)
     assert len(found) == 4
     assert (found.text.str.len() > 2 * len(long)).all()
-    one_window = fitted.fill_mask(["went on and on. It was a film that <mask>"], top_k=1)
-    assert one_window.score[0] > 0
     short = lm(max_length=16, stride=8)
     assert short.fill_mask([long + "<mask> film."], top_k=1).shape == (1, 5)
     each = short.pseudo_log_likelihood([long[:200]])
@@ -186,7 +184,7 @@ def test_fit_with_validation_scores_it_and_with_checkpoint_dir_resumes(tmp_path)
 
 
 class Killer(skxlmr.training.Callback):
-    """Ends the second epoch in the middle."""
+    """Raise in the middle of the second epoch."""
 
     def on_step_end(self, trainer):
         if trainer.epoch == 1:
@@ -194,7 +192,7 @@ class Killer(skxlmr.training.Callback):
 
 
 def test_fit_with_checkpoint_of_other_packing_starts_anew(tmp_path):
-    """The windows of short texts are the same at any max_length, and only the packs tell that it is another."""
+    """Windows of short texts do not depend on max_length; only the packs differ."""
     settings, short = {"tuning": "head", "batch_size": 1}, ["one", "two words", "three words more", "and four"] * 3
     plain = lm(max_length=16, **settings).fit(short)
     checkpointed = lm(max_length=32, checkpoint_dir=tmp_path, checkpoint_steps=1, callbacks=[Killer()], **settings)
@@ -206,7 +204,8 @@ def test_fit_with_checkpoint_of_other_packing_starts_anew(tmp_path):
 
 def test_grid_search_over_mlm_probability_scores_each_value():
     search = GridSearchCV(lm(tuning="head", max_epochs=1), {"mlm_probability": [0.1, 0.3]}, cv=2).fit(TEXTS[:30])
-    assert search.best_params_["mlm_probability"] in (0.1, 0.3)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.mlm_probability == search.best_params_["mlm_probability"]
 
 
 def test_checkpoint_without_lm_head_raises_in_fill_mask_and_warns_in_fit(tmp_path):
@@ -244,7 +243,7 @@ def test_methods_with_invalid_input_raise_and_name_row():
         lm().export_pretrained("somewhere")
     with pytest.raises(NotFittedError):
         lm().save("somewhere")
-    with pytest.raises(ValueError, match="Invalid parameter 'memory'"):  # there is nothing that it could keep
+    with pytest.raises(ValueError, match="Invalid parameter 'memory'"):  # a masked language model has no cache
         lm().set_params(memory="somewhere")
     with pytest.raises(NotImplementedError, match="use export_pretrained"):
         lm().export_adapter("somewhere")
@@ -257,7 +256,6 @@ def test_fill_mask_with_top_k_above_vocabulary_returns_whole_vocabulary():
     tokenizer = get_backbone("nano").tokenizer
     assert len(found) == tokenizer.vocab_size - 5
     assert found.score.sum() == pytest.approx(1, abs=0.01)
-    assert (found.score >= 0).all()
 
 
 @pytest.mark.gpu
@@ -268,7 +266,7 @@ def test_cpu_fit_moved_to_cuda_runs_each_method(fitted, method):
 
 
 def test_fill_mask_and_generate_ignore_embedding_rows_past_vocabulary(tmp_path):
-    """As XL has them: here they are all but one in ten."""
+    """XL has rows past its vocabulary; here nine rows in ten are."""
     tokenizer = get_backbone("nano").tokenizer
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = skxlmr.model.XLMRobertaXLConfig(vocab_size=10 * tokenizer.vocab_size, **shape)

@@ -52,7 +52,7 @@ def test_plan_tokens_with_long_sentence_reads_each_token_once_at_its_first_piece
     plan = plan_tokens(tokenizer, [sentence], max_length=12, stride=4)
     assert len(plan.windows) > 5
     pieces = [tokenizer.encode_batch([word])[0] for word in sentence]
-    space = tokenizer.convert_tokens_to_ids("▁")  # a piece of its own before most Chinese words
+    space = tokenizer.convert_tokens_to_ids("▁")  # a piece of its own before some words
     read_at = [int(of_word[0] == space and len(of_word) > 1) for of_word in pieces]
     assert 0 < sum(read_at) < len(pieces)
     shown = np.concatenate([window[at] for window, at in zip(plan.windows, plan.positions, strict=True)])
