@@ -14,7 +14,7 @@ def embed(texts=TEXTS, **parameters):
 
 @pytest.fixture(scope="module")
 def states():
-    """Hidden states of each text, all layers, by the padded interface."""
+    """Hidden states of all layers for each text, from the padded model."""
     nano = get_backbone("nano")
     result = []
     for text in TEXTS:
@@ -30,7 +30,7 @@ def test_transform_with_pooling_and_layer_equals_padded_model(states, pooling, l
     how = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "cls": lambda x: x[0]}[pooling]
     expected = np.stack([how(of_text[layer]) for of_text in states])
     got = embed(pooling=pooling, layer=layer)
-    # Only the last layer is normalised: the states of those below may be large.
+    # Only the last layer is normalised: states of lower layers may be large.
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
     assert got.dtype == np.float32
 

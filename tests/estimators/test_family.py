@@ -1,4 +1,4 @@
-"""The estimators on the smaller relatives: XLM-RoBERTa and BERT, with random weights and nano's vocabulary."""
+"""Estimators on checkpoints of XLM-RoBERTa and BERT, with random weights and the bundled vocabulary."""
 
 import json
 import pickle
@@ -39,7 +39,7 @@ SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A directory of each kind, written by transformers."""
+    """Directory of a checkpoint of each model type, written by transformers."""
     tokenizer, directories = get_backbone("nano").tokenizer, {}
     for kind, cls, config in (
         ("xlm-roberta", transformers.XLMRobertaForMaskedLM, transformers.XLMRobertaConfig),
@@ -55,7 +55,7 @@ def checkpoints(tmp_path_factory):
 
 
 def embeddings_of(directory, texts):
-    """transformers' mean over the tokens of each text by itself."""
+    """Mean over the tokens of each text, computed by transformers one text at a time."""
     model = transformers.AutoModel.from_pretrained(directory).eval()
     tokenizer = get_backbone("nano").tokenizer
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_classifier_with_each_tuning_survives_pickle_save_and_export(kind, tunin
     np.testing.assert_allclose(expected, logits, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 def test_export_adapter_of_bert_classifier_equals_peft(checkpoints, tmp_path):
     clf = XLMRXLClassifier(checkpoints["bert"], max_epochs=2, random_state=0, device="cpu").fit(TEXTS, LABELS)
     clf.export_adapter(tmp_path)
@@ -120,11 +120,11 @@ def test_export_pretrained_of_bert_language_model_equals_transformers_and_reload
         expected = getattr(transformers, kind).from_pretrained(tmp_path).eval()(ids).logits
         torch.testing.assert_close(ours.from_pretrained(tmp_path)(ids).logits, expected, rtol=0, atol=1e-5)
     again = cls(tmp_path, tuning="head", learning_rate=1e-9, max_epochs=1, random_state=0, device="cpu")
-    again.set_params(dtype="float32").fit(TEXTS)  # with the head that was written, or a warning were an error
+    again.set_params(dtype="float32").fit(TEXTS)  # a new head would raise NewHeadWarning
     assert again.score(TEXTS) == pytest.approx(lm.score(TEXTS), abs=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_exports_of_bert_tagger_equal_transformers_and_peft(tuning, checkpoints, tmp_path):
     words = [text.split() or ["."] for text in TEXTS]
@@ -150,7 +150,7 @@ def test_exports_of_bert_tagger_equal_transformers_and_peft(tuning, checkpoints,
 def test_from_pretrained_of_bert_heads_equals_transformers(kind, tmp_path):
     torch.manual_seed(0)
     config = transformers.BertConfig(**SHAPE, vocab_size=60, max_position_embeddings=20, initializer_range=0.3)
-    config.hidden_act = "relu"  # which its head on words has, too
+    config.hidden_act = "relu"  # also in its language-model head
     theirs = getattr(transformers, f"BertFor{kind}")(config).double().eval()
     theirs.save_pretrained(tmp_path)
     native = getattr(skxlmr.model, f"XLMRobertaXLFor{kind}").from_pretrained(tmp_path, dtype=torch.float64)
@@ -194,7 +194,7 @@ def test_embedder_on_sentence_transformers_directory_follows_its_modules(pooling
         model = SentenceTransformer(modules=[*modules, *([Normalize()] if normalized else [])], device="cpu")
         model.save(str(tmp_path))
         expected = model.encode(TEXTS, batch_size=2)
-    assert not (tmp_path / "sentencepiece.bpe.model").exists()  # the library writes a tokenizer.json in its place
+    assert not (tmp_path / "sentencepiece.bpe.model").exists()  # only tokenizer.json is written
     embedder = XLMRXLEmbedder(tmp_path, device="cpu", dtype="float32").fit(TEXTS)
     assert (embedder.pooling_, embedder.normalize_, embedder.prompt_) == (pooling, normalized, "")
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, atol=1e-5)
@@ -216,6 +216,6 @@ def test_embedder_default_prompt_is_that_of_checkpoint(checkpoints, tmp_path):
     said = {"prompts": {"document": "passage: "}, "default_prompt_name": "document"}
     (own / "config_sentence_transformers.json").write_text(json.dumps(said))
     assert XLMRXLEmbedder(own, device="cpu").fit(TEXTS).prompt_ == "passage: "
-    instruct = tmp_path / "multilingual-e5-large-instruct"  # its texts have none, its questions a task of their own
+    instruct = tmp_path / "multilingual-e5-large-instruct"  # documents have no prompt, queries an instruction
     instruct.symlink_to(directory)
     assert XLMRXLEmbedder(instruct, device="cpu").fit(TEXTS).prompt_ == ""

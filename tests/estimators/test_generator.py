@@ -56,7 +56,7 @@ def test_score_and_greedy_generation_equal_transformers(fitted, tmp_path):
     for text, continuation in zip(PROMPTS, fitted.generate(PROMPTS, max_new_tokens=5), strict=True):
         ids = torch.tensor([tokenizer(text)["input_ids"][:-1]])
         n = ids.shape[1]
-        for _ in range(5):  # all tokens again at every step
+        for _ in range(5):  # without a key-value cache
             with torch.no_grad():
                 ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
             if ids[0, -1] == tokenizer.eos_token_id:
@@ -76,7 +76,7 @@ def test_generate_and_log_likelihood_do_not_depend_on_batches(fitted):
 def test_generate_with_do_sample_follows_random_state(fitted):
     hot = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 6}
     first = fitted.generate(PROMPTS, **hot)
-    assert first.tolist() == fitted.generate(PROMPTS, **hot).tolist()  # random_state=0
+    assert first.tolist() == fitted.generate(PROMPTS, **hot).tolist()  # random_state is 0
     assert first.tolist() != fitted.generate(PROMPTS, max_new_tokens=6).tolist()
     assert (
         fitted.generate(PROMPTS, **hot | {"top_k": 1}).tolist() == fitted.generate(PROMPTS, max_new_tokens=6).tolist()
@@ -95,7 +95,7 @@ def test_generator_with_each_tuning_survives_pickle_and_save(tuning, tmp_path):
 
 
 def test_fit_after_bidirectional_fit_does_not_reuse_its_cached_states():
-    """Below LoRA(layers=1) the states are remembered: those of a classifier must not serve a generator."""
+    """States below LoRA(layers=1) are cached; bidirectional ones must not be reused for causal attention."""
     skxlmr.runtime.features.clear_features()
     expected = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
     skxlmr.runtime.features.clear_features()
@@ -120,7 +120,7 @@ def test_generate_with_long_text_warns_and_without_room_raises(fitted):
 
 
 def test_plan_of_log_likelihood_reads_pieces_with_most_left_context(fitted):
-    """Where windows overlap the earlier one has more before a piece: it is that which reads them."""
+    """Where windows overlap, pieces are read in the earlier one, which shows more left context."""
     short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=12, stride=6)
     first = "one two three four five six seven eight nine ten"
     tokenizer = get_backbone("nano").tokenizer
@@ -181,6 +181,6 @@ def test_generator_on_cuda_equals_cpu(fitted):
     model = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32")
     assert model.generate(PROMPTS).tolist() == fitted.generate(PROMPTS).tolist()
     np.testing.assert_allclose(model.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-3, atol=1e-3)
-    half = writer(device="cuda", dtype="float16", max_epochs=5).fit(TEXTS)  # the kernel for packed tokens, causal
+    half = writer(device="cuda", dtype="float16", max_epochs=5).fit(TEXTS)  # uses the causal kernel for packed tokens
     full = writer(device="cuda", dtype="float32", max_epochs=5).fit(TEXTS)
     np.testing.assert_allclose(half.log_likelihood(TEXTS), full.log_likelihood(TEXTS), rtol=0.1)

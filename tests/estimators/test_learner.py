@@ -1,4 +1,4 @@
-"""Learning in several goes: `warm_start` and `partial_fit`."""
+"""Repeated fitting with `warm_start` and `partial_fit`, and validation while fitting."""
 
 import pickle
 
@@ -40,7 +40,7 @@ def test_partial_fit_on_changing_rows_learns_all_of_them():
             clf.partial_fit(TEXTS[start : start + 4], LABELS[start : start + 4], classes=["no", "yes", "perhaps"])
     assert clf.classes_.tolist() == ["no", "perhaps", "yes"]
     assert clf.score(TEXTS, LABELS) > 0.8
-    again = pickle.loads(pickle.dumps(clf)).partial_fit(TEXTS, LABELS)  # the classes are known
+    again = pickle.loads(pickle.dumps(clf)).partial_fit(TEXTS, LABELS)  # later calls need no classes
     assert again.n_iter_ == 31
 
 
@@ -78,7 +78,7 @@ def test_warm_start_continues_from_earlier_fit():
     warm = classifier(learning_rate=1e-2, max_epochs=10, warm_start=True)
     assert warm.fit(TEXTS, LABELS).loss_curve_ == first
     assert warm.fit(TEXTS, LABELS).loss_curve_[0] < (first[0] + first[-1]) / 2
-    assert warm.n_iter_ == 10, "of the latest fit"
+    assert warm.n_iter_ == 10, "epochs of the latest fit"
 
 
 def test_warm_start_with_other_classes_or_tuning_raises():
@@ -106,7 +106,7 @@ def test_partial_fit_without_feature_names_warns_and_keeps_earlier_names():
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         clf.partial_fit(TEXTS, LABELS)
     assert clf.feature_names_in_.tolist() == ["review"]
-    clf.predict(frame)  # without a warning
+    clf.predict(frame)  # must not warn
 
 
 def test_early_stopping_with_nan_score_raises():
@@ -117,7 +117,7 @@ def test_early_stopping_with_nan_score_raises():
     assert np.isfinite(reg.best_validation_score_)
 
 
-@pytest.mark.parametrize("max_length", [None, 6], ids=["whole", "in windows"])
+@pytest.mark.parametrize("max_length", [None, 6], ids=["whole", "windows"])
 def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     texts = [f"{word} number {i} " * (1 + i % 3) for i, word in enumerate(["good", "bad"] * 10)]
     labels = np.array(["yes", "no"] * 10)

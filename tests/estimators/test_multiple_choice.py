@@ -140,7 +140,7 @@ def test_fit_with_early_stopping_sample_weight_and_grid_search():
     assert all(text in choices for text, choices in zip(predicted, many.choices, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 def test_export_adapter_equals_peft(tmp_path):
     clf = chooser(tuning=LoRA(rank=2), max_epochs=3).fit(X, RIGHT)
     clf.export_adapter(tmp_path / "adapter")

@@ -148,7 +148,7 @@ def test_fit_with_ambiguous_answers_warns_once():
     assert len(warned) == 1
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 def test_export_adapter_equals_peft(tmp_path):
     clf = qa(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(X, ANSWERS)
     clf.export_adapter(tmp_path)

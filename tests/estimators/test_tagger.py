@@ -27,7 +27,7 @@ TAGS = [
     ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
     ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
 ]  # fmt: skip
-IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 
 
 def tagger(**parameters):
@@ -57,7 +57,7 @@ def test_score_equals_seqeval(fitted):
     predicted = clf.predict(SENTENCES).tolist()
     assert clf.score(SENTENCES, TAGS) == pytest.approx(seqeval.metrics.f1_score(TAGS, predicted))
     assert clf.score(SENTENCES, TAGS, sample_weight=np.ones(8) * 3) == pytest.approx(clf.score(SENTENCES, TAGS))
-    assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "only allowed tags are given"
+    assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "predicted sequences are valid"
 
 
 def test_predict_with_unusual_tokens_returns_one_tag_per_token(fitted):
@@ -135,7 +135,7 @@ def test_loss_equals_weighted_mean_over_tokens():
     task = clf._learn_task(TAGS, column, weights)
     targets = clf._targets(TAGS, column, task)
     rows = clf._rows(get_backbone("nano", device="cpu"), column, targets, weights * clf._factors(targets, task))
-    assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has no weight, one no tokens"
+    assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has weight 0, one has no tokens"
     counts = rows.plan.counts
     outputs = torch.randn(int(counts.sum()), task.n_outputs, dtype=torch.float64)
     every, place = rows.plan.windows_of_rows(np.arange(6))

@@ -1,4 +1,4 @@
-"""`vocabulary="trim"`: the words of the training texts and all characters, and nothing else changes."""
+"""`vocabulary="trim"` keeps the pieces of the training texts and all characters, and changes no other result."""
 
 import gc
 import pickle
@@ -30,7 +30,7 @@ from skxlmr.runtime.backbone import get_backbone, release_models, trim
 
 TEXTS = ["a wonderful film", "很好看的电影", "dreadful", "I loved every minute of it", "", "un film magnifique 🎬"]
 LABELS = ["good", "good", "bad", "good", "bad", "good"]
-SAME_WORDS = ["a dreadful film", "film", "I loved film"]  # of pieces that TEXTS have
+SAME_WORDS = ["a dreadful film", "film", "I loved film"]  # every piece occurs in TEXTS
 OTHER_WORDS = ["good morning to everybody", "质量太差了", "Ein überraschendes Ende"]
 SETTINGS = {"max_epochs": 2, "random_state": 0, "device": "cpu"}
 
@@ -69,7 +69,7 @@ CASES = {
 
 
 def raw(estimator, X):
-    """What the head gives, row by row."""
+    """Outputs of the head for all rows."""
     return np.concatenate([np.atleast_1d(of_row) for of_row in estimator._outputs(X)])
 
 
@@ -169,7 +169,7 @@ def test_read_words_equals_word_embedding_of_model():
     assert {400, 500} <= set(small.pieces)
 
 
-@pytest.mark.parametrize("precision", [{"load_in_8bit": True}, {"dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("precision", [{"load_in_8bit": True}, {"dtype": "bfloat16"}], ids=["8bit", "bfloat16"])
 def test_predict_proba_with_trim_in_other_precisions_equals_full_vocabulary(precision):
     parameters = SETTINGS | precision
     whole = XLMRXLClassifier("nano", **parameters).fit(TEXTS, LABELS)
@@ -243,7 +243,7 @@ def test_checkpointing_with_trim_resumes_killed_fit(tmp_path):
 
 @pytest.mark.parametrize(("text", "max_length"), [("Maid in Manhattan", 6), ("reasonable", 4), ("greaseballs", 4)])
 def test_transform_with_trim_of_truncated_word_equals_full_vocabulary(text, max_length):
-    texts = [text, "we read on"]  # without the end of the word its beginning would be cut otherwise
+    texts = [text, "we read on"]  # without its end, the word would be segmented differently
     settings = {"model": "nano", "device": "cpu", "max_length": max_length, "truncation": True}
     vectors = []
     for vocabulary in ("full", "trim"):

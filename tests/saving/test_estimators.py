@@ -1,4 +1,4 @@
-"""Estimators in directories: what comes back is what was saved, and nothing but that is ever read."""
+"""Saving estimators to directories, and refusing damaged or hostile files when loading."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_load_with_each_tuning_restores_classifier(tuning, tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(clf, name))
     assert {"classes_", "n_iter_", "validation_scores_", "feature_names_in_"} <= set(fitted)
     clone(again).fit(frame, ["yes"] * 5 + ["no"] * 4)
-    again.save(tmp_path / "again")  # a loaded one can be saved, before it has met its base and after
+    again.save(tmp_path / "again")  # a loaded estimator can be saved again
 
 
 @pytest.mark.parametrize("n_components", [None, 3])
@@ -86,7 +86,7 @@ def test_load_restores_embedder(n_components, tmp_path):
     [[1, 0], [1.0, 2.0], [True, False], ["ja", "näé"], np.array(["a", "b"], object), np.array([3, 4], np.int8),
      np.array([3, 60_000], np.uint16), np.array([3, 2**32 - 1], np.uint32), np.array([3, 2**63], np.uint64),
      ["a", "\ud800"]],
-    ids=ascii,
+    ids=["int", "float", "bool", "str", "object", "int8", "uint16", "uint32", "uint64", "surrogate"],
 )  # fmt: skip
 def test_load_restores_classes_of_any_dtype(labels, tmp_path):
     clf = classifier().fit(TEXTS, np.tile(labels, 4))
@@ -117,7 +117,7 @@ def test_predict_with_other_checkpoint_than_saved_raises(saved):
 
 
 class XLMRXLShouter(XLMRXLClassifier):
-    """A user's own, with the constructor of its base."""
+    """A user's subclass with an inherited constructor."""
 
     def predict(self, X):
         return np.char.upper(super().predict(X))
@@ -160,7 +160,7 @@ def test_save_after_killed_save_removes_its_leftovers(tmp_path):
     clf = classifier().fit(TEXTS, LABELS)
     clf.save(tmp_path)
     assert skxlmr.load(tmp_path).n_iter_ == clf.n_iter_
-    assert len(os.listdir(tmp_path)) == 2, "what was left over is gone"
+    assert len(os.listdir(tmp_path)) == 2, "leftovers are removed"
 
 
 def test_save_of_unfitted_estimator_raises(tmp_path):
@@ -170,7 +170,9 @@ def test_save_of_unfitted_estimator_raises(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("random_state", np.random.RandomState(0)), ("callbacks", [Callback()])], ids=str
+    ("name", "value"),
+    [("random_state", np.random.RandomState(0)), ("callbacks", [Callback()])],
+    ids=["random_state", "callbacks"],
 )
 def test_save_with_unsupported_parameter_raises_and_names_it(name, value, tmp_path):
     clf = classifier(**{name: value}).fit(TEXTS, LABELS)
@@ -261,7 +263,7 @@ FITTED = {
 
 @pytest.mark.parametrize("name", FITTED)
 def test_load_without_needed_attribute_raises_and_names_it(name, tmp_path):
-    """Whatever attribute is taken away: the file is refused, or what is loaded predicts all the same."""
+    """Without any one attribute the file is refused, or the loaded estimator still predicts."""
     fitted = FITTED[name]()
     X = {"tagger": [["a", "b"]], "qa": [["who", "a b"]], "choice": [["why", "a", "b"]]}.get(name, TEXTS)
     fitted.save(tmp_path)

@@ -14,9 +14,7 @@ from skxlmr.checkpoints.resolve import resolve
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tuning import LINEAR_LAYERS
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing`:FutureWarning"
-)  # in peft
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # in peft
 
 TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull"]
 LABELS = ["yes", "no"] * 4

@@ -1,4 +1,4 @@
-"""Pickles hold what was learned and nothing of the base."""
+"""Pickles hold the learned weights and nothing of the backbone."""
 
 import pickle
 import subprocess
@@ -15,7 +15,7 @@ from skxlmr.runtime.backbone import get_backbone
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull"]
 LABELS = ["yes", "no"] * 4
-OVERHEAD = 20_000  # bytes of names, history and the like
+OVERHEAD = 20_000  # bytes, for names, history and the like
 
 
 def classifier(**parameters):
@@ -69,7 +69,7 @@ def test_unpickle_in_fresh_process_loads_backbone_at_first_prediction(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda model: classifier(model=model, tuning="head"), XLMRXLEmbedder], ids=["clf", "emb"]
+    "make", [lambda model: classifier(model=model, tuning="head"), XLMRXLEmbedder], ids=["classifier", "embedder"]
 )
 def test_unpickle_with_changed_checkpoint_raises_in_prediction(make, tmp_path):
     base = XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False)

@@ -89,8 +89,8 @@ def test_decode_with_plain_scheme_returns_argmax():
 
 def test_decode_without_valid_sequence_returns_best_remaining_tag():
     logits = [np.array([[0.0, 5.0]])]
-    assert decode(logits, ["O", "B-A"], "BIOES")[0].tolist() == [0], "an entity needs an end"
-    assert decode([np.ones((1, 1))], ["B-A"], "BIOES")[0].tolist() == [0], "there is no other"
+    assert decode(logits, ["O", "B-A"], "BIOES")[0].tolist() == [0], "B-A would need an E-A"
+    assert decode([np.ones((1, 1))], ["B-A"], "BIOES")[0].tolist() == [0], "it is the only tag"
 
 
 def test_tag_score_of_plain_tags_weights_tokens_by_row():
