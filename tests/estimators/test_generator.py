@@ -11,6 +11,7 @@ import skxlmr
 from skxlmr import Full, LoRA, XLMRXLGenerator
 from skxlmr.model import XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import get_backbone
+from skxlmr.runtime.feature_cache import clear_features
 
 TEXTS = ["The sea is blue and deep.", "The sky is grey and wide.", "我们都很好。", "Alles ist gut!"]
 PROMPTS = ["The sea", "The sky is", "我们", "", "Alles "]
@@ -96,9 +97,9 @@ def test_generator_with_each_tuning_survives_pickle_and_save(tuning, tmp_path):
 
 def test_fit_after_bidirectional_fit_does_not_reuse_its_cached_states():
     """States below LoRA(layers=1) are cached; bidirectional ones must not be reused for causal attention."""
-    skxlmr.runtime.features.clear_features()
+    clear_features()
     expected = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
-    skxlmr.runtime.features.clear_features()
+    clear_features()
     skxlmr.XLMRXLClassifier("nano", tuning=LoRA(layers=1), max_epochs=1, device="cpu").fit(TEXTS, [0, 1, 0, 1])
     got = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
     np.testing.assert_array_equal(got, expected)

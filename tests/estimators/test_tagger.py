@@ -16,6 +16,7 @@ from skxlmr.datasets import read_conllu
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.runtime import finetuned as learned
 from skxlmr.runtime.backbone import get_backbone
+from skxlmr.runtime.feature_cache import clear_features
 from skxlmr.tasks.tagging.sentences import check_token_column, plan_tokens
 from skxlmr.text.words import split_words
 
@@ -273,7 +274,7 @@ def test_early_stopping_score_equals_score_on_held_out_rows():
 
 
 def test_grid_search_with_head_tuning_encodes_each_row_once(monkeypatch):
-    skxlmr.runtime.features.clear_features()
+    clear_features()
     runs, encode = [], XLMRobertaXLModel.encode
     monkeypatch.setattr(XLMRobertaXLModel, "encode", lambda *a, **k: runs.append(a[3].batch_size) or encode(*a, **k))
     grid = GridSearchCV(tagger(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2)

@@ -50,8 +50,6 @@ BAD_X = [
     (X[:0], ValueError, "0 sample"),
     ("one", TypeError, "a single str"),
 ]
-
-
 BAD_X_IDS = [
     "one-column", "text-for-list", "missing-prompt", "empty-list", "number-in-list", "missing-list", "gap-in-cells",
     "no-cell", "number-in-cell", "no-row", "single-string",
