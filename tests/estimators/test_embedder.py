@@ -1,3 +1,5 @@
+"""Pooling, layers, normalisation, PCA and windows of the embedder."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Generation, likelihoods and fitting of the generator, compared with transformers."""
+
 import pickle
 
 import numpy as np

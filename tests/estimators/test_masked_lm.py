@@ -1,3 +1,5 @@
+"""Filled masks, likelihoods and fitting of the masked language model, compared with transformers."""
+
 import pickle
 import tempfile
 

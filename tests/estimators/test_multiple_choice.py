@@ -1,3 +1,5 @@
+"""Predictions, losses and exports of multiple choice, compared with transformers."""
+
 import pickle
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Predictions, losses, metrics and exports of question answering, compared with transformers."""
+
 import copy
 import pickle
 

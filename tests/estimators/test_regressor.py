@@ -1,3 +1,5 @@
+"""Losses, outputs, weights and targets of the regressor."""
+
 import pickle
 
 import numpy as np

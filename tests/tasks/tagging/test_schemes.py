@@ -1,3 +1,5 @@
+"""Tagging schemes: inference, transitions, decoding and scores."""
+
 import itertools
 
 import numpy as np
