@@ -1,3 +1,5 @@
+"""Pooling, layers, normalisation, PCA and windows of the embedder."""
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ def embed(texts=TEXTS, **parameters):
 
 @pytest.fixture(scope="module")
 def states():
-    """Hidden states of each text, all layers, by the padded interface."""
+    """Hidden states of all layers for each text, from the padded model."""
     nano = get_backbone("nano")
     result = []
     for text in TEXTS:
@@ -26,28 +28,28 @@ def states():
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 4, -2])
 @pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
-def test_pooling_of_any_layer(states, pooling, layer):
+def test_transform_with_pooling_and_layer_equals_padded_model(states, pooling, layer):
     how = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "cls": lambda x: x[0]}[pooling]
     expected = np.stack([how(of_text[layer]) for of_text in states])
     got = embed(pooling=pooling, layer=layer)
-    # Only the last layer is normalised: the states of those below may be large.
+    # Only the last layer is normalised: states of lower layers may be large.
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
     assert got.dtype == np.float32
 
 
-def test_first_last_mean(states):
+def test_transform_with_first_last_mean_averages_first_and_last_layer(states):
     expected = np.stack([((of_text[1] + of_text[-1]) / 2).mean(0) for of_text in states])
     got = embed(pooling="first_last_mean")
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1, abs(expected).max()))
 
 
-def test_normalize_gives_unit_vectors():
+def test_transform_with_normalize_returns_unit_vectors():
     plain, scaled = embed(), embed(normalize=True)
     np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(scaled * np.linalg.norm(plain, axis=1, keepdims=True), plain, atol=1e-5)
 
 
-def test_pca_is_fitted_on_the_training_texts():
+def test_fit_with_n_components_fits_pca_on_training_texts():
     embedder = XLMRXLEmbedder(model="nano", n_components=2, random_state=0).fit(TEXTS)
     assert embedder.transform(["something new"]).shape == (1, 2)
     assert embedder.get_feature_names_out().tolist() == ["xlmrxlembedder0", "xlmrxlembedder1"]
@@ -58,7 +60,7 @@ def test_pca_is_fitted_on_the_training_texts():
     assert embedder.transform(TEXTS).dtype == np.float32
 
 
-def test_long_texts_are_the_token_weighted_mean_of_their_windows():
+def test_transform_of_long_text_equals_token_weighted_mean_over_windows():
     nano = get_backbone("nano")
     text = "one of many words in this text " * 30
     got = embed([text], max_length=32, stride=8)[0]
@@ -73,7 +75,7 @@ def test_long_texts_are_the_token_weighted_mean_of_their_windows():
     np.testing.assert_allclose(got, total / tokens, atol=1e-5)
 
 
-def test_half_precision_is_close():
+def test_transform_in_bfloat16_is_close_to_float32():
     got = embed(dtype="bfloat16", normalize=True)
     assert got.dtype == np.float32
     assert (got * embed(normalize=True)).sum(1).min() > 0.99
@@ -89,6 +91,6 @@ def test_half_precision_is_close():
         ({"max_length": 1000}, "at most 512"),
     ],
 )
-def test_impossible_parameters(parameters, message):
+def test_fit_with_invalid_parameters_raises(parameters, message):
     with pytest.raises(ValueError, match=message):
         embed(**parameters)

@@ -1,4 +1,4 @@
-"""The estimators on the smaller relatives: XLM-RoBERTa and BERT, with random weights and nano's vocabulary."""
+"""Estimators on checkpoints of XLM-RoBERTa and BERT, with random weights and the bundled vocabulary."""
 
 import json
 import pickle
@@ -39,7 +39,7 @@ SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A directory of each kind, written by transformers."""
+    """Directory of a checkpoint of each model type, written by transformers."""
     tokenizer, directories = get_backbone("nano").tokenizer, {}
     for kind, cls, config in (
         ("xlm-roberta", transformers.XLMRobertaForMaskedLM, transformers.XLMRobertaConfig),
@@ -55,7 +55,7 @@ def checkpoints(tmp_path_factory):
 
 
 def embeddings_of(directory, texts):
-    """transformers' mean over the tokens of each text by itself."""
+    """Mean over the tokens of each text, computed by transformers one text at a time."""
     model = transformers.AutoModel.from_pretrained(directory).eval()
     tokenizer = get_backbone("nano").tokenizer
     with torch.no_grad():
@@ -64,7 +64,7 @@ def embeddings_of(directory, texts):
 
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "bert"])
-def test_embeddings_are_those_of_transformers(kind, checkpoints):
+def test_embedder_equals_transformers(kind, checkpoints):
     embedder = XLMRXLEmbedder(checkpoints[kind], device="cpu", dtype="float32").fit(TEXTS)
     expected = embeddings_of(checkpoints[kind], TEXTS)
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, atol=1e-5)
@@ -79,7 +79,7 @@ def test_embeddings_are_those_of_transformers(kind, checkpoints):
 
 @pytest.mark.parametrize("tuning", [LoRA(rank=2), LoRA(layers=1), Bias(), "head", Full(layers=1), "full"], ids=str)
 @pytest.mark.parametrize("kind", ["xlm-roberta", "bert"])
-def test_every_tuning_learns_pickles_and_saves(kind, tuning, checkpoints, tmp_path):
+def test_classifier_with_each_tuning_survives_pickle_save_and_export(kind, tuning, checkpoints, tmp_path):
     clf = XLMRXLClassifier(checkpoints[kind], tuning=tuning, max_epochs=3, random_state=0, device="cpu")
     clf.fit(TEXTS, LABELS)
     expected = clf.predict_proba(TEXTS)
@@ -96,8 +96,8 @@ def test_every_tuning_learns_pickles_and_saves(kind, tuning, checkpoints, tmp_pa
     np.testing.assert_allclose(expected, logits, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
-def test_a_classifier_on_bert_goes_to_peft(checkpoints, tmp_path):
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
+def test_export_adapter_of_bert_classifier_equals_peft(checkpoints, tmp_path):
     clf = XLMRXLClassifier(checkpoints["bert"], max_epochs=2, random_state=0, device="cpu").fit(TEXTS, LABELS)
     clf.export_adapter(tmp_path)
     base = transformers.BertForSequenceClassification.from_pretrained(checkpoints["bert"], num_labels=2)
@@ -108,7 +108,7 @@ def test_a_classifier_on_bert_goes_to_peft(checkpoints, tmp_path):
 
 
 @pytest.mark.parametrize("cls", [XLMRXLMaskedLM, XLMRXLGenerator])
-def test_words_on_bert_go_both_ways(cls, checkpoints, tmp_path):
+def test_export_pretrained_of_bert_language_model_equals_transformers_and_reloads(cls, checkpoints, tmp_path):
     with pytest.warns(NewHeadWarning, match="lm_head"):
         lm = cls(checkpoints["bert"], max_epochs=1, random_state=0, device="cpu", dtype="float32").fit(TEXTS)
     lm.export_pretrained(tmp_path)
@@ -120,13 +120,13 @@ def test_words_on_bert_go_both_ways(cls, checkpoints, tmp_path):
         expected = getattr(transformers, kind).from_pretrained(tmp_path).eval()(ids).logits
         torch.testing.assert_close(ours.from_pretrained(tmp_path)(ids).logits, expected, rtol=0, atol=1e-5)
     again = cls(tmp_path, tuning="head", learning_rate=1e-9, max_epochs=1, random_state=0, device="cpu")
-    again.set_params(dtype="float32").fit(TEXTS)  # with the head that was written, or a warning were an error
+    again.set_params(dtype="float32").fit(TEXTS)  # a new head would raise NewHeadWarning
     assert again.score(TEXTS) == pytest.approx(lm.score(TEXTS), abs=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_taggers_on_bert_are_transformers_taggers(tuning, checkpoints, tmp_path):
+def test_exports_of_bert_tagger_equal_transformers_and_peft(tuning, checkpoints, tmp_path):
     words = [text.split() or ["."] for text in TEXTS]
     tags = [["long" if len(word) > 4 else "short" for word in row] for row in words]
     tagger = XLMRXLTagger(checkpoints["bert"], tuning=tuning, max_epochs=2, random_state=0, device="cpu")
@@ -147,10 +147,10 @@ def test_taggers_on_bert_are_transformers_taggers(tuning, checkpoints, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["TokenClassification", "QuestionAnswering", "MultipleChoice", "MaskedLM"])
-def test_the_heads_of_bert_that_are_like_ours_are_read(kind, tmp_path):
+def test_from_pretrained_of_bert_heads_equals_transformers(kind, tmp_path):
     torch.manual_seed(0)
     config = transformers.BertConfig(**SHAPE, vocab_size=60, max_position_embeddings=20, initializer_range=0.3)
-    config.hidden_act = "relu"  # which its head on words has, too
+    config.hidden_act = "relu"  # also in its language-model head
     theirs = getattr(transformers, f"BertFor{kind}")(config).double().eval()
     theirs.save_pretrained(tmp_path)
     native = getattr(skxlmr.model, f"XLMRobertaXLFor{kind}").from_pretrained(tmp_path, dtype=torch.float64)
@@ -164,7 +164,7 @@ def test_the_heads_of_bert_that_are_like_ours_are_read(kind, tmp_path):
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in theirs.state_dict().items())
 
 
-def test_other_estimators(checkpoints):
+def test_tagger_masked_lm_and_multiple_choice_predict(checkpoints):
     directory = checkpoints["xlm-roberta"]
     tags = [["long" if len(word) > 4 else "short" for word in text.split()] for text in TEXTS]
     words = [text.split() for text in TEXTS]
@@ -183,7 +183,7 @@ def test_other_estimators(checkpoints):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("normalized", [False, True])
-def test_a_sentence_transformers_directory_is_read_as_it_says(pooling, normalized, checkpoints, tmp_path):
+def test_embedder_on_sentence_transformers_directory_follows_its_modules(pooling, normalized, checkpoints, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sentence_transformers import SentenceTransformer
@@ -194,13 +194,13 @@ def test_a_sentence_transformers_directory_is_read_as_it_says(pooling, normalize
         model = SentenceTransformer(modules=[*modules, *([Normalize()] if normalized else [])], device="cpu")
         model.save(str(tmp_path))
         expected = model.encode(TEXTS, batch_size=2)
-    assert not (tmp_path / "sentencepiece.bpe.model").exists()  # the library writes a tokenizer.json in its place
+    assert not (tmp_path / "sentencepiece.bpe.model").exists()  # only tokenizer.json is written
     embedder = XLMRXLEmbedder(tmp_path, device="cpu", dtype="float32").fit(TEXTS)
     assert (embedder.pooling_, embedder.normalize_, embedder.prompt_) == (pooling, normalized, "")
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, atol=1e-5)
 
 
-def test_prompts(checkpoints, tmp_path):
+def test_embedder_default_prompt_is_that_of_checkpoint(checkpoints, tmp_path):
     directory = checkpoints["bert"]
     plain = XLMRXLEmbedder(directory, device="cpu").fit(TEXTS)
     assert plain.prompt_ == ""
@@ -216,6 +216,6 @@ def test_prompts(checkpoints, tmp_path):
     said = {"prompts": {"document": "passage: "}, "default_prompt_name": "document"}
     (own / "config_sentence_transformers.json").write_text(json.dumps(said))
     assert XLMRXLEmbedder(own, device="cpu").fit(TEXTS).prompt_ == "passage: "
-    instruct = tmp_path / "multilingual-e5-large-instruct"  # its texts have none, its questions a task of their own
+    instruct = tmp_path / "multilingual-e5-large-instruct"  # documents have no prompt, queries an instruction
     instruct.symlink_to(directory)
     assert XLMRXLEmbedder(instruct, device="cpu").fit(TEXTS).prompt_ == ""

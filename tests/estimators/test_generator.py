@@ -1,3 +1,5 @@
+"""Generation, likelihoods and fitting of the generator, compared with transformers."""
+
 import pickle
 
 import numpy as np
@@ -11,6 +13,7 @@ import skxlmr
 from skxlmr import Full, LoRA, XLMRXLGenerator
 from skxlmr.model import XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import get_backbone
+from skxlmr.runtime.feature_cache import clear_features
 
 TEXTS = ["The sea is blue and deep.", "The sky is grey and wide.", "我们都很好。", "Alles ist gut!"]
 PROMPTS = ["The sea", "The sky is", "我们", "", "Alles "]
@@ -27,7 +30,7 @@ def fitted():
     return writer().fit(TEXTS)
 
 
-def test_it_continues_what_it_has_learned(fitted):
+def test_generate_after_fit_continues_training_texts(fitted):
     found = fitted.generate(PROMPTS, max_new_tokens=30)
     for text, continuation, wanted in zip(PROMPTS, found, WANTED, strict=True):
         assert continuation == wanted or (wanted is None and text + continuation in TEXTS)
@@ -35,7 +38,7 @@ def test_it_continues_what_it_has_learned(fitted):
     assert fitted.history_.loss.iloc[-1] < 0.5
 
 
-def test_losses_are_those_of_transformers_and_generation_takes_the_likeliest(fitted, tmp_path):
+def test_score_and_greedy_generation_equal_transformers(fitted, tmp_path):
     fitted.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForCausalLM.from_pretrained(tmp_path).eval()
     assert model.config.is_decoder
@@ -56,7 +59,7 @@ def test_losses_are_those_of_transformers_and_generation_takes_the_likeliest(fit
     for text, continuation in zip(PROMPTS, fitted.generate(PROMPTS, max_new_tokens=5), strict=True):
         ids = torch.tensor([tokenizer(text)["input_ids"][:-1]])
         n = ids.shape[1]
-        for _ in range(5):  # all tokens again at every step
+        for _ in range(5):  # without a key-value cache
             with torch.no_grad():
                 ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
             if ids[0, -1] == tokenizer.eos_token_id:
@@ -65,7 +68,7 @@ def test_losses_are_those_of_transformers_and_generation_takes_the_likeliest(fit
         assert continuation == "".join(pieces).replace("▁", " ").removeprefix(" " if text in ("", "Alles ") else "x")
 
 
-def test_batches_do_not_matter(fitted):
+def test_generate_and_log_likelihood_do_not_depend_on_batches(fitted):
     alone = [fitted.generate([text], max_new_tokens=8)[0] for text in PROMPTS]
     assert fitted.generate(PROMPTS, max_new_tokens=8).tolist() == alone
     small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
@@ -73,10 +76,10 @@ def test_batches_do_not_matter(fitted):
     np.testing.assert_allclose(small.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-5)
 
 
-def test_sampling(fitted):
+def test_generate_with_do_sample_follows_random_state(fitted):
     hot = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 6}
     first = fitted.generate(PROMPTS, **hot)
-    assert first.tolist() == fitted.generate(PROMPTS, **hot).tolist()  # random_state=0
+    assert first.tolist() == fitted.generate(PROMPTS, **hot).tolist()  # random_state is 0
     assert first.tolist() != fitted.generate(PROMPTS, max_new_tokens=6).tolist()
     assert (
         fitted.generate(PROMPTS, **hot | {"top_k": 1}).tolist() == fitted.generate(PROMPTS, max_new_tokens=6).tolist()
@@ -86,7 +89,7 @@ def test_sampling(fitted):
 
 
 @pytest.mark.parametrize("tuning", ["head", "bias", Full(layers=1), "full", LoRA(layers=1)], ids=str)
-def test_tunings_pickles_and_saves(tuning, tmp_path):
+def test_generator_with_each_tuning_survives_pickle_and_save(tuning, tmp_path):
     model = writer(tuning=tuning, max_epochs=2, learning_rate="auto").fit(TEXTS)
     model.save(tmp_path)
     for again in (pickle.loads(pickle.dumps(model)), skxlmr.load(tmp_path)):
@@ -94,17 +97,17 @@ def test_tunings_pickles_and_saves(tuning, tmp_path):
         np.testing.assert_array_equal(again.log_likelihood(TEXTS), model.log_likelihood(TEXTS))
 
 
-def test_states_that_see_ahead_are_not_taken_for_those_that_do_not():
-    """Below LoRA(layers=1) the states are remembered: those of a classifier must not serve a generator."""
-    skxlmr.runtime.feature_cache.clear_features()
+def test_fit_after_bidirectional_fit_does_not_reuse_its_cached_states():
+    """States below LoRA(layers=1) are cached; bidirectional ones must not be reused for causal attention."""
+    clear_features()
     expected = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
-    skxlmr.runtime.feature_cache.clear_features()
+    clear_features()
     skxlmr.XLMRXLClassifier("nano", tuning=LoRA(layers=1), max_epochs=1, device="cpu").fit(TEXTS, [0, 1, 0, 1])
     got = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
     np.testing.assert_array_equal(got, expected)
 
 
-def test_long_texts(fitted):
+def test_generate_with_long_text_warns_and_without_room_raises(fitted):
     long = "The sea is blue and deep. " * 100
     with pytest.warns(UserWarning, match="1 of 2 texts are too long to be continued whole"):
         found = fitted.generate([long, "The sea"], max_new_tokens=5)
@@ -119,8 +122,8 @@ def test_long_texts(fitted):
     assert np.isfinite(writer(max_epochs=1).fit([long]).score([long]))
 
 
-def test_likelihoods_take_all_that_is_before_a_piece(fitted):
-    """Where windows overlap the earlier one has more before a piece: it is that which reads them."""
+def test_plan_of_log_likelihood_reads_pieces_with_most_left_context(fitted):
+    """Where windows overlap, pieces are read in the earlier one, which shows more left context."""
     short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=12, stride=6)
     first = "one two three four five six seven eight nine ten"
     tokenizer = get_backbone("nano").tokenizer
@@ -136,7 +139,7 @@ def test_likelihoods_take_all_that_is_before_a_piece(fitted):
 
 @pytest.mark.filterwarnings("ignore:1 of . distinct texts were cut")
 @pytest.mark.parametrize("truncation", [False, True])
-def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
+def test_training_examples_of_cut_text_have_no_end_token_at_cut(truncation):
     backbone = get_backbone("nano", device="cpu")
     tokenizer = backbone.tokenizer
     model, texts = writer(max_length=8, stride=2, truncation=truncation), ["one two three four five six seven", "one"]
@@ -148,7 +151,7 @@ def test_a_text_ends_where_it_ends_and_not_where_it_was_cut(truncation):
     assert np.isfinite(model.set_params(tuning="head", max_epochs=1).fit(texts).score(texts))
 
 
-def test_bad_input_is_named(fitted):
+def test_methods_with_invalid_input_raise_and_name_row(fitted):
     with pytest.raises(NotFittedError):
         writer().generate(PROMPTS)
     for X, error, message in [
@@ -177,10 +180,10 @@ def test_bad_input_is_named(fitted):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_generates_what_the_cpu_does(fitted):
+def test_generator_on_cuda_equals_cpu(fitted):
     model = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32")
     assert model.generate(PROMPTS).tolist() == fitted.generate(PROMPTS).tolist()
     np.testing.assert_allclose(model.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-3, atol=1e-3)
-    half = writer(device="cuda", dtype="float16", max_epochs=5).fit(TEXTS)  # the kernel for packed tokens, causal
+    half = writer(device="cuda", dtype="float16", max_epochs=5).fit(TEXTS)  # uses the causal kernel for packed tokens
     full = writer(device="cuda", dtype="float32", max_epochs=5).fit(TEXTS)
     np.testing.assert_allclose(half.log_likelihood(TEXTS), full.log_likelihood(TEXTS), rtol=0.1)

@@ -1,4 +1,4 @@
-"""Learning in several goes: `warm_start` and `partial_fit`."""
+"""Repeated fitting with `warm_start` and `partial_fit`, and validation while fitting."""
 
 import pickle
 
@@ -23,7 +23,7 @@ def classifier(**parameters):
 
 
 @pytest.mark.parametrize("tuning", ["head", LoRA(rank=2, dropout=0.1), Full(layers=1)], ids=str)
-def test_partial_fits_are_the_epochs_of_a_fit(tuning):
+def test_partial_fit_repeated_equals_epochs_of_fit(tuning):
     whole = classifier(tuning=tuning, **CONSTANT).fit(TEXTS, LABELS)
     parts = classifier(tuning=tuning)
     for n_epochs in range(1, 4):
@@ -33,18 +33,18 @@ def test_partial_fits_are_the_epochs_of_a_fit(tuning):
     np.testing.assert_array_equal(parts.predict_proba(TEXTS), whole.predict_proba(TEXTS))
 
 
-def test_partial_fit_takes_other_rows_each_time():
+def test_partial_fit_on_changing_rows_learns_all_of_them():
     clf = classifier(learning_rate=1e-2)
     for _ in range(10):
         for start in range(0, 12, 4):
             clf.partial_fit(TEXTS[start : start + 4], LABELS[start : start + 4], classes=["no", "yes", "perhaps"])
     assert clf.classes_.tolist() == ["no", "perhaps", "yes"]
     assert clf.score(TEXTS, LABELS) > 0.8
-    again = pickle.loads(pickle.dumps(clf)).partial_fit(TEXTS, LABELS)  # the classes are known
+    again = pickle.loads(pickle.dumps(clf)).partial_fit(TEXTS, LABELS)  # later calls need no classes
     assert again.n_iter_ == 31
 
 
-def test_partial_fit_says_what_it_cannot_do():
+def test_partial_fit_with_unsupported_arguments_raises_and_keeps_earlier_fit():
     with pytest.raises(ValueError, match="first call of partial_fit needs classes"):
         classifier().partial_fit(TEXTS, LABELS)
     clf = classifier().partial_fit(TEXTS, LABELS, classes=["yes", "no"])
@@ -62,7 +62,7 @@ def test_partial_fit_says_what_it_cannot_do():
     np.testing.assert_array_equal(clf.predict_proba(TEXTS), before)
 
 
-def test_an_earlier_partial_fit_is_not_moved_by_one_that_fails():
+def test_partial_fit_after_diverging_partial_fit_continues_from_state_before_it():
     clf = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
     same = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
     with pytest.raises(FloatingPointError):
@@ -71,17 +71,17 @@ def test_an_earlier_partial_fit_is_not_moved_by_one_that_fails():
     np.testing.assert_array_equal(clf.predict_proba(TEXTS), same.partial_fit(TEXTS, LABELS).predict_proba(TEXTS))
 
 
-def test_warm_start_goes_on_from_what_was_learned():
+def test_warm_start_continues_from_earlier_fit():
     cold = classifier(learning_rate=1e-2, max_epochs=10)
     first = cold.fit(TEXTS, LABELS).loss_curve_
     assert cold.fit(TEXTS, LABELS).loss_curve_ == first
     warm = classifier(learning_rate=1e-2, max_epochs=10, warm_start=True)
     assert warm.fit(TEXTS, LABELS).loss_curve_ == first
     assert warm.fit(TEXTS, LABELS).loss_curve_[0] < (first[0] + first[-1]) / 2
-    assert warm.n_iter_ == 10, "of the latest fit"
+    assert warm.n_iter_ == 10, "epochs of the latest fit"
 
 
-def test_warm_start_says_when_it_cannot_go_on():
+def test_warm_start_with_other_classes_or_tuning_raises():
     clf = classifier(tuning="lora", max_epochs=1, warm_start=True).fit(TEXTS, LABELS)
     before = clf.predict_proba(TEXTS)
     with pytest.raises(ValueError, match="can go on with the same ones only"):
@@ -91,7 +91,7 @@ def test_warm_start_says_when_it_cannot_go_on():
     np.testing.assert_array_equal(clf.set_params(tuning="lora").predict_proba(TEXTS), before)
 
 
-def test_validation_columns_have_the_names_and_the_order_of_x():
+def test_fit_with_reordered_validation_columns_raises():
     pairs = pd.DataFrame({"question": TEXTS, "context": TEXTS[::-1]})
     clf = classifier(max_epochs=1)
     with pytest.raises(ValueError, match=r"X_val has the columns \['context', 'question'\], but X has \['question', "):
@@ -100,16 +100,16 @@ def test_validation_columns_have_the_names_and_the_order_of_x():
     assert len(clf.validation_scores_) == 1
 
 
-def test_partial_fit_keeps_the_names_of_the_columns():
+def test_partial_fit_without_feature_names_warns_and_keeps_earlier_names():
     frame = pd.DataFrame({"review": TEXTS})
     clf = classifier(max_epochs=1).fit(frame, LABELS)
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         clf.partial_fit(TEXTS, LABELS)
     assert clf.feature_names_in_.tolist() == ["review"]
-    clf.predict(frame)  # without a warning
+    clf.predict(frame)  # must not warn
 
 
-def test_early_stopping_by_no_score_at_all_is_an_error():
+def test_early_stopping_with_nan_score_raises():
     reg = XLMRXLRegressor("nano", tuning="head", early_stopping=True, random_state=0)
     with pytest.raises(ValueError, match=r"validation score is NaN.*validation_fraction"):
         reg.fit(TEXTS[:8], np.arange(8.0))
@@ -117,8 +117,8 @@ def test_early_stopping_by_no_score_at_all_is_an_error():
     assert np.isfinite(reg.best_validation_score_)
 
 
-@pytest.mark.parametrize("max_length", [None, 6], ids=["whole", "in windows"])
-def test_only_the_rows_set_aside_are_run_to_be_scored(max_length, monkeypatch):
+@pytest.mark.parametrize("max_length", [None, 6], ids=["whole", "windows"])
+def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     texts = [f"{word} number {i} " * (1 + i % 3) for i, word in enumerate(["good", "bad"] * 10)]
     labels = np.array(["yes", "no"] * 10)
     lengths = []

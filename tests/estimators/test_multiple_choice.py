@@ -1,10 +1,10 @@
+"""Predictions, losses and exports of multiple choice, compared with transformers."""
+
 import pickle
 
 import numpy as np
 import pandas as pd
 import peft
-import polars as pl
-import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -13,7 +13,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLMultipleChoice
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.choices import check_choices, check_right_choices, padded
 from skxlmr.training.gradients import accumulate_gradients
 
 PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
@@ -40,7 +39,7 @@ def fitted():
     return chooser(tuning=Full()).fit(X, RIGHT)
 
 
-def test_it_learns_to_choose(fitted):
+def test_fit_learns_right_choices(fitted):
     assert fitted.score(X, RIGHT) == fitted.score(X, TEXTS) == 1
     assert fitted.predict(X).tolist() == RIGHT
     probabilities = fitted.predict_proba(X)
@@ -51,7 +50,7 @@ def test_it_learns_to_choose(fitted):
     assert fitted.score(X, [1 - right if right < 2 else 0 for right in [0, 1, 0, 1, 1, 1]], [1, 1, 1, 0, 1, 0]) == 0
 
 
-def test_texts_in_texts_out():
+def test_predict_returns_form_of_targets():
     clf = chooser(tuning="head", max_epochs=2).fit(X, TEXTS)
     assert clf.target_form_ == "choice"
     assert all(text in choices for text, choices in zip(clf.predict(X), CHOICES, strict=True))
@@ -61,7 +60,7 @@ def test_texts_in_texts_out():
 
 
 @pytest.mark.parametrize("tuning", [LoRA(rank=2), "head"], ids=str)
-def test_pickles_and_saves(tuning, tmp_path):
+def test_multiple_choice_survives_pickle_and_save(tuning, tmp_path):
     clf = chooser(tuning=tuning, max_epochs=2).fit(X, TEXTS)
     clf.save(tmp_path)
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
@@ -69,21 +68,7 @@ def test_pickles_and_saves(tuning, tmp_path):
         assert again.predict(X).tolist() == clf.predict(X).tolist()
 
 
-def test_every_way_to_give_choices_is_the_same(fitted):
-    widths = pd.DataFrame([choices + [None] * (3 - len(choices)) for choices in CHOICES], columns=["a", "b", "c"])
-    columns = pd.concat([X[["prompt"]], widths], axis=1)
-    for frame in (columns, columns.fillna(np.nan), columns.astype("string"), pl.from_pandas(columns)):
-        assert check_choices(frame).choices == [tuple(choices) for choices in CHOICES]
-    for frame in (
-        pl.DataFrame({"prompt": PROMPTS, "choices": CHOICES}),
-        list(zip(PROMPTS, CHOICES, strict=True)),
-        X.assign(choices=[np.array(choices, object) for choices in CHOICES]),
-    ):
-        assert check_choices(frame).choices == [tuple(choices) for choices in CHOICES]
-    assert check_choices(X).feature_names.tolist() == ["prompt", "choices"]
-
-
-def test_transformers_computes_the_same_scores_and_loss(fitted, tmp_path):
+def test_scores_and_loss_equal_transformers(fitted, tmp_path):
     fitted.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForMultipleChoice.from_pretrained(tmp_path).eval()
     tokenizer = get_backbone("nano").tokenizer
@@ -112,12 +97,12 @@ def _rows(clf, y=RIGHT, frame=X):
     return clf._rows(get_backbone("nano"), column, clf._targets(y, column, task), np.ones(len(y))), task
 
 
-def test_micro_batches_keep_the_choices_of_a_row_together(fitted):
-    """However few tokens are run at once, the gradient is the same; and so it is with rows that come twice."""
+def test_micro_batches_keep_choices_of_row_together_and_gradient_equal(fitted):
+    """The gradient does not depend on `batch_tokens`, also where rows are repeated."""
     long = pd.DataFrame({"prompt": ["word " * 700, "It rained."], "choices": [["so", "and so"], ["wet", "dry"]]})
     frame, y = pd.concat([X, long, X[:2]]), [*RIGHT, 1, 0, *RIGHT[:2]]
     rows, task = _rows(fitted, y, frame)
-    assert rows.plan.n_choices.tolist() == [2, 3, 2, 1, 3, 1, 2]  # three rows are there already
+    assert rows.plan.n_choices.tolist() == [2, 3, 2, 1, 3, 1, 2]  # three rows repeat earlier ones
     assert np.bincount(rows.plan.choice_of_window).max() == 2
     torch.manual_seed(0)
     features = torch.randn(len(rows.plan.windows), 192)
@@ -138,29 +123,33 @@ def test_micro_batches_keep_the_choices_of_a_row_together(fitted):
         torch.testing.assert_close(gradient, gradients[0][1], rtol=1e-5, atol=1e-7)
 
 
-def test_where_memory_is_short_a_row_is_the_least_that_is_run(fitted):
-    plan = _rows(fitted)[0].plan
-    tokens = [sum(len(plan.windows[i]) for i in plan.windows_of_rows(np.array([row]))[0]) for row in range(6)]
-    assert plan.shortest(np.arange(6)) == min(tokens)
-    assert plan.shortest(np.array([1, 4])) == min(tokens[1], tokens[4])
+def test_fit_with_one_choice_in_every_row_raises():
+    with pytest.raises(ValueError, match="only one choice in every row"):
+        chooser().fit(X.iloc[[3, 5]], [0, 0])
 
 
-def test_early_stopping_weights_and_grids():
+def test_fit_with_early_stopping_scores_each_epoch():
     clf = chooser(tuning="head", max_epochs=3, early_stopping=True, validation_fraction=0.34).fit(X, RIGHT)
-    assert len(clf.validation_scores_) >= 1
+    assert len(clf.validation_scores_) == clf.n_iter_
+
+
+def test_fit_with_zero_sample_weight_equals_leaving_rows_out():
     ignored = chooser(tuning="head", max_epochs=2).fit(X, RIGHT, sample_weight=[1, 1, 1, 0, 1, 0])
     without = chooser(tuning="head", max_epochs=2).fit(X.iloc[[0, 1, 2, 4]], [0, 1, 0, 1])
     np.testing.assert_allclose(ignored.decision_function(X), without.decision_function(X), atol=1e-5)
+
+
+def test_grid_search_and_cross_val_predict_return_choices_of_rows():
     many = pd.concat([X] * 3, ignore_index=True)
     search = GridSearchCV(chooser(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=3)
     search.fit(many, RIGHT * 3)
-    assert search.best_estimator_.predict(X).shape == (6,)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     predicted = cross_val_predict(chooser(tuning="head", max_epochs=1), many, TEXTS * 3, cv=3)
     assert all(text in choices for text, choices in zip(predicted, many.choices, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
-def test_peft_reads_the_adapter(tmp_path):
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
+def test_export_adapter_equals_peft(tmp_path):
     clf = chooser(tuning=LoRA(rank=2), max_epochs=3).fit(X, RIGHT)
     clf.export_adapter(tmp_path / "adapter")
     with pytest.warns(skxlmr.model.pretrained.NewHeadWarning):
@@ -173,70 +162,8 @@ def test_peft_reads_the_adapter(tmp_path):
     np.testing.assert_allclose(clf.decision_function(X)[1], logits, atol=1e-5)
 
 
-BAD_X = [
-    (PROMPTS, ValueError, "1 column; multiple choice needs the prompts and their choices"),
-    (pd.DataFrame({"p": ["a", "b"], "c": ["x", "y"]}), TypeError, "column 'c', row 0: 'x' is no list of choices"),
-    (pd.DataFrame({"p": ["a", None], "c": [["x"], ["y"]]}), ValueError, "column 'p', row 1: .* is a missing value"),
-    (pd.DataFrame({"p": ["a", "b"], "c": [["x"], []]}, index=[7, 9]), ValueError, r"row 1 \(index 9\): there is no"),
-    (pd.DataFrame({"p": ["a", "b"], "c": [["x"], ["y", 3]]}), TypeError, "row 1: choice 1 is 3, a int and no text"),
-    (pd.DataFrame({"p": ["a"], "c": [None]}), TypeError, "row 0: None is no list of choices"),
-    (pd.DataFrame({"p": ["a"], "c": [None], "d": ["x"]}), ValueError, "column 'c', row 0: it is missing, but a later"),
-    (pd.DataFrame({"p": ["a"], "c": [None], "d": [np.nan]}), ValueError, "column 'c', row 0: there is no choice"),
-    (pd.DataFrame({"p": ["a"], "c": ["x"], "d": [5]}), TypeError, "column 'd', row 0: 5 is a int and no text"),
-    (X[:0], ValueError, "0 sample"),
-    ("one", TypeError, "a single str"),
-]
-
-
-@pytest.mark.parametrize(("frame", "error", "message"), BAD_X, ids=range(len(BAD_X)))
-def test_bad_choices_are_named(frame, error, message):
-    with pytest.raises(error, match=message):
-        check_choices(frame)
-
-
-def test_bad_targets_are_named():
-    column = check_choices(X)
-    for y, error, message in [
-        (None, ValueError, "requires y"),
-        ([0, 1], ValueError, "inconsistent numbers"),
-        ([0, 3, 0, 0, 1, 0], ValueError, "y, row 1: 3 is no index of one of 3 choices"),
-        ([0, -1, 0, 0, 1, 0], ValueError, "y, row 1: -1 is no index"),
-        ([0, 0.5, 0, 0, 1, 0], TypeError, "y, row 1: 0.5 is no index"),
-        ([0, True, 0, 0, 1, 0], TypeError, "y, row 1: True is no index"),
-        ([0, "wet", 0, 0, 1, 0], TypeError, "y, row 1: 'wet' is no index"),
-        (pd.Series([*TEXTS[:5], "dull"], index=range(10, 16)), ValueError, r"row 5 \(index 15\): 'dull' is none of"),
-        (["wet", 1, "白", "blind", "wet", "bright"], ValueError, "y, row 1: 1 is none of the choices"),
-        (["wet", pd.NA, "白", "blind", "wet", "bright"], ValueError, "y, row 1: <NA> is none of the choices"),
-        (pd.DataFrame({"a": RIGHT, "b": RIGHT}), ValueError, "y has 2 columns"),
-        (np.eye(6, dtype=int), TypeError, "y is an array of 2 dimensions"),
-        (set(RIGHT), TypeError, "y is a set"),
-        ("wet", TypeError, "y is a single str"),
-    ]:
-        with pytest.raises(error, match=message):
-            check_right_choices(y, column)
-    with pytest.raises(ValueError, match="only one choice in every row"):
-        chooser().fit(X.iloc[[3, 5]], [0, 0])
-
-
-def test_every_way_to_give_the_right_ones_is_the_same():
-    column = check_choices(X)
-    for y in (
-        pa.array(RIGHT), pa.chunked_array([RIGHT[:2], RIGHT[2:]]), pl.DataFrame({"y": RIGHT}), pa.table({"y": RIGHT}),
-        np.array(RIGHT)[:, None], pd.DataFrame({"y": RIGHT}), pd.Series(RIGHT, dtype="Int64"), np.array(RIGHT, "f4"),
-    ):  # fmt: skip
-        indices, form = check_right_choices(y, column)
-        assert (indices.tolist(), form) == (RIGHT, "index")
-    for y in (pa.array(TEXTS), pl.Series(TEXTS), pd.Series(TEXTS, dtype="category"), np.array(TEXTS)):
-        indices, form = check_right_choices(y, column)
-        assert (indices.tolist(), form) == (RIGHT, "choice")
-
-
-def test_padding_of_scores():
-    np.testing.assert_array_equal(padded(np.arange(4.0), np.array([3, 1]), 3), [[0, 1, 2], [3, -np.inf, -np.inf]])
-
-
 @pytest.mark.parametrize("language", ["sw", "tr", "zh", "it"])
-def test_real_questions_come_back_aligned(language, shared_data):
+def test_predict_on_xcopa_keeps_row_order(language, shared_data):
     frame = pd.read_json(shared_data / "xcopa" / language / "val.jsonl", lines=True)[:24]
     columns = frame[["premise", "choice1", "choice2"]]
     clf = chooser(max_epochs=1).fit(columns, frame.label)

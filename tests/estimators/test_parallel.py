@@ -1,4 +1,4 @@
-"""Many fits: in parallel workers, in forked children, one after the other."""
+"""Fits in parallel workers, in forked children, and many in one process."""
 
 import contextlib
 import json
@@ -11,25 +11,34 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
-from skxlmr import LoRA, XLMRXLClassifier
+from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder
 from skxlmr.runtime import backbone
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"]
 LABELS = ["yes", "no"] * 6
 
 
-def test_parallel_workers_find_what_one_finds():
-    clf = XLMRXLClassifier("nano", tuning=LoRA(rank=2), max_epochs=2, random_state=0, device="cpu")
-    grid = {"learning_rate": [1e-3, 1e-2]}
-    results = [GridSearchCV(clf, grid, cv=2, n_jobs=n).fit(TEXTS, LABELS).cv_results_ for n in (1, 2)]
+CLASSIFIER = XLMRXLClassifier("nano", tuning=LoRA(rank=2), max_epochs=2, random_state=0, device="cpu")
+EMBEDDER = make_pipeline(XLMRXLEmbedder("nano", device="cpu"), LogisticRegression())
+
+
+@pytest.mark.parametrize(
+    ("estimator", "grid"),
+    [(CLASSIFIER, {"learning_rate": [1e-3, 1e-2]}), (EMBEDDER, {"xlmrxlembedder__pooling": ["mean", "max"]})],
+    ids=["classifier", "embedder"],
+)
+def test_grid_search_with_two_jobs_equals_one_job(estimator, grid):
+    results = [GridSearchCV(estimator, grid, cv=2, n_jobs=n).fit(TEXTS, LABELS).cv_results_ for n in (1, 2)]
     for name in ("mean_test_score", "params"):
         np.testing.assert_array_equal(results[1][name], results[0][name])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_forked_children_of_a_process_that_has_run_a_model_do_not_hang():
+def test_forked_children_after_model_run_do_not_hang():
     program = (
         "from joblib import Parallel, delayed\n"
         "from skxlmr import XLMRXLClassifier, XLMRXLEmbedder\n"
@@ -58,20 +67,20 @@ def test_forked_children_of_a_process_that_has_run_a_model_do_not_hang():
     assert 0 <= float(out) <= 1
 
 
-def test_several_workers_on_a_gpu_are_warned(monkeypatch):
+def test_get_backbone_on_gpu_in_parallel_workers_warns(monkeypatch):
     def load():
         with contextlib.suppress(RuntimeError):
             backbone.get_backbone("nano", device="cuda")
 
     monkeypatch.setattr(backbone, "choose_device", torch.device)
     monkeypatch.setattr(backbone, "find_checkpoint", lambda model: (_ for _ in ()).throw(RuntimeError("stop here")))
-    load()  # outside of workers there is nothing to say
+    load()  # no warning outside of workers
     with pytest.warns(UserWarning, match="n_jobs > 1 gains nothing on a GPU"):
         Parallel(n_jobs=2, backend="threading")(delayed(load)() for _ in range(2))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory of Linux")
-def test_memory_stays_flat_over_fifty_fits():
+def test_resident_memory_over_fifty_fits_stays_flat():
     program = (
         "import gc, json\n"
         "from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLEmbedder\n"
@@ -90,5 +99,5 @@ def test_memory_stays_flat_over_fifty_fits():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=True)
     seen = json.loads(done.stdout)
-    # What one head learns has 0.15 MB, one Full(layers=1) 1.9 MB; the allocator keeps a few MB more or less.
-    assert min(seen[60:]) - min(seen[10:30]) < 4e6, "bytes over fifty fits"
+    # One head holds 0.15 MB, one Full(layers=1) 1.9 MB; the allocator adds a few MB of noise.
+    assert min(seen[60:]) - min(seen[10:30]) < 4e6, "growth in bytes over fifty fits"

@@ -1,11 +1,11 @@
+"""Predictions, losses, metrics and exports of question answering, compared with transformers."""
+
 import copy
 import pickle
 
 import numpy as np
 import pandas as pd
 import peft
-import polars as pl
-import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -18,9 +18,7 @@ from skxlmr.metrics import squad_scores
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tasks.base import Answering
 from skxlmr.tasks.questions import (
-    QuestionPlan,
     best_spans,
-    check_answers,
     check_questions,
     plan_questions,
     target_units,
@@ -47,7 +45,7 @@ def fitted():
     return qa(device="cpu").fit(X, ANSWERS)
 
 
-def test_it_learns_to_answer(fitted):
+def test_fit_learns_to_answer(fitted):
     assert fitted.metrics(X, ANSWERS)["exact_match"] >= 0.75
     assert fitted.score(X, ANSWERS) == pytest.approx(fitted.metrics(X, ANSWERS)["f1"])
     assert not fitted.has_unanswerable_
@@ -58,14 +56,14 @@ def test_it_learns_to_answer(fitted):
 
 
 @pytest.mark.parametrize("tuning", ["head", LoRA(rank=2)], ids=str)
-def test_other_tunings_and_pickles(tuning, tmp_path):
+def test_qa_with_each_tuning_survives_pickle_and_save(tuning, tmp_path):
     clf = qa(tuning=tuning, max_epochs=2, device="cpu").fit(X, ANSWERS)
     clf.save(tmp_path)
     for again in (pickle.loads(pickle.dumps(clf)), skxlmr.load(tmp_path)):
         pd.testing.assert_frame_equal(again.predict_answers(X), clf.predict_answers(X))
 
 
-def test_answers_are_parts_of_their_contexts(fitted):
+def test_predict_answers_returns_substrings_of_contexts(fitted):
     contexts = ["", " ", "a", "Ada lives in Rome. " * 300, "日本語の文章です。" * 50, "\ufb01ne \u200b e\u0301", "🎬🎬"]
     frame = pd.DataFrame({"question": ["Who?"] * len(contexts), "context": contexts})
     table = fitted.predict_answers(frame, top_k=4)
@@ -84,7 +82,7 @@ def test_answers_are_parts_of_their_contexts(fitted):
     assert [predicted[row] for row in best.index] == best.tolist()
 
 
-def test_long_contexts_are_read_in_windows():
+def test_best_spans_over_windows_of_long_context_equal_exhaustive_search():
     clf = qa(max_epochs=2, max_length=32, stride=8, device="cpu").fit(X, ANSWERS)
     context = " ".join(f"{person} lives in {place}." for person in PEOPLE for place in PLACES)
     column = check_questions([["Where does Ada live?", context]])
@@ -115,19 +113,7 @@ def test_long_contexts_are_read_in_windows():
     assert null[0] == pytest.approx(min(nulls), rel=1e-6)
 
 
-def test_as_many_answers_are_given_as_there_are():
-    """A bare space before a piece has its place: spans that begin with one or the other are one answer."""
-    offsets = [np.array([[0, 0], [0, 1], [1, 2]])]
-    plan = QuestionPlan(
-        [np.zeros(4, np.int32)], np.zeros(1, int), np.zeros(1, int), [np.arange(4)], contexts=["北京"],
-        offsets=offsets, first_piece=np.zeros(1, int),
-    )  # fmt: skip
-    outputs = np.array([[0.0, 0.0], [9.0, 0.0], [8.0, 9.0], [1.0, 1.0]])
-    (spans,), _ = best_spans(outputs, plan, 30, 3)
-    assert spans == [(18.0, 0, 1), (10.0, 0, 2), (2.0, 1, 2)]
-
-
-def test_answers_are_no_longer_than_asked(fitted):
+def test_predict_answers_with_max_answer_length_limits_pieces(fitted):
     tokenizer = get_backbone("nano").tokenizer
     frame = pd.DataFrame({"question": ["Who?"], "context": ["Ada Lovelace lives in Rome and Bob lives in New York."]})
     longest = []
@@ -145,7 +131,7 @@ def test_answers_are_no_longer_than_asked(fitted):
     assert longest[2] > 3
 
 
-def test_tables_without_answers_have_the_same_dtypes(fitted):
+def test_predict_answers_without_answers_keeps_dtypes(fitted):
     empty = fitted.predict_answers(pd.DataFrame({"question": ["Who?"], "context": [""]}))
     full = fitted.predict_answers(X)
     numbers = ["row", "start", "end", "score", "no_answer_score", "is_answered"]
@@ -153,14 +139,19 @@ def test_tables_without_answers_have_the_same_dtypes(fitted):
     assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
 
 
-def test_ambiguous_answers_are_reported_once():
+def test_fit_without_any_answer_raises():
+    with pytest.raises(ValueError, match="no answer in any row"):
+        qa().fit(X, [None] * len(X))
+
+
+def test_fit_with_ambiguous_answers_warns_once():
     with pytest.warns(UserWarning, match="more than once") as warned:
         qa(max_epochs=1, tuning="head").fit([["Who?", "Ada and Ada"]] * 2, ["Ada"] * 2)
     assert len(warned) == 1
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
-def test_peft_computes_the_same_logits(tmp_path):
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
+def test_export_adapter_equals_peft(tmp_path):
     clf = qa(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(X, ANSWERS)
     clf.export_adapter(tmp_path)
     base = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(resolve("nano").directory, dtype=torch.float32)
@@ -177,7 +168,7 @@ def test_peft_computes_the_same_logits(tmp_path):
         stop += len(at)
 
 
-def test_windows_share_as_many_pieces_as_asked(fitted):
+def test_plan_with_stride_overlaps_windows_by_stride(fitted):
     clf = copy.copy(fitted).set_params(max_length=32, stride=5)
     column = check_questions([["Who?", "Ada lives in Rome. " * 20]])
     plan = clf._plan(get_backbone("nano", device="cpu"), column)
@@ -186,7 +177,7 @@ def test_windows_share_as_many_pieces_as_asked(fitted):
     assert plan.lengths[:-1].tolist() == [32] * (len(plan.windows) - 1)
 
 
-def test_rows_count_by_their_weights(fitted):
+def test_score_with_sample_weight_equals_weighted_f1(fitted):
     y = [[context] if i % 2 else [answer] for i, (*_, context, answer) in enumerate(ROWS)]
     weights = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 1.0, 3.0, 0.5])
     each = [squad_scores([answer], [right])["f1"] for answer, right in zip(fitted.predict(X), y, strict=True)]
@@ -199,35 +190,7 @@ def test_rows_count_by_their_weights(fitted):
     assert validated == pytest.approx(expected)
 
 
-def test_the_answer_of_a_window_is_its_pieces_and_no_neighbours():
-    tokenizer = get_backbone("nano").tokenizer
-    context = "Oslo(Rome)Ada,北京市"
-    plan = plan_questions(tokenizer, check_questions([["Who?", context]]), max_length=64, stride=8)
-    (offsets,) = plan.offsets
-    for answer in ("Oslo", "Rome", "(", ")", "Ada", "北京", "市", "Oslo(", "e)A"):
-        start = context.index(answer)
-        ((first, last),) = target_units(plan, [np.array([start, start + len(answer)])])
-        touched = [i for i, (a, b) in enumerate(offsets) if a < start + len(answer) and b > start]
-        assert (first - 1, last - 1) == (touched[0], touched[-1]), answer
-
-
-def test_an_answer_is_learned_where_a_window_shows_it_whole():
-    column = check_questions([["Who?", "one two three four five six seven eight nine ten Ada Lovelace"]])
-    plan = plan_questions(get_backbone("nano").tokenizer, column, max_length=16, stride=4)
-    context = column.pairs[0]
-    span = np.array([context.index("Ada"), len(context)])
-    units = target_units(plan, [span])
-    assert (units[0] == 0).all()
-    assert (units > 0).all(axis=1).any()
-    for window, (start, end) in enumerate(units):
-        if start:
-            first = plan.first_piece[window]
-            shown = plan.offsets[0][first + start - 1][0], plan.offsets[0][first + end - 1][1]
-            assert context[shown[0] : shown[1]] == "Ada Lovelace"
-    assert not target_units(plan, [None]).any()
-
-
-def test_the_loss_is_that_of_transformers(tmp_path):
+def test_loss_equals_transformers(tmp_path):
     clf = qa(max_epochs=1, device="cpu").fit(X, ANSWERS)
     clf.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(tmp_path).eval()
@@ -251,7 +214,7 @@ def test_the_loss_is_that_of_transformers(tmp_path):
         assert loss.item() == pytest.approx(-(log_p[start, 0] + log_p[end, 1]).item() / 2, abs=1e-5)
 
 
-def test_questions_without_an_answer():
+def test_fit_with_unanswerable_questions_predicts_empty_answers():
     frame = pd.concat([X, pd.DataFrame({"question": ["Why is it?"] * 4, "context": X.context[::2]})], ignore_index=True)
     answers = [*ANSWERS, None, "", {"text": [], "answer_start": []}, float("nan")]
     clf = qa(max_epochs=60).fit(frame, answers)
@@ -262,95 +225,7 @@ def test_questions_without_an_answer():
     assert clf.score(frame, answers) == pytest.approx(4 / 12)
 
 
-def test_every_form_of_answers_is_the_same():
-    column = check_questions(X[:1])
-    start = X.context[0].index("Ada")
-    forms = ["Ada", ("Ada", start), {"text": "Ada", "answer_start": start}, {"text": ["Ada"], "answer_start": [start]},
-             [("Ada", start)], ["Ada"], {"text": ["Ada"]}, np.array(["Ada"], object)]  # fmt: skip
-    for form in forms:
-        assert check_answers([form], column) == [[("Ada", start)]], form
-    several = {"text": ["Ada", "Ada lives"], "answer_start": [0, 0]}
-    assert check_answers([several], column) == [[("Ada", 0), ("Ada lives", 0)]]
-
-
-def test_ambiguous_and_wrong_answers_are_named():
-    column = check_questions([["Who?", "Ada and Ada"]] * 2)
-    with pytest.warns(UserWarning, match="2 answers without a start.*more than once"):
-        assert check_answers(["Ada", "Ada"], column) == [[("Ada", 0)]] * 2
-    assert check_answers([("Ada", 8), ("Ada", 0)], column)[0] == [("Ada", 8)]
-    for bad, error, message in [
-        (["Ada", "Eve"], ValueError, "y, row 1: .*does not stand in its context"),
-        ([("Ada", 8), ("Ada", 3)], ValueError, "row 1: .*at character 3"),
-        ([("Ada", 8), 5], TypeError, "row 1: 5 is no answer"),
-        ([("Ada", 8), {"start": 3}], TypeError, "row 1: .*no 'text'"),
-        ([("Ada", 8), {"text": ["Ada"], "answer_start": []}], ValueError, "1 texts, but 0 starts"),
-        ([("Ada", 8)], ValueError, "inconsistent"),
-    ]:
-        with pytest.raises(error, match=message):
-            check_answers(bad, column)
-    with pytest.raises(ValueError, match="no answer in any row"):
-        qa().fit(X, [None] * len(X))
-    with pytest.raises(ValueError, match="questions need two"):
-        qa().fit(X.question, ANSWERS)
-    long = check_questions([["why " * 400, "because"]])
-    plan = plan_questions(get_backbone("nano").tokenizer, long, max_length=64, stride=8)
-    with pytest.warns(UserWarning, match="1 row has a question of more than"):
-        plan.warn_of_cut()
-
-
-@pytest.mark.parametrize(
-    ("answer", "error", "message"),
-    [
-        ({"text": [5], "answer_start": [0]}, TypeError, "the answer 5 is a int, not a text"),
-        ({"text": 5}, TypeError, "the answer 5 is a int, not a text"),
-        ({"text": [["Ada"]], "answer_start": [0]}, TypeError, "is a list, not a text"),
-        ({"text": ["Ada"], "answer_start": ["x"]}, TypeError, "the start 'x' of the answer 'Ada' is no whole number"),
-        ({"text": ["Ada"], "answer_start": [0.5]}, TypeError, "the start 0.5 of the answer 'Ada' is no whole number"),
-        ({"text": "Ada", "answer_start": [0]}, TypeError, r"the start \[0\] of the answer 'Ada' is no whole number"),
-        ({"text": ["Ada", "Ada"], "answer_start": 0}, ValueError, "2 texts, but 1 starts"),
-        (("Ada", np.inf), TypeError, "the start inf of the answer 'Ada' is no whole number"),
-        (["Ada", 0], TypeError, "0 is no answer"),
-        (("Ada", -1), ValueError, "does not stand in its context at character -1, where 'Ada' is, but at 0"),
-        (("lives", 3), ValueError, "at character 3, where ' live' is, but at 4. Starts count characters from 0"),
-    ],
-)
-def test_what_is_no_answer_is_named_by_its_row(answer, error, message):
-    with pytest.raises(error, match=f"^y, row 1.*{message}"):
-        check_answers([None, answer], check_questions([["Who?", "Ada lives here."]] * 2))
-
-
-@pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT], ids=repr)
-def test_what_is_missing_is_no_answer_and_no_start(missing):
-    column = check_questions([["Who?", "Ada lives here."]])
-    for form in (missing, [missing], {"text": missing, "answer_start": missing}, {"text": [missing]}):
-        assert check_answers([form], column) == [[]]
-    for form in (("Ada", missing), {"text": "Ada", "answer_start": missing}, {"text": ["Ada"], "answer_start": [0.0]}):
-        assert check_answers([form], column) == [[("Ada", 0)]]
-
-
-def test_answers_come_from_frames_of_any_library():
-    column = check_questions(X[:2])
-    squad = [{"text": [answer], "answer_start": [context.index(answer)]} for *_, context, answer in ROWS[:2]]
-    expected = check_answers(squad, column)
-    lists = [of_row["text"] for of_row in squad]
-    for make in (pd.Series, pl.Series, pa.array, lambda values: pa.chunked_array([values])):
-        for y in (squad, lists, ANSWERS[:2]):
-            assert check_answers(make(y), column) == expected
-    with pytest.raises(ValueError, match=r"y has 2 columns: \['text', 'start'\]. Select the one"):
-        check_answers(pd.DataFrame({"text": ["a", "b"], "start": [0, 1]}), column)
-    with pytest.raises(TypeError, match="y is a single str"):
-        check_answers("Ada", column)
-
-
-@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
-def test_columns_are_known_by_name(library):
-    frame = library({"context": X.context.tolist(), "more": [1] * len(X), "question": X.question.tolist()})
-    column = check_questions(frame)
-    assert (column.texts, column.pairs) == (X.question.tolist(), X.context.tolist())
-    assert column.feature_names.tolist() == ["question", "context"]
-
-
-def test_validation_and_scores(fitted):
+def test_metrics_score_and_validation_score_equal_squad_scores(fitted):
     clf = qa(max_epochs=3).fit(X, ANSWERS, X_val=X, y_val=ANSWERS)
     assert clf.validation_scores_[-1] == pytest.approx(clf.score(X, ANSWERS), abs=1e-6)
     several = [[answer, context] for answer, context in zip(ANSWERS, X.context, strict=True)]
@@ -364,10 +239,9 @@ def test_validation_and_scores(fitted):
         fitted.predict_answers(X, null_threshold="high")
 
 
-def test_real_questions_come_back_aligned(shared_data):
+def test_predict_answers_on_xquad_returns_substrings_of_contexts(shared_data):
     frame = read_squad(shared_data / "xquad" / "xquad.zh.json")
     train, test = frame[:24], frame[600:640]
     clf = qa(tuning="head", max_epochs=2, max_length=256).fit(train[["question", "context"]], train.answers)
     for row in clf.predict_answers(test[["question", "context"]]).itertuples():
         assert row.answer == test.context.iloc[row.row][row.start : row.end]
-    assert 0 <= clf.metrics(test, test.answers, "zh")["f1"] <= 1

@@ -1,3 +1,5 @@
+"""Losses, outputs, weights and targets of the regressor."""
+
 import pickle
 
 import numpy as np
@@ -10,7 +12,6 @@ from sklearn.metrics import r2_score
 import skxlmr
 from skxlmr import Full, XLMRXLRegressor
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.base import Regression
 
 WORDS = {"dreadful": 1.0, "dull": 2.0, "fair": 3.0, "good": 4.0, "superb": 5.0}
 TEXTS = [f"{word} {thing}" for word in WORDS for thing in ("film", "book", "meal", "play")]
@@ -24,7 +25,7 @@ def regressor(**parameters):
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber"])
-def test_it_learns_what_a_word_is_worth(loss):
+def test_fit_with_each_loss_learns_targets(loss):
     reg = regressor(loss=loss).fit(TEXTS, STARS)
     assert reg.score(TEXTS, STARS) > 0.9
     assert reg.score(TEXTS, STARS) == pytest.approx(r2_score(STARS, reg.predict(TEXTS)))
@@ -33,13 +34,13 @@ def test_it_learns_what_a_word_is_worth(loss):
     assert (np.diff(order) > 0).sum() >= 3
 
 
-def test_the_unit_of_the_targets_does_not_matter():
+def test_fit_with_rescaled_targets_rescales_predictions():
     small = regressor(max_epochs=2).fit(TEXTS, STARS).predict(TEXTS)
     large = regressor(max_epochs=2).fit(TEXTS, np.array(STARS) * 1e6 - 3e7).predict(TEXTS)
     np.testing.assert_allclose(large, small * 1e6 - 3e7, rtol=1e-5)
 
 
-def test_several_outputs():
+def test_fit_with_several_outputs_predicts_matrix():
     y = np.column_stack([STARS, -100 * np.array(STARS)])
     reg = regressor(tuning=Full(), learning_rate=1e-3).fit(TEXTS, y)
     assert reg.predict(TEXTS).shape == (len(TEXTS), 2)
@@ -49,20 +50,11 @@ def test_several_outputs():
     assert one_column.predict(TEXTS).shape == (len(TEXTS), 1)
 
 
-def test_a_target_that_is_constant_is_predicted():
+def test_fit_with_constant_target_predicts_it():
     np.testing.assert_allclose(regressor(max_epochs=20).fit(TEXTS, [7.0] * len(TEXTS)).predict(TEXTS), 7.0, atol=0.5)
 
 
-def test_the_loss_is_of_standardised_targets():
-    task = Regression(np.array([3.0]), np.array([2.0]), True, "squared_error")
-    losses = task.losses(torch.tensor([[0.5], [1.0]]), torch.tensor([[0.5], [-1.0]], dtype=torch.float64))
-    assert losses.tolist() == [0.0, 4.0]
-    assert Regression(np.zeros(2), np.ones(2), False, "absolute_error").losses(
-        torch.zeros(1, 2), torch.tensor([[1.0, 3.0]])
-    ).tolist() == [2.0]
-
-
-def test_weights_count_in_mean_and_loss():
+def test_fit_with_sample_weight_weights_mean_scale_and_score():
     weights = np.where(np.array(STARS) > 3, 1.0, 0.0)
     reg = regressor(max_epochs=5).fit(TEXTS, STARS, sample_weight=weights)
     assert reg.target_mean_.tolist() == [4.5]
@@ -73,14 +65,14 @@ def test_weights_count_in_mean_and_loss():
         reg.fit(TEXTS, STARS, sample_weight=np.zeros(len(TEXTS)))
 
 
-def test_early_stopping_by_r2():
+def test_validation_score_equals_r2():
     reg = regressor(early_stopping=True, validation_fraction=0.25, max_epochs=5).fit(TEXTS, STARS)
     assert len(reg.validation_scores_) == reg.n_iter_
     given = regressor(max_epochs=2).fit(TEXTS, STARS, X_val=TEXTS, y_val=STARS)
     assert given.validation_scores_[-1] == pytest.approx(given.score(TEXTS, STARS), abs=1e-6)
 
 
-def test_pairs_and_frames():
+def test_fit_on_frame_of_text_pairs_keeps_feature_names():
     df = pd.DataFrame({"a": TEXTS, "b": TEXTS[::-1]})
     reg = regressor(max_epochs=1).fit(df, pd.Series(STARS))
     assert reg.predict(df).shape == (len(df),)
@@ -102,12 +94,12 @@ def test_pairs_and_frames():
         (np.ones((20, 0)), r"shape \(20, 0\): there is nothing to learn"),
     ],
 )
-def test_bad_targets_are_named(y, message):
+def test_fit_with_invalid_targets_raises_and_names_row(y, message):
     with pytest.raises(ValueError, match=message):
         regressor().fit(TEXTS, y)
 
 
-def test_it_is_pickled_saved_and_exported(tmp_path):
+def test_regressor_survives_pickle_save_and_export(tmp_path):
     y = np.column_stack([STARS, STARS])
     reg = regressor(max_epochs=1).fit(TEXTS, y)
     expected = reg.predict(TEXTS)
@@ -123,7 +115,7 @@ def test_it_is_pickled_saved_and_exported(tmp_path):
     np.testing.assert_allclose(outputs * reg.target_scale_ + reg.target_mean_, expected, atol=1e-4)
 
 
-def test_warm_start_wants_as_many_outputs():
+def test_warm_start_with_other_number_of_outputs_raises():
     reg = regressor(max_epochs=1, warm_start=True).fit(TEXTS, STARS)
     with pytest.raises(ValueError, match="asks for 2 outputs"):
         reg.fit(TEXTS, np.column_stack([STARS, STARS]))

@@ -1,11 +1,10 @@
+"""Predictions, losses, scores and exports of the tagger, compared with transformers and seqeval."""
+
 import pickle
-import tracemalloc
 
 import numpy as np
 import pandas as pd
 import peft
-import polars as pl
-import pyarrow as pa
 import pytest
 import seqeval.metrics
 import torch
@@ -16,13 +15,11 @@ import skxlmr
 from skxlmr import Full, LoRA, XLMRXLTagger
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import read_conllu
-from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.runtime import finetuned as learned
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.tagging.sentences import _best_window, check_token_column, plan_tokens
-from skxlmr.tasks.tagging.targets import check_tags
-from skxlmr.text.windows import spans
+from skxlmr.runtime.feature_cache import clear_features
+from skxlmr.tasks.tagging.sentences import check_token_column, plan_tokens
 from skxlmr.text.words import split_words
 
 SENTENCES = [
@@ -33,7 +30,7 @@ TAGS = [
     ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
     ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
 ]  # fmt: skip
-IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
+IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 
 
 def tagger(**parameters):
@@ -47,7 +44,7 @@ def fitted():
 
 
 @pytest.mark.parametrize("tuning", ["lora", "head", Full(layers=2)], ids=str)
-def test_it_learns_the_tags(tuning):
+def test_fit_with_each_tuning_learns_tags(tuning):
     rate = 2e-2 if tuning == "head" else 3e-3
     clf = tagger(tuning=tuning, max_epochs=60, learning_rate=rate).fit(SENTENCES, TAGS)
     assert clf.classes_.tolist() == ["B-LOC", "B-PER", "I-LOC", "O"]
@@ -58,15 +55,15 @@ def test_it_learns_the_tags(tuning):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-def test_score_is_that_of_seqeval(fitted):
+def test_score_equals_seqeval(fitted):
     clf = tagger(max_epochs=3).fit(SENTENCES, TAGS)
     predicted = clf.predict(SENTENCES).tolist()
     assert clf.score(SENTENCES, TAGS) == pytest.approx(seqeval.metrics.f1_score(TAGS, predicted))
     assert clf.score(SENTENCES, TAGS, sample_weight=np.ones(8) * 3) == pytest.approx(clf.score(SENTENCES, TAGS))
-    assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "only allowed tags are given"
+    assert fitted.score(SENTENCES, TAGS, strict=True) == fitted.score(SENTENCES, TAGS), "predicted sequences are valid"
 
 
-def test_every_token_gets_a_tag_whatever_it_is(fitted):
+def test_predict_with_unusual_tokens_returns_one_tag_per_token(fitted):
     rng = np.random.RandomState(0)
     odd = [
         "",
@@ -94,27 +91,13 @@ def test_every_token_gets_a_tag_whatever_it_is(fitted):
         np.testing.assert_allclose(of_row.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_long_sentences_are_read_in_windows_and_stitched():
+def test_outputs_of_long_sentence_equal_its_windows():
     clf = tagger(max_epochs=3, max_length=12, stride=4, device="cpu").fit(SENTENCES, TAGS)
     sentence = [word for row in SENTENCES for word in row] * 2
     backbone = get_backbone("nano", device="cpu")
     plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)
-    assert len(plan.windows) > 5
-    assert sum(map(len, plan.positions)) == len(sentence)
-    pieces = [backbone.tokenizer.encode_batch([word])[0] for word in sentence]
-    space = backbone.tokenizer.convert_tokens_to_ids("▁")  # before a word of Chinese it is a piece of its own
-    read_at = [int(of_word[0] == space and len(of_word) > 1) for of_word in pieces]
-    assert 0 < sum(read_at) < len(pieces)
-    margins = []
-    shown = np.concatenate([window[at] for window, at in zip(plan.windows, plan.positions, strict=True)])
-    expected = [of_word[i] for of_word, i in zip(pieces, read_at, strict=True)]
-    assert shown.tolist() == expected, "each token is read at its first piece, in order"
-    for window, at in zip(plan.windows, plan.positions, strict=True):
-        assert len(window) <= 12
-        margins += np.minimum(at - 1, len(window) - 2 - at).tolist()
-    assert min(margins[len(pieces[0]) : -12]) >= 1, "away from the ends of the text no token is read at a window's edge"
-    assert len(shown) == len(sentence)
     logits = clf._outputs([sentence])[0]
+    assert len(logits) == len(sentence)
     hidden = clf._learned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
     start = sum(map(len, plan.positions[:2]))
     of_window = clf._learned.head(hidden).detach().numpy()
@@ -122,7 +105,7 @@ def test_long_sentences_are_read_in_windows_and_stitched():
 
 
 @pytest.mark.parametrize("tuning", [LoRA(rank=3), Full(layers=1)], ids=str)
-def test_transformers_computes_the_same_logits(tuning, tmp_path):
+def test_export_pretrained_equals_transformers(tuning, tmp_path):
     clf = tagger(tuning=tuning, max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     clf.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForTokenClassification.from_pretrained(tmp_path).eval()
@@ -131,7 +114,7 @@ def test_transformers_computes_the_same_logits(tuning, tmp_path):
 
 
 @IGNORE
-def test_peft_computes_the_same_logits(tmp_path):
+def test_export_adapter_equals_peft(tmp_path):
     clf = tagger(tuning=LoRA(rank=3), max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     clf.export_adapter(tmp_path)
     base = transformers.XLMRobertaXLForTokenClassification.from_pretrained(
@@ -148,14 +131,14 @@ def assert_same_logits(model, clf):
         np.testing.assert_allclose(logits[at], expected, atol=1e-5)
 
 
-def test_the_loss_is_the_weighted_mean_over_tokens():
+def test_loss_equals_weighted_mean_over_tokens():
     clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, max_length=6, stride=2, device="cpu")
     column = check_token_column(SENTENCES)
     weights = np.array([1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0, 3.0])
     task = clf._learn_task(TAGS, column, weights)
     targets = clf._targets(TAGS, column, task)
     rows = clf._rows(get_backbone("nano", device="cpu"), column, targets, weights * clf._factors(targets, task))
-    assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has no weight, one no tokens"
+    assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has weight 0, one has no tokens"
     counts = rows.plan.counts
     outputs = torch.randn(int(counts.sum()), task.n_outputs, dtype=torch.float64)
     every, place = rows.plan.windows_of_rows(np.arange(6))
@@ -175,7 +158,7 @@ def test_the_loss_is_the_weighted_mean_over_tokens():
     assert got == pytest.approx(np.average([loss for _, loss in pairs], weights=[w for w, _ in pairs]))
 
 
-def test_strings_are_split_and_spans_are_parts_of_them():
+def test_fit_with_strings_and_spans_predicts_spans_of_strings():
     texts = ["Ada lives in Rome.", "我爱 北京!", "  Bob,  likes (New York) "]
     spans = [
         [(0, 3, "PER"), (13, 17, "LOC")],
@@ -196,14 +179,14 @@ def test_strings_are_split_and_spans_are_parts_of_them():
         assert row.text == tokens[row.row][row.start : row.end]
 
 
-def test_tables_without_spans_have_the_same_dtypes(fitted):
+def test_predict_spans_without_spans_keeps_dtypes(fitted):
     empty, full = fitted.predict_spans([[]]), fitted.predict_spans(SENTENCES)
     assert len(full) > len(empty) == 0
     numbers = ["row", "start", "end", "score"]
     assert empty.dtypes[numbers].tolist() == full.dtypes[numbers].tolist()
 
 
-def test_the_score_of_a_span_is_the_mean_of_its_tags(fitted):
+def test_predict_spans_score_equals_mean_probability_of_tags(fitted):
     proba, tags = fitted.predict_proba(SENTENCES), fitted.predict(SENTENCES)
     table = fitted.predict_spans(SENTENCES)
     assert (table.end - table.start).max() > 1
@@ -213,7 +196,7 @@ def test_the_score_of_a_span_is_the_mean_of_its_tags(fitted):
         assert row.score == pytest.approx(expected, rel=1e-5)
 
 
-def test_rows_count_in_the_score_by_their_weights(fitted):
+def test_score_with_sample_weight_equals_repeated_rows(fitted):
     true = [["O"] * len(tags) if i < 4 else tags for i, tags in enumerate(TAGS)]
     weights = [0, 1, 3, 1, 2, 0, 1, 4]
     repeated = [i for i, weight in enumerate(weights) for _ in range(weight)]
@@ -223,38 +206,7 @@ def test_rows_count_in_the_score_by_their_weights(fitted):
     assert fitted.score(SENTENCES, true, sample_weight=weights) == pytest.approx(expected)
 
 
-def test_words_of_strings():
-    text = "Ada's code—v1.0, हिन्दी 日本語 e\u0301!"
-    words = [text[a:b] for a, b in split_words(text)]
-    assert words == [
-        "Ada", "'", "s", "code", "—", "v1", ".", "0", ",", "हिन्दी", "日", "本", "語", "e\u0301", "!"
-    ]  # fmt: skip
-    assert split_words(" \n").shape == (0, 2)
-
-
-def test_marks_belong_to_the_character_before_them():
-    text = "\u2764\ufe0flove か\u3099, \U0001f469\u200d\U0001f467 \U0001f44d\U0001f3fd! \u0301 .\u0301"
-    words = [text[a:b] for a, b in split_words(text)]
-    assert words == [
-        "\u2764\ufe0f", "love", "か\u3099", ",", "\U0001f469\u200d", "\U0001f467", "\U0001f44d\U0001f3fd", "!",
-        "\u0301", ".\u0301",
-    ]  # fmt: skip
-
-
-def test_windows_of_very_long_sentences_are_those_with_most_around():
-    rng = np.random.RandomState(0)
-    for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
-        first = np.flatnonzero(rng.rand(length) < 0.6)
-        ranges = spans(length, room, stride)
-        margins = [[min(p - a, b - 1 - p) for a, b in ranges] for p in first]
-        assert _best_window(first, ranges).tolist() == [int(np.argmax(row)) for row in margins]
-    tracemalloc.start()
-    _best_window(np.arange(100_000), spans(100_000, 62, 8))
-    assert tracemalloc.get_traced_memory()[1] < 10e6, "memory grows with the sentence, not with its square"
-    tracemalloc.stop()
-
-
-def test_bioes_and_plain_tags():
+def test_fit_with_bioes_or_plain_tags_infers_scheme():
     bioes = [[tag.replace("B-PER", "S-PER") for tag in row] for row in TAGS]
     bioes[1][:2] = bioes[2][4:] = ["B-LOC", "E-LOC"]
     clf = tagger(max_epochs=40).fit(SENTENCES, [[t.replace("B-LOC", "S-LOC") if i == 0 else t for t in row]
@@ -268,7 +220,7 @@ def test_bioes_and_plain_tags():
     assert len(plain.predict_spans(SENTENCES)) == sum(map(len, SENTENCES))
 
 
-def test_tags_in_iob1_are_learned_and_scored():
+def test_fit_with_iob1_tags_learns_and_scores_them():
     iob1 = [[tag.replace("B-", "I-") for tag in row] for row in TAGS]
     iob1[5] = ["I-PER", "B-PER", "O"]
     clf = tagger(max_epochs=60, learning_rate=3e-3).fit(SENTENCES, iob1)
@@ -278,7 +230,7 @@ def test_tags_in_iob1_are_learned_and_scored():
     assert clf.predict(SENTENCES)[0] == iob1[0], "I may follow O"
 
 
-def test_settings_that_do_not_fit_the_tags_are_refused():
+def test_fit_with_unsuitable_class_weight_or_scheme_raises():
     for weight in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="class_weight must give finite weights that are not negative"):
             tagger(class_weight={"O": weight}).fit(SENTENCES, TAGS)
@@ -289,7 +241,7 @@ def test_settings_that_do_not_fit_the_tags_are_refused():
     assert tagger(scheme="plain", max_epochs=1).fit(SENTENCES, TAGS).scheme_ == "plain"
 
 
-def test_only_allowed_tags_are_predicted():
+def test_predict_returns_valid_bio_sequences():
     rng = np.random.RandomState(0)
     clf = tagger(max_epochs=1).fit(SENTENCES, TAGS)
     for tags in clf.predict([[f"w{i}" for i in rng.randint(0, 99, 20)] for _ in range(30)]):
@@ -297,7 +249,7 @@ def test_only_allowed_tags_are_predicted():
             assert not tag.startswith("I-") or before[2:] == tag[2:]
 
 
-def test_frames_validation_pickles_and_directories(tmp_path):
+def test_tagger_on_frame_survives_pickle_and_save(tmp_path):
     frame = pd.DataFrame({"tokens": SENTENCES, "tags": TAGS})
     clf = tagger(max_epochs=3, device="cpu")
     clf.fit(frame[["tokens"]], frame.tags, X_val=frame[["tokens"]], y_val=frame.tags)
@@ -309,7 +261,7 @@ def test_frames_validation_pickles_and_directories(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_early_stopping_scores_as_score_does():
+def test_early_stopping_score_equals_score_on_held_out_rows():
     rng = np.random.RandomState(0)
     rows = [list(rng.choice(["Ada", "Rome", "is", "old"], n)) for n in rng.choice([1, 3, 30], 40)]
     tags = [[{"Ada": "B-PER", "Rome": "B-LOC"}.get(w, "O") if rng.rand() < 0.5 else "O" for w in row] for row in rows]
@@ -323,8 +275,8 @@ def test_early_stopping_scores_as_score_does():
     assert clf.best_validation_score_ == pytest.approx(expected)
 
 
-def test_the_head_alone_learns_on_remembered_features(monkeypatch):
-    skxlmr.runtime.feature_cache.clear_features()
+def test_grid_search_with_head_tuning_encodes_each_row_once(monkeypatch):
+    clear_features()
     runs, encode = [], XLMRobertaXLModel.encode
     monkeypatch.setattr(XLMRobertaXLModel, "encode", lambda *a, **k: runs.append(a[3].batch_size) or encode(*a, **k))
     grid = GridSearchCV(tagger(tuning="head", max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2)
@@ -333,7 +285,7 @@ def test_the_head_alone_learns_on_remembered_features(monkeypatch):
     assert len(cross_val_score(tagger(tuning="head", max_epochs=1), SENTENCES, TAGS, cv=4)) == 4
 
 
-def test_features_of_many_tokens_are_not_all_in_memory_at_once(monkeypatch):
+def test_predict_proba_with_head_tuning_computes_features_in_chunks(monkeypatch):
     clf = tagger(tuning="head", max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     expected, sizes = clf.predict_proba(SENTENCES), []
     frozen = learned.frozen_features
@@ -352,7 +304,7 @@ def test_features_of_many_tokens_are_not_all_in_memory_at_once(monkeypatch):
     assert max(sizes) < 10 + max(map(len, SENTENCES))
 
 
-def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
+def test_checkpointing_with_other_tags_uses_other_folder(tmp_path, monkeypatch):
     from skxlmr.training.checkpointing import Checkpointing
 
     monkeypatch.setattr(Checkpointing, "remove", lambda self: None)
@@ -383,54 +335,13 @@ def test_checkpoints_know_the_tags(tmp_path, monkeypatch):
         ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is no span"),
     ],
 )
-def test_bad_input_is_named(X, y, error, message):
+def test_fit_with_invalid_input_raises_and_names_row(X, y, error, message):
     with pytest.raises(error, match=message):
         tagger().fit(X, y)
 
 
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [
-        ([["O", "O"], ["O", None]], "y, row 1: tag 1 is None, a NoneType and no text"),
-        ([["O", "O"], ["O", np.nan]], "y, row 1: tag 1 is nan, a float and no text"),
-        ([[0, 3], [1, 0]], r"y, row 0: tag 0 is 0, a int and no text.*names\[number\]"),
-        ([["O", "O"], None], "y, row 1: None is no list of tags or spans"),
-        ([[(0, 1, "A")], [(0, 1, None)]], r"y, row 1: the label of the span \(0, 1, None\) is a NoneType"),
-        ([[(0, 1, "A")], ["O", "O"]], "y, row 1: 'O' is no span"),
-        ([[{"start": 0, "end": 1, "label": "A"}], [{"start": 0}]], r"y, row 1: \{'start': 0\} is no span"),
-    ],
-)
-def test_what_is_no_tag_is_named(y, message):
-    with pytest.raises(TypeError, match=message):
-        check_tags(y, check_token_column([["Ada", "left"], ["who", "left"]]))
-
-
-LIBRARIES = {
-    "pandas": pd.Series, "polars": pl.Series, "pyarrow": pa.array, "chunked": lambda values: pa.chunked_array([values]),
-    "arrow in pandas": lambda values: pd.Series(pa.array(values).to_pandas()), "tuple": tuple,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_columns_come_from_any_library(library):
-    make = LIBRARIES[library]
-    column = check_token_column(make(SENTENCES))
-    assert column.texts == list(map(tuple, SENTENCES))
-    assert check_tags(make(TAGS), column) == TAGS
-    spans = [[{"start": a, "end": b, "label": k} for a, b, k in entity_spans(tags)] for tags in TAGS]
-    assert check_tags(make(spans), column) == TAGS
-    assert check_token_column(make(["Ada left", ""])).texts == [("Ada", "left"), ()]
-
-
-@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
-def test_frames_of_any_library_name_their_column(library):
-    column = check_token_column(library({"words": SENTENCES}))
-    assert column.texts == list(map(tuple, SENTENCES))
-    assert column.feature_names.tolist() == ["words"]
-
-
 @pytest.mark.parametrize("language", ["en", "de", "zh", "ar"])
-def test_real_treebanks_come_back_aligned(language, shared_data):
+def test_predict_on_treebank_returns_one_tag_per_token(language, shared_data):
     frame = read_conllu(shared_data / "ud_pud" / f"{language}_pud-ud-test.conllu")
     train, test = frame[:40], frame[800:900]
     clf = tagger(tuning="head", max_epochs=2, learning_rate=1e-2).fit(train.tokens, train.upos)

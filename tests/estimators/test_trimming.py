@@ -1,4 +1,4 @@
-"""`vocabulary="trim"`: the words of the training texts and all characters, and nothing else changes."""
+"""`vocabulary="trim"` keeps the pieces of the training texts and all characters, and changes no other result."""
 
 import gc
 import pickle
@@ -30,7 +30,7 @@ from skxlmr.runtime.backbone import get_backbone, release_models, trim
 
 TEXTS = ["a wonderful film", "很好看的电影", "dreadful", "I loved every minute of it", "", "un film magnifique 🎬"]
 LABELS = ["good", "good", "bad", "good", "bad", "good"]
-SAME_WORDS = ["a dreadful film", "film", "I loved film"]  # of pieces that TEXTS have
+SAME_WORDS = ["a dreadful film", "film", "I loved film"]  # every piece occurs in TEXTS
 OTHER_WORDS = ["good morning to everybody", "质量太差了", "Ein überraschendes Ende"]
 SETTINGS = {"max_epochs": 2, "random_state": 0, "device": "cpu"}
 
@@ -69,12 +69,12 @@ CASES = {
 
 
 def raw(estimator, X):
-    """What the head gives, row by row."""
+    """Outputs of the head for all rows."""
     return np.concatenate([np.atleast_1d(of_row) for of_row in estimator._outputs(X)])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_predictions_for_texts_of_the_same_words_stay_the_same(case):
+def test_predict_with_trim_on_known_words_equals_full_vocabulary(case):
     cls, X, y, same, other = CASES[case]
     whole = cls("nano", **SETTINGS).fit(X, y)
     trimmed = cls("nano", vocabulary="trim", **SETTINGS).fit(X, y)
@@ -88,7 +88,7 @@ def test_predictions_for_texts_of_the_same_words_stay_the_same(case):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(trimmed)).predict(other), trimmed.predict(other))
 
 
-def test_answers_and_spans_still_point_into_the_text():
+def test_predict_answers_with_trim_returns_substrings_of_contexts():
     _, X, y, _, other = CASES["qa"]
     qa = XLMRXLQA("nano", vocabulary="trim", **SETTINGS).fit(X, y)
     answers = qa.predict_answers(other).to_dict("records")
@@ -98,7 +98,7 @@ def test_answers_and_spans_still_point_into_the_text():
         assert context[found["start"] : found["end"]] == found["answer"] != ""
 
 
-def test_other_words_are_read_in_characters():
+def test_tokenize_with_trim_splits_unknown_words_without_unknown_token():
     clf = XLMRXLClassifier("nano", vocabulary="trim", **SETTINGS).fit(TEXTS, LABELS)
     tokenizer = clf._backbone.tokenizer
     assert tokenizer.tokenize("wonderful") == get_backbone("nano").tokenizer.tokenize("wonderful")
@@ -108,7 +108,7 @@ def test_other_words_are_read_in_characters():
 
 
 @pytest.mark.parametrize("tuning", ["lora", "head", Full(layers=1), "full"], ids=str)
-def test_what_was_saved_predicts_the_same(tuning, tmp_path):
+def test_trimmed_classifier_survives_pickle_and_save(tuning, tmp_path):
     clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, **SETTINGS).fit(TEXTS, LABELS)
     expected = clf.predict_proba(TEXTS + OTHER_WORDS)
     clf.save(tmp_path / "saved")
@@ -122,7 +122,7 @@ def test_what_was_saved_predicts_the_same(tuning, tmp_path):
         assert clone(again).vocabulary == "trim"
 
 
-def test_what_was_saved_before_there_was_a_choice(tmp_path):
+def test_unpickle_without_stored_vocabulary_uses_full_vocabulary(tmp_path):
     clf = XLMRXLClassifier("nano", warm_start=True, **SETTINGS).fit(TEXTS, LABELS)
     expected = clf.predict(TEXTS)
     del clf._pieces
@@ -132,7 +132,7 @@ def test_what_was_saved_before_there_was_a_choice(tmp_path):
     assert len(old.fit(TEXTS, LABELS)._backbone.tokenizer) == len(get_backbone("nano").tokenizer)
 
 
-def test_the_layers_are_shared_and_the_other_words_freed():
+def test_trimmed_backbones_share_layers_and_free_full_embedding():
     release_models()
     gc.collect()
     clf = XLMRXLClassifier("nano", vocabulary="trim", **SETTINGS).fit(TEXTS, LABELS)
@@ -155,7 +155,7 @@ def test_the_layers_are_shared_and_the_other_words_freed():
     assert not any(p.requires_grad for p in whole.model.parameters())
 
 
-def test_words_are_read_as_the_whole_model_has_them():
+def test_read_words_equals_word_embedding_of_model():
     for dtype in ("float32", "bfloat16"):
         words = get_backbone("nano", device="cpu", dtype=dtype).model.embeddings.word.weight
         read = read_words(get_backbone("nano").files, words.dtype)
@@ -169,22 +169,22 @@ def test_words_are_read_as_the_whole_model_has_them():
     assert {400, 500} <= set(small.pieces)
 
 
-@pytest.mark.parametrize("precision", [{"load_in_8bit": True}, {"dtype": "bfloat16"}], ids=str)
-def test_other_precisions(precision):
+@pytest.mark.parametrize("precision", [{"load_in_8bit": True}, {"dtype": "bfloat16"}], ids=["8bit", "bfloat16"])
+def test_predict_proba_with_trim_in_other_precisions_equals_full_vocabulary(precision):
     parameters = SETTINGS | precision
     whole = XLMRXLClassifier("nano", **parameters).fit(TEXTS, LABELS)
     trimmed = XLMRXLClassifier("nano", vocabulary="trim", **parameters).fit(TEXTS, LABELS)
     np.testing.assert_allclose(trimmed.predict_proba(SAME_WORDS), whole.predict_proba(SAME_WORDS), atol=1e-6)
 
 
-def test_validation_rows_may_have_other_words():
+def test_fit_with_trim_and_unknown_words_in_validation_scores_them():
     clf = XLMRXLClassifier("nano", vocabulary="trim", **SETTINGS)
     clf.fit(TEXTS, LABELS, X_val=OTHER_WORDS, y_val=["good", "bad", "bad"])
     assert clf.validation_scores_[-1] == clf.score(OTHER_WORDS, ["good", "bad", "bad"])
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_who_goes_on_learning_keeps_the_words(tuning):
+def test_warm_start_with_trim_keeps_original_vocabulary(tuning):
     clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, warm_start=True, **SETTINGS).fit(TEXTS, LABELS)
     pieces = clf._pieces
     clf.fit([*OTHER_WORDS, "film"], ["good", "bad", "bad", "good"])
@@ -195,7 +195,7 @@ def test_who_goes_on_learning_keeps_the_words(tuning):
     assert not np.array_equal(clf._pieces, pieces)
 
 
-def test_an_embedder_and_a_grid():
+def test_embedder_with_trim_equals_full_vocabulary():
     whole = XLMRXLEmbedder("nano", prompt="query: ").fit(TEXTS)
     for extra in ({}, {"n_components": 2, "random_state": 0}):
         trimmed = XLMRXLEmbedder("nano", prompt="query: ", vocabulary="trim", **extra).fit(TEXTS)
@@ -211,7 +211,7 @@ def test_an_embedder_and_a_grid():
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_an_export_is_a_smaller_model_of_transformers(tuning, tmp_path):
+def test_export_pretrained_with_trim_equals_transformers(tuning, tmp_path):
     clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, dtype="float32", **SETTINGS).fit(TEXTS, LABELS)
     clf.export_pretrained(tmp_path)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
@@ -226,7 +226,7 @@ def test_an_export_is_a_smaller_model_of_transformers(tuning, tmp_path):
     assert len(again.predict(OTHER_WORDS)) == len(OTHER_WORDS)
 
 
-def test_a_killed_fit_goes_on(tmp_path):
+def test_checkpointing_with_trim_resumes_killed_fit(tmp_path):
     class Kill(skxlmr.training.Callback):
         def on_epoch_end(self, trainer):
             raise KeyError("killed")
@@ -242,8 +242,8 @@ def test_a_killed_fit_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "max_length"), [("Maid in Manhattan", 6), ("reasonable", 4), ("greaseballs", 4)])
-def test_a_word_that_is_cut_off_is_read_as_the_whole_model_reads_it(text, max_length):
-    texts = [text, "we read on"]  # without the end of the word its beginning would be cut otherwise
+def test_transform_with_trim_of_truncated_word_equals_full_vocabulary(text, max_length):
+    texts = [text, "we read on"]  # without its end, the word would be segmented differently
     settings = {"model": "nano", "device": "cpu", "max_length": max_length, "truncation": True}
     vectors = []
     for vocabulary in ("full", "trim"):
@@ -256,7 +256,7 @@ def test_a_word_that_is_cut_off_is_read_as_the_whole_model_reads_it(text, max_le
         np.testing.assert_allclose(other, vectors[0], atol=1e-5)
 
 
-def test_truncation_is_told_once():
+def test_fit_with_trim_and_truncation_warns_once():
     with pytest.warns(UserWarning, match="1 of 2 distinct texts were cut") as told:
         XLMRXLClassifier("nano", vocabulary="trim", truncation=True, max_length=8, **SETTINGS).fit(
             ["word " * 20, "film"], LABELS[1:3]

@@ -1,4 +1,4 @@
-"""Pickles hold what was learned and nothing of the base."""
+"""Pickles hold the learned weights and nothing of the backbone."""
 
 import pickle
 import subprocess
@@ -15,7 +15,7 @@ from skxlmr.runtime.backbone import get_backbone
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull"]
 LABELS = ["yes", "no"] * 4
-OVERHEAD = 20_000  # bytes of names, history and the like
+OVERHEAD = 20_000  # bytes, for names, history and the like
 
 
 def classifier(**parameters):
@@ -28,7 +28,7 @@ def learned_bytes(clf):
 
 @pytest.mark.parametrize("tuning", ["head", "lora", "bias", "full", Full(layers=1), LoRA(rank=32)], ids=str)
 @pytest.mark.parametrize("dumps", [pickle.dumps, None], ids=["pickle", "joblib"])
-def test_a_dump_is_no_larger_than_what_was_learned(tuning, dumps, tmp_path):
+def test_pickle_with_each_tuning_holds_learned_weights_only(tuning, dumps, tmp_path):
     clf = classifier(tuning=tuning).fit(TEXTS, LABELS)
     if dumps is None:
         joblib.dump(clf, tmp_path / "clf.joblib")
@@ -40,18 +40,18 @@ def test_a_dump_is_no_larger_than_what_was_learned(tuning, dumps, tmp_path):
     assert again.get_params()["tuning"].__class__ is clf.get_params()["tuning"].__class__
 
 
-def test_moments_of_the_optimizer_are_not_pickled():
+def test_pickle_after_partial_fit_holds_no_optimizer_state():
     clf = classifier(tuning="lora").partial_fit(TEXTS, LABELS, classes=["yes", "no"])
     assert len(pickle.dumps(clf)) <= 1.1 * learned_bytes(clf) + OVERHEAD
 
 
-def test_a_grid_search_holds_no_base():
+def test_pickle_of_grid_search_holds_no_backbone():
     grid = GridSearchCV(classifier(tuning="lora"), {"tuning": [LoRA(rank=2), LoRA(rank=4)]}, cv=2).fit(TEXTS, LABELS)
     assert len(pickle.dumps(grid)) <= 1.1 * learned_bytes(grid.best_estimator_) + OVERHEAD
     assert len(pickle.dumps(XLMRXLEmbedder("nano").fit(TEXTS))) < OVERHEAD
 
 
-def test_a_fresh_process_loads_the_base_with_the_first_prediction(tmp_path):
+def test_unpickle_in_fresh_process_loads_backbone_at_first_prediction(tmp_path):
     clf = classifier(tuning=LoRA(rank=2)).fit(TEXTS, LABELS)
     (tmp_path / "clf.pkl").write_bytes(pickle.dumps(clf))
     program = (
@@ -69,9 +69,9 @@ def test_a_fresh_process_loads_the_base_with_the_first_prediction(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda model: classifier(model=model, tuning="head"), XLMRXLEmbedder], ids=["clf", "emb"]
+    "make", [lambda model: classifier(model=model, tuning="head"), XLMRXLEmbedder], ids=["classifier", "embedder"]
 )
-def test_a_checkpoint_that_has_changed_is_an_error(make, tmp_path):
+def test_unpickle_with_changed_checkpoint_raises_in_prediction(make, tmp_path):
     base = XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False)
     base.save_pretrained(tmp_path)
     get_backbone("nano").tokenizer.save_pretrained(tmp_path)

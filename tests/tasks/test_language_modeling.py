@@ -1,4 +1,4 @@
-"""What is masked, what is packed, and that the loss of a step is that of transformers."""
+"""Masking, packing and losses of language modelling, compared with transformers."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def rows_of(backbone, texts, weights=None, max_length=64):
     return Rows(of_texts, np.zeros(len(texts)), weights, np.arange(len(texts)))
 
 
-def test_masks_are_drawn_by_the_rules(backbone):
+def test_masking_examples_mask_whole_words_in_expected_shares(backbone):
     rows = rows_of(backbone, TEXTS)
     tokenizer, task = backbone.tokenizer, Masking(0.15)
     n_tokens = n_targets = n_masked = n_kept = 0
@@ -42,13 +42,13 @@ def test_masks_are_drawn_by_the_rules(backbone):
         ):
             assert len(at)
             np.testing.assert_array_equal(window[at], targets)
-            np.testing.assert_array_equal(np.delete(window, at), np.delete(ids, at))  # nothing else has changed
+            np.testing.assert_array_equal(np.delete(window, at), np.delete(ids, at))  # other tokens are unchanged
             assert not set(window[at]) & {0, 1, 2}
             assert not set(ids[at]) & {0, 1, 2, 3} - set(window[at])
             starts = word_starts(tokenizer, window[1:-1])
             word = np.cumsum(starts)
             drawn = np.isin(np.arange(1, len(window) - 1), at)
-            assert set(word[drawn]).isdisjoint(word[~drawn]), "words are predicted whole"
+            assert set(word[drawn]).isdisjoint(word[~drawn]), "whole words are masked"
             if len(word) >= 40:
                 n_tokens, n_targets = n_tokens + word[-1], n_targets + len(set(word[drawn]))
             n_masked += (ids[at] == tokenizer.mask_token_id).sum()
@@ -59,13 +59,13 @@ def test_masks_are_drawn_by_the_rules(backbone):
     assert n_targets / n_tokens == pytest.approx(0.15, abs=0.01)
     assert n_masked / n_all == pytest.approx(0.8, abs=0.02)
     assert n_kept / n_all == pytest.approx(0.1, abs=0.015)
-    assert np.array_equal(  # one seed, one draw
+    assert np.array_equal(  # a seed determines the examples
         np.concatenate(task.examples(rows.plan, tokenizer, np.random.RandomState(3)).windows),
         np.concatenate(task.examples(rows.plan, tokenizer, np.random.RandomState(3)).windows),
     )
 
 
-def test_every_word_comes_up(backbone):
+def test_masking_examples_over_seeds_cover_every_token(backbone):
     rows = rows_of(backbone, ["one two three four five six"])
     drawn = [Masking(0.15).examples(rows.plan, backbone.tokenizer, np.random.RandomState(s)) for s in range(80)]
     assert set(np.concatenate([np.concatenate(e.positions) for e in drawn])) == set(
@@ -73,7 +73,7 @@ def test_every_word_comes_up(backbone):
     )
 
 
-def test_packs_are_full_and_hold_every_row_once(backbone):
+def test_pack_fills_packs_and_keeps_every_window_once(backbone):
     texts = [*TEXTS[:60], "a", "a", "word " * 200]
     rows = rows_of(backbone, texts, weights=np.arange(1.0, 64))
     packs, weights = pack(rows, 64)
@@ -105,7 +105,7 @@ def drawn(backbone, learned, task, texts, weights=None):
 
 
 @pytest.mark.parametrize("estimator", [XLMRXLMaskedLM, XLMRXLGenerator])
-def test_the_loss_and_gradient_of_a_step_are_those_of_transformers(estimator, backbone, tmp_path):
+def test_language_losses_and_gradient_equal_transformers(estimator, backbone, tmp_path):
     lm = estimator("nano", tuning=Full(), max_epochs=1, random_state=0, learning_rate=1e-5).fit(SHORT)
     lm.export_pretrained(tmp_path)
     learned = lm._learned.requires_grad_(True)
@@ -129,13 +129,13 @@ def test_the_loss_and_gradient_of_a_step_are_those_of_transformers(estimator, ba
     total.backward()
     assert loss == pytest.approx(total.item(), rel=1e-5)
     theirs = model.get_input_embeddings().weight.grad
-    theirs[1] = 0  # padding: theirs has the decoder's part of it, and the embedding none
+    theirs[1] = 0  # <pad>: transformers adds a gradient from the tied decoder
     grad[1] = 0
     torch.testing.assert_close(grad, theirs, rtol=1e-3, atol=1e-6)
 
 
-def test_rows_count_by_their_weights(backbone):
-    """Two of weight 1 and 3: the loss is the mean over the targets, weighted."""
+def test_language_losses_with_weights_equal_weighted_mean_over_targets(backbone):
+    """The loss is the mean over the targets, weighted by their rows."""
     lm = XLMRXLGenerator("nano", tuning="head", max_epochs=1, random_state=0).fit(SHORT)
     texts = [TEXTS[0], SHORT[1], "word " * 100]
     packs, drawing, weights, losses = drawn(backbone, lm._learned, NextToken(), texts, weights=[1.0, 3.0, 0.5])

@@ -1,3 +1,5 @@
+"""Tagging schemes: inference, transitions, decoding and scores."""
+
 import itertools
 
 import numpy as np
@@ -30,11 +32,11 @@ BIOES = ["O", "B-A", "I-A", "E-A", "S-A", "S-C"]
         (["B-A", "E-A", "I-A"], "BIOES"),
     ],
 )  # fmt: skip
-def test_schemes_are_told_from_the_tags(tags, scheme):
+def test_infer_scheme_from_tags_returns_their_scheme(tags, scheme):
     assert infer_scheme([tags]) == scheme
 
 
-def test_tags_of_another_scheme_are_refused():
+def test_check_scheme_with_tags_of_other_scheme_raises():
     with pytest.raises(ValueError, match=r"BILOU.*Write E- and S-.*scheme='plain'"):
         infer_scheme([["B-A", "L-A", "O"], ["U-A"]])
     for scheme, bad in [("BIO", "E-A"), ("BIO", "NOUN"), ("BIOES", "-LRB-"), ("IO", "S-A")]:
@@ -45,7 +47,7 @@ def test_tags_of_another_scheme_are_refused():
 
 
 @pytest.mark.parametrize(("tags", "scheme"), [(BIO, "BIO"), (BIOES, "BIOES")])
-def test_what_is_allowed_is_what_a_strict_reader_understands(tags, scheme):
+def test_transitions_allow_exactly_sequences_valid_under_strict_reading(tags, scheme):
     between, first, last = transitions(tags, scheme)
     for sequence in itertools.product(range(len(tags)), repeat=3):
         cost = first[sequence[0]] + sum(between[a, b] for a, b in itertools.pairwise(sequence)) + last[sequence[-1]]
@@ -55,7 +57,7 @@ def test_what_is_allowed_is_what_a_strict_reader_understands(tags, scheme):
 
 
 @pytest.mark.parametrize(("tags", "scheme"), [(BIO, "BIO"), (BIOES, "BIOES")])
-def test_decoding_finds_the_best_sequence(tags, scheme):
+def test_decode_equals_exhaustive_search(tags, scheme):
     rng = np.random.RandomState(0)
     between, first, last = transitions(tags, scheme)
     logits = [rng.randn(n, len(tags)).astype(np.float32) * 2 for n in (4, 1, 3, 0, 4, 2)]
@@ -75,32 +77,32 @@ def test_decoding_finds_the_best_sequence(tags, scheme):
         assert value(tuple(got)) > FORBIDDEN / 2
 
 
-def test_many_sentences_are_decoded_some_at_a_time(monkeypatch):
+def test_decode_in_chunks_equals_decode_at_once(monkeypatch):
     logits = list(np.random.RandomState(0).randn(23, 4, 3))
     whole = decode(logits, ["B-A", "I-A", "O"], "BIO")
     monkeypatch.setattr(skxlmr.tasks.tagging.schemes, "SENTENCES_AT_ONCE", 5)
     np.testing.assert_array_equal(decode(logits, ["B-A", "I-A", "O"], "BIO"), whole)
 
 
-def test_plain_tags_are_the_best_of_each_token():
+def test_decode_with_plain_scheme_returns_argmax():
     logits = [np.array([[0.0, 1.0], [2.0, 1.0]])]
     assert decode(logits, ["A", "B"], "plain")[0].tolist() == [1, 0]
 
 
-def test_tags_that_cannot_be_ended_are_decoded_all_the_same():
+def test_decode_without_valid_sequence_returns_best_remaining_tag():
     logits = [np.array([[0.0, 5.0]])]
-    assert decode(logits, ["O", "B-A"], "BIOES")[0].tolist() == [0], "an entity needs an end"
-    assert decode([np.ones((1, 1))], ["B-A"], "BIOES")[0].tolist() == [0], "there is no other"
+    assert decode(logits, ["O", "B-A"], "BIOES")[0].tolist() == [0], "B-A would need an E-A"
+    assert decode([np.ones((1, 1))], ["B-A"], "BIOES")[0].tolist() == [0], "it is the only tag"
 
 
-def test_the_accuracy_of_plain_tags_counts_tokens_by_the_weights_of_rows():
+def test_tag_score_of_plain_tags_weights_tokens_by_row():
     true, predicted = [["A", "B", "A"], ["B"], []], [["A", "B", "B"], ["A"], []]
     assert tag_score(true, predicted, "plain", np.array([1.0, 1.0, 1.0])) == 2 / 4
     assert tag_score(true, predicted, "plain", np.array([2.0, 1.0, 5.0])) == 4 / 7
     assert tag_score([[]], [[]], "plain", np.ones(1)) == 0.0
 
 
-def test_spans_and_tags_are_the_same():
+def test_spans_to_tags_inverts_entity_spans_and_rejects_invalid_spans():
     rng = np.random.RandomState(0)
     for _ in range(50):
         cuts = np.sort(rng.choice(np.arange(13), 6, replace=False)).tolist()

@@ -1,21 +1,15 @@
-"""Rows with any number of labels, and zero-shot labels by entailment."""
+"""Classifiers of rows with any number of labels."""
 
 import pickle
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
-import torch
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import MultiLabelBinarizer
 
 import skxlmr
 from skxlmr import XLMRXLClassifier
-from skxlmr.columns import check_text_column
-from skxlmr.tasks.base import Multilabel
-from skxlmr.tasks.classification import check_multilabel, find_labels, multilabel_form
 
 WORDS = {"sun": "weather", "rain": "weather", "goal": "sport", "match": "sport"}
 TEXTS = ["sun goal", "rain", "match", "sun rain", "goal match", "nothing here", "rain match", "sun", "goal", "nothing"]
@@ -28,7 +22,7 @@ def classifier(**parameters):
     return XLMRXLClassifier(**(settings | parameters))
 
 
-def test_lists_and_indicators_are_the_same_problem():
+def test_fit_with_lists_equals_fit_with_indicator():
     lists = classifier().fit(TEXTS, LISTS)
     matrix = classifier().fit(TEXTS, INDICATOR)
     np.testing.assert_array_equal(lists.predict_proba(TEXTS), matrix.predict_proba(TEXTS))
@@ -42,29 +36,13 @@ def test_lists_and_indicators_are_the_same_problem():
     assert lists.decision_function(TEXTS).shape == (len(TEXTS), 2)
 
 
-def test_columns_of_a_frame_name_the_labels():
+def test_fit_with_indicator_frame_takes_classes_from_columns():
     clf = classifier(max_epochs=1).fit(TEXTS, pd.DataFrame(INDICATOR, columns=["sport", "weather"]))
     assert clf.classes_.tolist() == ["sport", "weather"]
     assert clf.predict(TEXTS).shape == INDICATOR.shape
 
 
-def test_one_column_is_one_label_a_row():
-    assert multilabel_form(pd.DataFrame({"y": [0, 1]})) is None
-    assert multilabel_form(np.array(["a", "b"])) is None
-    assert multilabel_form([[0, 1], [1, 1]]) == "indicator"
-    assert multilabel_form([[0, 1], [1]]) == "lists"
-    assert multilabel_form([["a"], []]) == "lists"
-
-
-def test_the_loss_is_the_mean_over_the_labels():
-    outputs, targets = torch.randn(3, 4, dtype=torch.float64), torch.randint(0, 2, (3, 4)).double()
-    task = Multilabel(np.arange(4), "indicator", label_smoothing=0.2)
-    smooth = targets * 0.8 + 0.1
-    expected = -(smooth * outputs.sigmoid().log() + (1 - smooth) * (-outputs).sigmoid().log()).mean(1)
-    torch.testing.assert_close(task.losses(outputs, targets), expected)
-
-
-def test_validation_pickles_and_directories(tmp_path):
+def test_multilabel_classifier_survives_pickle_and_save(tmp_path):
     clf = classifier(max_epochs=2).fit(TEXTS, LISTS, X_val=TEXTS, y_val=LISTS)
     assert clf.validation_scores_[-1] == pytest.approx(clf.score(TEXTS, LISTS))
     clf.save(tmp_path)
@@ -73,7 +51,7 @@ def test_validation_pickles_and_directories(tmp_path):
         assert again.predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
 
 
-def test_rows_count_in_the_score_by_their_weights():
+def test_score_with_sample_weight_equals_weighted_subset_accuracy():
     clf = classifier(max_epochs=1, label_smoothing=0.1).fit(TEXTS, LISTS)
     right = clf.predict(TEXTS).tolist()
     true = [list(labels) if i % 3 else ["sport", "weather"] * (not labels) for i, labels in enumerate(right)]
@@ -81,11 +59,6 @@ def test_rows_count_in_the_score_by_their_weights():
     expected = np.average([i % 3 > 0 for i in range(len(TEXTS))], weights=weights)
     assert clf.score(TEXTS, true, sample_weight=weights) == pytest.approx(expected)
     assert clf._task(clf.classes_, "lists").label_smoothing == 0.1
-
-
-def test_sets_of_the_numbers_0_and_1_are_lists():
-    assert multilabel_form([{0, 1}, {0, 1}]) == "lists"
-    assert multilabel_form([[True, False], [False, True]]) == "indicator"
 
 
 @pytest.mark.parametrize(
@@ -100,27 +73,12 @@ def test_sets_of_the_numbers_0_and_1_are_lists():
         (pd.DataFrame({"a": [True, None], "b": [True, False]}, dtype="boolean"), ValueError, "y, row 1: nan for"),
     ],
 )
-def test_what_is_no_label_is_named(y, error, message):
+def test_fit_with_invalid_labels_raises_and_names_row(y, error, message):
     with pytest.raises(error, match=message):
         classifier().fit(["x", "y"], y)
 
 
-def test_labels_come_from_frames_of_any_library():
-    columns = {"sport": INDICATOR[:, 0].tolist(), "weather": INDICATOR[:, 1].tolist()}
-    texts = check_text_column(TEXTS)
-    for y in (pd.DataFrame(columns, dtype="Int64"), pl.DataFrame(columns), pa.table(columns)):
-        assert multilabel_form(y) == "indicator"
-        classes = find_labels(y, texts, "indicator")
-        assert classes.tolist() == ["sport", "weather"]
-        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "indicator"), INDICATOR)
-    for y in (pl.Series(LISTS), pa.array(LISTS), list(map(np.array, LISTS)), [*LISTS[:-1], np.array([], str)]):
-        assert multilabel_form(y) == "lists"
-        classes = find_labels(y, texts, "lists")
-        assert classes.tolist() == ["sport", "weather"]
-        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
-
-
-def test_bad_labels_are_named():
+def test_fit_with_unsuitable_labels_raises():
     with pytest.raises(ValueError, match="y, row 1: 2 for the label 1 is neither 0 nor 1"):
         classifier().fit(["a", "b"], np.array([[0, 1], [0, 2]]))
     clf = classifier(max_epochs=1).fit(TEXTS, LISTS)
@@ -136,57 +94,7 @@ def test_bad_labels_are_named():
         clf.set_params(warm_start=True).fit(TEXTS, INDICATOR)
 
 
-PAIRS = [(f"{word} today", f"This text is about {topic}.") for word in WORDS for topic in ("weather", "sport")]
-FOLLOWS = ["entailment" if WORDS[a.split()[0]] in b else "contradiction" for a, b in PAIRS]
-
-
-def test_zero_shot_by_entailment():
-    frame = pd.DataFrame(PAIRS, columns=["premise", "hypothesis"])
-    nli = classifier(tuning="full", learning_rate=2e-3, max_epochs=40).fit(frame, FOLLOWS)
-    table = nli.zero_shot(["sun today", "goal today"], ["weather", "sport"])
-    assert table.columns.tolist() == ["weather", "sport"]
-    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
-    logits = nli._outputs(pd.DataFrame([PAIRS[0], PAIRS[1]], columns=frame.columns))
-    odds = np.exp(logits[:, nli.classes_.tolist().index("entailment")])
-    np.testing.assert_allclose(table.iloc[0], odds / odds.sum(), rtol=1e-4)
-    assert table.iloc[0].idxmax() == "weather"
-    assert table.iloc[1].idxmax() == "sport"
-
-
-def test_zero_shot_says_what_it_needs():
-    nli = classifier(max_epochs=1).fit(PAIRS, FOLLOWS)
-    with pytest.raises(ValueError, match="place for the label"):
-        nli.zero_shot(["sun"], ["weather"], template="about it")
-    with pytest.raises(ValueError, match="got None"):
-        nli.zero_shot(["sun"], ["weather"], template=None)
-    with pytest.raises(ValueError, match="makes the second itself"):
-        nli.zero_shot(PAIRS, ["weather"])
-    with pytest.raises(ValueError, match="class 'entailment'"):
-        classifier(max_epochs=1).fit(PAIRS, np.array(FOLLOWS) == "entailment").zero_shot(["a"], ["b"])
-    with pytest.raises(ValueError, match="fitted on pairs"):
-        classifier(max_epochs=1).fit([a for a, _ in PAIRS], FOLLOWS).zero_shot(["a"], ["b"])
-
-
-def test_zero_shot_takes_any_words_and_keeps_the_index():
-    nli = classifier(max_epochs=1).fit(PAIRS, FOLLOWS)
-    texts = pd.Series(["sun", "goal"], index=[7, 5])
-    table = nli.zero_shot(texts, ["{sport}", "the sun"], template="{x}: {} or {}")
-    assert table.index.tolist() == [7, 5]
-    assert table.columns.tolist() == ["{sport}", "the sun"]
-    pairs = [["goal", "{x}: the sun or the sun"], ["goal", "{x}: {sport} or {sport}"]]
-    of_sun, of_sport = nli._outputs(pairs)[:, nli.classes_.tolist().index("entailment")]
-    np.testing.assert_allclose(table.loc[5, "the sun"], 1 / (1 + np.exp(of_sport - of_sun)), rtol=1e-4)
-    for labels, error, message in [
-        ("sport", TypeError, r"labels is a single str. Put it into a list: \['sport'\]"),
-        (["sport", 5], TypeError, "labels, row 1: 5 is a int, not a text"),
-        (["sport", None], ValueError, "labels, row 1: None is a missing value"),
-        ([], ValueError, "labels is empty"),
-    ]:
-        with pytest.raises(error, match=message):
-            nli.zero_shot(texts, labels)
-
-
-def test_the_columns_of_a_frame_keep_their_labels():
+def test_indicator_frame_with_reordered_columns_raises():
     frame = pd.DataFrame(INDICATOR[:, ::-1], columns=["weather", "sport"])
     fitted = classifier(max_epochs=1).fit(TEXTS, frame)
     begun = classifier().partial_fit(TEXTS, frame, classes=["weather", "sport"])
@@ -205,7 +113,7 @@ def test_the_columns_of_a_frame_keep_their_labels():
     assert fitted.score(TEXTS, frame) == fitted.score(TEXTS, frame.to_numpy())
 
 
-def test_a_sparse_indicator_is_an_indicator():
+def test_fit_with_sparse_indicator_equals_dense():
     sparse, dense = (classifier(max_epochs=2).fit(TEXTS, y) for y in (csr_matrix(INDICATOR), INDICATOR))
     np.testing.assert_array_equal(sparse.predict_proba(TEXTS), dense.predict_proba(TEXTS))
     assert sparse.score(TEXTS, csr_matrix(INDICATOR)) == dense.score(TEXTS, INDICATOR)

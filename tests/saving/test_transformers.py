@@ -1,9 +1,8 @@
-"""transformers and peft compute from what is exported the logits that the estimator computes."""
+"""Exported models: transformers computes the same logits as the estimator."""
 
 import json
 
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers
@@ -16,8 +15,6 @@ from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLMode
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tuning import LINEAR_LAYERS
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers
-
 TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull"]
 LABELS = ["yes", "no"] * 4
 EVERYWHERE = tuple(LINEAR_LAYERS)
@@ -29,7 +26,7 @@ def classifier(tuning="lora", **parameters):
 
 
 def logits_of(model):
-    """Of transformers' model, on a padded batch."""
+    """Logits of a model of transformers on a padded batch."""
     tokenizer = get_backbone("nano").tokenizer
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     model.eval()
@@ -44,7 +41,7 @@ def theirs(directory, **options):
 @pytest.mark.parametrize(
     "tuning", [LoRA(rank=3, targets=EVERYWHERE), LoRA(layers=1), Bias(), "head", Full(layers=1), "full"], ids=str
 )
-def test_transformers_computes_the_same_logits(tuning, tmp_path):
+def test_export_pretrained_with_each_tuning_equals_transformers(tuning, tmp_path):
     clf = classifier(tuning)
     base = get_backbone("nano").model
     before = {name: value.clone() for name, value in base.state_dict().items()}
@@ -69,16 +66,16 @@ def test_transformers_computes_the_same_logits(tuning, tmp_path):
         (np.array([-1, 10]), ["-1", "10"]),
         (np.array(["", 'é\n"'], object), ["", 'é\n"']),
     ],
-    ids=lambda value: str(getattr(value, "dtype", "")),
+    ids=["datetime", "bool", "int", "str"],
 )
-def test_labels_of_any_type_are_named_as_they_print(labels, names, tmp_path):
+def test_export_pretrained_with_labels_of_any_dtype_writes_their_names(labels, names, tmp_path):
     clf = XLMRXLClassifier("nano", tuning="head", max_epochs=1, random_state=0, device="cpu")
     clf.fit(TEXTS, np.resize(labels, len(TEXTS))).export_pretrained(tmp_path)
     written = transformers.AutoConfig.from_pretrained(tmp_path).id2label
     assert [written[i].removesuffix("T00:00:00.000000000") for i in range(2)] == names
 
 
-def test_an_exported_model_is_a_base_for_others(tmp_path):
+def test_export_pretrained_serves_as_checkpoint_of_other_estimator(tmp_path):
     clf = classifier(LoRA(targets=EVERYWHERE))
     clf.export_pretrained(tmp_path)
     head = XLMRXLClassifier(tmp_path, tuning="head", max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
@@ -87,7 +84,7 @@ def test_an_exported_model_is_a_base_for_others(tmp_path):
     assert ids == get_backbone("nano").tokenizer("good day")["input_ids"]
 
 
-def test_a_pipeline_of_transformers_runs_an_exported_model(tmp_path):
+def test_export_pretrained_in_transformers_pipeline_equals_predict_proba(tmp_path):
     clf = classifier(LoRA(targets=EVERYWHERE))
     clf.export_pretrained(tmp_path)
     answers = transformers.pipeline("text-classification", str(tmp_path), top_k=None, device="cpu")(TEXTS)
@@ -97,7 +94,7 @@ def test_a_pipeline_of_transformers_runs_an_exported_model(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_written_on_demand(dtype, tmp_path):
+def test_export_pretrained_with_dtype_writes_half_precision(dtype, tmp_path):
     clf = classifier()
     clf.export_pretrained(tmp_path, dtype=dtype)
     model = theirs(tmp_path, dtype="auto")
@@ -109,7 +106,7 @@ def test_half_precision_is_written_on_demand(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("tuning", [Full(layers=1), "full"], ids=str)
-def test_what_is_written_in_half_precision_stays_whole_in_the_estimator(tuning, tmp_path):
+def test_export_pretrained_with_dtype_leaves_estimator_in_float32(tuning, tmp_path):
     clf = classifier(tuning)
     expected = clf._outputs(TEXTS)
     clf.export_pretrained(tmp_path, dtype="bfloat16")
@@ -121,15 +118,15 @@ def test_what_is_written_in_half_precision_stays_whole_in_the_estimator(tuning, 
 
 
 def copy_of_nano(directory, dtype=torch.float32):
-    """The checkpoint as transformers writes it."""
+    """Write the bundled checkpoint with transformers."""
     model = transformers.XLMRobertaXLModel.from_pretrained(resolve("nano").directory, add_pooling_layer=False)
     model.to(dtype).save_pretrained(directory)
     get_backbone("nano").tokenizer.save_pretrained(directory)
     return directory
 
 
-def test_the_written_dtype_is_not_that_of_the_base(tmp_path):
-    """What newer versions of transformers call dtype was once torch_dtype."""
+def test_export_pretrained_of_bfloat16_checkpoint_writes_float32(tmp_path):
+    """Newer versions of transformers write `dtype`, older ones `torch_dtype`."""
     base = copy_of_nano(tmp_path / "base", torch.bfloat16)
     assert "dtype" in json.loads((base / "config.json").read_text())
     clf = XLMRXLClassifier(base, max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
@@ -139,7 +136,7 @@ def test_the_written_dtype_is_not_that_of_the_base(tmp_path):
     np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
 
 
-def test_the_base_is_not_written_over(tmp_path):
+def test_export_into_own_checkpoint_raises(tmp_path):
     base = copy_of_nano(tmp_path / "base")
     clf = XLMRXLClassifier(base, max_epochs=1, random_state=0, device="cpu").fit(TEXTS, LABELS)
     (tmp_path / "link").symlink_to(base)
@@ -150,8 +147,10 @@ def test_the_base_is_not_written_over(tmp_path):
     assert XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._fingerprint == clf._fingerprint
 
 
-@pytest.mark.parametrize("load", [{"load_in_8bit": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}], ids=str)
-def test_of_a_quantised_base_the_checkpoints_own_weights_are_merged(load, tmp_path):
+@pytest.mark.parametrize(
+    "load", [{"load_in_8bit": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}], ids=["8bit", "4bit", "bfloat16"]
+)
+def test_export_pretrained_of_low_precision_backbone_merges_float32_weights(load, tmp_path):
     clf = classifier(**load)
     clf.export_pretrained(tmp_path)
     np.testing.assert_allclose(logits_of(theirs(tmp_path)), clf._outputs(TEXTS), atol=0.2)
@@ -159,7 +158,7 @@ def test_of_a_quantised_base_the_checkpoints_own_weights_are_merged(load, tmp_pa
     np.testing.assert_allclose(logits_of(theirs(tmp_path)), whole._outputs(TEXTS), atol=1e-5)
 
 
-def test_nothing_is_merged_into_8_bits(tmp_path):
+def test_export_pretrained_of_8bit_checkpoint_raises(tmp_path):
     base = XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=Int8(), add_pooling_layer=False)
     base.save_pretrained(tmp_path / "base")
     get_backbone("nano").tokenizer.save_pretrained(tmp_path / "base")
@@ -169,37 +168,13 @@ def test_nothing_is_merged_into_8_bits(tmp_path):
     clf.export_adapter(tmp_path / "out")
 
 
-@pytest.mark.parametrize("tuning", [LoRA(rank=3, alpha=5, targets=EVERYWHERE, dropout=0.1), LoRA(layers=1)], ids=str)
-def test_peft_computes_the_same_logits(tuning, tmp_path):
-    clf = classifier(tuning)
-    clf.export_adapter(tmp_path)
-    base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
-    model = peft.PeftModel.from_pretrained(base, tmp_path)
-    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(logits_of(model.merge_and_unload()), clf._outputs(TEXTS), atol=1e-5)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "nano"
-
-
-def test_an_adapter_of_a_grid_of_numpys_numbers_is_exported(tmp_path):
-    clf = classifier(LoRA(rank=np.int64(3), alpha=np.float32(5)))
-    clf.export_adapter(tmp_path)
-    base = theirs(resolve("nano").directory, num_labels=2, dtype=torch.float32)
-    model = peft.PeftModel.from_pretrained(base, tmp_path)
-    np.testing.assert_allclose(logits_of(model), clf._outputs(TEXTS), atol=1e-5)
-
-
-def test_what_peft_has_no_format_for_says_so(tmp_path):
-    with pytest.raises(ValueError, match=r"peft has no format for Bias\(\); use export_pretrained"):
-        classifier("bias").export_adapter(tmp_path)
-    with pytest.raises(NotFittedError):
-        XLMRXLClassifier("nano").export_adapter(tmp_path)
+def test_export_pretrained_of_unfitted_estimator_raises(tmp_path):
     with pytest.raises(NotFittedError):
         XLMRXLClassifier("nano").export_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_another_checkpoint_is_not_merged_into(tmp_path):
+def test_export_with_changed_checkpoint_raises(tmp_path):
     clf = classifier()
     base = XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False)
     base.norm.weight.data.mul_(2)
@@ -212,7 +187,7 @@ def test_another_checkpoint_is_not_merged_into(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_reads_both_ways_is_no_decoder_though_its_checkpoint_was_one(tmp_path):
+def test_export_pretrained_on_decoder_checkpoint_writes_encoder(tmp_path):
     XLMRXLGenerator("nano", tuning="head", max_epochs=1, device="cpu").fit(TEXTS).export_pretrained(tmp_path / "base")
     settings = {"tuning": "head", "max_epochs": 1, "random_state": 0, "device": "cpu"}
     clf = XLMRXLClassifier(tmp_path / "base", **settings).fit(TEXTS, LABELS)
@@ -223,5 +198,5 @@ def test_what_reads_both_ways_is_no_decoder_though_its_checkpoint_was_one(tmp_pa
     model = transformers.XLMRobertaXLForMaskedLM.from_pretrained(tmp_path / "lm").eval()
     ids = torch.tensor([get_backbone("nano").tokenizer("A <mask> film.")["input_ids"]])
     with torch.no_grad():
-        best = model(ids).logits.softmax(-1)[ids == ids.max()].max().item()  # no id is above the mask's
+        best = model(ids).logits.softmax(-1)[ids == ids.max()].max().item()  # the mask token has the highest id
     assert lm.fill_mask(["A <mask> film."], top_k=1).score[0] == pytest.approx(best, rel=1e-4)

@@ -1,0 +1,41 @@
+"""Forms of tags and spans."""
+
+import numpy as np
+import pytest
+
+from skxlmr.metrics import entity_spans
+from skxlmr.tasks.tagging.sentences import check_token_column
+from skxlmr.tasks.tagging.targets import check_tags
+
+SENTENCES = [
+    ["Ada", "lives", "in", "Rome", "."], ["New", "York", "is", "large"], ["I", "saw", "Ada", "in", "New", "York"],
+    ["Rome", "is", "old"], ["who", "is", "Bob", "?"], ["Bob", "likes", "tea"], [], ["Ada", "and", "Bob", "left"],
+]  # fmt: skip
+TAGS = [
+    ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
+    ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
+]  # fmt: skip
+
+
+def test_check_tags_with_tags_or_spans_of_any_library_returns_tags(make_column):
+    column = check_token_column(SENTENCES)
+    assert check_tags(make_column(TAGS), column) == TAGS
+    spans = [[{"start": a, "end": b, "label": k} for a, b, k in entity_spans(tags)] for tags in TAGS]
+    assert check_tags(make_column(spans), column) == TAGS
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([["O", "O"], ["O", None]], "y, row 1: tag 1 is None, a NoneType and no text"),
+        ([["O", "O"], ["O", np.nan]], "y, row 1: tag 1 is nan, a float and no text"),
+        ([[0, 3], [1, 0]], r"y, row 0: tag 0 is 0, a int and no text.*names\[number\]"),
+        ([["O", "O"], None], "y, row 1: None is no list of tags or spans"),
+        ([[(0, 1, "A")], [(0, 1, None)]], r"y, row 1: the label of the span \(0, 1, None\) is a NoneType"),
+        ([[(0, 1, "A")], ["O", "O"]], "y, row 1: 'O' is no span"),
+        ([[{"start": 0, "end": 1, "label": "A"}], [{"start": 0}]], r"y, row 1: \{'start': 0\} is no span"),
+    ],
+)
+def test_check_tags_with_invalid_tags_raises_and_names_row(y, message):
+    with pytest.raises(TypeError, match=message):
+        check_tags(y, check_token_column([["Ada", "left"], ["who", "left"]]))
