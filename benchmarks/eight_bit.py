@@ -55,7 +55,7 @@ def ours(model: str, texts: list[str], options: dict, device: str) -> tuple[dict
     started = time.perf_counter()
     embedder.fit(texts[:1])
     report = {"load_s": time.perf_counter() - started, "after_load": resident()}
-    backbone = embedder._backbone
+    backbone = embedder._fitted_backbone()
     report["model_gb"] = sum(p.nbytes for p in backbone.model.parameters()) / 1e9
     lengths = make_plan(backbone.tokenizer, texts, max_length=512, stride=64).lengths
     embedder.transform(texts[:2])

@@ -86,7 +86,7 @@ def step_in_this_process(arguments: argparse.Namespace) -> dict:
     """LoRA steps of about so many tokens through the model in 8 bits, in batches of four texts."""
     texts = load_reviews().sample(400, random_state=0).text.tolist()
     embedder = XLMRXLEmbedder(arguments.model, load_in_8bit=True, device=arguments.device).fit(texts[:1])
-    tokenizer = embedder._backbone.tokenizer
+    tokenizer = embedder._fitted_backbone().tokenizer
     text = " ".join(texts)
     per_text = arguments.tokens // 4
     whole = make_plan(tokenizer, [text], max_length=512, stride=0).windows

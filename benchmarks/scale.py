@@ -61,7 +61,7 @@ def measure(model: str, n_texts: int, layer: int, device: str) -> dict[str, floa
     texts = log_normal_texts(n_texts)
     embedder = XLMRXLEmbedder(model, layer=layer, device=device).fit(texts[:1])
     embedder.transform(texts[:500])
-    backbone = embedder._backbone
+    backbone = embedder._fitted_backbone()
     budget = default_batch_tokens(backbone.model.config, backbone.model.dtype, backbone.model.device)
     n_tokens = 0
 

@@ -169,13 +169,16 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
             observer.end()
         return self
 
+    def _check_column(self, X: Any) -> TextColumn:
+        return self._new_task().read(X)
+
     def _check_validation(
         self, X_val: Any, y_val: Any, column: TextColumn, task: Task
     ) -> tuple[TextColumn, np.ndarray]:
         """Check validation rows; returns their column and their targets."""
         if X_val is None or (y_val is None and task.needs_y):
             raise ValueError("X_val and y_val go together: one of them is missing.")
-        held_out = self._check_column(X_val)
+        held_out = task.read(X_val)
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
         names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]

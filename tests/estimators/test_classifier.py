@@ -161,7 +161,7 @@ def test_decision_function_of_long_text_equals_mean_over_windows():
     windows = backbone.tokenizer.windows(ids, max_length=16, stride=4)
     assert len(windows) > 3
     plans = [WindowPlan([w.input_ids], np.array([0]), np.array([0])) for w in windows]
-    decisions = [clf._learned.run(backbone, plan, 100)[0] for plan in plans]
+    decisions = [clf._finetuned.run(backbone, plan, 100)[0] for plan in plans]
     expected = np.mean(decisions, axis=0)
     np.testing.assert_allclose(clf.decision_function([text])[0], expected[1] - expected[0], atol=1e-5)
 

@@ -58,7 +58,6 @@ def test_score_with_sample_weight_equals_weighted_subset_accuracy():
     weights = np.arange(len(TEXTS), dtype=float)
     expected = np.average([i % 3 > 0 for i in range(len(TEXTS))], weights=weights)
     assert clf.score(TEXTS, true, sample_weight=weights) == pytest.approx(expected)
-    assert clf._task(clf.classes_, "lists").label_smoothing == 0.1
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from skxlmr import (
     XLMRXLTagger,
 )
 from skxlmr.columns import TextColumn
-from skxlmr.estimators.language_model import LanguageXLMRXL
+from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.text.words import split_words
 
 ESTIMATORS = [
@@ -115,7 +115,14 @@ class Words:
         return TextColumn(texts=words, pairs=None, feature_names=names, n_features=X.shape[1])
 
 
-class WordsClassifier(Words, XLMRXLClassifier):
+class TaskOnWords(Words):
+    def _new_task(self):
+        task = super()._new_task()
+        object.__setattr__(task, "read", self._check_column)
+        return task
+
+
+class WordsClassifier(TaskOnWords, XLMRXLClassifier):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = tags.input_tags.one_d_array = False
@@ -124,7 +131,7 @@ class WordsClassifier(Words, XLMRXLClassifier):
         return tags
 
 
-class WordsRegressor(Words, XLMRXLRegressor):
+class WordsRegressor(TaskOnWords, XLMRXLRegressor):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = tags.input_tags.one_d_array = False
@@ -301,7 +308,7 @@ def test_outputs_with_other_columns_than_in_fit_raise(estimator, fitted):
     with pytest.raises(ValueError, match="feature names"):
         outputs(model, pd.DataFrame({"body": TEXTS}))
     pairs = pd.DataFrame({"a": TEXTS, "b": TEXTS})
-    if isinstance(estimator, XLMRXLTagger | LanguageXLMRXL):  # take one column only
+    if isinstance(estimator, XLMRXLTagger | XLMRXLLanguageModel):  # take one column only
         return
     with pytest.raises(ValueError, match="features"):
         outputs(fitted[repr(estimator)], pairs.to_numpy())

@@ -71,7 +71,7 @@ def test_embedder_equals_transformers(kind, checkpoints):
     eight_bit = XLMRXLEmbedder(checkpoints[kind], device="cpu", load_in_8bit=True).fit_transform(TEXTS)
     cosine = (eight_bit * expected).sum(1) / np.linalg.norm(eight_bit, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosine.min() > 0.99
-    config = embedder._backbone.model.config
+    config = embedder._fitted_backbone().model.config
     assert type(config) is {"xlm-roberta": XLMRobertaConfig, "bert": BertConfig}[kind]
     long = ["word " * 700]
     assert np.isfinite(embedder.transform(long)).all()
@@ -88,7 +88,7 @@ def test_classifier_with_each_tuning_survives_pickle_save_and_export(kind, tunin
         np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
     clf.export_pretrained(tmp_path / "exported")
     written = json.loads((tmp_path / "exported" / "config.json").read_text())
-    assert written["architectures"] == [f"{clf._learned.config.architecture}ForSequenceClassification"]
+    assert written["architectures"] == [f"{clf._finetuned.config.architecture}ForSequenceClassification"]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
     batch = get_backbone("nano").tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -138,8 +138,8 @@ def test_exports_of_bert_tagger_equal_transformers_and_peft(tuning, checkpoints,
         base = transformers.BertForTokenClassification.from_pretrained(checkpoints["bert"], num_labels=2)
         models.append(peft.PeftModel.from_pretrained(base, tmp_path / "adapter"))
     ids = torch.tensor([get_backbone("nano").tokenizer("film")["input_ids"]])
-    (expected,) = tagger._learned.run(
-        tagger._backbone, tagger._plan(tagger._backbone, tagger._check_column([["film"]])), 512
+    (expected,) = tagger._finetuned.run(
+        tagger._fitted_backbone(), tagger._new_task().plan(tagger._fitted_backbone(), tagger._check_column([["film"]])), 512
     )
     for model in models:
         with torch.no_grad():

@@ -143,8 +143,8 @@ def test_training_examples_of_cut_text_have_no_end_token_at_cut(truncation):
     backbone = get_backbone("nano", device="cpu")
     tokenizer = backbone.tokenizer
     model, texts = writer(max_length=8, stride=2, truncation=truncation), ["one two three four five six seven", "one"]
-    plan = model._plan(backbone, model._check_column(texts))
-    examples = model._language_task().examples(plan, tokenizer, None)
+    plan = model._new_task().plan(backbone, model._check_column(texts))
+    examples = model._new_task().examples(plan, tokenizer, None)
     ends = [targets.tolist().count(tokenizer.eos_token_id) for targets in examples.targets]
     assert ends == ([0, 1] if truncation else [0, 0, 1, 1])
     np.testing.assert_array_equal(examples.targets[0], tokenizer.encode_batch(texts)[0][:6])

@@ -133,6 +133,6 @@ def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     clf.fit(texts, labels)
     seed = np.random.RandomState(0).randint(2**31 - 1)
     _, held = train_test_split(np.arange(20), test_size=0.2, stratify=labels, random_state=seed)
-    plan = clf._plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
+    plan = clf._new_task().plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
     assert [sorted(of_epoch) for of_epoch in lengths] == [sorted(plan.lengths)] * 3
     assert clf.best_validation_score_ == clf.score([texts[i] for i in held], labels[held])

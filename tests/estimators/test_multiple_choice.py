@@ -80,11 +80,11 @@ def test_scores_and_loss_equal_transformers(fitted, tmp_path):
     scores = fitted.decision_function(X)
     for row, logits in zip(scores, expected, strict=True):
         np.testing.assert_allclose(row[: len(logits)], logits, atol=1e-5)
-    backbone, learned = get_backbone("nano"), fitted._learned
+    backbone, learned = get_backbone("nano"), fitted._finetuned
     rows, task = _rows(fitted)
     outputs = torch.from_numpy(learned.run(backbone, rows.plan, 10_000))
     windows, place = rows.plan.windows_of_rows(np.arange(len(RIGHT)))
-    losses = fitted._losses_of_outputs(task, rows, torch.device("cpu"))(outputs[windows], windows, place)
+    losses = task.losses(rows, torch.device("cpu"))(outputs[windows], windows, place)
     of_rows = np.array([losses[place == row].tolist() for row in range(len(RIGHT))], object)
     for each, logits, right in zip(of_rows, expected, RIGHT, strict=True):
         theirs = torch.nn.functional.cross_entropy(torch.from_numpy(logits)[None], torch.tensor([right])).item()
@@ -92,9 +92,9 @@ def test_scores_and_loss_equal_transformers(fitted, tmp_path):
 
 
 def _rows(clf, y=RIGHT, frame=X):
-    column = clf._check_column(frame)
-    task = clf._learn_task(y, column, np.ones(len(y)))
-    return clf._rows(get_backbone("nano"), column, clf._targets(y, column, task), np.ones(len(y))), task
+    column, weights = clf._check_column(frame), np.ones(len(y))
+    task, targets = clf._new_task().find(y, column, weights)
+    return task.rows(get_backbone("nano"), column, targets, weights), task
 
 
 def test_micro_batches_keep_choices_of_row_together_and_gradient_equal(fitted):
@@ -106,10 +106,10 @@ def test_micro_batches_keep_choices_of_row_together_and_gradient_equal(fitted):
     assert np.bincount(rows.plan.choice_of_window).max() == 2
     torch.manual_seed(0)
     features = torch.randn(len(rows.plan.windows), 192)
-    of_outputs, gradients = fitted._losses_of_outputs(task, rows, torch.device("cpu")), []
+    of_outputs, gradients = task.losses(rows, torch.device("cpu")), []
     for batch_tokens in (100_000, 60, 1):
-        head = fitted._new_head(get_backbone("nano").model.config, 1).eval()
-        head.load_state_dict(fitted._learned.head.state_dict())
+        head = task.head(get_backbone("nano").model.config).eval()
+        head.load_state_dict(fitted._finetuned.head.state_dict())
 
         def losses(windows, of_rows, recompute, head=head):
             assert all(np.isin(np.flatnonzero(rows.plan.text_of_window == t), windows).all() for t in

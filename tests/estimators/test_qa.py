@@ -93,7 +93,7 @@ def test_best_spans_over_windows_of_long_context_equal_exhaustive_search():
     for window, at, first in zip(plan.windows, plan.positions, plan.first_piece, strict=True):
         assert at[0] == 0
         assert window[at[1:]].tolist() == ids[first : first + len(at) - 1].tolist()
-    outputs = clf._learned.run(backbone, plan, 1000)
+    outputs = clf._finetuned.run(backbone, plan, 1000)
     spans, null = best_spans(outputs, plan, 30, 3)
     expected: dict[tuple[int, int], float] = {}
     nulls, stop = [], 0
@@ -157,8 +157,8 @@ def test_export_adapter_equals_peft(tmp_path):
     base = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(resolve("nano").directory, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     assert model.peft_config["default"].task_type == "QUESTION_ANS"
-    plan = clf._plan(clf._backbone, check_questions(X))
-    outputs = clf._learned.run(clf._backbone, plan, batch_tokens=512)
+    plan = clf._new_task().plan(clf._fitted_backbone(), check_questions(X))
+    outputs = clf._finetuned.run(clf._fitted_backbone(), plan, batch_tokens=512)
     stop = 0
     for window, at in zip(plan.windows, plan.positions, strict=True):
         with torch.no_grad():
@@ -171,7 +171,7 @@ def test_export_adapter_equals_peft(tmp_path):
 def test_plan_with_stride_overlaps_windows_by_stride(fitted):
     clf = copy.copy(fitted).set_params(max_length=32, stride=5)
     column = check_questions([["Who?", "Ada lives in Rome. " * 20]])
-    plan = clf._plan(get_backbone("nano", device="cpu"), column)
+    plan = clf._new_task().plan(get_backbone("nano", device="cpu"), column)
     shown = plan.counts - 1
     assert (plan.first_piece[:-1] + shown[:-1] - plan.first_piece[1:] == 5).all()
     assert plan.lengths[:-1].tolist() == [32] * (len(plan.windows) - 1)
@@ -185,8 +185,9 @@ def test_score_with_sample_weight_equals_weighted_f1(fitted):
     assert abs(expected - np.mean(each)) > 0.01
     assert fitted.score(X, y, sample_weight=weights) == pytest.approx(expected)
     backbone, column = get_backbone("nano", device="cpu"), check_questions(X)
-    rows = fitted._rows(backbone, column, fitted._targets(y, column, None), weights)
-    validated = fitted._score_rows(fitted._learned, backbone, rows, Answering(False), 1000, None)
+    task = fitted._task()
+    rows = task.rows(backbone, column, task.targets(y, column), weights)
+    validated = task.evaluate(fitted._finetuned, backbone, rows, 1000)
     assert validated == pytest.approx(expected)
 
 
@@ -195,11 +196,11 @@ def test_loss_equals_transformers(tmp_path):
     clf.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForQuestionAnswering.from_pretrained(tmp_path).eval()
     column = clf._check_column(X)
-    targets = clf._targets(ANSWERS, column, None)
+    task, targets = clf._new_task().find(ANSWERS, column, np.ones(len(X)))
     backbone = get_backbone("nano", device="cpu")
-    rows = clf._rows(backbone, column, targets, np.ones(len(X)))
-    outputs = torch.from_numpy(clf._learned.run(backbone, rows.plan, 1000))
-    losses = clf._losses_of_outputs(None, rows, torch.device("cpu"))
+    rows = task.rows(backbone, column, targets)
+    outputs = torch.from_numpy(clf._finetuned.run(backbone, rows.plan, 1000))
+    losses = task.losses(rows, torch.device("cpu"))
     every = np.arange(len(rows.plan.windows))
     got = losses(outputs, every, every)
     units = target_units(rows.plan, [t[:2] for t in targets])

@@ -98,9 +98,9 @@ def test_outputs_of_long_sentence_equal_its_windows():
     plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)
     logits = clf._outputs([sentence])[0]
     assert len(logits) == len(sentence)
-    hidden = clf._learned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
+    hidden = clf._finetuned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
     start = sum(map(len, plan.positions[:2]))
-    of_window = clf._learned.head(hidden).detach().numpy()
+    of_window = clf._finetuned.head(hidden).detach().numpy()
     np.testing.assert_allclose(logits[start : start + len(of_window)], of_window, atol=1e-5)
 
 
@@ -135,14 +135,13 @@ def test_loss_equals_weighted_mean_over_tokens():
     clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, max_length=6, stride=2, device="cpu")
     column = check_token_column(SENTENCES)
     weights = np.array([1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0, 3.0])
-    task = clf._learn_task(TAGS, column, weights)
-    targets = clf._targets(TAGS, column, task)
-    rows = clf._rows(get_backbone("nano", device="cpu"), column, targets, weights * clf._factors(targets, task))
+    task, targets = clf._new_task().find(TAGS, column, weights)
+    rows = task.rows(get_backbone("nano", device="cpu"), column, targets, weights)
     assert len(rows.plan.windows) > len(rows.numbers) == 6, "one row has weight 0, one has no tokens"
     counts = rows.plan.counts
-    outputs = torch.randn(int(counts.sum()), task.n_outputs, dtype=torch.float64)
+    outputs = torch.randn(int(counts.sum()), len(task.classes), dtype=torch.float64)
     every, place = rows.plan.windows_of_rows(np.arange(6))
-    losses = clf._losses_of_outputs(task, rows, torch.device("cpu"))
+    losses = task.losses(rows, torch.device("cpu"))
     starts = np.cumsum(counts) - counts
     chosen = torch.cat([outputs[starts[w] : starts[w] + counts[w]] for w in every])
     of_window = losses(chosen, every, place).numpy()
@@ -296,7 +295,7 @@ def test_predict_proba_with_head_tuning_computes_features_in_chunks(monkeypatch)
         return features
 
     monkeypatch.setattr(learned, "frozen_features", frozen_features)
-    monkeypatch.setattr(learned, "FEATURE_BYTES", 10 * 4 * clf._learned.config.hidden_size)
+    monkeypatch.setattr(learned, "FEATURE_BYTES", 10 * 4 * clf._finetuned.config.hidden_size)
     for got, of_row in zip(clf.predict_proba(SENTENCES), expected, strict=True):
         np.testing.assert_allclose(got, of_row, rtol=1e-5)
     assert sum(sizes) == sum(map(len, SENTENCES))

@@ -83,8 +83,8 @@ def test_predict_with_trim_on_known_words_equals_full_vocabulary(case):
             np.testing.assert_allclose(raw(trimmed, texts), raw(whole, texts), atol=1e-6)
         np.testing.assert_array_equal(trimmed.predict(texts), whole.predict(texts))
     assert len(trimmed.predict(other)) == len(other)
-    n_words = len(trimmed._backbone.model.embeddings.word.weight)
-    assert n_words == len(trimmed._backbone.tokenizer) < len(whole._backbone.tokenizer)
+    n_words = len(trimmed._fitted_backbone().model.embeddings.word.weight)
+    assert n_words == len(trimmed._fitted_backbone().tokenizer) < len(whole._fitted_backbone().tokenizer)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(trimmed)).predict(other), trimmed.predict(other))
 
 
@@ -100,7 +100,7 @@ def test_predict_answers_with_trim_returns_substrings_of_contexts():
 
 def test_tokenize_with_trim_splits_unknown_words_without_unknown_token():
     clf = XLMRXLClassifier("nano", vocabulary="trim", **SETTINGS).fit(TEXTS, LABELS)
-    tokenizer = clf._backbone.tokenizer
+    tokenizer = clf._fitted_backbone().tokenizer
     assert tokenizer.tokenize("wonderful") == get_backbone("nano").tokenizer.tokenize("wonderful")
     assert len(tokenizer.tokenize("morning")) > len(get_backbone("nano").tokenizer.tokenize("morning"))
     assert "<unk>" not in tokenizer.tokenize("good morning to everybody")
@@ -122,16 +122,6 @@ def test_trimmed_classifier_survives_pickle_and_save(tuning, tmp_path):
         assert clone(again).vocabulary == "trim"
 
 
-def test_unpickle_without_stored_vocabulary_uses_full_vocabulary(tmp_path):
-    clf = XLMRXLClassifier("nano", warm_start=True, **SETTINGS).fit(TEXTS, LABELS)
-    expected = clf.predict(TEXTS)
-    del clf._pieces
-    old = pickle.loads(pickle.dumps(clf))
-    np.testing.assert_array_equal(old.predict(TEXTS), expected)
-    old.export_pretrained(tmp_path / "exported")
-    assert len(old.fit(TEXTS, LABELS)._backbone.tokenizer) == len(get_backbone("nano").tokenizer)
-
-
 def test_trimmed_backbones_share_layers_and_free_full_embedding():
     release_models()
     gc.collect()
@@ -141,7 +131,7 @@ def test_trimmed_backbones_share_layers_and_free_full_embedding():
     gc.collect()
     assert watch() is None
     twin = XLMRXLClassifier("nano", vocabulary="trim", **SETTINGS).fit(OTHER_WORDS, [*LABELS[:2], "bad"])
-    one, other = clf._backbone.model, twin._backbone.model
+    one, other = clf._fitted_backbone().model, twin._fitted_backbone().model
     assert one.layers is other.layers
     assert one.embeddings.word is not other.embeddings.word
     gc.collect()
@@ -151,7 +141,7 @@ def test_trimmed_backbones_share_layers_and_free_full_embedding():
     with open_checkpoint(whole.files) as checkpoint:
         words = checkpoint.read("roberta.embeddings.word_embeddings.weight").float()
     assert torch.equal(whole.model.embeddings.word.weight, words)
-    assert torch.equal(other.embeddings.word.weight, words[torch.from_numpy(twin._pieces)])
+    assert torch.equal(other.embeddings.word.weight, words[torch.from_numpy(twin._base.pieces)])
     assert not any(p.requires_grad for p in whole.model.parameters())
 
 
@@ -186,13 +176,13 @@ def test_fit_with_trim_and_unknown_words_in_validation_scores_them():
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_warm_start_with_trim_keeps_original_vocabulary(tuning):
     clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, warm_start=True, **SETTINGS).fit(TEXTS, LABELS)
-    pieces = clf._pieces
+    pieces = clf._base.pieces
     clf.fit([*OTHER_WORDS, "film"], ["good", "bad", "bad", "good"])
-    np.testing.assert_array_equal(clf._pieces, pieces)
+    np.testing.assert_array_equal(clf._base.pieces, pieces)
     clf.partial_fit(OTHER_WORDS, ["good", "bad", "bad"])
-    np.testing.assert_array_equal(clf._pieces, pieces)
+    np.testing.assert_array_equal(clf._base.pieces, pieces)
     clf.set_params(warm_start=False).fit(OTHER_WORDS, ["good", "bad", "bad"])
-    assert not np.array_equal(clf._pieces, pieces)
+    assert not np.array_equal(clf._base.pieces, pieces)
 
 
 def test_embedder_with_trim_equals_full_vocabulary():
@@ -200,7 +190,7 @@ def test_embedder_with_trim_equals_full_vocabulary():
     for extra in ({}, {"n_components": 2, "random_state": 0}):
         trimmed = XLMRXLEmbedder("nano", prompt="query: ", vocabulary="trim", **extra).fit(TEXTS)
         vectors = trimmed.transform(TEXTS)
-        assert len(trimmed._backbone.tokenizer) < len(whole._backbone.tokenizer)
+        assert len(trimmed._fitted_backbone().tokenizer) < len(whole._fitted_backbone().tokenizer)
         np.testing.assert_allclose(trimmed.fit_transform(TEXTS), vectors, atol=1e-6)
         if not extra:
             np.testing.assert_allclose(trimmed.transform(SAME_WORDS), whole.transform(SAME_WORDS), atol=1e-6)
@@ -215,7 +205,7 @@ def test_export_pretrained_with_trim_equals_transformers(tuning, tmp_path):
     clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, dtype="float32", **SETTINGS).fit(TEXTS, LABELS)
     clf.export_pretrained(tmp_path)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
-    assert theirs.config.vocab_size == len(clf._pieces)
+    assert theirs.config.vocab_size == len(clf._base.pieces)
     tokenizer = skxlmr.model.XLMRobertaXLTokenizer.from_directory(tmp_path)
     for text in [*TEXTS, *OTHER_WORDS]:
         ids = torch.tensor([tokenizer(text)["input_ids"]])

@@ -65,11 +65,11 @@ def test_xl_in_8_bits():
 
 def test_auto_is_what_the_estimators_take():
     clf = XLMRXLClassifier(model="nano", tuning="head", max_epochs=1).fit(["a", "b"], [0, 1])
-    base = clf._backbone.model
+    base = clf._fitted_backbone().model
     estimate = memory_estimate("nano", tuning="head")
     assert estimate.batch_tokens == default_batch_tokens(base.config, torch.float32, base.device)
     assert estimate.weights == sum(p.nbytes for p in base.parameters())
-    assert estimate.learned == sum(p.nbytes for p in clf._learned.parameters())
+    assert estimate.learned == sum(p.nbytes for p in clf._finetuned.parameters())
     assert estimate.device == str(base.device)
     assert estimate.dtype == str(base.dtype).removeprefix("torch.")
 

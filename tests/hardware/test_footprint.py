@@ -17,7 +17,7 @@ from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.nf4 import Linear4bit
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
-from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.training import Bias, Full, Head, LoRA
 
 NANO, XL = XLMRobertaXLConfig.from_pretrained("nano"), XLMRobertaXLConfig.xl()
@@ -118,7 +118,7 @@ def test_weights_of_a_loaded_model(load, dtype):
 )
 def test_what_is_learned(tuning):
     base = base_of(NANO, torch.float32)
-    learned = Learned(tuning, base, ClassificationHead(NANO, NANO.num_labels))
+    learned = Finetuned(tuning, base, ClassificationHead(NANO, NANO.num_labels))
     assert num_learned(NANO, tuning) == sum(p.numel() for p in learned.parameters())
 
 

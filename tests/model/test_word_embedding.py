@@ -81,7 +81,7 @@ def test_what_is_learned_on_it_is_what_is_learned_in_memory(settings, checkpoint
         monkeypatch.setattr(mapped, "WORTH_MAPPING", least)
         release_models()
         clf = XLMRXLClassifier(checkpoint, **parameters).fit(texts, labels)
-        assert (clf._backbone.model.embeddings.word.weight.element_size() == 2) == (least == 1)
+        assert (clf._fitted_backbone().model.embeddings.word.weight.element_size() == 2) == (least == 1)
         found.append(torch.from_numpy(clf.predict_proba(texts)))
         del clf
     torch.testing.assert_close(*found, rtol=0, atol=1e-6)

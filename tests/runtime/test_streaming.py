@@ -97,7 +97,7 @@ def test_choices_are_those_of_one_part(texts):
 
 def test_one_warning_counts_the_texts_cut_in_all_parts(texts):
     embedder = XLMRXLEmbedder("nano", max_length=32, truncation=True, **SMALL).fit(texts)
-    n_long = sum(len(ids) > 30 for ids in embedder._backbone.tokenizer.encode_batch(list(set(texts))))
+    n_long = sum(len(ids) > 30 for ids in embedder._fitted_backbone().tokenizer.encode_batch(list(set(texts))))
     with pytest.warns(UserWarning, match=f"^{n_long} of {len(set(texts))} distinct texts were cut at 32") as caught:
         embedder.transform(texts)
     assert len(caught) == 1
@@ -172,7 +172,7 @@ def test_an_error_of_the_model_ends_the_thread(texts):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_parts(column, lambda rows: plan(embedder._backbone, rows), fail, 16, description="run")
+        run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, description="run")
     assert threading.active_count() == before
 
 

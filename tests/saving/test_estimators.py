@@ -98,9 +98,9 @@ def test_load_restores_classes_of_any_dtype(labels, tmp_path):
 
 def test_load_defers_backbone_to_first_prediction(saved, monkeypatch):
     loaded = []
-    get_backbone = skxlmr.estimators.base.get_backbone
+    get_backbone = skxlmr.runtime.base_choice.get_backbone
     monkeypatch.setattr(
-        "skxlmr.estimators.learning.get_backbone", lambda *a, **k: loaded.append(a) or get_backbone(*a, **k)
+        "skxlmr.runtime.base_choice.get_backbone", lambda *a, **k: loaded.append(a) or get_backbone(*a, **k)
     )
     clf = skxlmr.load(saved)
     assert not loaded

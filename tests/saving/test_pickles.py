@@ -23,7 +23,7 @@ def classifier(**parameters):
 
 
 def learned_bytes(clf):
-    return sum(parameter.nbytes for parameter in clf._learned.parameters())
+    return sum(parameter.nbytes for parameter in clf._finetuned.parameters())
 
 
 @pytest.mark.parametrize("tuning", ["head", "lora", "bias", "full", Full(layers=1), LoRA(rank=32)], ids=str)

@@ -55,7 +55,7 @@ def test_export_pretrained_with_each_tuning_equals_transformers(tuning, tmp_path
     np.testing.assert_allclose(logits_of(ours), expected, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
     np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
-    assert next(clf._learned.head.parameters()).device.type == "cpu"
+    assert next(clf._finetuned.head.parameters()).device.type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_export_pretrained_with_dtype_writes_half_precision(dtype, tmp_path):
     model = theirs(tmp_path, dtype="auto")
     assert model.dtype == getattr(torch, dtype)
     np.testing.assert_allclose(logits_of(model.float()), clf._outputs(TEXTS), atol=0.02)
-    assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
+    assert {p.dtype for p in clf._finetuned.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match="dtype must be one of"):
         clf.export_pretrained(tmp_path, dtype="int8")
 
@@ -110,7 +110,7 @@ def test_export_pretrained_with_dtype_leaves_estimator_in_float32(tuning, tmp_pa
     clf = classifier(tuning)
     expected = clf._outputs(TEXTS)
     clf.export_pretrained(tmp_path, dtype="bfloat16")
-    assert {p.dtype for p in clf._learned.parameters()} == {torch.float32}
+    assert {p.dtype for p in clf._finetuned.parameters()} == {torch.float32}
     np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
     model = theirs(tmp_path, dtype="auto")
     assert model.dtype == torch.bfloat16
@@ -144,7 +144,7 @@ def test_export_into_own_checkpoint_raises(tmp_path):
         for directory in (base, tmp_path / "link"):
             with pytest.raises(ValueError, match="holds the checkpoint that this estimator was fitted on"):
                 export(directory)
-    assert XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._fingerprint == clf._fingerprint
+    assert XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._base.fingerprint == clf._base.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def drawn(backbone, learned, task, texts, weights=None):
 def test_language_losses_and_gradient_equal_transformers(estimator, backbone, tmp_path):
     lm = estimator("nano", tuning=Full(), max_epochs=1, random_state=0, learning_rate=1e-5).fit(SHORT)
     lm.export_pretrained(tmp_path)
-    learned = lm._learned.requires_grad_(True)
-    packs, drawing, weights, losses = drawn(backbone, learned, lm._language_task(), [*TEXTS[:12], *SHORT])
+    learned = lm._finetuned.requires_grad_(True)
+    packs, drawing, weights, losses = drawn(backbone, learned, lm._new_task(), [*TEXTS[:12], *SHORT])
     assert len(packs.numbers) > 3
     assert losses_of(learned, backbone, drawing.examples, 100).shape == (drawing.examples.counts.sum(),)
     every = np.arange(len(packs.numbers))
@@ -138,10 +138,10 @@ def test_language_losses_with_weights_equal_weighted_mean_over_targets(backbone)
     """The loss is the mean over the targets, weighted by their rows."""
     lm = XLMRXLGenerator("nano", tuning="head", max_epochs=1, random_state=0).fit(SHORT)
     texts = [TEXTS[0], SHORT[1], "word " * 100]
-    packs, drawing, weights, losses = drawn(backbone, lm._learned, NextToken(), texts, weights=[1.0, 3.0, 0.5])
-    lm._learned.requires_grad_(True)
+    packs, drawing, weights, losses = drawn(backbone, lm._finetuned, NextToken(), texts, weights=[1.0, 3.0, 0.5])
+    lm._finetuned.requires_grad_(True)
     got = accumulate_gradients(losses, packs.plan, np.arange(len(packs.numbers)), weights, batch_tokens=50)
-    each = losses_of(lm._learned, backbone, drawing.examples, 1000)
+    each = losses_of(lm._finetuned, backbone, drawing.examples, 1000)
     row_of_window = np.repeat([1.0, 3.0, 0.5], rows_of(backbone, texts).plan.windows_per_text)
     expected = np.average(each, weights=np.repeat(row_of_window, drawing.examples.counts))
     assert got == pytest.approx(expected, rel=1e-5)

@@ -65,7 +65,7 @@ PROGRAM = textwrap.dedent(
             device="cpu", callbacks=[Steps()], **parameters,
         ).fit(texts, labels)
         weights = hashlib.sha256()
-        for value in clf._learned.state_dict().values():
+        for value in clf._finetuned.state_dict().values():
             weights.update(value.numpy().tobytes())
         history = clf.history_.drop(columns="seconds").to_dict("list")
         left = os.listdir(directory) if directory else []
@@ -87,7 +87,7 @@ KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 1),  # before there is a checkpoint
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
-    ("skxlmr.estimators.learning:LearningXLMRXL._score_rows", 2),
+    ("skxlmr.tasks.base:Task.evaluate", 2),
     ("safetensors.torch:save_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
     ("skxlmr.training.checkpointing:fsync_directory", 4),

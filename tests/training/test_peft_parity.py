@@ -10,7 +10,7 @@ import transformers
 from skxlmr import LoRA
 from skxlmr.model import XLMRobertaXLForSequenceClassification
 from skxlmr.model.key_maps import KEY_MAPS
-from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import collate
 from skxlmr.saving.exporting import PEFT_PREFIX
@@ -66,7 +66,7 @@ def test_losses_are_those_of_peft(theirs, targets, lr_schedule, warmup, batch_to
     )
     model = XLMRobertaXLForSequenceClassification.from_pretrained(theirs, dtype=torch.float64).eval()
     torch.manual_seed(1)
-    learned = Learned(LoRA(rank=4, targets=targets), model.roberta, model.classifier).double().train()
+    learned = Finetuned(LoRA(rank=4, targets=targets), model.roberta, model.classifier).double().train()
     start = {name: value.clone() for name, value in learned.state_dict().items()}
     record = Losses()
 

@@ -9,7 +9,7 @@ import torch
 from skxlmr import Full, LoRA, XLMRXLClassifier
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.runtime.finetuned import Learned
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.training.loop import Trainer
 from skxlmr.training.randomness import Randomness
@@ -82,7 +82,7 @@ def test_running_layers_twice_changes_no_gradient(tuning):
     for recompute in (False, True):
         randomness = Randomness(0, torch.device("cpu"))
         with randomness.drawing():
-            learned = Learned(tuning, backbone.model, ClassificationHead(backbone.model.config, 2)).train()
+            learned = Finetuned(tuning, backbone.model, ClassificationHead(backbone.model.config, 2)).train()
             for parameter in learned.parameters():
                 torch.nn.init.normal_(parameter, std=0.1)
             learned.head(learned.embed(backbone, windows, recompute=recompute)).square().sum().backward()
@@ -100,7 +100,7 @@ def test_half_precision_learns_what_float32_learns(tuning, dtype):
     whole, half = (classifier(dtype=d, **parameters).fit(TEXTS, LABELS) for d in ("float32", dtype))
     assert half.loss_curve_ != whole.loss_curve_
     assert half.loss_curve_ == pytest.approx(whole.loss_curve_, abs=0.03)
-    assert {p.dtype for p in half._learned.parameters()} == {torch.float32}
+    assert {p.dtype for p in half._finetuned.parameters()} == {torch.float32}
     np.testing.assert_allclose(half.predict_proba(TEXTS), whole.predict_proba(TEXTS), atol=0.05)
 
 

@@ -119,9 +119,9 @@ def test_early_stopping_restores_the_best_epoch():
 def test_bias_and_upper_layers_alone_learn():
     base = get_backbone("nano").model
     biased = classifier(tuning=Bias(layers=1), max_epochs=2, learning_rate=1e-2).fit(TEXTS, LABELS)
-    moved = [any(bool(p.any()) for p in layer.parameters()) for layer in biased._learned.adapter]
+    moved = [any(bool(p.any()) for p in layer.parameters()) for layer in biased._finetuned.adapter]
     assert moved == [False] * (len(moved) - 1) + [True]
-    full = classifier(tuning=Full(layers=1), max_epochs=1, learning_rate=1e-3).fit(TEXTS, LABELS)._learned
+    full = classifier(tuning=Full(layers=1), max_epochs=1, learning_rate=1e-3).fit(TEXTS, LABELS)._finetuned
     full = full.model(base)
     before = base.state_dict()
     changed = {name for name, value in full.state_dict().items() if not torch.equal(value, before[name].float())}
