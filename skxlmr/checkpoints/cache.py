@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,9 @@ from pathlib import Path
 import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import fsync_directory, parse_json
+from skxlmr.checkpoints.files import parse_json
 from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_spans
+from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
 FORMAT_VERSION = 1  # goes up when the layout, the quantisation or the sentences for outliers change
@@ -142,23 +142,14 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(f"{path.parent} has {free / 1e9:.1f} GB left on its disk and {needed / 1e9:.1f} GB are needed")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(header)
-            for tensor in ordered.values():
-                file.write(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
-            file.flush()
-            checksum = _checksum(temporary, header)
-            file.seek(header.index(NO_CHECKSUM.encode()))
-            file.write(checksum.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+    with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(header)
+        for tensor in ordered.values():
+            file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        file.flush()
+        checksum = _checksum(temporary, header)
+        file.seek(header.index(NO_CHECKSUM.encode()))
+        file.write(checksum.encode())
     return path
 
 
@@ -202,22 +193,14 @@ def clear_cached(model: str | None = None) -> list[CachedFile]:
     """
     removed = [file for file in list_cached() if model in (None, file.model)]
     for file in removed:
-        _remove(file.path)
+        atomic.remove(file.path)
     if model is None:
+        atomic.remove_left_over(_decoded())
+        atomic.remove_left_over(cache_directory())
         for path in cache_directory().glob("*"):
-            if path.suffix in (".tmp", ".lock", ".safetensors"):
-                _remove(path)
-        for path in _decoded().glob(".*"):
-            _remove(path)
+            if path.suffix in (".lock", ".safetensors"):
+                atomic.remove(path)
     return removed
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:

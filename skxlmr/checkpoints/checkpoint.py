@@ -26,11 +26,12 @@ import torch
 from torch import nn
 
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import read_json, return_freed_memory
+from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.formats import TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.checkpoints.keymap import KeyMap, LoadPlan, match
 from skxlmr.checkpoints.layout import read_index, verify_checkpoint
 from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.system.malloc import return_freed_memory
 from skxlmr.system.progress import progress_bar
 
 if TYPE_CHECKING:

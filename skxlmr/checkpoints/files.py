@@ -1,14 +1,11 @@
-"""Reading and writing single files with care: strict JSON, links that stay inside, atomic replacement."""
+"""Reading single files with care: strict JSON, links that stay inside a directory, checksums."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
 import os
-import secrets
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -77,7 +74,7 @@ def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "config.json"
-    >>> atomic_write_bytes(path, b'{"hidden_size": 2560}')
+    >>> _ = path.write_bytes(b'{"hidden_size": 2560}')
     >>> read_json(path)
     {'hidden_size': 2560}
     """
@@ -89,55 +86,6 @@ def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
     if len(data) > max_bytes:
         raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a JSON file may have")
     return parse_json(data, path)
-
-
-def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file so that at any moment the old content or the new one is there, whole.
-
-    Parameters
-    ----------
-    path : str or path
-        Its directory must exist.
-    data : bytes
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the directory not writable; a file that was there is then untouched.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "history.csv"
-    >>> atomic_write_bytes(path, b"epoch,loss")
-    >>> path.read_bytes()
-    b'epoch,loss'
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
-
-
-def fsync_directory(directory: Path) -> None:
-    """Make renames inside a directory survive a power cut, where the system can."""
-    if os.name == "nt":  # directories cannot be opened there
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse; the renames are still atomic
-        pass
-    finally:
-        os.close(descriptor)
 
 
 def checked_file(path: Path, root: Path) -> Path:
@@ -172,12 +120,9 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def return_freed_memory() -> None:
-    """Give the system back what the C library keeps of freed memory: up to a gigabyte while XL is being loaded."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-        if trim is not None:
-            trim(0)
+def describe_file(path: Path) -> dict[str, object]:
+    """Size and checksum of a file, as manifests record them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
 def _object_with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:

@@ -14,7 +14,6 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skxlmr.checkpoints.files import atomic_write_bytes
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model import (
@@ -29,6 +28,7 @@ from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.finetuned import Learned
+from skxlmr.system import atomic
 from skxlmr.tuning import PATHS, LoRA
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def export_adapter(estimator: TrainableXLMRXL, directory: str | os.PathLike) -> 
     data = safetensors.torch.save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
     )
-    atomic_write_bytes(directory / "adapter_model.safetensors", data)
-    atomic_write_bytes(directory / "adapter_config.json", config_json.encode())
+    atomic.write_bytes(directory / "adapter_model.safetensors", data)
+    atomic.write_bytes(directory / "adapter_config.json", config_json.encode())
 
 
 def _exported(estimator: TrainableXLMRXL, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:

@@ -122,7 +122,7 @@ def test_the_disk_fills_up_while_writing(own_cache, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_cached(KEY, "int8", tensors(), model="tiny")
     assert not list(own_cache.iterdir())
@@ -147,7 +147,7 @@ def test_list_and_clear(path):
     assert list_cached()[0].nbytes == path.stat().st_size
     assert [file.model for file in clear_cached("tiny")] == ["tiny"]
     assert [file.model for file in list_cached()] == ["other"]
-    (path.parent / f".{path.name}.0123.tmp").write_bytes(b"left over")
+    (path.parent / f".{path.name}.0123456789abcdef.tmp").write_bytes(b"left over")
     (path.parent / "notes.txt").write_text("not ours")
     assert [file.model for file in clear_cached()] == ["other"]
     assert [child.name for child in path.parent.iterdir()] == ["notes.txt"]

@@ -155,7 +155,7 @@ def test_it_is_listed_and_cleared_with_the_cache(package):
     (kept,) = list_cached()
     assert (kept.model, kept.kind, kept.path) == ("e5-small", "decoded", files.directory)
     assert kept.nbytes == sum(path.stat().st_size for path in files.directory.iterdir())
-    left_over = files.directory.parent / ".e5-small-killed"
+    left_over = files.directory.parent / f".{files.directory.name}.0123456789abcdef.tmp"
     left_over.mkdir()
     assert clear_cached("nano") == []
     assert clear_cached("e5-small") == [kept]

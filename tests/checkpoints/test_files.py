@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import atomic_write_bytes, checked_file, read_json
+from skxlmr.checkpoints.files import checked_file, read_json
 
 
 @pytest.mark.parametrize(
@@ -56,38 +55,6 @@ def test_read_json_missing_file_or_directory(tmp_path: Path):
         read_json(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_json(tmp_path)
-
-
-def test_atomic_write_bytes_replaces(tmp_path: Path):
-    path = tmp_path / "history.csv"
-    atomic_write_bytes(path, b"old")
-    atomic_write_bytes(str(path), b"new")
-    assert path.read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["history.csv"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="permission bits of POSIX")
-def test_atomic_write_bytes_honours_umask(tmp_path: Path):
-    (tmp_path / "plain").write_bytes(b"")
-    atomic_write_bytes(tmp_path / "atomic", b"")
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic")}
-    assert len(modes) == 1
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_atomic_write_bytes_failure_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str):
-    path = tmp_path / "history.csv"
-    path.write_bytes(b"old")
-
-    def disk_full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, failing, disk_full)
-        with pytest.raises(OSError, match="No space left"):
-            atomic_write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["history.csv"]
 
 
 def test_checked_file_follows_links_inside_only(tmp_path: Path):

@@ -10,7 +10,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from skxlmr.checkpoints import writing
 from skxlmr.checkpoints.checkpoint import CheckpointError, open_checkpoint, verify_checkpoint, write_checkpoint
 from skxlmr.checkpoints.resolve import resolve
 
@@ -181,9 +180,9 @@ def test_full_disk_keeps_the_old_checkpoint(
         elif failing == "second shard":
             patch.setattr(safetensors.torch, "save_file", second_fails)
         elif failing == "small files":
-            patch.setattr(writing, "_write", disk_full)
+            patch.setattr(Path, "write_bytes", disk_full)
         else:
-            patch.setattr(writing, "_flush", disk_full)
+            patch.setattr(os, "fsync", disk_full)
         with pytest.raises(OSError, match="No space left"):
             save(directory, 2, TWO_SHARDS)
     if exists:

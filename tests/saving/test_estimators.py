@@ -183,7 +183,7 @@ def test_parameters_that_json_cannot_hold_are_named(name, value, tmp_path):
 def test_saving_again_replaces_at_once_or_not_at_all(saved, monkeypatch):
     first = skxlmr.load(saved)
     second = classifier(max_epochs=3).fit(TEXTS, LABELS[::-1])
-    for step in ("skxlmr.saving.estimators.atomic_write_bytes", "skxlmr.saving.estimators.sha256_of_file", "os.fsync"):
+    for step in ("os.replace", "skxlmr.saving.estimators.describe_file", "os.fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(step, lambda *args: (_ for _ in ()).throw(OSError("disk full")))
             with pytest.raises(OSError, match="disk full"):
