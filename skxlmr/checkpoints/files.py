@@ -1,4 +1,4 @@
-"""Reading single files with care: strict JSON, links that stay inside a directory, checksums."""
+"""Safe reading of single files: strict JSON with a size limit, links that stay inside a directory, checksums."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
@@ -20,9 +21,9 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     Parameters
     ----------
     data : bytes
-        UTF-8.
+        Encoded as UTF-8.
     where : str or path
-        What the error message calls the data.
+        Name of the data for the error message.
 
     Returns
     -------
@@ -31,7 +32,7 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     Raises
     ------
     CheckpointError
-        If the data is not UTF-8, not JSON, not an object, names a key twice, or holds NaN or an infinity.
+        If the data is not UTF-8, not JSON or not an object, repeats a key, or contains NaN or an infinity.
 
     Examples
     --------
@@ -46,20 +47,20 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
             parse_float=_finite_float,
         )
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise CheckpointError(f"{where} is no valid JSON: {error}") from error
+        raise CheckpointError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} holds a JSON {type(value).__name__} where an object {{...}} belongs")
+        raise CheckpointError(f"{where} contains a JSON {type(value).__name__}; expected an object {{...}}")
     return value
 
 
 def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
-    """Read a file that holds one JSON object, as strictly as `parse_json`.
+    """Read a file that contains one JSON object, as strictly as `parse_json`.
 
     Parameters
     ----------
     path : str or path
     max_bytes : int, default=16 MiB
-        A larger file is refused unread.
+        A larger file is refused without being parsed.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
     Raises
     ------
     CheckpointError
-        If the file cannot be read, is too large, or does not hold one valid JSON object.
+        If the file cannot be read, is too large, or does not contain one valid JSON object.
 
     Examples
     --------
@@ -78,25 +79,50 @@ def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
     >>> read_json(path)
     {'hidden_size': 2560}
     """
+    return parse_json(read_limited(path, max_bytes), path)
+
+
+def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Read a file of at most `max_bytes`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read or is too large.
+    """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read(max_bytes + 1)
-    except OSError as error:
+    except OSError as error:  # of the read itself: a directory, a broken disk
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > max_bytes:
-        raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a JSON file may have")
-    return parse_json(data, path)
+        raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a file may have")
+    return data
+
+
+def open_file(path: str | os.PathLike) -> BufferedReader:
+    """Open a file for reading.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or not readable.
+    """
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def checked_file(path: Path, root: Path) -> Path:
-    """Return `path` if it is a regular file, whose links, if any, stay below `root`.
+    """Return `path` if it is a regular file, or a link to one below `root`.
 
     Raises
     ------
     UnsafeCheckpointError
         If following its links leads out of `root`.
     CheckpointError
-        If it is missing or no regular file.
+        If it is missing or not a regular file.
     """
     try:
         real = Path(os.path.realpath(path, strict=True))
@@ -112,7 +138,7 @@ def checked_file(path: Path, root: Path) -> Path:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a whole file, in hexadecimal."""
+    """Compute the SHA-256 of a whole file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -121,7 +147,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def describe_file(path: Path) -> dict[str, object]:
-    """Size and checksum of a file, as manifests record them."""
+    """Return size and checksum of a file, as a manifest lists them."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
@@ -140,5 +166,5 @@ def _refuse_constant(text: str) -> None:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
+        raise ValueError(f"{text} is too large for a float")
     return value

@@ -1,4 +1,4 @@
-"""Writing a checkpoint so that a crash or a full disk never leaves something that could be taken for one."""
+"""Writing checkpoints."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ def write_checkpoint(
     extra_files: Mapping[str, bytes] = NO_FILES,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a checkpoint in the Hugging Face layout, replacing an older one only when the new one is complete.
+    """Write a checkpoint in the Hugging Face layout; an older one is replaced only when the new one is complete.
 
-    Everything is written and flushed in a folder of its own inside `directory`, then renamed into place. The
-    manifest "skxlmr.json" is renamed last; until then the directory is marked as incomplete, and refused. Weight
-    files of an older checkpoint are removed; other files that are there stay.
+    All files are written to a temporary folder inside `directory` and then renamed into place, the manifest
+    "skxlmr.json" last. While files are being renamed the directory is marked as incomplete, and not read. Weight
+    files of an older checkpoint are removed; other existing files are kept.
 
     Parameters
     ----------
     directory : str or path
         Created if absent.
     tensors : mapping of str to Tensor
-        By checkpoint key, on any device. Tensors that share memory are written as often as they are named.
+        By checkpoint key, on any device. Tensors that share memory are written once for each key.
     config : mapping
-        Becomes config.json.
+        Content of config.json.
     extra_files : mapping of str to bytes, default={}
-        Further files by base name, such as the tokenizer's.
+        Other files by base name, such as those of the tokenizer.
     max_shard_bytes : int, default=5 GB
-        Largest size of one file, unless a single tensor is larger.
+        Maximum size of one file, unless a single tensor is larger.
 
     Raises
     ------
     ValueError
-        If a tensor holds no numbers that could be written (on the meta device, sparse, NaN or infinite), the config
-        is not JSON, or a file name is not plain.
+        If a tensor cannot be written (on the meta device, sparse, with NaN or infinite values), the config cannot be
+        written as JSON, or a file name is not a plain base name.
     OSError
-        If the disk is full or the directory not writable; an older checkpoint is then untouched.
+        If the disk is full or the directory not writable; an older checkpoint is then unchanged.
 
     Examples
     --------
@@ -105,11 +105,11 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
                 f"tensor {key!r} cannot be written: it is {tensor.dtype}, {tensor.layout}, on device {tensor.device}"
             )
         if not all_finite(tensor):
-            raise ValueError(f"tensor {key!r} holds NaN or infinity; such a checkpoint could not be read again")
+            raise ValueError(f"tensor {key!r} contains NaN or infinity; such a checkpoint could not be read again")
 
 
 def _split(tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> dict[str, list[str]]:
-    """Divide the keys, in order, into files of at most `max_shard_bytes`."""
+    """Divide the keys, in their order, into files of at most `max_shard_bytes`."""
     shards: list[list[str]] = [[]]
     filled = 0
     for key, tensor in tensors.items():
@@ -124,7 +124,7 @@ def _split(tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> dict[st
 
 
 def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors as safetensors wants them: row-major, no two in the same memory."""
+    """Make tensors row-major and copy those that share memory, as safetensors requires."""
     result, seen = {}, set()
     for key, tensor in tensors.items():
         tensor = tensor.detach().contiguous()

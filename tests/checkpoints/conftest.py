@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from skxlmr.checkpoints import formats
-from skxlmr.checkpoints import torch_files as pickled
+from skxlmr.checkpoints import formats, torch_files
 
 
 @pytest.fixture
@@ -104,5 +103,5 @@ def nothing_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         pytest.fail("a tensor was read before its file had been refused")
 
-    monkeypatch.setattr(formats.SpanFile, "read", refuse)
-    monkeypatch.setattr(pickled, "load_legacy", refuse)
+    monkeypatch.setattr(formats.TensorFile, "read", refuse)
+    monkeypatch.setattr(torch_files, "load_legacy", refuse)

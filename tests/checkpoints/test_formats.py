@@ -52,8 +52,8 @@ DAMAGED_HEADERS = {
     "metadata nested": ({"__metadata__": {"a": {}}, "w": entry()}, "__metadata__"),
     "key twice": (b'{"w": %b, "w": %b}' % ((json.dumps(entry()).encode(),) * 2), "'w' appears twice"),
     "field twice": (b'{"w": {"dtype": "F32", "dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}', "appears twice"),
-    "no JSON": (b"{nonsense", "no valid JSON"),
-    "not UTF-8": (b'{"\xff": 1}', "no valid JSON"),
+    "no JSON": (b"{nonsense", "not valid JSON"),
+    "not UTF-8": (b'{"\xff": 1}', "not valid JSON"),
 }
 
 
@@ -97,10 +97,10 @@ def test_truncated_after_opening(tmp_path: Path):
     ("content", "error", "message"),
     [
         (b"", CheckpointError, "is empty"),
-        (b"\x10", CheckpointError, "no weight file"),
-        (b"<!doctype html><html>", CheckpointError, "no weight file"),
+        (b"\x10", CheckpointError, "not a weight file"),
+        (b"<!doctype html><html>", CheckpointError, "not a weight file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", CheckpointError, "git lfs pull"),
-        (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, CheckpointError, "no weight file"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, CheckpointError, "not a weight file"),
         (b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", UnsafeCheckpointError, "bare pickle"),
     ],
 )

@@ -158,7 +158,7 @@ def test_gated_model(hub: Hub, cache: Path):
 
 def test_unreachable_and_not_cached(hub: Hub, cache: Path):
     hub.stop()
-    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
         resolve(REPO, cache_dir=cache)
 
 
@@ -249,5 +249,5 @@ def test_config_that_is_not_to_be_had(hub: Hub, cache: Path):
     with pytest.raises(CheckpointError, match=r"'organisation/name' has no config\.json"):
         resolve_config(REPO, cache_dir=cache / "2")
     hub.stop()
-    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
         resolve_config(REPO, cache_dir=cache / "3")

@@ -172,7 +172,7 @@ def test_match_shape():
     tensors = infos({**BASE, "roberta.embeddings.word.weight": (11, 4)})
     with pytest.raises(CheckpointMismatchError) as caught:
         match(tensors, expected(BASE), KEY_MAP)
-    assert "shape: roberta.embeddings.word.weight: file has (11, 4), config asks (10, 4)" in str(caught.value)
+    assert "shape: roberta.embeddings.word.weight: file has (11, 4), config requires (10, 4)" in str(caught.value)
     assert "model.safetensors" in str(caught.value)
 
 

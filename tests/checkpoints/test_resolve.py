@@ -102,16 +102,16 @@ def test_no_config(tmp_path: Path):
         ("bge-m3", "Did you mean 'BAAI/bge-m3'?"),
         ("xlm-roberta-base", "Did you mean 'FacebookAI/xlm-roberta-base'?"),
         ("quite-different", "organisation/name"),
-        ("", "none of nano, e5-small"),
-        ("./missing", "no directory"),
-        ("/missing/directory", "no directory"),
-        ("~/missing", "no directory"),
-        ("~nobody-of-this-name/x", "no directory"),
-        ("a/b/c", "no directory"),
-        ("../a", "no directory"),
-        ("org/na me", "no directory"),
-        ("nul\0byte", "no directory"),
-        ("long" * 100, "no directory"),
+        ("", "one of nano, e5-small"),
+        ("./missing", "not a directory"),
+        ("/missing/directory", "not a directory"),
+        ("~/missing", "not a directory"),
+        ("~nobody-of-this-name/x", "not a directory"),
+        ("a/b/c", "not a directory"),
+        ("../a", "not a directory"),
+        ("org/na me", "not a directory"),
+        ("nul\0byte", "not a directory"),
+        ("long" * 100, "not a directory"),
     ],
 )
 def test_not_found(name: str, hint: str):
@@ -129,7 +129,7 @@ def test_no_hint_for_a_quite_different_name():
 
 
 def test_missing_path_object_is_no_hub_id():
-    with pytest.raises(ModelNotFoundError, match="no directory"):
+    with pytest.raises(ModelNotFoundError, match="not a directory"):
         resolve(Path("organisation/name"))
 
 
@@ -151,7 +151,7 @@ def test_other_types(model: object):
 
 
 def test_revision_of_a_directory(checkpoint_directory: Path):
-    with pytest.raises(ValueError, match="revision='main' applies to models of the hub"):
+    with pytest.raises(ValueError, match="revision='main' applies to hub models only"):
         resolve(checkpoint_directory, revision="main")
 
 
@@ -235,7 +235,7 @@ def test_config_alone(checkpoint_directory: Path, tmp_path_factory: pytest.TempP
     assert resolve_config("nano") == module.BUNDLED["nano"] / "config.json"
     with pytest.raises(ModelNotFoundError, match="Did you mean 'nano'"):
         resolve_config("nanno")
-    with pytest.raises(ValueError, match="revision='main' applies to models of the hub"):
+    with pytest.raises(ValueError, match="revision='main' applies to hub models only"):
         resolve_config(checkpoint_directory, revision="main")
     move_and_link(checkpoint_directory / "config.json", tmp_path_factory.mktemp("outside") / "x")
     with pytest.raises(UnsafeCheckpointError, match=r"config\.json is a link"):

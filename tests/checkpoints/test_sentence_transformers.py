@@ -67,7 +67,7 @@ def test_prompts(tmp_path):
 
 def test_what_is_not_done_here_is_refused(tmp_path):
     write(tmp_path, ("Transformer", "Pooling", "Dense"))
-    with pytest.raises(CheckpointError, match=r"has a part 'Dense'.*Set pooling and normalize"):
+    with pytest.raises(CheckpointError, match=r"has a module 'Dense'.*Set pooling and normalize"):
         read_pooling(tmp_path)
     for bad in ({"pooling_mode_weightedmean_tokens": True}, {}, {"pooling_mode": "lasttoken"},
                 {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}):  # fmt: skip
@@ -75,10 +75,10 @@ def test_what_is_not_done_here_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match="pooling that is not supported"):
             read_pooling(tmp_path)
     write(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": False})
-    with pytest.raises(CheckpointError, match="leaves the tokens of the prompt out"):
+    with pytest.raises(CheckpointError, match="excludes the tokens of the prompt"):
         read_pooling(tmp_path)
     (tmp_path / "modules.json").write_text('{"a": 1}')
-    with pytest.raises(CheckpointError, match="no list of modules"):
+    with pytest.raises(CheckpointError, match="not a list of modules"):
         read_pooling(tmp_path)
     (tmp_path / "modules.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"modules\.json"):

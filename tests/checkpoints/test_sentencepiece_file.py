@@ -82,9 +82,9 @@ def test_transformers_reads_the_real_vocabulary_as_written(shared_data, tmp_path
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c["model"].update(type="WordPiece"), "a tokenizer of kind 'WordPiece'; XLM-RoBERTa's is 'Unigram'"),
-        (lambda c: c["model"]["vocab"].insert(0, ["<pad>", 0.0]), "numbers its special tokens otherwise"),
-        (lambda c: c["model"]["vocab"].pop(), "numbers its special tokens otherwise"),
+        (lambda c: c["model"].update(type="WordPiece"), "a tokenizer of type 'WordPiece', not 'Unigram'"),
+        (lambda c: c["model"]["vocab"].insert(0, ["<pad>", 0.0]), "other ids of special tokens"),
+        (lambda c: c["model"]["vocab"].pop(), "other ids of special tokens"),
         (lambda c: c["model"].pop("vocab"), "cannot be read as a tokenizer"),
         (lambda c: c["model"].update(vocab=[]), "cannot be read as a tokenizer"),
         (lambda c: c["model"]["vocab"].insert(5, ["a", "b"]), "cannot be read as a tokenizer"),

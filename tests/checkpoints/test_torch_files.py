@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skxlmr.checkpoints import torch_files as pickled
+from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 from skxlmr.checkpoints.formats import open_weights
 
@@ -52,12 +52,12 @@ def test_hostile_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {"w": torch.zeros(2)}}, r"a dict under 'model'.*Save the dict of tensors inside"),
+        ({"model": {"w": torch.zeros(2)}}, r"a dict under 'model'.*Save this inner dict"),
         ({"w": torch.zeros(2), "epoch": 3}, "int under 'epoch'"),
         ({"w": None}, "a NoneType under 'w'"),
         ({3: torch.zeros(2)}, "under 3"),
-        ([torch.zeros(2)], "holds a list"),
-        (torch.zeros(2), "holds a Tensor"),
+        ([torch.zeros(2)], "contains a list"),
+        (torch.zeros(2), "contains a Tensor"),
     ],
     ids=["nested", "number", "None", "numeric key", "list", "tensor"],
 )
@@ -185,7 +185,7 @@ def test_damaged_pickle(tmp_path: Path, members: dict[str, bytes], kept: float):
 
 @pytest.mark.parametrize("name", ["model/data.pkl", "model/byteorder", "model/version"])
 def test_oversized_member(tmp_path: Path, members: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, name: str):
-    monkeypatch.setattr(pickled, "MAX_PICKLE_BYTES", 1000)
+    monkeypatch.setattr(torch_files, "MAX_PICKLE_BYTES", 1000)
     with pytest.raises(CheckpointError, match=f"{name!r} has 1,001 bytes"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", {**members, name: b"x" * 1001}))
 
@@ -195,7 +195,7 @@ def test_oversized_member(tmp_path: Path, members: dict[str, bytes], monkeypatch
 def test_bytes_around_the_archive(tmp_path: Path, members: dict[str, bytes], surplus: bytes, where: str):
     path = rezip(tmp_path / "pytorch_model.bin", members)
     content = path.read_bytes()
-    path.write_bytes(content + surplus if where == "back" else pickled.ZIP_MAGIC + surplus + content)
+    path.write_bytes(content + surplus if where == "back" else torch_files.ZIP_MAGIC + surplus + content)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged"):
         open_weights(path)
 

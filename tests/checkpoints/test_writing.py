@@ -116,8 +116,8 @@ def test_shared_and_strided_tensors(tmp_path: Path):
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.tensor([1.0, float("nan")]), "'bad' holds NaN"),
-        (torch.tensor([1.0, float("inf")]), "'bad' holds NaN or infinity"),
+        (torch.tensor([1.0, float("nan")]), "'bad' contains NaN"),
+        (torch.tensor([1.0, float("inf")]), "'bad' contains NaN or infinity"),
         (torch.zeros(2, device="meta"), "'bad' cannot be written.*meta"),
         (torch.eye(2).to_sparse(), "'bad' cannot be written.*sparse"),
         (torch.zeros(2, dtype=torch.complex64), "'bad' cannot be written.*complex64"),

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from skxlmr.checkpoints import torch_files as pickled
-from skxlmr.checkpoints import writing
+from skxlmr.checkpoints import torch_files, writing
 from skxlmr.checkpoints.checkpoint import verify_checkpoint
 from skxlmr.checkpoints.convert.fairseq import ENCODERS, _num_heads, _Renamed, convert_fairseq
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
@@ -272,7 +271,7 @@ def test_hostile_model_is_refused(tmp_path: Path, marker: Path, call: Calls, whe
         state = call
     else:
         state[keys[where]] = call
-    with pytest.raises(UnsafeCheckpointError, match="nothing was run"):
+    with pytest.raises(UnsafeCheckpointError, match="Nothing was run"):
         convert_fairseq(save(tmp_path, state, legacy=legacy), tmp_path / "out")
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
@@ -283,7 +282,7 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("torch.load was called"))
     monkeypatch.setattr("pickle.Unpickler", None)
     monkeypatch.setattr("pickle.load", None)
-    monkeypatch.setattr(pickled, "_torch_load", None)
+    monkeypatch.setattr(torch_files, "_torch_load", None)
     convert_fairseq(path, tmp_path / "out")
 
 
@@ -406,7 +405,7 @@ def test_file_that_is_not_there(tmp_path: Path):
 def test_not_a_number(tmp_path: Path):
     state = fairseq_state()
     state["encoder.lm_head.bias"][3] = torch.nan
-    with pytest.raises(ValueError, match=r"'lm_head\.bias' holds NaN"):
+    with pytest.raises(ValueError, match=r"'lm_head\.bias' contains NaN"):
         convert_fairseq(save(tmp_path, state), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
