@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skxlmr import Int8, LoRA
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.saving.values import Decoder, Encoder
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 3, -0.5, float("nan"), float("-inf"), "näé", True, [1, "a", [None]], (1, (2,)), {1: "a", "b": (2.5,)},
+        np.float32(0.5), Path("a") / "b", np.arange(6).reshape(2, 3), np.array(["a", "bc"]), np.array([1.5]),
+        LoRA(rank=3, targets=("up",)), Int8(outliers="dynamic"), np.asfortranarray(np.ones((2, 3), np.float32)),
+        np.array(3),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_decode_of_encoded_value_returns_it(value):
+    encoder = Encoder()
+    text = json.dumps(encoder.encode(value, "it"), allow_nan=False)
+    again = Decoder(encoder.arrays, Path("x.json")).decode(json.loads(text))
+    np.testing.assert_equal(repr(again), repr(value.item() if isinstance(value, np.generic) else value))
+    if isinstance(value, np.ndarray):
+        assert (again.dtype, again.flags.f_contiguous) == (value.dtype, value.flags.f_contiguous)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), np.array([{}]), {"a": 1j}, len, np.datetime64("2020-01-01"), np.ones(2, np.longdouble)],
+    ids=repr,
+)
+def test_encode_with_unsupported_value_raises(value):
+    with pytest.raises(TypeError, match=r"my value.* cannot be saved"):
+        Encoder().encode(value, "my value")
+
+
+class LoRAOfUser(LoRA):
+    pass
+
+
+def test_encode_with_subclass_of_tuning_raises():
+    with pytest.raises(TypeError, match="tuning cannot be saved: it is a LoRAOfUser of another module"):
+        Encoder().encode(LoRAOfUser(), "tuning")
+
+
+LORA = {"kind": "object", "class": "LoRA", "parameters": {}}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"kind": "unknown"}, "unknown"),
+        ({"value": 1}, "kind"),
+        ({"kind": "float", "value": "1e9"}, "1e9"),
+        ({"kind": "array", "tensor": "missing", "order": "C"}, "missing"),
+        ({"kind": "array", "tensor": "a", "order": "C", "dtype": "uint16"}, "expected an array of int16, got int64"),
+        ({"kind": "strings", "dtype": "<f8", "items": ["1"]}, "float64 is not a dtype of strings"),
+        ({"kind": "strings", "dtype": "<U99999999", "items": ["a"] * 99}, "are too large"),
+        ({"kind": "object", "class": "Popen", "parameters": {}, "fitted": {}}, "Popen"),
+        ({**LORA, "fitted": {"__class__": 1}}, "'__class__' is not the name of an attribute"),
+        ({**LORA, "fitted": {"a b": 1}}, "'a b' is not the name of an attribute"),
+    ],
+)
+def test_decode_with_damaged_value_raises(value, message):
+    arrays = Encoder()
+    arrays.encode(np.arange(3), "a")
+    decoder = Decoder({"a": arrays.arrays["array/0"]}, Path("x.json"))
+    with pytest.raises(CheckpointError, match=rf"x\.json is damaged.*{message}"):
+        decoder.decode(value)
