@@ -27,7 +27,7 @@ from skxlmr.checkpoints.files import checked_file, read_json
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_read_json_refuses(tmp_path: Path, content: bytes, message: str):
+def test_read_json_with_invalid_content_raises(tmp_path: Path, content: bytes, message: str):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -35,13 +35,13 @@ def test_read_json_refuses(tmp_path: Path, content: bytes, message: str):
     assert str(path) in str(caught.value)
 
 
-def test_read_json(tmp_path: Path):
+def test_read_json_returns_object(tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text('{"eps": 1e-05, "id2label": {"0": "gut ✓"}, "none": null}', encoding="utf-8")
     assert read_json(path) == {"eps": 1e-05, "id2label": {"0": "gut ✓"}, "none": None}
 
 
-def test_read_json_size_limit(tmp_path: Path):
+def test_read_json_with_large_file_raises(tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text('{"a": "' + "x" * 92 + '"}')
     assert path.stat().st_size == 101
@@ -50,14 +50,14 @@ def test_read_json_size_limit(tmp_path: Path):
     assert read_json(path, max_bytes=101)["a"] == "x" * 92
 
 
-def test_read_json_missing_file_or_directory(tmp_path: Path):
+def test_read_json_with_missing_file_or_directory_raises(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         read_json(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_json(tmp_path)
 
 
-def test_checked_file_follows_links_inside_only(tmp_path: Path):
+def test_checked_file_with_link_out_of_root_raises(tmp_path: Path):
     root = tmp_path / "root"
     root.mkdir()
     (root / "file").write_bytes(b"")
@@ -75,7 +75,7 @@ def test_checked_file_follows_links_inside_only(tmp_path: Path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
-def test_checked_file_refuses_what_would_block(tmp_path: Path):
+def test_checked_file_with_named_pipe_raises(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="pipe is not a regular file"):
         checked_file(tmp_path / "pipe", tmp_path)
