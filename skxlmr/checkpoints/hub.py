@@ -124,7 +124,7 @@ class _Repo:
             )
         tokenizer = layout.TOKENIZER if layout.TOKENIZER in listed else layout.TOKENIZER_JSON
         folder = self.snapshot([*SMALL_FILES, tokenizer, weights])
-        shards = _shards(folder / weights)
+        shards = layout.shard_names(folder / weights)
         if shards:
             self.snapshot(shards, revision=folder.name)  # of the same commit, even if the branch has moved since
         return folder
@@ -153,15 +153,10 @@ class _Repo:
         if not (folder / layout.CONFIG).exists() or (weights is None and not config_only):
             raise not_cached(f"{which} as a whole")
         if weights is not None and not config_only:
-            for shard in _shards(folder / weights):
+            for shard in layout.shard_names(folder / weights):
                 if not (folder / shard).exists():
                     raise not_cached(f"{shard} of {name}")
         return folder
-
-
-def _shards(weights: Path) -> list[str]:
-    """Return the names of the shards if a file is an index of them, and none otherwise."""
-    return sorted(set(layout.read_index(weights).values())) if weights.name.endswith(".index.json") else []
 
 
 def _endpoint() -> str | None:

@@ -65,6 +65,11 @@ def read_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
+def shard_names(weights: Path) -> list[str]:
+    """Return the names of the shards if a file of weights is an index, or else none; raises as `read_index`."""
+    return sorted(set(read_index(weights).values())) if weights.name.endswith(".index.json") else []
+
+
 def check_manifest(directory: Path, root: Path) -> set[str] | None:
     """Compare the files of a directory with its manifest, if it has one.
 

@@ -58,7 +58,7 @@ class CheckpointFiles:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the content of config, tokenizer and weights, 64 hexadecimal digits.
+        """SHA-256 over names and content of config, tokenizer and weights, in hexadecimal.
 
         Of weight files above 64 MiB only samples are read (see `skxlmr.checkpoints.fingerprint`).
         """
@@ -140,14 +140,8 @@ def resolve_config(
 
     Raises
     ------
-    ModelNotFoundError
-        If there is no such model, access to it is restricted, or it is not in the cache and the hub not reachable.
-    CheckpointError
-        If the model has no config.json.
-    UnsafeCheckpointError
-        If it is a link out of the directory.
-    ValueError
-        If a revision is given for a model that is not on the hub.
+    ModelNotFoundError, CheckpointError, ValueError
+        As `resolve`.
 
     Examples
     --------
@@ -204,14 +198,12 @@ def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
     present = [n for n in layout.WEIGHTS if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
         raise CheckpointError(f"{directory} has no weights; looked for {', '.join(layout.WEIGHTS)}")
-    weights, index = [checked_file(directory / present[0], root)], None
-    if present[0].endswith(".index.json"):
-        index = weights[0]
-        shards = sorted(set(layout.read_index(index).values()))
-        weights = [checked_file(directory / shard, root) for shard in shards]
+    chosen = checked_file(directory / present[0], root)
+    shards = tuple(checked_file(directory / shard, root) for shard in layout.shard_names(chosen))
+    weights, index = (shards, chosen) if shards else ((chosen,), None)
     tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
     tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
-    return CheckpointFiles(name, directory, config, tuple(weights), index, tokenizer)
+    return CheckpointFiles(name, directory, config, weights, index, tokenizer)
 
 
 def _link_root(directory: Path) -> Path:

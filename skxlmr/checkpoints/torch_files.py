@@ -52,16 +52,7 @@ INSTRUCTIONS = frozenset([
 
 
 def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.Tensor], dict[int, int]]:
-    """Read the header of a file in the zip format of torch.save.
-
-    Parameters
-    ----------
-    file : binary file
-        At its beginning.
-    path : Path
-        For error messages.
-    size : int
-        Size of the file in bytes.
+    """Read the header of a file of `size` bytes in the zip format of torch.save.
 
     Returns
     -------
@@ -73,9 +64,9 @@ def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.T
     Raises
     ------
     CheckpointError
-        If the archive is damaged, or its members are compressed, overlap or are not where they are declared.
+        As `read_archive`, or if the pickle is damaged.
     UnsafeCheckpointError
-        If the pickle names anything but tensors, or the name of a member leads out of the archive.
+        As `read_archive`, or if the pickle names anything but tensors.
     """
     pickle, storages = read_archive(file, path, size)
     scan_pickle(io.BytesIO(pickle), path)
@@ -84,14 +75,9 @@ def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.T
 
 
 def read_archive(file: BinaryIO, path: Path, size: int) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """Check the zip archive of torch.save.
+    """Check a zip archive of torch.save; return its pickle, not yet checked, and where the storages are.
 
-    Returns
-    -------
-    pickle : bytes
-        Not yet checked.
-    storages : dict of str to (int, int)
-        By their key in the pickle: the first byte in the file, and the byte after the last.
+    The latter are given by their key in the pickle, as the first byte in the file and the byte after the last.
 
     Raises
     ------

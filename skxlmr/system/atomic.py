@@ -46,22 +46,9 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file under a temporary name; when the `with` block ends without an error, it replaces `path`.
+    """Give an empty temporary file to write to, which replaces `path` at the end of the `with` block.
 
-    Parameters
-    ----------
-    path : str or path
-        Its directory must exist.
-
-    Yields
-    ------
-    Path
-        An empty file in the same directory, to be overwritten.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the directory not writable; an existing file is then unchanged.
+    After an error in the block, or of the disk, an existing file is unchanged and the temporary one removed.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -84,32 +71,21 @@ def replacing_files(
     until_then: bytes | None = None,
     obsolete: Callable[[Path], object] = lambda path: False,
 ) -> Iterator[Path]:
-    """Write several files that belong together, one of which says what the others are.
+    """Give a temporary folder to write several files to, which replace those in `directory` at the end of the block.
 
-    When the `with` block ends without an error, all are flushed, and renamed into `directory`: `last` after the others.
+    After an error in the block, or a full disk, existing files are unchanged and the temporary ones removed.
 
     Parameters
     ----------
     directory : str or path
         Created if absent.
     last : str
-        Name of the file that decides: readers open it first, and it tells whether and which other files count.
+        Name of the file that readers open first, and that lists the others. It is renamed after all others.
     until_then : bytes, default=None
-        What `last` holds while the others are being replaced, to tell readers that they are incomplete. None leaves the
-        existing `last` in place; the other files must then have new names.
+        Content of `last` while the others are being renamed, which tells readers that they are incomplete. If None, the
+        existing `last` stays valid meanwhile; the other files must then have new names.
     obsolete : callable, default=lambda path: False
-        Whether a file of `directory` belongs to an earlier write. Such files are removed unless they were written
-        again.
-
-    Yields
-    ------
-    Path
-        A folder to write the files to, `last` included.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the directory not writable; existing files are then unchanged.
+        Whether a file in `directory` is of an earlier write, and to be removed unless it is written again.
 
     Examples
     --------
@@ -170,21 +146,9 @@ def _move_into(
 
 @contextmanager
 def replacing_directory(directory: Path, *, is_complete: Callable[[Path], bool]) -> Iterator[Path]:
-    """Write a directory under a temporary name; when the `with` block ends without an error, it gets its own name.
+    """Give an unused path to create a directory at, which is renamed to `directory` at the end of the `with` block.
 
-    A damaged directory of that name is replaced; a complete one, which another process has just written, stays.
-
-    Parameters
-    ----------
-    directory : Path
-        Its parent must exist.
-    is_complete : callable
-        Whether a directory holds all that it should.
-
-    Yields
-    ------
-    Path
-        A path beside `directory` where nothing is yet.
+    An existing directory is replaced unless `is_complete`: then another process has written it meanwhile.
     """
     temporary = _temporary(directory)
     try:
@@ -202,13 +166,7 @@ def replacing_directory(directory: Path, *, is_complete: Callable[[Path], bool])
 
 
 def is_left_over(path: Path, name: str | None = None) -> bool:
-    """Whether a file or folder is a temporary one, which only a process that was killed leaves.
-
-    Parameters
-    ----------
-    path : Path
-    name : str, default=None
-        Final name of what was being written; None stands for any.
+    """Whether a path is a temporary file or folder for `name` (None: for any), as a killed process leaves it.
 
     Examples
     --------
@@ -220,15 +178,7 @@ def is_left_over(path: Path, name: str | None = None) -> bool:
 
 
 def remove_left_over(directory: Path, name: str | None = None) -> None:
-    """Remove temporary files and folders that killed processes have left; nobody may be writing there now.
-
-    Parameters
-    ----------
-    directory : Path
-        May be absent.
-    name : str, default=None
-        Final name of what was being written; None stands for any.
-    """
+    """Remove what killed processes have left in a directory; no other process may be writing to it."""
     for path in list(directory.iterdir()) if directory.is_dir() else ():
         if is_left_over(path, name):
             remove(path)
