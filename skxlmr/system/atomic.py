@@ -58,7 +58,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         _flush(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
-        remove(temporary)
+        with suppress(OSError):  # the first error is the one to report
+            remove(temporary)
         raise
     _sync_directory(path.parent)
 
@@ -110,8 +111,9 @@ def replacing_files(
         _move_into(directory, staging, last, until_then, obsolete)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if is_new and not any(directory.iterdir()):
-            directory.rmdir()
+        if is_new:
+            with suppress(OSError):  # not empty, unless writing failed
+                directory.rmdir()
 
 
 def _move_into(
@@ -135,9 +137,10 @@ def _move_into(
         _sync_directory(directory)
         os.replace(staging / last, directory / last)
     except BaseException:
-        if until_then is None:  # the existing `last` still counts, and does not name these
+        if until_then is None and (staging / last).exists():  # the existing `last` is valid and does not list these
             for name in others:
-                remove(directory / name)
+                with suppress(OSError):
+                    remove(directory / name)
         raise
     _sync_directory(directory)
     if until_then is None:

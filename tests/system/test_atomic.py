@@ -137,6 +137,21 @@ def test_replacing_files_on_full_disk_removes_new_directory(tmp_path: Path, monk
     assert names(tmp_path) == []
 
 
+def test_replacing_files_interrupted_after_last_rename_keeps_new_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_parts(tmp_path, b"old", "part-1")
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        if target.name == "index.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_parts(tmp_path, b"new", "part-2")
+    assert contents(tmp_path) == {"index.json": b"new", "part-1": b"old", "part-2": b"new"}
+
+
 def test_replacing_files_with_marker_renames_last_file_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_parts(tmp_path, b"old", "part-1", "part-2")
     replace, seen = os.replace, []
