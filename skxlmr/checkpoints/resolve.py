@@ -166,7 +166,7 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
     directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
-            raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is a directory")
+            raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
         return name, directory
     if is_name and HUB_ID.fullmatch(name):
         return name, fetch(name)
