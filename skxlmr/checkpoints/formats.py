@@ -1,6 +1,6 @@
-"""Weight files: told apart by their first bytes, checked before anything is allocated, read without a memory map.
+"""Weight files: recognised by their first bytes, checked before anything is allocated, read without a memory map.
 
-A file that is truncated under a memory map kills the process; here a short read is an ordinary error.
+Truncating a file that is mapped into memory kills the process; a read that ends too early is an ordinary error.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import torch
 
-from skxlmr.checkpoints import torch_files as pickled
+from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import parse_json
+from skxlmr.checkpoints.files import open_file, parse_json
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 MAX_RANK = 16
@@ -39,7 +41,7 @@ DTYPES = frozenset(SAFETENSORS_DTYPES.values())
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor before it is read.
+    """What the header of a weight file says about a tensor.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class TensorInfo:
     dtype : torch.dtype
         As stored.
     file : Path
-        Where it is stored.
+        The file that holds it.
     """
 
     shape: tuple[int, ...]
@@ -61,7 +63,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Span:
+class ByteRange:
     """Where in its file a tensor lies: `nbytes` from `offset`, row-major unless it has a `stride` (in elements)."""
 
     shape: tuple[int, ...]
@@ -75,7 +77,7 @@ class WeightFile(Protocol):
     """An open file of named tensors."""
 
     tensors: dict[str, TensorInfo]
-    offsets: list[int]  # where tensors begin, in bytes, as far as known
+    offsets: list[int]  # where the tensors begin, in bytes; empty if unknown
 
     def read(self, key: str) -> torch.Tensor:
         """Return one tensor, on the CPU, in memory of its own."""
@@ -84,39 +86,39 @@ class WeightFile(Protocol):
         """Release the file."""
 
 
-class SpanFile:
-    """A file whose header says where each tensor lies: safetensors, and the zip form of torch.save."""
+class TensorFile:
+    """A file whose header says where each tensor lies: safetensors, and the zip format of torch.save."""
 
-    def __init__(self, path: Path, file: BinaryIO, spans: dict[str, Span]) -> None:
-        in_file_order = sorted(spans.items(), key=lambda item: item[1].offset)
-        self.tensors = {key: TensorInfo(span.shape, span.dtype, path) for key, span in in_file_order}
-        self.offsets = [span.offset for _, span in in_file_order]
-        self._path, self._file, self._spans = path, file, spans
-        self._lock = threading.Lock()  # seek and read belong together
+    def __init__(self, path: Path, file: BufferedReader, ranges: dict[str, ByteRange]) -> None:
+        in_file_order = sorted(ranges.items(), key=lambda item: item[1].offset)
+        self.tensors = {key: TensorInfo(where.shape, where.dtype, path) for key, where in in_file_order}
+        self.offsets = [where.offset for _, where in in_file_order]
+        self._path, self._file, self._ranges = path, file, ranges
+        self._lock = threading.Lock()  # no other thread may seek before the read
 
     def read(self, key: str) -> torch.Tensor:
-        span = self._spans[key]
-        buffer = torch.empty(span.nbytes, dtype=torch.uint8)
+        where = self._ranges[key]
+        buffer = torch.empty(where.nbytes, dtype=torch.uint8)
         with self._lock:
-            self._file.seek(span.offset)
-            got = self._file.readinto(memoryview(buffer.numpy()))
-        if got != span.nbytes:
+            self._file.seek(where.offset)
+            n_read = self._file.readinto(buffer.numpy().data)
+        if n_read != where.nbytes:
             raise CheckpointError(f"{self._path} is truncated: it ends inside tensor {key!r}")
-        if span.dtype is torch.bool:
-            buffer = buffer.ne(0)  # any other byte than 0 and 1 is no bool
-        flat = buffer.view(span.dtype)
-        if span.stride is None:
-            return flat.view(span.shape)
-        return flat.as_strided(span.shape, span.stride).contiguous()
+        if where.dtype is torch.bool:
+            buffer = buffer.ne(0)  # a byte other than 0 and 1 is not a valid bool
+        flat = buffer.view(where.dtype)
+        if where.stride is None:
+            return flat.view(where.shape)
+        return flat.as_strided(where.shape, where.stride).contiguous()
 
     def close(self) -> None:
         self._file.close()
 
 
 class LegacyFile:
-    """The form of torch.save before torch 1.6, which can only be loaded whole: at the first read, until closed."""
+    """A file of torch.save before torch 1.6. It can only be loaded as a whole, which the first read does."""
 
-    def __init__(self, path: Path, file: BinaryIO, tensors: dict[str, torch.Tensor]) -> None:
+    def __init__(self, path: Path, file: BufferedReader, tensors: dict[str, torch.Tensor]) -> None:
         self.tensors = {key: TensorInfo(tuple(t.shape), t.dtype, path) for key, t in tensors.items()}
         self.offsets: list[int] = []
         self._path, self._file = path, file
@@ -126,7 +128,7 @@ class LegacyFile:
     def read(self, key: str) -> torch.Tensor:
         with self._lock:
             if self._loaded is None:
-                self._loaded = pickled.load_legacy(self._file, self._path)
+                self._loaded = torch_files.load_legacy(self._file, self._path)
         return self._loaded[key].detach().clone(memory_format=torch.contiguous_format)
 
     def close(self) -> None:
@@ -135,7 +137,7 @@ class LegacyFile:
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor an infinity; needs no memory of the tensor's size.
+    """Whether a tensor contains neither NaN nor an infinity; allocates no tensor of the same size.
 
     Examples
     --------
@@ -145,17 +147,17 @@ def all_finite(tensor: torch.Tensor) -> bool:
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    low, high = torch.aminmax(tensor.detach())  # NaN comes through both
+    low, high = torch.aminmax(tensor.detach())  # both are NaN if any element is
     return bool(low.isfinite() and high.isfinite())
 
 
 def open_weights(path: Path) -> WeightFile:
-    """Open a weight file, reading no more than its header.
+    """Open a weight file and read its header.
 
     Parameters
     ----------
     path : Path
-        A safetensors file, or one written by torch.save; its first bytes tell which.
+        A safetensors file, or one of torch.save; its first bytes decide which.
 
     Returns
     -------
@@ -164,14 +166,11 @@ def open_weights(path: Path) -> WeightFile:
     Raises
     ------
     CheckpointError
-        If the file is damaged or of another kind.
+        If the file is damaged or of another format.
     UnsafeCheckpointError
-        If it is a pickle that holds more than tensors, or only claims to be safetensors.
+        If it is a pickle of more than tensors, or a pickle with the extension of safetensors.
     """
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - stays open with what is returned
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    file = open_file(path)
     try:
         return _open_by_magic(path, file)
     except BaseException:
@@ -179,51 +178,61 @@ def open_weights(path: Path) -> WeightFile:
         raise
 
 
-def _open_by_magic(path: Path, file: BinaryIO) -> WeightFile:
+def _open_by_magic(path: Path, file: BufferedReader) -> WeightFile:
     size = os.fstat(file.fileno()).st_size
     head = file.read(64)
     file.seek(0)
-    # A header of 128 bytes, say, also begins with 0x80: the brace after the length tells it from a pickle.
-    pickle = head.startswith(pickled.ZIP_MAGIC) or (head.startswith(b"\x80") and head[8:9] != b"{")
-    if pickle and path.suffix == ".safetensors":
+    # A pickle begins with 0x80, and so does a safetensors file with a header of 128 bytes, which has a brace next.
+    is_pickle = head.startswith(torch_files.ZIP_MAGIC) or (head.startswith(b"\x80") and head[8:9] != b"{")
+    if is_pickle and path.suffix == ".safetensors":
         raise UnsafeCheckpointError(f"{path} is named as safetensors but is a pickle")
-    if head.startswith(pickled.ZIP_MAGIC):
-        return SpanFile(path, file, _zip_spans(file, path, size))
-    if head.startswith(pickled.LEGACY_MAGIC):
+    if head.startswith(torch_files.ZIP_MAGIC):
+        return TensorFile(path, file, _zip_ranges(file, path, size))
+    if head.startswith(torch_files.LEGACY_MAGIC):
         if size > MAX_LEGACY_BYTES:
             raise CheckpointError(
-                f"{path} is {size:,} bytes in the form of torch.save before 1.6, which must be loaded whole. "
-                f"Convert it to safetensors."
+                f"{path} has {size:,} bytes in the format of torch.save before torch 1.6, which must be loaded as a "
+                f"whole. Convert it to safetensors."
             )
-        return LegacyFile(path, file, _checked(pickled.legacy_header(file, path, size), path))
+        return LegacyFile(path, file, _checked(torch_files.legacy_header(file, path, size), path))
     if head[8:9] == b"{":
-        return SpanFile(path, file, safetensors_spans(file, path, size))
+        return TensorFile(path, file, safetensors_ranges(file, path, size))
     raise _unknown_format(path, head)
 
 
-def safetensors_spans(file: BinaryIO, path: Path, size: int) -> dict[str, Span]:
+def safetensors_ranges(file: BufferedReader, path: Path, size: int) -> dict[str, ByteRange]:
     """Read and check the header of a safetensors file of `size` bytes.
 
     Raises
     ------
     CheckpointError
-        If the header is no strict JSON, an entry is malformed, or the tensors do not fill the file exactly.
+        If the header is not strict JSON, an entry is malformed, or the tensors do not fill the file exactly.
     """
-    length = int.from_bytes(file.read(8), "little")
-    if length > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path} declares a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
-    if 8 + length > size:
-        raise CheckpointError(f"{path} is truncated: {size:,} bytes, and its header alone would have {length:,}")
-    header = parse_json(file.read(length), f"the header of {path}")
-    metadata = header.pop("__metadata__", {})
+    raw, entries, _ = safetensors_header(file, path, size)
+    ranges = {key: _safetensors_range(path, key, entry, start=len(raw)) for key, entry in entries.items()}
+    _check_fills(path, ranges, start=len(raw), size=size)
+    return ranges
+
+
+def safetensors_header(file: BufferedReader, path: Path, size: int) -> tuple[bytes, dict[str, object], dict[str, str]]:
+    """Read the header of a safetensors file: its bytes, the unchecked entries of the tensors, and the metadata."""
+    length = file.read(8)
+    n_bytes = int.from_bytes(length, "little")
+    if n_bytes > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} declares a header of {n_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed"
+        )
+    if 8 + n_bytes > size:
+        raise CheckpointError(f"{path} is truncated: it has {size:,} bytes, and declares a header of {n_bytes:,}")
+    text = file.read(n_bytes)
+    entries = parse_json(text, f"the header of {path}")
+    metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must map strings to strings")
-    spans = {key: _safetensors_span(path, key, entry, start=8 + length) for key, entry in header.items()}
-    _check_fills(path, spans, start=8 + length, size=size)
-    return spans
+    return length + text, entries, metadata
 
 
-def _safetensors_span(path: Path, key: str, entry: object, *, start: int) -> Span:
+def _safetensors_range(path: Path, key: str, entry: object, *, start: int) -> ByteRange:
     def refuse(reason: str) -> CheckpointError:
         return CheckpointError(f"{path}: tensor {key!r} {reason}")
 
@@ -231,71 +240,89 @@ def _safetensors_span(path: Path, key: str, entry: object, *, start: int) -> Spa
         raise refuse("needs exactly dtype, shape and data_offsets in the header")
     dtype = SAFETENSORS_DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
-        raise refuse(f"has dtype {entry['dtype']!r}; known are {', '.join(SAFETENSORS_DTYPES)}")
+        raise refuse(f"has dtype {entry['dtype']!r}; supported are {', '.join(SAFETENSORS_DTYPES)}")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _are_counts(shape) or len(shape) > MAX_RANK:
-        raise refuse(f"has shape {shape!r}, which is no list of at most {MAX_RANK} sizes")
-    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise refuse(f"has data_offsets {offsets!r}, which are no beginning and end")
+    if not isinstance(shape, list) or not are_sizes(shape) or len(shape) > MAX_RANK:
+        raise refuse(f"has shape {shape!r}, which is not a list of at most {MAX_RANK} sizes")
+    if not isinstance(offsets, list) or not are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise refuse(f"has data_offsets {offsets!r}, which are not a begin and an end")
     begin, end = offsets
     if end - begin != math.prod(shape) * dtype.itemsize:
-        raise refuse(f"has {end - begin:,} bytes, but {entry['dtype']} of shape {shape} does not")
-    return Span(tuple(shape), dtype, start + begin, end - begin)
+        raise refuse(f"has {end - begin:,} bytes, which is not the size of {entry['dtype']} of shape {shape}")
+    return ByteRange(tuple(shape), dtype, start + begin, end - begin)
 
 
-def _check_fills(path: Path, spans: dict[str, Span], *, start: int, size: int) -> None:
-    """Check that tensors follow each other without gap or overlap, from the header to the end of the file."""
+def _check_fills(path: Path, ranges: dict[str, ByteRange], *, start: int, size: int) -> None:
+    """Check that the tensors fill the file from the header to the end, without gaps or overlaps."""
     position = start
-    for key, span in sorted(spans.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
-        if span.offset != position:
-            fault = "overlaps the one before" if span.offset < position else "leaves a gap before it"
+    for key, where in sorted(ranges.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if where.offset != position:
+            fault = "overlaps the tensor before it" if where.offset < position else "leaves a gap before it"
             raise CheckpointError(f"{path}: tensor {key!r} {fault}")
-        position += span.nbytes
+        position += where.nbytes
     if position > size:
-        raise CheckpointError(f"{path} is truncated: {size:,} bytes, and its header declares {position:,}")
+        raise CheckpointError(f"{path} is truncated: it has {size:,} bytes, and its header declares {position:,}")
     if position < size:
         raise CheckpointError(f"{path} has {size - position:,} bytes after its last tensor")
 
 
-def _zip_spans(file: BinaryIO, path: Path, size: int) -> dict[str, Span]:
-    tensors, storage_ends = pickled.zip_header(file, path, size)
-    spans = {}
+def _zip_ranges(file: BufferedReader, path: Path, size: int) -> dict[str, ByteRange]:
+    tensors, storage_ends = torch_files.zip_header(file, path, size)
+    ranges = {}
     for key, tensor in _checked(tensors, path).items():
-        storage_offset = tensor.untyped_storage()._checkpoint_offset
-        offset = storage_offset + tensor.storage_offset() * tensor.itemsize
-        row_major = tensor.is_contiguous()
-        steps = zip(tensor.shape, tensor.stride(), strict=True)
-        reach = tensor.numel() if row_major else 1 + sum((n - 1) * stride for n, stride in steps)
-        nbytes = reach * tensor.itemsize
-        end = storage_ends.get(storage_offset, 0)
-        # An expanded tensor, of more elements than were stored for it, could fill any memory.
-        expanded = tensor.numel() * tensor.itemsize > end - storage_offset
-        if nbytes and (offset + nbytes > end or expanded):
-            raise CheckpointError(f"{path}: tensor {key!r} reaches beyond the bytes that are stored for it")
-        spans[key] = Span(tuple(tensor.shape), tensor.dtype, offset, nbytes, None if row_major else tensor.stride())
-    return spans
+        begin = tensor.untyped_storage()._checkpoint_offset
+        assert begin is not None  # torch.load fills it in on the meta device
+        storage = begin, storage_ends.get(begin, begin)
+        shape, stride = tuple(tensor.shape), tensor.stride()
+        ranges[key] = strided_range(path, key, tensor.dtype, shape, stride, storage, int(tensor.storage_offset()))
+    return ranges
+
+
+def strided_range(
+    path: Path,
+    key: str,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    storage: tuple[int, int],
+    storage_offset: int,
+) -> ByteRange:
+    """Locate a tensor of torch.save in a `storage`, given by its first byte in the file and the byte after its last.
+
+    Raises
+    ------
+    CheckpointError
+        If the tensor, which begins at the element `storage_offset`, reaches beyond the storage.
+    """
+    begin, end = storage
+    n_elements = math.prod(shape)
+    reach = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) if n_elements else 0
+    offset, nbytes = begin + storage_offset * dtype.itemsize, reach * dtype.itemsize
+    # An expanded tensor has more elements than are stored for it, and could fill any amount of memory.
+    if nbytes and (offset + nbytes > end or n_elements * dtype.itemsize > end - begin):
+        raise CheckpointError(f"{path}: tensor {key!r} reaches beyond the bytes that are stored for it")
+    return ByteRange(shape, dtype, offset, nbytes, stride)
 
 
 def _checked(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES or tensor.layout is not torch.strided or tensor.is_neg():
             raise CheckpointError(
-                f"{path}: tensor {key!r} is {tensor.dtype} in layout {tensor.layout}, which is not read"
+                f"{path}: tensor {key!r} is {tensor.dtype} in layout {tensor.layout}, which is not supported"
             )
     return tensors
 
 
-def _are_counts(values: object) -> bool:
-    return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**48 for n in values)
+def are_sizes(values: Iterable[object]) -> bool:
+    """Whether all values are integers from 0 to below 2**48, so that products of a few of them stay small."""
+    return all(type(n) is int and 0 <= n < 2**48 for n in values)
 
 
 def _unknown_format(path: Path, head: bytes) -> CheckpointError:
     if not head:
         return CheckpointError(f"{path} is empty")
     if head.startswith(b"version https://git-lfs"):
-        return CheckpointError(
-            f"{path} is a pointer of git-lfs, not the file itself. Run `git lfs pull` in its folder."
-        )
+        return CheckpointError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder.")
     if head.startswith(b"\x80"):
-        return UnsafeCheckpointError(f"{path} is a bare pickle, not written by torch.save; it is not opened")
-    return CheckpointError(f"{path} is no weight file: neither safetensors nor written by torch.save")
+        return UnsafeCheckpointError(f"{path} is a bare pickle, not a file of torch.save; it is not opened")
+    return CheckpointError(f"{path} is not a weight file: neither safetensors nor written by torch.save")

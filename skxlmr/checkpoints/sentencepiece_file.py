@@ -1,4 +1,4 @@
-"""Sentencepiece models and tokenizer.json, each put together from what the other holds: pieces, scores, normaliser."""
+"""Conversion between sentencepiece models and tokenizer.json: pieces, scores and normaliser."""
 
 from __future__ import annotations
 
@@ -14,39 +14,38 @@ import numpy as np
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 
-# Fields of a model, of its trainer's settings the one that says how texts are cut, and of its normaliser the one that
-# has the compiled rules.
+# The protobuf fields of a sentencepiece model, and the values in them, that are used here.
 PIECE, TRAINER, NORMALIZER = 1, 2, 3
-MODEL_TYPE, RULES = 3, 2
-UNIGRAM = 1
-NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # kinds of pieces
+MODEL_TYPE = 3  # in TRAINER
+UNIGRAM = 1  # a value of MODEL_TYPE
+RULES = 2  # in NORMALIZER: the compiled rules
+NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # types of pieces
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # the first ids of XLM-RoBERTa; <mask> is the last
-MAX_JSON_BYTES = 2**27  # XLM-RoBERTa's own file has 17 MB
+MAX_JSON_BYTES = 2**27  # that of XLM-RoBERTa has 17 MB
 
-# Wire types of protobuf.
+# Wire types of protobuf
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 def unigram_model(pieces: Iterable[bytes], scores: Iterable[float], rest: bytes) -> bytes:
-    """A unigram model of these pieces, beside the special ones, and the other parts of a model."""
+    """Build a unigram model of the special pieces, these pieces and the other fields `rest`."""
     special = [_piece(b"<unk>", 0.0, UNKNOWN), _piece(b"<s>", 0.0, CONTROL), _piece(b"</s>", 0.0, CONTROL)]
     normal = (_piece(piece, score, NORMAL) for piece, score in zip(pieces, scores, strict=True))
     return b"".join([*special, *normal, rest])
 
 
 def is_unigram(model: bytes) -> bool:
-    """Whether a sentencepiece model cuts texts by the scores of its pieces alone, which is what it does by default."""
+    """Whether a sentencepiece model is of the unigram type, which is the default."""
     settings = (raw[start:] for number, raw, start in fields(model) if number == TRAINER)
     return all(value == UNIGRAM for part in settings for field, _, value in fields(part) if field == MODEL_TYPE)
 
 
 def read_tokenizer_json(path: Path) -> bytes:
-    """Read the file in which transformers keeps a tokenizer today, as a sentencepiece model.
+    """Read a tokenizer.json of transformers and convert it to a sentencepiece model.
 
     Parameters
     ----------
     path : Path
-        A tokenizer.json.
 
     Returns
     -------
@@ -55,17 +54,17 @@ def read_tokenizer_json(path: Path) -> bytes:
     Raises
     ------
     CheckpointError
-        If the file is damaged, or the tokenizer none of XLM-RoBERTa's kind: unigrams under fairseq's ids, and a
-        normaliser that was compiled by sentencepiece.
+        If the file is damaged, or the tokenizer not like that of XLM-RoBERTa: a unigram model with the special ids
+        of fairseq and a normaliser that sentencepiece has compiled.
     """
     content = read_json(path, MAX_JSON_BYTES)
     try:
         model = content["model"]
         if model.get("type") != "Unigram":
-            raise CheckpointError(f"{path} is a tokenizer of kind {model.get('type')!r}; XLM-RoBERTa's is 'Unigram'.")
+            raise CheckpointError(f"{path} is a tokenizer of type {model.get('type')!r}, not 'Unigram' as XLM-RoBERTa.")
         names, scores = zip(*model["vocab"], strict=True)
         if [*names[:4]] != SPECIAL or names[-1] != "<mask>":
-            raise CheckpointError(f"{path} numbers its special tokens otherwise than XLM-RoBERTa.")
+            raise CheckpointError(f"{path} has other ids of special tokens than XLM-RoBERTa.")
         rules = base64.b64decode(_compiled_rules(content["normalizer"]), validate=True)
         normalizer = delimited(NORMALIZER, delimited(RULES, rules))
         return unigram_model([name.encode() for name in names[4:-1]], scores[4:-1], normalizer)
@@ -76,15 +75,15 @@ def read_tokenizer_json(path: Path) -> bytes:
 
 
 def as_tokenizer_json(pieces: Sequence[str], scores: Sequence[float], model: bytes) -> dict[str, Any]:
-    """The content of the file in which transformers keeps a tokenizer today.
+    """Return the content of a tokenizer.json for a sentencepiece model.
 
     Parameters
     ----------
     pieces : sequence of str
-        Those of a unigram model, without its first three, which are special.
+        Pieces of a unigram model without the first three, which are special.
     scores : sequence of float
     model : bytes
-        The sentencepiece model itself, for its normaliser.
+        The sentencepiece model, for its normaliser.
 
     Returns
     -------
@@ -102,7 +101,7 @@ def as_tokenizer_json(pieces: Sequence[str], scores: Sequence[float], model: byt
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": name, "lstrip": name == "<mask>", **flags}  # the space before a mask belongs to it
+            {"id": i, "content": name, "lstrip": name == "<mask>", **flags}  # a mask includes the space before it
             for name, i in ids.items()
         ],
         "normalizer": _precompiled(model),
@@ -122,52 +121,51 @@ def as_tokenizer_json(pieces: Sequence[str], scores: Sequence[float], model: byt
 
 
 def _precompiled(model: bytes) -> dict[str, str] | None:
-    """The normaliser of a sentencepiece model, as tokenizer.json has it; None where nothing is rewritten."""
+    """Return the normaliser of a sentencepiece model in the format of tokenizer.json; None if it has no rules."""
     settings = (raw[start:] for number, raw, start in fields(model) if number == NORMALIZER)
     rules = b"".join(raw[start:] for part in settings for field, raw, start in fields(part) if field == RULES)
     return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(rules).decode()} if rules else None
 
 
 def _compiled_rules(normalizer: dict[str, Any]) -> str:
-    """The rules of a normaliser, or of the one among several that has such."""
+    """Return the compiled rules of a normaliser, which may be one of a sequence."""
     parts: Sequence[dict[str, Any]] = normalizer.get("normalizers", [normalizer])
     (rules,) = (part["precompiled_charsmap"] for part in parts if part.get("type") == "Precompiled")
     return rules
 
 
-def _piece(text: bytes, score: float, kind: int) -> bytes:
-    """A piece as protobuf has it: field 1 of the model, with text, score and kind."""
-    return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind))
+def _piece(text: bytes, score: float, piece_type: int) -> bytes:
+    """Encode a piece of a model: text, score and type."""
+    return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(piece_type))
 
 
 def without_pieces(model: bytes, keep: np.ndarray) -> bytes:
-    """Leave pieces out; all that is kept stays as it was, in its order.
+    """Remove pieces from a sentencepiece model; the others keep their order, text and scores.
 
     Parameters
     ----------
     model : bytes
         A sentencepiece model.
     keep : ndarray of shape (n_pieces,), bool
-        By sentencepiece's ids.
+        Whether to keep each piece, by sentencepiece id.
 
     Returns
     -------
     bytes
-        A sentencepiece model.
 
     Raises
     ------
     ValueError
-        If it is not a unigram model. Of the other kinds BPE puts pieces together from others, which then may not go.
+        If it is not a unigram model. A BPE model, for example, needs the pieces that its other pieces are merged from.
     """
     if not is_unigram(model):
-        raise ValueError("this sentencepiece model is no unigram model; its pieces cannot be told apart.")
+        raise ValueError("this sentencepiece model is not a unigram model; its pieces depend on each other.")
     kept = iter(keep)
     return b"".join(raw for number, raw, _ in fields(model) if number != PIECE or next(kept))
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Go through the fields of a message.
+    """Iterate over the fields of a protobuf message.
 
     Parameters
     ----------
@@ -177,14 +175,14 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:
     ------
     number : int
     raw : bytes
-        The whole field, as it stands in the message.
+        The whole field, including its key.
     value : int
-        Of a field that is a varint; of one with a length, where its content begins in `raw`; 0 of all others.
+        The value of a varint; where the content begins in `raw` for a field with a length; 0 for other fields.
 
     Raises
     ------
     ValueError
-        If the message ends in the middle of a field, or is none.
+        If the message ends inside a field, or is not a protobuf message.
 
     Examples
     --------
@@ -205,14 +203,14 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:
         elif kind in (FIXED32, FIXED64):
             at += 4 if kind == FIXED32 else 8
         elif kind != VARINT:
-            raise ValueError(f"no protobuf message: a field of kind {kind} at byte {start}")
+            raise ValueError(f"not a protobuf message: a field of wire type {kind} at byte {start}")
         if at > len(message):
             raise ValueError(f"the protobuf message ends in the field that begins at byte {start}")
         yield key >> 3, message[start:at], value
 
 
 def delimited(number: int, content: bytes) -> bytes:
-    """A field with a length: a string, bytes or a message.
+    """Encode a field with a length: a string, bytes or a message.
 
     Examples
     --------
@@ -223,7 +221,7 @@ def delimited(number: int, content: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """An integer in groups of seven bits.
+    """Encode an integer in groups of seven bits.
 
     Examples
     --------

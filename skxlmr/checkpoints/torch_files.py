@@ -1,5 +1,8 @@
-"""Headers of files written by torch.save. Nothing is unpickled except by `torch.load(weights_only=True)`, and that
-only after the pickle has been seen to name nothing but tensors."""
+"""Headers of files that torch.save has written.
+
+Nothing is unpickled except by `torch.load(weights_only=True)`, and only after a scan of the pickle for other objects
+than tensors.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,28 @@ from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # 0x1950a86a20f9469cfc6c as a pickle of protocol 2
-LEGACY_PICKLES = 5  # magic number, protocol, system, the object, storage keys; the storages' bytes follow
+LEGACY_PICKLES = 5  # magic number, protocol, system, object, keys of the storages; the storages follow
 
-MAX_PICKLE_BYTES = 4 * 2**20  # the pickle of XXL's 700 tensors has about 0.1 MB
+MAX_PICKLE_BYTES = 4 * 2**20  # that of XXL, with 700 tensors, has about 0.1 MB
 MAX_ZIP_MEMBERS = 100_000
 
-STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+STORAGE_DTYPES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
 GLOBALS = frozenset(
     ["collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"]
-    + [f"torch {storage}Storage" for storage in STORAGES]
+    + [name.replace(".", " ") for name in STORAGE_DTYPES]
 )
-# What a dict of tensors is written with; the instructions that build other objects are not among them.
+# The instructions in the pickle of a dict of tensors; those that build other objects are missing on purpose.
 # fmt: off
 INSTRUCTIONS = frozenset([
     "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE",
@@ -38,49 +52,62 @@ INSTRUCTIONS = frozenset([
 
 
 def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.Tensor], dict[int, int]]:
-    """Read the header of a file in the zip form of torch.save.
-
-    Parameters
-    ----------
-    file : binary file, at its beginning
-    path : Path
-        For messages.
-    size : int
-        Of the file, in bytes.
+    """Read the header of a file of `size` bytes in the zip format of torch.save.
 
     Returns
     -------
     tensors : dict of str to Tensor
         On the meta device.
     storage_ends : dict of int to int
-        Beginning to end of each stored member, as offsets in the file, in bytes.
+        For each storage its first byte in the file, and the byte after its last.
+
+    Raises
+    ------
+    CheckpointError
+        As `read_archive`, or if the pickle is damaged.
+    UnsafeCheckpointError
+        As `read_archive`, or if the pickle names anything but tensors.
+    """
+    pickle, storages = read_archive(file, path, size)
+    scan_pickle(io.BytesIO(pickle), path)
+    file.seek(0)
+    return _torch_load(file, path, map_location="meta"), dict(storages.values())
+
+
+def read_archive(file: BinaryIO, path: Path, size: int) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Check a zip archive of torch.save; return its pickle, not yet checked, and where the storages are.
+
+    The latter are given by their key in the pickle, as the first byte in the file and the byte after the last.
 
     Raises
     ------
     CheckpointError
         If the archive is damaged, or its members are compressed, overlap or are not where they are declared.
     UnsafeCheckpointError
-        If the pickle names anything but tensors, or a member's name leaves the archive.
+        If the name of a member leads out of the archive.
     """
     try:
         with zipfile.ZipFile(file) as archive:  # leaves the file open
-            prefix = check_members(archive.infolist(), path, size)
-            storage_ends = locate_members(file, archive, path)
-            pickle = archive.read(f"{prefix}/data.pkl")
-            byte_order = f"{prefix}/byteorder"
-            if byte_order in archive.namelist() and archive.read(byte_order) != b"little":
-                raise CheckpointError(f"{path} was written on a big-endian machine, which is not read")
+            folder = _check_members(archive.infolist(), path, size)
+            members = _locate_members(file, archive, path)
+            pickle = archive.read(f"{folder}/data.pkl")
+            if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
+                raise CheckpointError(f"{path} was written on a big-endian machine, which is not supported")
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged archive makes zipfile raise a dozen kinds of errors
+    except Exception as error:  # zipfile raises a dozen kinds of errors for damaged archives
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    scan_pickle(io.BytesIO(pickle), path)
-    file.seek(0)
-    return _torch_load(file, path, map_location="meta"), storage_ends
+    data = f"{folder}/data/"
+    return pickle, {name.removeprefix(data): where for name, where in members.items() if name.startswith(data)}
 
 
 def legacy_header(file: BinaryIO, path: Path, size: int) -> dict[str, torch.Tensor]:
-    """Read the header of a file in the form of torch.save before 1.6: its tensors, on the meta device.
+    """Read the header of a file of torch.save before torch 1.6.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the meta device.
 
     Raises
     ------
@@ -103,13 +130,13 @@ def legacy_header(file: BinaryIO, path: Path, size: int) -> dict[str, torch.Tens
 
 
 def load_legacy(file: BinaryIO, path: Path) -> dict[str, torch.Tensor]:
-    """Load a whole file whose header `legacy_header` has accepted."""
+    """Load a whole file whose header `legacy_header` has checked."""
     file.seek(0)
     return _torch_load(file, path, map_location="cpu")
 
 
 def scan_pickle(stream: BinaryIO, path: Path) -> None:
-    """Step over one pickle, running none of it, and refuse it if it names anything but tensors.
+    """Check that a pickle names nothing but tensors, without executing it; leaves the stream after it.
 
     Examples
     --------
@@ -123,47 +150,45 @@ def scan_pickle(stream: BinaryIO, path: Path) -> None:
         for instruction, argument, _ in pickletools.genops(stream):
             if instruction.name not in INSTRUCTIONS or (instruction.name == "PROTO" and argument != 2):
                 raise UnsafeCheckpointError(
-                    f"{path} contains the pickle instruction {instruction.name}, which no dict of tensors needs"
+                    f"{path} contains the pickle instruction {instruction.name}, which a dict of tensors does not need"
                 )
             if instruction.name == "GLOBAL" and argument not in GLOBALS:
                 raise UnsafeCheckpointError(
-                    f"{path} asks to import {argument.replace(' ', '.')!r}; a checkpoint may hold nothing but tensors. "
-                    f"Save its state dict alone, or as safetensors."
+                    f"{path} asks to import {str(argument).replace(' ', '.')!r}; a checkpoint must contain only "
+                    f"tensors. Save the state dict alone, or as safetensors."
                 )
     except UnsafeCheckpointError:
         raise
-    except Exception as error:  # pickletools raises whatever the damage happens to provoke
+    except Exception as error:  # pickletools raises all kinds of errors for damaged pickles
         raise CheckpointError(f"{path} is damaged: its pickle cannot be parsed ({error})") from error
 
 
 def _torch_load(file: BinaryIO, path: Path, *, map_location: str) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(file, map_location=map_location, weights_only=True)
-    except Exception as error:  # torch raises whatever the damage happens to provoke
+    except Exception as error:  # torch raises all kinds of errors for damaged files
         raise CheckpointError(f"{path} is damaged: torch.load(weights_only=True) cannot read it") from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__} where a dict of tensors belongs")
+        raise CheckpointError(f"{path} contains a {type(loaded).__name__}; expected a dict of tensors")
     for key, value in loaded.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            nested = " Save the dict of tensors inside it alone." if isinstance(value, dict) else ""
-            raise CheckpointError(
-                f"{path} holds a {type(value).__name__} under {key!r} where a tensor belongs.{nested}"
-            )
+            nested = " Save this inner dict alone." if isinstance(value, dict) else ""
+            raise CheckpointError(f"{path} contains a {type(value).__name__} under {key!r}; expected a tensor.{nested}")
     return dict(loaded)
 
 
-def check_members(members: list[zipfile.ZipInfo], path: Path, size: int) -> str:
-    """Check what the archive's directory declares; returns the folder that all members are in."""
+def _check_members(members: list[zipfile.ZipInfo], path: Path, size: int) -> str:
+    """Check the directory of the archive; return the folder that all members are in."""
     if len(members) > MAX_ZIP_MEMBERS:
-        raise CheckpointError(f"{path} has {len(members):,} members; at most {MAX_ZIP_MEMBERS:,} are read")
+        raise CheckpointError(f"{path} has {len(members):,} members; at most {MAX_ZIP_MEMBERS:,} are allowed")
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise CheckpointError(f"{path} holds two members of the same name")
+        raise CheckpointError(f"{path} contains two members of the same name")
     prefix = names[0].partition("/")[0]
     for member in members:
         folder, *rest = member.filename.split("/")
         if folder != prefix or not rest or {"", ".", ".."} & {folder, *rest} or "\\" in member.orig_filename:
-            raise UnsafeCheckpointError(f"{path} holds a member with the name {member.orig_filename!r}")
+            raise UnsafeCheckpointError(f"{path} contains a member with the name {member.orig_filename!r}")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise CheckpointError(f"{path}: member {member.filename!r} is compressed, which torch.save never does")
         if member.flag_bits & 1:
@@ -179,12 +204,12 @@ def check_members(members: list[zipfile.ZipInfo], path: Path, size: int) -> str:
     return prefix
 
 
-def locate_members(file: BinaryIO, archive: zipfile.ZipFile, path: Path) -> dict[int, int]:
-    """Find where each member's bytes really lie, trusting the local headers only as far as they agree."""
-    spans = {}
+def _locate_members(file: BinaryIO, archive: zipfile.ZipFile, path: Path) -> dict[str, tuple[int, int]]:
+    """Find the bytes of each member, checking its local header against the directory of the archive."""
+    members = {}
     by_position = sorted(archive.infolist(), key=lambda member: member.header_offset)
     ends = [member.header_offset for member in by_position[1:]] + [archive.start_dir]
-    file.seek(-22, io.SEEK_END)  # the end record, if nothing follows it
+    file.seek(-22, io.SEEK_END)  # the end record, unless something follows it
     if by_position[0].header_offset != 0 or archive.comment or file.read(4) != b"PK\x05\x06":
         raise CheckpointError(f"{path} is damaged: the archive does not fill the file")
     for member, limit in zip(by_position, ends, strict=True):
@@ -194,5 +219,5 @@ def locate_members(file: BinaryIO, archive: zipfile.ZipFile, path: Path) -> dict
         begin = member.header_offset + 30 + name_length + extra_length
         if signature != ZIP_MAGIC or name != member.orig_filename.encode() or begin + member.file_size > limit:
             raise CheckpointError(f"{path} is damaged: member {member.filename!r} is not where it is declared")
-        spans[begin] = begin + member.file_size
-    return spans
+        members[member.filename] = begin, begin + member.file_size
+    return members

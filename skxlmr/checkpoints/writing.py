@@ -1,12 +1,10 @@
-"""Writing a checkpoint so that a crash or a full disk never leaves something that could be taken for one."""
+"""Writing checkpoints."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,12 +13,15 @@ import safetensors.torch
 import torch
 
 from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.files import fsync_directory, sha256_of_file
+from skxlmr.checkpoints.files import describe_file
 from skxlmr.checkpoints.formats import DTYPES, all_finite
+from skxlmr.system import atomic
 
 MAX_SHARD_BYTES = 5_000_000_000
 OWN_WEIGHTS = re.compile(r"model\.safetensors(\.index\.json)?|model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+# The manifest while files are being replaced.
+INCOMPLETE = json.dumps({"format_version": layout.MANIFEST_VERSION, "complete": False}).encode()
 
 
 def write_checkpoint(
@@ -31,32 +32,32 @@ def write_checkpoint(
     extra_files: Mapping[str, bytes] = NO_FILES,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a checkpoint in the Hugging Face layout, replacing an older one only when the new one is complete.
+    """Write a checkpoint in the Hugging Face layout; an older one is replaced only when the new one is complete.
 
-    Everything is written and flushed in a folder of its own inside `directory`, then renamed into place. The
-    manifest "skxlmr.json" is renamed last; until then the directory is marked as incomplete, and refused. Weight
-    files of an older checkpoint are removed; other files that are there stay.
+    All files are written to a temporary folder inside `directory` and then renamed into place, the manifest
+    "skxlmr.json" last. While files are being renamed the directory is marked as incomplete, and not read. Weight
+    files of an older checkpoint are removed; other existing files are kept.
 
     Parameters
     ----------
     directory : str or path
         Created if absent.
     tensors : mapping of str to Tensor
-        By checkpoint key, on any device. Tensors that share memory are written as often as they are named.
+        By checkpoint key, on any device. Tensors that share memory are written once for each key.
     config : mapping
-        Becomes config.json.
+        Content of config.json.
     extra_files : mapping of str to bytes, default={}
-        Further files by base name, such as the tokenizer's.
+        Other files by base name, such as those of the tokenizer.
     max_shard_bytes : int, default=5 GB
-        Largest size of one file, unless a single tensor is larger.
+        Maximum size of one file, unless a single tensor is larger.
 
     Raises
     ------
     ValueError
-        If a tensor holds no numbers that could be written (on the meta device, sparse, NaN or infinite), the config
-        is not JSON, or a file name is not plain.
+        If a tensor cannot be written (on the meta device, sparse, with NaN or infinite values), the config cannot be
+        written as JSON, or a file name is not a plain base name.
     OSError
-        If the disk is full or the directory not writable; an older checkpoint is then untouched.
+        If the disk is full or the directory not writable; an older checkpoint is then unchanged.
 
     Examples
     --------
@@ -73,62 +74,28 @@ def write_checkpoint(
         if name in small_files or name == layout.MANIFEST or OWN_WEIGHTS.fullmatch(name):
             raise ValueError(f"extra file {name!r} would replace a file of the checkpoint itself")
         small_files[name] = data
-    directory = Path(directory).expanduser()
-    is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    # Inside the directory, so that renaming never crosses file systems.
-    staging = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=directory))
-    try:
-        written = _stage(staging, tensors, small_files, max_shard_bytes)
-        _commit(staging, directory, written)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if is_new and not any(directory.iterdir()):
-            directory.rmdir()
-
-
-def _stage(
-    staging: Path, tensors: Mapping[str, torch.Tensor], small_files: Mapping[str, bytes], max_shard_bytes: int
-) -> list[str]:
-    """Write and flush all files of the checkpoint; returns their names, without the manifests."""
     shards = _split(tensors, max_shard_bytes)
-    small_files = dict(small_files)
     if len(shards) > 1:
         weight_map = {key: name for name, keys in shards.items() for key in keys}
         total_size = sum(tensor.nbytes for tensor in tensors.values())
         small_files[layout.SAFETENSORS_INDEX] = _json(
             {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
         )
-    for name, data in small_files.items():
-        _write(staging / name, data)
-    mode = (staging / layout.CONFIG).stat().st_mode  # as the umask has it; safetensors writes for the owner alone
-    for name, keys in shards.items():
-        shard = _contiguous({key: tensors[key] for key in keys})
-        safetensors.torch.save_file(shard, staging / name, metadata={"format": "pt"})
-        os.chmod(staging / name, mode)
-        _flush(staging / name)
-    written = [*shards, *small_files]
-    entries = {
-        name: {"bytes": (staging / name).stat().st_size, "sha256": sha256_of_file(staging / name)} for name in written
-    }
-    manifest = {"format_version": layout.MANIFEST_VERSION, "complete": True, "files": entries}
-    # Both are written now: once files are being replaced, nothing is left to do but to rename.
-    _write(staging / ".complete", _json(manifest))
-    _write(staging / ".incomplete", _json({**manifest, "complete": False}))
-    return written
+    with atomic.replacing_files(
+        Path(directory).expanduser(), last=layout.MANIFEST, until_then=INCOMPLETE, obsolete=_is_own_weights
+    ) as staging:
+        for name, data in small_files.items():
+            (staging / name).write_bytes(data)
+        for name, keys in shards.items():
+            shard = _contiguous({key: tensors[key] for key in keys})
+            safetensors.torch.save_file(shard, staging / name, metadata={"format": "pt"})
+        files = {name: describe_file(staging / name) for name in [*shards, *small_files]}
+        manifest = {"format_version": layout.MANIFEST_VERSION, "complete": True, "files": files}
+        (staging / layout.MANIFEST).write_bytes(_json(manifest))
 
 
-def _commit(staging: Path, directory: Path, written: list[str]) -> None:
-    os.replace(staging / ".incomplete", directory / layout.MANIFEST)
-    fsync_directory(directory)
-    for name in written:
-        os.replace(staging / name, directory / name)
-    for path in list(directory.iterdir()):
-        if OWN_WEIGHTS.fullmatch(path.name) and path.name not in written:
-            path.unlink()
-    fsync_directory(directory)
-    os.replace(staging / ".complete", directory / layout.MANIFEST)
-    fsync_directory(directory)
+def _is_own_weights(path: Path) -> bool:
+    return OWN_WEIGHTS.fullmatch(path.name) is not None
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
@@ -138,11 +105,11 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
                 f"tensor {key!r} cannot be written: it is {tensor.dtype}, {tensor.layout}, on device {tensor.device}"
             )
         if not all_finite(tensor):
-            raise ValueError(f"tensor {key!r} holds NaN or infinity; such a checkpoint could not be read again")
+            raise ValueError(f"tensor {key!r} contains NaN or infinity; such a checkpoint could not be read again")
 
 
 def _split(tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> dict[str, list[str]]:
-    """Divide the keys, in order, into files of at most `max_shard_bytes`."""
+    """Divide the keys, in their order, into files of at most `max_shard_bytes`."""
     shards: list[list[str]] = [[]]
     filled = 0
     for key, tensor in tensors.items():
@@ -157,7 +124,7 @@ def _split(tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> dict[st
 
 
 def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors as safetensors wants them: row-major, no two in the same memory."""
+    """Make tensors row-major and copy those that share memory, as safetensors requires."""
     result, seen = {}, set()
     for key, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
@@ -172,15 +139,3 @@ def _json(value: Mapping[str, object]) -> bytes:
         return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
     except TypeError as error:
         raise ValueError(f"cannot be written as JSON: {error}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import atomic_write_bytes, read_json
+from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import resolve_config
+from skxlmr.system import atomic
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -280,7 +281,7 @@ class XLMRobertaXLConfig:
             If `hidden_act` is a callable.
         """
         Path(directory).mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(Path(directory) / "config.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        atomic.write_bytes(Path(directory) / "config.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:

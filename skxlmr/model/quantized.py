@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.cache import building, find_cached, write_cached
 from skxlmr.checkpoints.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
-from skxlmr.checkpoints.files import return_freed_memory
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.nf4 import Linear4bit
 from skxlmr.model.word_embedding import WORD_EMBEDDING
+from skxlmr.system.malloc import return_freed_memory
 from skxlmr.system.warn import warn
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import atomic_write_bytes, fsync_directory, read_json, sha256_of_file
+from skxlmr.checkpoints.files import describe_file, read_json, sha256_of_file
 from skxlmr.checkpoints.formats import TensorInfo, open_weights
 from skxlmr.checkpoints.layout import check_base_name
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.values import Decoder, Encoder
+from skxlmr.system import atomic
 from skxlmr.tuning import Tuning
 
 FORMAT = 1
@@ -124,13 +125,12 @@ def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None
             f"{directory} holds other files already. Choose a folder that is new, empty, or a saved estimator, which "
             f"is replaced."
         )
-    directory.mkdir(parents=True, exist_ok=True)
     _write(directory, content, tensors)
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is one that a save that was killed leaves."""
-    return path.match(TENSORS.format("*")) or path.match(f".{NAME}.*.tmp")
+    """Whether a file is one that a save writes, or has left when it was killed."""
+    return path.match(TENSORS.format("*")) or atomic.is_left_over(path, NAME)
 
 
 def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
@@ -142,22 +142,12 @@ def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
 
 def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write the tensors under a new name, then the JSON, which names them: until then the earlier ones count."""
-    name = TENSORS.format(secrets.token_hex(8))
-    path = directory / name
-    try:
+    with atomic.replacing_files(directory, last=NAME, obsolete=_is_own) as staging:
+        path = staging / TENSORS.format(secrets.token_hex(8))
         safetensors.torch.save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-        fsync_directory(directory)
-        content["tensors"] = {"file": name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+        content["tensors"] = {"file": path.name, **describe_file(path)}
         text = json.dumps(content, allow_nan=False, indent=1)  # ASCII: a label may hold a lone surrogate
-        atomic_write_bytes(directory / NAME, text.encode())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    for earlier in list(directory.iterdir()):
-        if _is_own(earlier) and earlier.name != name:
-            earlier.unlink(missing_ok=True)
+        (staging / NAME).write_text(text)
 
 
 def read_estimator(directory: str | os.PathLike) -> SavedEstimator:

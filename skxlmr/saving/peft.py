@@ -8,9 +8,9 @@ from pathlib import Path
 
 import safetensors.torch
 
-from skxlmr.checkpoints.files import atomic_write_bytes
 from skxlmr.model.key_maps import key_map
 from skxlmr.saving.transformers import ExportedModel
+from skxlmr.system import atomic
 from skxlmr.tuning import PATHS, LoRA
 
 PEFT_PREFIX = "base_model.model."
@@ -66,5 +66,5 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     data = safetensors.torch.save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
     )
-    atomic_write_bytes(directory / "adapter_model.safetensors", data)
-    atomic_write_bytes(directory / "adapter_config.json", config_json.encode())
+    atomic.write_bytes(directory / "adapter_model.safetensors", data)
+    atomic.write_bytes(directory / "adapter_config.json", config_json.encode())

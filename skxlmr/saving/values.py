@@ -1,4 +1,4 @@
-"""Python values as JSON and arrays, and back: what `save` writes in the place of a pickle."""
+"""Conversion of Python values to JSON and arrays, and back; `save` writes these instead of a pickle."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.model.int8 import Int8
 from skxlmr.tuning import Bias, Full, Head, LoRA
 
-# Objects that may be written, by the name under which they are: nothing else is ever made from a file.
+# The classes that can be saved, by name; files cannot create objects of any other class.
 OBJECTS: dict[str, type[BaseEstimator]] = {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, PCA)}
 
-# Integers that the files of tensors have no name for, and those of the same bits in whose place they are written.
+# Dtypes that safetensors files cannot hold, and those that the same bits are written as.
 UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
 
-# The most that an array of strings may take; the dtype alone could ask for any memory.
+# Maximum size of an array of strings when loading: a damaged dtype could ask for any amount of memory.
 MAX_STRING_BYTES = 2**31
 
-# Floats that JSON has no numbers for.
+# Floats that JSON cannot represent.
 SPECIAL_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class Encoder:
-    """Turn values into JSON; numeric arrays are set aside.
+    """Convert values to JSON, and collect the numeric arrays in them.
 
     Attributes
     ----------
     arrays : dict of str to Tensor
-        Those that the JSON refers to.
+        The arrays, by the keys that the JSON contains in their place.
     """
 
     def __init__(self) -> None:
         self.arrays: dict[str, Tensor] = {}
 
     def encode(self, value: Any, name: str) -> Any:
-        """Return a value as JSON has it: numbers, strings and lists as they are, others as {"kind": ...}.
+        """Convert a value: numbers, strings and lists stay as they are, others become {"kind": ...}.
 
         Parameters
         ----------
         value : object
         name : str
-            What it is, for the message.
+            Description of the value for the error message.
 
         Raises
         ------
         TypeError
-            If there is no way to write it.
+            If the value cannot be saved.
         """
         if type(value) in (type(None), str, bool, int):
             return value
@@ -86,7 +86,7 @@ class Encoder:
     def _encode_array(self, array: np.ndarray, name: str) -> dict[str, Any]:
         if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
             key = f"array/{len(self.arrays)}"
-            # Products of matrices differ in their last bits by how these lie in memory.
+            # The memory order is kept: the last bits of matrix products depend on it.
             order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
             native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
             self.arrays[key] = torch.from_numpy(native.view(UNSIGNED.get(native.dtype.name, native.dtype)))
@@ -99,7 +99,7 @@ class Encoder:
     def _encode_object(self, value: BaseEstimator, name: str) -> dict[str, Any]:
         cls = type(value).__name__
         if OBJECTS.get(cls) is not type(value):
-            raise TypeError(f"{name} cannot be saved: it is a {cls} of your own.")
+            raise TypeError(f"{name} cannot be saved: it is a {cls} of another module.")
         parameters = value.get_params(deep=False)
         fitted = {key: item for key, item in vars(value).items() if key not in parameters}
         return {
@@ -111,13 +111,14 @@ class Encoder:
 
 
 class Decoder:
-    """The way back.
+    """Convert the JSON of an `Encoder` back to values.
 
     Parameters
     ----------
     arrays : dict of str to Tensor
+        The arrays that the JSON refers to.
     where : path
-        For messages.
+        The file, for error messages.
     """
 
     def __init__(self, arrays: dict[str, Tensor], where: Path) -> None:
@@ -125,12 +126,12 @@ class Decoder:
         self.where = where
 
     def decode(self, value: Any) -> Any:
-        """Return the value that `Encoder.encode` was given.
+        """Return the value that was passed to `Encoder.encode`.
 
         Raises
         ------
         CheckpointError
-            If it is not something that it writes.
+            If the JSON is not one that `Encoder.encode` returns.
         """
         if isinstance(value, list):
             return [self.decode(item) for item in value]
@@ -149,20 +150,20 @@ class Decoder:
         try:
             return kinds[value["kind"]](value)
         except (KeyError, TypeError, ValueError, MemoryError) as error:
-            raise CheckpointError(f"{self.where} is damaged: it has {str(value)[:80]} ({error!r})") from error
+            raise CheckpointError(f"{self.where} is damaged: it contains {str(value)[:80]} ({error!r})") from error
 
     def _decode_array(self, value: dict) -> np.ndarray:
         array = self.arrays[value["tensor"]].numpy()
         if "dtype" in value:
             if UNSIGNED[value["dtype"]] != array.dtype.name:
-                raise ValueError(f"no {value['dtype']}: an array of {array.dtype}")
+                raise ValueError(f"expected an array of {UNSIGNED[value['dtype']]}, got {array.dtype}")
             array = array.view(value["dtype"])
         return np.asarray(array, order=value["order"])
 
     def _decode_strings(self, value: dict) -> np.ndarray:
         dtype = np.dtype(value["dtype"])
         if dtype.kind not in "UO":
-            raise ValueError(f"no dtype of strings: {dtype}")
+            raise ValueError(f"{dtype} is not a dtype of strings")
         items = self.decode(value["items"])
         if len(items) * dtype.itemsize > MAX_STRING_BYTES:
             raise ValueError(f"{len(items)} strings of {dtype} are too large")
@@ -171,9 +172,9 @@ class Decoder:
         return array
 
     def _decode_object(self, value: dict) -> BaseEstimator:
-        made = OBJECTS[value["class"]](**{key: self.decode(item) for key, item in value["parameters"].items()})
+        decoded = OBJECTS[value["class"]](**{key: self.decode(item) for key, item in value["parameters"].items()})
         for key, item in value["fitted"].items():
             if not key.isidentifier() or key.startswith("__"):
-                raise ValueError(f"no attribute: {key!r}")
-            setattr(made, key, self.decode(item))
-        return made
+                raise ValueError(f"{key!r} is not the name of an attribute")
+            setattr(decoded, key, self.decode(item))
+        return decoded

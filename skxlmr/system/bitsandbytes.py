@@ -1,4 +1,4 @@
-"""The operators of bitsandbytes, imported when they are first needed."""
+"""The operators of bitsandbytes, imported on first use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bitsandbytes_ops() -> Any:
     ImportError
         If bitsandbytes is not installed.
     """
-    # It warns of an optional package that it would take a CPU kernel from, which is not used here.
+    # Its import logs a warning about a missing optional CPU kernel, which is not used here.
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -27,7 +27,7 @@ def bitsandbytes_ops() -> Any:
     except ImportError as error:
         raise ImportError(
             "This needs bitsandbytes, which is not installed: run `pip install bitsandbytes`. "
-            "On a CPU, load_in_8bit=True does without it."
+            "On a CPU, load_in_8bit=True does not need it."
         ) from error
     finally:
         logger.setLevel(level)

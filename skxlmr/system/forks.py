@@ -1,4 +1,4 @@
-"""Forked processes: what must not be carried over from the parent."""
+"""Functions that run in forked processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 
 def after_fork(function: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called in every child that is forked from now on; on systems without fork, never.
+    """Register a function to be called in every process that is forked from now on.
 
-    Locks have to be made anew there: the thread that held one was not copied.
+    Used to create new locks: the thread that holds a lock at the fork does not exist in the child. On systems without
+    fork the function is never called.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)

@@ -1,4 +1,4 @@
-"""Progress bars: in a terminal or a notebook, nowhere else."""
+"""Progress bars in terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ if TYPE_CHECKING:
 
 
 def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool = True, leave: bool = True) -> tqdm:
-    """Return a bar, to be used in a `with` statement; it writes nothing unless somebody is there to see it.
+    """Return a progress bar for a `with` statement; it is shown only in a terminal or a notebook.
 
     Parameters
     ----------
     total : int
+        Final value.
     description : str
+        Label before the bar.
     unit : str, default="B"
         "B" counts bytes.
     shown : bool, default=True
-        Whether it is asked for at all.
+        Whether to show it at all.
     leave : bool, default=True
-        Whether it stays when it is full.
+        Whether it remains visible when it is full.
     """
     return _tqdm()(
         total=total,
@@ -38,14 +40,14 @@ def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool =
 @functools.cache
 def _tqdm() -> type[tqdm]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is text, which is no matter
+        warnings.simplefilter("ignore")  # without ipywidgets tqdm warns that the bar is plain text
         from tqdm.auto import tqdm
 
     return tqdm
 
 
 def _in_notebook() -> bool:
-    """Whether a notebook's kernel runs this; its error stream says that it is no terminal."""
+    """Whether this runs in the kernel of a notebook, where stderr is not a terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython and ipython.get_ipython()
     return shell is not None and getattr(shell, "kernel", None) is not None

@@ -1,11 +1,11 @@
-"""Warnings that point at the user's own line."""
+"""Warnings that name a line of the user."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-# Frames of these packages are skipped: a call may pass through a pipeline, a worker or a thread on its way here.
+# Frames of these packages are skipped: a call may come through a pipeline, a worker or a thread.
 SKIPPED_PACKAGES = {"skxlmr", "sklearn", "joblib", "torch", "concurrent", "threading", "contextlib"}
 
 
@@ -30,9 +30,9 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _user_stacklevel() -> int:
-    """The `stacklevel`, as seen from `warn`, of the first frame outside the skipped packages.
+    """Return the `stacklevel`, as seen from `warn`, of the first frame outside the skipped packages.
 
-    Where there is none, as in a worker thread, it is the outermost frame.
+    If there is none, as in a worker thread, it is that of the outermost frame.
     """
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _package(frame.f_globals) in SKIPPED_PACKAGES:

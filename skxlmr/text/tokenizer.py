@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skxlmr.checkpoints.files import atomic_write_bytes, read_json
+from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.layout import TOKENIZER as VOCABULARY_FILE
 from skxlmr.checkpoints.layout import TOKENIZER_JSON
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.sentencepiece_file import read_tokenizer_json
+from skxlmr.system import atomic
 from skxlmr.text.batch_encoding import BatchEncoding, as_tensors, check_texts, pad_rows
 from skxlmr.text.piece_encoder import PieceEncoder, cut, join, without_surrogates
 from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
@@ -205,7 +206,7 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in content.items():
-            atomic_write_bytes(directory / name, data)
+            atomic.write_bytes(directory / name, data)
         return [directory / name for name in content]
 
     def __call__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import fsync_directory
+from skxlmr.system import atomic
 from skxlmr.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ class Checkpointing(Callback):
     def _go_on(self, trainer: Trainer) -> None:
         """Load what an earlier fit that was killed has left."""
         self.directory.mkdir(exist_ok=True)
-        for left_over in self.directory.glob(f".{NAME}.*.tmp"):
-            left_over.unlink(missing_ok=True)
+        atomic.remove_left_over(self.directory)
         checkpoint = read_checkpoint(self.directory)
         if checkpoint is not None:
             try:
@@ -149,13 +147,5 @@ def write_training(directory: Path, numbers: dict[str, object], tensors: dict[st
     text = json.dumps(numbers, default=float).encode()  # a callback's metrics may be NumPy's numbers, or NaN
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     tensors[NUMBERS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    temporary = directory / f".{NAME}.{secrets.token_hex(8)}.tmp"
-    try:
+    with atomic.replacing(directory / NAME) as temporary:
         safetensors.torch.save_file(tensors, temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, directory / NAME)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(directory)

@@ -10,13 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from skxlmr.checkpoints import formats
-from skxlmr.checkpoints import torch_files as pickled
+from skxlmr.checkpoints import formats, torch_files
 
 
 @pytest.fixture
 def state() -> dict[str, torch.Tensor]:
-    """Six tensors of several dtypes, one of them not row-major, one named twice, one empty."""
+    """Tensors of several dtypes: one is not row-major, one has two names, one is empty."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3, 4, generator=generator)
     return {
@@ -74,7 +73,7 @@ WRITERS = {
 
 @pytest.fixture(params=WRITERS)
 def any_format(request: pytest.FixtureRequest, state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    """A checkpoint directory holding `state`, once in each format."""
+    """A checkpoint directory with `state`, in each format."""
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')
     WRITERS[request.param](state, tmp_path)
     return tmp_path
@@ -82,7 +81,7 @@ def any_format(request: pytest.FixtureRequest, state: dict[str, torch.Tensor], t
 
 @pytest.fixture
 def checkpoint_directory(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    """A checkpoint directory holding `state` in one safetensors file, and a tokenizer."""
+    """A checkpoint directory with `state` in one safetensors file, and a tokenizer."""
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"pieces")
     write_safetensors(state, tmp_path)
@@ -91,7 +90,7 @@ def checkpoint_directory(state: dict[str, torch.Tensor], tmp_path: Path) -> Path
 
 @pytest.fixture
 def sharded_directory(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
-    """A checkpoint directory holding `state` in two safetensors files."""
+    """A checkpoint directory with `state` in two safetensors files."""
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')
     write_sharded_safetensors(state, tmp_path)
     return tmp_path
@@ -104,5 +103,5 @@ def nothing_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         pytest.fail("a tensor was read before its file had been refused")
 
-    monkeypatch.setattr(formats.SpanFile, "read", refuse)
-    monkeypatch.setattr(pickled, "load_legacy", refuse)
+    monkeypatch.setattr(formats.TensorFile, "read", refuse)
+    monkeypatch.setattr(torch_files, "load_legacy", refuse)

@@ -1,4 +1,4 @@
-"""The cache of quantised weights: what is written comes back, mapped, and nothing damaged ever does."""
+"""The cache of quantised weights."""
 
 import errno
 import os
@@ -48,28 +48,28 @@ def path(own_cache):
     return write_cached(KEY, "int8", tensors(), model="tiny")
 
 
-def test_what_is_written_is_found(path):
+def test_find_cached_after_write_returns_tensors(path):
     assert same(find_cached(KEY, "int8"))
     assert find_cached(KEY, "nf4") is None
     assert find_cached(OTHER, "int8") is None
     assert [child.name for child in path.parent.iterdir()] == [path.name]
 
 
-def test_other_programs_can_read_it(path):
+def test_write_cached_file_is_valid_safetensors(path):
     assert same(load_file(path))
 
 
-def test_tensors_lie_where_their_elements_can(path):
+def test_find_cached_tensors_are_aligned(path):
     for tensor in find_cached(KEY, "int8").values():
         assert tensor.data_ptr() % tensor.element_size() == 0
 
 
-def test_writing_to_a_tensor_leaves_the_file_alone(path):
+def test_find_cached_tensor_changed_in_place_keeps_file(path):
     find_cached(KEY, "int8")["layer.weight"].zero_()
     assert same(find_cached(KEY, "int8"))
 
 
-def test_several_blocks(own_cache, monkeypatch):
+def test_find_cached_with_damage_in_any_block_returns_none(own_cache, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK_BYTES", 1000)
     path = write_cached(KEY, "int8", tensors(), model="tiny")
     assert same(find_cached(KEY, "int8"))
@@ -83,7 +83,7 @@ def test_several_blocks(own_cache, monkeypatch):
 @pytest.mark.parametrize(
     "place", [0, 3, 9, 20, "sha256", "format_version", "fingerprint", "shape", 4096, 5000, -1, -700]
 )
-def test_a_flipped_bit_is_seen(path, place):
+def test_find_cached_with_flipped_bit_warns_and_removes_file(path, place):
     data = bytearray(path.read_bytes())
     index = data.index(place.encode()) + len(place) + 4 if isinstance(place, str) else place
     data[index] ^= 1
@@ -98,19 +98,19 @@ def test_a_flipped_bit_is_seen(path, place):
 @pytest.mark.parametrize(
     "change", [lambda d: d[:-1], lambda d: d[:2000], lambda d: d[:5], lambda d: b"", lambda d: d + b"x"]
 )
-def test_a_wrong_length_is_seen(path, change):
+def test_find_cached_with_wrong_length_warns(path, change):
     path.write_bytes(change(path.read_bytes()))
     with pytest.warns(UserWarning, match="made again"):
         assert find_cached(KEY, "int8") is None
 
 
-def test_a_file_under_another_name_is_not_taken(path):
+def test_find_cached_with_file_of_other_checkpoint_warns(path):
     shutil.copy(path, cached_path(OTHER, "int8"))
     with pytest.warns(UserWarning, match="another checkpoint"):
         assert find_cached(OTHER, "int8") is None
 
 
-def test_no_room_on_the_disk(own_cache, monkeypatch):
+def test_write_cached_without_disk_space_raises_before_writing(own_cache, monkeypatch):
     own_cache.mkdir(parents=True)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(OSError, match=r"0\.0 GB left on its disk"):
@@ -118,42 +118,42 @@ def test_no_room_on_the_disk(own_cache, monkeypatch):
     assert not list(own_cache.iterdir())
 
 
-def test_the_disk_fills_up_while_writing(own_cache, monkeypatch):
+def test_write_cached_on_full_disk_leaves_no_file(own_cache, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_cached(KEY, "int8", tensors(), model="tiny")
     assert not list(own_cache.iterdir())
 
 
-def test_locks_that_cannot_be_had_stop_nobody(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
+def test_building_without_locks_continues(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
     with cache.building(KEY, "int8"):
         entered = True
     assert entered
 
 
-def test_an_error_inside_a_lock_comes_out(own_cache):
+def test_building_with_error_in_block_raises_it(own_cache):
     with pytest.raises(OSError, match="mine"), cache.building(KEY, "int8"):
         raise OSError("mine")
 
 
-def test_list_and_clear(path):
+def test_clear_cached_removes_files_of_cache_only(path):
     write_cached(OTHER, "nf4", tensors(), model="other")
     assert [(file.model, file.kind) for file in list_cached()] == [("tiny", "int8"), ("other", "nf4")]
     assert list_cached()[0].nbytes == path.stat().st_size
     assert [file.model for file in clear_cached("tiny")] == ["tiny"]
     assert [file.model for file in list_cached()] == ["other"]
-    (path.parent / f".{path.name}.0123.tmp").write_bytes(b"left over")
+    (path.parent / f".{path.name}.0123456789abcdef.tmp").write_bytes(b"left over")
     (path.parent / "notes.txt").write_text("not ours")
     assert [file.model for file in clear_cached()] == ["other"]
     assert [child.name for child in path.parent.iterdir()] == ["notes.txt"]
 
 
-def test_nothing_there_to_list(own_cache):
+def test_list_cached_without_directory_is_empty(own_cache):
     assert list_cached() == []
     assert clear_cached() == []
 
@@ -172,7 +172,7 @@ for _ in range(%d):
 """
 
 
-def test_two_processes_at_once_leave_one_good_file(own_cache):
+def test_write_cached_from_two_processes_leaves_one_complete_file(own_cache):
     writers = [run(WRITE % 3, own_cache.parent) for _ in range(2)]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     found = find_cached(KEY, "int8")
@@ -182,7 +182,7 @@ def test_two_processes_at_once_leave_one_good_file(own_cache):
         writer.stdout.close()
 
 
-def test_a_killed_writer_leaves_nothing_that_is_taken(own_cache):
+def test_find_cached_after_killed_writer_is_complete_or_none(own_cache):
     writer = run(WRITE % 1000, own_cache.parent)
     writer.stdout.readline()
     deadline = time.monotonic() + 30
@@ -191,7 +191,7 @@ def test_a_killed_writer_leaves_nothing_that_is_taken(own_cache):
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    found = find_cached(KEY, "int8")  # an earlier round may have been finished; never half of one
+    found = find_cached(KEY, "int8")  # an earlier round may have been complete
     assert found is None or all((found[str(i)] == i).all() for i in range(20))
 
 
@@ -205,7 +205,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
-def test_writing_needs_no_second_copy(own_cache):
+def test_write_cached_does_not_copy_tensors(own_cache):
     process = run(MEMORY, own_cache.parent)
     grown = int(process.communicate(timeout=60)[0])
     assert process.returncode == 0
@@ -224,8 +224,8 @@ sys.stdin.readline()
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell shared memory")
-def test_two_processes_share_one_copy(own_cache):
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux, to measure shared memory")
+def test_find_cached_in_two_processes_shares_memory(own_cache):
     write_cached("c" * 64, "int8", {"w": torch.ones(300_000_000, dtype=torch.int8)}, model="x")
     readers = [run(SHARED, own_cache.parent, stdin=subprocess.PIPE) for _ in range(2)]
     for reader in readers:
@@ -237,4 +237,4 @@ def test_two_processes_share_one_copy(own_cache):
     for reader in readers:
         reader.communicate("\n")
     for proportional, resident in shares:
-        assert resident - proportional > 130_000, "half of the file belongs to the other process"
+        assert resident - proportional > 130_000, "half of the file is counted for the other process"

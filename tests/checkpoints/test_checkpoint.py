@@ -13,7 +13,6 @@ from skxlmr.checkpoints.checkpoint import (
     CheckpointError,
     CheckpointMismatchError,
     KeyMap,
-    UnsafeCheckpointError,
     load_into,
     match,
     open_checkpoint,
@@ -25,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
-def test_every_format_reads_the_same(any_format: Path, state: dict[str, torch.Tensor]):
+def test_open_checkpoint_in_every_format_reads_same_tensors(any_format: Path, state: dict[str, torch.Tensor]):
     with open_checkpoint(resolve(any_format)) as checkpoint:
         assert set(checkpoint.tensors) == set(state)
         for key, tensor in state.items():
@@ -35,28 +34,28 @@ def test_every_format_reads_the_same(any_format: Path, state: dict[str, torch.Te
             read = checkpoint.read(key)
             assert read.dtype == tensor.dtype
             assert torch.equal(read, tensor)
-            read.fill_(1)  # own memory: a second name and a second reading do not notice
+            read.fill_(1)  # must not change other tensors
         for key, tensor in state.items():
             assert torch.equal(checkpoint.read(key), tensor)
 
 
-def test_unknown_key(checkpoint_directory: Path):
+def test_read_with_unknown_key_raises(checkpoint_directory: Path):
     with open_checkpoint(resolve(checkpoint_directory)) as checkpoint, pytest.raises(KeyError):
         checkpoint.read("unknown")
 
 
-def test_tensors_are_read_only(checkpoint_directory: Path):
+def test_checkpoint_tensors_are_read_only(checkpoint_directory: Path):
     with open_checkpoint(resolve(checkpoint_directory)) as checkpoint, pytest.raises(TypeError):
         checkpoint.tensors["x"] = None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_finite(tmp_path: Path, value: float):
+def test_read_with_nan_or_infinity_raises(tmp_path: Path, value: float):
     (tmp_path / "config.json").write_text("{}")
     save_file({"good": torch.ones(3), "bad": torch.tensor([1.0, value])}, tmp_path / "model.safetensors")
     with open_checkpoint(resolve(tmp_path)) as checkpoint:
         checkpoint.read("good")
-        with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'bad' holds NaN or infinity"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'bad' contains NaN or infinity"):
             checkpoint.read("bad")
 
 
@@ -67,63 +66,8 @@ def edit_index(directory: Path, change: dict[str, str | None]) -> None:
     (directory / INDEX).write_text(json.dumps(index))
 
 
-OUTSIDE = [
-    "../model.safetensors",
-    "/etc/passwd",
-    "sub/model.safetensors",
-    "..\\model",
-    "C:model",
-    "a\0b",
-    ".",
-    "..",
-    "",
-]
-
-
 @pytest.mark.usefixtures("nothing_read")
-@pytest.mark.parametrize("name", [*OUTSIDE, ".hidden", "x" * 300, "line\nbreak", "*"])
-def test_index_names_outside_the_folder(sharded_directory: Path, name: str):
-    edit_index(sharded_directory, {"transposed": name})
-    with pytest.raises(UnsafeCheckpointError, match="only plain names") as caught:
-        resolve(sharded_directory)
-    assert repr(name) in str(caught.value)
-
-
-@pytest.mark.parametrize("name", [3, None, ["x"], {"x": "y"}])
-def test_index_names_of_other_types(sharded_directory: Path, name: object):
-    (sharded_directory / INDEX).write_text(json.dumps({"weight_map": {"transposed": name}}))
-    with pytest.raises(CheckpointError, match=r"only plain names|no valid|unhashable|weight_map"):
-        resolve(sharded_directory)
-
-
-@pytest.mark.parametrize("content", ['{"metadata": {}}', '{"weight_map": {}}', '{"weight_map": ["x"]}', "[]", "{"])
-def test_index_without_weight_map(sharded_directory: Path, content: str):
-    (sharded_directory / INDEX).write_text(content)
-    with pytest.raises(CheckpointError, match=INDEX):
-        resolve(sharded_directory)
-
-
-def test_index_lists_a_tensor_twice(sharded_directory: Path):
-    (sharded_directory / INDEX).write_text(f'{{"weight_map": {{"a": "{FIRST}", "a": "{SECOND}"}}}}')
-    with pytest.raises(CheckpointError, match="'a' appears twice"):
-        resolve(sharded_directory)
-
-
-def test_index_with_too_many_shards(sharded_directory: Path):
-    weight_map = {str(n): f"{n}.safetensors" for n in range(600)}
-    (sharded_directory / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(CheckpointError, match="600 shards"):
-        resolve(sharded_directory)
-
-
-def test_shard_missing(sharded_directory: Path):
-    (sharded_directory / SECOND).unlink()
-    with pytest.raises(CheckpointError, match=SECOND):
-        resolve(sharded_directory)
-
-
-@pytest.mark.usefixtures("nothing_read")
-def test_tensor_in_two_shards(sharded_directory: Path):
+def test_open_checkpoint_with_tensor_in_two_shards_raises(sharded_directory: Path):
     second = load_file(sharded_directory / SECOND)
     save_file({**second, "roberta.dense.weight": torch.zeros(3, 4)}, sharded_directory / SECOND)
     files = resolve(sharded_directory)
@@ -132,15 +76,15 @@ def test_tensor_in_two_shards(sharded_directory: Path):
 
 
 @pytest.mark.usefixtures("nothing_read")
-def test_tensor_listed_but_absent(sharded_directory: Path):
+def test_open_checkpoint_with_listed_tensor_missing_raises(sharded_directory: Path):
     edit_index(sharded_directory, {"ghost": FIRST})
     files = resolve(sharded_directory)
-    with pytest.raises(CheckpointError, match=f"'ghost' in {FIRST}, which does not hold it"):
+    with pytest.raises(CheckpointError, match=f"'ghost' in {FIRST}, which does not contain it"):
         open_checkpoint(files)
 
 
 @pytest.mark.usefixtures("nothing_read")
-def test_tensor_in_another_shard_than_listed(sharded_directory: Path):
+def test_open_checkpoint_with_tensor_in_other_shard_raises(sharded_directory: Path):
     index = json.loads((sharded_directory / INDEX).read_text())["weight_map"]
     edit_index(sharded_directory, {"transposed": SECOND if index["transposed"] == FIRST else FIRST})
     files = resolve(sharded_directory)
@@ -149,7 +93,7 @@ def test_tensor_in_another_shard_than_listed(sharded_directory: Path):
 
 
 @pytest.mark.usefixtures("nothing_read")
-def test_tensor_that_the_index_does_not_list(sharded_directory: Path):
+def test_open_checkpoint_with_unlisted_tensor_raises(sharded_directory: Path):
     edit_index(sharded_directory, {"transposed": None})
     files = resolve(sharded_directory)
     with pytest.raises(CheckpointError, match=r"'transposed', which .* does not list"):
@@ -157,10 +101,10 @@ def test_tensor_that_the_index_does_not_list(sharded_directory: Path):
 
 
 @pytest.mark.usefixtures("nothing_read")
-def test_damage_in_the_second_shard_closes_the_first(sharded_directory: Path):
+def test_open_checkpoint_with_damaged_shard_closes_others(sharded_directory: Path):
     (sharded_directory / SECOND).write_bytes(b"nonsense, and long enough to be looked at")
     files = resolve(sharded_directory)
-    with pytest.raises(CheckpointError, match=SECOND):  # a file left open would be a ResourceWarning, and an error
+    with pytest.raises(CheckpointError, match=SECOND):  # an open file would raise a ResourceWarning
         open_checkpoint(files)
 
 
@@ -202,7 +146,7 @@ def load_toy(directory: Path, dtype: torch.dtype | None = torch.float32, **optio
 
 
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 100])
-def test_round_trip(tmp_path: Path, max_shard_bytes: int):
+def test_load_into_after_write_checkpoint_restores_parameters(tmp_path: Path, max_shard_bytes: int):
     original = Toy()
     write_checkpoint(tmp_path, toy_tensors(original), {}, max_shard_bytes=max_shard_bytes)
     loaded = load_toy(tmp_path)
@@ -213,7 +157,7 @@ def test_round_trip(tmp_path: Path, max_shard_bytes: int):
     assert isinstance(loaded.word.weight, nn.Parameter)
 
 
-def test_tied_weights_under_their_second_name_are_ignored(tmp_path: Path):
+def test_load_into_ignores_second_name_of_tied_weight(tmp_path: Path):
     original = Toy()
     tensors = {**toy_tensors(original), "lm_head.decoder.weight": original.decoder.weight}
     write_checkpoint(tmp_path, tensors, {})
@@ -223,7 +167,7 @@ def test_tied_weights_under_their_second_name_are_ignored(tmp_path: Path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype(tmp_path: Path, dtype: torch.dtype):
+def test_load_into_with_dtype_converts(tmp_path: Path, dtype: torch.dtype):
     original = Toy()
     write_checkpoint(tmp_path, toy_tensors(original), {})
     loaded = load_toy(tmp_path, dtype)
@@ -232,18 +176,16 @@ def test_dtype(tmp_path: Path, dtype: torch.dtype):
     assert {p.dtype for p in load_toy(tmp_path, None).parameters()} == {torch.float32}
 
 
-def test_overflow_of_the_dtype(tmp_path: Path):
+def test_load_into_with_overflow_raises(tmp_path: Path):
     original = Toy()
     nn.init.constant_(original.head.bias, 1e6)
     write_checkpoint(tmp_path, toy_tensors(original), {})
-    with pytest.raises(
-        CheckpointError, match=r"'classifier\.bias' does not fit into torch\.float16: use torch\.bfloat16"
-    ):
+    with pytest.raises(CheckpointError, match=r"'classifier\.bias' overflows in torch\.float16: use torch\.bfloat16"):
         load_toy(tmp_path, torch.float16)
     load_toy(tmp_path, torch.bfloat16)
 
 
-def test_new_head_is_left_to_the_caller(tmp_path: Path):
+def test_load_into_with_new_head_keeps_it_on_meta_device(tmp_path: Path):
     tensors = {key: t for key, t in toy_tensors(Toy()).items() if not key.startswith("classifier")}
     write_checkpoint(tmp_path, tensors, {})
     loaded = load_toy(tmp_path, may_be_new=["head."])
@@ -253,16 +195,16 @@ def test_new_head_is_left_to_the_caller(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("nothing_read")
-def test_mismatch_reads_nothing(tmp_path: Path):
+def test_load_into_with_mismatch_reads_nothing(tmp_path: Path):
     tensors = toy_tensors(Toy())
     tensors["classifier.weight"] = torch.zeros(3, 4)
     write_checkpoint(tmp_path, tensors, {})
-    with pytest.raises(CheckpointMismatchError, match=r"classifier\.weight: file has \(3, 4\), config asks \(2, 4\)"):
+    with pytest.raises(CheckpointMismatchError, match=r"file has \(3, 4\), config requires \(2, 4\)"):
         load_toy(tmp_path)
 
 
-def test_one_tensor_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Before each tensor is read, all earlier ones are in the model already."""
+def test_load_into_reads_one_tensor_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Before each tensor is read, all earlier ones have been loaded into the model."""
     write_checkpoint(tmp_path, toy_tensors(Toy()), {})
     with torch.device("meta"):
         model = Toy()
@@ -280,7 +222,7 @@ def test_one_tensor_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert loaded_before == list(range(len(plan.assignments)))
 
 
-def test_loaded_checkpoint_does_not_need_its_files(tmp_path: Path):
+def test_load_into_model_does_not_need_files(tmp_path: Path):
     directory = tmp_path / "checkpoint"
     original = Toy()
     write_checkpoint(directory, toy_tensors(original), {})

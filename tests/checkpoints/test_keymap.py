@@ -52,7 +52,7 @@ def expected(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Size]:
         ("lm_head.bias", "lm_head.bias"),
     ],
 )
-def test_key_map_both_ways(theirs: str, ours: str):
+def test_key_map_translates_both_ways(theirs: str, ours: str):
     assert KEY_MAP.to_ours(theirs) == ours
     assert KEY_MAP.to_theirs(ours) == theirs
 
@@ -69,16 +69,16 @@ def test_key_map_both_ways(theirs: str, ours: str):
         "roberta.embeddings.word.weight\n",
     ],
 )
-def test_key_map_knows_only_its_templates(key: str):
+def test_to_ours_with_key_outside_templates_is_none(key: str):
     assert KEY_MAP.to_ours(key) is None
 
 
-def test_key_map_unknown_parameter():
+def test_to_theirs_with_unknown_parameter_raises():
     with pytest.raises(KeyError, match=r"base\.unknown"):
         KEY_MAP.to_theirs("base.unknown")
 
 
-def test_key_map_ignored():
+def test_is_ignored_matches_templates():
     assert KEY_MAP.is_ignored("roberta.embeddings.position_ids")
     assert KEY_MAP.is_ignored("lm_head.decoder.bias")
     assert not KEY_MAP.is_ignored("lm_head.bias")
@@ -96,12 +96,12 @@ def test_key_map_ignored():
         [("a.{i}.x", "b.{i}.x"), ("a.0.x", "c.x")],
     ],
 )
-def test_key_map_must_be_a_bijection(rules: list[tuple[str, str]]):
+def test_key_map_with_ambiguous_rules_raises(rules: list[tuple[str, str]]):
     with pytest.raises(ValueError, match=r"both sides|more than one"):
         KeyMap(rules)
 
 
-def test_match_keeps_file_order():
+def test_match_keeps_order_of_file():
     tensors = infos(dict(reversed({**BASE, **HEAD}.items())))
     plan = match(tensors, expected({**BASE, **HEAD}), KEY_MAP)
     assert [theirs for theirs, _ in plan.assignments] == list(tensors)
@@ -109,7 +109,7 @@ def test_match_keeps_file_order():
     assert (plan.new, plan.unused) == ([], [])
 
 
-def test_match_without_prefix():
+def test_match_of_base_model_without_prefix_adds_it():
     tensors = infos({key.removeprefix("roberta."): shape for key, shape in {**BASE, **HEAD}.items()})
     tensors |= infos({"embeddings.position_ids": (1, 8)}, torch.int64)
     plan = match(tensors, expected({**BASE, **HEAD}), KEY_MAP)
@@ -117,7 +117,7 @@ def test_match_without_prefix():
     assert len(plan.assignments) == len(expected({**BASE, **HEAD}))
 
 
-def test_match_prefix_must_lack_throughout():
+def test_match_with_partly_missing_prefix_raises():
     keys = dict(BASE)
     keys["embeddings.word.weight"] = keys.pop("roberta.embeddings.word.weight")
     with pytest.raises(CheckpointMismatchError) as caught:
@@ -126,7 +126,7 @@ def test_match_prefix_must_lack_throughout():
     assert "unexpected: embeddings.word.weight" in str(caught.value)
 
 
-def test_match_ignores_buffers_and_second_names():
+def test_match_ignores_buffers_and_second_names_of_tied_weights():
     tensors = infos(BASE) | infos({"roberta.embeddings.position_ids": (1, 8)}, torch.int64)
     tensors |= infos({"lm_head.decoder.weight": (10, 4)})
     plan = match(tensors, expected(BASE), KEY_MAP)
@@ -134,17 +134,17 @@ def test_match_ignores_buffers_and_second_names():
     assert plan.unused == []
 
 
-def test_match_new_head():
+def test_match_with_missing_head_lists_it_as_new():
     plan = match(infos(BASE), expected({**BASE, **HEAD}), KEY_MAP, may_be_new=["classifier.", "base.pooler."])
     assert plan.new == list(expected(HEAD))
 
 
-def test_match_new_head_only_where_allowed():
+def test_match_with_missing_required_head_raises():
     with pytest.raises(CheckpointMismatchError, match=r"missing: classifier\.dense\.weight"):
         match(infos(BASE), expected({**BASE, **HEAD}), KEY_MAP, may_be_new=["base.pooler."])
 
 
-def test_match_partial_head_is_an_error():
+def test_match_with_incomplete_head_raises():
     partial = {**BASE, "classifier.dense.weight": (4, 4), "classifier.dense.bias": (4,)}
     with pytest.raises(CheckpointMismatchError) as caught:
         match(infos(partial), expected({**BASE, **HEAD}), KEY_MAP, may_be_new=["classifier."])
@@ -153,7 +153,7 @@ def test_match_partial_head_is_an_error():
 
 @pytest.mark.parametrize("prefix", ["roberta.", ""])
 @pytest.mark.parametrize("optional", ["roberta.pooler.", "roberta.pooler.dense.{p}"])
-def test_match_unused(prefix: str, optional: str):
+def test_match_lists_allowed_surplus_keys_as_unused(prefix: str, optional: str):
     keys = {**BASE, "roberta.pooler.dense.weight": (4, 4), "qa_outputs.weight": (2, 4)}
     keys = {key.replace("roberta.", prefix): shape for key, shape in keys.items()}
     plan = match(infos(keys), expected(BASE), KEY_MAP, may_be_unused=[optional, "qa_outputs."])
@@ -163,25 +163,25 @@ def test_match_unused(prefix: str, optional: str):
 @pytest.mark.parametrize(
     "key", ["roberta.encoder.layer.12.dense.weight", "roberta.pooler.dense.bias", "anything", "qa_outputs.weight"]
 )
-def test_match_unexpected(key: str):
+def test_match_with_unexpected_key_raises(key: str):
     with pytest.raises(CheckpointMismatchError, match=f"unexpected: {key}"):
         match(infos({**BASE, key: (4, 4)}), expected(BASE), KEY_MAP, may_be_unused=["classifier."])
 
 
-def test_match_shape():
+def test_match_with_wrong_shape_raises():
     tensors = infos({**BASE, "roberta.embeddings.word.weight": (11, 4)})
     with pytest.raises(CheckpointMismatchError) as caught:
         match(tensors, expected(BASE), KEY_MAP)
-    assert "shape: roberta.embeddings.word.weight: file has (11, 4), config asks (10, 4)" in str(caught.value)
+    assert "shape: roberta.embeddings.word.weight: file has (11, 4), config requires (10, 4)" in str(caught.value)
     assert "model.safetensors" in str(caught.value)
 
 
-def test_match_dtype():
+def test_match_with_wrong_dtype_raises():
     with pytest.raises(CheckpointMismatchError, match=r"dtype: .*file has torch\.int8"):
         match(infos(BASE, torch.int8), expected(BASE), KEY_MAP)
 
 
-def test_match_lists_the_first_ten():
+def test_match_error_lists_ten_differences():
     with pytest.raises(CheckpointMismatchError) as caught:
         match(infos({f"x.{n}": (1,) for n in range(20)}), expected(BASE), KEY_MAP)
     lines = str(caught.value).splitlines()
@@ -190,6 +190,6 @@ def test_match_lists_the_first_ten():
     assert lines[-1].strip() == f"and {20 + len(BASE) - 10} more"
 
 
-def test_match_empty_checkpoint():
+def test_match_with_empty_checkpoint_raises():
     with pytest.raises(CheckpointMismatchError, match="it is empty"):
         match({}, expected(BASE), KEY_MAP)

@@ -21,7 +21,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skxlmr.checkpoints.hub.fetch", refuse)
 
 
-def test_directory(checkpoint_directory: Path):
+def test_resolve_with_directory_finds_files(checkpoint_directory: Path):
     files = resolve(checkpoint_directory)
     assert files.name == str(checkpoint_directory)
     assert files.directory == checkpoint_directory
@@ -33,14 +33,16 @@ def test_directory(checkpoint_directory: Path):
         files.name = "other"
 
 
-def test_sharded_directory(sharded_directory: Path):
+def test_resolve_with_shards_finds_all(sharded_directory: Path):
     files = resolve(sharded_directory)
     assert [path.name for path in files.weights] == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     assert files.index == sharded_directory / "model.safetensors.index.json"
     assert files.tokenizer is None
 
 
-def test_ways_to_write_a_directory(checkpoint_directory: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resolve_with_relative_or_home_path_finds_directory(
+    checkpoint_directory: Path, monkeypatch: pytest.MonkeyPatch
+):
     parent, name = checkpoint_directory.parent, checkpoint_directory.name
     monkeypatch.chdir(parent)
     monkeypatch.setenv("HOME", str(parent))
@@ -52,13 +54,13 @@ def test_ways_to_write_a_directory(checkpoint_directory: Path, monkeypatch: pyte
         assert files.directory.is_absolute()
 
 
-def test_directory_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resolve_prefers_directory_to_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_checkpoint(tmp_path / "organisation" / "name", {"w": torch.ones(1)}, {})
     monkeypatch.chdir(tmp_path)
     assert resolve("organisation/name").directory == tmp_path / "organisation" / "name"
 
 
-def test_bundled_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resolve_prefers_bundled_model_to_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_checkpoint(tmp_path / "bundled", {"w": torch.ones(1)}, {})
     monkeypatch.setitem(module.BUNDLED, "nano", tmp_path / "bundled")
     write_checkpoint(tmp_path / "nano", {"w": torch.ones(1)}, {})
@@ -69,7 +71,7 @@ def test_bundled_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert resolve(Path("nano")).directory == tmp_path / "nano"
 
 
-def test_preference(tmp_path: Path):
+def test_resolve_prefers_safetensors_to_bin(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"has no weights; looked for model\.safetensors, "):
         resolve(tmp_path)
@@ -84,7 +86,7 @@ def test_preference(tmp_path: Path):
     assert chosen == worst_first
 
 
-def test_no_config(tmp_path: Path):
+def test_resolve_without_config_raises(tmp_path: Path):
     save_file({"w": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         resolve(tmp_path)
@@ -102,19 +104,19 @@ def test_no_config(tmp_path: Path):
         ("bge-m3", "Did you mean 'BAAI/bge-m3'?"),
         ("xlm-roberta-base", "Did you mean 'FacebookAI/xlm-roberta-base'?"),
         ("quite-different", "organisation/name"),
-        ("", "none of nano, e5-small"),
-        ("./missing", "no directory"),
-        ("/missing/directory", "no directory"),
-        ("~/missing", "no directory"),
-        ("~nobody-of-this-name/x", "no directory"),
-        ("a/b/c", "no directory"),
-        ("../a", "no directory"),
-        ("org/na me", "no directory"),
-        ("nul\0byte", "no directory"),
-        ("long" * 100, "no directory"),
+        ("", "one of nano, e5-small"),
+        ("./missing", "not a directory"),
+        ("/missing/directory", "not a directory"),
+        ("~/missing", "not a directory"),
+        ("~nobody-of-this-name/x", "not a directory"),
+        ("a/b/c", "not a directory"),
+        ("../a", "not a directory"),
+        ("org/na me", "not a directory"),
+        ("nul\0byte", "not a directory"),
+        ("long" * 100, "not a directory"),
     ],
 )
-def test_not_found(name: str, hint: str):
+def test_resolve_with_unknown_name_suggests_similar(name: str, hint: str):
     with pytest.raises(ModelNotFoundError) as caught:
         resolve(name)
     assert hint in str(caught.value)
@@ -122,36 +124,36 @@ def test_not_found(name: str, hint: str):
     assert isinstance(caught.value, OSError)
 
 
-def test_no_hint_for_a_quite_different_name():
+def test_resolve_with_dissimilar_name_suggests_nothing():
     with pytest.raises(ModelNotFoundError) as caught:
         resolve("quite-different")
     assert "Did you mean" not in str(caught.value)
 
 
-def test_missing_path_object_is_no_hub_id():
-    with pytest.raises(ModelNotFoundError, match="no directory"):
+def test_resolve_with_missing_path_object_does_not_ask_hub():
+    with pytest.raises(ModelNotFoundError, match="not a directory"):
         resolve(Path("organisation/name"))
 
 
-def test_file_instead_of_directory(checkpoint_directory: Path):
+def test_resolve_with_file_raises(checkpoint_directory: Path):
     with pytest.raises(ModelNotFoundError, match="is a file; give the directory"):
         resolve(checkpoint_directory / "model.safetensors")
 
 
-def test_missing_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resolve_with_missing_bundled_model_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(module.BUNDLED, "nano", tmp_path / "missing")
     with pytest.raises(ModelNotFoundError, match="Install skxlmr again"):
         resolve("nano")
 
 
 @pytest.mark.parametrize("model", [None, 3, b"nano"])
-def test_other_types(model: object):
+def test_resolve_with_other_type_raises(model: object):
     with pytest.raises(TypeError):
         resolve(model)
 
 
-def test_revision_of_a_directory(checkpoint_directory: Path):
-    with pytest.raises(ValueError, match="revision='main' applies to models of the hub"):
+def test_resolve_with_revision_of_directory_raises(checkpoint_directory: Path):
+    with pytest.raises(ValueError, match="revision='main' applies to hub models only"):
         resolve(checkpoint_directory, revision="main")
 
 
@@ -165,13 +167,17 @@ LINKED = ["config.json", "sentencepiece.bpe.model", "model.safetensors"]
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_link_out_of_the_directory(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory, name: str):
+def test_resolve_with_link_out_of_directory_raises(
+    checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+):
     move_and_link(checkpoint_directory / name, tmp_path_factory.mktemp("outside") / "x")
     with pytest.raises(UnsafeCheckpointError, match=f"{name} is a link to .*/x, outside"):
         resolve(checkpoint_directory)
 
 
-def test_linked_shard(sharded_directory: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_resolve_with_shard_linked_from_outside_raises(
+    sharded_directory: Path, tmp_path_factory: pytest.TempPathFactory
+):
     shard = "model-00002-of-00002.safetensors"
     move_and_link(sharded_directory / shard, tmp_path_factory.mktemp("outside") / "x")
     with pytest.raises(UnsafeCheckpointError, match=f"{shard} is a link"):
@@ -179,7 +185,7 @@ def test_linked_shard(sharded_directory: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_dangling_link(checkpoint_directory: Path, name: str):
+def test_resolve_with_dangling_link_raises(checkpoint_directory: Path, name: str):
     (checkpoint_directory / name).unlink()
     (checkpoint_directory / name).symlink_to("nothing")
     with pytest.raises(CheckpointError, match=f"{name} cannot be read"):
@@ -187,14 +193,14 @@ def test_dangling_link(checkpoint_directory: Path, name: str):
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_directory_in_place_of_a_file(checkpoint_directory: Path, name: str):
+def test_resolve_with_folder_in_place_of_file_raises(checkpoint_directory: Path, name: str):
     (checkpoint_directory / name).unlink()
     (checkpoint_directory / name).mkdir()
     with pytest.raises(CheckpointError, match=f"{name} is not a regular file"):
         resolve(checkpoint_directory)
 
 
-def test_link_inside_and_linked_directory(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_resolve_follows_links_inside_directory(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory):
     move_and_link(checkpoint_directory / "model.safetensors", checkpoint_directory / "blobs" / "x")
     link = tmp_path_factory.mktemp("links") / "latest"
     link.symlink_to(checkpoint_directory)
@@ -215,27 +221,27 @@ def hub_cache(tmp_path: Path) -> Path:
     return snapshot
 
 
-def test_links_of_the_hub_cache(hub_cache: Path):
+def test_resolve_follows_links_inside_hub_cache(hub_cache: Path):
     files = resolve(hub_cache)
     assert files.weights == (hub_cache / "model.safetensors",)
     with open_checkpoint(files) as checkpoint:
         assert torch.equal(checkpoint.read("w"), torch.ones(1))
 
 
-def test_links_out_of_the_hub_cache(hub_cache: Path):
+def test_resolve_with_link_out_of_hub_cache_raises(hub_cache: Path):
     (hub_cache / "model.safetensors").unlink()
     move_and_link(hub_cache.parents[1] / "blobs" / "hash-of-config.json", hub_cache.parents[2] / "other" / "x")
     with pytest.raises(UnsafeCheckpointError, match=r"config\.json is a link"):
         resolve(hub_cache)
 
 
-def test_config_alone(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_resolve_config_needs_no_weights(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory):
     (checkpoint_directory / "model.safetensors").unlink()
     assert resolve_config(checkpoint_directory) == checkpoint_directory / "config.json"
     assert resolve_config("nano") == module.BUNDLED["nano"] / "config.json"
     with pytest.raises(ModelNotFoundError, match="Did you mean 'nano'"):
         resolve_config("nanno")
-    with pytest.raises(ValueError, match="revision='main' applies to models of the hub"):
+    with pytest.raises(ValueError, match="revision='main' applies to hub models only"):
         resolve_config(checkpoint_directory, revision="main")
     move_and_link(checkpoint_directory / "config.json", tmp_path_factory.mktemp("outside") / "x")
     with pytest.raises(UnsafeCheckpointError, match=r"config\.json is a link"):
@@ -243,3 +249,10 @@ def test_config_alone(checkpoint_directory: Path, tmp_path_factory: pytest.TempP
     (checkpoint_directory / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         resolve_config(checkpoint_directory)
+
+
+def test_resolve_with_missing_shard_raises(sharded_directory: Path):
+    shard = "model-00002-of-00002.safetensors"
+    (sharded_directory / shard).unlink()
+    with pytest.raises(CheckpointError, match=shard):
+        resolve(sharded_directory)

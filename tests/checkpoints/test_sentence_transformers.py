@@ -23,7 +23,7 @@ def write(directory, kinds=("Transformer", "Pooling"), pooling=None, folder="1_P
         (directory / f"{name}.json").write_text(json.dumps(content))
 
 
-def test_nothing_said(tmp_path):
+def test_read_pooling_without_files_returns_defaults(tmp_path):
     assert read_pooling(tmp_path) == ("mean", False)
     assert read_prompt(tmp_path) == ""
 
@@ -39,14 +39,14 @@ def test_nothing_said(tmp_path):
     ],
     ids=str,
 )
-def test_pooling(tmp_path, config, pooling):
+def test_read_pooling_returns_mode_and_normalize(tmp_path, config, pooling):
     write(tmp_path, pooling=config)
     assert read_pooling(tmp_path) == (pooling, False)
     write(tmp_path, ("Transformer", "Pooling", "Normalize"), config)
     assert read_pooling(tmp_path) == (pooling, True)
 
 
-def test_the_pooling_lies_where_the_list_says(tmp_path):
+def test_read_pooling_uses_folder_of_modules_list(tmp_path):
     write(tmp_path, pooling={"pooling_mode": "mean"})
     write(tmp_path, pooling={"pooling_mode": "cls"}, folder="2_Pooling")
     assert read_pooling(tmp_path) == ("cls", False)
@@ -58,16 +58,16 @@ def test_the_pooling_lies_where_the_list_says(tmp_path):
         read_pooling(tmp_path)
 
 
-def test_prompts(tmp_path):
+def test_read_prompt_returns_default_prompt(tmp_path):
     write(tmp_path, config_sentence_transformers={"prompts": {"q": "query: "}, "default_prompt_name": "q"})
     assert read_prompt(tmp_path) == "query: "
     write(tmp_path, config_sentence_transformers={"prompts": {"q": "query: "}, "default_prompt_name": None})
     assert read_prompt(tmp_path) == ""
 
 
-def test_what_is_not_done_here_is_refused(tmp_path):
+def test_read_pooling_with_unsupported_settings_raises(tmp_path):
     write(tmp_path, ("Transformer", "Pooling", "Dense"))
-    with pytest.raises(CheckpointError, match=r"has a part 'Dense'.*Set pooling and normalize"):
+    with pytest.raises(CheckpointError, match=r"has a module 'Dense'.*Set pooling and normalize"):
         read_pooling(tmp_path)
     for bad in ({"pooling_mode_weightedmean_tokens": True}, {}, {"pooling_mode": "lasttoken"},
                 {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}):  # fmt: skip
@@ -75,10 +75,10 @@ def test_what_is_not_done_here_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match="pooling that is not supported"):
             read_pooling(tmp_path)
     write(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": False})
-    with pytest.raises(CheckpointError, match="leaves the tokens of the prompt out"):
+    with pytest.raises(CheckpointError, match="excludes the tokens of the prompt"):
         read_pooling(tmp_path)
     (tmp_path / "modules.json").write_text('{"a": 1}')
-    with pytest.raises(CheckpointError, match="no list of modules"):
+    with pytest.raises(CheckpointError, match="not a list of modules"):
         read_pooling(tmp_path)
     (tmp_path / "modules.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"modules\.json"):

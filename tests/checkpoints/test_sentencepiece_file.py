@@ -1,4 +1,4 @@
-"""tokenizer.json, as transformers writes it, against the sentencepiece model that it was made from."""
+"""tokenizer.json files of transformers, compared with the sentencepiece models that they were made from."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ TEXTS = [
 
 
 def rewritten(source, directory):
-    """The directory in which transformers keeps the tokenizer of another one."""
+    """Save the tokenizer of a directory with transformers to another directory."""
     transformers.XLMRobertaTokenizer.from_pretrained(source).save_pretrained(directory)
     assert not (directory / "sentencepiece.bpe.model").exists()
     return directory
@@ -34,7 +34,7 @@ def assert_same(ours, theirs, texts):
         np.testing.assert_array_equal(a, b)
 
 
-def test_texts_are_cut_as_before(tiny_spm, tmp_path):
+def test_tokenizer_from_tokenizer_json_equals_original(tiny_spm, tmp_path):
     original = XLMRobertaXLTokenizer.from_directory(tiny_spm)
     ours = XLMRobertaXLTokenizer.from_pretrained(rewritten(tiny_spm, tmp_path / "json"))
     assert_same(ours, original, TEXTS)
@@ -44,7 +44,7 @@ def test_texts_are_cut_as_before(tiny_spm, tmp_path):
     np.testing.assert_array_equal(kept[small.encode_batch(TEXTS[:1])[0]], original.encode_batch(TEXTS[:1])[0])
 
 
-def test_the_real_vocabulary(shared_data, tmp_path):
+def test_tokenizer_from_real_tokenizer_json_equals_original(shared_data, tmp_path):
     original = XLMRobertaXLTokenizer.from_directory(shared_data / "xlmr_vocabulary")
     ours = XLMRobertaXLTokenizer.from_directory(rewritten(shared_data / "xlmr_vocabulary", tmp_path))
     texts = list(TEXTS)
@@ -54,7 +54,7 @@ def test_the_real_vocabulary(shared_data, tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "trimmed"])
-def test_what_is_written_is_what_transformers_writes(whole, tiny_spm, tmp_path):
+def test_save_pretrained_writes_tokenizer_json_of_transformers(whole, tiny_spm, tmp_path):
     original = XLMRobertaXLTokenizer.from_directory(tiny_spm)
     if not whole:
         original, _ = original.trim(original.encode_batch(TEXTS[:1])[0])
@@ -64,11 +64,11 @@ def test_what_is_written_is_what_transformers_writes(whole, tiny_spm, tmp_path):
     shutil.copy(tmp_path / "ours" / "sentencepiece.bpe.model", tmp_path / "bare")
     expected = json.loads((rewritten(tmp_path / "bare", tmp_path / "theirs") / "tokenizer.json").read_text("utf-8"))
     for special in (*expected["added_tokens"], *written["added_tokens"]):
-        special.pop("lstrip")  # the library of today does not say it of <mask>; the checkpoints of its model do
+        special.pop("lstrip")  # new versions of transformers omit it for <mask>; published checkpoints have it
     assert written == expected
 
 
-def test_transformers_reads_the_real_vocabulary_as_written(shared_data, tmp_path):
+def test_transformers_with_written_tokenizer_json_gives_same_ids(shared_data, tmp_path):
     ours = XLMRobertaXLTokenizer.from_directory(shared_data / "xlmr_vocabulary")
     ours.save_pretrained(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").unlink()
@@ -82,9 +82,9 @@ def test_transformers_reads_the_real_vocabulary_as_written(shared_data, tmp_path
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c["model"].update(type="WordPiece"), "a tokenizer of kind 'WordPiece'; XLM-RoBERTa's is 'Unigram'"),
-        (lambda c: c["model"]["vocab"].insert(0, ["<pad>", 0.0]), "numbers its special tokens otherwise"),
-        (lambda c: c["model"]["vocab"].pop(), "numbers its special tokens otherwise"),
+        (lambda c: c["model"].update(type="WordPiece"), "a tokenizer of type 'WordPiece', not 'Unigram'"),
+        (lambda c: c["model"]["vocab"].insert(0, ["<pad>", 0.0]), "other ids of special tokens"),
+        (lambda c: c["model"]["vocab"].pop(), "other ids of special tokens"),
         (lambda c: c["model"].pop("vocab"), "cannot be read as a tokenizer"),
         (lambda c: c["model"].update(vocab=[]), "cannot be read as a tokenizer"),
         (lambda c: c["model"]["vocab"].insert(5, ["a", "b"]), "cannot be read as a tokenizer"),
@@ -94,7 +94,7 @@ def test_transformers_reads_the_real_vocabulary_as_written(shared_data, tmp_path
     ],
     ids=range(9),
 )
-def test_other_tokenizers_are_refused(edit, message, tiny_spm, tmp_path):
+def test_read_tokenizer_json_with_unsupported_tokenizer_raises(edit, message, tiny_spm, tmp_path):
     path = rewritten(tiny_spm, tmp_path) / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     several = {"type": "Sequence", "normalizers": [{"type": "Strip"}, content["normalizer"]]}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from skxlmr.checkpoints import torch_files as pickled
+from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 from skxlmr.checkpoints.formats import open_weights
 
 
 class Calls:
-    """Pickles as the call of a function."""
+    """An object that is pickled as the call of a function."""
 
     def __init__(self, function: Callable, *arguments: object) -> None:
         self.call = function, arguments
@@ -39,7 +39,9 @@ HOSTILE = {
 @pytest.mark.usefixtures("nothing_read")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object, zipped: bool):
+def test_open_weights_with_hostile_pickle_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object, zipped: bool
+):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.zeros(2), "evil": value}, path, _use_new_zipfile_serialization=zipped)
@@ -52,16 +54,18 @@ def test_hostile_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {"w": torch.zeros(2)}}, r"a dict under 'model'.*Save the dict of tensors inside"),
+        ({"model": {"w": torch.zeros(2)}}, r"a dict under 'model'.*Save this inner dict"),
         ({"w": torch.zeros(2), "epoch": 3}, "int under 'epoch'"),
         ({"w": None}, "a NoneType under 'w'"),
         ({3: torch.zeros(2)}, "under 3"),
-        ([torch.zeros(2)], "holds a list"),
-        (torch.zeros(2), "holds a Tensor"),
+        ([torch.zeros(2)], "contains a list"),
+        (torch.zeros(2), "contains a Tensor"),
     ],
     ids=["nested", "number", "None", "numeric key", "list", "tensor"],
 )
-def test_more_than_tensors(tmp_path: Path, content: object, message: str, zipped: bool):
+def test_open_weights_with_other_objects_than_tensors_raises(
+    tmp_path: Path, content: object, message: str, zipped: bool
+):
     path = tmp_path / "pytorch_model.bin"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=message):
@@ -70,7 +74,7 @@ def test_more_than_tensors(tmp_path: Path, content: object, message: str, zipped
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_other_pickle_protocols(tmp_path: Path, protocol: int, zipped: bool):
+def test_open_weights_with_other_pickle_protocol_raises(tmp_path: Path, protocol: int, zipped: bool):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.zeros(2)}, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UnsafeCheckpointError, match=r"PROTO|bare pickle"):
@@ -79,7 +83,7 @@ def test_other_pickle_protocols(tmp_path: Path, protocol: int, zipped: bool):
 
 @pytest.mark.usefixtures("nothing_read")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_expanded_tensor_would_fill_memory(tmp_path: Path, zipped: bool):
+def test_open_weights_with_expanded_tensor_raises(tmp_path: Path, zipped: bool):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"bomb": torch.zeros(1).expand(10**12)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match="'bomb'"):
@@ -89,7 +93,7 @@ def test_expanded_tensor_would_fill_memory(tmp_path: Path, zipped: bool):
 @pytest.mark.parametrize(
     "tensor", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2, dtype=torch.uint16), torch.eye(2).to_sparse()]
 )
-def test_unusual_tensors(tmp_path: Path, tensor: torch.Tensor):
+def test_open_weights_with_unsupported_tensor_raises(tmp_path: Path, tensor: torch.Tensor):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": tensor}, path)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
@@ -98,7 +102,7 @@ def test_unusual_tensors(tmp_path: Path, tensor: torch.Tensor):
 
 @pytest.fixture
 def members(tmp_path: Path) -> dict[str, bytes]:
-    """The members of a file of torch.save, without those that describe the layout of that very file."""
+    """The members of a file of torch.save, without those that describe its layout."""
     torch.save({"w": torch.arange(100.0)}, tmp_path / "original.bin")
     with zipfile.ZipFile(tmp_path / "original.bin") as archive:
         return {
@@ -115,12 +119,12 @@ def rezip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_
     return path
 
 
-def test_rezipped_is_read(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_rezipped_archive_reads_it(tmp_path: Path, members: dict[str, bytes]):
     with closing(open_weights(rezip(tmp_path / "pytorch_model.bin", members))) as weights:
         assert torch.equal(weights.read("w"), torch.arange(100.0))
 
 
-def test_compressed_zip(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_compressed_archive_raises(tmp_path: Path, members: dict[str, bytes]):
     members["model/data/0"] = b"\0" * 10_000_000
     path = rezip(tmp_path / "pytorch_model.bin", members, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
@@ -131,14 +135,14 @@ def test_compressed_zip(tmp_path: Path, members: dict[str, bytes]):
 @pytest.mark.parametrize(
     "name", ["model/../../evil", "/evil", "../evil", "evil", "other/data/1", "model//x", "model/a\\b", "model/./x"]
 )
-def test_member_names(tmp_path: Path, members: dict[str, bytes], name: str):
+def test_open_weights_with_unsafe_member_name_raises(tmp_path: Path, members: dict[str, bytes], name: str):
     path = rezip(tmp_path / "pytorch_model.bin", {**members, name: b"x"})
     with pytest.raises(UnsafeCheckpointError, match="member with the name"):
         open_weights(path)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_member_twice(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_repeated_member_raises(tmp_path: Path, members: dict[str, bytes]):
     path = rezip(tmp_path / "pytorch_model.bin", members)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("model/data.pkl", b"other")
@@ -146,37 +150,37 @@ def test_member_twice(tmp_path: Path, members: dict[str, bytes]):
         open_weights(path)
 
 
-def test_torchscript(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_torchscript_raises(tmp_path: Path, members: dict[str, bytes]):
     with pytest.raises(UnsafeCheckpointError, match="TorchScript"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", {**members, "model/constants.pkl": b"x"}))
 
 
-def test_big_endian(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_big_endian_file_raises(tmp_path: Path, members: dict[str, bytes]):
     with pytest.raises(CheckpointError, match="big-endian"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", {**members, "model/byteorder": b"big"}))
 
 
 @pytest.mark.usefixtures("nothing_read")
-def test_storage_shorter_than_its_tensor(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_short_storage_raises(tmp_path: Path, members: dict[str, bytes]):
     members["model/data/0"] = members["model/data/0"][:-4]
     with pytest.raises(CheckpointError, match="'w' reaches beyond"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", members))
 
 
-def test_storage_missing(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_without_storage_raises(tmp_path: Path, members: dict[str, bytes]):
     del members["model/data/0"]
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", members))
 
 
-def test_pickle_missing(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_without_pickle_raises(tmp_path: Path, members: dict[str, bytes]):
     del members["model/data.pkl"]
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", members))
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
-def test_damaged_pickle(tmp_path: Path, members: dict[str, bytes], kept: float):
+def test_open_weights_with_damaged_pickle_raises(tmp_path: Path, members: dict[str, bytes], kept: float):
     pickle = members["model/data.pkl"]
     members["model/data.pkl"] = pickle[: int(len(pickle) * kept)]
     with pytest.raises(CheckpointError, match="is damaged"):
@@ -184,23 +188,27 @@ def test_damaged_pickle(tmp_path: Path, members: dict[str, bytes], kept: float):
 
 
 @pytest.mark.parametrize("name", ["model/data.pkl", "model/byteorder", "model/version"])
-def test_oversized_member(tmp_path: Path, members: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, name: str):
-    monkeypatch.setattr(pickled, "MAX_PICKLE_BYTES", 1000)
+def test_open_weights_with_oversized_member_raises(
+    tmp_path: Path, members: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(torch_files, "MAX_PICKLE_BYTES", 1000)
     with pytest.raises(CheckpointError, match=f"{name!r} has 1,001 bytes"):
         open_weights(rezip(tmp_path / "pytorch_model.bin", {**members, name: b"x" * 1001}))
 
 
 @pytest.mark.parametrize("surplus", [b"x", b"x" * 1000])
 @pytest.mark.parametrize("where", ["front", "back"])
-def test_bytes_around_the_archive(tmp_path: Path, members: dict[str, bytes], surplus: bytes, where: str):
+def test_open_weights_with_bytes_around_archive_raises(
+    tmp_path: Path, members: dict[str, bytes], surplus: bytes, where: str
+):
     path = rezip(tmp_path / "pytorch_model.bin", members)
     content = path.read_bytes()
-    path.write_bytes(content + surplus if where == "back" else pickled.ZIP_MAGIC + surplus + content)
+    path.write_bytes(content + surplus if where == "back" else torch_files.ZIP_MAGIC + surplus + content)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged"):
         open_weights(path)
 
 
-def test_directory_that_lies_about_positions(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_wrong_member_position_raises(tmp_path: Path, members: dict[str, bytes]):
     path = rezip(tmp_path / "pytorch_model.bin", members)
     content = bytearray(path.read_bytes())
     entry = content.rindex(b"model/data/0") - 46
@@ -212,7 +220,7 @@ def test_directory_that_lies_about_positions(tmp_path: Path, members: dict[str, 
         open_weights(path)
 
 
-def test_directory_that_lies_about_sizes(tmp_path: Path, members: dict[str, bytes]):
+def test_open_weights_with_wrong_member_size_raises(tmp_path: Path, members: dict[str, bytes]):
     path = rezip(tmp_path / "pytorch_model.bin", members)
     content = bytearray(path.read_bytes())
     entry = content.rindex(b"model/data/0") - 46
@@ -225,7 +233,7 @@ def test_directory_that_lies_about_sizes(tmp_path: Path, members: dict[str, byte
 @pytest.mark.usefixtures("nothing_read")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("kept", [0.05, 0.3, 0.6])
-def test_truncated(tmp_path: Path, zipped: bool, kept: float):
+def test_open_weights_with_truncated_torch_file_raises(tmp_path: Path, zipped: bool, kept: float):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.zeros(1000)}, path, _use_new_zipfile_serialization=zipped)
     os.truncate(path, int(path.stat().st_size * kept))
@@ -233,7 +241,7 @@ def test_truncated(tmp_path: Path, zipped: bool, kept: float):
         open_weights(path)
 
 
-def test_slightly_truncated_legacy_fails_at_the_first_read(tmp_path: Path):
+def test_read_from_slightly_truncated_legacy_file_raises(tmp_path: Path):
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
     os.truncate(path, path.stat().st_size - 4)
@@ -241,7 +249,7 @@ def test_slightly_truncated_legacy_fails_at_the_first_read(tmp_path: Path):
         weights.read("w")
 
 
-def test_legacy_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_open_weights_with_large_legacy_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("skxlmr.checkpoints.formats.MAX_LEGACY_BYTES", 1000)
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
@@ -250,7 +258,7 @@ def test_legacy_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_tied_sliced_transposed_and_parameters(tmp_path: Path, zipped: bool):
+def test_read_of_tied_and_strided_tensors_equals_original(tmp_path: Path, zipped: bool):
     matrix = torch.arange(12.0).view(3, 4)
     state = {
         "matrix": matrix,
@@ -277,8 +285,8 @@ def test_tied_sliced_transposed_and_parameters(tmp_path: Path, zipped: bool):
         assert torch.equal(weights.read("matrix"), matrix)
 
 
-def test_many_tensors_in_zip(tmp_path: Path):
-    """Offsets that torch works out, instead of looking up, agree with where the members lie."""
+def test_read_of_many_tensors_equals_original(tmp_path: Path):
+    """The offsets that torch computes are those of the members in the archive."""
     state = {f"w.{n}": torch.full((n % 7, 3), float(n)).to([torch.float32, torch.float16][n % 2]) for n in range(300)}
     path = tmp_path / "pytorch_model.bin"
     torch.save(state, path)

@@ -139,7 +139,9 @@ def test_exports_of_bert_tagger_equal_transformers_and_peft(tuning, checkpoints,
         models.append(peft.PeftModel.from_pretrained(base, tmp_path / "adapter"))
     ids = torch.tensor([get_backbone("nano").tokenizer("film")["input_ids"]])
     (expected,) = tagger._finetuned.run(
-        tagger._fitted_backbone(), tagger._new_task().plan(tagger._fitted_backbone(), tagger._check_column([["film"]])), 512
+        tagger._fitted_backbone(),
+        tagger._new_task().plan(tagger._fitted_backbone(), tagger._check_column([["film"]])),
+        512,
     )
     for model in models:
         with torch.no_grad():

@@ -16,7 +16,6 @@ from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import read_squad
 from skxlmr.metrics import squad_scores
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.base import Answering
 from skxlmr.tasks.questions import (
     best_spans,
     check_questions,

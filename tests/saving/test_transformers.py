@@ -144,7 +144,9 @@ def test_export_into_own_checkpoint_raises(tmp_path):
         for directory in (base, tmp_path / "link"):
             with pytest.raises(ValueError, match="holds the checkpoint that this estimator was fitted on"):
                 export(directory)
-    assert XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._base.fingerprint == clf._base.fingerprint
+    assert (
+        XLMRXLClassifier(base, max_epochs=1, device="cpu").fit(TEXTS, LABELS)._base.fingerprint == clf._base.fingerprint
+    )
 
 
 @pytest.mark.parametrize(

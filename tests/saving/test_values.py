@@ -1,5 +1,3 @@
-"""JSON encoding of parameters and fitted attributes."""
-
 import json
 from pathlib import Path
 
@@ -7,6 +5,7 @@ import numpy as np
 import pytest
 
 from skxlmr import Int8, LoRA
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.saving.values import Decoder, Encoder
 
 
@@ -20,7 +19,7 @@ from skxlmr.saving.values import Decoder, Encoder
     ],
     ids=repr,
 )  # fmt: skip
-def test_decode_of_encoded_value_equals_value(value):
+def test_decode_of_encoded_value_returns_it(value):
     encoder = Encoder()
     text = json.dumps(encoder.encode(value, "it"), allow_nan=False)
     again = Decoder(encoder.arrays, Path("x.json")).decode(json.loads(text))
@@ -32,8 +31,43 @@ def test_decode_of_encoded_value_equals_value(value):
 @pytest.mark.parametrize(
     "value",
     [object(), np.array([{}]), {"a": 1j}, len, np.datetime64("2020-01-01"), np.ones(2, np.longdouble)],
-    ids=["object", "array-of-objects", "complex-in-dict", "function", "datetime", "longdouble"],
+    ids=repr,
 )
 def test_encode_with_unsupported_value_raises(value):
     with pytest.raises(TypeError, match=r"my value.* cannot be saved"):
         Encoder().encode(value, "my value")
+
+
+class LoRAOfUser(LoRA):
+    pass
+
+
+def test_encode_with_subclass_of_tuning_raises():
+    with pytest.raises(TypeError, match="tuning cannot be saved: it is a LoRAOfUser of another module"):
+        Encoder().encode(LoRAOfUser(), "tuning")
+
+
+LORA = {"kind": "object", "class": "LoRA", "parameters": {}}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"kind": "unknown"}, "unknown"),
+        ({"value": 1}, "kind"),
+        ({"kind": "float", "value": "1e9"}, "1e9"),
+        ({"kind": "array", "tensor": "missing", "order": "C"}, "missing"),
+        ({"kind": "array", "tensor": "a", "order": "C", "dtype": "uint16"}, "expected an array of int16, got int64"),
+        ({"kind": "strings", "dtype": "<f8", "items": ["1"]}, "float64 is not a dtype of strings"),
+        ({"kind": "strings", "dtype": "<U99999999", "items": ["a"] * 99}, "are too large"),
+        ({"kind": "object", "class": "Popen", "parameters": {}, "fitted": {}}, "Popen"),
+        ({**LORA, "fitted": {"__class__": 1}}, "'__class__' is not the name of an attribute"),
+        ({**LORA, "fitted": {"a b": 1}}, "'a b' is not the name of an attribute"),
+    ],
+)
+def test_decode_with_damaged_value_raises(value, message):
+    arrays = Encoder()
+    arrays.encode(np.arange(3), "a")
+    decoder = Decoder({"a": arrays.arrays["array/0"]}, Path("x.json"))
+    with pytest.raises(CheckpointError, match=rf"x\.json is damaged.*{message}"):
+        decoder.decode(value)

@@ -1,4 +1,4 @@
-"""The hub is played by an HTTP server on loopback."""
+"""An HTTP server on the loopback interface that imitates the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REVISIONS = {"main": MAIN, "v1": OLD, MAIN: MAIN, OLD: OLD}
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one model, at two commits, and notes what it is asked for."""
+    """Serves one model at two commits, and records the requests."""
 
     def __init__(self, repo: str = REPO) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.fail(404, "RepoNotFound")
 
-    do_HEAD = do_GET  # noqa: N815 - the name that http.server asks for
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server requires
 
     def info(self, commit: str) -> object:
         files = [{"rfilename": name} for name in self.server.commits[commit]]

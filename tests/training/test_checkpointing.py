@@ -90,7 +90,7 @@ KILLED_IN = [
     ("skxlmr.tasks.base:Task.evaluate", 2),
     ("safetensors.torch:save_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
-    ("skxlmr.training.checkpointing:fsync_directory", 4),
+    ("skxlmr.system.atomic:_sync_directory", 4),
     ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
 ]
 

@@ -1,1 +1,1 @@
-"""Reading checkpoints of fairseq."""
+"""Conversion of fairseq checkpoints."""

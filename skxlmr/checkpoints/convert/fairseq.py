@@ -1,7 +1,7 @@
-"""The original checkpoints: a fairseq file of XLM-RoBERTa-XL or XXL becomes a directory in the Hugging Face layout.
+"""Conversion of the original fairseq files of XLM-RoBERTa-XL and XXL to directories in the Hugging Face layout.
 
-Such a file holds the weights under "model" and, beside them, whatever the training run kept. It is read as data: of
-what is no tensor only the settings of the model are looked at, and no code that it names is ever imported.
+Such a file contains the weights under "model", and other state of the training run. It is read as data: apart from
+tensors only the settings of the model are used, and no code that the file names is ever imported.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,17 +18,18 @@ from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.convert.pickle_reader import Unbuilt
 from skxlmr.checkpoints.convert.training_state import TrainingState, open_training_state
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
-from skxlmr.checkpoints.formats import SpanFile, TensorInfo
+from skxlmr.checkpoints.formats import TensorFile, TensorInfo
 from skxlmr.checkpoints.keymap import KeyMap, match
 from skxlmr.checkpoints.writing import write_checkpoint
 
 EMBEDDING = "embed_tokens.weight"
 ENCODERS = ("encoder.sentence_encoder.", "decoder.sentence_encoder.", "encoder.", "decoder.")
 HF_LAYER = "roberta.encoder.layer.{i}."
+HF_WORDS = "roberta.embeddings.word_embeddings.weight"
 HF_TOKEN_TYPES = "roberta.embeddings.token_type_embeddings.weight"
 PUBLISHED_HEADS = {2560: 32, 4096: 32}  # attention heads by width: XL and XXL
 HEAD_SETTINGS = ("encoder_attention_heads", "decoder_attention_heads")
-# While one shard is read the one before is still in memory. XXL's word embedding alone has 2 GB.
+# Two shards are in memory at a time. The word embedding of XXL alone has 2 GB.
 SHARD_BYTES = 2_000_000_000
 
 
@@ -38,39 +40,39 @@ def convert_fairseq(
     num_attention_heads: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, object]:
-    """Turn a fairseq file of XLM-RoBERTa-XL or XXL into a checkpoint directory.
+    """Convert a fairseq file of XLM-RoBERTa-XL or XXL to a checkpoint directory.
 
-    Tensors keep their dtype and their rows; memory holds at most about 4 GB of them at a time. A
-    sentencepiece.bpe.model that lies beside the file is copied along.
+    Tensors keep their dtype and their rows; at most about 4 GB of them are in memory at a time. A
+    sentencepiece.bpe.model in the folder of the file is copied.
 
     Parameters
     ----------
     path : str or path
-        The model.pt, in either form of `torch.save`.
+        The model.pt, in either format of torch.save.
     directory : str or path
-        What `from_pretrained` is to be given, here and in transformers.
+        Output, for `from_pretrained` of this package and of transformers.
     num_attention_heads : int, default=None
-        None takes the number from the file's settings; else XL's and XXL's 32, if the width is one of theirs.
+        None takes the number from the settings in the file, or else 32 for the widths of XL and XXL.
     overwrite : bool, default=False
-        Replace a checkpoint that is already in the directory, once the new one is complete.
+        Replace an existing checkpoint in the directory once the new one is complete.
 
     Returns
     -------
     dict
-        What was written to config.json.
+        The content of config.json.
 
     Raises
     ------
     FileExistsError
-        If the directory holds anything and `overwrite` is False, or is a file.
+        If the directory is not empty and `overwrite` is False, or is a file.
     CheckpointError
-        If the file is damaged, not from fairseq, of another architecture, or does not tell the number of heads.
+        If the file is damaged, not from fairseq, of another architecture, or without the number of heads.
     CheckpointMismatchError
-        If weights are missing, unexpected, or of a shape that does not fit the others.
+        If weights are missing, unexpected, or of inconsistent shapes.
     UnsafeCheckpointError
-        If something under "model" is no tensor but a call of other code.
+        If an object under "model" is not a tensor but a call of other code.
     OSError
-        If the directory cannot be written.
+        If the directory is not writable or the disk full.
 
     Examples
     --------
@@ -79,7 +81,7 @@ def convert_fairseq(
     >>> torch.save({"epoch": 3}, path)
     >>> convert_fairseq(path, "xlm-roberta-xl")
     Traceback (most recent call last):
-    skxlmr.checkpoints.errors.CheckpointError: ...model.pt is not what a training run saves: it holds no weights...
+    skxlmr.checkpoints.errors.CheckpointError: ...model.pt is not the state of a training run: there are no weights...
     """
     path, directory = Path(path).expanduser(), Path(directory).expanduser()
     _check_free(directory, overwrite)
@@ -90,7 +92,7 @@ def convert_fairseq(
         key_map = _key_map(prefix)
         plan = match(state.file.tensors, _expected_shapes(config), key_map, prefix="")
         _check_tied(state, prefix, path)
-        renamed = _Renamed(state.file, {new: old for old, new in plan.assignments}, config["hidden_size"])
+        renamed = _Renamed(state.file, {new: old for old, new in plan.assignments})
         tokenizer = path.with_name(layout.TOKENIZER)
         extra_files = {layout.TOKENIZER: tokenizer.read_bytes()} if tokenizer.is_file() else {}
         write_checkpoint(directory, renamed, config, extra_files=extra_files, max_shard_bytes=SHARD_BYTES)
@@ -101,59 +103,59 @@ def convert_fairseq(
 
 def _check_free(directory: Path, overwrite: bool) -> None:
     if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is a file; name a directory to write")
+        raise FileExistsError(f"{directory} is a file; choose a directory")
     if directory.exists() and any(directory.iterdir()) and not overwrite:
         raise FileExistsError(
-            f"{directory} already exists and is not empty: name another directory, or replace the checkpoint in it "
+            f"{directory} already exists and is not empty: choose another directory, or replace the checkpoint in it "
             f"with --force (overwrite=True)"
         )
 
 
 def _settings(content: dict) -> dict:
-    """The model's settings: older files have them under "args", newer ones under "cfg" and there under "model"."""
+    """Return the settings of the model: under "args" in older files, under "model" of "cfg" in newer ones."""
     return {**_fields(content.get("args")), **_fields(_fields(content.get("cfg")).get("model"))}
 
 
 def _fields(value: object) -> dict:
-    """What a dict, an argparse.Namespace or a container of omegaconf holds; nothing of anything else."""
+    """Return the items of a dict, an argparse.Namespace or a container of omegaconf; none of any other object."""
     fields = value.state if isinstance(value, Unbuilt) else value
     if isinstance(fields, dict):
-        fields = fields.get("_content", fields)  # omegaconf's
+        fields = fields.get("_content", fields)  # omegaconf
     return {key: _scalar(field) for key, field in fields.items()} if isinstance(fields, dict) else {}
 
 
 def _scalar(value: object) -> object:
-    """A setting itself, where a node of omegaconf is around it."""
+    """Return the value of a setting, which omegaconf wraps in a node."""
     state = value.state if isinstance(value, Unbuilt) else None
     return state["_val"] if isinstance(state, dict) and "_val" in state else value
 
 
 def _find_prefix(tensors: Mapping[str, TensorInfo], path: Path) -> str:
-    """What the keys of the encoder begin with; it has changed over fairseq's versions."""
+    """Return the prefix of the keys of the encoder, which depends on the version of fairseq."""
     found = [prefix for prefix in ENCODERS if prefix + EMBEDDING in tensors]
     if not found:
         raise CheckpointError(
-            f'{path} is no fairseq checkpoint of XLM-RoBERTa-XL: under "model" there is no '
+            f'{path} is not a fairseq checkpoint of XLM-RoBERTa-XL: under "model" there is no '
             f"{ENCODERS[0] + EMBEDDING}, the first key is {next(iter(tensors))!r}"
         )
     if len(found) > 1:
-        raise CheckpointError(f"{path} is no XLM-RoBERTa-XL: it has two embeddings, in {' and '.join(found)}")
+        raise CheckpointError(f"{path} is not an XLM-RoBERTa-XL: it has two embeddings, in {' and '.join(found)}")
     for name in ("emb_layer_norm.weight", "layernorm_embedding.weight"):
         if found[0] + name in tensors:
             raise CheckpointError(
-                f"{path} is no XLM-RoBERTa-XL: it normalises its embeddings ({found[0] + name}), as XLM-RoBERTa base "
-                f"and large do. Those are published in the Hugging Face format."
+                f"{path} is not an XLM-RoBERTa-XL: it normalises its embeddings ({found[0] + name}), as XLM-RoBERTa "
+                f"base and large do. Those are published in the Hugging Face format."
             )
     return found[0]
 
 
 def _key_map(prefix: str) -> KeyMap:
-    """Fairseq's key on the left, Hugging Face's on the right."""
+    """Map the keys of fairseq to those of Hugging Face."""
     layer = prefix + "layers.{i}."
     head = prefix.removesuffix("sentence_encoder.")
     return KeyMap(
         [
-            (prefix + EMBEDDING, "roberta.embeddings.word_embeddings.weight"),
+            (prefix + EMBEDDING, HF_WORDS),
             (prefix + "embed_positions.weight", "roberta.embeddings.position_embeddings.weight"),
             (layer + "self_attn_layer_norm.{p}", HF_LAYER + "attention.self_attn_layer_norm.{p}"),
             (layer + "self_attn.q_proj.{p}", HF_LAYER + "attention.self.query.{p}"),
@@ -168,17 +170,17 @@ def _key_map(prefix: str) -> KeyMap:
             (head + "lm_head.layer_norm.{p}", "lm_head.layer_norm.{p}"),
             (head + "lm_head.bias", "lm_head.bias"),
         ],
-        # Marks of the format, and the word embedding under a second name (see _check_tied).
+        # Markers of the format, and the word embedding under a second name (see _check_tied).
         ignored=[prefix + "version", prefix + "embed_positions._float_tensor", head + "lm_head.weight"],
     )
 
 
-def _config(state: TrainingState, prefix: str, num_attention_heads: int | None, path: Path) -> dict[str, object]:
-    """Build config.json from the shapes, and from the settings what no shape tells."""
+def _config(state: TrainingState, prefix: str, num_attention_heads: int | None, path: Path) -> dict[str, Any]:
+    """Build config.json from the shapes, and from the settings where the shapes do not tell."""
     settings = _settings(state.content)
     activation = settings.get("activation_fn", "gelu")
     if activation != "gelu":
-        raise CheckpointError(f"{path} is no XLM-RoBERTa-XL: its activation is {activation!r}, not 'gelu'")
+        raise CheckpointError(f"{path} is not an XLM-RoBERTa-XL: its activation is {activation!r}, not 'gelu'")
     tensors = state.file.tensors
     numbers = [re.match(re.escape(prefix) + r"layers\.(\d{1,3})\.", key) for key in tensors]
     num_layers = max((int(number[1]) + 1 for number in numbers if number), default=0)
@@ -208,25 +210,27 @@ def _matrix(tensors: Mapping[str, TensorInfo], key: str, path: Path) -> tuple[in
     shape = tensors[key].shape if key in tensors else None
     if shape is None or len(shape) != 2 or 0 in shape:
         found = "is missing" if shape is None else f"has shape {shape}"
-        raise CheckpointError(f"{path} is no XLM-RoBERTa-XL: {key} {found}, where a matrix belongs")
+        raise CheckpointError(f"{path} is not an XLM-RoBERTa-XL: {key} {found}; expected a matrix")
     return shape
 
 
-def _num_heads(settings: dict, hidden_size: int, asked: int | None, path: Path) -> int:
+def _num_heads(settings: dict, hidden_size: int, num_attention_heads: int | None, path: Path) -> int:
     read = [settings[name] for name in HEAD_SETTINGS if type(settings.get(name)) is int]
-    heads = asked if asked is not None else next(iter(read), PUBLISHED_HEADS.get(hidden_size))
+    heads = num_attention_heads
+    if heads is None:
+        heads = next(iter(read), PUBLISHED_HEADS.get(hidden_size))
     if heads is None:
         raise CheckpointError(
-            f"{path} does not tell the number of attention heads, and no published model has its width of "
-            f"{hidden_size}: give it, as --heads or num_attention_heads"
+            f"{path} does not contain the number of attention heads, and no published model has its width of "
+            f"{hidden_size}: pass it as --heads or num_attention_heads"
         )
     if heads < 1 or hidden_size % heads:
         raise CheckpointError(f"{path}: its width of {hidden_size} cannot be divided into {heads} attention heads")
     return heads
 
 
-def _expected_shapes(config: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight that the file must hold, by Hugging Face's keys."""
+def _expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight that the file must contain, by the keys of Hugging Face."""
     vocab, hidden, inner = config["vocab_size"], config["hidden_size"], config["intermediate_size"]
     linears = {"lm_head.dense": (hidden, hidden)}
     norms = ["roberta.encoder.LayerNorm", "lm_head.layer_norm"]
@@ -238,7 +242,7 @@ def _expected_shapes(config: Mapping[str, object]) -> dict[str, tuple[int, ...]]
         linears[layer + "output.dense"] = hidden, inner
         norms += [layer + "attention.self_attn_layer_norm", layer + "LayerNorm"]
     shapes: dict[str, tuple[int, ...]] = {
-        "roberta.embeddings.word_embeddings.weight": (vocab, hidden),
+        HF_WORDS: (vocab, hidden),
         "roberta.embeddings.position_embeddings.weight": (config["max_position_embeddings"], hidden),
         "lm_head.bias": (vocab,),
     }
@@ -250,24 +254,24 @@ def _expected_shapes(config: Mapping[str, object]) -> dict[str, tuple[int, ...]]
 
 
 def _check_tied(state: TrainingState, prefix: str, path: Path) -> None:
-    """Check that the LM head's matrix is the word embedding, as it is in every XL: it is written only once."""
+    """Check that the matrix of the LM head, if it is stored, equals the word embedding: only that is written."""
     tied, embedding = prefix.removesuffix("sentence_encoder.") + "lm_head.weight", prefix + EMBEDDING
-    if tied not in state.spans or state.spans[tied] == state.spans[embedding]:
+    if tied not in state.ranges or state.ranges[tied] == state.ranges[embedding]:
         return
     if not torch.equal(state.file.read(tied), state.file.read(embedding)):
-        raise CheckpointMismatchError(f"{path} is no XLM-RoBERTa-XL: {tied} is not the same matrix as {embedding}")
+        raise CheckpointMismatchError(f"{path} is not an XLM-RoBERTa-XL: {tied} is not the same matrix as {embedding}")
 
 
 class _Renamed(Mapping[str, torch.Tensor]):
-    """The tensors by their new keys, each read whenever it is asked for.
+    """The tensors by their new keys, each read from the file whenever it is accessed.
 
-    The token type embedding, which fairseq's model has not, is a row of zeros.
+    The token type embedding, which fairseq does not have, is a row of zeros.
     """
 
-    def __init__(self, file: SpanFile, old_keys: Mapping[str, str], hidden_size: int) -> None:
+    def __init__(self, file: TensorFile, old_keys: Mapping[str, str]) -> None:
         self._file, self._old_keys = file, old_keys
-        dtype = file.tensors[old_keys["roberta.embeddings.word_embeddings.weight"]].dtype
-        self._token_types = torch.zeros(1, hidden_size, dtype=dtype)
+        words = file.tensors[old_keys[HF_WORDS]]
+        self._token_types = torch.zeros(1, words.shape[1], dtype=words.dtype)
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return self._token_types if key == HF_TOKEN_TYPES else self._file.read(self._old_keys[key])

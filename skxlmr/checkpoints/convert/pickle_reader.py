@@ -1,18 +1,20 @@
-"""Pickles read as data. What a pickle would import stays a name, what it would call stays a record of the call:
-nothing is imported, called or built, so that a file may hold whatever it likes beside the tensors that are wanted."""
+"""Reading pickles as data, without executing them.
+
+An import in the pickle becomes a `Named`, a call becomes an `Unbuilt`: nothing is imported, called or built.
+"""
 
 from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from skxlmr.checkpoints.errors import CheckpointError
 
 
 class Named:
-    """A global that a pickle names and that was not imported.
+    """A global that the pickle names; it is not imported.
 
     Parameters
     ----------
@@ -27,21 +29,21 @@ class Named:
 
 
 class Unbuilt:
-    """An object that a pickle describes and that was not built.
+    """An object that the pickle describes; it is not built.
 
     Parameters
     ----------
     builder : object
-        What would be called; a `Named`, unless the pickle is odd.
+        The callable; a `Named` in every normal pickle.
     arguments : object
-        What it would be called with; a tuple, unless the pickle is odd.
+        Its arguments; a tuple in every normal pickle.
 
     Attributes
     ----------
     items : dict
-        Items that would be set on the object.
+        Items to be set on the object.
     state : object
-        What the object's attributes would be filled from; None without.
+        State to be set on the object; None without.
     """
 
     __slots__ = ("arguments", "builder", "items", "state")
@@ -54,17 +56,17 @@ class Unbuilt:
 
     @property
     def name(self) -> str | None:
-        """Name of the builder; None if it is no `Named`."""
+        """Name of the builder; None if it is not a `Named`."""
         return self.builder.name if isinstance(self.builder, Named) else None
 
 
 class External:
-    """Something that the pickle refers to and that lies outside of it, such as the bytes of a tensor.
+    """A reference to something outside of the pickle, such as the storage of a tensor.
 
     Parameters
     ----------
     reference : object
-        How the pickle refers to it.
+        The persistent id.
     """
 
     __slots__ = ("reference",)
@@ -74,26 +76,26 @@ class External:
 
 
 def read_pickle(stream: BinaryIO, path: str | Path) -> tuple[object, list[External]]:
-    """Read one pickle, of the protocol 2 that `torch.save` writes, running none of it.
+    """Read one pickle of protocol 2, which `torch.save` writes, without executing it.
 
     Parameters
     ----------
     stream : binary file
-        Left behind the end of the pickle. Memory grows with its size, so bound that first.
+        Left after the end of the pickle. Limit its size before: memory grows with it.
     path : str or Path
-        For messages.
+        For error messages.
 
     Returns
     -------
     value : object
         None, bool, int, float, str, bytes, tuple, list, dict, `Named`, `Unbuilt` or `External`. It may contain itself.
     externals : list of External
-        All that it refers to.
+        All references, in their order.
 
     Raises
     ------
     CheckpointError
-        If it is no such pickle.
+        If it is not such a pickle, or damaged.
 
     Examples
     --------
@@ -116,12 +118,12 @@ def read_pickle(stream: BinaryIO, path: str | Path) -> tuple[object, list[Extern
         return machine.stack.pop(), machine.externals
     except CheckpointError:
         raise
-    except Exception as error:  # pickletools raises whatever the damage happens to provoke
+    except Exception as error:  # pickletools raises all kinds of errors for damaged pickles
         raise CheckpointError(f"{path} is damaged: its pickle cannot be parsed ({error})") from error
 
 
 class _StackMachine:
-    """The stack that the instructions of a pickle work on, with each instruction that needs more than one line."""
+    """The stack of the pickle machine, with the instructions that need more than one line."""
 
     def __init__(self) -> None:
         self.stack: list = []
@@ -131,6 +133,12 @@ class _StackMachine:
 
     def push(self, value: object) -> None:
         self.stack.append(value)
+
+    def get(self, key: int) -> None:
+        self.push(self.memo[key])
+
+    def put(self, key: int) -> None:
+        self.memo[key] = self.stack[-1]
 
     def since_mark(self) -> list:
         start = self.marks.pop()
@@ -163,7 +171,7 @@ class _StackMachine:
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(values)
-        elif not isinstance(target, Unbuilt):  # the values of an unbuilt list are of no use to anyone
+        elif not isinstance(target, Unbuilt):  # the items of an unbuilt list are not needed
             raise ValueError(f"nothing can be appended to a {type(target).__name__}")
 
     def set_items(self, values: list) -> None:
@@ -172,14 +180,15 @@ class _StackMachine:
         if not isinstance(items, dict):
             raise ValueError(f"a {type(target).__name__} has no items to set")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            # A tuple may be nested deeply enough to crash its hash: such keys are kept as nothing but themselves.
+            # Hashing a deeply nested tuple could overflow the stack: such keys are replaced by unique objects.
             items[key if isinstance(key, str | int | float | None) else object()] = value
 
 
-Step = Callable[[_StackMachine, object], object]
+# One instruction; the second argument is the one that stands in the pickle beside it.
+Step = Callable[[_StackMachine, Any], object]
 
 LITERALS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING")
-# The instructions of protocol 2; x is the argument that stands beside the instruction.
+# The instructions of protocol 2.
 STEPS: dict[str, Step] = {
     "PROTO": lambda m, x: None,
     "NONE": lambda m, x: m.push(None),
@@ -190,7 +199,7 @@ STEPS: dict[str, Step] = {
     "EMPTY_DICT": lambda m, x: m.push({}),
     "GLOBAL": lambda m, x: m.push(Named(x.replace(" ", "."))),
     "MARK": lambda m, x: m.marks.append(len(m.stack)),
-    "POP": lambda m, x: m.stack.pop(),  # POP and POP_MARK: of tuples that contain themselves
+    "POP": lambda m, x: m.stack.pop(),  # POP and POP_MARK occur in tuples that contain themselves
     "POP_MARK": lambda m, x: m.since_mark(),
     "TUPLE": lambda m, x: m.push(tuple(m.since_mark())),
     "TUPLE1": lambda m, x: m.push(tuple(m.top(1))),
@@ -205,6 +214,6 @@ STEPS: dict[str, Step] = {
     "BUILD": lambda m, x: m.set_state(),
     "BINPERSID": lambda m, x: m.refer(),
     **dict.fromkeys(LITERALS, _StackMachine.push),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda m, x: m.push(m.memo[x])),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), lambda m, x: m.memo.update({x: m.stack[-1]})),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _StackMachine.get),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _StackMachine.put),
 }

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from skxlmr.checkpoints import torch_files as pickled
-from skxlmr.checkpoints import writing
+from skxlmr.checkpoints import torch_files, writing
 from skxlmr.checkpoints.checkpoint import verify_checkpoint
 from skxlmr.checkpoints.convert.fairseq import ENCODERS, _num_heads, _Renamed, convert_fairseq
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
@@ -28,7 +27,7 @@ State = dict[str, torch.Tensor]
 
 
 def fairseq_state(prefix: str = "encoder.sentence_encoder.", dtype: torch.dtype = torch.float64) -> State:
-    """Random weights under fairseq's names, the LM head's matrix tied to the embedding."""
+    """Random weights by the keys of fairseq, with the matrix of the LM head tied to the embedding."""
     generator = torch.Generator().manual_seed(0)
     state = OrderedDict()
 
@@ -64,7 +63,7 @@ def fairseq_state(prefix: str = "encoder.sentence_encoder.", dtype: torch.dtype 
 
 
 def save(directory: Path, state: object, *, legacy: bool = False, **beside: object) -> Path:
-    """A file as fairseq's trainer writes it."""
+    """Write a file like those of the trainer of fairseq."""
     content = {
         "args": argparse.Namespace(arch="roberta_xl", encoder_attention_heads=HEADS, activation_fn="gelu"),
         "cfg": None,
@@ -81,7 +80,7 @@ def save(directory: Path, state: object, *, legacy: bool = False, **beside: obje
 
 
 def fairseq_forward(state: State, ids: torch.Tensor) -> torch.Tensor:
-    """The logits of one text, computed from fairseq's own names."""
+    """Compute the logits of one text directly from the weights of fairseq."""
     w = {key.removeprefix("encoder.").removeprefix("sentence_encoder."): tensor for key, tensor in state.items()}
 
     def linear(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -107,7 +106,7 @@ def fairseq_forward(state: State, ids: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_same_outputs_as_a_direct_computation_and_transformers(tmp_path: Path, legacy: bool):
+def test_convert_fairseq_outputs_equal_direct_computation_and_transformers(tmp_path: Path, legacy: bool):
     state = fairseq_state()
     convert_fairseq(save(tmp_path, state, legacy=legacy), tmp_path / "out")
     verify_checkpoint(tmp_path / "out")
@@ -125,7 +124,7 @@ def test_same_outputs_as_a_direct_computation_and_transformers(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("prefix", ENCODERS)
-def test_prefixes_of_all_versions(tmp_path: Path, prefix: str):
+def test_convert_fairseq_with_prefix_of_any_version_finds_weights(tmp_path: Path, prefix: str):
     state = fairseq_state(prefix)
     convert_fairseq(save(tmp_path, state), tmp_path / "out")
     model = XLMRobertaXLForMaskedLM.from_pretrained(tmp_path / "out", dtype=torch.float64)
@@ -133,7 +132,7 @@ def test_prefixes_of_all_versions(tmp_path: Path, prefix: str):
     torch.testing.assert_close(model.lm_head.dense.bias.data, state[prefix.split(".")[0] + ".lm_head.dense.bias"])
 
 
-def test_config_and_precision(tmp_path: Path):
+def test_convert_fairseq_writes_config_and_keeps_dtype(tmp_path: Path):
     state = fairseq_state(dtype=torch.float16)
     returned = convert_fairseq(save(tmp_path, state), tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -149,21 +148,21 @@ def test_config_and_precision(tmp_path: Path):
     assert not model.roberta.embeddings.token_type.weight.any()
 
 
-def test_tokenizer_is_copied_along(tmp_path: Path):
+def test_convert_fairseq_copies_tokenizer(tmp_path: Path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"pieces")
     convert_fairseq(save(tmp_path, fairseq_state()), tmp_path / "out")
     assert (tmp_path / "out" / "sentencepiece.bpe.model").read_bytes() == b"pieces"
 
 
 class AnyNode:
-    """Looks in a pickle as omegaconf's."""
+    """Pickled like the class of omegaconf."""
 
     def __init__(self, value: object) -> None:
         self._val = value
 
 
 class DictConfig:
-    """Looks in a pickle as omegaconf's."""
+    """Pickled like the class of omegaconf."""
 
     def __init__(self, content: dict[str, object]) -> None:
         self._content = content
@@ -172,7 +171,7 @@ class DictConfig:
 
 @pytest.fixture
 def omegaconf(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict], DictConfig]:
-    """What makes a config that pickles under the names of omegaconf, which need not be installed."""
+    """A function that builds a config which is pickled like one of omegaconf, which need not be installed."""
     monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
     for name, cls in (("omegaconf.dictconfig", DictConfig), ("omegaconf.nodes", AnyNode)):
         module = types.ModuleType(name)
@@ -188,7 +187,7 @@ def omegaconf(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict], DictConfig]:
     return create
 
 
-def test_heads_of_newer_settings(tmp_path: Path, omegaconf: Callable):
+def test_convert_fairseq_with_newer_settings_finds_number_of_heads(tmp_path: Path, omegaconf: Callable):
     settings = {"activation_fn": "gelu", "encoder_attention_heads": 6}
     forms = {
         "omegaconf": omegaconf({"common": {"seed": 1}, "model": settings}),
@@ -201,7 +200,7 @@ def test_heads_of_newer_settings(tmp_path: Path, omegaconf: Callable):
         assert config["num_attention_heads"] == 6, name
 
 
-def test_heads_asked_for(tmp_path: Path):
+def test_convert_fairseq_with_unknown_number_of_heads_requires_it(tmp_path: Path):
     path = save(tmp_path, fairseq_state(), args=None)
     with pytest.raises(CheckpointError, match="--heads"):
         convert_fairseq(path, tmp_path / "out")
@@ -213,19 +212,19 @@ def test_heads_asked_for(tmp_path: Path):
 
 
 @pytest.mark.parametrize("width", [2560, 4096])
-def test_heads_of_the_published_models(width: int):
+def test_num_heads_of_published_widths_is_32(width: int):
     assert _num_heads({}, width, None, Path("model.pt")) == 32
     assert _num_heads({"encoder_attention_heads": 16}, width, None, Path("model.pt")) == 16
 
 
-def test_another_activation(tmp_path: Path):
+def test_convert_fairseq_with_other_activation_raises(tmp_path: Path):
     path = save(tmp_path, fairseq_state(), args=argparse.Namespace(encoder_attention_heads=3, activation_fn="relu"))
     with pytest.raises(CheckpointError, match="activation is 'relu'"):
         convert_fairseq(path, tmp_path / "out")
 
 
 class Calls:
-    """Pickles as the call of a function."""
+    """An object that is pickled as the call of a function."""
 
     def __init__(self, function: Callable, *arguments: object) -> None:
         self.call = function, arguments
@@ -243,14 +242,14 @@ HOSTILE = {
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that hostile code would make."""
+    """The file that the hostile code would create."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "executed"
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("call", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_settings_are_inert(tmp_path: Path, marker: Path, call: Calls, legacy: bool):
+def test_convert_fairseq_with_hostile_settings_runs_nothing(tmp_path: Path, marker: Path, call: Calls, legacy: bool):
     args = argparse.Namespace(encoder_attention_heads=HEADS, evil=call)
     beside = {"args": args, "cfg": call, "extra_state": [call], "task_state": {"model": call}}
     convert_fairseq(save(tmp_path, fairseq_state(), legacy=legacy, **beside), tmp_path / "out")
@@ -258,36 +257,36 @@ def test_hostile_settings_are_inert(tmp_path: Path, marker: Path, call: Calls, l
     path = save(tmp_path, fairseq_state(), legacy=legacy, args=call)
     convert_fairseq(path, tmp_path / "asked", num_attention_heads=HEADS)
     assert not marker.exists()
-    torch.load(path, weights_only=False)  # the file is truly hostile, to whoever unpickles it
+    torch.load(path, weights_only=False)  # unpickling the file does run the code
     assert marker.exists()
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("where", ["model", "unknown key", "tensor", "ignored"])
 @pytest.mark.parametrize("call", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_model_is_refused(tmp_path: Path, marker: Path, call: Calls, where: str, legacy: bool):
+def test_convert_fairseq_with_hostile_model_raises(tmp_path: Path, marker: Path, call: Calls, where: str, legacy: bool):
     state = fairseq_state()
     keys = {"unknown key": "evil", "tensor": "encoder.lm_head.bias", "ignored": "encoder.lm_head.weight"}
     if where == "model":
         state = call
     else:
         state[keys[where]] = call
-    with pytest.raises(UnsafeCheckpointError, match="nothing was run"):
+    with pytest.raises(UnsafeCheckpointError, match="Nothing was run"):
         convert_fairseq(save(tmp_path, state, legacy=legacy), tmp_path / "out")
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_convert_fairseq_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = save(tmp_path, fairseq_state())
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("torch.load was called"))
     monkeypatch.setattr("pickle.Unpickler", None)
     monkeypatch.setattr("pickle.load", None)
-    monkeypatch.setattr(pickled, "_torch_load", None)
+    monkeypatch.setattr(torch_files, "_torch_load", None)
     convert_fairseq(path, tmp_path / "out")
 
 
-def test_missing_and_unexpected_keys_are_listed(tmp_path: Path):
+def test_convert_fairseq_with_missing_and_unexpected_keys_lists_them(tmp_path: Path):
     state = fairseq_state()
     del state["encoder.sentence_encoder.layers.1.fc2.bias"], state["encoder.lm_head.layer_norm.weight"]
     state["classification_heads.nli.dense.weight"] = torch.zeros(2, 2)
@@ -301,7 +300,7 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_only_ten_unexpected_keys_are_listed(tmp_path: Path):
+def test_convert_fairseq_error_lists_ten_keys(tmp_path: Path):
     state = fairseq_state()
     state.update({f"other.{i}": torch.zeros(1) for i in range(15)})
     with pytest.raises(CheckpointMismatchError, match="and 5 more") as caught:
@@ -309,7 +308,7 @@ def test_only_ten_unexpected_keys_are_listed(tmp_path: Path):
     assert str(caught.value).count("unexpected: ") == 10
 
 
-def test_shapes_that_do_not_fit(tmp_path: Path):
+def test_convert_fairseq_with_wrong_shapes_raises(tmp_path: Path):
     state = fairseq_state()
     state["encoder.sentence_encoder.layers.1.fc2.weight"] = torch.zeros(HIDDEN, INNER + 1)
     state["encoder.sentence_encoder.layers.0.self_attn.k_proj.bias"] = torch.zeros(HIDDEN, dtype=torch.int64)
@@ -318,7 +317,7 @@ def test_shapes_that_do_not_fit(tmp_path: Path):
 
 
 @pytest.mark.parametrize("key", ["embed_positions.weight", "layers.0.fc1.weight"])
-def test_what_the_sizes_are_read_from(tmp_path: Path, key: str):
+def test_convert_fairseq_without_matrix_of_sizes_raises(tmp_path: Path, key: str):
     state = fairseq_state()
     state["encoder.sentence_encoder." + key] = torch.zeros(4)
     with pytest.raises(CheckpointError, match=key + r" has shape \(4,\)"):
@@ -328,14 +327,14 @@ def test_what_the_sizes_are_read_from(tmp_path: Path, key: str):
         convert_fairseq(save(tmp_path, state), tmp_path / "out")
 
 
-def test_a_layer_is_missing(tmp_path: Path):
+def test_convert_fairseq_with_missing_layer_raises(tmp_path: Path):
     state = fairseq_state()
     state = {key.replace("layers.1.", "layers.2."): tensor for key, tensor in state.items()}
     with pytest.raises(CheckpointMismatchError, match=r"missing: encoder\.sentence_encoder\.layers\.1\."):
         convert_fairseq(save(tmp_path, state), tmp_path / "out")
 
 
-def test_matrix_of_the_lm_head(tmp_path: Path):
+def test_convert_fairseq_with_untied_lm_head_raises(tmp_path: Path):
     state = fairseq_state()
     state["encoder.lm_head.weight"] = state["encoder.lm_head.weight"].clone()
     convert_fairseq(save(tmp_path, state), tmp_path / "stored twice")
@@ -346,7 +345,7 @@ def test_matrix_of_the_lm_head(tmp_path: Path):
     convert_fairseq(save(tmp_path, state), tmp_path / "not stored")
 
 
-def test_transposed_and_parameter_tensors(tmp_path: Path):
+def test_convert_fairseq_with_transposed_parameter_keeps_values(tmp_path: Path):
     state = fairseq_state()
     key = "encoder.sentence_encoder.layers.0.self_attn.q_proj.weight"
     wanted = state[key].clone()
@@ -380,7 +379,7 @@ OTHER_FILES = {
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize(("content", "message"), OTHER_FILES.values(), ids=OTHER_FILES)
-def test_other_files(tmp_path: Path, content: object, message: str, legacy: bool):
+def test_convert_fairseq_with_other_file_raises(tmp_path: Path, content: object, message: str, legacy: bool):
     path = tmp_path / "model.pt"
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match=rf"model\.pt.*({message})"):
@@ -389,7 +388,7 @@ def test_other_files(tmp_path: Path, content: object, message: str, legacy: bool
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_truncated_file(tmp_path: Path, legacy: bool):
+def test_convert_fairseq_with_truncated_file_raises(tmp_path: Path, legacy: bool):
     path = save(tmp_path, fairseq_state(), legacy=legacy)
     data = path.read_bytes()
     for length in (0, 1, 30, 300, 3000, len(data) // 2, len(data) - 1):
@@ -398,23 +397,23 @@ def test_truncated_file(tmp_path: Path, legacy: bool):
             convert_fairseq(path, tmp_path / "out")
 
 
-def test_file_that_is_not_there(tmp_path: Path):
+def test_convert_fairseq_with_missing_file_raises(tmp_path: Path):
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         convert_fairseq(tmp_path / "model.pt", tmp_path / "out")
 
 
-def test_not_a_number(tmp_path: Path):
+def test_convert_fairseq_with_nan_raises(tmp_path: Path):
     state = fairseq_state()
     state["encoder.lm_head.bias"][3] = torch.nan
-    with pytest.raises(ValueError, match=r"'lm_head\.bias' holds NaN"):
+    with pytest.raises(ValueError, match=r"'lm_head\.bias' contains NaN"):
         convert_fairseq(save(tmp_path, state), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_existing_directory(tmp_path: Path):
+def test_convert_fairseq_with_existing_directory_requires_overwrite(tmp_path: Path):
     path, out = save(tmp_path, fairseq_state()), tmp_path / "out"
     out.mkdir()
-    convert_fairseq(path, out)  # an empty directory has nothing to lose
+    convert_fairseq(path, out)  # an empty directory is accepted
     before = (out / "model.safetensors").read_bytes()
     state = fairseq_state()
     state["encoder.lm_head.bias"] += 1
@@ -429,7 +428,7 @@ def test_existing_directory(tmp_path: Path):
         convert_fairseq(path, path, overwrite=True)
 
 
-def test_memory_holds_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_convert_fairseq_keeps_at_most_two_shards_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     limit = 8 * VOCAB * HIDDEN
     monkeypatch.setattr("skxlmr.checkpoints.convert.fairseq.SHARD_BYTES", limit)
     original_read, original_save = _Renamed.__getitem__, writing.safetensors.torch.save_file

@@ -14,7 +14,7 @@ from skxlmr.checkpoints.errors import CheckpointError
 
 
 class Calls:
-    """Pickles as a call of os.system."""
+    """An object that is pickled as a call of os.system."""
 
     def __reduce__(self) -> tuple:
         return os.system, ("touch executed",), {"state": 1}
@@ -24,7 +24,7 @@ def read(data: bytes) -> object:
     return read_pickle(io.BytesIO(data), "model.pt")[0]
 
 
-def test_plain_values():
+def test_read_pickle_of_plain_values_returns_them():
     shared = ["a", 2]
     value = {
         "numbers": (0, 255, 65535, -1, 2**40, 2**3000, 1.5, True, False, None),
@@ -37,14 +37,14 @@ def test_plain_values():
     assert result["again"][0] is result["again"][1]
 
 
-def test_values_that_contain_themselves():
+def test_read_pickle_of_recursive_value_returns_it():
     box: list = []
     box.append((box,))
     result = read(pickle.dumps(box, protocol=2))
     assert result[0][0] is result
 
 
-def test_objects_stay_descriptions():
+def test_read_pickle_of_objects_returns_descriptions():
     namespace, ordered, file = read(
         pickle.dumps([argparse.Namespace(heads=4), collections.OrderedDict(a=1), Path("x")], protocol=2)
     )
@@ -55,7 +55,7 @@ def test_objects_stay_descriptions():
     assert file.name.startswith("pathlib.")
 
 
-def test_no_call_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_read_pickle_calls_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     call = read(pickle.dumps(Calls(), protocol=2))
     assert call.name == f"{os.system.__module__}.system"
@@ -64,14 +64,14 @@ def test_no_call_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not os.listdir(tmp_path)
 
 
-def test_result_of_a_call_is_no_builder():
+def test_unbuilt_with_call_as_builder_has_no_name():
     data = pickle.dumps(Calls(), protocol=2)[:-1] + b")R."  # () REDUCE: call what the call would return
     outer = read(data)
     assert outer.name is None
     assert outer.builder.arguments == ("touch executed",)
 
 
-def test_externals_are_listed():
+def test_read_pickle_returns_external_references():
     class Pickler(pickle.Pickler):
         def persistent_id(self, value: object) -> object:
             return ("storage", value.start) if isinstance(value, range) else None
@@ -88,7 +88,7 @@ def test_externals_are_listed():
     assert stream.read() == b"behind"
 
 
-def test_deep_nesting():
+def test_read_pickle_with_deep_nesting_does_not_overflow():
     depth = 100_000
     key = b")" + b"\x85" * depth  # ((((...),),),)
     assert list(read(b"\x80\x02}" + key + b"K\x01s.").values()) == [1]
@@ -96,7 +96,7 @@ def test_deep_nesting():
 
 
 @pytest.mark.parametrize("protocol", [0, 3, 4, 5])
-def test_other_protocols(protocol: int):
+def test_read_pickle_of_other_protocol_raises(protocol: int):
     with pytest.raises(CheckpointError, match=r"model\.pt .*instruction"):
         read(pickle.dumps({"a": [1000, {1, 2}, b"x"]}, protocol=protocol))
 
@@ -118,6 +118,6 @@ def test_other_protocols(protocol: int):
         b"\x80\x02X\xff\xff\xff\x7fabc.",
     ],
 )
-def test_damage(data: bytes):
+def test_read_pickle_with_damaged_data_raises(data: bytes):
     with pytest.raises(CheckpointError, match=r"model\.pt is damaged"):
         read(data)
