@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.parameters import HISTORY
 from skxlmr.runtime.backbone import find_checkpoint
@@ -124,6 +124,8 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
         task = self._new_task() if known is None else known
         column = task.read(X)
+        if known is not None and hasattr(self, "_finetuned"):
+            check_features(self, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None

@@ -74,7 +74,7 @@ class Task:
         Whether a token sees only itself and those before it.
     """
 
-    windows: Windows
+    windows: Windows = field(default_factory=Windows)
 
     found: ClassVar[dict[str, str]] = {}
     needs_y: ClassVar[bool] = True

@@ -87,9 +87,9 @@ def test_fit_with_unsuitable_labels_raises():
         clf.fit(TEXTS, [*LISTS[:2], "sport", *LISTS[3:]])
     with pytest.raises(ValueError, match="no label in any row"):
         clf.fit(TEXTS, [[] for _ in TEXTS])
-    with pytest.raises(ValueError, match="class_weight is for labels of which a row has one"):
+    with pytest.raises(ValueError, match="class_weight needs one class per row"):
         classifier(class_weight="balanced").fit(TEXTS, LISTS)
-    with pytest.raises(ValueError, match="can go on with the same ones only"):
+    with pytest.raises(ValueError, match="training can continue with the same only"):
         clf.set_params(warm_start=True).fit(TEXTS, INDICATOR)
 
 

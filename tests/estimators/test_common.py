@@ -118,8 +118,7 @@ class Words:
 class TaskOnWords(Words):
     def _new_task(self):
         task = super()._new_task()
-        object.__setattr__(task, "read", self._check_column)
-        return task
+        return type("OnWords", (type(task),), {"read": staticmethod(self._check_column)})(**vars(task))
 
 
 class WordsClassifier(TaskOnWords, XLMRXLClassifier):

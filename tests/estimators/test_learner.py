@@ -51,7 +51,7 @@ def test_partial_fit_with_unsupported_arguments_raises_and_keeps_earlier_fit():
     before = clf.predict_proba(TEXTS)
     with pytest.raises(ValueError, match=r"y has labels that classes has not: \['perhaps'\]"):
         clf.partial_fit(TEXTS, [*LABELS[:-1], "perhaps"])
-    with pytest.raises(ValueError, match="can go on with the same ones only"):
+    with pytest.raises(ValueError, match="training can continue with the same only"):
         clf.partial_fit(TEXTS, LABELS, classes=["yes", "no", "perhaps"])
     with pytest.raises(ValueError, match="early_stopping"):
         clf.set_params(early_stopping=True).partial_fit(TEXTS, LABELS)
@@ -84,9 +84,9 @@ def test_warm_start_continues_from_earlier_fit():
 def test_warm_start_with_other_classes_or_tuning_raises():
     clf = classifier(tuning="lora", max_epochs=1, warm_start=True).fit(TEXTS, LABELS)
     before = clf.predict_proba(TEXTS)
-    with pytest.raises(ValueError, match="can go on with the same ones only"):
+    with pytest.raises(ValueError, match="training can continue with the same only"):
         clf.fit(TEXTS, [*LABELS[:-1], "perhaps"])
-    with pytest.raises(ValueError, match="its tuning is another one"):
+    with pytest.raises(ValueError, match="its tuning, or its model, was another one"):
         clf.set_params(tuning=LoRA(rank=3)).fit(TEXTS, LABELS)
     np.testing.assert_array_equal(clf.set_params(tuning="lora").predict_proba(TEXTS), before)
 

@@ -78,7 +78,6 @@ def test_check_right_choices_with_arrays_of_any_library_returns_indices():
 def test_check_right_choices_with_invalid_targets_raises_and_names_row():
     column = check_choices(X)
     for y, error, message in [
-        (None, ValueError, "requires y"),
         ([0, 1], ValueError, "inconsistent numbers"),
         ([0, 3, 0, 0, 1, 0], ValueError, "y, row 1: 3 is no index of one of 3 choices"),
         ([0, -1, 0, 0, 1, 0], ValueError, "y, row 1: -1 is no index"),

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import torch
 
 from skxlmr.columns import check_text_column
-from skxlmr.tasks.classification import check_multilabel, find_labels, multilabel_form
+from skxlmr.runtime.plan import Windows
+from skxlmr.tasks.classification import Classification, check_multilabel, find_labels, multilabel_form
 
 LISTS = [["sport", "weather"], ["weather"], ["sport"], []]
 INDICATOR = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])  # columns sport, weather
@@ -38,3 +40,11 @@ def test_check_multilabel_with_frames_of_any_library_equals_indicator():
         classes = find_labels(y, texts, "lists")
         assert classes.tolist() == ["sport", "weather"]
         np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
+
+
+def test_classification_losses_of_several_labels_equal_mean_over_labels():
+    outputs, targets = torch.randn(3, 4, dtype=torch.float64), torch.randint(0, 2, (3, 4)).double()
+    task = Classification(Windows(), label_smoothing=0.2, classes=np.arange(4), form="indicator")
+    smooth = targets * 0.8 + 0.1
+    expected = -(smooth * outputs.sigmoid().log() + (1 - smooth) * (-outputs).sigmoid().log()).mean(1)
+    torch.testing.assert_close(task.row_losses(outputs, targets), expected)

@@ -32,7 +32,7 @@ def rows_of(backbone, texts, weights=None, max_length=64):
 
 def test_masking_examples_mask_whole_words_in_expected_shares(backbone):
     rows = rows_of(backbone, TEXTS)
-    tokenizer, task = backbone.tokenizer, Masking(0.15)
+    tokenizer, task = backbone.tokenizer, Masking(probability=0.15)
     n_tokens = n_targets = n_masked = n_kept = 0
     seen = set()
     for seed in range(8):
@@ -67,7 +67,7 @@ def test_masking_examples_mask_whole_words_in_expected_shares(backbone):
 
 def test_masking_examples_over_seeds_cover_every_token(backbone):
     rows = rows_of(backbone, ["one two three four five six"])
-    drawn = [Masking(0.15).examples(rows.plan, backbone.tokenizer, np.random.RandomState(s)) for s in range(80)]
+    drawn = [Masking(probability=0.15).examples(rows.plan, backbone.tokenizer, np.random.RandomState(s)) for s in range(80)]
     assert set(np.concatenate([np.concatenate(e.positions) for e in drawn])) == set(
         range(1, len(drawn[0].windows[0]) - 1)
     )

@@ -1,0 +1,35 @@
+"""Regression: losses of standardised targets, and what a warm start keeps."""
+
+import numpy as np
+import pytest
+import torch
+
+from skxlmr.columns import check_text_column
+from skxlmr.runtime.plan import Windows
+from skxlmr.tasks.regression import Regression
+
+
+def test_regression_losses_equal_mean_over_standardised_targets():
+    task = Regression(Windows(), "squared_error", mean=np.array([3.0]), scale=np.array([2.0]))
+    losses = task.row_losses(torch.tensor([[0.5], [1.0]]), torch.tensor([[0.5], [-1.0]], dtype=torch.float64))
+    assert losses.tolist() == [0.0, 4.0]
+    of_two = Regression(Windows(), "absolute_error", mean=np.zeros(2), scale=np.ones(2), one_dimensional=False)
+    assert of_two.row_losses(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]])).tolist() == [2.0]
+
+
+def test_regression_continued_keeps_earlier_mean_and_scale():
+    column = check_text_column(["a", "b"])
+    earlier, targets = Regression(Windows()).find([0.0, 2.0], column, np.ones(2))
+    assert targets[:, 0].tolist() == [-1.0, 1.0]
+    later, _ = Regression(Windows()).find([10.0, 20.0], column, np.ones(2))
+    continued = later.continued(earlier)
+    assert (continued.mean.tolist(), continued.scale.tolist()) == ([1.0], [1.0])
+    assert continued.targets([10.0, 20.0], column)[:, 0].tolist() == [9.0, 19.0]
+
+
+def test_regression_continued_with_other_number_of_outputs_raises():
+    column = check_text_column(["a", "b"])
+    earlier, _ = Regression(Windows()).find([0.0, 2.0], column, np.ones(2))
+    later, _ = Regression(Windows()).find([[0.0, 1.0], [2.0, 3.0]], column, np.ones(2))
+    with pytest.raises(ValueError, match="asks for 2 outputs"):
+        later.continued(earlier)
