@@ -110,7 +110,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         OSError
             If the disk is full or the directory not writable; an earlier save is then untouched.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "_base")
         cls = type(self)
         if not _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             name = cls.__name__

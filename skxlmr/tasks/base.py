@@ -129,6 +129,8 @@ class Task:
         weights = np.ones(len(targets)) if sample_weight is None else sample_weight * self.loss_weights(targets)
         plan, kept = self.plan(backbone, column), np.flatnonzero(weights)
         plan.warn_of_cut()
+        if not len(kept):
+            raise ValueError("There are no rows to learn from: all their weights are zero.")
         return Rows(plan.take(kept), targets[kept], weights[kept], kept)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:

@@ -54,9 +54,7 @@ class Classification(Task):
         classes, targets = np.unique(check_labels(y, column), return_inverse=True)
         task = replace(self, classes=classes, form=None)
         used = np.unique(targets[weights * task.loss_weights(targets) > 0])
-        if not len(used):
-            raise ValueError("There are no rows to learn from: all their weights are zero.")
-        if len(used) < 2:
+        if len(used) == 1:
             label = classes.tolist()[used[0]]
             raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
         return task, targets
