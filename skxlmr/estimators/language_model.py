@@ -13,8 +13,8 @@ from torch import nn
 from skxlmr.columns import TextColumn, one_text
 from skxlmr.estimators.learner import TrainableXLMRXL
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.lm_head import LMHead, read_lm_head
 from skxlmr.model.pretrained import warn_of_new_parts
-from skxlmr.model.reference.language_models import LMHead, read_lm_head
 from skxlmr.runtime.backbone import Backbone, find_checkpoint
 from skxlmr.runtime.finetuned import Learned
 from skxlmr.runtime.plan import WindowPlan

@@ -14,7 +14,7 @@ from torch import nn
 
 from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.learning import LearningXLMRXL, snapshot
-from skxlmr.model.heads import XLMRobertaXLForSequenceClassification
+from skxlmr.model import XLMRobertaXLForSequenceClassification
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Learned

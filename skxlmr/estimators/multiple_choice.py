@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from skxlmr.estimators.learner import TrainableXLMRXL
 from skxlmr.estimators.parameters import documented
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import ChoiceHead, XLMRobertaXLForMultipleChoice
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMultipleChoice
+from skxlmr.model.heads import ChoiceHead
 from skxlmr.model.int8 import Int8
 from skxlmr.model.packing import segment_logsumexp
 from skxlmr.runtime.backbone import Backbone

@@ -20,8 +20,8 @@ from skxlmr.columns import TextColumn, as_objects
 from skxlmr.estimators.learner import TrainableXLMRXL
 from skxlmr.estimators.parameters import documented
 from skxlmr.metrics import squad_scores
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import SpanHead, XLMRobertaXLForQuestionAnswering
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering
+from skxlmr.model.heads import SpanHead
 from skxlmr.model.int8 import Int8
 from skxlmr.model.packing import segment_logsumexp
 from skxlmr.runtime.backbone import Backbone

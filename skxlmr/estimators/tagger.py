@@ -22,8 +22,8 @@ from skxlmr.columns import as_objects
 from skxlmr.estimators.learner import TrainableXLMRXL
 from skxlmr.estimators.parameters import documented
 from skxlmr.metrics import entity_spans
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import TokenHead, XLMRobertaXLForTokenClassification
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
+from skxlmr.model.heads import TokenHead
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of

@@ -10,11 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skxlmr.model.int8_engines import ENGINES, Engine, Rows, blocks, choose_engine, outlier_weight
+from skxlmr.model.int8_engines import (
+    ENGINES,
+    Engine,
+    IntMM,
+    QuantizedInput,
+    blocks,
+    choose_engine,
+    outlier_weight,
+)
 
 OUTLIERS = ("fixed", "dynamic", "none")
 # At most one column in so many is an outlier: what is kept in 16 bits costs time.
@@ -116,7 +125,7 @@ def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, 
     """
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device) if out is None else out
     absmax = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    for rows in blocks(*weight.shape, weight.device):  # no float32 copy of the whole
+    for rows in blocks(*weight.shape, device=weight.device):  # never a float32 copy of the whole weight
         block = weight[rows].float()
         absmax[rows] = block.abs().amax(1)
         factors = 127.0 / absmax[rows].clamp(min=torch.finfo(torch.float32).tiny)
@@ -238,33 +247,33 @@ class Int8Linear(nn.Module):
         """Return the weight (N, K) in floating point."""
         return (self.weight * self.scales[:, None]).to(dtype)
 
-    def prepare(self, x: Tensor) -> Rows:
-        """Quantise an input (T, K), for this layer and others that have the same input and so the same outliers."""
+    def prepare(self, x: Tensor) -> QuantizedInput:
+        """Quantise an input (T, K), for this layer and for others with the same input and therefore outliers."""
         if self.observer is not None:
             self.observer(x)
         return self.engine.quantize(x, self)
 
-    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+    def forward(self, x: Tensor, quantized: QuantizedInput | None = None) -> Tensor:
         """Multiply.
 
         Parameters
         ----------
         x : Tensor of shape (..., K)
-        rows : Rows, default=None
-            What `prepare` made of x, if that is done already.
+        quantized : QuantizedInput, default=None
+            The result of `prepare(x)`, if it is there already.
 
         Returns
         -------
         Tensor of shape (..., N), of x's dtype
         """
-        flat = x.reshape(-1, self.in_features)
-        if rows is not None and self.observer is not None:
+        flat = x.reshape(-1, self.in_features)  # (..., K) -> (T, K)
+        if quantized is not None and self.observer is not None:
             self.observer(flat)
         if torch.is_grad_enabled() and x.requires_grad:
-            y = _FrozenProduct.apply(flat, self, rows)
+            y = _FrozenProduct.apply(flat, self, quantized)
         else:
-            y = self.engine.multiply(self.prepare(flat) if rows is None else rows, self)
-        return y.view(*x.shape[:-1], self.out_features)
+            y = self.engine.multiply(self.prepare(flat) if quantized is None else quantized, self)
+        return y.view(*x.shape[:-1], self.out_features)  # (T, N) -> (..., N)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
         """Move, as `to` asks, but keep the scales in float32."""
@@ -279,29 +288,29 @@ class Int8Linear(nn.Module):
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """Forward by the engine; backward through the weights as they are, to the input alone."""
+    """Forward with the engine; backward to the input alone, with the weights as they are."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, layer: Int8Linear, rows: Rows | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Int8Linear, quantized: QuantizedInput | None) -> Tensor:
         ctx.layer = layer
-        return layer.engine.multiply(layer.prepare(x) if rows is None else rows, layer)
+        return layer.engine.multiply(layer.prepare(x) if quantized is None else quantized, layer)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         layer = ctx.layer
-        if gradient.dtype == torch.float16:  # gradient times scale could vanish in float16
+        if gradient.dtype == torch.float16:  # gradient times scale could underflow in float16
             return gradient @ layer.dequantize(gradient.dtype), None, None
         scaled = (gradient * layer.scales).to(gradient.dtype)
         return scaled @ layer.weight.to(gradient.dtype), None, None
 
 
-def prepare(layer: nn.Module, x: Tensor) -> Rows | None:
-    """What `layer` makes of an input (T, K) before it multiplies; None for a layer that is not in 8 bits."""
+def prepare(layer: nn.Module, x: Tensor) -> QuantizedInput | None:
+    """Quantise an input (T, K) for an 8-bit layer; None for any other layer."""
     return layer.prepare(x) if isinstance(layer, Int8Linear) else None
 
 
 def can_chain(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
-    """Whether `chain` may take these two layers: integer products, and nobody asks for gradients or outliers."""
+    """Whether `chain` can run two layers: both multiply integers, and no gradients or outliers are wanted."""
     return (
         isinstance(first, Int8Linear)
         and isinstance(second, Int8Linear)
@@ -312,7 +321,10 @@ def can_chain(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
     )
 
 
-def chain(first: Int8Linear, activation: Callable[[Tensor], Tensor], second: Int8Linear, x: Tensor) -> Tensor:
-    """`second(activation(first(x)))`, (T, K) -> (T, K'), with what lies between never written out in full."""
+def chain(first: nn.Module, activation: Callable[[Tensor], Tensor], second: nn.Module, x: Tensor) -> Tensor:
+    """Return `second(activation(first(x)))`, (T, K) -> (T, K'), without storing the intermediate result as a whole."""
+    assert isinstance(first, Int8Linear)
+    assert isinstance(second, Int8Linear)
     engine = first.engine
+    assert isinstance(engine, IntMM)
     return engine.multiply(engine.chain(first.prepare(x), first, activation, second), second)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, embedding, linear
+from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, linear
 from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import can_chain, chain
 from skxlmr.model.packing import Packing
 

@@ -22,6 +22,7 @@ from skxlmr.checkpoints.checkpoint import (
 )
 from skxlmr.checkpoints.resolve import CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, key_map, their_base
 from skxlmr.model.quantized import (
@@ -36,7 +37,6 @@ from skxlmr.model.quantized import (
     quantize_structure,
     quantized_layers,
 )
-from skxlmr.model.reference.outputs import ModelOutput
 from skxlmr.model.word_embedding import map_words
 from skxlmr.system.warn import warn
 
@@ -229,11 +229,6 @@ class PretrainedModel(nn.Module):
         """Keep everything that the backward pass needs."""
         getattr(self, "roberta", self).gradient_checkpointing = False
 
-    def returned(self, outputs: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple:
-        """Outputs as named fields or as a tuple, as the call or else the config has it."""
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if return_dict else outputs.to_tuple()
-
     @property
     def own_prefix(self) -> str:
         """What the key map puts before this model's names: task models hold the base as `roberta`."""
@@ -279,21 +274,3 @@ def start_afresh(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dty
         return
     module.to_empty(device=device, recurse=False).to(dtype)
     initialise(module, config)
-
-
-def initialise(module: nn.Module, config: XLMRobertaXLConfig) -> None:
-    """Give one module's own parameters the random start of the reference; call with `nn.Module.apply`."""
-    std = config.initializer_range
-    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
-        return  # to be loaded
-    if isinstance(module, nn.LayerNorm):
-        module.reset_parameters()
-        return
-    for name, parameter in module.named_parameters(recurse=False):
-        if name == "bias":
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.normal_(parameter, std=std)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()

@@ -14,24 +14,19 @@ from torch import Tensor, nn
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.cache import building, find_cached, write_cached
 from skxlmr.checkpoints.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
-from skxlmr.checkpoints.files import return_freed_memory
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.nf4 import Linear4bit
+from skxlmr.model.outlier_search import find_outliers
 from skxlmr.model.word_embedding import WORD_EMBEDDING
 from skxlmr.system.warn import warn
-from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 if TYPE_CHECKING:
-    from skxlmr.model.encoder import XLMRobertaXLModel
+    from skxlmr.model.encoder import Encoder
 
 QuantizedLinear = Int8Linear | Linear4bit
 SCALES = ".SCB"
 CANDIDATES, PEAKS = ".candidates", ".peaks"  # of outliers
-SENTENCES = Path(__file__).parents[1] / "bundled" / "sentences.txt"
-SENTENCE_TOKENS = 12  # of each sentence, so that one pass of some four hundred tokens suffices
-RANDOM_SENTENCES = 36
-PAD = 1  # of these sentences, whatever the checkpoint's pad_token_id
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -60,6 +55,11 @@ def _empty_like(linear: nn.Linear, settings: Int8 | str) -> QuantizedLinear:
 def quantized_layers(module: nn.Module) -> dict[str, QuantizedLinear]:
     """The quantised layers of a module, by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, QuantizedLinear)}
+
+
+def int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
+    """Return the 8-bit layers of a module, by name."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, Int8Linear)}
 
 
 def holds_8bit(checkpoint: Checkpoint) -> bool:
@@ -124,7 +124,7 @@ def outliers_to_json(model: nn.Module) -> bytes:
     return json.dumps(found).encode()
 
 
-def read_outliers(base: XLMRobertaXLModel, path: Path) -> None:
+def read_outliers(base: Encoder, path: Path) -> None:
     """Take the outliers that were found when an 8-bit model was saved.
 
     Raises
@@ -227,7 +227,7 @@ def _build(
             read_outliers(holder.roberta, saved)
         else:
             cast(holder, torch.float32)
-            find_outliers(holder.roberta, files)
+            find_outliers(holder.roberta, int8_layers(holder.roberta).values(), files)
         layers = {name: q for name, q in quantized_layers(holder).items() if f"{name}.weight" in tensors}
         tensors |= {name + CANDIDATES: layer.candidates for name, layer in layers.items()}
         tensors |= {name + PEAKS: layer.peaks for name, layer in layers.items()}
@@ -261,45 +261,6 @@ def cast(holder: nn.Module, dtype: torch.dtype) -> None:
     for name, parameter in holder.named_parameters():
         if name not in quantized and name != WORD_EMBEDDING and not parameter.is_meta:
             parameter.data = parameter.data.to(dtype)
-
-
-@torch.no_grad()
-def find_outliers(base: XLMRobertaXLModel, files: CheckpointFiles) -> None:
-    """Run sentences in many languages through the base; each layer fixes its outliers before it multiplies."""
-    observed = quantized_layers(base).values()
-    settings = {layer: layer.settings for layer in observed}
-    for layer in observed:
-        layer.settings = Int8(engine=layer.settings.engine)  # what is found is the same whatever is asked for
-        layer.observer = layer.find_outliers
-    ids = pad_sequences(calibration_ids(files, base.config.real_vocab_size, base.config.max_length))
-    training = base.training
-    hooks = [layer.register_forward_hook(lambda *_: return_freed_memory()) for layer in base.layers]
-    try:
-        base.eval().encode_padded(ids.to(base.device), (ids != PAD).long().to(base.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        base.train(training)
-        for layer in observed:
-            layer.observer, layer.settings = None, settings[layer]
-            layer.set_candidates(layer.candidates, layer.peaks)
-
-
-def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) -> list[Tensor]:
-    """Token ids of the bundled sentences; random ones where a checkpoint comes without a tokenizer."""
-    length = min(SENTENCE_TOKENS, max_length)
-    if files.tokenizer is None:
-        generator = torch.Generator().manual_seed(0)
-        return list(torch.randint(4, max(5, vocab_size), (RANDOM_SENTENCES, length), generator=generator))
-    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
-    pieces = tokenizer.encode_batch(SENTENCES.read_text(encoding="utf-8").splitlines())
-    windows = [tokenizer.truncate(of_sentence, None, max_length=length)[0] for of_sentence in pieces]
-    return [torch.as_tensor(window, dtype=torch.int64) for window in windows]
-
-
-def pad_sequences(sequences: list[Tensor]) -> Tensor:
-    """Pad to (B, S)."""
-    return nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)
 
 
 def _only(plan: LoadPlan, names: Iterable[str]) -> LoadPlan:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skxlmr.model.packing import Packing, PaddedBatch, few_sizes, position_ids_from_input_ids
+from skxlmr.model.packing import Packing, few_sizes
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 4], [2, 2], [5], [1]])
@@ -47,23 +47,3 @@ def test_there_are_few_sizes():
     assert all(n <= size <= n * 17 / 16 for n, size in enumerate(sizes, start=1))
     assert len(set(sizes[1024:2048])) == 16
     assert sum(sizes) / sum(range(1, 20_001)) < 1.03
-
-
-def test_a_mask_may_have_gaps():
-    mask = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
-    batch = PaddedBatch.from_mask(mask, (2, 4), torch.device("cpu"))
-    x = torch.arange(1, 9).view(2, 4)
-    assert batch.pack(x).tolist() == [2, 3, 5, 8]
-    assert torch.equal(batch.unpack(batch.pack(x)), x * mask)
-
-
-def test_masks_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="no real token in row 1"):
-        PaddedBatch.from_mask(torch.tensor([[1, 1], [0, 0]]), (2, 2), torch.device("cpu"))
-    with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
-        PaddedBatch.from_mask(torch.ones(2, 3), (2, 2), torch.device("cpu"))
-
-
-def test_positions_start_after_the_pad_id_and_skip_pads():
-    ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
-    assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]

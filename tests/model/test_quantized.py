@@ -14,8 +14,9 @@ from skxlmr.checkpoints.checkpoint import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
 from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.outlier_search import calibration_ids
 from skxlmr.model.packing import Packing
-from skxlmr.model.quantized import calibration_ids, linear_layers, quantized_layers
+from skxlmr.model.quantized import linear_layers, quantized_layers
 
 CLASSES = ["Model", "ForCausalLM", "ForMaskedLM", "ForMultipleChoice", "ForSequenceClassification"]
 CLASSES += ["ForTokenClassification", "ForQuestionAnswering"]

@@ -9,17 +9,17 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from skxlmr.model.config import BertConfig
-from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.heads import (
+from skxlmr.model.heads import head_dropout
+from skxlmr.model.initialisation import linear_head
+from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from skxlmr.model.reference.padded import XLMRobertaXLModel
+from skxlmr.model.reference.tasks import (
     XLMRobertaXLForMultipleChoice,
     XLMRobertaXLForQuestionAnswering,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLForTokenClassification,
-    head_dropout,
-    new_linear,
 )
-from skxlmr.model.pretrained import PretrainedModel
-from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 
 
 class XLMRobertaModel(XLMRobertaXLModel):
@@ -67,7 +67,7 @@ class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
         PretrainedModel.__init__(self, config)
         self.roberta = XLMRobertaXLModel(config)
         self.dropout = nn.Dropout(head_dropout(config))
-        self.classifier = new_linear(config, config.num_labels)
+        self.classifier = linear_head(config, config.num_labels)
 
     def score(self, first_tokens: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.roberta.pooler(first_tokens)))

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from skxlmr.model.config import XLMRobertaXLConfig
+
 
 @dataclass(eq=False)
 class ModelOutput(Mapping):
@@ -63,3 +65,11 @@ class ModelOutput(Mapping):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+def returned(
+    outputs: ModelOutput, return_dict: bool | None, config: XLMRobertaXLConfig
+) -> ModelOutput | tuple[Any, ...]:
+    """Return the outputs as named fields or as a tuple, as the call or else the config requests."""
+    return_dict = config.return_dict if return_dict is None else return_dict
+    return outputs if return_dict else outputs.to_tuple()

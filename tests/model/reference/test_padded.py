@@ -6,6 +6,7 @@ from padded_batches import batch, build
 
 from skxlmr import model as models
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.reference.padded import PaddedBatch, position_ids_from_input_ids
 
 HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForCausalLM")
 
@@ -99,3 +100,23 @@ def test_padding_of_all_of_a_text_is_computed_as_in_the_reference():
         states = model(ids, mask).last_hidden_state
     assert states.isfinite().all()
     assert states[2].any()
+
+
+def test_a_mask_may_have_gaps():
+    mask = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
+    batch = PaddedBatch.from_mask(mask, (2, 4), torch.device("cpu"))
+    x = torch.arange(1, 9).view(2, 4)
+    assert batch.pack(x).tolist() == [2, 3, 5, 8]
+    assert torch.equal(batch.unpack(batch.pack(x)), x * mask)
+
+
+def test_masks_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="no real token in row 1"):
+        PaddedBatch.from_mask(torch.tensor([[1, 1], [0, 0]]), (2, 2), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
+        PaddedBatch.from_mask(torch.ones(2, 3), (2, 2), torch.device("cpu"))
+
+
+def test_positions_start_after_the_pad_id_and_skip_pads():
+    ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
+    assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]

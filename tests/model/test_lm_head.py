@@ -7,12 +7,11 @@ import transformers
 
 from skxlmr.checkpoints.checkpoint import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, lm_head
 from skxlmr.model.attention import attend, attend_padded
 from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.model.lm_head import LMHead, TiedCrossEntropy, read_lm_head
 from skxlmr.model.packing import Packing
-from skxlmr.model.reference import language_models as language
-from skxlmr.model.reference.language_models import LMHead, TiedCrossEntropy, read_lm_head
 
 CONFIG = XLMRobertaXLConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
@@ -21,7 +20,7 @@ CONFIG = XLMRobertaXLConfig(
 
 @pytest.mark.parametrize("words_at_once", [7, 25, 1000])
 def test_the_loss_in_parts_is_the_cross_entropy(words_at_once, monkeypatch):
-    monkeypatch.setattr(language, "WORDS_AT_ONCE", words_at_once)
+    monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", words_at_once)
     torch.manual_seed(0)
     x, words, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((9, 16), (50, 16), (50,)))
     targets = torch.tensor([0, 49, 7, 6, 24, 25, 7, 30, 1])
@@ -43,7 +42,7 @@ def test_the_loss_in_parts_is_the_cross_entropy(words_at_once, monkeypatch):
 
 
 def test_large_logits_and_frozen_words_in_other_bits(monkeypatch):
-    monkeypatch.setattr(language, "WORDS_AT_ONCE", 8)
+    monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", 8)
     torch.manual_seed(0)
     x = (100 * torch.randn(3, 16)).requires_grad_()
     words, bias, targets = torch.randn(50, 16).bfloat16(), torch.zeros(50), torch.tensor([3, 11, 49])

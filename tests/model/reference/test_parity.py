@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from skxlmr import model as ours
+from skxlmr.model.key_maps import key_map
 
 SHAPE = {
     "vocab_size": 120,
@@ -95,7 +96,7 @@ def test_gradients_equal_the_reference(pairs, name, dtype):
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask)
     expected.loss.backward()
     got.loss.backward()
-    names = ours.keys.key_map(native.config)
+    names = key_map(native.config)
     theirs = {names.to_ours(n): p.grad for n, p in reference.named_parameters(remove_duplicate=False)}
     compared = 0
     for key, parameter in native.named_parameters():
