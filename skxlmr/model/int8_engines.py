@@ -23,8 +23,8 @@ from skxlmr.system.bitsandbytes import bitsandbytes_ops
 if TYPE_CHECKING:
     from skxlmr.model.int8 import Int8Linear
 
-# Elements that the elementwise steps take at a time: on a CPU so few that they stay in a core's cache, elsewhere so many
-# that the time to launch the steps does not matter.
+# Elements that the elementwise steps take at a time: on a CPU few enough for a core's cache, elsewhere so many that the
+# time to launch the steps does not matter.
 BLOCK = {"cpu": 2**19}
 LARGE_BLOCK = 2**24
 LARGEST_WORKSPACE = 2**25  # int32 numbers, 128 MiB: what a thread may keep for the sums of its products
