@@ -63,7 +63,7 @@ def test_short_batches_start_no_threads(tokenizer, monkeypatch):
         assert num_threads == 1
         return [5]
 
-    monkeypatch.setattr(tokenizer._processor, "encode", encode, raising=False)
+    monkeypatch.setattr(tokenizer.vocabulary.processor, "encode", encode, raising=False)
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)
     assert [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)] == [[6]] * len(TEXTS)
     with pytest.raises(AssertionError):

@@ -147,7 +147,7 @@ def test_trimming_keeps_characters_and_special_tokens(tokenizer):
 
 @pytest.mark.parametrize("ids", [[-1], [10**6]])
 def test_trimming_refuses_ids_that_are_none(tokenizer, ids):
-    with pytest.raises(ValueError, match="are asked for; there are"):
+    with pytest.raises(ValueError, match="but the vocabulary has"):
         tokenizer.trim(ids)
 
 
