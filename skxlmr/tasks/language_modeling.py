@@ -101,7 +101,7 @@ class Masking(LanguageTask):
         """The tokens to predict, (n_tokens,) bool."""
         inside = can_be_masked(ids, tokenizer)
         after_special = np.concatenate([[True], ~inside[:-1]])
-        starts = inside & (word_starts(tokenizer, ids) | after_special)
+        starts = inside & (word_starts(tokenizer.vocabulary, ids) | after_special)
         window_of_word = window[starts]
         n_words = np.bincount(window_of_word, minlength=window[-1] + 1)
         n_chosen = np.floor(self.probability * n_words + random.random_sample(len(n_words)))  # right on average

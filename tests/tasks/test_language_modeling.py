@@ -45,7 +45,7 @@ def test_masks_are_drawn_by_the_rules(backbone):
             np.testing.assert_array_equal(np.delete(window, at), np.delete(ids, at))  # nothing else has changed
             assert not set(window[at]) & {0, 1, 2}
             assert not set(ids[at]) & {0, 1, 2, 3} - set(window[at])
-            starts = word_starts(tokenizer, window[1:-1])
+            starts = word_starts(tokenizer.vocabulary, window[1:-1])
             word = np.cumsum(starts)
             drawn = np.isin(np.arange(1, len(window) - 1), at)
             assert set(word[drawn]).isdisjoint(word[~drawn]), "words are predicted whole"

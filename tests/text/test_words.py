@@ -9,7 +9,7 @@ def words(text, *more):
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
     ids = np.concatenate(tokenizer.encode_batch([text, *more]))
     found = []
-    for piece, begins in zip(tokenizer.convert_ids_to_tokens(ids), word_starts(tokenizer, ids), strict=True):
+    for piece, begins in zip(tokenizer.convert_ids_to_tokens(ids), word_starts(tokenizer.vocabulary, ids), strict=True):
         found = [*found, piece] if begins else [*found[:-1], found[-1] + piece]
     return [word.replace("▁", "") for word in found]
 
@@ -32,4 +32,4 @@ def test_each_piece_of_a_script_without_spaces_is_a_word():
 def test_texts_one_after_the_other():
     assert words("un film", "étrange") == ["un", "film", "étrange"]
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
-    assert word_starts(tokenizer, np.empty(0, np.int32)).shape == (0,)
+    assert word_starts(tokenizer.vocabulary, np.empty(0, np.int32)).shape == (0,)
