@@ -22,7 +22,7 @@ from skxlmr.runtime import finetuned as learned
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tasks.tagging.sentences import _best_window, check_token_column, plan_tokens
 from skxlmr.tasks.tagging.targets import check_tags
-from skxlmr.text.windows import spans
+from skxlmr.text.windows import window_ranges
 from skxlmr.text.words import split_words
 
 SENTENCES = [
@@ -245,11 +245,11 @@ def test_windows_of_very_long_sentences_are_those_with_most_around():
     rng = np.random.RandomState(0)
     for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
         first = np.flatnonzero(rng.rand(length) < 0.6)
-        ranges = spans(length, room, stride)
+        ranges = window_ranges(length, room, stride)
         margins = [[min(p - a, b - 1 - p) for a, b in ranges] for p in first]
         assert _best_window(first, ranges).tolist() == [int(np.argmax(row)) for row in margins]
     tracemalloc.start()
-    _best_window(np.arange(100_000), spans(100_000, 62, 8))
+    _best_window(np.arange(100_000), window_ranges(100_000, 62, 8))
     assert tracemalloc.get_traced_memory()[1] < 10e6, "memory grows with the sentence, not with its square"
     tracemalloc.stop()
 

@@ -18,7 +18,7 @@ def model():
     return XLMRobertaXLModel(CONFIG).eval()
 
 
-def test_layers_are_numbered_as_hidden_states(model):
+def test_encode_layers_equal_hidden_states(model):
     ids = torch.randint(4, 50, (1, 7))
     with torch.no_grad():
         expected = model(ids, output_hidden_states=True).hidden_states
@@ -28,7 +28,7 @@ def test_layers_are_numbered_as_hidden_states(model):
         assert torch.equal(state, expected[i][0])
 
 
-def test_the_first_position_of_bert_learns_as_any_other():
+def test_embeddings_first_position_is_trained_only_in_bert():
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     for config, unused in ((BertConfig(vocab_size=50, **shape), []), (CONFIG, [0, 1])):
         model = XLMRobertaXLModel(config)
@@ -38,7 +38,7 @@ def test_the_first_position_of_bert_learns_as_any_other():
         assert learned == [len(unused), len(unused) + 1, len(unused) + 2]
 
 
-def test_upper_layers_are_not_run_for_a_lower_one(model):
+def test_encode_lower_layer_does_not_run_upper_ones(model):
     def forbidden(*args):
         raise AssertionError("layer 3 was run")
 
@@ -46,7 +46,7 @@ def test_upper_layers_are_not_run_for_a_lower_one(model):
     model.encode(torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3]), layers=(2,))
 
 
-def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
+def test_encode_with_adapter_adds_to_layer_and_keeps_encoder(model):
     class Shift(nn.Module):
         def forward(self, x, y):
             return y + x * 0.5
@@ -69,7 +69,7 @@ def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_in_16_bits_texts_are_alone_and_gradients_are_those_of_float32(model, causal):
+def test_encode_in_16_bits_is_independent_of_batch_with_float32_gradients(model, causal):
     """The rows that are added there for the sake of few sizes have no part in anything."""
     lengths = [3, 3, 5, 9, 17, 30]
     ids, wide = torch.randint(4, 40, (sum(lengths),)), copy.deepcopy(model)
@@ -89,17 +89,17 @@ def test_in_16_bits_texts_are_alone_and_gradients_are_those_of_float32(model, ca
     assert torch.cosine_similarity(gradients[half], gradients[wide], dim=0) > 0.99
 
 
-def test_texts_that_are_too_long_are_refused(model):
+def test_forward_too_long_text_raises(model):
     with pytest.raises(ValueError, match="513 tokens is too long: this model takes 512"):
         model(torch.full((1, 513), 7))
 
 
-def test_ids_and_embeddings_exclude_each_other(model):
+def test_forward_without_ids_and_embeddings_raises(model):
     with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
         model()
 
 
-def test_pad_rows_start_at_zero_and_matrices_with_the_configured_spread(model):
+def test_initialise_has_zero_pad_row_and_configured_std(model):
     assert not model.embeddings.word.weight[1].any()
     assert abs(model.layers[0].ffn.up.weight.std().item() - 0.02) < 0.005
     assert not model.layers[0].ffn.up.bias.any()
@@ -108,7 +108,7 @@ def test_pad_rows_start_at_zero_and_matrices_with_the_configured_spread(model):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_varlen_kernel_agrees_with_the_padded_one(model, dtype):
+def test_encode_with_varlen_kernel_equals_padded_attention(model, dtype):
     ids = torch.randint(4, 50, (64,))
     lengths = [5, 40, 1, 18]
     positions = torch.cat([torch.arange(n) + 2 for n in lengths])

@@ -19,7 +19,7 @@ CONFIG = XLMRobertaXLConfig(
 
 
 @pytest.mark.parametrize("words_at_once", [7, 25, 1000])
-def test_the_loss_in_parts_is_the_cross_entropy(words_at_once, monkeypatch):
+def test_tied_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monkeypatch):
     monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", words_at_once)
     torch.manual_seed(0)
     x, words, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((9, 16), (50, 16), (50,)))
@@ -41,7 +41,7 @@ def test_the_loss_in_parts_is_the_cross_entropy(words_at_once, monkeypatch):
     )
 
 
-def test_large_logits_and_frozen_words_in_other_bits(monkeypatch):
+def test_tied_cross_entropy_large_logits_and_frozen_16_bit_words(monkeypatch):
     monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", 8)
     torch.manual_seed(0)
     x = (100 * torch.randn(3, 16)).requires_grad_()
@@ -53,7 +53,7 @@ def test_large_logits_and_frozen_words_in_other_bits(monkeypatch):
     assert torch.isfinite(x.grad).all()
 
 
-def test_the_head_of_a_checkpoint_is_read_alone(tmp_path):
+def test_read_lm_head_equals_head_of_model(tmp_path):
     torch.manual_seed(0)
     model = XLMRobertaXLForMaskedLM(CONFIG)
     model.lm_head.bias.data.normal_()
@@ -68,7 +68,7 @@ def test_the_head_of_a_checkpoint_is_read_alone(tmp_path):
     assert isinstance(head, LMHead)
 
 
-def test_causal_packing_is_the_decoder_of_transformers():
+def test_encode_causal_packing_equals_decoder_of_transformers():
     torch.manual_seed(0)
     theirs = transformers.XLMRobertaXLModel(
         transformers.XLMRobertaXLConfig(**{**_theirs(CONFIG), "is_decoder": True}), add_pooling_layer=False
@@ -90,7 +90,7 @@ def test_causal_packing_is_the_decoder_of_transformers():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_padded_attention_is_the_packed_one(causal):
+def test_attend_padded_equals_attend(causal):
     torch.manual_seed(0)
     packing = Packing.from_lengths([3, 8, 1], causal=causal)
     q, k, v = torch.randn(3, 12, 2, 8, dtype=torch.float64)

@@ -84,7 +84,7 @@ def causal_loss(logits, labels, **others):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_losses_and_weights_equal_the_reference(head, tmp_path):
+def test_training_losses_and_weights_equal_reference(head, tmp_path):
     name = "XLMRobertaXL" + head
     torch.manual_seed(0)
     reference = getattr(transformers, name)(transformers.XLMRobertaXLConfig(**SHAPE, **HEADS[head])).double()

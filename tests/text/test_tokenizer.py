@@ -29,10 +29,10 @@ def reference_rows(reference, *texts, **options):
     return reference(*texts, **options).data
 
 
-# -- the estimators' face ------------------------------------------------------------------------------------------
+# -- the interface of the estimators -------------------------------------------------------------------------------
 
 
-def test_known_encoding(xlmr):
+def test_encode_batch_known_text_has_known_ids(xlmr):
     (ids,) = xlmr.encode_batch(["Hello world!"])
     assert ids.tolist() == [35378, 8999, 38]
     assert xlmr.build_inputs(ids).tolist() == [0, 35378, 8999, 38, 2]
@@ -40,7 +40,7 @@ def test_known_encoding(xlmr):
     assert xlmr("Hello world!") == {"input_ids": [0, 35378, 8999, 38, 2], "attention_mask": [1] * 5}
 
 
-def test_batch_is_sentencepiece_renumbered(tokenizer, tiny_spm):
+def test_encode_batch_equals_renumbered_sentencepiece(tokenizer, tiny_spm):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tiny_spm / "sentencepiece.bpe.model"))
     for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
         assert ids.dtype == np.int32
@@ -49,7 +49,7 @@ def test_batch_is_sentencepiece_renumbered(tokenizer, tiny_spm):
     assert tokenizer.encode_batch([]) == []
 
 
-def test_number_of_threads_changes_nothing(tokenizer):
+def test_encode_batch_with_several_threads_equals_one_thread(tokenizer):
     texts = [f"{text} {i}" for i in range(200) for text in TEXTS]
     assert sum(map(len, texts)) > 2 * CHARACTERS_PER_THREAD
     one = tokenizer.encode_batch(texts, num_threads=1)
@@ -58,7 +58,7 @@ def test_number_of_threads_changes_nothing(tokenizer):
         assert all(np.array_equal(a, b) for a, b in zip(one, several, strict=True))
 
 
-def test_short_batches_start_no_threads(tokenizer, monkeypatch):
+def test_encode_batch_short_texts_uses_one_thread(tokenizer, monkeypatch):
     def encode(text, num_threads=1):
         assert num_threads == 1
         return [5]
@@ -72,7 +72,7 @@ def test_short_batches_start_no_threads(tokenizer, monkeypatch):
     assert len(tokenizer.encode_batch(["a" * CHARACTERS_PER_THREAD] * 2)) == 2
 
 
-def test_one_tokenizer_in_several_threads(tokenizer):
+def test_encode_in_concurrent_threads_equals_sequential(tokenizer):
     expected = [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)]
     barrier = threading.Barrier(4)
 
@@ -89,7 +89,7 @@ def test_one_tokenizer_in_several_threads(tokenizer):
             assert all(result == expected * 2 for result in results)
 
 
-def test_text_never_becomes_a_special_token(tokenizer):
+def test_encode_batch_name_of_special_token_stays_text(tokenizer):
     text = "<s> a </s><pad> <mask> <unk>"
     (ids,) = tokenizer.encode_batch([text])
     assert not {0, 1, 2, tokenizer.mask_token_id} & set(ids.tolist())
@@ -97,7 +97,7 @@ def test_text_never_becomes_a_special_token(tokenizer):
     assert {0, 1, 2, 3, tokenizer.mask_token_id} <= set(tokenizer(text).input_ids)
 
 
-def test_lone_surrogates_read_as_replacement_characters(tokenizer):
+def test_encode_lone_surrogate_equals_replacement_character(tokenizer):
     broken, replaced = "Hello\ud800 wor\udfffld", "Hello\ufffd wor\ufffdld"
     for num_threads in (1, 2):
         ids, expected = tokenizer.encode_batch([broken, replaced], num_threads=num_threads)
@@ -108,7 +108,7 @@ def test_lone_surrogates_read_as_replacement_characters(tokenizer):
     assert offsets[-1].tolist() == [1, 2]
 
 
-def test_what_is_no_text_is_named(tokenizer):
+def test_encode_not_a_string_raises(tokenizer):
     with pytest.raises(TypeError, match="not a single str"):
         tokenizer.encode_batch("Hello")
     for bad in (None, 1.5, b"bytes", ["nested"]):
@@ -122,7 +122,7 @@ def test_what_is_no_text_is_named(tokenizer):
         tokenizer.encode_batch(["Hello"], num_threads=0)
 
 
-def test_windows_of_one_text_equal_the_reference(tokenizer, reference):
+def test_windows_of_one_text_equal_reference(tokenizer, reference):
     text = " ".join(TEXTS)
     (ids,) = tokenizer.encode_batch([text])
     for max_length, stride in [(10, 0), (10, 3), (17, 14), (len(ids) + 1, 2), (len(ids) + 2, 2)]:
@@ -136,7 +136,7 @@ def test_windows_of_one_text_equal_the_reference(tokenizer, reference):
             assert window.input_ids.dtype == np.int32
 
 
-def test_windows_of_a_pair_equal_the_reference(tokenizer, reference):
+def test_windows_of_pair_equal_reference(tokenizer, reference):
     question, context = TEXTS[0], TEXTS[2] * 5
     ids = tokenizer.encode_batch([question, context])
     expected = reference(
@@ -154,7 +154,7 @@ def test_windows_of_a_pair_equal_the_reference(tokenizer, reference):
     assert called.overflow_to_sample_mapping == [0] * len(expected)
 
 
-def test_empty_texts(tokenizer):
+def test_tokenizer_empty_text_has_only_special_tokens(tokenizer):
     (empty,) = tokenizer.encode_batch([""])
     (window,) = tokenizer.windows(empty, max_length=8, stride=2)
     assert window.input_ids.tolist() == [0, 2]
@@ -168,7 +168,7 @@ def test_empty_texts(tokenizer):
     assert offsets.shape == (0, 2)
 
 
-def test_truncate_counts_what_it_drops(tokenizer, reference):
+def test_truncate_equals_reference_and_counts_dropped_pieces(tokenizer, reference):
     a, b = TEXTS[2], TEXTS[3]
     ids = tokenizer.encode_batch([a, b])
     total = sum(map(len, ids)) + 4
@@ -181,7 +181,7 @@ def test_truncate_counts_what_it_drops(tokenizer, reference):
     assert dropped == len(ids[0]) - 7
 
 
-def test_room_for_text_is_needed(tokenizer):
+def test_windows_without_room_raises(tokenizer):
     ids = tokenizer.encode_batch([TEXTS[0]])[0]
     with pytest.raises(ValueError, match=r"max_length=2 leaves no room for a text beside 2 special tokens.*at least 3"):
         tokenizer.windows(ids, max_length=2, stride=0)
@@ -191,37 +191,37 @@ def test_room_for_text_is_needed(tokenizer):
         tokenizer.windows(ids, max_length=9, stride=7)
 
 
-# -- the reference's face ------------------------------------------------------------------------------------------
+# -- the interface of the reference --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "text",
     [*TEXTS, "a  <mask> world", "b</s>c", " <s> ", "<mask><mask>", "<mask>", "x<pad>y <unk>\n", "<MASK> < mask>"],
 )
-def test_call_equals_the_reference(tokenizer, reference, text):
+def test_call_equals_reference(tokenizer, reference, text):
     assert tokenizer(text) == reference_rows(reference, text)
     assert tokenizer(text, add_special_tokens=False) == reference_rows(reference, text, add_special_tokens=False)
     assert tokenizer([text, "a"], ["b c", text]) == reference_rows(reference, [text, "a"], ["b c", text])
 
 
-def test_call_with_real_vocabulary_equals_the_reference(xlmr, xlmr_reference):
+def test_call_with_real_vocabulary_equals_reference(xlmr, xlmr_reference):
     texts = [*TEXTS, "Paris is the <mask> of France."]
     options = {"padding": True, "truncation": True, "max_length": 12, "return_token_type_ids": True}
     assert xlmr(texts, texts[::-1], **options) == reference_rows(xlmr_reference, texts, texts[::-1], **options)
 
 
-def test_offsets_count_in_the_whole_text(tokenizer, reference):
+def test_call_with_offset_mapping_equals_reference(tokenizer, reference):
     texts = ["Hello  <mask> world</s>!", "a <mask>"]
     options = {"return_offsets_mapping": True, "padding": True}
     got, expected = tokenizer(texts, **options), reference(texts, **options)
     bare = tokenizer.convert_tokens_to_ids("▁")
-    for ids, spans, theirs in zip(got.input_ids, got.offset_mapping, expected.offset_mapping, strict=True):
-        assert spans == [(a, a if index == bare else b) for index, (a, b) in zip(ids, theirs, strict=True)]
-    assert (7, 13) in got.offset_mapping[0]  # <mask>, without the space that it eats
+    for ids, offsets, theirs in zip(got.input_ids, got.offset_mapping, expected.offset_mapping, strict=True):
+        assert offsets == [(a, a if index == bare else b) for index, (a, b) in zip(ids, theirs, strict=True)]
+    assert (7, 13) in got.offset_mapping[0]  # <mask>, without the space before it
     assert len(set(map(len, got.offset_mapping))) == 1
 
 
-def test_windows_in_a_call(tokenizer):
+def test_call_with_overflowing_tokens_equals_windows(tokenizer):
     texts = ["a", TEXTS[2] * 3, TEXTS[0]]
     options = {"truncation": True, "max_length": 12, "stride": 4, "return_overflowing_tokens": True}
     encoding = tokenizer(texts, **options, padding=True, return_offsets_mapping=True, return_tensors="pt")
@@ -241,7 +241,7 @@ def test_windows_in_a_call(tokenizer):
 
 
 @pytest.mark.parametrize("kind", ["np", "pt"])
-def test_tensors(tokenizer, kind):
+def test_call_with_return_tensors_has_type_and_shape(tokenizer, kind):
     encoding = tokenizer(TEXTS[:3], padding=True, return_tensors=kind, return_token_type_ids=True)
     assert list(encoding) == ["input_ids", "token_type_ids", "attention_mask"]
     for values in encoding.values():
@@ -255,7 +255,7 @@ def test_tensors(tokenizer, kind):
         tokenizer(TEXTS[:3], return_tensors=kind)
 
 
-def test_encoding_moves_and_opens(tokenizer):
+def test_batch_encoding_moves_and_unpacks(tokenizer):
     encoding = tokenizer("Hello", return_tensors="pt", return_attention_mask=False)
     assert encoding.to("meta") is encoding
     assert encoding.input_ids.device.type == "meta"
@@ -265,12 +265,12 @@ def test_encoding_moves_and_opens(tokenizer):
         _ = encoding.attention_mask
 
 
-def test_padding_to_max_length(tokenizer):
+def test_call_with_max_length_pads_and_truncates(tokenizer):
     encoding = tokenizer("Hello", padding="max_length", max_length=9)
     assert len(encoding.input_ids) == 9
     assert len(tokenizer("Hello", padding="max_length").input_ids) == 512
     assert len(tokenizer("Hello " * 600, truncation=True).input_ids) == 512
-    assert len(tokenizer("Hello " * 600).input_ids) > 512  # nothing is cut unasked
+    assert len(tokenizer("Hello " * 600).input_ids) > 512  # truncation has to be requested
 
 
 @pytest.mark.parametrize(
@@ -286,19 +286,19 @@ def test_padding_to_max_length(tokenizer):
         ({"truncation": True, "max_length": 2}, "at least 3"),
     ],
 )
-def test_options_without_sense_are_refused(tokenizer, options, message):
+def test_call_with_invalid_option_raises(tokenizer, options, message):
     with pytest.raises(ValueError, match=message):
         tokenizer("Hello", **options)
 
 
-def test_pairs_need_partners(tokenizer):
+def test_call_with_unequal_pair_raises(tokenizer):
     with pytest.raises(ValueError, match="2 in text and 1 in text_pair"):
         tokenizer(["a", "b"], ["c"])
     with pytest.raises(TypeError, match="both be strings or both be lists"):
         tokenizer("a", ["c"])
 
 
-def test_tokenize_equals_the_reference(tokenizer, reference):
+def test_tokenize_equals_reference(tokenizer, reference):
     for text in [*TEXTS, "a <mask>b</s>"]:
         assert tokenizer.tokenize(text) == reference.tokenize(text)
 
@@ -306,7 +306,7 @@ def test_tokenize_equals_the_reference(tokenizer, reference):
 # -- directories ---------------------------------------------------------------------------------------------------
 
 
-def test_saved_directory_is_the_same_again(tokenizer, tiny_spm, tmp_path):
+def test_save_pretrained_round_trip(tokenizer, tiny_spm, tmp_path):
     directory = tmp_path / "a" / "b"
     small = XLMRobertaXLTokenizer(tiny_spm / "sentencepiece.bpe.model", model_max_length=64)
     for _ in range(2):  # the second time over the first
@@ -318,7 +318,7 @@ def test_saved_directory_is_the_same_again(tokenizer, tiny_spm, tmp_path):
     assert loaded(TEXTS) == tokenizer(TEXTS)
 
 
-def test_transformers_reads_a_saved_directory(tokenizer, tmp_path):
+def test_save_pretrained_loads_in_transformers(tokenizer, tmp_path):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("google.protobuf", reason="transformers reads sentencepiece files by way of protobuf")
     tokenizer.save_pretrained(tmp_path)
@@ -332,13 +332,13 @@ def test_transformers_reads_a_saved_directory(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("config", "length"), [({}, 512), ({"model_max_length": 10**30}, 512), ({"model_max_length": 1024}, 1024)]
 )
-def test_configured_length(tiny_spm, tmp_path, config, length):
+def test_from_directory_reads_model_max_length(tiny_spm, tmp_path, config, length):
     (tmp_path / "sentencepiece.bpe.model").write_bytes((tiny_spm / "sentencepiece.bpe.model").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert XLMRobertaXLTokenizer.from_directory(tmp_path).model_max_length == length
 
 
-def test_broken_directories(tiny_spm, tmp_path):
+def test_from_directory_damaged_raises(tiny_spm, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no sentencepiece\.bpe\.model and no tokenizer\.json"):
         XLMRobertaXLTokenizer.from_directory(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").write_bytes((tiny_spm / "sentencepiece.bpe.model").read_bytes())

@@ -12,7 +12,7 @@ HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnsw
 
 
 @pytest.mark.parametrize("name", ["Model", *HEADS])
-def test_both_paths_give_the_same(name):
+def test_forward_packed_equals_eager(name):
     model = build(name)
     ids, mask = batch()
     with torch.no_grad():
@@ -34,7 +34,7 @@ def flat(value):
     return [value] if torch.is_tensor(value) else list(value)
 
 
-def test_attention_does_not_look_at_padding():
+def test_forward_attention_ignores_padding():
     model = build("Model")
     ids, mask = batch()
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_attention_does_not_look_at_padding():
 
 
 @pytest.mark.parametrize("asked", [{}, {"output_attentions": True}])
-def test_checkpointing_changes_no_gradient(asked):
+def test_gradient_checkpointing_keeps_gradients(asked):
     model = build("ForSequenceClassification").train()
     ids, mask = batch()
     labels = torch.tensor([0, 1, 0, 1])
@@ -59,7 +59,7 @@ def test_checkpointing_changes_no_gradient(asked):
         torch.testing.assert_close(again, plain, rtol=0, atol=1e-12)
 
 
-def test_checkpointing_runs_each_layer_twice():
+def test_gradient_checkpointing_runs_each_layer_twice():
     model, calls = build("Model").train(), []
     model.layers[1].register_forward_pre_hook(lambda *args: calls.append(1))
     model.gradient_checkpointing_enable()
@@ -67,7 +67,7 @@ def test_checkpointing_runs_each_layer_twice():
     assert len(calls) == 2
 
 
-def test_the_activation_may_be_a_callable(tmp_path):
+def test_forward_callable_activation_equals_named_one(tmp_path):
     named, called = build("Model"), build("Model", hidden_act=torch.nn.functional.gelu)
     ids, _ = batch()
     torch.testing.assert_close(called(ids).last_hidden_state, named(ids).last_hidden_state)
@@ -75,14 +75,14 @@ def test_the_activation_may_be_a_callable(tmp_path):
         called.save_pretrained(tmp_path)
 
 
-def test_cross_attention_needs_its_layers():
+def test_forward_cross_attention_without_layers_raises():
     with pytest.raises(ValueError, match="add_cross_attention=True needs is_decoder=True"):
         XLMRobertaXLConfig(add_cross_attention=True)
     with pytest.raises(ValueError, match="encoder_hidden_states need a model with add_cross_attention"):
         build("Model", is_decoder=True)(torch.tensor([[0, 7]]), encoder_hidden_states=torch.zeros(1, 3, 16).double())
 
 
-def test_an_encoder_becomes_a_decoder_with_new_layers(tmp_path):
+def test_from_pretrained_encoder_as_decoder_warns_of_new_layers(tmp_path):
     build("ForMaskedLM").save_pretrained(tmp_path)
     config = XLMRobertaXLConfig.from_pretrained(tmp_path)
     config.is_decoder = config.add_cross_attention = True
@@ -92,7 +92,7 @@ def test_an_encoder_becomes_a_decoder_with_new_layers(tmp_path):
     assert model(torch.tensor([[0, 7, 8]]), encoder_hidden_states=states).logits.shape == (1, 3, 50)
 
 
-def test_padding_of_all_of_a_text_is_computed_as_in_the_reference():
+def test_forward_text_of_only_padding_is_finite():
     model: XLMRobertaXLModel = build("Model")
     ids, mask = batch()
     mask[2] = 0
@@ -102,7 +102,7 @@ def test_padding_of_all_of_a_text_is_computed_as_in_the_reference():
     assert states[2].any()
 
 
-def test_a_mask_may_have_gaps():
+def test_padded_batch_mask_with_gaps():
     mask = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
     batch = PaddedBatch.from_mask(mask, (2, 4), torch.device("cpu"))
     x = torch.arange(1, 9).view(2, 4)
@@ -110,13 +110,13 @@ def test_a_mask_may_have_gaps():
     assert torch.equal(batch.unpack(batch.pack(x)), x * mask)
 
 
-def test_masks_that_cannot_be_are_refused():
+def test_padded_batch_invalid_mask_raises():
     with pytest.raises(ValueError, match="no real token in row 1"):
         PaddedBatch.from_mask(torch.tensor([[1, 1], [0, 0]]), (2, 2), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
         PaddedBatch.from_mask(torch.ones(2, 3), (2, 2), torch.device("cpu"))
 
 
-def test_positions_start_after_the_pad_id_and_skip_pads():
+def test_position_ids_start_after_pad_id_and_skip_pads():
     ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
     assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]

@@ -74,7 +74,7 @@ def run_both(pair, dtype, with_labels=True, **inputs):
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
+def test_forward_equals_reference(pairs, name, dtype, lengths, masked):
     ids, mask = batch_of(lengths)
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask if masked else None)
     real = mask.bool() if masked else torch.ones_like(mask).bool()
@@ -90,7 +90,7 @@ def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", [name for name in NAMES if "For" in name])
-def test_gradients_equal_the_reference(pairs, name, dtype):
+def test_backward_equals_reference(pairs, name, dtype):
     reference, native = pairs[name]
     ids, mask = batch_of([5, 40, 1, 17])
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask)
@@ -106,7 +106,7 @@ def test_gradients_equal_the_reference(pairs, name, dtype):
     assert compared == len(list(reference.parameters()))
 
 
-def test_embeddings_and_positions_can_be_given(pairs):
+def test_forward_with_embeddings_and_positions_equals_reference(pairs):
     reference, native = (model.double() for model in pairs["XLMRobertaXLModel"])
     ids, mask = batch_of([4, 9])
     embeds = reference.embeddings.word_embeddings(ids)
@@ -129,7 +129,7 @@ def test_embeddings_and_positions_can_be_given(pairs):
     ],
     ids=["regression", "single label", "multilabel"],
 )
-def test_losses_equal_the_reference(tmp_path, num_labels, labels):
+def test_sequence_loss_equals_reference(tmp_path, num_labels, labels):
     cls = transformers.XLMRobertaXLForSequenceClassification
     reference = save_reference(cls, tmp_path, num_labels=num_labels)
     native = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float64)
@@ -155,7 +155,7 @@ def test_losses_equal_the_reference(tmp_path, num_labels, labels):
         ("ForQuestionAnswering", {}),
     ],
 )
-def test_round_trip_through_transformers(name, config, tmp_path):
+def test_save_pretrained_round_trip_through_transformers(name, config, tmp_path):
     name = "XLMRobertaXL" + name
     first = getattr(ours, name)(ours.XLMRobertaXLConfig(**SHAPE, **config)).double().eval()
     first.save_pretrained(tmp_path / "ours")
@@ -180,7 +180,7 @@ def test_round_trip_through_transformers(name, config, tmp_path):
     torch.testing.assert_close(got[key][real], expected[key][real], rtol=0, atol=1e-9)
 
 
-def test_result_of_a_text_does_not_depend_on_its_batch_mates(pairs):
+def test_forward_is_independent_of_batch(pairs):
     native = pairs["XLMRobertaXLModel"][1].double()
     ids, mask = batch_of([5, 60, 17])
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_result_of_a_text_does_not_depend_on_its_batch_mates(pairs):
             assert not together[row, length:].any()
 
 
-def test_left_padding_classifies_the_first_real_token(pairs):
+def test_forward_left_padding_classifies_first_real_token(pairs):
     native = pairs["XLMRobertaXLForSequenceClassification"][1].double()
     ids, _ = batch_of([6])
     padded = torch.cat([torch.ones(1, 3, dtype=torch.long), ids], dim=1)
