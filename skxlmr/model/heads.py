@@ -13,7 +13,7 @@ from skxlmr.model.layers import Pooler
 
 
 def head_dropout(config: XLMRobertaXLConfig) -> float:
-    """Dropout of a classification head: its own, or else that of the layers."""
+    """Return the dropout of a classification head: its own, or else that of the layers."""
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
 
@@ -45,7 +45,7 @@ class TokenHead(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """How much speaks for each token to begin and to end an answer, (T, H) -> (T, 2)."""
+    """Scores of each token as the start and as the end of an answer, (T, H) -> (T, 2)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class SpanHead(nn.Module):
 
 
 class ChoiceHead(nn.Module):
-    """How much speaks for a choice: pooler, dropout and a linear layer on the first token, (B, H) -> (B, 1)."""
+    """Score of a choice: pooler, dropout and a linear layer on the first token, (B, H) -> (B, 1)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()

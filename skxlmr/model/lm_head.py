@@ -24,10 +24,7 @@ WORDS_AT_ONCE = 16_384
 
 
 class LMHead(nn.Module):
-    """Dense, exact gelu (or BERT's own activation), LayerNorm, and a decoder tied to the word embeddings.
-
-    (T, H) -> (T, V).
-    """
+    """Dense, exact gelu (BERT: its own activation), LayerNorm, tied decoder; (T, H) and (V, H) -> (T, V)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
@@ -40,28 +37,28 @@ class LMHead(nn.Module):
         self.apply(lambda module: initialise(module, config))
 
     def transform(self, x: Tensor) -> Tensor:
-        """What the words are compared with, (T, H) -> (T, H)."""
+        """Apply all but the decoder, (T, H) -> (T, H)."""
         return self.norm(self.activation(self.dense(x)))
 
     def losses(self, x: Tensor, word_embeddings: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of each prediction, without a (T, V) matrix; (T, H), (V, H), (T,) -> (T,)."""
+        """Return the cross-entropy of each prediction, without a (T, V) matrix; (T, H), (V, H), (T,) -> (T,)."""
         return TiedCrossEntropy.apply(self.transform(x), word_embeddings, self.bias, targets)
 
     def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
         x = self.transform(x)
         if word_embeddings.dtype == x.dtype:
             return F.linear(x, word_embeddings, self.bias)
-        # A quantised model has its words in other 16 bits: converted in parts, or they would be there twice.
+        # A quantised model has the words in another 16-bit dtype; converted at once they would take twice the memory.
         parts = [F.linear(x, words.to(x.dtype)) for _, words in _parts(word_embeddings)]
         return torch.cat(parts, -1) + self.bias
 
 
 class TiedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy over a large vocabulary, a part of it at a time, forward and backward.
+    """Cross-entropy over a large vocabulary, one part of it at a time, forward and backward.
 
-    `apply(x, words, bias, targets)` takes (T, H), (V, H) in any dtype, (V,), (T,) and gives (T,). Of the logits, which
-    would be a gigabyte for a thousand tokens of XL, no more than (T, WORDS_AT_ONCE) exist at any time; the backward
-    pass computes them again. Words that are in another dtype than x are converted as they come.
+    `apply(x, words, bias, targets)` takes (T, H), (V, H), (V,), (T,) and returns (T,). Only (T, WORDS_AT_ONCE) logits
+    exist at a time, since all of them take a gigabyte for a thousand tokens of XL; the backward pass recomputes them.
+    Words of another dtype than x are converted part by part.
     """
 
     @staticmethod
@@ -92,17 +89,17 @@ class TiedCrossEntropy(torch.autograd.Function):
 
 
 def _parts(words: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Parts of the vocabulary, each with its first id."""
+    """Yield parts of the word embedding (V', H), each with its first id."""
     return ((first, words[first : first + WORDS_AT_ONCE]) for first in range(0, len(words), WORDS_AT_ONCE))
 
 
 def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead | None:
-    """Read the head of a checkpoint alone, in float32; None where it has none.
+    """Read only the language model head of a checkpoint, in float32; None if it has none.
 
     Raises
     ------
     CheckpointError
-        If the files are damaged, or the head is not that of the config.
+        If the files are damaged, or the head does not fit the config.
     """
     with open_checkpoint(files) as checkpoint:
         if holds_8bit(checkpoint):
@@ -111,7 +108,8 @@ def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead |
         if not tensors:
             return None
         with torch.device("meta"):
-            holder = nn.ModuleDict({"lm_head": LMHead(config)})
+            head = LMHead(config)
+        holder = nn.ModuleDict({"lm_head": head})
         expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
         load_into(holder, checkpoint, match(tensors, expected, key_map(config)), dtype=torch.float32, device="cpu")
-    return holder["lm_head"]
+    return head

@@ -414,7 +414,7 @@ class XLMRobertaXLTokenizer:
         return [token for index, token in zip(plain, tokens, strict=True) if index not in special]
 
     @overload
-    def convert_tokens_to_ids(self, tokens: str) -> int: ...
+    def convert_tokens_to_ids(self, tokens: str) -> int: ...  # type: ignore[overload-overlap]
 
     @overload
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]: ...

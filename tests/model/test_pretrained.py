@@ -82,7 +82,7 @@ def test_bert_round_trip_through_transformers(tmp_path):
 
 def test_sequence_classification_with_bert_config_raises(tmp_path):
     transformers.BertForSequenceClassification(transformers.BertConfig(**SHAPE)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="take BertForSequenceClassification"):
+    with pytest.raises(ValueError, match="use BertForSequenceClassification"):
         XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path)
     BertModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "base")
     with pytest.warns(

@@ -21,9 +21,9 @@ from skxlmr.model.reference.padded import XLMRobertaXLModel, mask_labels
 
 
 class LanguageModel(PretrainedModel):
-    """Base of the two language models."""
+    """Base class of the two language models."""
 
-    new_heads = ("lm_head.",)
+    new_heads: tuple[str, ...] = ("lm_head.",)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)
@@ -31,7 +31,7 @@ class LanguageModel(PretrainedModel):
         self.lm_head = LMHead(config)
 
     def predict_tokens(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary for packed hidden states; (T, H) -> (T, V)."""
+        """Return the logits over the vocabulary, (T, H) -> (T, V)."""
         return self.lm_head(hidden, self.roberta.embeddings.word.weight)
 
 
@@ -63,7 +63,7 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Token ids; -100 is left out of the mean loss, and so is padding.
+            Token ids; -100 and padding are ignored by the mean loss.
 
         Returns
         -------
@@ -83,7 +83,7 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
 
 
 class XLMRobertaXLForCausalLM(LanguageModel):
-    """XLM-RoBERTa-XL that predicts the next token; `config.is_decoder` makes each token see only those before it.
+    """XLM-RoBERTa-XL that predicts the next token; set `config.is_decoder` for causal attention.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Token ids, the same as `input_ids` or -100; the loss compares each with the prediction one place before.
+            Token ids, the same as `input_ids` or -100; the loss compares each with the prediction one position before.
 
         Returns
         -------
@@ -146,7 +146,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
     ) -> Tensor:
         """Continue texts; see `skxlmr.model.reference.generation.generate`.
 
-        `use_cache` keeps keys and values instead of computing them again; the result is the same.
+        `use_cache` keeps keys and values instead of recomputing them; the result is the same.
         """
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:

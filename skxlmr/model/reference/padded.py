@@ -161,9 +161,7 @@ class XLMRobertaXLModel(Encoder):
             If not exactly one of `input_ids` and `inputs_embeds` is given, if a text is longer than the position
             embedding, or if `encoder_hidden_states` are given to a model without cross-attention.
         """
-        inputs = inputs_embeds if input_ids is None else input_ids
-        if inputs is None or (input_ids is not None and inputs_embeds is not None):
-            raise ValueError("Give either input_ids or inputs_embeds.")
+        inputs = either(input_ids, inputs_embeds)
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
@@ -326,6 +324,15 @@ class XLMRobertaXLModel(Encoder):
         if self.pooler is None and isinstance(result, tuple):  # as in the reference a tuple keeps its place
             return (result[0], None, *result[1:])
         return result
+
+
+def either(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """Return the one of both that is given; raise ValueError unless it is exactly one."""
+    if input_ids is None and inputs_embeds is not None:
+        return inputs_embeds
+    if input_ids is not None and inputs_embeds is None:
+        return input_ids
+    raise ValueError("Give either input_ids or inputs_embeds.")
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:

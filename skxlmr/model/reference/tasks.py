@@ -14,7 +14,7 @@ from skxlmr.model.heads import ClassificationHead, head_dropout
 from skxlmr.model.initialisation import linear_head
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.reference.outputs import ModelOutput, returned
-from skxlmr.model.reference.padded import XLMRobertaXLModel, mask_labels
+from skxlmr.model.reference.padded import XLMRobertaXLModel, either, mask_labels
 
 
 class XLMRobertaXLForSequenceClassification(PretrainedModel):
@@ -23,22 +23,22 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
     Parameters
     ----------
     config : XLMRobertaXLConfig
-        `num_labels`, `problem_type` and `classifier_dropout` shape the head and its loss.
+        `num_labels`, `problem_type` and `classifier_dropout` configure the head and its loss.
 
     Raises
     ------
     ValueError
-        If the config is that of a BERT: its class is `BertForSequenceClassification`.
+        If the config is that of a BERT model, which needs `BertForSequenceClassification`.
     """
 
     new_heads: tuple[str, ...] = ("classifier.",)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         if config.model_type == "bert":
-            raise ValueError("BERT has another head on texts: take BertForSequenceClassification.")
+            raise ValueError("BERT has another head on texts: use BertForSequenceClassification.")
         super().__init__(config)
         self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
-        self.classifier = ClassificationHead(config, config.num_labels)
+        self.classifier: nn.Module = ClassificationHead(config, config.num_labels)
 
     def forward(
         self,
@@ -76,20 +76,20 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
         return returned(outputs, return_dict, self.config)
 
     def score(self, first_tokens: Tensor) -> Tensor:
-        """Logits of texts by their first tokens, (B, H) -> (B, num_labels)."""
+        """Return the logits of texts from their first tokens, (B, H) -> (B, num_labels)."""
         return self.classifier(first_tokens)
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
-    """Mean loss of a sequence head.
+    """Return the mean loss of a sequence classification or regression head.
 
     Parameters
     ----------
     logits : Tensor of shape (B, num_labels)
     labels : Tensor of shape (B,) or (B, num_labels)
     problem_type : str or None, default=None
-        None infers it as the reference does: regression where there is one logit, a single label where the labels
-        are integers, several labels otherwise.
+        None infers it as the reference does: regression if there is one logit, a single label per text if the labels
+        are integers, otherwise several labels per text.
     """
     if problem_type is None:
         integers = not labels.is_floating_point()
@@ -132,19 +132,19 @@ class XLMRobertaXLForMultipleChoice(PretrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> ModelOutput | tuple:
-        """Score the choices; all inputs have a dimension C after the first.
+        """Score the choices of a padded batch; all inputs have a dimension C after the first.
 
         Parameters
         ----------
         labels : Tensor of shape (B,), int64, default=None
-            Which choice is right.
+            Index of the right choice.
 
         Returns
         -------
         ModelOutput or tuple
-            loss, logits (B, C), hidden_states, attentions; the latter two for B * C texts.
+            loss, logits (B, C), hidden_states, attentions; the last two for B * C texts.
         """
-        n_choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
+        n_choices = either(input_ids, inputs_embeds).shape[1]
         ids, mask, types, positions, embeds = (
             None if x is None else x.flatten(0, 1)  # (B, C, S, ...) -> (B * C, S, ...)
             for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
@@ -154,6 +154,7 @@ class XLMRobertaXLForMultipleChoice(PretrainedModel):
             use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
         )  # fmt: skip
         outputs = encoded.more
+        assert self.roberta.pooler is not None
         scores = self.classifier(self.dropout(self.roberta.pooler(encoded.first)))
         outputs.logits = scores.view(-1, n_choices)  # (B * C, 1) -> (B, C)
         if labels is not None:
@@ -167,7 +168,7 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
     Parameters
     ----------
     config : XLMRobertaXLConfig
-        `num_labels` and `classifier_dropout` shape the head.
+        `num_labels` and `classifier_dropout` configure the head.
     """
 
     new_heads: tuple[str, ...] = ("classifier.",)
@@ -196,7 +197,7 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Class indices; -100 is left out of the mean loss, and so is padding.
+            Class indices; -100 and padding are ignored by the mean loss.
 
         Returns
         -------
@@ -215,7 +216,7 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
 
 
 class XLMRobertaXLForQuestionAnswering(PretrainedModel):
-    """XLM-RoBERTa-XL with two scores on every token: that an answer starts there, and that it ends there.
+    """XLM-RoBERTa-XL with two scores for every token, as the start and as the end of an answer.
 
     Parameters
     ----------
@@ -250,12 +251,12 @@ class XLMRobertaXLForQuestionAnswering(PretrainedModel):
     ) -> ModelOutput | tuple:
         """Score the tokens of each text of a padded batch as start and end of an answer.
 
-        As in the reference the softmax of the loss runs over padding, too, so its states are computed here.
+        As in the reference, the softmax of the loss includes padding, so its hidden states are computed, too.
 
         Parameters
         ----------
         start_positions, end_positions : Tensor of shape (B,), int64, default=None
-            Where the answer is; what lies outside the sequence is left out of the mean loss.
+            Position of the answer; positions outside the sequence are ignored by the mean loss.
 
         Returns
         -------
