@@ -230,7 +230,7 @@ def _quantize(
 
 
 def _assign_cached(holder: nn.Module, cached: dict[str, Tensor], device: torch.device | str) -> None:
-    """Let a model use cached weights; on a CPU they stay in the mapped file."""
+    """Assign cached weights to a model; on a CPU they stay in the mapped file."""
     for name, tensor in cached.items():
         if not name.endswith((CANDIDATES, PEAKS)):
             assign(holder, name, tensor.to(device))

@@ -87,23 +87,9 @@ class Vocabulary:
         return [special.get(token, index) for token, index in zip(tokens, ids, strict=True)]
 
     def trim(self, used: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
-        """Keep only the pieces that are used, single characters and special tokens; see `XLMRobertaXLTokenizer.trim`.
+        """Return a vocabulary of the pieces with these ids, and the id here of each of its ids.
 
-        Parameters
-        ----------
-        used : ndarray of int
-            Ids, in any order; they may repeat.
-
-        Returns
-        -------
-        vocabulary : Vocabulary
-        kept : ndarray of shape (len(vocabulary),), int64
-            The id here of each of its ids, ascending.
-
-        Raises
-        ------
-        ValueError
-            If an id is not in the vocabulary, or if the sentencepiece model is not a unigram model.
+        See `XLMRobertaXLTokenizer.trim`.
         """
         used = np.unique(used)
         if len(used) and not 0 <= used[0] <= used[-1] < len(self):

@@ -1,10 +1,13 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.key_maps import KEY_MAPS
 from skxlmr.model.packing import Packing
 
 CONFIG = XLMRobertaXLConfig(
@@ -70,7 +73,7 @@ def test_encode_with_adapter_adds_to_layer_and_keeps_encoder(model):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_encode_in_16_bits_is_independent_of_batch_with_float32_gradients(model, causal):
-    """The rows that are added there for the sake of few sizes have no part in anything."""
+    """The rows that `few_sizes` adds do not affect results."""
     lengths = [3, 3, 5, 9, 17, 30]
     ids, wide = torch.randint(4, 40, (sum(lengths),)), copy.deepcopy(model)
     half, gradients = copy.deepcopy(model).bfloat16(), {}
@@ -89,20 +92,42 @@ def test_encode_in_16_bits_is_independent_of_batch_with_float32_gradients(model,
     assert torch.cosine_similarity(gradients[half], gradients[wide], dim=0) > 0.99
 
 
-def test_forward_too_long_text_raises(model):
-    with pytest.raises(ValueError, match="513 tokens is too long: this model takes 512"):
-        model(torch.full((1, 513), 7))
-
-
-def test_forward_without_ids_and_embeddings_raises(model):
-    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
-        model()
-
-
 def test_initialise_has_zero_pad_row_and_configured_std(model):
     assert not model.embeddings.word.weight[1].any()
     assert abs(model.layers[0].ffn.up.weight.std().item() - 0.02) < 0.005
     assert not model.layers[0].ffn.up.bias.any()
+
+
+def test_encode_causal_packing_equals_decoder_of_transformers():
+    torch.manual_seed(0)
+    theirs = transformers.XLMRobertaXLModel(
+        transformers.XLMRobertaXLConfig(**{**_shape(CONFIG), "is_decoder": True}), add_pooling_layer=False
+    )
+    theirs = theirs.double().eval()
+    ours = XLMRobertaXLModel(CONFIG, add_pooling_layer=False).double().eval()
+    _copy_weights(theirs, ours)
+    rows = [torch.randint(4, 50, (n,)) for n in (1, 7, 7, 3, 12)]
+    packing = Packing.from_lengths([len(row) for row in rows], causal=True)
+    positions = torch.cat([torch.arange(len(row)) + 2 for row in rows])
+    (got,) = ours.encode(torch.cat(rows), positions, packing)
+    for ours_of_row, row in zip(got.split([len(row) for row in rows]), rows, strict=True):
+        expected = theirs(row[None]).last_hidden_state[0]
+        torch.testing.assert_close(ours_of_row, expected, rtol=0, atol=1e-9)
+        shorter = ours.encode(
+            row[:2], torch.arange(len(row[:2])) + 2, Packing.from_lengths([len(row[:2])], causal=True)
+        )
+        torch.testing.assert_close(ours_of_row[:2], shorter[0], rtol=0, atol=1e-9)
+
+
+def _shape(config):
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return {name: getattr(config, name) for name in names}
+
+
+def _copy_weights(theirs, ours):
+    state = {KEY_MAPS["xlm-roberta-xl"].to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
+    ours.load_state_dict({key.removeprefix("roberta."): value for key, value in state.items() if key is not None})
+    assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())
 
 
 @pytest.mark.gpu

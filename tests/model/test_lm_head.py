@@ -1,17 +1,10 @@
-"""The head over words: its loss in parts, its way out of a checkpoint, and causal packing."""
-
-import numpy as np
 import pytest
 import torch
-import transformers
 
 from skxlmr.checkpoints.checkpoint import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, lm_head
-from skxlmr.model.attention import attend, attend_padded
-from skxlmr.model.key_maps import KEY_MAPS
 from skxlmr.model.lm_head import LMHead, TiedCrossEntropy, read_lm_head
-from skxlmr.model.packing import Packing
 
 CONFIG = XLMRobertaXLConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
@@ -66,43 +59,3 @@ def test_read_lm_head_equals_head_of_model(tmp_path):
     with pytest.raises(CheckpointError, match=r"lm_head\.bias"):
         read_lm_head(resolve(tmp_path / "with"), XLMRobertaXLConfig(**{**vars(CONFIG), "vocab_size": 60}))
     assert isinstance(head, LMHead)
-
-
-def test_encode_causal_packing_equals_decoder_of_transformers():
-    torch.manual_seed(0)
-    theirs = transformers.XLMRobertaXLModel(
-        transformers.XLMRobertaXLConfig(**{**_theirs(CONFIG), "is_decoder": True}), add_pooling_layer=False
-    )
-    theirs = theirs.double().eval()
-    ours = XLMRobertaXLModel(CONFIG, add_pooling_layer=False).double().eval()
-    _copy(theirs, ours)
-    rows = [torch.randint(4, 50, (n,)) for n in (1, 7, 7, 3, 12)]
-    packing = Packing.from_lengths([len(row) for row in rows], causal=True)
-    positions = torch.cat([torch.arange(len(row)) + 2 for row in rows])
-    (got,) = ours.encode(torch.cat(rows), positions, packing)
-    for ours_of_row, row in zip(got.split([len(row) for row in rows]), rows, strict=True):
-        expected = theirs(row[None]).last_hidden_state[0]
-        torch.testing.assert_close(ours_of_row, expected, rtol=0, atol=1e-9)
-        shorter = ours.encode(
-            row[:2], torch.arange(len(row[:2])) + 2, Packing.from_lengths([len(row[:2])], causal=True)
-        )
-        torch.testing.assert_close(ours_of_row[:2], shorter[0], rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_attend_padded_equals_attend(causal):
-    torch.manual_seed(0)
-    packing = Packing.from_lengths([3, 8, 1], causal=causal)
-    q, k, v = torch.randn(3, 12, 2, 8, dtype=torch.float64)
-    torch.testing.assert_close(attend_padded(q, k, v, packing, 0.0), attend(q, k, v, packing))
-
-
-def _theirs(config):
-    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    return {name: getattr(config, name) for name in names}
-
-
-def _copy(theirs, ours):
-    state = {KEY_MAPS["xlm-roberta-xl"].to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
-    ours.load_state_dict({key.removeprefix("roberta."): value for key, value in state.items() if key is not None})
-    assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())

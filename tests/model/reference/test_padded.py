@@ -1,5 +1,3 @@
-"""The packed and the eager path give the same numbers, and so do gradients computed again."""
-
 import pytest
 import torch
 from padded_batches import batch, build
@@ -100,6 +98,16 @@ def test_forward_text_of_only_padding_is_finite():
         states = model(ids, mask).last_hidden_state
     assert states.isfinite().all()
     assert states[2].any()
+
+
+def test_forward_too_long_text_raises():
+    with pytest.raises(ValueError, match="513 tokens is too long: this model takes 512"):
+        build("Model", max_position_embeddings=514)(torch.full((1, 513), 7))
+
+
+def test_forward_without_ids_and_embeddings_raises():
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        build("Model")()
 
 
 def test_padded_batch_mask_with_gaps():
