@@ -11,7 +11,7 @@ def test_config_presets_have_published_sizes():
     assert (xl.vocab_size, xl.max_length, xl.head_size) == (250880, 512, 80)
     base, large = XLMRobertaConfig.base(), XLMRobertaConfig.large()
     assert (base.num_parameters // 10**6, large.num_parameters // 10**6) == (277, 558)  # without a pooler
-    for relative in (XLMRobertaConfig, BertConfig):  # whoever is asked
+    for relative in (XLMRobertaConfig, BertConfig):  # the same from any config class
         assert (relative.xl(), relative.xxl()) == (xl, xxl)
     assert BertConfig.base() == base
 
@@ -27,9 +27,9 @@ def test_config_round_trip_keeps_unknown_keys():
 def test_config_missing_keys_equal_transformers(kind, tmp_path):
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
     ours, theirs = XLMRobertaXLConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)
-    for name in ("layer_norm_eps", "hidden_act", "pad_token_id", "num_attention_heads"):  # no shape would show it
+    for name in ("layer_norm_eps", "hidden_act", "pad_token_id", "num_attention_heads"):  # not visible in any shape
         assert getattr(ours, name) == getattr(theirs, name)
-    assert XLMRobertaConfig().layer_norm_eps == 1e-5  # xlm-roberta-base's
+    assert XLMRobertaConfig().layer_norm_eps == 1e-5  # that of xlm-roberta-base
 
 
 def test_config_id2label_sets_num_labels():

@@ -62,7 +62,7 @@ def test_encode_with_adapter_adds_to_layer_and_keeps_encoder(model):
         plain = model.encode(*inputs)[0]
         adapted = model.encode(*inputs, adapter=[square, {}, {}])[0]
         again = model.encode(*inputs)[0]
-        for name in names:  # the same by changing the weights themselves: W x + x / 2
+        for name in names:  # the same as changed weights: W x + x / 2
             getattr(model.layers[0].attention, name).weight += 0.5 * torch.eye(16)
         changed = model.encode(*inputs)[0]
     assert torch.equal(plain, again)

@@ -102,7 +102,7 @@ def test_int8_linear_with_outliers_is_precise(linear, engine, settings):
 
 
 def test_int_mm_engine_equals_definition(linear):
-    """Value by value: the input rounded to steps of its row, outliers to the same steps but in 16 bits."""
+    """Inputs are rounded to the step of their row, outliers to the same step but with 16 bits."""
     x, layer = inputs(outlier=7).double(), quantized(linear, [7, 9], engine="int_mm")
     regular = x.index_fill(1, torch.tensor([7, 9]), 0).abs().amax(1, keepdim=True)
     steps = torch.maximum(regular, x[:, [7, 9]].abs().amax(1, keepdim=True) / 257) / 127
@@ -127,7 +127,7 @@ def test_int8_linear_row_is_independent_of_batch(linear, columns, dtype):
 
 def test_int8_linear_with_dynamic_outliers_depends_on_batch(linear):
     x = inputs()
-    x[0, 7], x[1:, 7] = 60, 5.5  # the largest of each row, but no outlier until the first row joins
+    x[0, 7], x[1:, 7] = 60, 5.5  # only an outlier together with the first row
     layer = quantized(linear, outliers="dynamic", engine="int_mm")
     assert not torch.equal(layer(x)[1:], layer(x[1:]))
 
@@ -201,7 +201,7 @@ def test_workspace_reused_does_not_change_results(linear, largest, monkeypatch):
     with torch.inference_mode():
         first, kept = layer(x[:5]), wide(x).clone()
         assert torch.equal(layer(x)[:5], first)
-    learning = x.clone().requires_grad_()  # the memory was taken in inference mode
+    learning = x.clone().requires_grad_()  # the buffer was allocated in inference mode
     wide(learning).sum().backward()
     assert torch.equal(wide(learning).detach(), kept)
     assert (len(int8_engines._workspace.buffer) == 41 * 300) == (largest == 2**20)

@@ -14,7 +14,7 @@ from skxlmr.model import nf4 as four_bit
 from skxlmr.model.nf4 import BLOCK, Linear4bit, quantize_nf4
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
-# (K, N): blocks that end with rows, that lie in two rows, whose last one is short; odd numbers of columns and weights
+# (K, N): blocks that end with rows, that are in two rows, with a short last one; odd numbers of columns and weights
 SIZES = [(192, 96), (64, 1), (96, 5), (32, 4), (32, 3), (20, 7), (21, 6), (21, 7), (1, 1)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -26,7 +26,7 @@ def pair(in_features=192, out_features=96, bias=True):
 
 
 def bitsandbytes_layer(linear):
-    """The same layer as bitsandbytes quantises it."""
+    """Return the same layer, quantised by bitsandbytes."""
     bitsandbytes_ops()
     import bitsandbytes as bnb
 
@@ -36,7 +36,7 @@ def bitsandbytes_layer(linear):
 
 
 def looked_up(layer):
-    """The weight in float32, number by number: a code times the scale of its block."""
+    """Return the weight in float32, each number as a code times the scale of its block."""
     bitsandbytes_ops()
     from bitsandbytes.functional import get_4bit_type
 
@@ -47,7 +47,7 @@ def looked_up(layer):
 
 
 def floating(layer, dtype=torch.float32):
-    """An ordinary layer that has the dequantised weights."""
+    """Return an ordinary layer with the dequantised weight."""
     linear = nn.Linear(layer.in_features, layer.out_features, dtype=dtype).requires_grad_(False)
     linear.weight.copy_(layer.dequantize(dtype))
     linear.bias.copy_(layer.bias)
@@ -71,13 +71,13 @@ def test_dequantize_equals_codes_times_scales(in_features, out_features, dtype):
     _, layer = pair(in_features, out_features)
     weight = layer.dequantize(dtype)
     assert weight.dtype == dtype
-    assert_close(weight, looked_up(layer).to(dtype), rtol=torch.finfo(dtype).eps, atol=0)  # half a step: ties
+    assert_close(weight, looked_up(layer).to(dtype), rtol=torch.finfo(dtype).eps, atol=0)  # ties may round either way
 
 
 def test_dequantize_is_close_to_weight():
     linear, layer = pair()
     scales = layer.absmax.repeat_interleave(BLOCK).view_as(linear.weight)
-    widest = 0.31 / 2  # between two codes of NF4, of which -1 and -0.696 are furthest apart
+    widest = 0.31 / 2  # half the largest distance of two codes of NF4, -1 and -0.696
     assert ((layer.dequantize(torch.float32) - linear.weight).abs() <= widest * scales).all()
 
 

@@ -87,7 +87,7 @@ def test_sequence_classification_with_bert_config_raises(tmp_path):
     BertModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "base")
     with pytest.warns(
         NewHeadWarning, match=r"no weights for classifier\.weight, classifier\.bias"
-    ):  # its pooler is there
+    ):  # it has the pooler
         BertForSequenceClassification.from_pretrained(tmp_path / "base")
 
 

@@ -1,4 +1,4 @@
-"""Word embeddings of 16 bits that stay on disk: the same numbers, whatever becomes of the cache."""
+"""Word embeddings that are mapped from the cache give the same results as in memory."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 @pytest.fixture(params=["float16", "bfloat16"])
 def checkpoint(request, tmp_path, monkeypatch, own_cache):
-    """A directory in 16 bits, small, but worth mapping."""
+    """A 16-bit checkpoint whose small word embedding is mapped, too."""
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
     monkeypatch.setattr(mapped, "WORTH_MAPPING", 1)
     torch.manual_seed(0)
@@ -35,13 +35,13 @@ def states(checkpoint, mapped=True, dtype=torch.float64):
 def test_mapped_word_embedding_equals_transformers(checkpoint, own_cache):
     reference = transformers.XLMRobertaModel.from_pretrained(checkpoint, dtype=torch.float64, add_pooling_layer=False)
     expected = reference.eval()(IDS, MASK).last_hidden_state
-    for _ in range(2):  # written, and found
+    for _ in range(2):  # first written to the cache, then read from it
         model, got = states(checkpoint)
         assert model.embeddings.word.weight.element_size() == 2
         torch.testing.assert_close(got[MASK == 1], expected[MASK == 1], rtol=0, atol=1e-9)
     assert len(list(own_cache.glob("*-words-*.safetensors"))) == 1
     (path,) = own_cache.glob("*-words-*.safetensors")
-    path.unlink()  # who has it mapped keeps it
+    path.unlink()  # a mapped file stays readable
     assert torch.equal(model(IDS, MASK).last_hidden_state, got)
 
 

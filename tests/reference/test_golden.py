@@ -16,7 +16,7 @@ TOLERANCE = 1e-9
 
 
 def all_cases():
-    """(folder, case) of every case, with an id that says what it is."""
+    """Yield (folder, case) of every case, with an id that describes it."""
     for path in sorted(GOLDEN.glob("*/cases.json")):
         for case in json.loads(path.read_text(encoding="utf-8")):
             load = "".join(f", {name}={value}" for name, value in case["load"].items())
@@ -35,7 +35,7 @@ def load(folder, class_name, **parameters):
 
 
 def read(folder, keys):
-    """The tensor of a key, or a tuple of such where there is a list."""
+    """Return the tensor of a key; for a list of keys, a tuple."""
     if keys is None:
         return None
     return tuple(read(folder, key) for key in keys) if isinstance(keys, list) else tensors_of(folder)[keys]
@@ -51,7 +51,7 @@ def run(folder, case, **changed):
 
 
 class Real:
-    """Picks what the mask of a call calls real: the states of pads mean nothing, and need not be computed."""
+    """Selects real tokens by the mask of a call: the hidden states of pads have no meaning, and may be missing."""
 
     def __init__(self, call):
         mask = call.get("attention_mask")
@@ -63,7 +63,7 @@ class Real:
             self.queries = self.keys[:, -n_queries:]
 
     def of(self, field, value):
-        """The real rows of one tensor of a field."""
+        """Return the rows of the real tokens of one tensor of a field."""
         if self.keys is None or field in ("loss", "pooler_output") or (field == "logits" and value.ndim == 2):
             return value
         if field == "past_key_values":  # (B, N, K, D); those of cross-attention have another length
@@ -119,7 +119,7 @@ def test_forward_decoder_with_past_equals_whole_text(name):
     (case,) = (case for case in cases if case["name"] == "padding on the left")
     whole, call = run(folder, case), call_of(folder, case)
     ids, mask = call["input_ids"], call["attention_mask"]
-    positions = 1 + mask.cumsum(1)  # given, because after a cache the reference counts pads, too
+    positions = 1 + mask.cumsum(1)  # given, because with a past the reference counts pads, too
     states, past = [], None
     for start, stop in ((0, 2), (2, 3), (3, 5)):
         outputs = run(

@@ -1,4 +1,4 @@
-"""The examples of the reference's page, with the import lines and the checkpoint's name changed.
+"""The examples of the reference's documentation page, with other imports and another checkpoint name.
 
 Each example's outputs are then compared with those of the installed transformers on the same weights.
 """
@@ -21,13 +21,13 @@ from skxlmr.model import (
 )
 from skxlmr.model import XLMRobertaXLTokenizer as AutoTokenizer
 
-# Most examples put a new head on a pretrained encoder; test_from_pretrained_new_heads_warn looks at the warning itself.
+# Most examples use a new head on a pretrained encoder; test_from_pretrained_new_heads_warn tests the warning.
 pytestmark = pytest.mark.filterwarnings("ignore::skxlmr.model.NewHeadWarning")
 
 
 @pytest.fixture
 def assert_as_reference(tmp_path):
-    """Compare the outputs of a call with those of the reference's class on the weights that we save."""
+    """Compare the outputs of a call with those of the reference with the weights that we save."""
 
     def compare(model, outputs, **call):
         model.save_pretrained(tmp_path)

@@ -109,7 +109,7 @@ def test_encode_with_offsets_real_text_equals_reference(xlmr, xlmr_reference, sh
     for text, ids, offsets in zip(texts, encoded.input_ids, encoded.offset_mapping, strict=True):
         got_ids, got_offsets = xlmr.encode_with_offsets(text)
         assert got_ids.tolist() == ids
-        bare = xlmr.convert_tokens_to_ids("▁")  # theirs is the first character of the next piece
+        bare = xlmr.convert_tokens_to_ids("▁")  # the reference returns the first character of the next piece
         expected = [
             (start, start if index == bare else stop) for index, (start, stop) in zip(ids, offsets, strict=True)
         ]

@@ -68,7 +68,7 @@ def test_encode_batch_short_texts_uses_one_thread(tokenizer, monkeypatch):
     assert [ids.tolist() for ids in tokenizer.encode_batch(TEXTS)] == [[6]] * len(TEXTS)
     with pytest.raises(AssertionError):
         tokenizer.encode_batch(["a" * CHARACTERS_PER_THREAD] * 2)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # as in one of many workers
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # as in a joblib worker
     assert len(tokenizer.encode_batch(["a" * CHARACTERS_PER_THREAD] * 2)) == 2
 
 
@@ -309,7 +309,7 @@ def test_tokenize_equals_reference(tokenizer, reference):
 def test_save_pretrained_round_trip(tokenizer, tiny_spm, tmp_path):
     directory = tmp_path / "a" / "b"
     small = XLMRobertaXLTokenizer(tiny_spm / "sentencepiece.bpe.model", model_max_length=64)
-    for _ in range(2):  # the second time over the first
+    for _ in range(2):  # the second time it replaces the first
         assert set(small.save_pretrained(directory)) == set(directory.iterdir())
     saved = (directory / "sentencepiece.bpe.model").read_bytes()
     assert saved == (tiny_spm / "sentencepiece.bpe.model").read_bytes()

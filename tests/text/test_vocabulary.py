@@ -106,7 +106,7 @@ def test_tokenizer_unsupported_layout_raises(train_spm):
 
 
 def test_trim_encodes_kept_pieces_as_before(xlmr, shared_data):
-    """On XLM-R's own vocabulary: the texts it was trimmed to, and others of the same pieces."""
+    """With the vocabulary of XLM-R: for the texts that it was trimmed to, and others with the same pieces."""
     lines = [
         line.split("\t")[2]
         for language in ("eng_Latn", "zho_Hans", "arb_Arab", "hin_Deva")

@@ -24,7 +24,7 @@ def test_window_ranges_cover_text_and_overlap_by_stride(length, room, stride):
     if length:
         assert all(start < stop for start, stop in ranges)
     if length > room:
-        assert ranges[-1][1] - ranges[-1][0] > stride  # the last window shows something new
+        assert ranges[-1][1] - ranges[-1][0] > stride  # the last window has new pieces
     else:
         assert ranges == [(0, length)]
 

@@ -5,7 +5,7 @@ from skxlmr.text.words import word_starts
 
 
 def words(text, *more):
-    """The words of texts, one after the other."""
+    """Return the words of texts, without spaces."""
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
     ids = np.concatenate(tokenizer.encode_batch([text, *more]))
     found = []

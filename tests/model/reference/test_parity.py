@@ -1,4 +1,4 @@
-"""Equality with transformers, its random weights brought through the real loader."""
+"""Equality with transformers, whose random weights are loaded with `from_pretrained`."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def save_reference(cls, directory, **config):
-    """A model of transformers with random weights, none of them zero or one, saved in float64."""
+    """Save a model of transformers in float64, with random weights instead of zeros and ones."""
     torch.manual_seed(0)
     reference = cls(cls.config_class(**SHAPE, **config)).double().eval()
     with torch.no_grad():
@@ -37,7 +37,7 @@ def save_reference(cls, directory, **config):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """(reference, ours) by class name, both in float64."""
+    """Pairs of the reference and our model, by class name, both in float64."""
     result = {}
     for name in NAMES:
         directory = tmp_path_factory.mktemp(name)
@@ -48,7 +48,7 @@ def pairs(tmp_path_factory):
 
 
 def batch_of(lengths):
-    """Padded ids and mask of random texts."""
+    """Return padded ids and the mask of random texts."""
     generator = torch.Generator().manual_seed(sum(lengths))
     ids = torch.full((len(lengths), max(lengths)), 1)
     for row, length in enumerate(lengths):
