@@ -6,20 +6,10 @@ from typing import NamedTuple
 
 
 class Script(NamedTuple):
-    """A script that is written without spaces between words.
+    """A script that is written without spaces between words."""
 
-    Attributes
-    ----------
-    languages : tuple of str
-        ISO 639-1 codes of languages that are written in it.
-    code_points : tuple of (int, int)
-        First and last code points of its letters.
-    characters_are_words : bool
-        Whether each character counts as a word.
-    """
-
-    languages: tuple[str, ...]
-    code_points: tuple[tuple[int, int], ...]
+    languages: tuple[str, ...]  # ISO 639-1
+    code_points: tuple[tuple[int, int], ...]  # first and last ones
     characters_are_words: bool = False
 
 

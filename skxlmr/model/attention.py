@@ -6,7 +6,7 @@ D head size; with eager attention, Q queries, P past tokens and K keys of a padd
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +22,7 @@ from skxlmr.model.packing import Packing
 # Modules of an adapter that add to the linear layers of one encoder layer, by their names.
 Deltas = Mapping[str, nn.Module]
 NO_DELTAS: Deltas = {}
+Adapter = Sequence[Deltas] | nn.ModuleList  # one for each layer
 
 
 def linear(

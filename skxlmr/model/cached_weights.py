@@ -18,30 +18,9 @@ def find_or_build(
     usable: Callable[[dict[str, Tensor]], bool],
     otherwise: str,
 ) -> dict[str, Tensor] | None:
-    """Return cached tensors of a checkpoint, and write them into the cache first if they are missing.
+    """Return mapped tensors of a checkpoint from the cache; build and write them first if they are not usable there.
 
-    Parameters
-    ----------
-    files : CheckpointFiles
-        Their fingerprint names the file in the cache.
-    kind : str
-        The other part of that name.
-    build : callable
-        Returns the tensors to write, by name.
-    usable : callable
-        Whether cached tensors are those that are needed; if not, they are replaced.
-    otherwise : str
-        The consequence of a cache that cannot be written, for the warning.
-
-    Returns
-    -------
-    dict of str to Tensor, or None
-        Mapped from the file; None if it could not be written.
-
-    Warns
-    -----
-    UserWarning
-        If the file could not be written.
+    If the cache cannot be written, return None and warn of the consequence, `otherwise`.
     """
 
     def find() -> dict[str, Tensor] | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from skxlmr.model.attention import NO_DELTAS, Deltas, Eager
+from skxlmr.model.attention import NO_DELTAS, Adapter, Eager
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
@@ -72,7 +72,7 @@ class Encoder(PretrainedModel):
         packing: Packing,
         *,
         token_type_ids: Tensor | None = None,
-        adapter: Sequence[Deltas] | None = None,
+        adapter: Adapter | None = None,
         layers: Sequence[int] = (-1,),
         start: int = 0,
         recompute: bool = False,

@@ -7,6 +7,7 @@ import transformers
 from torch import nn
 
 from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.encoder import Encoder
 from skxlmr.model.key_maps import KEY_MAPS
 from skxlmr.model.packing import Packing
 
@@ -19,6 +20,15 @@ CONFIG = XLMRobertaXLConfig(
 def model():
     torch.manual_seed(0)
     return XLMRobertaXLModel(CONFIG).eval()
+
+
+def test_encoder_has_the_parameters_and_results_of_the_padded_model(tmp_path, model):
+    model.save_pretrained(tmp_path)
+    encoder = Encoder.from_pretrained(tmp_path)
+    assert encoder.state_dict().keys() == model.state_dict().keys()
+    arguments = torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3])
+    with torch.no_grad():
+        assert torch.equal(encoder.encode(*arguments)[0], model(torch.tensor([[0, 7, 2]])).last_hidden_state[0])
 
 
 def test_encode_layers_equal_hidden_states(model):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skxlmr.model.attention import Deltas, Eager
+from skxlmr.model.attention import Adapter, Eager
 from skxlmr.model.encoder import Encoder
 from skxlmr.model.packing import Packing
 from skxlmr.model.reference.outputs import ModelOutput, returned
@@ -140,7 +140,7 @@ class XLMRobertaXLModel(Encoder):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         every_position: bool = False,
-        adapter: Sequence[Deltas] | None = None,
+        adapter: Adapter | None = None,
     ) -> Encoded:
         """Encode a padded batch (B, S), packed or, where an argument requires it, with eager attention; see `forward`.
 
