@@ -184,7 +184,7 @@ def load_quantized(
         return shapes == {name: t.shape for name, t in cached.items() if not name.endswith((CANDIDATES, PEAKS))}
 
     def build() -> dict[str, Tensor]:
-        _quantize(holder, encoder, checkpoint, _part(plan, of_encoder, True), files, device)
+        _quantize(holder, encoder, checkpoint, _part(plan, of_encoder, inside=True), files, device)
         tensors = {name: holder.get_parameter(name).detach() for name in shapes}
         for name, layer in int8_layers(holder).items():
             if f"{name}.weight" in shapes:
@@ -197,7 +197,7 @@ def load_quantized(
     built = not holder.get_parameter(WORD_EMBEDDING).is_meta
     if cached is not None and (not built or torch.device(device).type == "cpu"):  # CPUs use the mapped file either way
         _assign_cached(holder, cached, device)
-    load_into(holder, checkpoint, _part(plan, of_encoder, False), dtype=dtype, device=device)
+    load_into(holder, checkpoint, _part(plan, of_encoder, inside=False), dtype=dtype, device=device)
     cast(holder, dtype)
 
 
@@ -247,6 +247,6 @@ def cast(holder: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def _part(plan: LoadPlan, names: Collection[str], inside: bool) -> LoadPlan:
+def _part(plan: LoadPlan, names: Collection[str], *, inside: bool) -> LoadPlan:
     """Return the assignments of a plan to these names, or to all others."""
     return replace(plan, assignments=[pair for pair in plan.assignments if (pair[1] in names) == inside])

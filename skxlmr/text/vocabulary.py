@@ -80,9 +80,8 @@ class Vocabulary:
         """Return the id of each token, that of ``<unk>`` for those that are not in the vocabulary."""
         tokens = list(tokens)
         special = {token: index for index, token in self.special_tokens.items()}
-        pieces = [
-            "" if LONE_SURROGATE.search(token) else token for token in tokens
-        ]  # "" is not in the vocabulary either
+        # sentencepiece cannot read lone surrogates, which are as unknown as "".
+        pieces = ["" if LONE_SURROGATE.search(token) else token for token in tokens]
         ids = fairseq_ids(np.array(self.processor.piece_to_id(pieces), dtype=np.int32)).tolist()
         return [special.get(token, index) for token, index in zip(tokens, ids, strict=True)]
 
