@@ -21,7 +21,7 @@ from skxlmr.model.reference.outputs import ModelOutput, returned
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Where the real tokens of a padded batch lie: packs tensors and unpacks them again.
+    """The real tokens of a padded batch: packs tensors and unpacks them again.
 
     Attributes
     ----------
