@@ -1,4 +1,4 @@
-"""Scores of taggers and of question answering, as their usual scorers compute them."""
+"""Metrics of taggers and of question answering, as their usual scorers compute them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+
+from skxlmr.scripts import unspaced_languages
+
+__all__ = [
+    "entity_f1",
+    "entity_spans",
+    "exact_match",
+    "normalize_answer",
+    "split_tag",
+    "squad_scores",
+    "strict_entity_spans",
+    "token_f1",
+]
 
 Span = tuple[int, int, str]  # first token, the token after the last, type
 
@@ -18,7 +31,7 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def entity_spans(tags: Sequence[str]) -> list[Span]:
-    """Entities of one sentence, read leniently as CoNLL's own scorer does: whatever the order of the prefixes.
+    """Return the entities of one sentence, read leniently as CoNLL's own scorer does.
 
     An entity begins with B or S, after O, E and S, and where the type changes; it ends before those, and with E and S.
 
@@ -30,7 +43,7 @@ def entity_spans(tags: Sequence[str]) -> list[Span]:
     Returns
     -------
     list of tuple
-        (first token, token after the last, type), in order.
+        (first token, token after the last one, type), in order.
 
     Examples
     --------
@@ -52,14 +65,14 @@ def entity_spans(tags: Sequence[str]) -> list[Span]:
 
 
 def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
-    """Entities of one sentence, only those that are well-formed.
+    """Return the well-formed entities of one sentence.
 
     Parameters
     ----------
     tags : sequence of str
     scheme : {"BIO", "BIOES", "IO"}
         In BIO an entity is a B and the I of its type that follow. In BIOES it is an S, or a B, any number of I, and
-        an E, all of one type; others are none. In IO all are well-formed.
+        an E, all of one type. In IO every entity is well-formed.
 
     Returns
     -------
@@ -108,19 +121,19 @@ def entity_f1(
     strict : bool, default=False
         Count only well-formed entities; see `strict_entity_spans`.
     scheme : {"BIO", "BIOES", "IO"}, default="BIO"
-        Where `strict`.
+        Used if `strict`.
     sample_weight : sequence of float, default=None
-        How often a sentence's entities count.
+        How often the entities of each sentence count.
 
     Returns
     -------
     float
-        0.0 where there are no entities.
+        0.0 if there are no entities.
 
     Raises
     ------
     TypeError, ValueError
-        If a sentence is a str, or has not as many tags in both; the message names it.
+        If a sentence is a str, or has different numbers of tags in both; the message names it.
 
     Examples
     --------
@@ -132,7 +145,7 @@ def entity_f1(
     n_true = n_pred = n_right = 0.0
     for i, (true, predicted, weight) in enumerate(zip(y_true, y_pred, weights, strict=True)):
         if isinstance(true, str) or isinstance(predicted, str):
-            raise TypeError(f"sentence {i} is a str, and no list of tags. Put the tags of each sentence into a list.")
+            raise TypeError(f"sentence {i} is a str, not a list of tags. Put the tags of each sentence into a list.")
         if len(true) != len(predicted):
             raise ValueError(f"sentence {i} has {len(true)} tags in y_true, but {len(predicted)} in y_pred.")
         have, got = (
@@ -144,7 +157,7 @@ def entity_f1(
     return float(2 * n_right / (n_true + n_pred)) if n_right else 0.0
 
 
-# What the scorer of MLQA (arXiv:1910.07475) takes out of answers, by language.
+# Articles that the scorer of MLQA (arXiv:1910.07475) removes from answers, by language.
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
     "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
@@ -152,10 +165,9 @@ ARTICLES = {
     "vi": r"\b(của|là|cái|chiếc|những)\b",
     "ar": r"\sال^|ال",
 }
-# It takes Chinese answers apart character by character; the others, which it does not know, are written without
-# spaces, too.
-WITHOUT_SPACES = {"zh", "ja", "th", "lo", "km", "my"}
-CJK = re.compile(r"[\u4e00-\u9fa5]")
+# It splits Chinese answers into characters. The same is done here for other languages without spaces between words.
+CHINESE = re.compile(r"[\u4e00-\u9fa5]")
+WITHOUT_SPACES = unspaced_languages()
 
 
 def _is_punctuation(character: str) -> bool:
@@ -163,15 +175,15 @@ def _is_punctuation(character: str) -> bool:
 
 
 def normalize_answer(text: str, language: str | None = None) -> str:
-    """Lower case, no punctuation, no articles, single spaces: answers that agree in this are the same.
+    """Normalise an answer for comparison: lower case, no punctuation, no articles, single spaces.
 
     Parameters
     ----------
     text : str
     language : str or None, default=None
-        None is the rule of SQuAD: ASCII punctuation, English articles. A code such as "de" is that of MLQA: all of
-        Unicode's punctuation, the language's own articles, and characters apart where a language has no spaces. Of
-        "zh-TW" the first part counts.
+        None applies the rules of SQuAD: ASCII punctuation, English articles. A code such as "de" or "zh-TW" applies
+        those of MLQA: all punctuation of Unicode, the articles of the language, and spaces between the characters of
+        languages that are written without spaces between words.
 
     Examples
     --------
@@ -189,8 +201,8 @@ def normalize_answer(text: str, language: str | None = None) -> str:
     if language in ARTICLES:
         text = re.sub(ARTICLES[language], " ", text)
     if language in WITHOUT_SPACES:
-        alone = CJK.match if language == "zh" else str.strip
-        text = "".join(f" {character} " if alone(character) else character for character in text)
+        is_word = CHINESE.match if language == "zh" else str.strip
+        text = "".join(f" {character} " if is_word(character) else character for character in text)
     return " ".join(text.split())
 
 
@@ -200,7 +212,7 @@ def exact_match(prediction: str, answer: str, language: str | None = None) -> fl
 
 
 def token_f1(prediction: str, answer: str, language: str | None = None) -> float:
-    """F1 of the words that two answers share, as SQuAD counts them; of empty answers, whether both are."""
+    """F1 of the words of two answers, as SQuAD computes it; if one is empty, whether both are."""
     predicted, true = (normalize_answer(text, language).split() for text in (prediction, answer))
     if not predicted or not true:
         return float(predicted == true)
@@ -211,14 +223,14 @@ def token_f1(prediction: str, answer: str, language: str | None = None) -> float
 def squad_scores(
     predictions: Iterable[str], answers: Iterable[Sequence[str]], language: str | None = None
 ) -> dict[str, float]:
-    """Mean F1 and exact match, each with the best of a question's answers.
+    """Mean F1 and exact match of predicted answers, each the best over the right answers of a question.
 
     Parameters
     ----------
     predictions : iterable of str
-        "" says that there is no answer.
+        "" predicts that there is no answer.
     answers : iterable of sequence of str
-        All right answers of each question; none where it has no answer.
+        All right answers of each question; none if the question has no answer.
     language : str or None, default=None
         See `normalize_answer`.
 

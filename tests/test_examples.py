@@ -26,7 +26,12 @@ def run(name, arguments, monkeypatch, capsys):
 
 def test_every_example_is_here():
     # quickstart.py takes a minute, and `make demo` runs it; the ordinal classifier has tests of its own
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"quickstart.py", "ordinal_classifier.py", *OWN_DATA, *REAL_DATA}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "quickstart.py",
+        "ordinal_classifier.py",
+        *OWN_DATA,
+        *REAL_DATA,
+    }
 
 
 @pytest.mark.parametrize("name", OWN_DATA)

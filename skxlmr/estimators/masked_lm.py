@@ -15,8 +15,8 @@ from torch import Tensor
 
 from skxlmr.columns import TextColumn, as_objects, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
+from skxlmr.model.lm_head import read_lm_head
 from skxlmr.model.reference.generation import only_real_tokens
-from skxlmr.model.reference.language_models import read_lm_head
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned

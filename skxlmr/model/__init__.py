@@ -1,13 +1,6 @@
-"""First floor: XLM-RoBERTa-XL in torch, with the names and the files of Hugging Face's reference."""
+"""XLM-RoBERTa-XL in torch, with the class names, arguments and checkpoint files of Hugging Face transformers."""
 
 from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
-from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.heads import (
-    XLMRobertaXLForMultipleChoice,
-    XLMRobertaXLForQuestionAnswering,
-    XLMRobertaXLForSequenceClassification,
-    XLMRobertaXLForTokenClassification,
-)
 from skxlmr.model.pretrained import NewHeadWarning
 from skxlmr.model.reference.family import (
     BertForSequenceClassification,
@@ -22,6 +15,13 @@ from skxlmr.model.reference.family import (
 )
 from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 from skxlmr.model.reference.outputs import ModelOutput
+from skxlmr.model.reference.padded import XLMRobertaXLModel
+from skxlmr.model.reference.tasks import (
+    XLMRobertaXLForMultipleChoice,
+    XLMRobertaXLForQuestionAnswering,
+    XLMRobertaXLForSequenceClassification,
+    XLMRobertaXLForTokenClassification,
+)
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 __all__ = [

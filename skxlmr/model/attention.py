@@ -1,72 +1,71 @@
 """Attention over packed tokens.
 
-Notation, here and in the encoder: B texts, T packed tokens, L tokens in the longest text, H hidden size, N heads,
-D head size; Q queries and K keys of a padded text.
+Notation: B texts, B' of them of one length, T packed tokens, L tokens in the longest text, H hidden size, N heads,
+D head size; with eager attention, Q queries, P past tokens and K keys of a padded text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import prepare
-from skxlmr.model.int8_engines import Rows
+from skxlmr.model.int8_engines import QuantizedInput
 from skxlmr.model.packing import Packing
 
-# What an adapter adds to the linear layers of one encoder layer, by the layer's name.
+# Modules of an adapter that add to the linear layers of one encoder layer, by their names.
 Deltas = Mapping[str, nn.Module]
 NO_DELTAS: Deltas = {}
+Adapter = Sequence[Deltas] | nn.ModuleList  # one for each layer
 
 
-def linear(layer: nn.Module, x: Tensor, delta: nn.Module | None = None, rows: Rows | None = None) -> Tensor:
-    """Apply a linear layer of the base and, where an estimator learned one, the adapter that adds its term.
+def linear(
+    layer: nn.Module, x: Tensor, delta: nn.Module | None = None, quantized: QuantizedInput | None = None
+) -> Tensor:
+    """Apply a linear layer and, if there is one, the adapter that adds its term.
 
-    `rows` is the input as an 8-bit layer has prepared it already.
+    `quantized` is x after `prepare`, which 8-bit layers with the same input share.
     """
-    y = layer(x) if rows is None else layer(x, rows)
+    y = layer(x) if quantized is None else layer(x, quantized)
     return y if delta is None else delta(x, y)
-
-
-def embedding(n_rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
-    """An embedding that waits for `initialise`: torch's own start would, on the meta device, take two seconds."""
-    return nn.Embedding.from_pretrained(torch.empty(n_rows, width), freeze=False, padding_idx=padding_idx)
 
 
 @dataclass
 class Eager:
-    """What one attention of one layer is given on the eager path, and what it leaves there.
+    """What eager attention in one layer needs, and what it stores.
 
     Attributes
     ----------
     mask : Tensor of shape (B, 1, 1 or Q, K)
-        Added to the scores: 0 where a query may look, the lowest number where it may not.
+        Added to the scores: 0 where a query may attend, the lowest number where it may not.
     head_mask : Tensor of shape (N, 1, 1), or None
         Factors of the heads.
-    past : tuple of two tensors of shape (B, N, P, D), or None
-        Keys and values of earlier tokens; of cross-attention, all of them.
-    memory : Tensor of shape (B * K, H), or None
-        States of an encoder, for cross-attention.
+    past : tuple of two tensors of shape (B, N, P, D), or of none
+        Keys and values of past tokens; of cross-attention, all of them.
+    source : Tensor of shape (B * K, H), or None
+        Hidden states of another encoder, for cross-attention.
     probs : Tensor of shape (B, N, Q, K)
-        Left by the forward pass.
+        Attention probabilities, set by the forward pass.
     present : tuple of two tensors of shape (B, N, K, D)
-        Left by the forward pass: the keys and values that were attended to.
+        Keys and values that were attended to, set by the forward pass.
     """
 
     mask: Tensor
     head_mask: Tensor | None = None
-    past: tuple[Tensor, Tensor] | None = None
-    memory: Tensor | None = None
-    probs: Tensor | None = None
-    present: tuple[Tensor, Tensor] | None = None
+    past: tuple[Tensor, ...] = ()
+    source: Tensor | None = None
+    probs: Tensor = field(init=False)
+    present: tuple[Tensor, Tensor] = field(init=False)
 
 
 class Attention(nn.Module):
-    """Multi-head attention, (T, H) -> (T, H): over each text's own tokens, or over the states of an encoder."""
+    """Multi-head attention, (T, H) -> (T, H): over each text's own tokens, or over those of another encoder."""
 
     def __init__(self, config: XLMRobertaXLConfig, position_type: str = "absolute") -> None:
         super().__init__()
@@ -81,16 +80,16 @@ class Attention(nn.Module):
             self.distance = embedding(2 * config.max_position_embeddings - 1, config.head_size)
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
-        source = x if eager is None or eager.memory is None else eager.memory
-        rows = memory_rows = prepare(self.query, x)  # an 8-bit input is quantised once for the three
+        source = x if eager is None or eager.source is None else eager.source
+        quantized = source_quantized = prepare(self.query, x)  # an 8-bit input is quantised once for the three
         if source is not x:
-            memory_rows = prepare(self.key, source)
+            source_quantized = prepare(self.key, source)
         q, k, v = (
             linear(layer, inputs, deltas.get(name), shared).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
             for name, layer, inputs, shared in (
-                ("query", self.query, x, rows),
-                ("key", self.key, source, memory_rows),
-                ("value", self.value, source, memory_rows),
+                ("query", self.query, x, quantized),
+                ("key", self.key, source, source_quantized),
+                ("value", self.value, source, source_quantized),
             )
         )
         dropout_p = self.dropout_prob if self.training else 0.0
@@ -98,15 +97,15 @@ class Attention(nn.Module):
         return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, H)
 
     def attend_eagerly(self, q: Tensor, k: Tensor, v: Tensor, eager: Eager, dropout_p: float) -> Tensor:
-        """Attention step by step, for what the kernels cannot give; (T, N, D) thrice -> (T, N, D).
+        """Compute attention step by step, for what the kernels do not return; (T, N, D) thrice -> (T, N, D).
 
-        Texts are padded here: T is B times Q, and the keys' may be another multiple of B.
+        Texts are padded here: T is B * Q for queries, and another multiple of B for keys and values.
         """
         batch_size = len(eager.mask)
         q, k, v = (x.unflatten(0, (batch_size, -1)).transpose(1, 2) for x in (q, k, v))  # -> (B, N, Q or K, D)
-        if eager.past is not None and eager.memory is not None:
+        if eager.past and eager.source is not None:
             k, v = eager.past
-        elif eager.past is not None:
+        elif eager.past:
             k, v = torch.cat([eager.past[0], k], 2), torch.cat([eager.past[1], v], 2)
         eager.present = (k, v)
         scores = q @ k.transpose(2, 3)  # (B, N, Q, K)
@@ -118,7 +117,7 @@ class Attention(nn.Module):
         return (eager.probs @ v).transpose(1, 2).flatten(0, 1)  # (B, N, Q, D) -> (T, N, D)
 
     def relative_scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """Scores by the distance of query and key (Shaw et al., 2018; Huang et al., 2020), (B, N, Q, K)."""
+        """Return scores by the distance of query and key (Shaw et al., 2018; Huang et al., 2020), (B, N, Q, K)."""
         n_queries, n_keys = q.shape[2], k.shape[2]
         keys = torch.arange(n_keys, device=q.device)
         distances = keys[n_keys - n_queries :, None] - keys  # the queries are the last of the keys
@@ -130,60 +129,49 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float = 0.0) -> Tensor:
-    """Scaled dot-product attention within each text; (T, N, D) thrice -> (T, N, D).
+    """Compute scaled dot-product attention within each text; (T, N, D) thrice -> (T, N, D).
 
-    Where the packing is causal, a token sees only itself and those before it. The variable-length kernel of CUDA takes
-    packed tokens as they are, in half precision and without dropout. On a CPU
-    one call takes the neighbours of one length, of which there are many since batches are ordered by length: nothing is
-    padded, and a text's result is the same to the last bit in any batch. Elsewhere the three are padded for this call.
+    In a causal packing a token attends only to itself and those before it. On CUDA the variable-length kernel takes
+    packed tokens as they are, in half precision and without dropout. On a CPU one call takes all neighbouring texts of
+    the same length, of which there are many because batches are sorted by length: nothing is padded, and the result for
+    a text is the same, bit for bit, in any batch. Otherwise q, k and v are padded.
     """
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout_p == 0.0:
         from torch.nn.attention.varlen import varlen_attn
 
         bounds, longest = packing.cu_seqlens, packing.max_length
-        return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0 if packing.causal else -1))
+        window = (-1, 0 if packing.causal else -1)
+        y = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=window)
+        assert isinstance(y, Tensor)  # there is a second result only where it is requested
+        return y
     if q.device.type == "cpu":
         return attend_by_length(q, k, v, packing, dropout_p)
     return attend_padded(q, k, v, packing, dropout_p)
 
 
 def attend_padded(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
-    """Attention within each text, padded to the longest; (T, N, D) thrice -> (T, N, D)."""
+    """Compute attention within each text, padded to the longest; (T, N, D) thrice -> (T, N, D)."""
     q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))  # (T, N, D) -> (B, N, L, D)
-    mask = None if packing.causal else packing.mask()  # a token's pads are all after it
-    mask = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L): keys
+    mask = None if packing.causal else packing.mask()  # padding comes last: no causal mask lets it through
+    mask = None if mask is None else mask[:, None, None, :]  # (B, L) -> (B, 1, 1, L)
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=packing.causal)
     return packing.unpad(x.transpose(1, 2))  # (B, N, L, D) -> (T, N, D)
 
 
 def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
-    """Attention within each text, one call for each run of texts of one length; (T, N, D) thrice -> (T, N, D).
+    """Compute attention within each text, in one call per run of texts of one length; (T, N, D) thrice -> (T, N, D).
 
-    Behind the last text there may be more rows, of which nothing is asked.
+    There may be more rows after the last text; what is returned for them has no meaning.
     """
     dtype, sizes = q.dtype, [n_texts * length for n_texts, length in packing.runs]
     sizes.append(len(q) - sum(sizes))
     if dtype.itemsize == 2 and torch.is_grad_enabled() and q.requires_grad:
         # The kernel's backward pass in 16 bits takes up to five times as long.
         q, k, v = q.float(), k.float(), v.float()
-    attended = []
+    attended, rest = [], v[len(v) - sizes[-1] :]
     for (n_texts, length), *run in zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False):
-        run = (x.unflatten(0, (n_texts, length)).transpose(1, 2) for x in run)  # -> (B', N, L, D)
-        x = F.scaled_dot_product_attention(*run, dropout_p=dropout_p, is_causal=packing.causal)
-        attended.append(x.transpose(1, 2).flatten(0, 1))
-    attended += [v[len(v) - sizes[-1] :]] if sizes[-1] else []
+        q, k, v = (x.unflatten(0, (n_texts, length)).transpose(1, 2) for x in run)  # -> (B', N, L, D)
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=packing.causal)
+        attended.append(x.transpose(1, 2).flatten(0, 1))  # (B', N, L, D) -> (B' * L, N, D)
+    attended += [rest] if sizes[-1] else []
     return (attended[0] if len(attended) == 1 else torch.cat(attended)).to(dtype)
-
-
-def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask of ones and zeros, (B, K) or (B, Q, K), into what is added to scores, (B, 1, 1 or Q, K).
-
-    The lowest number, not infinity, as in the reference: a query that may look nowhere looks everywhere evenly.
-    """
-    mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
-    return (1.0 - mask.to(dtype)) * torch.finfo(dtype).min
-
-
-def causal_mask(n_queries: int, n_keys: int, device: torch.device) -> Tensor:
-    """(Q, K), one where a key is not later than the query; the queries are the last of the keys."""
-    return torch.ones(n_queries, n_keys, device=device).tril(n_keys - n_queries)

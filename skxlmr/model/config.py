@@ -1,4 +1,4 @@
-"""The shape of a model, as config.json has it: XLM-RoBERTa-XL, and the relatives that run on the same encoder."""
+"""Configurations as in config.json: XLM-RoBERTa-XL, and the smaller models that run on the same encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import resolve_config
 from skxlmr.system import atomic
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "relu": F.relu,
     "silu": F.silu,
@@ -27,8 +27,8 @@ ACTIVATIONS = {
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
-# Upper bounds on the numbers of a config that comes with a file: far above any published model, low enough that
-# a forged file cannot ask for an absurd allocation.
+# Upper bounds on the numbers of a config: far above all published models, but low enough that a malicious file cannot
+# cause a huge allocation.
 LARGEST = {
     "vocab_size": 4_000_000,
     "hidden_size": 65_536,
@@ -65,38 +65,38 @@ class XLMRobertaXLConfig:
         Rows of the position embedding. Positions start at `first_position`, so 514 rows hold 512 tokens.
     type_vocab_size : int, default=1
     initializer_range : float, default=0.02
-        Standard deviation of freshly initialised matrices.
+        Standard deviation of initial weights.
     layer_norm_eps : float, default=1e-5
     pad_token_id : int, default=1
     bos_token_id : int, default=0
     eos_token_id : int, default=2
     position_embedding_type : {"absolute", "relative_key", "relative_key_query"}, default="absolute"
-        The published checkpoints are absolute; the others score the distance of two tokens.
+        The published checkpoints have absolute positions; the other types score the distance of two tokens.
     use_cache : bool, default=True
         Whether a decoder returns its keys and values.
     classifier_dropout : float or None, default=None
         Dropout of the classification head; None means `hidden_dropout_prob`.
     num_labels : int, default=2
-        Outputs of a classification head; follows `id2label` where that is given.
+        Number of outputs of a classification head; that of `id2label`, if it is given.
     id2label : dict of int to str or None, default=None
-        Names of the outputs; None gives LABEL_0, LABEL_1...
+        Names of the outputs; None is LABEL_0, LABEL_1...
     problem_type : str or None, default=None
         "regression", "single_label_classification" or "multi_label_classification"; None infers it from the labels.
     is_decoder : bool, default=False
-        Whether a token sees only those before it.
+        Whether each token attends only to itself and those before it.
     add_cross_attention : bool, default=False
-        Whether the layers of a decoder also look at the states of an encoder.
+        Whether the layers of a decoder also attend to the hidden states of an encoder.
     output_attentions, output_hidden_states : bool, default=False
-        What a forward pass returns where the call does not say.
+        What a forward pass returns by default.
     return_dict : bool, default=True
-        Whether it returns named fields or a tuple, where the call does not say.
+        Whether a forward pass returns named fields or a tuple by default.
     extra : dict
-        Keys of a config.json that this class does not know, kept on a round trip.
+        Unknown keys of a config.json, which are written again when it is saved.
 
     Raises
     ------
     ValueError
-        If a value cannot describe a model.
+        If a value is invalid.
 
     Examples
     --------
@@ -107,9 +107,9 @@ class XLMRobertaXLConfig:
     """
 
     model_type: ClassVar[str] = "xlm-roberta-xl"
-    architecture: ClassVar[str] = "XLMRobertaXL"  # what the names of the model classes begin with
-    pre_layer_norm: ClassVar[bool] = True  # whether a layer normalises what goes into its parts, or what comes out
-    absent: ClassVar[dict[str, Any]] = {}  # what a config.json means that does not say it, where that is no default
+    architecture: ClassVar[str] = "XLMRobertaXL"  # prefix of the names of the model classes
+    pre_layer_norm: ClassVar[bool] = True  # whether layers normalise inputs or outputs
+    absent: ClassVar[dict[str, Any]] = {}  # values of missing keys, if not the defaults
 
     vocab_size: int = 250880
     hidden_size: int = 2560
@@ -201,24 +201,24 @@ class XLMRobertaXLConfig:
 
     @property
     def max_length(self) -> int:
-        """Most tokens, special ones included, that the position embedding can tell apart."""
+        """Maximum number of tokens of a text, special tokens included."""
         return self.max_position_embeddings - self.first_position
 
     @property
     def real_vocab_size(self) -> int:
-        """Number of ids that stand for something: 878 rows of XL's and XXL's embedding do not."""
+        """Number of ids with a token; XL and XXL have 878 more rows in their word embedding."""
         return 250_002 if self.vocab_size == 250_880 else self.vocab_size
 
     @property
     def num_layer_parameters(self) -> int:
-        """Weights and biases of the layers' linear parts, which 8-bit and 4-bit loading shrink."""
+        """Number of parameters of the layers' linear parts, which are quantised in 8-bit and 4-bit models."""
         width, inner = self.hidden_size, self.intermediate_size
         attention = 4 * (width * width + width) * (2 if self.add_cross_attention else 1)
         return self.num_hidden_layers * (attention + 2 * width * inner + width + inner)
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of the base model without a pooler: embeddings, layers, LayerNorms."""
+        """Number of parameters of the encoder without a pooler: embeddings, layers, LayerNorms."""
         rows = self.vocab_size + self.type_vocab_size + self.max_position_embeddings
         norms = (3 if self.add_cross_attention else 2) * self.num_hidden_layers + 1
         return self.num_layer_parameters + rows * self.hidden_size + norms * 2 * self.hidden_size
@@ -229,35 +229,35 @@ class XLMRobertaXLConfig:
     ) -> XLMRobertaXLConfig:
         """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
 
-        Of a hub model nothing else is downloaded.
+        Nothing else is downloaded from the hub.
 
         Raises
         ------
         ModelNotFoundError
-            If there is no such model.
+            If the model does not exist.
         CheckpointError
-            If its config.json is no JSON object, is of another kind of model, or holds impossible numbers.
+            If its config.json is not a JSON object, is of another architecture, or has invalid values.
         """
-        path = Path(model) / "config.json"  # a config may lie in a directory of its own
+        path = Path(model) / "config.json"  # a directory may hold a config without a model
         if not path.exists():
             path = resolve_config(model, revision=revision, local_files_only=local_files_only)
         return cls.from_file(path)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> XLMRobertaXLConfig:
-        """Read a config.json, bounding its numbers; of the class that its model_type names.
+        """Read and check a config.json; return the class for its model_type.
 
         Parameters
         ----------
         path : str or path
         pre_layer_norm : bool or None, default=None
-            What the weights show, if they were looked at. Some published files of XL and XXL say "xlm-roberta"; None
-            goes by their width.
+            Whether the weights are those of an XL model, since some published files of XL and XXL say "xlm-roberta".
+            None decides by their hidden size.
 
         Raises
         ------
         CheckpointError
-            If it is no JSON object, is of another kind of model, or holds impossible numbers.
+            If it is not a JSON object, is of another architecture, or has invalid values.
         """
         values = read_json(path)
         kind = values.get("model_type")
@@ -273,7 +273,7 @@ class XLMRobertaXLConfig:
             raise CheckpointError(f"{path}: {error}") from error
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write config.json into a directory, which is made if it is missing.
+        """Write config.json into a directory, which is created if missing.
 
         Raises
         ------
@@ -285,11 +285,11 @@ class XLMRobertaXLConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
-        """Build a configuration from the object in a config.json; keys it does not know go to `extra`.
+        """Return the configuration for the content of a config.json, of the class for its `model_type` if it has one.
 
-        It is of the class that `model_type` names, where there is one.
+        Unknown keys become `extra`.
         """
-        cls = CONFIGS.get(values.get("model_type"), cls)
+        cls = CONFIGS.get(values.get("model_type", ""), cls)
         known = {f.name for f in fields(cls)} - {"extra"}
         values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id")}
         return cls(
@@ -298,18 +298,19 @@ class XLMRobertaXLConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what config.json holds, in Hugging Face's format; raises TypeError if `hidden_act` is a callable."""
+        """Return the content of config.json; raise TypeError if `hidden_act` is a callable."""
         if callable(self.hidden_act):
-            raise TypeError("hidden_act is a callable, which no file can hold; name one of " + ", ".join(ACTIVATIONS))
+            raise TypeError("hidden_act is a callable, which cannot be saved; use one of " + ", ".join(ACTIVATIONS))
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
-        values["id2label"] = {str(i): label for i, label in self.id2label.items()}
-        values["label2id"] = {label: i for i, label in self.id2label.items()}
+        id2label = self.id2label or {}
+        values["id2label"] = {str(i): label for i, label in id2label.items()}
+        values["label2id"] = {label: i for i, label in id2label.items()}
         return {"model_type": self.model_type, **values, **self.extra}
 
 
 @dataclass
 class XLMRobertaConfig(XLMRobertaXLConfig):
-    """Configuration of an XLM-RoBERTa model: base and large, and what is built on them.
+    """Configuration of an XLM-RoBERTa model: base, large and models derived from them.
 
     Parameters are those of `XLMRobertaXLConfig`; the defaults are those of xlm-roberta-base.
 
@@ -373,7 +374,7 @@ class BertConfig(XLMRobertaConfig):
 
     @property
     def real_vocab_size(self) -> int:
-        """Number of ids that stand for something: multilingual-e5-small has 35 rows past the vocabulary."""
+        """Number of ids with a token; multilingual-e5-small has 35 more rows in its word embedding."""
         return 250_002 if self.vocab_size == 250_037 else self.vocab_size
 
 

@@ -1,23 +1,19 @@
-"""The models that classify or score, as the reference names them; the language models are in `language.py`.
+"""The heads that are trained on the encoder's hidden states.
 
-Notation: B texts, C choices, S padded length, T packed tokens, H hidden size, V vocabulary. The parameters that all
-forward passes share are described at `XLMRobertaXLModel.forward`.
+Notation: B texts, T packed tokens, H hidden size.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.encoder import XLMRobertaXLModel
+from skxlmr.model.initialisation import initialise, linear_head
 from skxlmr.model.layers import Pooler
-from skxlmr.model.pretrained import PretrainedModel, initialise
-from skxlmr.model.reference.outputs import ModelOutput
 
 
 def head_dropout(config: XLMRobertaXLConfig) -> float:
-    """Dropout of a classification head: its own, or else that of the layers."""
+    """Return the dropout of a classification head: its own, or else that of the layers."""
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
 
@@ -42,308 +38,32 @@ class TokenHead(nn.Module):
     def __init__(self, config: XLMRobertaXLConfig, num_labels: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(head_dropout(config))
-        self.linear = new_linear(config, num_labels)
+        self.linear = linear_head(config, num_labels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.dropout(x))
 
 
 class SpanHead(nn.Module):
-    """How much speaks for each token to begin and to end an answer, (T, H) -> (T, 2)."""
+    """Scores of each token as the start and as the end of an answer, (T, H) -> (T, 2)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
-        self.linear = new_linear(config, 2)
+        self.linear = linear_head(config, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)
 
 
 class ChoiceHead(nn.Module):
-    """How much speaks for a choice: pooler, dropout and a linear layer on the first token, (B, H) -> (B, 1)."""
+    """Score of a choice: pooler, dropout and a linear layer on the first token, (B, H) -> (B, 1)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         self.pooler = Pooler(config)
         self.pooler.apply(lambda module: initialise(module, config))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.linear = new_linear(config, 1)
+        self.linear = linear_head(config, 1)
 
     def forward(self, first_tokens: Tensor) -> Tensor:
         return self.linear(self.dropout(self.pooler(first_tokens)))
-
-
-def without_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Labels of tokens (B, S), with -100 at padding, so that it counts on no path."""
-    if attention_mask is None or attention_mask.ndim == 3:
-        return labels
-    return labels.masked_fill(attention_mask == 0, -100)
-
-
-def new_linear(config: XLMRobertaXLConfig, out_features: int) -> nn.Linear:
-    """A linear head with the random start of the reference."""
-    layer = nn.Linear(config.hidden_size, out_features)
-    initialise(layer, config)
-    return layer
-
-
-class XLMRobertaXLForSequenceClassification(PretrainedModel):
-    """XLM-RoBERTa-XL with a classification or regression head on the first token.
-
-    Parameters
-    ----------
-    config : XLMRobertaXLConfig
-        `num_labels`, `problem_type` and `classifier_dropout` shape the head and its loss.
-
-    Raises
-    ------
-    ValueError
-        If the config is that of a BERT: its class is `BertForSequenceClassification`.
-    """
-
-    new_heads = ("classifier.",)
-
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
-        if config.model_type == "bert":
-            raise ValueError("BERT has another head on texts: take BertForSequenceClassification.")
-        super().__init__(config)
-        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
-        self.classifier = ClassificationHead(config, config.num_labels)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ModelOutput | tuple:
-        """Classify each text of a padded batch.
-
-        Parameters
-        ----------
-        labels : Tensor of shape (B,) or (B, num_labels), default=None
-            Class indices, a 0/1 indicator matrix or regression targets, by `config.problem_type`.
-
-        Returns
-        -------
-        ModelOutput or tuple
-            loss, logits (B, num_labels), hidden_states, attentions.
-        """
-        encoded = self.roberta.encode_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
-            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
-        )  # fmt: skip
-        outputs = encoded.more
-        outputs.logits = self.score(encoded.first)
-        if labels is not None:
-            outputs.loss = sequence_loss(outputs.logits, labels, self.config.problem_type)
-        return self.returned(outputs, return_dict)
-
-    def score(self, first_tokens: Tensor) -> Tensor:
-        """Logits of texts by their first tokens, (B, H) -> (B, num_labels)."""
-        return self.classifier(first_tokens)
-
-
-def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
-    """Mean loss of a sequence head.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (B, num_labels)
-    labels : Tensor of shape (B,) or (B, num_labels)
-    problem_type : str or None, default=None
-        None infers it as the reference does: regression where there is one logit, a single label where the labels
-        are integers, several labels otherwise.
-    """
-    if problem_type is None:
-        integers = not labels.is_floating_point()
-        problem_type = "single_label_classification" if integers else "multi_label_classification"
-        if logits.shape[1] == 1:
-            problem_type = "regression"
-    if problem_type == "regression":
-        return F.mse_loss(logits.squeeze(-1), labels.squeeze(-1).to(logits.dtype))
-    if problem_type == "single_label_classification":
-        return F.cross_entropy(logits, labels.flatten())
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-
-
-class XLMRobertaXLForMultipleChoice(PretrainedModel):
-    """XLM-RoBERTa-XL with a score for each of several texts, from the pooled first token.
-
-    Parameters
-    ----------
-    config : XLMRobertaXLConfig
-    """
-
-    new_heads = ("roberta.pooler.", "classifier.")
-
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
-        super().__init__(config)
-        self.roberta = XLMRobertaXLModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = new_linear(config, 1)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ModelOutput | tuple:
-        """Score the choices; all inputs have a dimension C after the first.
-
-        Parameters
-        ----------
-        labels : Tensor of shape (B,), int64, default=None
-            Which choice is right.
-
-        Returns
-        -------
-        ModelOutput or tuple
-            loss, logits (B, C), hidden_states, attentions; the latter two for B * C texts.
-        """
-        n_choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
-        ids, mask, types, positions, embeds = (
-            None if x is None else x.flatten(0, 1)  # (B, C, S, ...) -> (B * C, S, ...)
-            for x in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        )
-        encoded = self.roberta.encode_padded(
-            ids, mask, types, positions, head_mask, embeds,
-            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
-        )  # fmt: skip
-        outputs = encoded.more
-        scores = self.classifier(self.dropout(self.roberta.pooler(encoded.first)))
-        outputs.logits = scores.view(-1, n_choices)  # (B * C, 1) -> (B, C)
-        if labels is not None:
-            outputs.loss = F.cross_entropy(outputs.logits, labels)
-        return self.returned(outputs, return_dict)
-
-
-class XLMRobertaXLForTokenClassification(PretrainedModel):
-    """XLM-RoBERTa-XL with a classifier on every token.
-
-    Parameters
-    ----------
-    config : XLMRobertaXLConfig
-        `num_labels` and `classifier_dropout` shape the head.
-    """
-
-    new_heads = ("classifier.",)
-
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
-        super().__init__(config)
-        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
-        self.dropout = nn.Dropout(head_dropout(config))
-        self.classifier = new_linear(config, config.num_labels)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ModelOutput | tuple:
-        """Classify each token of a padded batch.
-
-        Parameters
-        ----------
-        labels : Tensor of shape (B, S), int64, default=None
-            Class indices; -100 is left out of the mean loss, and so is padding.
-
-        Returns
-        -------
-        ModelOutput or tuple
-            loss, logits (B, S, num_labels), hidden_states, attentions.
-        """
-        encoded = self.roberta.encode_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
-            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
-        )  # fmt: skip
-        logits, outputs = self.classifier(self.dropout(encoded.last)), encoded.more
-        outputs.logits = encoded.batch.unpack(logits)
-        if labels is not None:
-            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(without_padding(labels, attention_mask)))
-        return self.returned(outputs, return_dict)
-
-
-class XLMRobertaXLForQuestionAnswering(PretrainedModel):
-    """XLM-RoBERTa-XL with two scores on every token: that an answer starts there, and that it ends there.
-
-    Parameters
-    ----------
-    config : XLMRobertaXLConfig
-        `num_labels` must be 2.
-    """
-
-    new_heads = ("qa_outputs.",)
-
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
-        super().__init__(config)
-        if config.num_labels != 2:
-            raise ValueError(
-                f"Question answering has 2 outputs, a start and an end, not num_labels={config.num_labels}."
-            )
-        self.roberta = XLMRobertaXLModel(config, add_pooling_layer=False)
-        self.qa_outputs = new_linear(config, 2)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        start_positions: Tensor | None = None,
-        end_positions: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ModelOutput | tuple:
-        """Score the tokens of each text of a padded batch as start and end of an answer.
-
-        As in the reference the softmax of the loss runs over padding, too, so its states are computed here.
-
-        Parameters
-        ----------
-        start_positions, end_positions : Tensor of shape (B,), int64, default=None
-            Where the answer is; what lies outside the sequence is left out of the mean loss.
-
-        Returns
-        -------
-        ModelOutput or tuple
-            loss, start_logits and end_logits (B, S), hidden_states, attentions.
-        """
-        encoded = self.roberta.encode_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
-            use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
-            every_position=True,
-        )  # fmt: skip
-        outputs = encoded.more
-        logits = encoded.batch.unpack(self.qa_outputs(encoded.last))
-        outputs.start_logits, outputs.end_logits = logits.unbind(-1)  # (B, S, 2) -> (B, S) twice
-        if start_positions is not None and end_positions is not None:
-            length, losses = logits.shape[1], []
-            for scores, positions in ((outputs.start_logits, start_positions), (outputs.end_logits, end_positions)):
-                positions = positions.view(len(scores)).clamp(0, length)  # (B,) or (B, 1) -> (B,)
-                losses.append(F.cross_entropy(scores, positions, ignore_index=length))
-            outputs.loss = (losses[0] + losses[1]) / 2
-        return self.returned(outputs, return_dict)

@@ -1,23 +1,32 @@
 """Linear layers with frozen 8-bit weights.
 
-One int8 row and one float32 scale for each output channel, in the layout of bitsandbytes (`CB` and `SCB`; Dettmers et
-al., "LLM.int8()", arXiv:2208.07339). How they are multiplied is the business of `skxlmr.model.int8_engines`.
+Each output channel has an int8 row and a float32 scale, in the layout of bitsandbytes (`CB` and `SCB`; Dettmers et al.,
+"LLM.int8()", arXiv:2208.07339). `skxlmr.model.int8_engines` multiplies them.
 
-Notation: T tokens, K input features, N output features, k outlier columns.
+Notation: T tokens, K input features, N output features, k outlier columns, m candidates for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skxlmr.model.int8_engines import ENGINES, Engine, Rows, blocks, choose_engine, outlier_weight
+from skxlmr.model.int8_engines import (
+    ENGINES,
+    Engine,
+    IntMM,
+    QuantizedInput,
+    blocks,
+    choose_engine,
+    outlier_weight,
+)
 
 OUTLIERS = ("fixed", "dynamic", "none")
-# At most one column in so many is an outlier: what is kept in 16 bits costs time.
+# At most one column in this many is an outlier, because columns in 16 bits cost time.
 COLUMNS_PER_OUTLIER = 64
 
 
@@ -28,16 +37,16 @@ class Int8:
     Parameters
     ----------
     outliers : {"fixed", "dynamic", "none"}, default="fixed"
-        Which columns of a layer's input keep 16 bits. "fixed" takes those that were found once, on sentences in many
-        languages: the result for a text never depends on the texts beside it. "dynamic" is the rule of bitsandbytes:
-        whatever exceeds `threshold` anywhere in the batch.
+        Which columns of a layer's input keep 16 bits. "fixed" columns are determined once, on sentences in many
+        languages, so that the result for a text never depends on other texts in the batch. "dynamic" is the rule of
+        bitsandbytes: all columns that exceed `threshold` anywhere in the batch.
     threshold : float, default=6.0
-        Magnitude from which a column is an outlier: in units of the root mean square of the layer's input where they
-        are fixed, absolute where they are dynamic. After a LayerNorm without gain the two agree. The default is that
-        of LLM.int8(), section 3.2.
+        Magnitude above which a column is an outlier: relative to the root mean square of the layer's input if
+        outliers are fixed, absolute if they are dynamic. After a LayerNorm without gain both are the same. The default
+        is that of LLM.int8(), section 3.2.
     engine : {"auto", "int_mm", "bitsandbytes", "dequantize"}, default="auto"
-        What multiplies. "auto" is bitsandbytes on CUDA, integer products on CPUs that have instructions for them, and
-        otherwise "dequantize": weights are turned back to floating point for each product.
+        How to multiply. "auto" is bitsandbytes on CUDA, "int_mm" (integer products) on CPUs with instructions for
+        these, and otherwise "dequantize": weights are converted to floating point for each product.
 
     Examples
     --------
@@ -54,7 +63,7 @@ class Int8:
     engine: str = "auto"
 
     def get_params(self, deep: bool = True) -> dict[str, object]:
-        """Return the settings by name, as scikit-learn asks for them."""
+        """Return the settings by name, as scikit-learn does for parameters."""
         return asdict(self)
 
     def set_params(self, **params: object) -> Int8:
@@ -66,7 +75,7 @@ class Int8:
         return self
 
     def check(self) -> None:
-        """Raise ValueError if a setting is none of its choices."""
+        """Raise ValueError if a setting is invalid."""
         if self.outliers not in OUTLIERS:
             raise ValueError(f"Int8 outliers must be one of {OUTLIERS}, got {self.outliers!r}.")
         if self.engine not in ("auto", *ENGINES):
@@ -76,12 +85,12 @@ class Int8:
 
 
 def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8 | str | None:
-    """Turn the two parameters into settings of 8-bit weights, "nf4", or None.
+    """Return the settings of 8-bit weights, "nf4" for 4-bit weights, or None.
 
     Raises
     ------
     ValueError
-        If both are asked for, or a setting is none of its choices.
+        If both are requested, or a setting is invalid.
     """
     if load_in_8bit and load_in_4bit:
         raise ValueError("load_in_8bit and load_in_4bit exclude each other; switch one of them off.")
@@ -94,13 +103,13 @@ def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8
 
 
 def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Round each row to 8 bits: the largest magnitude becomes 127.
+    """Round each row to 8 bits, with 127 for its largest magnitude.
 
     Parameters
     ----------
     weight : Tensor of shape (N, K), floating point
     out : Tensor of shape (N, K), int8, default=None
-        Memory for the values; None takes new memory.
+        Where to write the values; None allocates a tensor.
 
     Returns
     -------
@@ -116,7 +125,7 @@ def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, 
     """
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device) if out is None else out
     absmax = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    for rows in blocks(*weight.shape, weight.device):  # no float32 copy of the whole
+    for rows in blocks(*weight.shape, device=weight.device):  # never a float32 copy of the whole weight
         block = weight[rows].float()
         absmax[rows] = block.abs().amax(1)
         factors = 127.0 / absmax[rows].clamp(min=torch.finfo(torch.float32).tiny)
@@ -132,7 +141,7 @@ class Int8Linear(nn.Module):
     in_features, out_features : int
     bias : bool, default=True
     settings : Int8, default=None
-        None takes the defaults.
+        None is the defaults.
     device : device, default=None
 
     Attributes
@@ -142,10 +151,10 @@ class Int8Linear(nn.Module):
         The largest magnitude of each row.
     bias : Parameter of shape (N,), or None
     outliers : Tensor of shape (k,), int64
-        Input columns that keep 16 bits. Not in the state dict, which is that of bitsandbytes.
+        Input columns that keep 16 bits. They are not in the state dict, which is that of bitsandbytes.
     candidates, peaks : Tensor of shape (m,), int64 and float32
-        The columns of largest magnitude that were found, from which the threshold chooses the outliers, and these
-        magnitudes, in units of the root mean square.
+        The columns with the largest magnitudes, from which the threshold selects the outliers, and these magnitudes
+        relative to the root mean square.
 
     Examples
     --------
@@ -168,7 +177,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.settings = settings or Int8()
-        # Parameters, not buffers: sharding across devices splits parameters and leaves buffers whole.
+        # Parameters, not buffers, because sharding across devices does not split buffers.
         weight = torch.empty(out_features, in_features, dtype=torch.int8, device=device)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.SCB = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False)
@@ -176,11 +185,11 @@ class Int8Linear(nn.Module):
         self.register_buffer("outliers", torch.empty(0, dtype=torch.int64, device="cpu"), persistent=False)
         self.register_buffer("outlier_weight", torch.empty(0, out_features, dtype=torch.int8), persistent=False)
         self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
-        self.observer: Callable[[Tensor], None] | None = None  # while outliers are being looked for
+        self.observer: Callable[[Tensor], None] | None = None  # set during the outlier search
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, settings: Int8 | None = None) -> Int8Linear:
-        """Quantise a linear layer; the new one shares its bias."""
+        """Return a quantised linear layer with the same bias."""
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, settings, device="meta")
         layer.quantize(linear.weight.detach())
         if linear.bias is not None:
@@ -189,35 +198,35 @@ class Int8Linear(nn.Module):
         return layer
 
     def allocate(self, device: torch.device | str) -> None:
-        """Take memory for the values, to be filled by `load`: first of all, so that none is left in gaps later."""
+        """Allocate the weight, which `load` fills: all at first, to avoid fragmented memory."""
         self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, device=device), requires_grad=False)
 
     def load(self, name: str, tensor: Tensor) -> None:
-        """Take one of `quantized_parameters` as a checkpoint has it: a floating-point weight is quantised."""
+        """Set one of `quantized_parameters`; a floating-point weight is quantised."""
         if name == "weight" and tensor.is_floating_point():
             self.quantize(tensor)
         else:
             setattr(self, name, nn.Parameter(tensor.float() if name == "SCB" else tensor, requires_grad=False))
 
     def quantize(self, weight: Tensor) -> None:
-        """Take the values and scales of a weight (N, K), on its device."""
+        """Quantise a weight (N, K) on its device."""
         values, absmax = quantize_weight(weight, None if self.weight.is_meta else self.weight.data)
         self.weight = nn.Parameter(values, requires_grad=False)
         self.SCB = nn.Parameter(absmax, requires_grad=False)
 
     def set_outliers(self, columns: Tensor) -> None:
-        """Let these input columns, (k,) int64, keep 16 bits."""
+        """Set the input columns that keep 16 bits, (k,) int64."""
         self.outliers = columns.to(self.weight.device)
         self.outlier_weight = outlier_weight(self.weight.detach(), self.outliers)
 
     def set_candidates(self, columns: Tensor, peaks: Tensor) -> None:
-        """Take the columns that were found, and choose the outliers among them as the settings have it."""
+        """Set the candidate columns, and select the outliers among them according to the settings."""
         self.candidates, self.peaks = columns.cpu(), peaks.float().cpu()
         chosen = self.candidates[self.peaks > self.settings.threshold]
         self.set_outliers(chosen if self.settings.outliers == "fixed" else chosen[:0])
 
     def find_outliers(self, x: Tensor) -> None:
-        """Look for outliers in an input (T, K): the columns that are furthest above its root mean square."""
+        """Search outliers in an input (T, K): the columns with the largest magnitudes."""
         x = x.detach().float()
         peaks = x.abs().amax(0) / x.square().mean().sqrt()
         most = max(1, self.in_features // COLUMNS_PER_OUTLIER)
@@ -226,48 +235,48 @@ class Int8Linear(nn.Module):
 
     @property
     def engine(self) -> Engine:
-        """What multiplies on the device where the weights are."""
+        """The engine for the device of the weights."""
         return choose_engine(self.settings.engine, self.weight.device)
 
     @property
     def scales(self) -> Tensor:
-        """What one step of a row's values stands for, (N,) float32."""
+        """Value of one step of each row, (N,) float32."""
         return self.SCB / 127
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) in floating point."""
         return (self.weight * self.scales[:, None]).to(dtype)
 
-    def prepare(self, x: Tensor) -> Rows:
-        """Quantise an input (T, K), for this layer and others that have the same input and so the same outliers."""
+    def prepare(self, x: Tensor) -> QuantizedInput:
+        """Quantise an input (T, K), for this layer and for others with the same input and therefore outliers."""
         if self.observer is not None:
             self.observer(x)
         return self.engine.quantize(x, self)
 
-    def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+    def forward(self, x: Tensor, quantized: QuantizedInput | None = None) -> Tensor:
         """Multiply.
 
         Parameters
         ----------
         x : Tensor of shape (..., K)
-        rows : Rows, default=None
-            What `prepare` made of x, if that is done already.
+        quantized : QuantizedInput, default=None
+            The result of `prepare(x)`, if it is there already.
 
         Returns
         -------
         Tensor of shape (..., N), of x's dtype
         """
-        flat = x.reshape(-1, self.in_features)
-        if rows is not None and self.observer is not None:
+        flat = x.reshape(-1, self.in_features)  # (..., K) -> (T, K)
+        if quantized is not None and self.observer is not None:
             self.observer(flat)
         if torch.is_grad_enabled() and x.requires_grad:
-            y = _FrozenProduct.apply(flat, self, rows)
+            y = _FrozenProduct.apply(flat, self, quantized)
         else:
-            y = self.engine.multiply(self.prepare(flat) if rows is None else rows, self)
-        return y.view(*x.shape[:-1], self.out_features)
+            y = self.engine.multiply(self.prepare(flat) if quantized is None else quantized, self)
+        return y.view(*x.shape[:-1], self.out_features)  # (T, N) -> (..., N)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
-        """Move, as `to` asks, but keep the scales in float32."""
+        """Convert as `to` does, but keep the scales in float32."""
         scales = self.SCB.detach()
         super()._apply(fn, recurse)
         if self.SCB.dtype != torch.float32:
@@ -279,29 +288,29 @@ class Int8Linear(nn.Module):
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """Forward by the engine; backward through the weights as they are, to the input alone."""
+    """Forward with the engine; backward to the input alone, with the weights as they are."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, layer: Int8Linear, rows: Rows | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Int8Linear, quantized: QuantizedInput | None) -> Tensor:
         ctx.layer = layer
-        return layer.engine.multiply(layer.prepare(x) if rows is None else rows, layer)
+        return layer.engine.multiply(layer.prepare(x) if quantized is None else quantized, layer)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         layer = ctx.layer
-        if gradient.dtype == torch.float16:  # gradient times scale could vanish in float16
+        if gradient.dtype == torch.float16:  # gradient times scale could underflow in float16
             return gradient @ layer.dequantize(gradient.dtype), None, None
         scaled = (gradient * layer.scales).to(gradient.dtype)
         return scaled @ layer.weight.to(gradient.dtype), None, None
 
 
-def prepare(layer: nn.Module, x: Tensor) -> Rows | None:
-    """What `layer` makes of an input (T, K) before it multiplies; None for a layer that is not in 8 bits."""
+def prepare(layer: nn.Module, x: Tensor) -> QuantizedInput | None:
+    """Quantise an input (T, K) for an 8-bit layer; None for any other layer."""
     return layer.prepare(x) if isinstance(layer, Int8Linear) else None
 
 
 def can_chain(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
-    """Whether `chain` may take these two layers: integer products, and nobody asks for gradients or outliers."""
+    """Whether `chain` can run two layers: both multiply integers, and no gradients or outliers are wanted."""
     return (
         isinstance(first, Int8Linear)
         and isinstance(second, Int8Linear)
@@ -312,7 +321,10 @@ def can_chain(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
     )
 
 
-def chain(first: Int8Linear, activation: Callable[[Tensor], Tensor], second: Int8Linear, x: Tensor) -> Tensor:
-    """`second(activation(first(x)))`, (T, K) -> (T, K'), with what lies between never written out in full."""
+def chain(first: nn.Module, activation: Callable[[Tensor], Tensor], second: nn.Module, x: Tensor) -> Tensor:
+    """Return `second(activation(first(x)))`, (T, K) -> (T, K'), without storing the intermediate result as a whole."""
+    assert isinstance(first, Int8Linear)
+    assert isinstance(second, Int8Linear)
     engine = first.engine
+    assert isinstance(engine, IntMM)
     return engine.multiply(engine.chain(first.prepare(x), first, activation, second), second)

@@ -1,11 +1,11 @@
-"""The names of parameters in checkpoints: one key map for each kind of model."""
+"""The names of parameters in checkpoints, as one key map per architecture."""
 
 from __future__ import annotations
 
 from skxlmr.checkpoints.checkpoint import KeyMap
 from skxlmr.model.config import XLMRobertaXLConfig
 
-BASE = "roberta."  # what our names of the base's parameters begin with in a model with a head
+BASE = "roberta."  # our prefix of the encoder's parameters in a model with a head
 
 ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
 QUANTIZED = (
@@ -14,7 +14,7 @@ QUANTIZED = (
     "output.dense",
 )
 
-# The norms of a layer, and what else lies beside it; {layer} stands for its beginning in checkpoints.
+# LayerNorms; {layer} and {base} are the prefixes of a layer and of the encoder in checkpoints.
 XL_NORMS = [
     ("{layer}attention.self_attn_layer_norm.{p}", "roberta.layers.{i}.attention_norm.{p}"),
     ("{layer}crossattention.self_attn_layer_norm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
@@ -27,7 +27,7 @@ POST_NORMS = [
     ("{layer}crossattention.output.LayerNorm.{p}", "roberta.layers.{i}.cross_norm.{p}"),
     ("{layer}output.LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
 ]
-# Heads of one linear layer have the same names in all, and BERT's on texts is one on its pooler.
+# Heads of a single linear layer, among them BERT's sequence classification head, have the same names everywhere.
 COMMON_HEADS = [
     ("classifier.{p}", "classifier.{p}"),
     ("qa_outputs.{p}", "qa_outputs.{p}"),
@@ -46,11 +46,11 @@ BERT_HEADS = [
     ("cls.predictions.transform.LayerNorm.{p}", "lm_head.norm.{p}"),
     ("cls.predictions.bias", "lm_head.bias"),
 ]
-LM_HEADS = ("lm_head.", "cls.predictions.")  # what the names of a head on words begin with in checkpoints
+LM_HEADS = ("lm_head.", "cls.predictions.")  # prefixes of language model heads in checkpoints
 
 
 def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str]]) -> KeyMap:
-    """Hugging Face's keys on the left, ours on the right; {p} is weight or bias."""
+    """Map Hugging Face's keys, on the left, to ours; {p} is weight or bias."""
     layer = base + "encoder.layer.{i}."
     rules = [
         (base + "embeddings.word_embeddings.weight", "roberta.embeddings.word.weight"),
@@ -73,17 +73,17 @@ def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str
     ]
     return KeyMap(
         rules,
-        # Counted afresh in the forward pass, or the same numbers as another key under a second name.
+        # Computed in the forward pass, or a second name of another key.
         ignored=[
             base + "embeddings.position_ids",
             *(f"{head}decoder.{{p}}" for head in LM_HEADS),
-            # bitsandbytes notes in which order the rows of an 8-bit weight lie; there is only one left.
+            # The memory layout of an 8-bit weight; bitsandbytes supports only one today.
             *(f"{layer}{name}.weight_format" for name in QUANTIZED),
         ],
     )
 
 
-# By `model_type`: what the checkpoint's names of the base begin with, and the map.
+# By `model_type`: the prefix of the encoder in checkpoints, and the key map.
 THEIR_BASE = {"xlm-roberta-xl": "roberta.", "xlm-roberta": "roberta.", "bert": "bert."}
 KEY_MAPS = {
     "xlm-roberta-xl": _key_map("roberta.", XL_NORMS, HEADS),
@@ -91,15 +91,15 @@ KEY_MAPS = {
     "bert": _key_map("bert.", POST_NORMS, BERT_HEADS),
 }
 
-# What a checkpoint may have that a model has no place for.
+# Prefixes of parameters that a checkpoint may have and a model may lack.
 MAY_BE_UNUSED = ("roberta.pooler.", "bert.pooler.", "classifier.", "lm_head.", "qa_outputs.", "cls.")
 
 
 def key_map(config: XLMRobertaXLConfig) -> KeyMap:
-    """The key map of a kind of model."""
+    """Return the key map of an architecture."""
     return KEY_MAPS[config.model_type]
 
 
 def their_base(config: XLMRobertaXLConfig) -> str:
-    """What the names of the base's parameters begin with in the checkpoint of a model with a head."""
+    """Return the prefix of the encoder's parameters in the checkpoint of a model with a head."""
     return THEIR_BASE[config.model_type]

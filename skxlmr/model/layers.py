@@ -1,4 +1,4 @@
-"""The parts of the encoder: embeddings, layers that normalise before or after, and the pooler.
+"""The parts of the encoder: embeddings, layers and the pooler.
 
 Notation: B texts, T packed tokens, H hidden size.
 """
@@ -9,20 +9,21 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, embedding, linear
+from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, linear
 from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import can_chain, chain
 from skxlmr.model.packing import Packing
 
 
 class Embeddings(nn.Module):
-    """Sum of word, token-type and absolute position embeddings, normalised where the layers normalise afterwards."""
+    """Sum of word, token type and absolute position embeddings, with a LayerNorm in post-LayerNorm models; (T, H)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         pad = config.pad_token_id
         self.word = embedding(config.vocab_size, config.hidden_size, pad)
-        # Where positions begin behind that of padding it is never learned; BERT's begin with row 0, like any other.
+        # Only BERT uses the position of the pad id for a token; in other models it is never trained.
         self.position = embedding(
             config.max_position_embeddings, config.hidden_size, pad if config.first_position else None
         )
@@ -32,19 +33,19 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        words = words.to(self.position.weight.dtype)  # of quantised models the word embedding is in 16 bits
+        words = words.to(self.position.weight.dtype)  # quantised models have it in 16 bits
         x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
         return self.dropout(self.norm(x + self.position(position_ids) if self.absolute else x))
 
 
 def layer_norm(config: XLMRobertaXLConfig) -> nn.LayerNorm:
-    """LayerNorm over the hidden size."""
+    """Return a LayerNorm over the hidden size."""
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 def activation(config: XLMRobertaXLConfig) -> Callable[[Tensor], Tensor]:
-    """The activation that a config names or has."""
-    return config.hidden_act if callable(config.hidden_act) else ACTIVATIONS[config.hidden_act]
+    """Return the activation of a config, by its name if it has one."""
+    return ACTIVATIONS[config.hidden_act] if isinstance(config.hidden_act, str) else config.hidden_act
 
 
 class FeedForward(nn.Module):
@@ -64,7 +65,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer, (T, H) -> (T, H), that normalises what goes into its parts (XL) or what comes out (its relatives)."""
+    """One layer, (T, H) -> (T, H), with LayerNorms before its parts (XL) or after them (XLM-RoBERTa, BERT)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class Layer(nn.Module):
             x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
             if cross is not None:
                 x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
-            return x + self.ffn(self.ffn_norm(x), deltas)  # no dropout here: the reference has none
+            return x + self.ffn(self.ffn_norm(x), deltas)  # without dropout, as in the reference
         x = self.attention_norm(x + self.dropout(self.attention(x, packing, deltas, eager)))
         if cross is not None:
             x = self.cross_norm(x + self.dropout(self.cross_attention(x, packing, NO_DELTAS, cross)))
@@ -98,7 +99,7 @@ class Layer(nn.Module):
 
 
 class Pooler(nn.Module):
-    """Dense layer and tanh on the first token, (B, H) -> (B, H). Not part of pretraining."""
+    """Dense layer and tanh on the first token, (B, H) -> (B, H). XL was pretrained without it."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()

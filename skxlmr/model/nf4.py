@@ -1,8 +1,12 @@
-"""Linear layers with frozen 4-bit weights: NormalFloat (QLoRA, arXiv:2305.14314), as bitsandbytes packs it."""
+"""Linear layers with frozen 4-bit weights: NormalFloat (QLoRA, arXiv:2305.14314), in the layout of bitsandbytes.
+
+Notation: T tokens, K input features, N output features.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +14,16 @@ from torch import Tensor, nn
 
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
-BLOCK = 64  # weights that share a scale; bitsandbytes' default
-CHUNK = BLOCK * 2**15  # weights that are quantised at a time: bitsandbytes takes several float32 copies
-KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of others its CPU kernel returns memory as it found it
+BLOCK = 64  # weights that share a scale, the default of bitsandbytes
+CHUNK = BLOCK * 2**15  # weights that are quantised at a time, because bitsandbytes makes several float32 copies
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # for others its CPU kernel returns uninitialised memory
 
 
 class Linear4bit(nn.Module):
     """Linear layer with frozen NF4 weights, (..., K) -> (..., N); gradients flow to its input.
 
-    The weights are turned back to floating point for each product, forward and backward. Fused 4-bit kernels are left
-    out: bitsandbytes chooses among them by the number of rows, so that a text's result would depend on its batch.
+    The weights are converted to floating point for each product, forward and backward. Fused 4-bit kernels are not used
+    because bitsandbytes selects them by the number of rows: the result for a text would depend on its batch.
 
     Parameters
     ----------
@@ -59,7 +63,7 @@ class Linear4bit(nn.Module):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear) -> Linear4bit:
-        """Quantise a linear layer; the new one shares its bias."""
+        """Return a quantised linear layer with the same bias."""
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         layer.load("weight", linear.weight.detach())
         if linear.bias is not None:
@@ -67,7 +71,7 @@ class Linear4bit(nn.Module):
         return layer
 
     def load(self, name: str, tensor: Tensor) -> None:
-        """Take one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
+        """Set one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
         if name == "weight" and tensor.is_floating_point():
             weight, absmax = quantize_nf4(tensor)
             self.weight = nn.Parameter(weight, requires_grad=False)
@@ -78,8 +82,8 @@ class Linear4bit(nn.Module):
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) in floating point."""
         n = self.out_features * self.in_features
-        # A row for each block, or one for all: of a block that lies in two rows bitsandbytes' CPU kernel may take the
-        # wrong scale, and an odd number of columns has it compile another one.
+        # One row per block, or one for all: if a block is in two rows, the CPU kernel of bitsandbytes may use the wrong
+        # scale, and for an odd number of columns it compiles another kernel.
         shape = (n // BLOCK, BLOCK) if n % BLOCK == 0 else (1, 2 * self.weight.numel())
         computed = dtype if dtype in KERNEL_DTYPES else torch.float32
         values = bitsandbytes_ops().dequantize_4bit(self.weight, self.absmax, BLOCK, "nf4", shape, computed)
@@ -88,13 +92,13 @@ class Linear4bit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply, in the dtype of x."""
         if torch.is_grad_enabled() and x.requires_grad:
-            y = _FrozenProduct.apply(x.reshape(-1, self.in_features), self)
-            return y.view(*x.shape[:-1], self.out_features)
+            y = _FrozenProduct.apply(x.reshape(-1, self.in_features), self)  # (..., K) -> (T, K)
+            return y.view(*x.shape[:-1], self.out_features)  # (T, N) -> (..., N)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.dequantize(x.dtype), bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear4bit:
-        """Move, as `to` asks, but keep the scales in float32."""
+        """Convert as `to` does, but keep the scales in float32."""
         absmax = self.absmax.detach()
         super()._apply(fn, recurse)
         if self.absmax.dtype != torch.float32:
@@ -106,7 +110,7 @@ class Linear4bit(nn.Module):
 
 
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round a matrix to NF4, in blocks of 64 in the order of memory, on its device.
+    """Round a matrix to NF4, in blocks of 64 consecutive numbers, on its device.
 
     Parameters
     ----------
@@ -129,13 +133,13 @@ def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """Forward and backward with weights that are turned to floating point twice rather than kept."""
+    """Forward and backward with weights that are dequantised twice instead of being kept."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, layer: Linear4bit) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Linear4bit) -> Tensor:
         ctx.layer = layer
         return layer(x.detach())
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient @ ctx.layer.dequantize(gradient.dtype), None

@@ -1,8 +1,8 @@
-"""Padded and packed batches.
+"""Packed batches: the tokens of all texts, one text after the other, and the boundaries between them.
 
-A padded batch is (B, S): B texts, padded to S tokens. A packed one is (T,): the real tokens of all texts, one text
-after the other, and the boundaries between them. Whatever works token by token (linear layers, LayerNorm,
-activations) runs on the packed form and never sees a pad token.
+All operations on single tokens (linear layers, LayerNorm, activations) run on the packed form, without any padding.
+
+Notation: B texts, T packed tokens, L tokens in the longest text, H hidden size.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each text lies in a packed batch.
+    """The boundaries of the texts in a packed batch.
 
     Attributes
     ----------
     cu_seqlens : Tensor of shape (B + 1,), int32
         Text b is `x[cu_seqlens[b]:cu_seqlens[b + 1]]`.
     max_length : int
-        Tokens in the longest text, L.
+        Number of tokens of the longest text, L.
     slots : Tensor of shape (T,), int64, or None
-        Place of each token in the flattened (B, L) batch; None when all texts are of one length and the places are
+        Index of each token in the flattened (B, L) batch; None if all texts have the same length and the indices are
         0, 1, 2...
     causal : bool
-        Whether a token sees only itself and those before it.
+        Whether each token attends only to itself and those before it.
     """
 
     cu_seqlens: Tensor
@@ -42,7 +42,7 @@ class Packing:
     def from_lengths(
         cls, lengths: Sequence[int] | Tensor, device: torch.device | str | None = None, *, causal: bool = False
     ) -> Packing:
-        """Build the packing of texts of the given lengths, each at least 1."""
+        """Return the packing of texts of these lengths, each at least 1."""
         lengths = torch.as_tensor(lengths, dtype=torch.int64)
         max_length = int(lengths.max())
         cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
@@ -61,7 +61,7 @@ class Packing:
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
-        """Neighbouring texts of the same length: (number of texts, tokens in each)."""
+        """Runs of consecutive texts of the same length, as (number of texts, length)."""
         lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
         return list(zip(counts.tolist(), lengths.tolist(), strict=True))
 
@@ -72,43 +72,43 @@ class Packing:
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens in each text, (B,)."""
+        """Number of tokens of each text, (B,)."""
         return self.cu_seqlens.diff().long()
 
     def pad(self, x: Tensor) -> Tensor:
-        """(T, ...) -> (B, L, ...), zeros after each text's end."""
+        """Pad with zeros on the right, (T, ...) -> (B, L, ...)."""
         shape = (self.batch_size, self.max_length, *x.shape[1:])
         if self.slots is None:
             return x.view(shape)
         return x.new_zeros(shape).flatten(0, 1).index_copy(0, self.slots, x).view(shape)
 
     def unpad(self, x: Tensor) -> Tensor:
-        """(B, L, ...) -> (T, ...)."""
+        """Remove the padding, (B, L, ...) -> (T, ...)."""
         x = x.flatten(0, 1)
         return x if self.slots is None else x.index_select(0, self.slots)
 
     def mask(self) -> Tensor | None:
-        """(B, L), True at real tokens; None when there is nothing to mask."""
+        """Return True at tokens and False at padding, (B, L); None if there is no padding."""
         if self.slots is None:
             return None
         positions = torch.arange(self.max_length, device=self.cu_seqlens.device)
         return positions < self.lengths[:, None]
 
     def mean(self, x: Tensor) -> Tensor:
-        """(T, H) -> (B, H), the mean over each text's tokens."""
-        # As bags of rows: a tenth of the time of segment_reduce, or less. (Of a maximum bags would leave NaN out.)
+        """Return the mean over the tokens of each text, (T, H) -> (B, H)."""
+        # embedding_bag takes less than a tenth of the time of segment_reduce, but its maximum would ignore NaN.
         return F.embedding_bag(torch.arange(len(x), device=x.device), x, self.first, mode="mean")
 
     def max(self, x: Tensor) -> Tensor:
-        """(T, H) -> (B, H), the maximum over each text's tokens."""
+        """Return the maximum over the tokens of each text, (T, H) -> (B, H)."""
         return torch.segment_reduce(x, "max", lengths=self.lengths, axis=0, unsafe=True)
 
 
 def few_sizes(n_tokens: int) -> int:
-    """Round up to one of sixteen sizes between a power of two and the next, by 3 % on average or less.
+    """Round up to one of sixteen sizes per doubling, by at most 3 % on average.
 
-    The CPU's library of 16-bit products keeps code for every shape that it has met: where e5-small learned, 3.5 MB for
-    each number of tokens. And the C library keeps freed buffers, the more the more sizes there were.
+    On CPUs the library for 16-bit products compiles and keeps code for each shape, in fine-tuning e5-small 3.5 MB per
+    number of tokens, and the C library keeps more freed buffers the more different sizes they have.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def few_sizes(n_tokens: int) -> int:
 
 
 def segment_logsumexp(x: Tensor, lengths: Tensor) -> Tensor:
-    """Logarithm of the sum of exponentials over neighbouring rows; (T, d), (n,) -> (n, d).
+    """Return the logsumexp of consecutive rows, `lengths` of them each; (T, d), (n,) -> (n, d).
 
     Examples
     --------
@@ -132,63 +132,3 @@ def segment_logsumexp(x: Tensor, lengths: Tensor) -> Tensor:
     highest = torch.segment_reduce(x.detach(), "max", lengths=lengths, axis=0, unsafe=True)
     powers = (x - highest[segment]).exp()
     return powers.new_zeros(highest.shape).index_add(0, segment, powers).log() + highest
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """The way from the padded interface of the reference to packed tokens and back.
-
-    Attributes
-    ----------
-    packing : Packing
-    places : Tensor of shape (T,), int64, or None
-        Place of each real token in the flattened (B, S) batch; None when every token is real.
-    shape : tuple of (B, S)
-    """
-
-    packing: Packing
-    places: Tensor | None
-    shape: tuple[int, int]
-
-    @classmethod
-    def from_mask(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
-        """Read a 2-D attention mask (nonzero at real tokens); None means that every token is real.
-
-        Raises
-        ------
-        ValueError
-            If the mask has another shape than the batch, or a row without a real token.
-        """
-        batch, length = shape
-        if attention_mask is None:
-            return cls(Packing.from_lengths([length] * batch, device), None, shape)
-        if tuple(attention_mask.shape) != (batch, length):
-            raise ValueError(f"attention_mask must have shape {(batch, length)}, got {tuple(attention_mask.shape)}.")
-        real = attention_mask != 0
-        lengths = real.sum(1)
-        if not bool((lengths > 0).all()):
-            row = int((lengths == 0).nonzero()[0])
-            raise ValueError(f"attention_mask has no real token in row {row}; leave that row out.")
-        return cls(Packing.from_lengths(lengths, device), real.flatten().nonzero().flatten(), shape)
-
-    def pack(self, x: Tensor) -> Tensor:
-        """(B, S, ...) -> (T, ...)."""
-        x = x.flatten(0, 1)
-        return x if self.places is None else x.index_select(0, self.places)
-
-    def unpack(self, x: Tensor) -> Tensor:
-        """(T, ...) -> (B, S, ...), zeros where the mask is."""
-        shape = (*self.shape, *x.shape[1:])
-        if self.places is None:
-            return x.view(shape)
-        return x.new_zeros(shape).flatten(0, 1).index_copy(0, self.places, x).view(shape)
-
-
-def position_ids_from_input_ids(input_ids: Tensor, pad_token_id: int, past_length: int = 0) -> Tensor:
-    """Number the tokens of a padded batch (B, S): `pad_token_id` + the running count of tokens that are not pads.
-
-    The first is `pad_token_id` + 1, or that much later than `past_length` earlier tokens; pads keep `pad_token_id`, the
-    position that is never trained.
-    """
-    real = (input_ids != pad_token_id).long()
-    return (real.cumsum(1) + past_length) * real + pad_token_id

@@ -1,11 +1,11 @@
-"""Loading and saving, shared by every model class."""
+"""Loading and saving of all model classes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from skxlmr.checkpoints.checkpoint import (
 )
 from skxlmr.checkpoints.resolve import CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, key_map, their_base
 from skxlmr.model.quantized import (
@@ -36,24 +37,25 @@ from skxlmr.model.quantized import (
     quantize_structure,
     quantized_layers,
 )
-from skxlmr.model.reference.outputs import ModelOutput
 from skxlmr.model.word_embedding import map_words
 from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-NAMED_OTHERWISE = {"BertForCausalLM": "BertLMHeadModel"}  # in transformers
+    from skxlmr.model.encoder import Encoder
+
+OTHER_NAMES = {"BertForCausalLM": "BertLMHeadModel"}  # in transformers
 
 
 class NewHeadWarning(UserWarning):
-    """A checkpoint has no weights for a part of the model, which therefore starts from random ones."""
+    """A checkpoint lacks the weights of a part of the model, which therefore starts with random ones."""
 
 
 class PretrainedModel(nn.Module):
-    """Base of the model classes: a config, and a way in from and out to checkpoint directories."""
+    """Base class of all models: a config, and loading from and saving to checkpoint directories."""
 
-    # Parameters that a checkpoint may lack, by the beginning of their names.
+    # Prefixes of parameters that a checkpoint may lack.
     new_heads: tuple[str, ...] = ("pooler.",)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
@@ -82,8 +84,8 @@ class PretrainedModel(nn.Module):
         Parameters
         ----------
         model : str, path or CheckpointFiles
-            "nano" (bundled), a local directory, or the id of a model on the hub such as "facebook/xlm-roberta-xl"; or
-            the files that `skxlmr.checkpoints.resolve.resolve` found.
+            "nano" (bundled), a local directory, the id of a model on the hub such as "facebook/xlm-roberta-xl", or the
+            files that `skxlmr.checkpoints.resolve.resolve` found.
         revision : str, default=None
             Branch, tag or commit of a hub model.
         local_files_only : bool, default=False
@@ -91,21 +93,21 @@ class PretrainedModel(nn.Module):
         dtype : torch.dtype, default=torch.float32
         device : torch.device or str, default="cpu"
         num_labels : int, default=None
-            Outputs of a new classification head; None takes the checkpoint's.
+            Number of outputs of a new classification head; None takes that of the checkpoint.
         problem_type : str, default=None
         config : XLMRobertaXLConfig, default=None
-            In the place of the checkpoint's own, for example with `is_decoder` set.
+            Replaces that of the checkpoint, for example with `is_decoder` set.
         load_in_8bit : bool or Int8, default=False
-            Hold the linear parts of the layers in 8 bits, and the word embedding in 16. The quantised weights are kept
-            in the user's cache directory and mapped into memory from the second time on. `Int8` has the settings. A
-            checkpoint whose weights are in 8 bits already needs no asking.
+            Load the linear layers of the encoder in 8 bits, and the word embedding in 16. The quantised weights are
+            stored in the user's cache directory, and mapped into memory from then on. `Int8` has the settings. A
+            checkpoint with 8-bit weights is always loaded in 8 bits.
         load_in_4bit : bool, default=False
-            Hold them in 4 bits (NF4 of bitsandbytes): half the memory of 8, slower and less exact.
+            Load them in 4 bits (NF4 of bitsandbytes): half the memory of 8 bits, but slower and less precise.
         map_word_embedding : bool, default=False
-            On a CPU, leave a large word embedding that the checkpoint has in 16 bits as it is, mapped from the user's
-            cache directory: memory grows by the rows that are used.
+            On a CPU, map a large word embedding that the checkpoint has in 16 bits from the user's cache directory:
+            it takes memory only for the rows that are used.
         **model_parameters
-            Further parameters of the class, such as `add_pooling_layer`.
+            Other parameters of the class, such as `add_pooling_layer`.
 
         Returns
         -------
@@ -114,17 +116,17 @@ class PretrainedModel(nn.Module):
         Raises
         ------
         ModelNotFoundError
-            If there is no such model.
+            If the model does not exist.
         CheckpointError
-            If its files are damaged, hostile or not of this architecture; nothing is allocated before they are
-            checked.
+            If its files are damaged, malicious or of another architecture; they are checked before anything is
+            allocated.
         ImportError
-            If bitsandbytes is needed and missing.
+            If bitsandbytes is required but not installed.
 
         Warns
         -----
         NewHeadWarning
-            If the checkpoint lacks the head, which then starts random.
+            If the checkpoint lacks the head, which then starts with random weights.
         """
         settings = quantization_settings(load_in_8bit, load_in_4bit)
         files = resolve(model, revision=revision, local_files_only=local_files_only)
@@ -150,7 +152,7 @@ class PretrainedModel(nn.Module):
         settings: Int8 | str | None,
         map_word_embedding: bool,
     ) -> list[str]:
-        """Fill a model that is on the meta device; returns the names that the checkpoint lacks."""
+        """Load the weights of a model on the meta device; return the names that the checkpoint lacks."""
         prefix = self.own_prefix
         expected = {prefix + name: p.shape for name, p in self.state_dict().items()}
         integers: set[str] = set()
@@ -163,8 +165,8 @@ class PretrainedModel(nn.Module):
         if settings:
             quantize_structure(self, settings)
         may_be_new = [prefix + head for head in self.new_heads]
-        for i in range(self.config.num_hidden_layers):  # an encoder's checkpoint may become a decoder
-            may_be_new += [f"roberta.layers.{i}.cross_", f"roberta.layers.{i}.attention.distance."]
+        for i in range(self.config.num_hidden_layers):  # the checkpoint of an encoder can be loaded as a decoder
+            may_be_new += [f"{BASE}layers.{i}.cross_", f"{BASE}layers.{i}.attention.distance."]
         plan = match(
             checkpoint.tensors,
             expected,
@@ -174,19 +176,21 @@ class PretrainedModel(nn.Module):
             may_be_new=may_be_new,
             may_be_unused=MAY_BE_UNUSED,
         )
-        holder = self
-        if prefix:  # the base model's own names lack the prefix that the plan's have
+        holder: nn.Module = self
+        if prefix:  # the names of the encoder lack the prefix that those of the plan have
             holder = nn.Module()
             holder.add_module(BASE.removesuffix("."), self)
         if settings:
-            load_quantized(holder, checkpoint, plan, files=files, settings=settings, dtype=dtype, device=device)
+            load_quantized(
+                holder, self.base_model, checkpoint, plan, files=files, settings=settings, dtype=dtype, device=device
+            )
         else:
             if map_word_embedding and torch.device(device).type == "cpu":
                 plan = map_words(holder, checkpoint, plan, files)
             load_into(holder, checkpoint, plan, dtype=dtype, device=device)
         for module in self.modules():
             if any(p.is_meta for p in module.parameters(recurse=False)):
-                start_afresh(module, self.config, dtype, device)
+                reinitialise(module, self.config, dtype, device)
         return [name.removeprefix(prefix) for name in plan.new]
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
@@ -195,8 +199,8 @@ class PretrainedModel(nn.Module):
         Parameters
         ----------
         directory : str or path
-            Created if absent. A checkpoint that is already there is replaced only when the new one is complete. A
-            model in 8 bits is written as such, and transformers loads it with bitsandbytes.
+            Created if missing. An existing checkpoint is replaced only when the new one is complete. A model in 8 bits
+            is written in 8 bits, and transformers loads it with bitsandbytes.
 
         Raises
         ------
@@ -207,12 +211,12 @@ class PretrainedModel(nn.Module):
         prefix, names = self.own_prefix, key_map(self.config)
         cut = their_base(self.config) if prefix else ""
         tensors = {names.to_theirs(prefix + name).removeprefix(cut): t for name, t in self.state_dict().items()}
-        dtype = str(getattr(self, "roberta", self).dtype).removeprefix("torch.")
+        dtype = str(self.base_model.dtype).removeprefix("torch.")
         architecture = type(self).__name__.replace("XLMRobertaXL", self.config.architecture)
-        architecture = NAMED_OTHERWISE.get(architecture, architecture)
+        architecture = OTHER_NAMES.get(architecture, architecture)
         config = {**self.config.to_dict(), "architectures": [architecture], "torch_dtype": dtype}
-        for of_the_checkpoint_read in ("quantization_config", "dtype"):  # the latter is torch_dtype's newer name
-            config.pop(of_the_checkpoint_read, None)
+        for outdated in ("quantization_config", "dtype"):  # of the checkpoint that was loaded; dtype is torch_dtype
+            config.pop(outdated, None)
         extra_files = {}
         if eight_bit is not None:
             config["quantization_config"] = eight_bit
@@ -222,31 +226,32 @@ class PretrainedModel(nn.Module):
         write_checkpoint(directory, tensors, config, extra_files=extra_files)
 
     def gradient_checkpointing_enable(self) -> None:
-        """Keep only the layers' inputs for the backward pass and compute the rest again: less memory, more time."""
-        getattr(self, "roberta", self).gradient_checkpointing = True
+        """Keep only the inputs of the layers for the backward pass and recompute the rest: less memory, more time."""
+        self.base_model.gradient_checkpointing = True
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep everything that the backward pass needs."""
-        getattr(self, "roberta", self).gradient_checkpointing = False
+        """Keep everything that the backward pass needs, without recomputing."""
+        self.base_model.gradient_checkpointing = False
 
-    def returned(self, outputs: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple:
-        """Outputs as named fields or as a tuple, as the call or else the config has it."""
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if return_dict else outputs.to_tuple()
+    @property
+    def base_model(self) -> Encoder:
+        """The encoder: what a model with a head has as `roberta`, or else the model itself."""
+        model: Any = self
+        return getattr(model, "roberta", model)
 
     @property
     def own_prefix(self) -> str:
-        """What the key map puts before this model's names: task models hold the base as `roberta`."""
+        """Prefix of this model's parameter names in the key map, which has those of models with a head."""
         return "" if hasattr(self, "roberta") else BASE
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
 
 def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
-    """Say that a checkpoint lacks parts, which therefore are random."""
+    """Warn that a checkpoint lacks parameters, which therefore are random."""
     warn(
         f"{model!r} has no weights for {', '.join(names)}: they start from random numbers. "
         f"Train them before you use their outputs.",
@@ -255,12 +260,12 @@ def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read a checkpoint's config.json; where that leaves the kind of model open, the names of its weights decide.
+    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not.
 
     Raises
     ------
     CheckpointError
-        If the files are damaged, or of another kind of model.
+        If the files are damaged, or of another architecture.
     """
     if read_json(files.config).get("model_type") != "xlm-roberta":
         return XLMRobertaXLConfig.from_file(files.config)
@@ -269,8 +274,8 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     return XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=pre_layer_norm)
 
 
-def start_afresh(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device | str) -> None:
-    """Give a module that is on the meta device random weights, quantised where it is."""
+def reinitialise(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device | str) -> None:
+    """Move a module from the meta device with random weights, which are quantised if the module is."""
     if isinstance(module, QuantizedLinear):
         linear = nn.Linear(module.in_features, module.out_features, device=device)
         initialise(linear, config)
@@ -279,21 +284,3 @@ def start_afresh(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dty
         return
     module.to_empty(device=device, recurse=False).to(dtype)
     initialise(module, config)
-
-
-def initialise(module: nn.Module, config: XLMRobertaXLConfig) -> None:
-    """Give one module's own parameters the random start of the reference; call with `nn.Module.apply`."""
-    std = config.initializer_range
-    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
-        return  # to be loaded
-    if isinstance(module, nn.LayerNorm):
-        module.reset_parameters()
-        return
-    for name, parameter in module.named_parameters(recurse=False):
-        if name == "bias":
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.normal_(parameter, std=std)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()

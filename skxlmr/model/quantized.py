@@ -1,9 +1,9 @@
-"""The layers' linear parts in 8 or 4 bits: streamed in, outliers found, kept in a cache that is mapped afterwards."""
+"""Models with 8-bit or 4-bit layers: quantised while loading, cached, and mapped from the cache from then on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,39 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.cache import building, find_cached, write_cached
 from skxlmr.checkpoints.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
 from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.model.cached_weights import assign, find_or_build
 from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.key_maps import BASE
 from skxlmr.model.nf4 import Linear4bit
+from skxlmr.model.outlier_search import find_outliers
 from skxlmr.model.word_embedding import WORD_EMBEDDING
-from skxlmr.system.malloc import return_freed_memory
-from skxlmr.system.warn import warn
-from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 if TYPE_CHECKING:
-    from skxlmr.model.encoder import XLMRobertaXLModel
+    from skxlmr.model.encoder import Encoder
 
 QuantizedLinear = Int8Linear | Linear4bit
 SCALES = ".SCB"
-CANDIDATES, PEAKS = ".candidates", ".peaks"  # of outliers
-SENTENCES = Path(__file__).parents[1] / "bundled" / "sentences.txt"
-SENTENCE_TOKENS = 12  # of each sentence, so that one pass of some four hundred tokens suffices
-RANDOM_SENTENCES = 36
-PAD = 1  # of these sentences, whatever the checkpoint's pad_token_id
+CANDIDATES, PEAKS = ".candidates", ".peaks"  # of outlier columns
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers that are quantised, by name: those of the encoder's layers.
-
-    Embeddings, LayerNorms, the pooler and the heads never are.
-    """
+    """Return the linear layers to be quantised, by name: those of the encoder's layers, not the pooler or a head."""
     named = model.named_modules()
     return {name: child for name, child in named if isinstance(child, nn.Linear) and "layers." in name}
 
 
 def quantize_structure(model: nn.Module, settings: Int8 | str) -> None:
-    """Put a quantised layer, still on the meta device, in the place of each of `linear_layers`."""
+    """Replace each of `linear_layers` with a quantised layer on the meta device."""
     for name, linear in linear_layers(model).items():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, _empty_like(linear, settings))
@@ -52,23 +44,28 @@ def quantize_structure(model: nn.Module, settings: Int8 | str) -> None:
 
 def _empty_like(linear: nn.Linear, settings: Int8 | str) -> QuantizedLinear:
     sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-    if settings == "nf4":
-        return Linear4bit(*sizes, device="meta")
-    return Int8Linear(*sizes, settings=settings, device="meta")
+    if isinstance(settings, Int8):
+        return Int8Linear(*sizes, settings=settings, device="meta")
+    return Linear4bit(*sizes, device="meta")
 
 
 def quantized_layers(module: nn.Module) -> dict[str, QuantizedLinear]:
-    """The quantised layers of a module, by name."""
+    """Return the quantised layers of a module, by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, QuantizedLinear)}
 
 
+def int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
+    """Return the 8-bit layers of a module, by name."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, Int8Linear)}
+
+
 def holds_8bit(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint's weights are in 8 bits already, as transformers and bitsandbytes write them."""
+    """Whether the weights of a checkpoint are in 8 bits, as transformers and bitsandbytes write them."""
     return any(key.endswith(SCALES) for key in checkpoint.tensors)
 
 
-class FloatOutsideLayers:
-    """An 8-bit checkpoint whose heads and pooler read as float32: transformers may quantise these, too.
+class FloatOutsideLayers(Checkpoint):
+    """An 8-bit checkpoint with heads and pooler dequantised to float32, as transformers may quantise these, too.
 
     Parameters
     ----------
@@ -76,7 +73,8 @@ class FloatOutsideLayers:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.name, self._checkpoint = checkpoint.name, checkpoint
+        super().__init__(checkpoint.name, [])
+        self._checkpoint = checkpoint
         scales = [key for key in checkpoint.tensors if key.endswith(SCALES) and "encoder.layer." not in key]
         self._scales = {key.removesuffix(SCALES) + ".weight": key for key in scales}
         hidden = {*scales, *(key.removesuffix(SCALES) + ".weight_format" for key in scales)}
@@ -95,17 +93,17 @@ class FloatOutsideLayers:
 
 
 def bitsandbytes_config(model: nn.Module) -> dict[str, object]:
-    """What config.json says of an 8-bit model, for transformers.
+    """Return the `quantization_config` that transformers needs for an 8-bit model.
 
     Raises
     ------
     ValueError
         If the model is in 4 bits.
     """
-    layers = quantized_layers(model).values()
-    if not all(isinstance(layer, Int8Linear) for layer in layers):
+    layers = int8_layers(model)
+    if len(layers) < len(quantized_layers(model)):
         raise ValueError("A model in 4 bits cannot be saved: save it in 8 bits (load_in_8bit=True) or unquantised.")
-    threshold = next(iter(layers)).settings.threshold
+    threshold = next(iter(layers.values())).settings.threshold
     return {
         "quant_method": "bitsandbytes",
         "load_in_8bit": True,
@@ -116,26 +114,26 @@ def bitsandbytes_config(model: nn.Module) -> dict[str, object]:
 
 
 def outliers_to_json(model: nn.Module) -> bytes:
-    """The outliers that were found, by layer."""
+    """Serialise the outlier candidates of an 8-bit model, by layer."""
     found = {
-        name.removeprefix("roberta."): {"columns": layer.candidates.tolist(), "peaks": layer.peaks.tolist()}
-        for name, layer in quantized_layers(model).items()
+        name.removeprefix(BASE): {"columns": layer.candidates.tolist(), "peaks": layer.peaks.tolist()}
+        for name, layer in int8_layers(model).items()
     }
     return json.dumps(found).encode()
 
 
-def read_outliers(base: XLMRobertaXLModel, path: Path) -> None:
-    """Take the outliers that were found when an 8-bit model was saved.
+def read_outliers(encoder: nn.Module, path: Path) -> None:
+    """Set the outliers of an 8-bit encoder that were saved with it.
 
     Raises
     ------
     CheckpointError
-        If the file is not about this model.
+        If the file does not fit this encoder.
     """
     found = read_json(path)
-    for name, layer in quantized_layers(base).items():
-        entry = found.get(name)
+    for name, layer in int8_layers(encoder).items():
         try:
+            entry = found[name]
             columns = torch.tensor(entry["columns"], dtype=torch.int64)
             peaks = torch.tensor(entry["peaks"], dtype=torch.float32)
         except (TypeError, KeyError, ValueError, RuntimeError, OverflowError) as error:
@@ -148,6 +146,7 @@ def read_outliers(base: XLMRobertaXLModel, path: Path) -> None:
 
 def load_quantized(
     holder: nn.Module,
+    encoder: Encoder,
     checkpoint: Checkpoint,
     plan: LoadPlan,
     *,
@@ -156,155 +155,98 @@ def load_quantized(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> None:
-    """Fill a model, whose structure is quantised and on the meta device: from the cache, or else from the checkpoint.
+    """Load a quantised model that is on the meta device: its encoder from the cache if possible, then all other parts.
 
     Parameters
     ----------
     holder : nn.Module
-        Has the base as its attribute `roberta`; changed in place.
+        Has the encoder as its attribute `roberta`; changed in place.
+    encoder : Encoder
     checkpoint : Checkpoint
     plan : LoadPlan
     files : CheckpointFiles
-        Their fingerprint names the file in the cache; their tokenizer reads the sentences that outliers are found on.
+        Their fingerprint names the file in the cache; their tokenizer encodes the sentences for the outlier search.
     settings : Int8 or "nf4"
     dtype : torch.dtype
-        Of what is not quantised. The word embedding is the exception: it stays in 16 bits.
+        Dtype of everything that is not quantised, except the word embedding, which stays in 16 bits.
     device : torch.device or str
 
     Warns
     -----
     UserWarning
-        If the quantised weights cannot be kept in the cache.
+        If the quantised weights cannot be cached.
     """
-    kind = "nf4" if settings == "nf4" else "int8"
-    of_base = {name for _, name in plan.assignments if name.startswith("roberta.") and ".pooler." not in name}
-    of_base |= {name for name in quantized_names(holder) if name.rpartition(".")[0] + ".weight" in of_base}
-    shapes = {name: p.shape for name, p in holder.state_dict().items() if name in of_base}
-    cached = _find(files.fingerprint, kind, shapes)
-    if cached is None:
-        with building(files.fingerprint, kind):
-            cached = _find(files.fingerprint, kind, shapes)  # another process may have made it meanwhile
-            if cached is None:
-                cached = _build(holder, checkpoint, _only(plan, of_base), shapes, files, kind, device)
-    if cached is not None:
-        _assign(holder, cached, device)
-    load_into(holder, checkpoint, _without(plan, of_base), dtype=dtype, device=device)
+    of_encoder = {name for _, name in plan.assignments if name.startswith(BASE) and ".pooler." not in name}
+    of_encoder |= {name for name in quantized_names(holder) if name.rpartition(".")[0] + ".weight" in of_encoder}
+    shapes = {name: p.shape for name, p in holder.state_dict().items() if name in of_encoder}
+
+    def usable(cached: dict[str, Tensor]) -> bool:  # another config may have changed the model
+        return shapes == {name: t.shape for name, t in cached.items() if not name.endswith((CANDIDATES, PEAKS))}
+
+    def build() -> dict[str, Tensor]:
+        _quantize(holder, encoder, checkpoint, _part(plan, of_encoder, inside=True), files, device)
+        tensors = {name: holder.get_parameter(name).detach() for name in shapes}
+        for name, layer in int8_layers(holder).items():
+            if f"{name}.weight" in shapes:
+                tensors |= {name + CANDIDATES: layer.candidates, name + PEAKS: layer.peaks}
+        return tensors
+
+    kind = "int8" if isinstance(settings, Int8) else "nf4"
+    otherwise = f"The quantised weights of {files.name!r} are not kept for the next time"
+    cached = find_or_build(files, kind, build, usable, otherwise)
+    built = not holder.get_parameter(WORD_EMBEDDING).is_meta
+    if cached is not None and (not built or torch.device(device).type == "cpu"):  # CPUs use the mapped file either way
+        _assign_cached(holder, cached, device)
+    load_into(holder, checkpoint, _part(plan, of_encoder, inside=False), dtype=dtype, device=device)
     cast(holder, dtype)
 
 
 def quantized_names(module: nn.Module) -> list[str]:
-    """Names of the quantised parameters."""
+    """Return the names of the quantised parameters."""
     return [f"{name}.{p}" for name, layer in quantized_layers(module).items() for p in layer.quantized_parameters]
 
 
-def _find(fingerprint: str, kind: str, shapes: dict[str, torch.Size]) -> dict[str, Tensor] | None:
-    """The cached weights, if they are those of the model that is being loaded, which a config may have changed."""
-    cached = find_cached(fingerprint, kind)
-    if cached is None:
-        return None
-    found = {name: tensor.shape for name, tensor in cached.items() if not name.endswith((CANDIDATES, PEAKS))}
-    return cached if found == shapes else None
-
-
-def _build(
+def _quantize(
     holder: nn.Module,
+    encoder: Encoder,
     checkpoint: Checkpoint,
     plan: LoadPlan,
-    names: Iterable[str],
     files: CheckpointFiles,
-    kind: str,
     device: torch.device | str,
-) -> dict[str, Tensor] | None:
-    """Stream the base in and write it into the cache; returns the mapped weights where these replace the others."""
-    if kind == "int8":
-        for layer in quantized_layers(holder).values():
-            layer.allocate(device)
+) -> None:
+    """Load an encoder from the checkpoint, tensor by tensor, quantise it and find its outliers."""
+    layers = int8_layers(encoder)
+    for layer in layers.values():
+        layer.allocate(device)
     load_into(holder, checkpoint, plan, dtype=None, device=device, half=(WORD_EMBEDDING,))
-    tensors = {name: holder.get_parameter(name).detach() for name in names}
-    if kind == "int8":
-        saved = files.directory / layout.OUTLIERS
-        if saved.exists():
-            read_outliers(holder.roberta, saved)
-        else:
-            cast(holder, torch.float32)
-            find_outliers(holder.roberta, files)
-        layers = {name: q for name, q in quantized_layers(holder).items() if f"{name}.weight" in tensors}
-        tensors |= {name + CANDIDATES: layer.candidates for name, layer in layers.items()}
-        tensors |= {name + PEAKS: layer.peaks for name, layer in layers.items()}
-    try:
-        write_cached(files.fingerprint, kind, tensors, model=files.name)
-    except OSError as error:
-        warn(
-            f"The quantised weights of {files.name!r} are not kept for the next time: {error}. "
-            f"The environment variable SKXLMR_CACHE chooses another folder for them."
-        )
-        return None
-    if torch.device(device).type != "cpu":
-        return None
-    return find_cached(files.fingerprint, kind)
+    if not layers:
+        return
+    saved = files.directory / layout.OUTLIERS
+    if saved.exists():
+        read_outliers(encoder, saved)
+    else:
+        cast(holder, torch.float32)
+        find_outliers(encoder, layers.values(), files)
 
 
-def _assign(holder: nn.Module, cached: dict[str, Tensor], device: torch.device | str) -> None:
-    """Let a model hold the cached weights; on the CPU they stay in the mapped file."""
+def _assign_cached(holder: nn.Module, cached: dict[str, Tensor], device: torch.device | str) -> None:
+    """Assign cached weights to a model; on a CPU they stay in the mapped file."""
     for name, tensor in cached.items():
-        owner, _, attribute = name.rpartition(".")
         if not name.endswith((CANDIDATES, PEAKS)):
-            setattr(holder.get_submodule(owner), attribute, nn.Parameter(tensor.to(device), requires_grad=False))
-    for name, layer in quantized_layers(holder).items():
+            assign(holder, name, tensor.to(device))
+    for name, layer in int8_layers(holder).items():
         if name + CANDIDATES in cached:
             layer.set_candidates(cached[name + CANDIDATES].clone(), cached[name + PEAKS].clone())
 
 
 def cast(holder: nn.Module, dtype: torch.dtype) -> None:
-    """Convert what is loaded and neither quantised nor the word embedding."""
+    """Convert all loaded parameters except quantised ones and the word embedding."""
     quantized = set(quantized_names(holder))
     for name, parameter in holder.named_parameters():
         if name not in quantized and name != WORD_EMBEDDING and not parameter.is_meta:
             parameter.data = parameter.data.to(dtype)
 
 
-@torch.no_grad()
-def find_outliers(base: XLMRobertaXLModel, files: CheckpointFiles) -> None:
-    """Run sentences in many languages through the base; each layer fixes its outliers before it multiplies."""
-    observed = quantized_layers(base).values()
-    settings = {layer: layer.settings for layer in observed}
-    for layer in observed:
-        layer.settings = Int8(engine=layer.settings.engine)  # what is found is the same whatever is asked for
-        layer.observer = layer.find_outliers
-    ids = pad_sequences(calibration_ids(files, base.config.real_vocab_size, base.config.max_length))
-    training = base.training
-    hooks = [layer.register_forward_hook(lambda *_: return_freed_memory()) for layer in base.layers]
-    try:
-        base.eval().encode_padded(ids.to(base.device), (ids != PAD).long().to(base.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        base.train(training)
-        for layer in observed:
-            layer.observer, layer.settings = None, settings[layer]
-            layer.set_candidates(layer.candidates, layer.peaks)
-
-
-def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) -> list[Tensor]:
-    """Token ids of the bundled sentences; random ones where a checkpoint comes without a tokenizer."""
-    length = min(SENTENCE_TOKENS, max_length)
-    if files.tokenizer is None:
-        generator = torch.Generator().manual_seed(0)
-        return list(torch.randint(4, max(5, vocab_size), (RANDOM_SENTENCES, length), generator=generator))
-    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
-    pieces = tokenizer.encode_batch(SENTENCES.read_text(encoding="utf-8").splitlines())
-    windows = [tokenizer.truncate(of_sentence, None, max_length=length)[0] for of_sentence in pieces]
-    return [torch.as_tensor(window, dtype=torch.int64) for window in windows]
-
-
-def pad_sequences(sequences: list[Tensor]) -> Tensor:
-    """Pad to (B, S)."""
-    return nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)
-
-
-def _only(plan: LoadPlan, names: Iterable[str]) -> LoadPlan:
-    return replace(plan, assignments=[pair for pair in plan.assignments if pair[1] in names])
-
-
-def _without(plan: LoadPlan, names: Iterable[str]) -> LoadPlan:
-    return replace(plan, assignments=[pair for pair in plan.assignments if pair[1] not in names])
+def _part(plan: LoadPlan, names: Collection[str], *, inside: bool) -> LoadPlan:
+    """Return the assignments of a plan to these names, or to all others."""
+    return replace(plan, assignments=[pair for pair in plan.assignments if (pair[1] in names) == inside])

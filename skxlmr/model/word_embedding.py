@@ -1,4 +1,4 @@
-"""Word embeddings that stay on disk: of a quarter of a million rows a text uses a few."""
+"""Word embeddings that stay on disk: a text uses only a few of a quarter of a million rows."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from skxlmr.checkpoints.cache import building, find_cached, write_cached
+from skxlmr.checkpoints.cache import find_cached
 from skxlmr.checkpoints.checkpoint import Checkpoint, LoadPlan, open_checkpoint
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.system.warn import warn
+from skxlmr.model.cached_weights import assign, find_or_build
 
 WORD_EMBEDDING = "roberta.embeddings.word.weight"
 KIND = "words"
-CACHED_IN = (KIND, "int8", "nf4")  # the kinds of cached files that may have a word embedding
+KINDS_WITH_WORDS = (KIND, "int8", "nf4")  # kinds of cached files that may contain a word embedding
 WORTH_MAPPING = 2**26  # bytes
 
 
 def map_words(holder: nn.Module, checkpoint: Checkpoint, plan: LoadPlan, files: CheckpointFiles) -> LoadPlan:
-    """Let a model hold its word embedding in a mapped file of the cache, where the checkpoint has it in 16 bits.
+    """Map the word embedding of a model from the cache, if the checkpoint has it in 16 bits and it is large.
 
-    Nothing is lost: its rows become what the layers run in when they are looked up.
+    No precision is lost: rows are converted to the dtype of the layers when they are looked up.
 
     Parameters
     ----------
     holder : nn.Module
-        On the meta device; has the base as its attribute `roberta`.
+        On the meta device; has the encoder as its attribute `roberta`.
     checkpoint : Checkpoint
     plan : LoadPlan
     files : CheckpointFiles
@@ -34,53 +34,45 @@ def map_words(holder: nn.Module, checkpoint: Checkpoint, plan: LoadPlan, files: 
     Returns
     -------
     LoadPlan
-        What is left to load.
+        What remains to be loaded.
 
     Warns
     -----
     UserWarning
-        If the cache cannot be written; the embedding is loaded with all the rest then.
+        If the cache cannot be written; the embedding then remains to be loaded.
     """
     (theirs,) = [theirs for theirs, ours in plan.assignments if ours == WORD_EMBEDDING]
     info = checkpoint.tensors[theirs]
     if info.dtype.itemsize != 2 or info.nbytes < WORTH_MAPPING:
         return plan
-    cached = find_cached(files.fingerprint, KIND)
+    cached = find_or_build(
+        files,
+        KIND,
+        build=lambda: {WORD_EMBEDDING: checkpoint.read(theirs)},
+        usable=lambda cached: WORD_EMBEDDING in cached and cached[WORD_EMBEDDING].shape == info.shape,
+        otherwise=f"The word embedding of {files.name!r} is held in memory",
+    )
     if cached is None:
-        with building(files.fingerprint, KIND):
-            cached = find_cached(files.fingerprint, KIND)  # another process may have made it meanwhile
-            if cached is None:
-                try:
-                    write_cached(files.fingerprint, KIND, {WORD_EMBEDDING: checkpoint.read(theirs)}, model=files.name)
-                except OSError as error:
-                    warn(
-                        f"The word embedding of {files.name!r} is held in memory: {error}. The environment variable "
-                        f"SKXLMR_CACHE chooses another folder for it."
-                    )
-                    return plan
-                cached = find_cached(files.fingerprint, KIND)
-    words: torch.Tensor | None = None if cached is None else cached.get(WORD_EMBEDDING)
-    if words is None or words.shape != info.shape:
         return plan
-    holder.roberta.embeddings.word.weight = nn.Parameter(words, requires_grad=False)
+    assign(holder, WORD_EMBEDDING, cached[WORD_EMBEDDING])
     return replace(plan, assignments=[pair for pair in plan.assignments if pair[1] != WORD_EMBEDDING])
 
 
 def read_words(files: CheckpointFiles, dtype: torch.dtype) -> torch.Tensor:
-    """Read the word embedding alone, as a model has it that is loaded whole.
+    """Read only the word embedding of a checkpoint.
 
     Parameters
     ----------
     files : CheckpointFiles
     dtype : torch.dtype
-        Of that model's word embedding.
+        Dtype to return it in.
 
     Returns
     -------
     Tensor of shape (V, H)
-        On the CPU; mapped where the cache has it.
+        On the CPU; mapped if the cache contains it.
     """
-    for kind in CACHED_IN:
+    for kind in KINDS_WITH_WORDS:
         cached = find_cached(files.fingerprint, kind)
         words = None if cached is None else cached.get(WORD_EMBEDDING)
         if words is not None and words.dtype == dtype:

@@ -14,8 +14,8 @@ from typing_extensions import Self
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_one_text
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
+from skxlmr.model.lm_head import LMHead, read_lm_head
 from skxlmr.model.pretrained import PretrainedModel, warn_of_new_parts
-from skxlmr.model.reference.language_models import LMHead, read_lm_head
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned
@@ -164,7 +164,7 @@ class Masking(LanguageModeling):
         """The tokens to predict, (n_tokens,) bool."""
         inside = can_be_masked(ids, tokenizer)
         after_special = np.concatenate([[True], ~inside[:-1]])
-        starts = inside & (word_starts(tokenizer, ids) | after_special)
+        starts = inside & (word_starts(tokenizer.vocabulary, ids) | after_special)
         window_of_word = window[starts]
         n_words = np.bincount(window_of_word, minlength=window[-1] + 1)
         n_chosen = np.floor(self.probability * n_words + random.random_sample(len(n_words)))  # right on average

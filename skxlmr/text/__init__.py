@@ -1,1 +1,1 @@
-"""Ground floor: characters and token ids; knows no model class."""
+"""Texts, tokens and token ids, without any model."""

@@ -1,4 +1,4 @@
-"""What the reference-style call of the tokenizer returns: rows of ids padded to one length, as lists or tensors."""
+"""The result of calling the tokenizer: rows of ids, padded to one length, as lists or tensors."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ class BatchEncoding(dict):
         return [*super().__dir__(), *self]
 
     def to(self, device: Any) -> BatchEncoding:
-        """Move the tensors to a torch device, in place, and return the encoding itself.
+        """Move the tensors to a torch device, in place.
 
         Parameters
         ----------
         device : torch.device, str or int
-            Where to; what is not a tensor stays as it is.
 
         Returns
         -------
         BatchEncoding
+            The encoding itself.
         """
         self.update({name: value.to(device) for name, value in self.items() if hasattr(value, "to")})
         return self
 
 
 def pad_rows(rows: dict[str, list[list]], pad_token_id: int, length: int | None = None) -> None:
-    """Fill rows of ids and of what goes with them on the right, in place.
+    """Pad rows of ids and the rows that belong to them on the right, in place.
 
     Parameters
     ----------
     rows : dict of str to list of list
-        `input_ids`, `attention_mask`, `token_type_ids`, `offset_mapping`; other names are left alone.
+        `input_ids`, `attention_mask`, `token_type_ids`, `offset_mapping`; others are not changed.
     pad_token_id : int
-        What to fill `input_ids` with.
+        Padding of `input_ids`.
     length : int, optional
-        Up to which length; by default that of the longest row.
+        Padded length; by default that of the longest row.
     """
     padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "offset_mapping": (0, 0)}
     for name in padding.keys() & rows.keys():
@@ -66,12 +66,12 @@ def pad_rows(rows: dict[str, list[list]], pad_token_id: int, length: int | None 
 
 
 def as_tensors(rows: dict[str, list], kind: str) -> dict[str, Any]:
-    """Turn equally long rows into int64 tensors.
+    """Convert rows of equal length to int64 tensors.
 
     Parameters
     ----------
     rows : dict of str to list
-        Rows of integers, or of pairs of integers, or plain lists of integers.
+        Rows of integers or of pairs of integers, or a single list of integers.
     kind : {"pt", "np"}
         torch tensors or NumPy arrays.
 
@@ -87,11 +87,11 @@ def as_tensors(rows: dict[str, list], kind: str) -> dict[str, Any]:
     lengths = {len(row) for row in rows["input_ids"]}
     if len(lengths) > 1:
         raise ValueError(
-            f"rows of {min(lengths)} to {max(lengths)} ids do not make one tensor: pass padding=True "
-            f"(and truncation=True with max_length to bound the longest)"
+            f"rows of {min(lengths)} to {max(lengths)} ids cannot become one tensor: pass padding=True "
+            f"(and truncation=True with max_length to limit the longest)"
         )
     arrays = {name: np.array(values, dtype=np.int64) for name, values in rows.items()}
-    if not rows["input_ids"]:  # no text at all: keep the rank
+    if not rows["input_ids"]:  # without any text the number of dimensions is kept
         arrays = {name: array.reshape(_EMPTY_SHAPES.get(name, (0, 0))) for name, array in arrays.items()}
     if kind == "np":
         return arrays
@@ -104,7 +104,7 @@ _EMPTY_SHAPES = {"offset_mapping": (0, 0, 2), "overflow_to_sample_mapping": (0,)
 
 
 def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
-    """Return the texts as a list; raise TypeError that names the first which is not a string."""
+    """Return the texts as a list; raise a TypeError that names the first one that is not a string."""
     if isinstance(texts, str | bytes):
         raise TypeError(f"{name} must be a list of strings, not a single {type(texts).__name__}: wrap it in a list")
     texts = list(texts)

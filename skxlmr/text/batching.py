@@ -1,4 +1,4 @@
-"""Work planned by tokens: each distinct text once, batches of about equal cost."""
+"""Planning of work: each distinct text once, in batches of about equal numbers of tokens."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def deduplicate(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
     Returns
     -------
     first : list of int
-        Where each distinct key stands first, ascending.
+        Index of the first occurrence of each distinct key, ascending.
     inverse : ndarray of shape (len(keys),), int64
-        For each key, its place among the distinct ones: `keys[first[inverse[i]]] == keys[i]`.
+        Index of each key among the distinct ones: `keys[first[inverse[i]]] == keys[i]`.
 
     Examples
     --------
@@ -33,15 +33,15 @@ def deduplicate(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
 def token_batches(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:
     """Cut items into batches of at most `budget` tokens, longest first.
 
-    Items of like length share a batch, so that little is padded where something must be padded; the longest come
-    first, so that a batch too large for the memory shows at once. An item longer than the budget is a batch alone.
+    Items of similar length share a batch, which keeps padding small where there is any. The longest come first, so that
+    a batch that does not fit into memory fails at once. An item longer than the budget is a batch of its own.
 
     Parameters
     ----------
     lengths : array-like of shape (n,)
-        Tokens of each item, at least 1.
+        Number of tokens of each item, at least 1.
     budget : int
-        Tokens.
+        Maximum number of tokens of a batch.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where each piece comes from: spans in the caller's own string, not in the normalised one."""
+"""The characters that each piece comes from, in the caller's own string and not in the normalised one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SPACE = "▁"  # U+2581, how sentencepiece writes a space
 
 
 def piece_offsets(processor: SentencePieceProcessor, text: str) -> np.ndarray:
-    """Give the span of ``text`` that each of its pieces spells, without leading whitespace.
+    """Return the characters of `text` that each of its pieces spells, without leading whitespace.
 
     The normaliser rewrites text in steps of one or more characters ("ﬁ" to "fi", "e" + accent to "é", a control
-    character to nothing) and says at which character each step begins. A piece that spells only part of what a
-    character became owns the whole of that character, as there is no smaller span to give.
+    character to nothing) and returns the character at which each step begins. A piece that spells only a part of a
+    rewritten character has the whole of that character.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def piece_offsets(processor: SentencePieceProcessor, text: str) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_pieces, 2), int32
-        ``start, stop`` in characters (code points) of ``text``. A piece that is nothing but a space has the empty span
-        at the start of what follows it.
+        ``start, stop`` in characters (code points) of `text`. For a piece that is only a space both are the start of
+        the next piece.
 
     Raises
     ------
@@ -50,18 +50,18 @@ def piece_offsets(processor: SentencePieceProcessor, text: str) -> np.ndarray:
     visible = first < after
 
     start = origin[first]
-    last_step = origin[after - 1]  # where the step begins that wrote each piece's last character
+    last_step = origin[after - 1]  # where the step of each piece's last character begins
     step_ends = np.append(origin, np.int32(len(text)))
     stop = step_ends[np.searchsorted(origin, last_step, side="right")]
 
-    # Characters that normalise to nothing are counted with the step before them: leave them out.
+    # Characters that normalise to nothing belong to the step before them: leave them out.
     for i in np.flatnonzero(visible & (stop - last_step > 1)):
         stop[i] = _tight_stop(processor, text, int(last_step[i]), int(stop[i]))
     return np.stack([start, np.where(visible, stop, start)], axis=1)
 
 
 def _tight_stop(processor: SentencePieceProcessor, text: str, start: int, stop: int) -> int:
-    """Shortest ``text[start:...]`` that still normalises to the same as ``text[start:stop]``."""
+    """Return the end of the shortest ``text[start:...]`` that normalises to the same as ``text[start:stop]``."""
     whole = processor.normalize(text[start:stop])
-    # A binary search: a megabyte of control characters must not take quadratic time.
+    # By binary search, because a megabyte of control characters must not take quadratic time.
     return start + bisect_left(range(start, stop), True, key=lambda end: processor.normalize(text[start:end]) == whole)

@@ -1,8 +1,7 @@
-"""Texts to piece ids: the face of the tokenizer that the estimators use, where a user's text is only ever text."""
+"""Texts to piece ids, and these to inputs of the model; nothing in a text is read as a special token."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 
@@ -11,24 +10,24 @@ import torch
 
 from skxlmr.text.batch_encoding import check_texts
 from skxlmr.text.offsets import piece_offsets
-from skxlmr.text.vocabulary import Vocabulary, fairseq_ids
+from skxlmr.text.vocabulary import BOS, EOS, Vocabulary, fairseq_ids, without_surrogates
 from skxlmr.text.windows import Only, Range, Window, plan_truncation, plan_windows
 
 CHARACTERS_PER_THREAD = 8192  # about a millisecond of work; below it a thread costs more than it saves
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
-
-class PieceEncoder(Vocabulary):
-    """Encode texts as arrays of piece ids, and lay these out as inputs of the model.
+class PieceEncoder:
+    """Encodes texts as arrays of piece ids, and builds inputs of the model from these.
 
     Nothing in a text is read as a special token, and several threads can encode at once.
 
     Parameters
     ----------
-    vocab_file : str, path or bytes
-        The sentencepiece model: a file, or the content of one.
+    vocabulary : Vocabulary
     """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
 
     def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[np.ndarray]:
         """Encode texts to piece ids, without special tokens; "</s>" in a text is four characters of text.
@@ -36,15 +35,15 @@ class PieceEncoder(Vocabulary):
         Parameters
         ----------
         texts : sequence of str
-            A lone surrogate, which no encoding of text allows, is read as U+FFFD.
+            A lone surrogate, which UTF-8 cannot encode, is read as U+FFFD.
         num_threads : int, optional
-            By default as many as torch takes, so that workers of joblib share the cores; but no more than the amount
-            of text is worth. The result does not depend on it.
+            By default that of torch, so that workers of joblib share the cores, or fewer for short texts. The result
+            does not depend on it.
 
         Returns
         -------
         list of ndarray of shape (n_pieces,), int32
-            They are views of one array, the whole batch.
+            Views of one array with the ids of the whole batch.
 
         Raises
         ------
@@ -59,20 +58,20 @@ class PieceEncoder(Vocabulary):
             raise ValueError(f"num_threads={num_threads} must be at least 1, or None")
         encoded = [_utf8(text) for text in texts]
         if num_threads <= 1:
-            pieces = [self._processor.encode(text) for text in encoded]
+            pieces = [self.vocabulary.processor.encode(text) for text in encoded]
         else:
-            pieces = self._processor.encode(encoded, num_threads=num_threads)
+            pieces = self.vocabulary.processor.encode(encoded, num_threads=num_threads)
         lengths = [len(ids) for ids in pieces]
         ids = fairseq_ids(np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=sum(lengths)))
         return [ids[start:stop] for start, stop in pairwise(accumulate(lengths, initial=0))]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Encode a text to piece ids, without special tokens, and say which characters each piece comes from.
+        """Encode a text to piece ids, without special tokens, with the characters that each piece comes from.
 
         Parameters
         ----------
         text : str
-            Read as in `encode_batch`.
+            Encoded as by `encode_batch`.
 
         Returns
         -------
@@ -80,20 +79,19 @@ class PieceEncoder(Vocabulary):
             The same as from `encode_batch`.
         offsets : ndarray of shape (n_pieces, 2), int32
             ``text[start:stop]`` is the source of the piece, without leading whitespace and without characters that
-            the normaliser drops around it. Pieces that share a character ("ﬁ" cut into "f" and "i") each own all of
-            it. The bare space "▁", which stands before Chinese words, for example, is empty: ``start == stop``, where
-            the next piece begins.
+            the normaliser drops around it. Pieces that share a character ("ﬁ" cut into "f" and "i") each have all of
+            it. For the bare space "▁", as before Chinese words, ``start == stop``, where the next piece begins.
 
         Notes
         -----
-        The fast tokenizers of the reference give the same offsets on ordinary text, except that a bare space gets the
-        first character of the next piece there. Further they leave the combining marks of decomposed text ("e" + "´")
-        out of a span, and are off by one where the text begins with a control character.
+        The fast tokenizers of the reference return the same offsets for ordinary text, except that a bare space gets
+        the first character of the next piece. They also leave the combining marks of decomposed text ("e" + "´") out,
+        and are off by one if the text begins with a control character.
         """
         (text,) = check_texts([text])
         text = without_surrogates(text)
-        ids = np.array(self._processor.encode(text), dtype=np.int32)
-        return fairseq_ids(ids), piece_offsets(self._processor, text)
+        ids = np.array(self.vocabulary.processor.encode(text), dtype=np.int32)
+        return fairseq_ids(ids), piece_offsets(self.vocabulary.processor, text)
 
     def build_inputs(self, ids_a: np.ndarray, ids_b: np.ndarray | None = None) -> np.ndarray:
         """Add the special tokens: ``<s> A </s>`` or ``<s> A </s></s> B </s>``.
@@ -107,7 +105,7 @@ class PieceEncoder(Vocabulary):
         -------
         ndarray of shape (n,), int32
         """
-        bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]], dtype=np.int32)
+        bos, eos = np.array([[BOS], [EOS]], dtype=np.int32)
         return join(_arrays(ids_a, ids_b), bos, eos)
 
     def windows(
@@ -119,32 +117,32 @@ class PieceEncoder(Vocabulary):
         stride: int,
         only: Only = "longest",
     ) -> list[Window]:
-        """Cut a text or a pair into inputs that fit the model; no piece is left out.
+        """Cut a text or a pair into overlapping windows that fit the model; no piece is left out.
 
         Parameters
         ----------
         ids_a, ids_b : array-like of shape (n_pieces,)
             Piece ids of a text, or of both texts of a pair.
         max_length : int
-            The most ids a window may have, special tokens included.
+            Maximum number of ids of a window, special tokens included.
         stride : int
-            Number of pieces that consecutive windows share. For a pair with `only` "longest" it must be
-            less than half of a window.
+            Number of pieces that consecutive windows share. For a pair with `only` "longest" it must be less than half
+            of a window.
         only : {"longest", "first", "second"}, default="longest"
-            Which text of a pair is windowed while the other stands whole in each window. "longest" windows the longer
-            one if the shorter takes at most half of the room; otherwise both are windowed, each in its half, and
-            windows at the same relative place of their texts stand together. So each piece of both is seen,
-            though not each combination. For questions about a context, take "second".
+            Which text of a pair is windowed while each window holds the whole of the other. "longest" windows the
+            longer one if the shorter takes at most half of the room; otherwise both are windowed, each in its half,
+            and windows at the same relative position are combined: each piece of both is seen, though not in all
+            combinations. For questions about a context, use "second".
 
         Returns
         -------
         list of Window
-            A single one if all fits, also for the empty text.
+            One if everything fits, also for an empty text.
 
         Raises
         ------
         ValueError
-            If `max_length` leaves no room, `stride` leaves no way to advance, or the text that `only` keeps whole does
+            If `max_length` leaves no room, `stride` is too large to advance, or the text that `only` keeps whole does
             not fit.
         """
         texts = _arrays(ids_a, ids_b)
@@ -154,16 +152,16 @@ class PieceEncoder(Vocabulary):
     def truncate(
         self, ids_a: np.ndarray, ids_b: np.ndarray | None = None, *, max_length: int, only: Only = "longest"
     ) -> tuple[np.ndarray, int]:
-        """Keep the beginning of a text or a pair, and say how much was dropped.
+        """Keep the beginning of a text or a pair, and count the pieces that are dropped.
 
         Parameters
         ----------
         ids_a, ids_b : array-like of shape (n_pieces,)
             Piece ids of a text, or of both texts of a pair.
         max_length : int
-            The most ids that are kept, special tokens included.
+            Maximum number of ids, special tokens included.
         only : {"longest", "first", "second"}, default="longest"
-            Which text of a pair is cut; "longest" cuts the longer one until both are equal, then both.
+            Which text of a pair is cut; "longest" cuts the longer one until both are equally long, then both.
 
         Returns
         -------
@@ -182,11 +180,11 @@ class PieceEncoder(Vocabulary):
         return self.build_inputs(*kept), sum(map(len, texts)) - sum(map(len, kept))
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Count what `build_inputs` adds: 2 to a text, 4 to a pair."""
+        """Return the number of ids that `build_inputs` adds: 2 to a text, 4 to a pair."""
         return 4 if pair else 2
 
     def room(self, max_length: int, n_texts: int, add_special_tokens: bool = True) -> int:
-        """Count the places for pieces in an input, of which each text must have one."""
+        """Return the number of pieces that fit into an input, at least one of each text."""
         special = self.num_special_tokens_to_add(n_texts == 2) if add_special_tokens else 0
         if max_length < special + n_texts:
             what = "a pair of texts" if n_texts == 2 else "a text"
@@ -198,7 +196,7 @@ class PieceEncoder(Vocabulary):
 
 
 def _utf8(text: str) -> bytes:
-    # Bytes, because sentencepiece would make Python keep a UTF-8 copy inside the caller's string.
+    # Bytes, because with a string Python would keep a UTF-8 copy inside the caller's object.
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -214,11 +212,6 @@ def cut(arrays: list[np.ndarray], ranges: tuple[Range, ...]) -> list[np.ndarray]
 
 
 def join(arrays: list[np.ndarray], bos: np.ndarray, eos: np.ndarray) -> np.ndarray:
-    """Lay out A as (bos, A, eos), and A, B as (bos, A, eos, eos, B, eos)."""
+    """Concatenate A as (bos, A, eos), and A, B as (bos, A, eos, eos, B, eos)."""
     first, *rest = arrays
     return np.concatenate([bos, first, eos, *chain.from_iterable((eos, array, eos) for array in rest)])
-
-
-def without_surrogates(text: str) -> str:
-    """Replace lone surrogates, one by one, by U+FFFD."""
-    return _LONE_SURROGATE.sub("\ufffd", text)

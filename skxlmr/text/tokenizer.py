@@ -1,14 +1,16 @@
-"""XLM-RoBERTa's tokenizer, called as the reference's: sentencepiece pieces under fairseq's ids."""
+"""The tokenizer of XLM-RoBERTa, with the interface of the reference: sentencepiece pieces with the ids of fairseq."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, overload
 
 import numpy as np
 
@@ -19,7 +21,9 @@ from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.sentencepiece_file import read_tokenizer_json
 from skxlmr.system import atomic
 from skxlmr.text.batch_encoding import BatchEncoding, as_tensors, check_texts, pad_rows
-from skxlmr.text.piece_encoder import PieceEncoder, cut, join, without_surrogates
+from skxlmr.text.offsets import SPACE
+from skxlmr.text.piece_encoder import PieceEncoder, cut, join
+from skxlmr.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, without_surrogates
 from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -34,45 +38,61 @@ _TRUNCATIONS: dict[bool | str, Only] = {
 }
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _of_piece_encoder(
+    method: Callable[Concatenate[PieceEncoder, P], R],
+) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
+    """Give the tokenizer a method of its piece encoder, with the same signature and documentation."""
+
+    @functools.wraps(method)
+    def call(tokenizer: XLMRobertaXLTokenizer, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(tokenizer.piece_encoder, *args, **kwargs)
+
+    return call
+
+
 class _Pieces(NamedTuple):
-    """One text's pieces: ids (n,), and offsets (n, 2) where they are asked for."""
+    """The pieces of a text: ids (n,) and offsets (n, 2), which are all zero if they are not requested."""
 
     ids: np.ndarray
-    offsets: np.ndarray | None
+    offsets: np.ndarray
 
 
-class XLMRobertaXLTokenizer(PieceEncoder):
-    """Text to ids and back, as XLM-RoBERTa, XL and XXL were trained.
+class XLMRobertaXLTokenizer:
+    """Converts text to ids and back, as XLM-RoBERTa, XL and XXL were trained.
 
     ``<s>`` is 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, any other piece its sentencepiece id + 1, and ``<mask>`` comes
     last (250001 for XLM-R). A text becomes ``<s> A </s>``, a pair ``<s> A </s></s> B </s>``.
 
-    It has two faces. `encode_batch`, `encode_with_offsets`, `build_inputs`, `windows` and `truncate` serve the
-    estimators: arrays, several threads, and a user's text is only ever text. The call and the conversions between text,
-    tokens and ids are those of the reference: there "<mask>" or "</s>" in a text is the special token.
+    It has two interfaces. That of the reference is the call and the conversions between text, tokens and ids: "<mask>"
+    or "</s>" in a text is the special token. That of the estimators is `encode_batch`, `encode_with_offsets`,
+    `build_inputs`, `windows` and `truncate`: arrays, several threads, and nothing in a text is a special token.
 
-    The tokenizer can be pickled and copied, and several threads can use one.
+    The tokenizer can be pickled and copied, and several threads can use it at once.
 
     Parameters
     ----------
     vocab_file : str, path or bytes
         The sentencepiece model: a file, or the content of one.
     model_max_length : int, default=512
-        Number of ids that the model takes, special tokens included; the default of `max_length` in a call.
+        Maximum number of ids, special tokens included; the default of `max_length` in a call.
 
     Attributes
     ----------
-    vocab_size : int
-        Number of ids, special tokens included (250002 for XLM-R; a checkpoint may have more rows than that).
-    mask_token_id : int
-        Id of ``<mask>``, the last one.
+    vocabulary : Vocabulary
+        The tokens and their ids.
+    piece_encoder : PieceEncoder
+        Encodes texts in which nothing is a special token.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not a sentencepiece model, or one whose first three pieces are not ``<unk>``, ``<s>``, ``</s>``.
+        If it is not a sentencepiece model, or its first three pieces are not ``<unk>``, ``<s>``, ``</s>``.
 
     Examples
     --------
@@ -92,24 +112,63 @@ class XLMRobertaXLTokenizer(PieceEncoder):
     >>> tokenizer.batch_decode(encoding.input_ids)
     ['<s> a b<mask></s>', '<s> a</s><pad><pad><pad>']
 
-    For an estimator the same text holds no special token:
+    For an estimator there is no special token in the same text:
 
     >>> (ids,) = tokenizer.encode_batch(["a b <mask>"])
     >>> tokenizer.mask_token_id in ids
     False
 
-    Long texts are cut into windows; here is one of 10 pieces:
+    Long texts are cut into windows; this one has 10 pieces:
 
     >>> [(window.start, window.stop) for window in tokenizer.windows(range(4, 14), max_length=8, stride=2)]
     [(0, 6), (4, 10)]
     """
 
+    bos_token, bos_token_id = "<s>", BOS
+    cls_token, cls_token_id = "<s>", BOS
+    pad_token, pad_token_id = "<pad>", PAD
+    eos_token, eos_token_id = "</s>", EOS
+    sep_token, sep_token_id = "</s>", EOS
+    unk_token, unk_token_id = "<unk>", UNK
+    mask_token = "<mask>"
+
     def __init__(self, vocab_file: str | os.PathLike[str] | bytes, *, model_max_length: int = MAX_LENGTH) -> None:
-        super().__init__(vocab_file)
+        self.vocabulary = Vocabulary(vocab_file)
+        self.piece_encoder = PieceEncoder(self.vocabulary)
         self.model_max_length = model_max_length
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, model_max_length={self.model_max_length})"
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included (250002 for XLM-R; a checkpoint may have more rows than that)."""
+        return len(self.vocabulary)
+
+    @property
+    def mask_token_id(self) -> int:
+        """Id of ``<mask>``, the last one."""
+        return self.vocabulary.mask_id
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The special tokens, in the order of their ids."""
+        return list(self.vocabulary.special_tokens.values())
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of `all_special_tokens`."""
+        return list(self.vocabulary.special_tokens)
+
+    encode_batch = _of_piece_encoder(PieceEncoder.encode_batch)
+    encode_with_offsets = _of_piece_encoder(PieceEncoder.encode_with_offsets)
+    build_inputs = _of_piece_encoder(PieceEncoder.build_inputs)
+    windows = _of_piece_encoder(PieceEncoder.windows)
+    truncate = _of_piece_encoder(PieceEncoder.truncate)
+    num_special_tokens_to_add = _of_piece_encoder(PieceEncoder.num_special_tokens_to_add)
 
     @classmethod
     def from_pretrained(
@@ -135,7 +194,7 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         ModelNotFoundError
             If there is no such model.
         """
-        # A tokenizer may lie in a directory of its own.
+        # A directory may hold a tokenizer without a model.
         if any((Path(model) / name).exists() for name in (VOCABULARY_FILE, TOKENIZER_JSON)):
             return cls.from_directory(model)
         files = resolve(model, revision=revision, local_files_only=local_files_only)
@@ -145,31 +204,31 @@ class XLMRobertaXLTokenizer(PieceEncoder):
     def from_directory(cls, directory: str | os.PathLike[str]) -> XLMRobertaXLTokenizer:
         """Load a tokenizer from a directory.
 
-        That is ``sentencepiece.bpe.model``, or ``tokenizer.json`` where this is missing, and ``tokenizer_config.json``
-        where there is one.
+        It reads ``sentencepiece.bpe.model``, or ``tokenizer.json`` if that is missing, and ``tokenizer_config.json`` if
+        it is there.
 
         Parameters
         ----------
         directory : str or path
-            What `save_pretrained`, or the reference, has written.
+            As written by `save_pretrained` or by the reference.
 
         Returns
         -------
         XLMRobertaXLTokenizer
-            `model_max_length` is the configured one, or 512 where none is set.
+            `model_max_length` is the configured one, or 512 if none is configured.
 
         Raises
         ------
         FileNotFoundError
             If the directory or a tokenizer in it is missing.
         ValueError
-            If the sentencepiece model is broken.
+            If the sentencepiece model is damaged.
         CheckpointError
-            If ``tokenizer_config.json`` or ``tokenizer.json`` is, or the latter is of another kind of tokenizer.
+            If one of the JSON files is damaged, or ``tokenizer.json`` is of another kind of tokenizer.
         """
         directory = Path(directory)
         vocabulary: Path | bytes = directory / VOCABULARY_FILE
-        if not vocabulary.exists():
+        if not (directory / VOCABULARY_FILE).exists():
             if not (directory / TOKENIZER_JSON).exists():
                 raise FileNotFoundError(
                     f"{directory} has no {VOCABULARY_FILE} and no {TOKENIZER_JSON}. Copy one of them from the model "
@@ -178,8 +237,9 @@ class XLMRobertaXLTokenizer(PieceEncoder):
             vocabulary = read_tokenizer_json(directory / TOKENIZER_JSON)
         config = read_json(directory / CONFIG_FILE) if (directory / CONFIG_FILE).exists() else {}
         length = config.get("model_max_length")
-        known = type(length) is int and 0 < length < 10**9  # the reference writes 10**30 for "not known"
-        return cls(vocabulary, model_max_length=length if known else MAX_LENGTH)
+        if type(length) is not int or not 0 < length < 10**9:  # the reference writes 10**30 if it is not known
+            length = MAX_LENGTH
+        return cls(vocabulary, model_max_length=length)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> list[Path]:
         """Write the sentencepiece model, byte for byte, and what transformers reads.
@@ -187,7 +247,7 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         Parameters
         ----------
         directory : str or path
-            Made if it is missing. Each file is replaced as a whole or left as it was.
+            Created if missing. Each file is replaced as a whole or not at all.
 
         Returns
         -------
@@ -200,9 +260,9 @@ class XLMRobertaXLTokenizer(PieceEncoder):
             "model_max_length": self.model_max_length,
             **{name: getattr(self, name) for name in names},
         }
-        content = {VOCABULARY_FILE: self._model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
-        if (whole := self.as_tokenizer_json()) is not None:
-            content[TOKENIZER_JSON] = json.dumps(whole, ensure_ascii=False).encode()
+        content = {VOCABULARY_FILE: self.vocabulary.model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
+        if (tokenizer := self.vocabulary.as_tokenizer_json()) is not None:
+            content[TOKENIZER_JSON] = json.dumps(tokenizer, ensure_ascii=False).encode()
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in content.items():
@@ -232,41 +292,41 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         Parameters
         ----------
         text, text_pair : str or list of str
-            The texts, and the second text of each where they are pairs.
+            The texts, or the first and second texts of pairs.
         padding : bool or {"longest", "max_length"}, default=False
-            Fill rows on the right with ``<pad>``, up to the longest (also True) or up to `max_length`.
+            Fill rows on the right with ``<pad>``, up to the longest row (also True) or up to `max_length`.
         truncation : bool or {"longest_first", "only_first", "only_second"}, default=False
-            Cut what is longer than `max_length`; which text of a pair is cut, True being "longest_first".
+            Cut rows longer than `max_length`, and of a pair this text; True is "longest_first".
         max_length : int, optional
-            Number of ids, special tokens included, for `truncation` and `padding`; `model_max_length` by default.
+            Number of ids, special tokens included, for `truncation` and `padding`; by default `model_max_length`.
         stride : int, default=0
             Number of pieces that windows share, with `return_overflowing_tokens`.
         return_tensors : {"pt", "np"}, optional
-            int64 torch tensors or NumPy arrays, of one row for a single text, instead of lists.
+            Return int64 torch tensors or NumPy arrays, with one row for a single text, instead of lists.
         return_offsets_mapping : bool, default=False
-            Add `offset_mapping`: for each id ``start, stop`` as from `encode_with_offsets`, (0, 0) for what was added.
+            Add `offset_mapping`: ``start, stop`` of each id as from `encode_with_offsets`, (0, 0) for added tokens.
         return_attention_mask : bool, default=True
-            Add `attention_mask`: 1 for ids to look at, 0 for padding.
+            Add `attention_mask`: 1 for ids, 0 for padding.
         return_token_type_ids : bool, default=False
             Add `token_type_ids`, which are 0 everywhere.
         add_special_tokens : bool, default=True
-            Put ``<s>`` and ``</s>`` around.
+            Add ``<s>`` and ``</s>``.
         return_overflowing_tokens : bool, default=False
-            Where `truncation` would cut a text, give all its windows (see `windows`) as rows of their own, and add
+            Return all windows (see `windows`) of a text that `truncation` would cut, each as a row, and add
             `overflow_to_sample_mapping`, the index of the text that each row belongs to.
 
         Returns
         -------
         BatchEncoding
-            `input_ids` and what was asked for beside it. Lists are nested unless `text` is a string and there is no
-            `return_overflowing_tokens`.
+            `input_ids` and whatever else was requested. Lists are nested unless `text` is a string and
+            `return_overflowing_tokens` is False.
 
         Raises
         ------
         TypeError
             If a text is not a string.
         ValueError
-            If an option is unknown or would have no effect, or rows of unequal length are to become one tensor.
+            If an option is unknown or would have no effect, or rows of unequal length would become one tensor.
         """
         _check_options(padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens)
         limit = self.model_max_length if max_length is None else max_length
@@ -300,7 +360,7 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         return BatchEncoding(rows)
 
     def tokenize(self, text: str) -> list[str]:
-        """Cut a text into tokens as the call does, without adding special tokens.
+        """Split a text into tokens as the call does, without adding special tokens.
 
         Parameters
         ----------
@@ -309,15 +369,166 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         Returns
         -------
         list of str
-            An unknown piece is given as it stands in the text, not as ``<unk>``.
+            An unknown piece is returned as it is in the text, not as ``<unk>``.
         """
         (text,) = check_texts([text])
         parts = _SPECIAL_TOKEN.split(without_surrogates(text))
         return [
             token
             for i, part in enumerate(parts)
-            for token in ([part] if i % 2 else self._processor.encode(part, out_type=str))
+            for token in ([part] if i % 2 else self.vocabulary.processor.encode(part, out_type=str))
         ]
+
+    @overload
+    def convert_ids_to_tokens(self, ids: int, skip_special_tokens: bool = False) -> str: ...
+
+    @overload
+    def convert_ids_to_tokens(self, ids: Iterable[int], skip_special_tokens: bool = False) -> list[str]: ...
+
+    def convert_ids_to_tokens(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str | list[str]:
+        """Return the token of each id.
+
+        Parameters
+        ----------
+        ids : int or array-like of int, 1-D
+            List, array or tensor.
+        skip_special_tokens : bool, default=False
+            Leave special tokens out, unless a single id is given.
+
+        Returns
+        -------
+        str or list of str
+            A single token for a single id.
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the vocabulary.
+        """
+        plain = _as_list(ids)
+        if isinstance(plain, int):
+            return self.vocabulary.to_tokens([plain])[0]
+        tokens = self.vocabulary.to_tokens(plain)
+        if not skip_special_tokens:
+            return tokens
+        special = self.vocabulary.special_tokens
+        return [token for index, token in zip(plain, tokens, strict=True) if index not in special]
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: str) -> int: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]: ...
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
+        """Return the id of each token, that of ``<unk>`` for those that are not in the vocabulary.
+
+        Parameters
+        ----------
+        tokens : str or iterable of str
+            Tokens as from `tokenize`: "▁Hello", "<mask>".
+
+        Returns
+        -------
+        int or list of int
+            A single id for a single token.
+        """
+        return self.vocabulary.to_ids([tokens])[0] if isinstance(tokens, str) else self.vocabulary.to_ids(tokens)
+
+    def decode(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str:
+        """Join the tokens of ids to a text.
+
+        It is the normalised text: what the normaliser changed (full-width letters, repeated spaces) or the vocabulary
+        lacks is not restored.
+
+        Parameters
+        ----------
+        ids : int or array-like of int, 1-D
+            List, array or tensor.
+        skip_special_tokens : bool, default=False
+            Leave special tokens out.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the vocabulary.
+        """
+        plain = _as_list(ids)
+        tokens = self.convert_ids_to_tokens([plain] if isinstance(plain, int) else plain, skip_special_tokens)
+        return "".join(tokens).replace(SPACE, " ").removeprefix(" ")
+
+    def batch_decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = False) -> list[str]:
+        """Apply `decode` to each row.
+
+        Parameters
+        ----------
+        ids : iterable of 1-D array-like, or 2-D array or tensor
+            One row per text.
+        skip_special_tokens : bool, default=False
+            Leave special tokens out.
+
+        Returns
+        -------
+        list of str
+        """
+        return [self.decode(row, skip_special_tokens) for row in ids]
+
+    def get_special_tokens_mask(self, ids: Iterable[int]) -> list[int]:
+        """Mark special tokens, including padding, ``<unk>`` and ``<mask>``.
+
+        Parameters
+        ----------
+        ids : array-like of int
+            Of any shape.
+
+        Returns
+        -------
+        list of int
+            1 for the id of a special token, otherwise 0; nested as `ids`.
+        """
+        return np.isin(_as_list(ids), self.all_special_ids).astype(int).tolist()
+
+    def trim(self, used: Iterable[int]) -> tuple[XLMRobertaXLTokenizer, np.ndarray]:
+        """Return a tokenizer with only the pieces that are used, all single characters, and the special tokens.
+
+        A text is encoded as before if all its pieces are kept: the better segmentations are still there. A piece that
+        is dropped is encoded as smaller ones, down to characters.
+
+        Parameters
+        ----------
+        used : array-like of int
+            Ids, in any order; they may repeat.
+
+        Returns
+        -------
+        tokenizer : XLMRobertaXLTokenizer
+            Its ids are contiguous, with the special tokens where XLM-R has them.
+        kept : ndarray of shape (tokenizer.vocab_size,), int64
+            The id here of each of its ids, ascending.
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the vocabulary, or if the sentencepiece model is not a unigram model.
+
+        Examples
+        --------
+        >>> from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
+        >>> whole = XLMRobertaXLTokenizer.from_pretrained("nano")
+        >>> small, kept = whole.trim(whole.encode_batch(["good morning"])[0])
+        >>> small.decode(small.encode_batch(["good morning"])[0])
+        'good morning'
+        >>> len(small) < len(whole) / 2
+        True
+        """
+        small = copy.copy(self)
+        small.vocabulary, kept = self.vocabulary.trim(np.asarray(_as_list(used), np.int64))
+        small.piece_encoder = PieceEncoder(small.vocabulary)
+        return small, kept
 
     def _plan(
         self,
@@ -328,11 +539,11 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         add_special_tokens: bool,
         return_overflowing_tokens: bool,
     ) -> list[tuple[Range, ...]]:
-        """Choose the ranges of pieces that become rows: all of them, what truncation leaves, or every window."""
+        """Return the ranges of pieces that become rows: all pieces, those left by truncation, or all windows."""
         lengths = tuple(len(pieces.ids) for pieces in sample)
         if not truncation:
             return [tuple((0, length) for length in lengths)]
-        room, only = self.room(max_length, len(sample), add_special_tokens), _TRUNCATIONS[truncation]
+        room, only = self.piece_encoder.room(max_length, len(sample), add_special_tokens), _TRUNCATIONS[truncation]
         if return_overflowing_tokens:
             return plan_windows(lengths, room, stride, only)[0]
         return [plan_truncation(lengths, room, only)]
@@ -341,42 +552,40 @@ class XLMRobertaXLTokenizer(PieceEncoder):
         self, text: str | Sequence[str], text_pair: str | Sequence[str] | None, with_offsets: bool
     ) -> Iterator[tuple[_Pieces, ...]]:
         """Encode the texts, or the pairs, of a call."""
-        columns = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-        if len({isinstance(column, str) for column in columns.values()}) > 1:
+        given = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+        if len({isinstance(column, str) for column in given.values()}) > 1:
             raise TypeError("text and text_pair must both be strings or both be lists of strings")
-        columns = {name: check_texts([c] if isinstance(c, str) else c, name) for name, c in columns.items()}
+        columns = {name: check_texts([c] if isinstance(c, str) else c, name) for name, c in given.items()}
         if len(set(map(len, columns.values()))) > 1:
             lengths = " and ".join(f"{len(column)} in {name}" for name, column in columns.items())
-            raise ValueError(f"each text of a pair needs its partner: there are {lengths}")
+            raise ValueError(f"text and text_pair must have the same length: there are {lengths}")
         return zip(*(self._read(column, with_offsets) for column in columns.values()), strict=True)
 
     def _read(self, texts: list[str], with_offsets: bool) -> list[_Pieces]:
-        """Encode texts in which the names of special tokens stand for these.
+        """Encode texts in which the names of special tokens are read as these.
 
-        Like the reference, `<mask>` takes the whitespace on its left: sentencepiece drops it at the end of a segment.
+        As in the reference, `<mask>` drops the whitespace before it: sentencepiece drops it at the end of a segment.
         """
         split = [_SPECIAL_TOKEN.split(text) for text in texts]  # text, special token, text, ..., text
         segments = [segment for parts in split for segment in parts[::2]]
         if with_offsets:
             encoded = iter([_Pieces(*self.encode_with_offsets(segment)) for segment in segments])
         else:
-            encoded = iter([_Pieces(ids, None) for ids in self.encode_batch(segments)])
-        return [self._stitch(parts, encoded, with_offsets) for parts in split]
+            encoded = iter([_Pieces(ids, np.zeros((len(ids), 2), np.int32)) for ids in self.encode_batch(segments)])
+        return [self._join_segments(parts, encoded) for parts in split]
 
-    def _stitch(self, parts: list[str], encoded: Iterator[_Pieces], with_offsets: bool) -> _Pieces:
-        """Put one text together again from its encoded segments and the special tokens between them."""
+    def _join_segments(self, parts: list[str], encoded: Iterator[_Pieces]) -> _Pieces:
+        """Join the encoded segments of one text and the special tokens between them."""
         ids, offsets = [], []
-        stops = list(accumulate(map(len, parts)))
-        for i, (part, stop) in enumerate(zip(parts, stops, strict=True)):
-            start = stop - len(part)
+        starts = accumulate(map(len, parts[:-1]), initial=0)
+        for i, (part, start) in enumerate(zip(parts, starts, strict=True)):
             if i % 2:
-                pieces = _Pieces(np.array([self.convert_tokens_to_ids(part)]), np.array([[0, len(part)]]))
+                pieces = _Pieces(np.array(self.vocabulary.to_ids([part])), np.array([[0, len(part)]]))
             else:
                 pieces = next(encoded)
             ids.append(pieces.ids)
-            if with_offsets:
-                offsets.append(pieces.offsets + start)
-        return _Pieces(np.concatenate(ids), np.concatenate(offsets) if with_offsets else None)
+            offsets.append(pieces.offsets + start)
+        return _Pieces(np.concatenate(ids), np.concatenate(offsets))
 
 
 def _check_options(
@@ -387,7 +596,7 @@ def _check_options(
     return_tensors: str | None,
     return_overflowing_tokens: bool,
 ) -> None:
-    """Refuse what is unknown, and what would silently have no effect."""
+    """Raise ValueError for options that are unknown or would have no effect."""
     choices = {
         "padding": (padding, (False, True, "longest", "max_length")),
         "truncation": (truncation, (False, *_TRUNCATIONS)),
@@ -399,6 +608,14 @@ def _check_options(
     if max_length is not None and not truncation and padding != "max_length":
         raise ValueError(f"max_length={max_length} has no effect: add truncation=True or padding='max_length'")
     if return_overflowing_tokens and not truncation:
-        raise ValueError("return_overflowing_tokens=True has no effect: add truncation=True, which then cuts nothing")
+        raise ValueError("return_overflowing_tokens=True has no effect: add truncation=True, which then drops nothing")
     if stride and not return_overflowing_tokens:
         raise ValueError(f"stride={stride} has no effect: add return_overflowing_tokens=True")
+
+
+def _as_list(ids: Any) -> Any:
+    """Turn arrays, tensors and other iterables into nested lists of Python numbers; return a number as it is."""
+    if hasattr(ids, "tolist"):
+        return ids.tolist()
+    is_nested = isinstance(ids, Iterable) and not isinstance(ids, str)
+    return [_as_list(row) for row in ids] if is_nested else ids

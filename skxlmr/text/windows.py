@@ -1,7 +1,7 @@
-"""Which pieces of a long text, or of a pair of texts, go together into one input of the model.
+"""Which pieces of a long text, or of a pair of texts, form one input of the model.
 
-This module counts; it sees lengths and ranges, and the tokenizer cuts the ids accordingly. *Room* is the number of
-places of an input that are left when the special tokens are in.
+This module only computes ranges from lengths; the piece encoder cuts the ids. *Room* is the number of pieces that fit
+into an input beside the special tokens.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Only = Literal["longest", "first", "second"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Window:
-    """One input of the model, and which pieces of the text or texts it shows.
+    """One input of the model, and the pieces of the text or texts that it contains.
 
     Parameters
     ----------
     input_ids : ndarray of shape (n,), int32
-        Ids with special tokens, at most `max_length` of them.
+        At most `max_length` ids, special tokens included.
     ranges : tuple of (start, stop)
-        For each text, the range of its pieces that stands in this window.
+        For each text, the range of its pieces in this window.
     sequence : int
         The text that is windowed: 0, or 1 for the second of a pair.
     """
@@ -35,12 +35,12 @@ class Window:
 
     @property
     def start(self) -> int:
-        """First piece of the windowed text that stands in this window."""
+        """First piece of the windowed text in this window."""
         return self.ranges[self.sequence][0]
 
     @property
     def stop(self) -> int:
-        """One past the last piece of the windowed text that stands in this window."""
+        """One past the last piece of the windowed text in this window."""
         return self.ranges[self.sequence][1]
 
     @property
@@ -52,15 +52,15 @@ class Window:
         return 1 + (first_stop - first_start) + 2  # <s> A </s></s> B
 
 
-def spans(length: int, room: int, stride: int) -> list[Range]:
-    """Cut ``range(length)`` into ranges of at most ``room`` that overlap by ``stride``; the last ends at ``length``.
+def window_ranges(length: int, room: int, stride: int) -> list[Range]:
+    """Cut a text into ranges of at most `room` pieces that overlap by `stride`; the last ends at `length`.
 
     Examples
     --------
-    >>> from skxlmr.text.windows import spans
-    >>> spans(8, room=4, stride=2)
+    >>> from skxlmr.text.windows import window_ranges
+    >>> window_ranges(8, room=4, stride=2)
     [(0, 4), (2, 6), (4, 8)]
-    >>> spans(0, room=4, stride=2)
+    >>> window_ranges(0, room=4, stride=2)
     [(0, 0)]
     """
     step = room - stride
@@ -78,27 +78,27 @@ def plan_windows(
     lengths : tuple of one or two int
         Number of pieces of each text.
     room : int
-        Places for pieces in one window.
+        Number of pieces that fit into a window.
     stride : int
         Number of pieces by which consecutive windows overlap.
     only : {"longest", "first", "second"}
-        Which text of a pair is windowed while the other stands whole in each window. "longest" windows the longer one
-        (the first, of two equals) if the shorter takes at most half of the room; otherwise both are windowed, each in
-        its half, and the i-th of n windows of the one with more of them meets the window at the same relative place
-        of the other. So each piece of both is seen, at a cost that grows with the longer text and not with the
-        product of the two. For a single text it must be "longest" or "first".
+        Which text of a pair is windowed while each window holds the whole of the other. "longest" windows the longer
+        one (the first, if both are equally long) if the shorter takes at most half of the room; otherwise both are
+        windowed, each in its half, and each window of the text with more of them is combined with the window at the
+        same relative position of the other. Each piece of both is seen, and the number of windows grows with the
+        longer text and not with the product of both. For a single text it must be "longest" or "first".
 
     Returns
     -------
     plan : list of tuple of (start, stop)
-        One tuple per window, one range per text.
+        One tuple per window, with one range per text.
     sequence : int
         The text that is windowed.
 
     Raises
     ------
     ValueError
-        If `stride` is negative or leaves no way to advance, or the text that is kept whole leaves too little room.
+        If `stride` is negative or too large to advance, or the text that is kept whole leaves too little room.
 
     Examples
     --------
@@ -113,17 +113,17 @@ def plan_windows(
     if len(lengths) == 1:
         _check_only(only, ("longest", "first"))
         _check_stride(stride, room)
-        return [(span,) for span in spans(lengths[0], room, stride)], 0
+        return [(of_text,) for of_text in window_ranges(lengths[0], room, stride)], 0
 
     _check_only(only, ("longest", "first", "second"))
     half = room // 2
     _check_stride(stride, half if only == "longest" else room, pair=only == "longest")
     sequence = {"first": 0, "second": 1, "longest": int(lengths[1] > lengths[0])}[only]
-    kept = lengths[1 - sequence]
+    windowed, kept = lengths[sequence], lengths[1 - sequence]
     if sum(lengths) <= room:
-        plan = [((0, lengths[sequence]), (0, kept))]
+        pairs = [((0, windowed), (0, kept))]
     elif only == "longest" and kept > half:
-        plan = _side_by_side(spans(lengths[sequence], room - half, stride), spans(kept, half, stride))
+        pairs = _combine(window_ranges(windowed, room - half, stride), window_ranges(kept, half, stride))
     elif stride >= room - kept:
         raise ValueError(
             f"the {('first', 'second')[1 - sequence]} text of the pair has {kept} pieces and is kept whole, which "
@@ -131,22 +131,22 @@ def plan_windows(
             f"max_length, lower stride, or let both texts be windowed with only='longest'"
         )
     else:
-        plan = [(span, (0, kept)) for span in spans(lengths[sequence], room - kept, stride)]
-    return (plan if sequence == 0 else [ranges[::-1] for ranges in plan]), sequence
+        pairs = [(of_text, (0, kept)) for of_text in window_ranges(windowed, room - kept, stride)]
+    return [(a, b) if sequence == 0 else (b, a) for a, b in pairs], sequence
 
 
 def plan_truncation(lengths: tuple[int, ...], room: int, only: Only = "longest") -> tuple[Range, ...]:
-    """Plan one window that starts at the first piece of each text and leaves out what has no room.
+    """Plan one window that starts at the first piece of each text, and drops the pieces that do not fit.
 
     Parameters
     ----------
     lengths : tuple of one or two int
         Number of pieces of each text.
     room : int
-        Places for pieces.
+        Number of pieces that fit.
     only : {"longest", "first", "second"}
-        Which text of a pair is cut. "longest" cuts the longer one until both are equal and then both by turns; a place
-        that cannot be halved goes to the longer one (the second, of two equals).
+        Which text of a pair is cut. "longest" cuts the longer one until both are equally long and then both by turns;
+        an odd place goes to the longer one (the second, if both are equally long).
 
     Returns
     -------
@@ -186,11 +186,10 @@ def plan_truncation(lengths: tuple[int, ...], room: int, only: Only = "longest")
     return ((0, kept[0]), (0, kept[1]))
 
 
-def _side_by_side(many: list[Range], few: list[Range]) -> list[tuple[Range, Range]]:
-    """Pair two lists of windows at the same relative place, each window at least once."""
-    if len(few) > len(many):
-        return [pair[::-1] for pair in _side_by_side(few, many)]
-    return [(span, few[i * len(few) // len(many)]) for i, span in enumerate(many)]
+def _combine(a: list[Range], b: list[Range]) -> list[tuple[Range, Range]]:
+    """Pair the windows at the same relative position of two texts, each window at least once."""
+    n = max(len(a), len(b))
+    return [(a[i * len(a) // n], b[i * len(b) // n]) for i in range(n)]
 
 
 def _check_only(only: str, allowed: tuple[str, ...]) -> None:

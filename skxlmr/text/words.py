@@ -1,4 +1,4 @@
-"""Which pieces make up a word."""
+"""Words: which pieces and which characters make them up."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skxlmr.scripts import unspaced_script
 from skxlmr.text.offsets import SPACE
 
 if TYPE_CHECKING:
     from skxlmr.text.vocabulary import Vocabulary
 
-# Beginnings of the names of letters in scripts that are written without spaces between words.
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-
-# Scripts that are written without spaces: each character is a token.
-ALONE = (
-    (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
-    (0x20000, 0x323AF),
-)  # fmt: skip
-
 
 def word_starts(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
-    """Say which pieces begin a word.
+    """Return which pieces begin a word.
 
-    A word goes from one space to the next. Punctuation is no part of it, and of scripts without spaces between words
-    each piece is a word of its own.
+    A word extends from one space to the next, without punctuation. In scripts without spaces between words each piece
+    is a word.
 
     Parameters
     ----------
     vocabulary : Vocabulary
     ids : ndarray of shape (n_pieces,)
-        Of one or of many texts, one after the other.
+        Pieces of one text or of several, one after the other.
 
     Returns
     -------
@@ -46,11 +38,11 @@ def word_starts(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
     >>> (ids,) = tokenizer.encode_batch(["unbelievable, 我们"])
     >>> tokenizer.convert_ids_to_tokens(ids)
     ['▁un', 'be', 'li', 'ev', 'able', ',', '▁', '我们']
-    >>> word_starts(tokenizer, ids).astype(int).tolist()
+    >>> word_starts(tokenizer.vocabulary, ids).astype(int).tolist()
     [1, 0, 0, 0, 0, 1, 1, 1]
     """
     distinct, inverse = np.unique(ids, return_inverse=True)
-    pieces = vocabulary.convert_ids_to_tokens(distinct)
+    pieces = vocabulary.to_tokens(distinct.tolist())
     alone = np.array([_stands_alone(piece) for piece in pieces], bool)[inverse]
     spaced = np.array([piece.startswith(SPACE) for piece in pieces], bool)[inverse]
     after_alone = np.concatenate([[True], alone[:-1]])[: len(ids)]
@@ -58,41 +50,42 @@ def word_starts(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
 
 
 def _stands_alone(piece: str) -> bool:
-    """Whether a piece is punctuation, or of a script without spaces; "▁" before it says nothing."""
+    """Whether a piece, without "▁", begins with punctuation or with a script without spaces between words."""
     letters = piece.replace(SPACE, "")
     if not letters:
         return False
-    category = unicodedata.category(letters[0])
-    return category[0] in "PS" or unicodedata.name(letters[0], "").startswith(UNSPACED)
+    first = letters[0]
+    return unicodedata.category(first)[0] in "PS" or unspaced_script(first) is not None
 
 
 def split_words(text: str) -> np.ndarray:
-    """Where the tokens of a string lie, in characters: (n_tokens, 2).
+    """Return the characters of each token of a string, ``start, stop`` as (n_tokens, 2).
 
-    White space ends a token, and is none. Each punctuation mark and symbol is a token, and so is each character of
-    Chinese and Japanese; any other run of characters is one. Combining marks, and the selectors and joiners of emoji,
-    belong to the character before them.
+    Tokens are separated by whitespace. Each punctuation mark, each symbol and each character of Chinese and Japanese is
+    a token; any other run of characters is one. Combining marks, and the selectors and joiners of emoji, belong to the
+    character before them.
 
     Examples
     --------
     >>> [("Ada, 你好!")[start:end] for start, end in split_words("Ada, 你好!")]
     ['Ada', ',', '你', '好', '!']
     """
-    found, begun = [], None
+    found: list[tuple[int, int]] = []
+    start = None
     for i, character in enumerate(text):
         kind = _kind(character)
-        if kind == "mark" and begun is None and found and found[-1][1] == i:
+        if kind == "mark" and start is None and found and found[-1][1] == i:
             found[-1] = (found[-1][0], i + 1)
             continue
-        if kind in ("space", "alone") and begun is not None:
-            found.append((begun, i))
-            begun = None
+        if kind in ("space", "alone") and start is not None:
+            found.append((start, i))
+            start = None
         if kind == "alone":
             found.append((i, i + 1))
-        elif kind in ("word", "mark") and begun is None:
-            begun = i
-    if begun is not None:
-        found.append((begun, len(text)))
+        elif kind in ("word", "mark") and start is None:
+            start = i
+    if start is not None:
+        found.append((start, len(text)))
     return np.array(found, np.int64).reshape(-1, 2)
 
 
@@ -103,6 +96,6 @@ def _kind(character: str) -> str:
         return "space"
     if category[0] == "M" or category == "Cf" or "\U0001f3fb" <= character <= "\U0001f3ff":  # skin tones
         return "mark"
-    if category[0] in "PS" or any(low <= ord(character) <= high for low, high in ALONE):
-        return "alone"
-    return "word"
+    script = unspaced_script(character)
+    alone = category[0] in "PS" or (script is not None and script.characters_are_words)
+    return "alone" if alone else "word"

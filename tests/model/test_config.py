@@ -4,19 +4,19 @@ from transformers import AutoConfig
 from skxlmr.model import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 
 
-def test_presets_have_the_published_sizes():
+def test_config_presets_have_published_sizes():
     xl, xxl = XLMRobertaXLConfig.xl(), XLMRobertaXLConfig.xxl()
     assert (xl.hidden_size, xl.num_hidden_layers, xl.num_attention_heads, xl.intermediate_size) == (2560, 36, 32, 10240)
     assert (xxl.hidden_size, xxl.num_hidden_layers, xxl.num_attention_heads) == (4096, 48, 32)
     assert (xl.vocab_size, xl.max_length, xl.head_size) == (250880, 512, 80)
     base, large = XLMRobertaConfig.base(), XLMRobertaConfig.large()
     assert (base.num_parameters // 10**6, large.num_parameters // 10**6) == (277, 558)  # without a pooler
-    for relative in (XLMRobertaConfig, BertConfig):  # whoever is asked
+    for relative in (XLMRobertaConfig, BertConfig):  # the same from any config class
         assert (relative.xl(), relative.xxl()) == (xl, xxl)
     assert BertConfig.base() == base
 
 
-def test_round_trip_keeps_unknown_keys():
+def test_config_round_trip_keeps_unknown_keys():
     config = XLMRobertaXLConfig.from_dict({"model_type": "xlm-roberta-xl", "hidden_size": 64, "finetuning_task": "x"})
     assert config.extra == {"finetuning_task": "x"}
     assert XLMRobertaXLConfig.from_dict(config.to_dict()) == config
@@ -24,15 +24,15 @@ def test_round_trip_keeps_unknown_keys():
 
 
 @pytest.mark.parametrize("kind", ["xlm-roberta-xl", "xlm-roberta", "bert"])
-def test_what_a_file_does_not_say_is_as_transformers_has_it(kind, tmp_path):
+def test_config_missing_keys_equal_transformers(kind, tmp_path):
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
     ours, theirs = XLMRobertaXLConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)
-    for name in ("layer_norm_eps", "hidden_act", "pad_token_id", "num_attention_heads"):  # no shape would show it
+    for name in ("layer_norm_eps", "hidden_act", "pad_token_id", "num_attention_heads"):  # not visible in any shape
         assert getattr(ours, name) == getattr(theirs, name)
-    assert XLMRobertaConfig().layer_norm_eps == 1e-5  # xlm-roberta-base's
+    assert XLMRobertaConfig().layer_norm_eps == 1e-5  # that of xlm-roberta-base
 
 
-def test_labels_decide_the_number_of_outputs():
+def test_config_id2label_sets_num_labels():
     config = XLMRobertaXLConfig.from_dict({"id2label": {"0": "a", "1": "b", "2": "c"}})
     assert config.num_labels == 3
     assert config.to_dict()["label2id"] == {"a": 0, "b": 1, "c": 2}
@@ -56,6 +56,6 @@ def test_labels_decide_the_number_of_outputs():
         ({"problem_type": "ranking"}, "problem_type must be one of"),
     ],
 )
-def test_impossible_values_are_refused(values, message):
+def test_config_invalid_values_raise(values, message):
     with pytest.raises(ValueError, match=message):
         XLMRobertaXLConfig(**values)

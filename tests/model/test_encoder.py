@@ -1,10 +1,14 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.encoder import Encoder
+from skxlmr.model.key_maps import KEY_MAPS
 from skxlmr.model.packing import Packing
 
 CONFIG = XLMRobertaXLConfig(
@@ -18,7 +22,16 @@ def model():
     return XLMRobertaXLModel(CONFIG).eval()
 
 
-def test_layers_are_numbered_as_hidden_states(model):
+def test_encoder_has_the_parameters_and_results_of_the_padded_model(tmp_path, model):
+    model.save_pretrained(tmp_path)
+    encoder = Encoder.from_pretrained(tmp_path)
+    assert encoder.state_dict().keys() == model.state_dict().keys()
+    arguments = torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3])
+    with torch.no_grad():
+        assert torch.equal(encoder.encode(*arguments)[0], model(torch.tensor([[0, 7, 2]])).last_hidden_state[0])
+
+
+def test_encode_layers_equal_hidden_states(model):
     ids = torch.randint(4, 50, (1, 7))
     with torch.no_grad():
         expected = model(ids, output_hidden_states=True).hidden_states
@@ -28,7 +41,7 @@ def test_layers_are_numbered_as_hidden_states(model):
         assert torch.equal(state, expected[i][0])
 
 
-def test_the_first_position_of_bert_learns_as_any_other():
+def test_embeddings_first_position_is_trained_only_in_bert():
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     for config, unused in ((BertConfig(vocab_size=50, **shape), []), (CONFIG, [0, 1])):
         model = XLMRobertaXLModel(config)
@@ -38,7 +51,7 @@ def test_the_first_position_of_bert_learns_as_any_other():
         assert learned == [len(unused), len(unused) + 1, len(unused) + 2]
 
 
-def test_upper_layers_are_not_run_for_a_lower_one(model):
+def test_encode_lower_layer_does_not_run_upper_ones(model):
     def forbidden(*args):
         raise AssertionError("layer 3 was run")
 
@@ -46,7 +59,7 @@ def test_upper_layers_are_not_run_for_a_lower_one(model):
     model.encode(torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3]), layers=(2,))
 
 
-def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
+def test_encode_with_adapter_adds_to_layer_and_keeps_encoder(model):
     class Shift(nn.Module):
         def forward(self, x, y):
             return y + x * 0.5
@@ -59,7 +72,7 @@ def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
         plain = model.encode(*inputs)[0]
         adapted = model.encode(*inputs, adapter=[square, {}, {}])[0]
         again = model.encode(*inputs)[0]
-        for name in names:  # the same by changing the weights themselves: W x + x / 2
+        for name in names:  # the same as changed weights: W x + x / 2
             getattr(model.layers[0].attention, name).weight += 0.5 * torch.eye(16)
         changed = model.encode(*inputs)[0]
     assert torch.equal(plain, again)
@@ -69,8 +82,8 @@ def test_an_adapter_adds_to_its_layer_and_leaves_the_base_alone(model):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_in_16_bits_texts_are_alone_and_gradients_are_those_of_float32(model, causal):
-    """The rows that are added there for the sake of few sizes have no part in anything."""
+def test_encode_in_16_bits_is_independent_of_batch_with_float32_gradients(model, causal):
+    """The rows that `few_sizes` adds do not affect results."""
     lengths = [3, 3, 5, 9, 17, 30]
     ids, wide = torch.randint(4, 40, (sum(lengths),)), copy.deepcopy(model)
     half, gradients = copy.deepcopy(model).bfloat16(), {}
@@ -89,26 +102,48 @@ def test_in_16_bits_texts_are_alone_and_gradients_are_those_of_float32(model, ca
     assert torch.cosine_similarity(gradients[half], gradients[wide], dim=0) > 0.99
 
 
-def test_texts_that_are_too_long_are_refused(model):
-    with pytest.raises(ValueError, match="513 tokens is too long: this model takes 512"):
-        model(torch.full((1, 513), 7))
-
-
-def test_ids_and_embeddings_exclude_each_other(model):
-    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
-        model()
-
-
-def test_pad_rows_start_at_zero_and_matrices_with_the_configured_spread(model):
+def test_initialise_has_zero_pad_row_and_configured_std(model):
     assert not model.embeddings.word.weight[1].any()
     assert abs(model.layers[0].ffn.up.weight.std().item() - 0.02) < 0.005
     assert not model.layers[0].ffn.up.bias.any()
 
 
+def test_encode_causal_packing_equals_decoder_of_transformers():
+    torch.manual_seed(0)
+    theirs = transformers.XLMRobertaXLModel(
+        transformers.XLMRobertaXLConfig(**{**_shape(CONFIG), "is_decoder": True}), add_pooling_layer=False
+    )
+    theirs = theirs.double().eval()
+    ours = XLMRobertaXLModel(CONFIG, add_pooling_layer=False).double().eval()
+    _copy_weights(theirs, ours)
+    rows = [torch.randint(4, 50, (n,)) for n in (1, 7, 7, 3, 12)]
+    packing = Packing.from_lengths([len(row) for row in rows], causal=True)
+    positions = torch.cat([torch.arange(len(row)) + 2 for row in rows])
+    (got,) = ours.encode(torch.cat(rows), positions, packing)
+    for ours_of_row, row in zip(got.split([len(row) for row in rows]), rows, strict=True):
+        expected = theirs(row[None]).last_hidden_state[0]
+        torch.testing.assert_close(ours_of_row, expected, rtol=0, atol=1e-9)
+        shorter = ours.encode(
+            row[:2], torch.arange(len(row[:2])) + 2, Packing.from_lengths([len(row[:2])], causal=True)
+        )
+        torch.testing.assert_close(ours_of_row[:2], shorter[0], rtol=0, atol=1e-9)
+
+
+def _shape(config):
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return {name: getattr(config, name) for name in names}
+
+
+def _copy_weights(theirs, ours):
+    state = {KEY_MAPS["xlm-roberta-xl"].to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
+    ours.load_state_dict({key.removeprefix("roberta."): value for key, value in state.items() if key is not None})
+    assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_varlen_kernel_agrees_with_the_padded_one(model, dtype):
+def test_encode_with_varlen_kernel_equals_padded_attention(model, dtype):
     ids = torch.randint(4, 50, (64,))
     lengths = [5, 40, 1, 18]
     positions = torch.cat([torch.arange(n) + 2 for n in lengths])

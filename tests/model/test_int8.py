@@ -44,7 +44,7 @@ def relative(x, y):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_values_and_scales_are_those_of_bitsandbytes(linear, dtype):
+def test_quantize_weight_equals_bitsandbytes(linear, dtype):
     weight = linear.weight.detach().to(dtype)
     values, absmax = quantize_weight(weight)
     theirs, their_absmax, _ = bitsandbytes_ops().int8_vectorwise_quant(weight)
@@ -52,20 +52,20 @@ def test_values_and_scales_are_those_of_bitsandbytes(linear, dtype):
     assert torch.equal(absmax, their_absmax)
 
 
-def test_quantising_leaves_the_weight_alone(linear):
+def test_quantize_weight_does_not_change_input(linear):
     before = linear.weight.detach().clone()
     quantize_weight(linear.weight.detach())
     assert torch.equal(linear.weight, before)
 
 
-def test_a_row_of_zeros_stays_zero():
+def test_quantize_weight_zero_row_stays_zero():
     values, absmax = quantize_weight(torch.zeros(2, 3))
     assert not values.any()
     assert not absmax.any()
     assert torch.equal(quantized(nn.Linear(192, 4, bias=False))(torch.zeros(3, 192)), torch.zeros(3, 4))
 
 
-def test_state_dict_is_that_of_bitsandbytes(linear):
+def test_int8_linear_state_dict_equals_bitsandbytes(linear):
     import bitsandbytes as bnb
 
     theirs = bnb.nn.Linear8bitLt(192, 96, has_fp16_weights=False)
@@ -85,7 +85,7 @@ def test_state_dict_is_that_of_bitsandbytes(linear):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_multiplies(linear, engine, dtype):
+def test_int8_linear_equals_float_with_every_engine(linear, engine, dtype):
     x = inputs(dtype=dtype)
     y = quantized(linear, engine=engine)(x)
     assert y.dtype == dtype
@@ -94,15 +94,15 @@ def test_every_engine_multiplies(linear, engine, dtype):
 
 @pytest.mark.parametrize("settings", [{"outliers": "fixed"}, {"outliers": "dynamic"}])
 @pytest.mark.parametrize("engine", ["int_mm", "bitsandbytes"])
-def test_outliers_keep_their_precision(linear, engine, settings):
+def test_int8_linear_with_outliers_is_precise(linear, engine, settings):
     x = inputs(outlier=7)
     expected = linear(x)
     assert relative(quantized(linear, engine=engine)(x), expected) > 0.02, "without them the error is large"
     assert relative(quantized(linear, [7], engine=engine, **settings)(x), expected) < 0.008
 
 
-def test_integer_products_are_what_they_stand_for(linear):
-    """Value by value: the input rounded to steps of its row, outliers to the same steps but in 16 bits."""
+def test_int_mm_engine_equals_definition(linear):
+    """Inputs are rounded to the step of their row, outliers to the same step but with 16 bits."""
     x, layer = inputs(outlier=7).double(), quantized(linear, [7, 9], engine="int_mm")
     regular = x.index_fill(1, torch.tensor([7, 9]), 0).abs().amax(1, keepdim=True)
     steps = torch.maximum(regular, x[:, [7, 9]].abs().amax(1, keepdim=True) / 257) / 127
@@ -110,7 +110,7 @@ def test_integer_products_are_what_they_stand_for(linear):
     assert_close(layer(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_huge_outlier_does_not_overflow(linear):
+def test_int8_linear_huge_outlier_does_not_overflow(linear):
     x = inputs()
     x[:, 7] *= 1e6
     assert relative(quantized(linear, [7])(x), linear(x)) < 0.02
@@ -118,21 +118,21 @@ def test_a_huge_outlier_does_not_overflow(linear):
 
 @pytest.mark.parametrize("columns", [(), (7,), (0, 7, 191)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_row_does_not_depend_on_the_others(linear, columns, dtype):
+def test_int8_linear_row_is_independent_of_batch(linear, columns, dtype):
     x, layer = inputs(outlier=7, dtype=dtype), quantized(linear, columns, engine="int_mm")
     whole = layer(x)
     for rows in SLICES:
         assert torch.equal(layer(x[rows]), whole[rows])
 
 
-def test_the_dynamic_rule_does_depend_on_them(linear):
+def test_int8_linear_with_dynamic_outliers_depends_on_batch(linear):
     x = inputs()
-    x[0, 7], x[1:, 7] = 60, 5.5  # the largest of each row, but no outlier until the first row joins
+    x[0, 7], x[1:, 7] = 60, 5.5  # only an outlier together with the first row
     layer = quantized(linear, outliers="dynamic", engine="int_mm")
     assert not torch.equal(layer(x)[1:], layer(x[1:]))
 
 
-def test_dynamic_outliers_are_those_of_bitsandbytes(linear):
+def test_dynamic_outliers_equal_bitsandbytes(linear):
     x = inputs(outlier=7)
     rows = quantized(linear, outliers="dynamic", engine="bitsandbytes").prepare(x)
     ours = quantized(linear, outliers="dynamic", engine="int_mm").prepare(x)
@@ -141,7 +141,7 @@ def test_dynamic_outliers_are_those_of_bitsandbytes(linear):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_gradients_flow_to_the_input(linear, engine):
+def test_int8_linear_gradient_reaches_input_only(linear, engine):
     layer = quantized(linear, [7], engine=engine)
     x, weights = inputs().requires_grad_(), torch.randn(41, 96)
     (layer(x) * weights).sum().backward()
@@ -149,7 +149,7 @@ def test_gradients_flow_to_the_input(linear, engine):
     assert not any(p.requires_grad for p in layer.parameters())
 
 
-def test_gradients_in_half_precision(linear):
+def test_int8_linear_gradient_in_16_bits(linear):
     layer = quantized(linear)
     expected = torch.ones(41, 96) @ layer.dequantize(torch.float32)
     for dtype in (torch.float16, torch.bfloat16):
@@ -158,13 +158,13 @@ def test_gradients_in_half_precision(linear):
         assert relative(x.grad, expected) < 0.01
 
 
-def test_inputs_of_any_shape(linear):
+def test_int8_linear_accepts_any_shape(linear):
     layer, x = quantized(linear), inputs()[:40]
     assert torch.equal(layer(x.view(2, 4, 5, 192)), layer(x).view(2, 4, 5, 96))
     assert layer(x[0]).shape == (96,)
 
 
-def test_without_bias():
+def test_int8_linear_without_bias():
     torch.manual_seed(0)
     linear = nn.Linear(64, 8, bias=False)
     x = torch.randn(5, 64)
@@ -172,7 +172,7 @@ def test_without_bias():
         assert relative(quantized(linear, engine=engine)(x), linear(x)) < 0.03
 
 
-def test_chained_layers_equal_one_after_the_other():
+def test_chain_equals_sequential_layers():
     torch.manual_seed(0)
     up = quantized(nn.Linear(192, 384), [3], engine="int_mm")
     down = quantized(nn.Linear(384, 192), [5, 6], engine="int_mm")
@@ -185,7 +185,7 @@ def test_chained_layers_equal_one_after_the_other():
     assert not can_chain(up, nn.Linear(384, 192), x)
 
 
-def test_blocks_do_not_show(linear, monkeypatch):
+def test_int_mm_engine_in_blocks_equals_whole(linear, monkeypatch):
     layer, x = quantized(linear, [7], engine="int_mm"), inputs()
     whole = layer(x)
     monkeypatch.setitem(int8_engines.BLOCK, "cpu", 3 * 96)
@@ -193,7 +193,7 @@ def test_blocks_do_not_show(linear, monkeypatch):
 
 
 @pytest.mark.parametrize("largest", [2**20, 100], ids=["kept", "too large to be kept"])
-def test_memory_that_is_used_again_does_not_show(linear, largest, monkeypatch):
+def test_workspace_reused_does_not_change_results(linear, largest, monkeypatch):
     monkeypatch.setattr(int8_engines, "_workspace", int8_engines.Workspace())
     monkeypatch.setattr(int8_engines, "LARGEST_WORKSPACE", largest)
     layer, wide = quantized(linear, [7], engine="int_mm"), quantized(nn.Linear(192, 300), engine="int_mm")
@@ -201,13 +201,13 @@ def test_memory_that_is_used_again_does_not_show(linear, largest, monkeypatch):
     with torch.inference_mode():
         first, kept = layer(x[:5]), wide(x).clone()
         assert torch.equal(layer(x)[:5], first)
-    learning = x.clone().requires_grad_()  # the memory was taken in inference mode
+    learning = x.clone().requires_grad_()  # the buffer was allocated in inference mode
     wide(learning).sum().backward()
     assert torch.equal(wide(learning).detach(), kept)
     assert (len(int8_engines._workspace.buffer) == 41 * 300) == (largest == 2**20)
 
 
-def test_the_memory_is_on_the_cpu_whatever_the_default(linear, monkeypatch):
+def test_workspace_ignores_default_device(linear, monkeypatch):
     monkeypatch.setattr(int8_engines, "_workspace", int8_engines.Workspace())
     layer, x = quantized(linear, engine="int_mm"), inputs()
     with torch.device("meta"):
@@ -215,7 +215,7 @@ def test_the_memory_is_on_the_cpu_whatever_the_default(linear, monkeypatch):
     assert torch.equal(layer(x[:2]), layer(x)[:2])
 
 
-def test_threads_have_memory_of_their_own(linear):
+def test_workspace_is_separate_per_thread(linear):
     layer, batches = quantized(linear, [7], engine="int_mm"), inputs().split(8)
     expected = [layer(x) for x in batches]
     with ThreadPoolExecutor(4) as threads:
@@ -225,7 +225,7 @@ def test_threads_have_memory_of_their_own(linear):
 
 
 @pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 192, 96), (17, 3, 40), (30, 7, 5), (40, 16, 32)])
-def test_sizes_that_cublas_does_not_take_are_filled_up(n_rows, inner, n_columns, monkeypatch):
+def test_filled_int_mm_pads_to_cublas_sizes(n_rows, inner, n_columns, monkeypatch):
     a = torch.randint(-127, 128, (n_rows, inner), dtype=torch.int8)
     weight = torch.randint(-127, 128, (n_columns, inner), dtype=torch.int8)
     multiply = torch._int_mm
@@ -241,7 +241,7 @@ def test_sizes_that_cublas_does_not_take_are_filled_up(n_rows, inner, n_columns,
         assert torch.equal(int8_engines._filled_int_mm(a, b).long(), a.long() @ b.long())
 
 
-def test_outliers_are_found_where_a_column_stands_out(linear):
+def test_find_outliers_selects_large_column(linear):
     layer = quantized(linear)
     layer.find_outliers(inputs(outlier=7))
     assert layer.outliers.tolist() == [7]
@@ -252,7 +252,7 @@ def test_outliers_are_found_where_a_column_stands_out(linear):
     assert 7 in strict.candidates
 
 
-def test_the_engine_is_chosen_by_what_the_cpu_can_do(monkeypatch):
+def test_choose_engine_auto_depends_on_device(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: True)
     assert choose_engine("auto", cpu) is ENGINES["int_mm"]
@@ -262,7 +262,7 @@ def test_the_engine_is_chosen_by_what_the_cpu_can_do(monkeypatch):
     assert choose_engine("auto", torch.device("mps")) is ENGINES["dequantize"]
 
 
-def test_int8_instructions_are_read_from_the_capabilities(monkeypatch):
+def test_cpu_has_int8_reads_capabilities(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True}, raising=False)
     int8_engines.cpu_has_int8.cache_clear()
     assert int8_engines.cpu_has_int8()
@@ -272,20 +272,20 @@ def test_int8_instructions_are_read_from_the_capabilities(monkeypatch):
     int8_engines.cpu_has_int8.cache_clear()
 
 
-def test_casting_keeps_the_scales(linear):
+def test_int8_linear_cast_keeps_scales_in_float32(linear):
     layer = quantized(linear, [7]).to(torch.bfloat16)
     assert layer.SCB.dtype == torch.float32
     assert layer.weight.dtype == torch.int8
     assert layer.bias.dtype == torch.bfloat16
 
 
-def test_copies_and_pickles(linear):
+def test_int8_linear_copied_or_pickled_is_equal(linear):
     layer, x = quantized(linear, [7]), inputs(outlier=7)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin(x), layer(x))
 
 
-def test_two_threads_share_a_layer(linear):
+def test_int8_linear_shared_by_threads(linear):
     layer = quantized(linear, [7])
     xs = [inputs(outlier=7) * (1 + i) for i in range(8)]
     expected = [layer(x) for x in xs]
@@ -293,7 +293,7 @@ def test_two_threads_share_a_layer(linear):
         assert all(torch.equal(y, e) for y, e in zip(pool.map(layer, xs), expected, strict=True))
 
 
-def test_bitsandbytes_missing_is_said(linear, monkeypatch):
+def test_bitsandbytes_engine_missing_package_raises(linear, monkeypatch):
     import sys
 
     bitsandbytes_ops.cache_clear()
@@ -303,7 +303,7 @@ def test_bitsandbytes_missing_is_said(linear, monkeypatch):
     bitsandbytes_ops.cache_clear()
 
 
-def test_settings_behave_as_parameters():
+def test_int8_settings_are_sklearn_parameters():
     embedder = XLMRXLEmbedder(model="nano", load_in_8bit=Int8(threshold=4.0))
     assert embedder.get_params()["load_in_8bit__threshold"] == 4.0
     twin = clone(embedder.set_params(load_in_8bit__outliers="none"))
@@ -318,7 +318,7 @@ def test_settings_behave_as_parameters():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("columns", [(), (7,)])
 @pytest.mark.parametrize("engine", ["auto", "int_mm"])
-def test_cuda_multiplies_as_the_cpu_does(linear, engine, columns, dtype):
+def test_int8_linear_on_cuda_equals_cpu(linear, engine, columns, dtype):
     x = inputs(outlier=7 if columns else None, dtype=dtype)
     expected = quantized(linear, columns)(x.float())
     layer = quantized(linear, columns, engine=engine)

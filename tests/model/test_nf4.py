@@ -14,7 +14,7 @@ from skxlmr.model import nf4 as four_bit
 from skxlmr.model.nf4 import BLOCK, Linear4bit, quantize_nf4
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
-# (K, N): blocks that end with rows, that lie in two rows, whose last one is short; odd numbers of columns and weights
+# (K, N): blocks that end with rows, that are in two rows, with a short last one; odd numbers of columns and weights
 SIZES = [(192, 96), (64, 1), (96, 5), (32, 4), (32, 3), (20, 7), (21, 6), (21, 7), (1, 1)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -26,7 +26,7 @@ def pair(in_features=192, out_features=96, bias=True):
 
 
 def bitsandbytes_layer(linear):
-    """The same layer as bitsandbytes quantises it."""
+    """Return the same layer, quantised by bitsandbytes."""
     bitsandbytes_ops()
     import bitsandbytes as bnb
 
@@ -36,7 +36,7 @@ def bitsandbytes_layer(linear):
 
 
 def looked_up(layer):
-    """The weight in float32, number by number: a code times the scale of its block."""
+    """Return the weight in float32, each number as a code times the scale of its block."""
     bitsandbytes_ops()
     from bitsandbytes.functional import get_4bit_type
 
@@ -47,7 +47,7 @@ def looked_up(layer):
 
 
 def floating(layer, dtype=torch.float32):
-    """An ordinary layer that has the dequantised weights."""
+    """Return an ordinary layer with the dequantised weight."""
     linear = nn.Linear(layer.in_features, layer.out_features, dtype=dtype).requires_grad_(False)
     linear.weight.copy_(layer.dequantize(dtype))
     linear.bias.copy_(layer.bias)
@@ -55,7 +55,7 @@ def floating(layer, dtype=torch.float32):
 
 
 @pytest.mark.parametrize(("in_features", "out_features"), SIZES)
-def test_weights_are_packed_as_bitsandbytes_does(in_features, out_features):
+def test_quantize_nf4_equals_bitsandbytes(in_features, out_features):
     linear, layer = pair(in_features, out_features)
     other = bitsandbytes_layer(linear)
     assert torch.equal(layer.weight, other.weight)
@@ -67,27 +67,27 @@ def test_weights_are_packed_as_bitsandbytes_does(in_features, out_features):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("in_features", "out_features"), SIZES)
-def test_weights_are_codes_times_scales(in_features, out_features, dtype):
+def test_dequantize_equals_codes_times_scales(in_features, out_features, dtype):
     _, layer = pair(in_features, out_features)
     weight = layer.dequantize(dtype)
     assert weight.dtype == dtype
-    assert_close(weight, looked_up(layer).to(dtype), rtol=torch.finfo(dtype).eps, atol=0)  # half a step: ties
+    assert_close(weight, looked_up(layer).to(dtype), rtol=torch.finfo(dtype).eps, atol=0)  # ties may round either way
 
 
-def test_weights_are_close_to_what_was_quantised():
+def test_dequantize_is_close_to_weight():
     linear, layer = pair()
     scales = layer.absmax.repeat_interleave(BLOCK).view_as(linear.weight)
-    widest = 0.31 / 2  # between two codes of NF4, of which -1 and -0.696 are furthest apart
+    widest = 0.31 / 2  # half the largest distance of two codes of NF4, -1 and -0.696
     assert ((layer.dequantize(torch.float32) - linear.weight).abs() <= widest * scales).all()
 
 
-def test_output_is_that_of_bitsandbytes():
+def test_linear4bit_equals_bitsandbytes():
     linear, layer = pair()
     x = torch.randn(5, 192)
     assert_close(layer(x), bitsandbytes_layer(linear)(x), rtol=1e-5, atol=1e-5)
 
 
-def test_quantising_in_chunks_changes_nothing(monkeypatch):
+def test_quantize_nf4_in_chunks_equals_whole(monkeypatch):
     weight = torch.randn(37, 50).bfloat16()
     whole = quantize_nf4(weight)
     monkeypatch.setattr(four_bit, "CHUNK", 3 * BLOCK)
@@ -95,14 +95,14 @@ def test_quantising_in_chunks_changes_nothing(monkeypatch):
         assert torch.equal(part, expected)
 
 
-def test_zeros_stay_zeros():
+def test_quantize_nf4_zeros_stay_zero():
     layer = Linear4bit.from_linear(nn.utils.skip_init(nn.Linear, 64, 3).requires_grad_(False))
     layer.load("weight", torch.zeros(3, 64))
     assert layer.dequantize(torch.float32).abs().max() == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_product_is_that_of_the_dequantised_weights(dtype):
+def test_linear4bit_equals_linear_with_dequantized_weight(dtype):
     _, layer = pair()
     x = torch.randn(2, 5, 192).to(dtype)
     y = layer(x)
@@ -112,7 +112,7 @@ def test_product_is_that_of_the_dequantised_weights(dtype):
     assert layer(x[:0]).shape == (0, 5, 96)
 
 
-def test_gradients_flow_to_the_input_alone():
+def test_linear4bit_gradient_reaches_input_only():
     _, layer = pair(24, 10)
     x = torch.randn(3, 4, 24, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, x)
@@ -122,7 +122,7 @@ def test_gradients_flow_to_the_input_alone():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_gradients_are_those_of_the_dequantised_weights(dtype):
+def test_linear4bit_gradient_equals_dequantized_weight(dtype):
     _, layer = pair()
     x = torch.randn(3, 4, 192).to(dtype)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -132,7 +132,7 @@ def test_gradients_are_those_of_the_dequantised_weights(dtype):
     assert_close(ours.grad, theirs.grad)
 
 
-def test_nothing_is_kept_for_the_backward_pass():
+def test_linear4bit_saves_no_tensors_for_backward():
     _, layer = pair()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda packed: packed):
@@ -141,7 +141,7 @@ def test_nothing_is_kept_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_under_gradient_checkpointing(reentrant):
+def test_linear4bit_with_gradient_checkpointing(reentrant):
     _, layer = pair()
     x = torch.randn(3, 192)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -150,7 +150,7 @@ def test_under_gradient_checkpointing(reentrant):
     assert torch.equal(ours.grad, theirs.grad)
 
 
-def test_under_autocast_it_behaves_as_a_linear_layer():
+def test_linear4bit_in_autocast_equals_linear():
     _, layer = pair()
     x = torch.randn(3, 192)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -163,7 +163,7 @@ def test_under_autocast_it_behaves_as_a_linear_layer():
     assert_close(ours.grad, theirs.grad, rtol=1e-2, atol=1e-2)
 
 
-def test_under_inference_mode():
+def test_linear4bit_in_inference_mode():
     _, layer = pair()
     x = torch.randn(3, 192)
     expected = layer(x)
@@ -172,7 +172,7 @@ def test_under_inference_mode():
     assert layer(x.requires_grad_()).requires_grad
 
 
-def test_two_threads_share_a_layer():
+def test_linear4bit_shared_by_threads():
     _, layer = pair()
     xs = [torch.randn(3, 192) for _ in range(8)]
 
@@ -187,14 +187,14 @@ def test_two_threads_share_a_layer():
             assert_close(found, wanted, rtol=0, atol=0)
 
 
-def test_without_bias():
+def test_linear4bit_without_bias():
     _, layer = pair(bias=False)
     assert layer.bias is None
     assert layer(torch.zeros(2, 192)).abs().max() == 0
     assert set(layer.state_dict()) == {"weight", "absmax"}
 
 
-def test_state_dict_goes_into_another_layer():
+def test_linear4bit_state_dict_round_trip():
     _, layer = pair()
     other = Linear4bit(192, 96)
     other.load_state_dict(layer.state_dict())
@@ -203,7 +203,7 @@ def test_state_dict_goes_into_another_layer():
     assert not list(layer.buffers()), "sharding leaves buffers whole"
 
 
-def test_casting_keeps_the_scales():
+def test_linear4bit_cast_keeps_scales_in_float32():
     _, layer = pair()
     absmax = layer.absmax.clone()
     for dtype in (torch.float16, torch.float64):
@@ -213,7 +213,7 @@ def test_casting_keeps_the_scales():
         assert layer.weight.dtype == torch.uint8
 
 
-def test_missing_bitsandbytes_is_said(monkeypatch):
+def test_linear4bit_missing_bitsandbytes_raises(monkeypatch):
     _, layer = pair()
     bitsandbytes_ops.cache_clear()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
@@ -222,7 +222,7 @@ def test_missing_bitsandbytes_is_said(monkeypatch):
     bitsandbytes_ops.cache_clear()
 
 
-def test_bitsandbytes_comes_late_and_says_nothing():
+def test_linear4bit_imports_bitsandbytes_lazily_and_silently():
     program = (
         "import sys, torch, skxlmr; from skxlmr.model.nf4 import Linear4bit;"
         "assert 'bitsandbytes' not in sys.modules;"
@@ -237,7 +237,7 @@ def test_bitsandbytes_comes_late_and_says_nothing():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("in_features", "out_features"), [(192, 96), (96, 5), (21, 7)])
-def test_cuda_multiplies_as_the_cpu_does(in_features, out_features, dtype):
+def test_linear4bit_on_cuda_equals_cpu(in_features, out_features, dtype):
     linear, layer = pair(in_features, out_features)
     there = Linear4bit.from_linear(linear.to("cuda"))
     assert torch.equal(there.weight.cpu(), layer.weight)

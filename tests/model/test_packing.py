@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from skxlmr.model.packing import Packing, PaddedBatch, few_sizes, position_ids_from_input_ids
+from skxlmr.model.packing import Packing, few_sizes
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 4], [2, 2], [5], [1]])
-def test_pad_and_unpad_are_inverse(lengths):
+def test_packing_unpad_inverts_pad(lengths):
     packing = Packing.from_lengths(lengths)
     x = torch.randn(sum(lengths), 2)
     padded = packing.pad(x)
@@ -18,7 +18,7 @@ def test_pad_and_unpad_are_inverse(lengths):
         assert packing.mask().sum(1).tolist() == lengths
 
 
-def test_pooling_is_within_each_text():
+def test_packing_pooling_is_within_each_text():
     lengths = [3, 1, 4]
     packing = Packing.from_lengths(lengths)
     x = torch.randn(8, 5)
@@ -29,7 +29,7 @@ def test_pooling_is_within_each_text():
         torch.testing.assert_close(packing.mean(x.to(half)), packing.mean(x).to(half), rtol=1e-2, atol=1e-2)
 
 
-def test_pooling_hides_no_nan():
+def test_packing_pooling_propagates_nan():
     packing, x = Packing.from_lengths([3, 1, 4]), torch.randn(8, 5)
     x[1, 2] = torch.nan
     for pooled in (packing.mean(x), packing.max(x)):
@@ -37,33 +37,13 @@ def test_pooling_hides_no_nan():
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
-def test_gradients_of_pooling(how):
+def test_packing_pooling_gradients(how):
     packing = Packing.from_lengths([3, 1, 4])
     torch.autograd.gradcheck(getattr(packing, how), torch.randn(8, 5, dtype=torch.float64, requires_grad=True))
 
 
-def test_there_are_few_sizes():
+def test_few_sizes_has_sixteen_sizes_per_doubling():
     sizes = [few_sizes(n) for n in range(1, 20_001)]
     assert all(n <= size <= n * 17 / 16 for n, size in enumerate(sizes, start=1))
     assert len(set(sizes[1024:2048])) == 16
     assert sum(sizes) / sum(range(1, 20_001)) < 1.03
-
-
-def test_a_mask_may_have_gaps():
-    mask = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
-    batch = PaddedBatch.from_mask(mask, (2, 4), torch.device("cpu"))
-    x = torch.arange(1, 9).view(2, 4)
-    assert batch.pack(x).tolist() == [2, 3, 5, 8]
-    assert torch.equal(batch.unpack(batch.pack(x)), x * mask)
-
-
-def test_masks_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="no real token in row 1"):
-        PaddedBatch.from_mask(torch.tensor([[1, 1], [0, 0]]), (2, 2), torch.device("cpu"))
-    with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
-        PaddedBatch.from_mask(torch.ones(2, 3), (2, 2), torch.device("cpu"))
-
-
-def test_positions_start_after_the_pad_id_and_skip_pads():
-    ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
-    assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]

@@ -49,13 +49,13 @@ def edit_weights(directory, edit):
     save_file(edit(load_file(file)), file, {"format": "pt"})
 
 
-def test_xl_is_recognised_by_its_keys(checkpoint):
+def test_from_pretrained_recognises_xl_by_keys(checkpoint):
     expected = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits
     edit_config(checkpoint, model_type="xlm-roberta")
     assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits, expected)
 
 
-def test_every_class_loads_every_relative(tmp_path):
+def test_from_pretrained_every_class_loads_every_architecture(tmp_path):
     reference = transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**SHAPE)).eval()
     reference.save_pretrained(tmp_path)
     for cls in (XLMRobertaXLModel, XLMRobertaModel):
@@ -69,7 +69,7 @@ def test_every_class_loads_every_relative(tmp_path):
     torch.testing.assert_close(again(IDS).last_hidden_state, reference(IDS).last_hidden_state)
 
 
-def test_bert_goes_both_ways(tmp_path):
+def test_bert_round_trip_through_transformers(tmp_path):
     reference = transformers.BertModel(transformers.BertConfig(**SHAPE)).eval()
     reference.save_pretrained(tmp_path)
     model = BertModel.from_pretrained(tmp_path)
@@ -80,18 +80,18 @@ def test_bert_goes_both_ways(tmp_path):
         torch.testing.assert_close(again.state_dict()[key], value, rtol=0, atol=0)
 
 
-def test_the_head_of_bert_on_texts_has_a_class_of_its_own(tmp_path):
+def test_sequence_classification_with_bert_config_raises(tmp_path):
     transformers.BertForSequenceClassification(transformers.BertConfig(**SHAPE)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="take BertForSequenceClassification"):
+    with pytest.raises(ValueError, match="use BertForSequenceClassification"):
         XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path)
     BertModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "base")
     with pytest.warns(
         NewHeadWarning, match=r"no weights for classifier\.weight, classifier\.bias"
-    ):  # its pooler is there
+    ):  # it has the pooler
         BertForSequenceClassification.from_pretrained(tmp_path / "base")
 
 
-def test_other_architectures_are_refused(checkpoint):
+def test_from_pretrained_unsupported_architecture_raises(checkpoint):
     edit_config(checkpoint, model_type="roberta")
     with pytest.raises(CheckpointError, match="model_type is 'roberta'; this package runs xlm-roberta-xl, xlm-roberta"):
         XLMRobertaXLModel.from_pretrained(checkpoint)
@@ -100,7 +100,7 @@ def test_other_architectures_are_refused(checkpoint):
         XLMRobertaXLModel.from_pretrained(checkpoint)
 
 
-def test_a_new_head_is_announced(checkpoint):
+def test_from_pretrained_new_head_warns(checkpoint):
     with pytest.warns(NewHeadWarning, match=r"no weights for classifier\.dense\.weight.*random"):
         model = XLMRobertaXLForSequenceClassification.from_pretrained(checkpoint, num_labels=5)
     assert model(IDS).logits.shape == (1, 5)
@@ -111,7 +111,7 @@ def test_a_new_head_is_announced(checkpoint):
         XLMRobertaXLModel.from_pretrained(checkpoint)
 
 
-def test_a_complete_checkpoint_announces_nothing(tmp_path):
+def test_from_pretrained_complete_checkpoint_does_not_warn(tmp_path):
     XLMRobertaXLForSequenceClassification(XLMRobertaXLConfig(**SHAPE, num_labels=3)).save_pretrained(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -119,7 +119,7 @@ def test_a_complete_checkpoint_announces_nothing(tmp_path):
     assert model.config.num_labels == 3
 
 
-def test_another_number_of_labels_than_the_head_has_is_an_error(tmp_path):
+def test_from_pretrained_mismatched_num_labels_raises(tmp_path):
     XLMRobertaXLForSequenceClassification(XLMRobertaXLConfig(**SHAPE, num_labels=3)).save_pretrained(tmp_path)
     with pytest.raises(CheckpointMismatchError, match="out_proj"):
         XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path, num_labels=4)
@@ -138,7 +138,7 @@ def test_another_number_of_labels_than_the_head_has_is_an_error(tmp_path):
     ],
     ids=["missing", "unexpected", "prefix", "shape", "nan"],
 )  # fmt: skip
-def test_wrong_tensors_are_named(checkpoint, edit, message):
+def test_from_pretrained_wrong_tensors_raise(checkpoint, edit, message):
     edit_weights(checkpoint, edit)
     with pytest.raises(CheckpointError, match=message):
         XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
@@ -153,14 +153,14 @@ def test_wrong_tensors_are_named(checkpoint, edit, message):
         ({"id2label": ["a", "b"]}, "config.json"),
     ],
 )
-def test_impossible_configs_are_refused_before_anything_is_allocated(checkpoint, changes, message, monkeypatch):
+def test_from_pretrained_invalid_config_raises_before_allocation(checkpoint, changes, message, monkeypatch):
     edit_config(checkpoint, **changes)
     monkeypatch.setattr("skxlmr.model.pretrained.load_into", None)
     with pytest.raises(CheckpointError, match=message):
         XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
 
 
-def test_a_model_that_is_not_there(tmp_path):
+def test_from_pretrained_missing_model_raises(tmp_path):
     with pytest.raises(ModelNotFoundError, match="nowhere"):
         XLMRobertaXLModel.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ModelNotFoundError, match="nano"):
@@ -168,13 +168,13 @@ def test_a_model_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype(checkpoint, dtype):
+def test_from_pretrained_dtype(checkpoint, dtype):
     model = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint, dtype=dtype)
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert not model.training
 
 
-def test_bin_files_and_shards_load_alike(checkpoint, tmp_path):
+def test_from_pretrained_bin_files_and_shards_are_equal(checkpoint, tmp_path):
     model = transformers.XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
     expected = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits
     shards, binary = tmp_path / "shards", tmp_path / "binary"
@@ -187,7 +187,7 @@ def test_bin_files_and_shards_load_alike(checkpoint, tmp_path):
         assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(directory)(IDS).logits, expected)
 
 
-def test_saving_replaces_a_checkpoint_as_a_whole(checkpoint):
+def test_save_pretrained_replaces_whole_checkpoint(checkpoint):
     first = XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)
     second = XLMRobertaXLForMaskedLM(XLMRobertaXLConfig(**{**SHAPE, "hidden_size": 32})).eval()
     second.save_pretrained(checkpoint)
@@ -196,7 +196,7 @@ def test_saving_replaces_a_checkpoint_as_a_whole(checkpoint):
     assert torch.equal(XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)(IDS).logits, first(IDS).logits)
 
 
-def test_an_untied_decoder_is_refused(checkpoint):
+def test_from_pretrained_untied_decoder_raises(checkpoint):
     edit_config(checkpoint, tie_word_embeddings=False)
     with pytest.raises((CheckpointError, ValueError), match="tie_word_embeddings"):
         XLMRobertaXLForMaskedLM.from_pretrained(checkpoint)

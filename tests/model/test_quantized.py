@@ -1,4 +1,4 @@
-"""Models in 8 and 4 bits: loaded, cached, saved, and passed to transformers and back."""
+"""Models in 8 and 4 bits: loading, caching, saving, and exchange with transformers."""
 
 import json
 import shutil
@@ -11,11 +11,10 @@ from torch.testing import assert_close
 import skxlmr.model as ours
 from skxlmr.checkpoints.cache import list_cached
 from skxlmr.checkpoints.checkpoint import CheckpointError
-from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.packing import Packing
-from skxlmr.model.quantized import calibration_ids, linear_layers, quantized_layers
+from skxlmr.model.quantized import linear_layers, quantized_layers
 
 CLASSES = ["Model", "ForCausalLM", "ForMaskedLM", "ForMultipleChoice", "ForSequenceClassification"]
 CLASSES += ["ForTokenClassification", "ForQuestionAnswering"]
@@ -42,7 +41,7 @@ def tiny(tmp_path_factory):
 
 @pytest.mark.parametrize("options", [{"load_in_8bit": True}, {"load_in_4bit": True}])
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_class_loads(name, options, own_cache):
+def test_from_pretrained_quantized_is_close_to_float(name, options, own_cache):
     cls = getattr(ours, f"XLMRobertaXL{name}")
     ids = IDS[None] if name == "ForMultipleChoice" else IDS
     torch.manual_seed(0)
@@ -62,7 +61,7 @@ def test_every_class_loads(name, options, own_cache):
         assert len(list_cached()) == 1
 
 
-def test_only_the_layers_are_quantised():
+def test_from_pretrained_8bit_quantizes_only_layers():
     model = ours.XLMRobertaXLForSequenceClassification.from_pretrained("nano", load_in_8bit=True, dtype=torch.bfloat16)
     dtypes = {name: p.dtype for name, p in model.named_parameters()}
     int8 = {name for name, dtype in dtypes.items() if dtype == torch.int8}
@@ -74,11 +73,11 @@ def test_only_the_layers_are_quantised():
     assert model.classifier.dense.weight.dtype == torch.bfloat16
 
 
-def test_the_cache_gives_the_same_model(tiny, own_cache):
+def test_from_pretrained_8bit_from_cache_is_equal(tiny, own_cache):
     def load(dtype):
         return ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=True, dtype=dtype)
 
-    first = load(torch.bfloat16)  # what it rounds must not be what others find
+    first = load(torch.bfloat16)  # its rounding must not change the outliers that others find
     second, third = load(torch.float32), load(torch.bfloat16)
     shutil.rmtree(own_cache)
     fresh = load(torch.float32)
@@ -90,7 +89,7 @@ def test_the_cache_gives_the_same_model(tiny, own_cache):
     assert_close(second(IDS)[0], fresh(IDS)[0], rtol=0, atol=0)
 
 
-def test_cached_weights_are_mapped(tiny, own_cache):
+def test_from_pretrained_8bit_maps_cached_weights(tiny, own_cache):
     model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
     maps = Path("/proc/self/maps")
     if maps.exists():
@@ -99,7 +98,7 @@ def test_cached_weights_are_mapped(tiny, own_cache):
     assert address == model.layers[1].ffn.up.weight.untyped_storage().data_ptr(), "one map for all"
 
 
-def test_damaged_cache_is_made_again(tiny, own_cache):
+def test_from_pretrained_8bit_rebuilds_damaged_cache(tiny, own_cache):
     expected = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)(IDS)[0]
     path = list_cached()[0].path
     data = bytearray(path.read_bytes())
@@ -111,7 +110,7 @@ def test_damaged_cache_is_made_again(tiny, own_cache):
     assert ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)(IDS)[0].equal(expected)
 
 
-def test_without_a_place_for_the_cache(tiny, tmp_path, monkeypatch):
+def test_from_pretrained_8bit_without_cache_warns(tiny, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="SKXLMR_CACHE"):
@@ -119,17 +118,17 @@ def test_without_a_place_for_the_cache(tiny, tmp_path, monkeypatch):
     assert model(IDS)[0].isfinite().all()
 
 
-def test_another_config_does_not_take_the_cached_layers(tiny, own_cache):
+def test_from_pretrained_8bit_other_config_ignores_cache(tiny, own_cache):
     ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
     config = ours.XLMRobertaXLConfig.from_pretrained(tiny)
     config.is_decoder = config.add_cross_attention = True
     decoder = ours.XLMRobertaXLForCausalLM.from_pretrained(tiny, config=config, load_in_8bit=True)
     assert isinstance(decoder.roberta.layers[0].cross_attention.query, Int8Linear)
-    memory = torch.randn(2, 3, 64)
-    assert decoder(IDS, encoder_hidden_states=memory)[0].isfinite().all()
+    states = torch.randn(2, 3, 64)
+    assert decoder(IDS, encoder_hidden_states=states)[0].isfinite().all()
 
 
-def test_save_and_load(tiny, tmp_path, own_cache):
+def test_save_pretrained_8bit_round_trip(tiny, tmp_path, own_cache):
     model = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=True)
     model.save_pretrained(tmp_path / "saved")
     shutil.rmtree(own_cache)
@@ -146,7 +145,7 @@ def test_save_and_load(tiny, tmp_path, own_cache):
     "content",
     ["[]", "{}", '{"layers.0.attention.query": {"columns": [99999], "peaks": [9.0]}}', '{"layers.0": 3}'],
 )
-def test_damaged_outliers(tiny, tmp_path, own_cache, content):
+def test_from_pretrained_damaged_outliers_raises(tiny, tmp_path, own_cache, content):
     ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True).save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "skxlmr.json").unlink()
     (tmp_path / "saved" / "outliers.json").write_text(content)
@@ -155,14 +154,14 @@ def test_damaged_outliers(tiny, tmp_path, own_cache, content):
         ours.XLMRobertaXLModel.from_pretrained(tmp_path / "saved")
 
 
-def test_4_bit_models_are_not_saved(tiny, tmp_path, own_cache):
+def test_save_pretrained_4bit_raises(tiny, tmp_path, own_cache):
     model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_4bit=True)
     with pytest.raises(ValueError, match="load_in_8bit=True"):
         model.save_pretrained(tmp_path / "saved")
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_transformers_loads_what_is_saved(tiny, tmp_path, own_cache):
+def test_save_pretrained_8bit_loads_in_transformers(tiny, tmp_path, own_cache):
     transformers = pytest.importorskip("transformers")
     model = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=True)
     model.save_pretrained(tmp_path / "saved")
@@ -175,7 +174,7 @@ def test_transformers_loads_what_is_saved(tiny, tmp_path, own_cache):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_transformers_saves_is_loaded(tiny, tmp_path, own_cache):
+def test_from_pretrained_8bit_of_transformers(tiny, tmp_path, own_cache):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(
         tiny, quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True)
@@ -190,7 +189,7 @@ def test_what_transformers_saves_is_loaded(tiny, tmp_path, own_cache):
         assert relative(model(IDS)[0], theirs(IDS, IDS.ne(9).long()).logits) < 0.03
 
 
-def test_8bit_file_with_a_floating_weight_is_refused(tiny, tmp_path, own_cache):
+def test_from_pretrained_8bit_with_float_weight_raises(tiny, tmp_path, own_cache):
     from safetensors.torch import load_file, save_file
 
     ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True).save_pretrained(tmp_path / "saved")
@@ -202,7 +201,7 @@ def test_8bit_file_with_a_floating_weight_is_refused(tiny, tmp_path, own_cache):
         ours.XLMRobertaXLModel.from_pretrained(tmp_path / "saved")
 
 
-def test_both_at_once_are_refused():
+def test_from_pretrained_8bit_and_4bit_raises():
     with pytest.raises(ValueError, match="exclude each other"):
         ours.XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, load_in_4bit=True)
 
@@ -219,7 +218,7 @@ def packed_states(model, texts):
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_text_does_not_depend_on_its_batch(dtype, n_threads):
+def test_encode_8bit_is_independent_of_batch(dtype, n_threads):
     model = ours.XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, dtype=dtype)
     if not isinstance(model.layers[0].ffn.up.engine, type(Int8Linear(2, 2, settings=Int8(engine="int_mm")).engine)):
         pytest.skip("this CPU has no int8 instructions")
@@ -235,7 +234,7 @@ def test_a_text_does_not_depend_on_its_batch(dtype, n_threads):
         torch.set_num_threads(before)
 
 
-def test_embeddings_and_answers_stay_the_same():
+def test_estimators_8bit_are_close_to_float():
     from skxlmr import XLMRXLClassifier, XLMRXLEmbedder
 
     reviews = load_reviews()[::25]
@@ -249,15 +248,7 @@ def test_embeddings_and_answers_stay_the_same():
     assert abs(clf.set_params(load_in_8bit=True).score(texts, labels) - accuracy) <= 0.005 + 1e-9  # two of 400
 
 
-def test_sentences_are_read_by_the_tokenizer_of_the_checkpoint(tiny):
-    ids = calibration_ids(resolve("nano"), 9502, 512)
-    assert len(ids) == 36
-    assert all(len(window) <= 12 and window[0] == 0 and window[-1] == 2 for window in ids)
-    drawn = calibration_ids(resolve(tiny), 900, 512)  # no tokenizer there
-    assert all(((window >= 4) & (window < 900)).all() for window in drawn)
-
-
-def test_training_through_8_bits(own_cache):
+def test_fit_quantized_learns(own_cache):
     from skxlmr import XLMRXLClassifier
 
     texts, labels = ["what a lovely film", "dreadful and dull"] * 8, ["good", "bad"] * 8
@@ -268,7 +259,7 @@ def test_training_through_8_bits(own_cache):
         XLMRXLClassifier(model="nano", tuning="full", load_in_8bit=True).fit(texts, labels)
 
 
-def test_masked_lm_in_8_bits_with_half_precision_words():
+def test_masked_lm_8bit_in_16_bits_is_close_to_float():
     torch.manual_seed(0)
     model = ours.XLMRobertaXLForMaskedLM.from_pretrained("nano", load_in_8bit=True, dtype=torch.bfloat16)
     expected = ours.XLMRobertaXLForMaskedLM.from_pretrained("nano")
@@ -276,7 +267,7 @@ def test_masked_lm_in_8_bits_with_half_precision_words():
         assert relative(model(IDS)[0], expected(IDS)[0]) < 0.05
 
 
-def test_index_of_8bit_config(tiny, tmp_path, own_cache):
+def test_save_pretrained_8bit_writes_quantization_config(tiny, tmp_path, own_cache):
     ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Int8(threshold=5.0)).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
     assert config["load_in_8bit"] is True
@@ -284,7 +275,7 @@ def test_index_of_8bit_config(tiny, tmp_path, own_cache):
     assert "classifier" in config["llm_int8_skip_modules"]
 
 
-def test_every_linear_layer_of_the_layers_is_found():
+def test_linear_layers_finds_all_of_every_layer():
     config = ours.XLMRobertaXLConfig(vocab_size=9, hidden_size=8, num_hidden_layers=3, num_attention_heads=2)
     with torch.device("meta"):
         assert len(linear_layers(ours.XLMRobertaXLForMaskedLM(config))) == 3 * 6

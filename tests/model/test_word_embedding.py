@@ -1,4 +1,4 @@
-"""Word embeddings of 16 bits that stay on disk: the same numbers, whatever becomes of the cache."""
+"""Word embeddings that are mapped from the cache give the same results as in memory."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 @pytest.fixture(params=["float16", "bfloat16"])
 def checkpoint(request, tmp_path, monkeypatch, own_cache):
-    """A directory in 16 bits, small, but worth mapping."""
+    """A 16-bit checkpoint whose small word embedding is mapped, too."""
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
     monkeypatch.setattr(mapped, "WORTH_MAPPING", 1)
     torch.manual_seed(0)
@@ -32,27 +32,27 @@ def states(checkpoint, mapped=True, dtype=torch.float64):
     return model, model(IDS, MASK).last_hidden_state
 
 
-def test_the_numbers_are_those_of_transformers(checkpoint, own_cache):
+def test_mapped_word_embedding_equals_transformers(checkpoint, own_cache):
     reference = transformers.XLMRobertaModel.from_pretrained(checkpoint, dtype=torch.float64, add_pooling_layer=False)
     expected = reference.eval()(IDS, MASK).last_hidden_state
-    for _ in range(2):  # written, and found
+    for _ in range(2):  # first written to the cache, then read from it
         model, got = states(checkpoint)
         assert model.embeddings.word.weight.element_size() == 2
         torch.testing.assert_close(got[MASK == 1], expected[MASK == 1], rtol=0, atol=1e-9)
     assert len(list(own_cache.glob("*-words-*.safetensors"))) == 1
     (path,) = own_cache.glob("*-words-*.safetensors")
-    path.unlink()  # who has it mapped keeps it
+    path.unlink()  # a mapped file stays readable
     assert torch.equal(model(IDS, MASK).last_hidden_state, got)
 
 
-def test_only_16_bits_are_mapped(checkpoint, own_cache):
+def test_map_words_maps_only_16_bits(checkpoint, own_cache):
     whole = XLMRobertaModel.from_pretrained(checkpoint, dtype=torch.float32, add_pooling_layer=False)
     whole.save_pretrained(checkpoint / "wide")
     assert states(checkpoint / "wide")[0].embeddings.word.weight.dtype == torch.float64
     assert not own_cache.exists()
 
 
-def test_a_damaged_file_is_made_again(checkpoint, own_cache):
+def test_map_words_rebuilds_damaged_file(checkpoint, own_cache):
     _, expected = states(checkpoint)
     (path,) = own_cache.glob("*-words-*.safetensors")
     content = path.read_bytes()
@@ -63,7 +63,7 @@ def test_a_damaged_file_is_made_again(checkpoint, own_cache):
         assert path.read_bytes() == content
 
 
-def test_without_a_cache_it_is_held_in_memory(checkpoint, tmp_path, monkeypatch):
+def test_map_words_without_cache_warns(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match=r"held in memory: .*SKXLMR_CACHE chooses another folder"):
@@ -73,7 +73,7 @@ def test_without_a_cache_it_is_held_in_memory(checkpoint, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("settings", [{}, {"tuning": "full"}, {"vocabulary": "trim"}], ids=str)
-def test_what_is_learned_on_it_is_what_is_learned_in_memory(settings, checkpoint, monkeypatch):
+def test_fit_with_mapped_word_embedding_equals_in_memory(settings, checkpoint, monkeypatch):
     texts, labels = ["a wonderful film", "dreadful", "I loved it"], ["good", "bad", "good"]
     parameters = {"max_epochs": 2, "random_state": 0, "device": "cpu", "dtype": "float32", **settings}
     found = []
@@ -87,7 +87,7 @@ def test_what_is_learned_on_it_is_what_is_learned_in_memory(settings, checkpoint
     torch.testing.assert_close(*found, rtol=0, atol=1e-6)
 
 
-def test_it_predicts_words(checkpoint, monkeypatch):
+def test_masked_lm_with_mapped_word_embedding_equals_in_memory(checkpoint, monkeypatch):
     found = []
     for least in (1, 2**40):
         monkeypatch.setattr(mapped, "WORTH_MAPPING", least)

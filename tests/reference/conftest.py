@@ -1,4 +1,4 @@
-"""Fixtures of the tests against the reference."""
+"""Fixtures of the tests that compare with the reference."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors of this size are faster without threads, and much so on a busy machine."""
+    """Use one thread, which is faster for small tensors, in particular on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The calls that golden/ answers: checkpoints, their inputs, and every argument of the documented forward passes."""
+"""The calls whose outputs golden/ has: checkpoints, inputs, and every argument of the documented forward passes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ RELATIVE_BOTH = {"position_embedding_type": "relative_key_query"}
 
 LENGTHS = (5, 2)
 SIZE = (len(LENGTHS), max(LENGTHS))
-HEADS = torch.tensor([[0.0, 1.0], [0.5, 2.0]], dtype=torch.float64)  # of each layer
+HEADS = torch.tensor([[0.0, 1.0], [0.5, 2.0]], dtype=torch.float64)  # one row per layer
 FULL = {"output_attentions": True, "output_hidden_states": True}
 
 
-# -- The inputs ------------------------------------------------------------------------------------------------------
+# -- Inputs ----------------------------------------------------------------------------------------------------------
 
 
 def random_ids(*shape: int, seed: int = 0) -> Tensor:
@@ -45,7 +45,7 @@ def random_states(*shape: int, seed: int = 0) -> Tensor:
 
 
 def padded(left: bool = False) -> dict[str, Tensor]:
-    """Texts of five and of two tokens, and their mask."""
+    """Return texts of five and two tokens, and their mask."""
     places = torch.arange(max(LENGTHS)).expand(len(LENGTHS), -1)
     mask = (places.flip(1) if left else places) < torch.tensor(LENGTHS)[:, None]
     return {"input_ids": random_ids(*mask.shape).where(mask, torch.tensor(1)), "attention_mask": mask.long()}
@@ -56,7 +56,7 @@ def ignoring(labels: Tensor, at: Tensor) -> Tensor:
 
 
 def encoder_calls(labels: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """Calls that every class understands, by name: one for each argument, and all of them together."""
+    """Return calls of all classes, by name: one for each argument, and one with all of them."""
     batch = padded()
     ids, mask = batch.values()
     shape = ids.shape
@@ -90,20 +90,20 @@ def encoder_calls(labels: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 
 def choice_calls() -> dict[str, dict[str, Any]]:
-    """The calls of a class with a dimension for the choices: two texts become one question with two choices."""
+    """Return calls of the multiple choice class: two texts become two choices of one question."""
     calls = encoder_calls({"labels": torch.tensor([1])})
     whole = ("labels", "head_mask")
     calls = {
         name: {k: v[None] if torch.is_tensor(v) and k not in whole else v for k, v in call.items()}
         for name, call in calls.items()
-        if name != "attention_mask of three dimensions"  # the reference flattens it into one of two
+        if name != "attention_mask of three dimensions"  # the reference flattens it to two dimensions
     }
     three = {"input_ids": random_ids(2, 3, 5), "labels": torch.tensor([2, -100])}
     return {**calls, "two questions with three choices": three}
 
 
 def decoder_calls(labels: Tensor, heads: Tensor, **states: Tensor) -> dict[str, dict[str, Any]]:
-    """Calls of a decoder, and with `states` to look at."""
+    """Return calls of a decoder, and with `states` also of its cross-attention."""
     left = padded(left=True)
     return {
         "unpadded": {"input_ids": random_ids(*SIZE), **states, **FULL},
@@ -124,7 +124,7 @@ def next_token(past: Any) -> dict[str, Any]:
 
 
 def next_calls(past: Any, several: bool, **states: Tensor) -> dict[str, dict[str, Any]]:
-    """Calls of a decoder that has read `padded(left=True)`."""
+    """Return calls of a decoder with the past of `padded(left=True)`."""
     mask = padded(left=True)["attention_mask"]
     one = {**next_token(past), **states}
     two = {"input_ids": random_ids(2, 2, seed=8), "past_key_values": past, **states}
@@ -148,7 +148,7 @@ def next_calls(past: Any, several: bool, **states: Tensor) -> dict[str, dict[str
     return calls
 
 
-# -- Which calls each checkpoint gets ---------------------------------------------------------------------------------
+# -- Calls of each checkpoint ----------------------------------------------------------------------------------------
 
 
 def base(golden: Golden) -> None:
@@ -231,7 +231,7 @@ def decoder(golden: Golden, heads: Tensor = HEADS, several: bool = True, **state
 
 
 def other_decoders(golden: Golden, **states: Tensor) -> None:
-    """The other classes that can be decoders, on the same weights."""
+    """Return calls of the other classes that can be decoders, with the same weights."""
     left, without_head = padded(left=True), {"add_pooling_layer": False}
     past = golden.add("Model", "a decoder", {**left, **states, **FULL}, **without_head)["past_key_values"]
     golden.add("Model", "a decoder as a tuple", {**left, **states, **FULL, "return_dict": False}, **without_head)

@@ -1,8 +1,8 @@
 """Write golden/: what transformers 4.27.2 computes for every class and argument of its XLM-RoBERTa-XL page.
 
     python tests/reference/make_golden.py                    # installs the reference in a temporary environment
-    python tests/reference/make_golden.py --environment DIR  # keeps the environment, or uses the one that is there
-    python tests/reference/make_golden.py --python PYTHON    # an interpreter that has the packages already
+    python tests/reference/make_golden.py --environment DIR  # keeps the environment, or reuses an existing one
+    python tests/reference/make_golden.py --python PYTHON    # an interpreter with the packages installed
 
 That release needs Python 3.11 or older. Each folder of golden/ is one checkpoint, tiny and in float64, as the reference
 saves it, with
@@ -49,11 +49,11 @@ VERSION = "4.27.2"
 REQUIREMENTS = ["torch==2.13.0", "numpy<2", f"transformers=={VERSION}", "safetensors"]
 GOLDEN = Path(__file__).with_name("golden")
 
-# -- The cases -------------------------------------------------------------------------------------------------------
+# -- Cases -----------------------------------------------------------------------------------------------------------
 
 
 class Golden:
-    """One checkpoint: the reference's model, saved and loaded again, and what it answers."""
+    """One checkpoint: a model of the reference, saved and loaded again, and its outputs."""
 
     def __init__(self, folder: Path, class_name: str, config: dict[str, Any]) -> None:
         self.folder = folder
@@ -63,12 +63,12 @@ class Golden:
         torch.manual_seed(0)
         model = reference(class_name)(reference("Config")(**{**SHAPE, **config})).double()
         with torch.no_grad():
-            for parameter in model.parameters():  # nothing stays zero or one
+            for parameter in model.parameters():  # no zeros or ones
                 parameter.add_(0.2 * torch.randn_like(parameter))
         model.save_pretrained(self.folder, safe_serialization=True)
 
     def add(self, class_name: str, name: str, call: dict[str, Any], **load: Any) -> Any:
-        """Make a call, keep it, and return its output."""
+        """Make a call, store it, and return its output."""
         cls = reference(class_name)
         model = cls.from_pretrained(self.folder, torch_dtype=torch.float64, **load).eval()
         with torch.no_grad():
@@ -93,12 +93,12 @@ class Golden:
             self.add(class_name, name, call, **load)
 
     def fields_of(self, model: torch.nn.Module, call: dict[str, Any], output: tuple) -> list[str]:
-        """The names of what a tuple holds: by their content, since a decoder's tuple has an order of its own."""
+        """Name the entries of a tuple by their content, because a decoder returns them in another order."""
         names = {json.dumps(self.keep(value)): name for name, value in model(**{**call, "return_dict": True}).items()}
         return [names.get(json.dumps(self.keep(value)), "pooler_output") for value in output]
 
     def keep(self, value: Any) -> Any:
-        """The key of a tensor, or a list of such where there is a tuple."""
+        """Store a tensor and return its key; for a tuple, a list of keys."""
         if value is None:
             return None
         if isinstance(value, tuple):
@@ -121,11 +121,11 @@ def reference(name: str) -> type:
     return getattr(transformers, "XLMRobertaXL" + name)
 
 
-# -- The script ------------------------------------------------------------------------------------------------------
+# -- Script ----------------------------------------------------------------------------------------------------------
 
 
 def documentation() -> dict[str, dict[str, Any]]:
-    """The parameters of the configuration with their defaults, and those of each forward pass."""
+    """Return the parameters of the configuration with their defaults, and those of each forward pass."""
     names = sorted({"Model", *(class_name for class_name, _, _ in CHECKPOINTS.values())})
     functions = {"XLMRobertaXLConfig": reference("Config").__init__}
     functions |= {"XLMRobertaXL" + name: reference(name).forward for name in names}
@@ -140,7 +140,7 @@ def documentation() -> dict[str, dict[str, Any]]:
 
 
 def write_golden(folder: Path) -> None:
-    """Write all of golden/ anew, with the transformers that is installed."""
+    """Write all of golden/ with the installed transformers."""
     import transformers
 
     if transformers.__version__ != VERSION:
@@ -160,13 +160,13 @@ def write_golden(folder: Path) -> None:
 
 
 def run_inside(python: str | Path, folder: Path) -> None:
-    """Run this script again by another interpreter, without network."""
+    """Run this script with another interpreter, without network."""
     command = [str(python), str(Path(__file__).resolve()), "--here", "--output", str(folder.resolve())]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
 
 
 def run_in_environment(environment: Path, folder: Path) -> None:
-    """Install the reference in an environment, unless it is there already, and run this script in it."""
+    """Install the reference in an environment, if it is not there yet, and run this script in it."""
     python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not python.exists():
         venv.create(environment, with_pip=True)

@@ -16,7 +16,7 @@ TOLERANCE = 1e-9
 
 
 def all_cases():
-    """(folder, case) of every case, with an id that says what it is."""
+    """Yield (folder, case) of every case, with an id that describes it."""
     for path in sorted(GOLDEN.glob("*/cases.json")):
         for case in json.loads(path.read_text(encoding="utf-8")):
             load = "".join(f", {name}={value}" for name, value in case["load"].items())
@@ -35,7 +35,7 @@ def load(folder, class_name, **parameters):
 
 
 def read(folder, keys):
-    """The tensor of a key, or a tuple of such where there is a list."""
+    """Return the tensor of a key; for a list of keys, a tuple."""
     if keys is None:
         return None
     return tuple(read(folder, key) for key in keys) if isinstance(keys, list) else tensors_of(folder)[keys]
@@ -51,7 +51,7 @@ def run(folder, case, **changed):
 
 
 class Real:
-    """Picks what the mask of a call calls real: the states of pads mean nothing, and need not be computed."""
+    """Selects real tokens by the mask of a call: the hidden states of pads have no meaning, and may be missing."""
 
     def __init__(self, call):
         mask = call.get("attention_mask")
@@ -63,7 +63,7 @@ class Real:
             self.queries = self.keys[:, -n_queries:]
 
     def of(self, field, value):
-        """The real rows of one tensor of a field."""
+        """Return the rows of the real tokens of one tensor of a field."""
         if self.keys is None or field in ("loss", "pooler_output") or (field == "logits" and value.ndim == 2):
             return value
         if field == "past_key_values":  # (B, N, K, D); those of cross-attention have another length
@@ -89,7 +89,7 @@ def assert_equal(field, got, expected, real):
 
 
 @pytest.mark.parametrize(("folder", "case"), list(all_cases()))
-def test_outputs(folder, case):
+def test_forward_equals_golden_outputs(folder, case):
     outputs, real = run(folder, case), Real(call_of(folder, case))
     assert isinstance(outputs, tuple) == case["tuple"]
     if case["tuple"]:
@@ -103,7 +103,7 @@ def test_outputs(folder, case):
         assert_equal(name, outputs[name], read(folder, keys), real)
 
 
-def test_fields_that_a_call_does_not_give_are_none():
+def test_model_output_fields_not_computed_are_none():
     folder = GOLDEN / "masked"
     outputs = load(folder, "XLMRobertaXLForMaskedLM")(torch.tensor([[0, 7, 2]]))
     assert list(outputs.keys()) == ["logits"]
@@ -113,13 +113,13 @@ def test_fields_that_a_call_does_not_give_are_none():
 
 
 @pytest.mark.parametrize("name", ["causal", "causal_relative_key", "cross", "cross_relative_key_query"])
-def test_decoding_in_steps_equals_decoding_at_once(name):
+def test_forward_decoder_with_past_equals_whole_text(name):
     folder = GOLDEN / name
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     (case,) = (case for case in cases if case["name"] == "padding on the left")
     whole, call = run(folder, case), call_of(folder, case)
     ids, mask = call["input_ids"], call["attention_mask"]
-    positions = 1 + mask.cumsum(1)  # given, because after a cache the reference counts pads, too
+    positions = 1 + mask.cumsum(1)  # given, because with a past the reference counts pads, too
     states, past = [], None
     for start, stop in ((0, 2), (2, 3), (3, 5)):
         outputs = run(
@@ -133,7 +133,7 @@ def test_decoding_in_steps_equals_decoding_at_once(name):
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in GOLDEN.glob("*/cases.json")))
-def test_weights_are_written_as_they_were_read(name, tmp_path):
+def test_save_pretrained_equals_golden_weights(name, tmp_path):
     folder = GOLDEN / name
     (class_name,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     load(folder, class_name).save_pretrained(tmp_path)
@@ -148,19 +148,19 @@ SIGNATURES = json.loads((GOLDEN / "signatures.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(SIGNATURES.keys() - {"XLMRobertaXLConfig"}))
-def test_forward_takes_the_documented_parameters(name):
+def test_forward_has_documented_parameters(name):
     parameters = list(inspect.signature(getattr(models, name).forward).parameters.values())[1:]
     assert [(p.name, p.default) for p in parameters] == list(SIGNATURES[name].items())
 
 
-def test_config_takes_the_documented_parameters():
+def test_config_has_documented_parameters():
     documented = SIGNATURES["XLMRobertaXLConfig"]
     parameters = inspect.signature(models.XLMRobertaXLConfig).parameters
     assert len(documented) == 18
     assert {name: parameters[name].default for name in documented} == documented
 
 
-def test_default_config_equals_the_reference():
+def test_config_defaults_equal_reference():
     theirs = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
     ours = models.XLMRobertaXLConfig().to_dict()
     assert {key: ours[key] for key in ours.keys() & theirs.keys()} == {

@@ -1,4 +1,4 @@
-"""The examples of the reference's page, with the import lines and the checkpoint's name changed.
+"""The examples of the reference's documentation page, with other imports and another checkpoint name.
 
 Each example's outputs are then compared with those of the installed transformers on the same weights.
 """
@@ -21,13 +21,13 @@ from skxlmr.model import (
 )
 from skxlmr.model import XLMRobertaXLTokenizer as AutoTokenizer
 
-# Most examples put a new head on a pretrained encoder; test_new_heads_are_announced looks at the warning itself.
+# Most examples use a new head on a pretrained encoder; test_from_pretrained_new_heads_warn tests the warning.
 pytestmark = pytest.mark.filterwarnings("ignore::skxlmr.model.NewHeadWarning")
 
 
 @pytest.fixture
 def assert_as_reference(tmp_path):
-    """Compare the outputs of a call with those of the reference's class on the weights that we save."""
+    """Compare the outputs of a call with those of the reference with the weights that we save."""
 
     def compare(model, outputs, **call):
         model.save_pretrained(tmp_path)
@@ -43,7 +43,7 @@ def assert_as_reference(tmp_path):
     return compare
 
 
-def test_configuration():
+def test_page_example_configuration():
     with torch.device("meta"):  # shapes only: the default is the model of 3.5 billion parameters
         # Initializing a configuration in the style of facebook/xlm-roberta-xl
         configuration = XLMRobertaXLConfig()
@@ -58,7 +58,7 @@ def test_configuration():
     assert round(sum(p.numel() for p in model.parameters()) / 1e9, 2) == 3.48
 
 
-def test_model(assert_as_reference):
+def test_page_example_model(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLModel.from_pretrained("nano")
 
@@ -71,7 +71,7 @@ def test_model(assert_as_reference):
     assert_as_reference(model, outputs, **inputs)
 
 
-def test_causal_language_model(assert_as_reference):
+def test_page_example_causal_language_model(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     config = XLMRobertaXLConfig.from_pretrained("nano")
     config.is_decoder = True
@@ -89,7 +89,7 @@ def test_causal_language_model(assert_as_reference):
     assert_as_reference(model, outputs, **inputs, labels=inputs["input_ids"])
 
 
-def test_masked_language_model(assert_as_reference):
+def test_page_example_masked_language_model(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLForMaskedLM.from_pretrained("nano")
 
@@ -118,7 +118,7 @@ def test_masked_language_model(assert_as_reference):
     assert_as_reference(model, outputs, **inputs, labels=labels)
 
 
-def test_single_label_classification(assert_as_reference):
+def test_page_example_single_label_classification(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLForSequenceClassification.from_pretrained("nano")
 
@@ -143,7 +143,7 @@ def test_single_label_classification(assert_as_reference):
     assert_as_reference(model, outputs, **inputs, labels=labels)
 
 
-def test_multi_label_classification(assert_as_reference):
+def test_page_example_multi_label_classification(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLForSequenceClassification.from_pretrained("nano", problem_type="multi_label_classification")
 
@@ -170,7 +170,7 @@ def test_multi_label_classification(assert_as_reference):
     assert_as_reference(model, outputs, **inputs, labels=labels)
 
 
-def test_multiple_choice(assert_as_reference):
+def test_page_example_multiple_choice(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLForMultipleChoice.from_pretrained("nano")
 
@@ -191,7 +191,7 @@ def test_multiple_choice(assert_as_reference):
     assert_as_reference(model, outputs, **{k: v.unsqueeze(0) for k, v in encoding.items()}, labels=labels)
 
 
-def test_token_classification(assert_as_reference):
+def test_page_example_token_classification(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLForTokenClassification.from_pretrained("nano")
 
@@ -219,7 +219,7 @@ def test_token_classification(assert_as_reference):
     assert_as_reference(model, outputs, **inputs, labels=labels)
 
 
-def test_question_answering(assert_as_reference):
+def test_page_example_question_answering(assert_as_reference):
     tokenizer = AutoTokenizer.from_pretrained("nano")
     model = XLMRobertaXLForQuestionAnswering.from_pretrained("nano")
 
@@ -262,6 +262,6 @@ def test_question_answering(assert_as_reference):
         ("ForQuestionAnswering", "qa_outputs.weight"),
     ],
 )
-def test_new_heads_are_announced(name, new):
+def test_from_pretrained_new_heads_warn(name, new):
     with pytest.warns(NewHeadWarning, match=new):
         getattr(models, "XLMRobertaXL" + name).from_pretrained("nano")

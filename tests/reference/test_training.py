@@ -1,4 +1,4 @@
-"""Training with our classes goes the same way as with those of transformers, step by step."""
+"""Training our classes equals training those of transformers, step by step."""
 
 import pytest
 import torch
@@ -32,14 +32,14 @@ HEADS = {
 
 
 def padded(lengths, generator):
-    """Ids and mask of random texts."""
+    """Return padded ids and the mask of random texts."""
     ids = torch.randint(4, SHAPE["vocab_size"], (len(lengths), max(lengths)), generator=generator)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     return {"input_ids": ids.where(mask, torch.tensor(1)), "attention_mask": mask.long()}
 
 
 def batch_for(head, step):
-    """A ragged batch with labels, another one in each step."""
+    """Return a ragged batch with labels, a different one for each step."""
     generator = torch.Generator().manual_seed(step)
     lengths = LENGTHS[step % len(LENGTHS)]
     batch = padded(lengths, generator)
@@ -50,7 +50,7 @@ def batch_for(head, step):
     if head == "ForTokenClassification":
         labels = torch.randint(3, ids.shape, generator=generator)
         return {**batch, "labels": labels.masked_fill(mask == 0, -100)}
-    if head == "ForMultipleChoice":  # each text is a question; its other choices are further texts
+    if head == "ForMultipleChoice":  # each text is the first of two choices
         other = padded(lengths[::-1], generator)
         batch = {name: torch.stack([batch[name], other[name]], 1) for name in batch}  # (B, 2, S)
         return {**batch, "labels": torch.randint(2, (n_texts,), generator=generator)}
@@ -59,7 +59,7 @@ def batch_for(head, step):
         starts = (ends * torch.rand(n_texts, generator=generator)).long()
         return {**batch, "start_positions": starts, "end_positions": ends}
     hidden = torch.rand(ids.shape, generator=generator) < 0.5
-    hidden[0, 1] = True  # something to predict
+    hidden[0, 1] = True  # at least one token to predict
     labels = ids.masked_fill((mask == 0) | ~hidden, -100)
     if head == "ForMaskedLM":
         batch["input_ids"] = ids.masked_fill(hidden & (mask == 1), SHAPE["vocab_size"] - 1)
@@ -67,7 +67,7 @@ def batch_for(head, step):
 
 
 def train(model, head):
-    """Losses of 20 steps; the model is left trained."""
+    """Train a model for 20 steps and return the losses."""
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2, weight_decay=0.1)
     losses = []
     for step in range(STEPS):
@@ -84,14 +84,14 @@ def causal_loss(logits, labels, **others):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_losses_and_weights_equal_the_reference(head, tmp_path):
+def test_training_losses_and_weights_equal_reference(head, tmp_path):
     name = "XLMRobertaXL" + head
     torch.manual_seed(0)
     reference = getattr(transformers, name)(transformers.XLMRobertaXLConfig(**SHAPE, **HEADS[head])).double()
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    if head == "ForCausalLM":  # the only one whose own loss is in single precision
+    if head == "ForCausalLM":  # the only one that computes its loss in single precision
         reference.loss_function = causal_loss
     reference.save_pretrained(tmp_path)
     ours = getattr(models, name).from_pretrained(tmp_path, dtype=torch.float64)

@@ -45,7 +45,7 @@ def test_masking_examples_mask_whole_words_in_expected_shares(backbone):
             np.testing.assert_array_equal(np.delete(window, at), np.delete(ids, at))  # other tokens are unchanged
             assert not set(window[at]) & {0, 1, 2}
             assert not set(ids[at]) & {0, 1, 2, 3} - set(window[at])
-            starts = word_starts(tokenizer, window[1:-1])
+            starts = word_starts(tokenizer.vocabulary, window[1:-1])
             word = np.cumsum(starts)
             drawn = np.isin(np.arange(1, len(window) - 1), at)
             assert set(word[drawn]).isdisjoint(word[~drawn]), "whole words are masked"
@@ -67,7 +67,9 @@ def test_masking_examples_mask_whole_words_in_expected_shares(backbone):
 
 def test_masking_examples_over_seeds_cover_every_token(backbone):
     rows = rows_of(backbone, ["one two three four five six"])
-    drawn = [Masking(probability=0.15).examples(rows.plan, backbone.tokenizer, np.random.RandomState(s)) for s in range(80)]
+    drawn = [
+        Masking(probability=0.15).examples(rows.plan, backbone.tokenizer, np.random.RandomState(s)) for s in range(80)
+    ]
     assert set(np.concatenate([np.concatenate(e.positions) for e in drawn])) == set(
         range(1, len(drawn[0].windows[0]) - 1)
     )

@@ -1,4 +1,4 @@
-"""Tokenizers to test, and transformers' tokenizer over the same vocabulary as their oracle."""
+"""Tokenizers, and those of transformers with the same vocabularies as the reference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def xlmr_reference(xlmr_directory: Path):
 
 
 def reference_tokenizer(directory: Path):
-    """Build transformers' tokenizer; by hand, as its own way in needs protobuf."""
+    """Build the tokenizer of transformers from its parts, because its own loader needs protobuf."""
     transformers = pytest.importorskip("transformers")
     model = (directory / "sentencepiece.bpe.model").read_bytes()
     processor = SentencePieceProcessor(model_proto=model)
@@ -54,7 +54,7 @@ def reference_tokenizer(directory: Path):
 
 
 def protobuf_bytes(message: bytes, wanted: int) -> bytes:
-    """Find a length-delimited field of a serialised protobuf message."""
+    """Return a length-delimited field of a serialised protobuf message."""
 
     def varint(position: int) -> tuple[int, int]:
         value = shift = 0

@@ -4,7 +4,7 @@ import pytest
 from skxlmr.text.batching import deduplicate, token_batches
 
 
-def test_deduplicate_finds_each_key_once():
+def test_deduplicate_returns_each_key_once():
     keys = list("abracadabra")
     first, inverse = deduplicate(keys)
     assert [keys[i] for i in first] == list("abrcd")
@@ -12,14 +12,14 @@ def test_deduplicate_finds_each_key_once():
     assert first == sorted(first)
 
 
-def test_deduplicate_nothing():
+def test_deduplicate_empty():
     first, inverse = deduplicate([])
     assert first == []
     assert len(inverse) == 0
 
 
 @pytest.mark.parametrize("budget", [1, 10, 64, 10_000])
-def test_batches_hold_every_item_once_within_the_budget(budget):
+def test_token_batches_hold_every_item_once_within_budget(budget):
     lengths = np.random.RandomState(0).randint(1, 40, 100)
     batches = token_batches(lengths, budget)
     assert sorted(np.concatenate(batches)) == list(range(100))
@@ -29,5 +29,5 @@ def test_batches_hold_every_item_once_within_the_budget(budget):
     assert (np.diff(in_order) <= 0).all()
 
 
-def test_no_items_no_batches():
+def test_token_batches_empty():
     assert token_batches([], 10) == []

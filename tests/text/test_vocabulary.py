@@ -13,7 +13,7 @@ from sentencepiece import SentencePieceTrainer
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 
-def test_layout_of_ids(tokenizer, tiny_spm):
+def test_convert_ids_has_fairseq_layout(tokenizer, tiny_spm):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(tiny_spm / "sentencepiece.bpe.model"))
     assert tokenizer.vocab_size == len(tokenizer) == len(processor) + 2
     assert tokenizer.mask_token_id == len(processor) + 1
@@ -24,18 +24,18 @@ def test_layout_of_ids(tokenizer, tiny_spm):
 
 
 @pytest.mark.parametrize("name", ["bos", "cls", "pad", "eos", "sep", "unk", "mask"])
-def test_special_tokens_equal_the_reference(tokenizer, reference, name):
+def test_special_tokens_equal_reference(tokenizer, reference, name):
     for attribute in (f"{name}_token", f"{name}_token_id"):
         assert getattr(tokenizer, attribute) == getattr(reference, attribute)
 
 
-def test_size_of_the_real_vocabulary(xlmr):
+def test_vocab_size_of_real_vocabulary(xlmr):
     assert xlmr.vocab_size == 250002
     assert xlmr.mask_token_id == 250001
     assert xlmr.convert_tokens_to_ids("▁Hello") == 35378
 
 
-def test_unknown_tokens(tokenizer):
+def test_convert_tokens_to_ids_unknown_is_unk(tokenizer):
     assert tokenizer.convert_tokens_to_ids("no such piece") == tokenizer.unk_token_id
     assert tokenizer.convert_tokens_to_ids(["\ud800", "<mask>", ""]) == [3, tokenizer.mask_token_id, 3]
     assert tokenizer.convert_tokens_to_ids([]) == tokenizer.convert_ids_to_tokens([]) == []
@@ -43,12 +43,12 @@ def test_unknown_tokens(tokenizer):
 
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("text", ["Hello world!", "人人 <mask> Würde", "<mask>", "", "a <unk> b</s>c", "𓀀 ok"])
-def test_decode_equals_the_reference(tokenizer, reference, text, skip):
+def test_decode_equals_reference(tokenizer, reference, text, skip):
     ids = tokenizer(text).input_ids
     assert tokenizer.decode(ids, skip_special_tokens=skip) == reference.decode(ids, skip_special_tokens=skip)
 
 
-def test_decode_takes_arrays_tensors_and_numbers(tokenizer):
+def test_decode_accepts_arrays_tensors_and_numbers(tokenizer):
     ids = tokenizer("Hello world!").input_ids
     for given in (np.array(ids), torch.tensor(ids), iter(ids), [np.int32(index) for index in ids]):
         assert tokenizer.decode(given) == "<s> Hello world!</s>"
@@ -56,7 +56,7 @@ def test_decode_takes_arrays_tensors_and_numbers(tokenizer):
     assert tokenizer.batch_decode(torch.tensor([ids, ids]), skip_special_tokens=True) == ["Hello world!"] * 2
 
 
-def test_ids_outside_are_refused(tokenizer):
+def test_decode_invalid_ids_raises(tokenizer):
     for index in (-1, len(tokenizer)):
         with pytest.raises(ValueError, match=rf"ids\[1\] = {index} is not in the vocabulary"):
             tokenizer.decode([5, index])
@@ -66,7 +66,7 @@ def test_ids_outside_are_refused(tokenizer):
         tokenizer.decode("Hello")
 
 
-def test_special_tokens_mask(tokenizer, reference):
+def test_get_special_tokens_mask_equals_reference(tokenizer, reference):
     ids = tokenizer("Hello <mask> 𓀀", padding="max_length", max_length=16).input_ids
     mask = tokenizer.get_special_tokens_mask(ids)
     assert mask == reference.get_special_tokens_mask(ids, already_has_special_tokens=True)
@@ -75,7 +75,7 @@ def test_special_tokens_mask(tokenizer, reference):
     assert tokenizer.get_special_tokens_mask(torch.tensor([ids])) == [mask]
 
 
-def test_pickle_and_copies(tokenizer):
+def test_tokenizer_pickled_or_copied_is_independent_and_equal(tokenizer):
     tokenizer = copy.copy(tokenizer)
     tokenizer.model_max_length = 77
     for other in (pickle.loads(pickle.dumps(tokenizer)), copy.copy(tokenizer), copy.deepcopy(tokenizer)):
@@ -86,7 +86,7 @@ def test_pickle_and_copies(tokenizer):
     assert tokenizer.model_max_length == 77
 
 
-def test_missing_and_broken_models(tiny_spm, tmp_path):
+def test_tokenizer_missing_or_damaged_model_raises(tiny_spm, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no sentencepiece model at .*nowhere"):
         XLMRobertaXLTokenizer(tmp_path / "nowhere.model")
     with pytest.raises(ValueError, match=r"is a directory.*from_directory"):
@@ -100,13 +100,13 @@ def test_missing_and_broken_models(tiny_spm, tmp_path):
             XLMRobertaXLTokenizer(broken)
 
 
-def test_other_layouts_are_refused(train_spm):
+def test_tokenizer_unsupported_layout_raises(train_spm):
     with pytest.raises(ValueError, match=r"have the ids \(2, 0, 1\), and must have \(0, 1, 2\)"):
         XLMRobertaXLTokenizer(train_spm(unk_id=2, bos_id=0, eos_id=1))
 
 
-def test_a_trimmed_vocabulary_cuts_what_it_has_as_before(xlmr, shared_data):
-    """On XLM-R's own vocabulary: the texts it was trimmed to, and others of the same pieces."""
+def test_trim_encodes_kept_pieces_as_before(xlmr, shared_data):
+    """With the vocabulary of XLM-R: for the texts that it was trimmed to, and others with the same pieces."""
     lines = [
         line.split("\t")[2]
         for language in ("eng_Latn", "zho_Hans", "arb_Arab", "hin_Deva")
@@ -129,7 +129,7 @@ def test_a_trimmed_vocabulary_cuts_what_it_has_as_before(xlmr, shared_data):
     assert n_other > 50
 
 
-def test_trimming_keeps_characters_and_special_tokens(tokenizer):
+def test_trim_keeps_characters_and_special_tokens(tokenizer):
     small, kept = tokenizer.trim([])
     assert small.all_special_tokens == tokenizer.all_special_tokens
     assert small.convert_tokens_to_ids(small.all_special_tokens) == [0, 1, 2, 3, len(small) - 1]
@@ -146,12 +146,12 @@ def test_trimming_keeps_characters_and_special_tokens(tokenizer):
 
 
 @pytest.mark.parametrize("ids", [[-1], [10**6]])
-def test_trimming_refuses_ids_that_are_none(tokenizer, ids):
-    with pytest.raises(ValueError, match="are asked for; there are"):
+def test_trim_invalid_ids_raises(tokenizer, ids):
+    with pytest.raises(ValueError, match="but the vocabulary has"):
         tokenizer.trim(ids)
 
 
-def test_pieces_that_are_merged_from_others_are_not_trimmed(tmp_path):
+def test_trim_bpe_model_raises(tmp_path):
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(["low lower lowest"] * 9), model_writer=model, vocab_size=16, model_type="bpe",

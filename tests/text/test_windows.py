@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from skxlmr.text.windows import plan_truncation, plan_windows, spans
+from skxlmr.text.windows import plan_truncation, plan_windows, window_ranges
 
 
 def covered(plan, text):
@@ -14,8 +14,8 @@ def covered(plan, text):
 
 @pytest.mark.parametrize(("room", "stride"), [(1, 0), (4, 0), (4, 1), (4, 3), (7, 1), (7, 3)])
 @pytest.mark.parametrize("length", [0, 1, 3, 7, 8, 9, 50])
-def test_spans_cover_the_text_and_overlap_by_stride(length, room, stride):
-    ranges = spans(length, room, stride)
+def test_window_ranges_cover_text_and_overlap_by_stride(length, room, stride):
+    ranges = window_ranges(length, room, stride)
     assert ranges[0][0] == 0
     assert ranges[-1][1] == length
     assert all(stop - start <= room for start, stop in ranges)
@@ -24,32 +24,32 @@ def test_spans_cover_the_text_and_overlap_by_stride(length, room, stride):
     if length:
         assert all(start < stop for start, stop in ranges)
     if length > room:
-        assert ranges[-1][1] - ranges[-1][0] > stride  # the last window shows something new
+        assert ranges[-1][1] - ranges[-1][0] > stride  # the last window has new pieces
     else:
         assert ranges == [(0, length)]
 
 
-def test_one_text():
+def test_plan_windows_one_text():
     assert plan_windows((10,), 6, 2) == ([((0, 6),), ((4, 10),)], 0)
 
 
-def test_pair_that_fits_is_one_window():
+def test_plan_windows_pair_that_fits_is_one_window():
     assert plan_windows((3, 4), 7, 1) == ([((0, 3), (0, 4))], 1)
     assert plan_windows((4, 3), 7, 1) == ([((0, 4), (0, 3))], 0)
     assert plan_windows((0, 0), 7, 1) == ([((0, 0), (0, 0))], 0)
 
 
-def test_longest_keeps_a_short_text_whole():
+def test_plan_windows_longest_keeps_short_text_whole():
     plan, sequence = plan_windows((3, 20), 10, 2)
     assert sequence == 1
-    assert plan == [((0, 3), span) for span in spans(20, 7, 2)]
+    assert plan == [((0, 3), second) for second in window_ranges(20, 7, 2)]
     mirrored, sequence = plan_windows((20, 3), 10, 2)
     assert sequence == 0
     assert mirrored == [ranges[::-1] for ranges in plan]
 
 
 @pytest.mark.parametrize("lengths", [(6, 50), (50, 6), (9, 9), (31, 30), (100, 41), (8, 11)])
-def test_longest_windows_both_when_neither_is_short(lengths):
+def test_plan_windows_longest_windows_both_long_texts(lengths):
     plan, sequence = plan_windows(lengths, 11, 2)
     assert lengths[sequence] == max(lengths)
     for text in (0, 1):
@@ -57,19 +57,20 @@ def test_longest_windows_both_when_neither_is_short(lengths):
         starts = [ranges[text][0] for ranges in plan]
         assert starts == sorted(starts)
     assert all(sum(stop - start for start, stop in ranges) <= 11 for ranges in plan)
-    assert len(plan) == max(len(spans(max(lengths), 6, 2)), len(spans(min(lengths), 5, 2)))  # not the product
+    n_windows = [len(window_ranges(max(lengths), 6, 2)), len(window_ranges(min(lengths), 5, 2))]
+    assert len(plan) == max(n_windows), "not the product"
 
 
 @pytest.mark.parametrize("only", ["first", "second"])
-def test_only_windows_the_named_text(only):
+def test_plan_windows_only_windows_named_text(only):
     lengths = (12, 4) if only == "first" else (4, 12)
     plan, sequence = plan_windows(lengths, 9, 2, only)
     assert sequence == ("first", "second").index(only)
     assert {ranges[1 - sequence] for ranges in plan} == {(0, 4)}
-    assert [ranges[sequence] for ranges in plan] == spans(12, 5, 2)
+    assert [ranges[sequence] for ranges in plan] == window_ranges(12, 5, 2)
 
 
-def test_refusals_say_what_to_do():
+def test_plan_invalid_arguments_raises():
     with pytest.raises(ValueError, match=r"first text of the pair has 8 pieces.*raise max_length, lower stride"):
         plan_windows((8, 20), 10, 2, "second")
     with pytest.raises(ValueError, match=r"second text of the pair has 30 pieces.*leaves 0 of 10 places"):
@@ -89,7 +90,7 @@ def test_refusals_say_what_to_do():
 
 
 @pytest.mark.parametrize("only", ["longest", "first", "second"])
-def test_truncation_equals_the_reference(only, reference):
+def test_plan_truncation_equals_reference(only, reference):
     strategy = {"longest": "longest_first", "first": "only_first", "second": "only_second"}[only]
     for a, b, room in product((1, 2, 3, 5, 9), (1, 2, 3, 5, 9), (2, 3, 4, 5, 6, 11)):
         texts = " ".join("a" * a), " ".join("b" * b)
@@ -102,7 +103,7 @@ def test_truncation_equals_the_reference(only, reference):
         assert parts[0][slice(*kept[0])] + parts[1][slice(*kept[1])] == expected, (a, b, room)
 
 
-def test_window_knows_where_its_text_begins(tokenizer):
+def test_window_position_is_start_of_windowed_text(tokenizer):
     first, second = np.arange(10, 14), np.arange(20, 60)
     for window in tokenizer.windows(first, second, max_length=20, stride=3, only="second"):
         assert window.input_ids[window.position] == second[window.start]

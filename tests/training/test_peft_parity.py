@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from skxlmr.saving.exporting import PEFT_PREFIX
 
 from skxlmr import LoRA
 from skxlmr.model import XLMRobertaXLForSequenceClassification
@@ -14,6 +13,7 @@ from skxlmr.model.key_maps import KEY_MAPS
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import collate
+from skxlmr.saving.peft import PEFT_PREFIX
 from skxlmr.training import Callback
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule

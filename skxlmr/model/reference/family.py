@@ -1,7 +1,7 @@
-"""The smaller relatives by their names in Hugging Face's reference; what they do is written once, for XL.
+"""XLM-RoBERTa and BERT by their class names in the reference.
 
-They differ from XL in their config: layers that normalise what comes out of their parts, not what goes in, and a
-LayerNorm on the embeddings. Every class of XL loads their checkpoints, too, but for BERT's head on texts.
+Their configs differ from those of XL: layers normalise their outputs instead of their inputs, and there is a LayerNorm
+on the embeddings. The classes of XL also load their checkpoints, except BERT's sequence classification head.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from skxlmr.model.config import BertConfig
-from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.heads import (
+from skxlmr.model.heads import head_dropout
+from skxlmr.model.initialisation import linear_head
+from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from skxlmr.model.reference.padded import XLMRobertaXLModel
+from skxlmr.model.reference.tasks import (
     XLMRobertaXLForMultipleChoice,
     XLMRobertaXLForQuestionAnswering,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLForTokenClassification,
-    head_dropout,
-    new_linear,
 )
-from skxlmr.model.pretrained import PretrainedModel
-from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 
 
 class XLMRobertaModel(XLMRobertaXLModel):
@@ -43,7 +43,7 @@ class XLMRobertaModel(XLMRobertaXLModel):
 
 
 class BertModel(XLMRobertaXLModel):
-    """The BERT encoder without a head, as multilingual-e5-small is one; see `XLMRobertaXLModel`.
+    """The BERT encoder without a head, such as multilingual-e5-small; see `XLMRobertaXLModel`.
 
     Parameters
     ----------
@@ -61,15 +61,16 @@ class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
     config : BertConfig
     """
 
-    new_heads = ("roberta.pooler.", "classifier.")
+    new_heads: tuple[str, ...] = ("roberta.pooler.", "classifier.")
 
     def __init__(self, config: BertConfig) -> None:
         PretrainedModel.__init__(self, config)
         self.roberta = XLMRobertaXLModel(config)
         self.dropout = nn.Dropout(head_dropout(config))
-        self.classifier = new_linear(config, config.num_labels)
+        self.classifier = linear_head(config, config.num_labels)
 
     def score(self, first_tokens: Tensor) -> Tensor:
+        assert self.roberta.pooler is not None
         return self.classifier(self.dropout(self.roberta.pooler(first_tokens)))
 
 
@@ -86,7 +87,7 @@ class XLMRobertaForMultipleChoice(XLMRobertaXLForMultipleChoice):
 
 
 class XLMRobertaForQuestionAnswering(XLMRobertaXLForQuestionAnswering):
-    """XLM-RoBERTa that marks answers; see `XLMRobertaXLForQuestionAnswering`."""
+    """XLM-RoBERTa for extractive question answering; see `XLMRobertaXLForQuestionAnswering`."""
 
 
 class XLMRobertaForSequenceClassification(XLMRobertaXLForSequenceClassification):
@@ -94,4 +95,4 @@ class XLMRobertaForSequenceClassification(XLMRobertaXLForSequenceClassification)
 
 
 class XLMRobertaForTokenClassification(XLMRobertaXLForTokenClassification):
-    """XLM-RoBERTa with a head on each token; see `XLMRobertaXLForTokenClassification`."""
+    """XLM-RoBERTa with a classifier on every token; see `XLMRobertaXLForTokenClassification`."""

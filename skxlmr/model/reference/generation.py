@@ -1,4 +1,7 @@
-"""Decoding: continue texts token by token."""
+"""Text generation, token by token.
+
+Notation: B texts, S tokens of each, P past tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from torch import Tensor
 
 from skxlmr.model.config import XLMRobertaXLConfig
 
-# Keys and values of each layer for the tokens so far.
+# Keys and values of each layer for the past tokens.
 Past = Sequence[tuple[Tensor, ...]]
 
-# Takes the new ids (B, S), the mask of all tokens so far (B, P + S), the positions of the new ones (B, S) and the past;
-# gives the logits after the last one (B, V) and the past that includes them, or None for it to compute all again.
+# Takes the new ids (B, S), the mask of all tokens (B, P + S), the position ids of the new ones (B, S) and the past.
+# Returns the logits after the last token (B, V) and the new past, or None if the next step takes all ids again.
 Step = Callable[[Tensor, Tensor, Tensor, Past | None], tuple[Tensor, Past | None]]
 
 
@@ -39,35 +42,35 @@ def generate(
     step : callable
         Runs the decoder; see `Step`.
     config : XLMRobertaXLConfig
-        With `is_decoder`.
+        Must have `is_decoder`.
     input_ids : Tensor of shape (B, S), int64
-        Texts of unequal length are padded on the left.
+        Texts, padded on the left.
     attention_mask : Tensor of shape (B, S), default=None
-        One at real tokens; None takes everything that is no pad.
+        One at real tokens; None is one everywhere except at pads.
     max_new_tokens : int, default=20
     do_sample : bool, default=False
-        Draw each token by its probability instead of taking the likeliest.
+        Whether to sample each token instead of taking the most likely one.
     temperature : float, default=1.0
-        Divides the logits before sampling; below 1 it favours the likely ones.
+        Divides the logits before sampling; below 1 it favours likely tokens.
     top_k : int, default=None
-        Sample among so many likeliest tokens.
+        Sample from this many most likely tokens.
     top_p : float, default=None
-        Sample among the fewest likeliest tokens that together have this probability (Holtzman et al., 2020).
+        Sample from the fewest most likely tokens with this total probability (Holtzman et al., 2020).
     eos_token_id : int, default=None
-        A text ends with it; None takes the config's. Pads follow where other texts go on.
+        Id that ends a text, after which it is padded; None takes that of the config.
     generator : torch.Generator, default=None
-        Of the sampling.
+        Random numbers for sampling.
 
     Returns
     -------
     Tensor of shape (B, S + n), int64
-        The texts and up to `max_new_tokens` tokens more.
+        The texts with up to `max_new_tokens` new tokens.
 
     Raises
     ------
     ValueError
-        If the model is no decoder, texts are padded on the right, there would be more tokens than positions, or a
-        parameter of the sampling makes no sense.
+        If the model is not a decoder, texts are padded on the right, there would be more tokens than positions, or a
+        sampling parameter is invalid.
     """
     mask = (input_ids != config.pad_token_id) if attention_mask is None else attention_mask.bool()
     _check(config, mask, max_new_tokens, temperature, top_k, top_p)
@@ -95,20 +98,20 @@ def generate(
 
 
 def only_real_tokens(logits: Tensor, vocab_size: int) -> Tensor:
-    """Rule out the ids that stand for nothing: rows of the embedding past the vocabulary; (..., V) -> (..., V)."""
+    """Set the logits of ids without a token, from `vocab_size` on, to minus infinity; (..., V) -> (..., V)."""
     unreal = torch.arange(logits.shape[-1], device=logits.device) >= vocab_size
     return logits.masked_fill(unreal, -torch.inf)
 
 
 def keep_likeliest(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Rule out all but the likeliest tokens, at least one; (B, V) -> (B, V)."""
+    """Set the logits of all but the most likely tokens, at least one, to minus infinity; (B, V) -> (B, V)."""
     if top_k is not None:
         least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p is not None:
         ordered, order = logits.sort(descending=True)
         probabilities = ordered.softmax(-1)
-        unlikely = probabilities.cumsum(-1) - probabilities >= top_p  # the likelier ones already have that much
+        unlikely = probabilities.cumsum(-1) - probabilities >= top_p  # more likely ones have that much already
         logits = logits.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
     return logits
 

@@ -1,4 +1,4 @@
-"""The language models, masked and causal, as the reference names them.
+"""The language models of the reference, masked and causal, on padded batches.
 
 Notation: B texts, S padded length, T packed tokens, H hidden size, V vocabulary. The parameters that all forward passes
 share are described at `XLMRobertaXLModel.forward`.
@@ -6,126 +6,24 @@ share are described at `XLMRobertaXLModel.forward`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch import Tensor
 
-from skxlmr.checkpoints.checkpoint import load_into, match, open_checkpoint
-from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.encoder import XLMRobertaXLModel
-from skxlmr.model.heads import without_padding
-from skxlmr.model.key_maps import LM_HEADS, key_map
-from skxlmr.model.layers import activation
-from skxlmr.model.pretrained import PretrainedModel, initialise
-from skxlmr.model.quantized import FloatOutsideLayers, holds_8bit
+from skxlmr.model.lm_head import LMHead
+from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.reference.generation import Past, generate
-from skxlmr.model.reference.outputs import ModelOutput
-
-WORDS_AT_ONCE = 16_384
-
-
-class LMHead(nn.Module):
-    """Dense, exact gelu (or BERT's own activation), LayerNorm, and a decoder tied to the word embeddings.
-
-    (T, H) -> (T, V).
-    """
-
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
-        super().__init__()
-        if config.extra.get("tie_word_embeddings") is False:
-            raise ValueError("tie_word_embeddings=False is not supported: the decoder is the word embedding.")
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = activation(config) if config.model_type == "bert" else F.gelu
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.apply(lambda module: initialise(module, config))
-
-    def transform(self, x: Tensor) -> Tensor:
-        """What the words are compared with, (T, H) -> (T, H)."""
-        return self.norm(self.activation(self.dense(x)))
-
-    def losses(self, x: Tensor, word_embeddings: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of each prediction, without a (T, V) matrix; (T, H), (V, H), (T,) -> (T,)."""
-        return TiedCrossEntropy.apply(self.transform(x), word_embeddings, self.bias, targets)
-
-    def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
-        x = self.transform(x)
-        if word_embeddings.dtype == x.dtype:
-            return F.linear(x, word_embeddings, self.bias)
-        # A quantised model has its words in other 16 bits: converted in parts, or they would be there twice.
-        parts = [F.linear(x, words.to(x.dtype)) for _, words in _parts(word_embeddings)]
-        return torch.cat(parts, -1) + self.bias
-
-
-class TiedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy over a large vocabulary, a part of it at a time, forward and backward.
-
-    `apply(x, words, bias, targets)` takes (T, H), (V, H) in any dtype, (V,), (T,) and gives (T,). Of the logits, which
-    would be a gigabyte for a thousand tokens of XL, no more than (T, WORDS_AT_ONCE) exist at any time; the backward
-    pass computes them again. Words that are in another dtype than x are converted as they come.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, words: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        total = x.new_full((len(x),), -torch.inf)
-        for first, part in _parts(words):
-            logits = F.linear(x, part.to(x.dtype), bias[first : first + len(part)])
-            total = torch.logaddexp(total, logits.logsumexp(1))
-        true = (x * words[targets].to(x.dtype)).sum(1) + bias[targets]
-        ctx.save_for_backward(x, words, bias, targets, total)
-        return total - true
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
-        x, words, bias, targets, total = ctx.saved_tensors
-        grad_x, grad_bias = torch.zeros_like(x), torch.empty_like(bias)
-        grad_words = torch.empty_like(words) if ctx.needs_input_grad[1] else None
-        for first, part in _parts(words):
-            here, part = slice(first, first + len(part)), part.to(x.dtype)
-            grad_logits = (F.linear(x, part, bias[here]) - total[:, None]).exp() * grad[:, None]  # (T, V')
-            rows = ((targets >= first) & (targets < here.stop)).nonzero()[:, 0]
-            grad_logits[rows, targets[rows] - first] -= grad[rows]
-            grad_x += grad_logits @ part
-            grad_bias[here] = grad_logits.sum(0)
-            if grad_words is not None:
-                grad_words[here] = grad_logits.T @ x
-        return grad_x, grad_words, grad_bias, None
-
-
-def _parts(words: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Parts of the vocabulary, each with its first id."""
-    return ((first, words[first : first + WORDS_AT_ONCE]) for first in range(0, len(words), WORDS_AT_ONCE))
-
-
-def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead | None:
-    """Read the head of a checkpoint alone, in float32; None where it has none.
-
-    Raises
-    ------
-    CheckpointError
-        If the files are damaged, or the head is not that of the config.
-    """
-    with open_checkpoint(files) as checkpoint:
-        if holds_8bit(checkpoint):
-            checkpoint = FloatOutsideLayers(checkpoint)
-        tensors = {key: info for key, info in checkpoint.tensors.items() if key.startswith(LM_HEADS)}
-        if not tensors:
-            return None
-        with torch.device("meta"):
-            holder = nn.ModuleDict({"lm_head": LMHead(config)})
-        expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
-        load_into(holder, checkpoint, match(tensors, expected, key_map(config)), dtype=torch.float32, device="cpu")
-    return holder["lm_head"]
+from skxlmr.model.reference.outputs import ModelOutput, returned
+from skxlmr.model.reference.padded import XLMRobertaXLModel, mask_labels
 
 
 class LanguageModel(PretrainedModel):
-    """Base of the two language models."""
+    """Base class of the two language models."""
 
-    new_heads = ("lm_head.",)
+    new_heads: tuple[str, ...] = ("lm_head.",)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)
@@ -133,7 +31,7 @@ class LanguageModel(PretrainedModel):
         self.lm_head = LMHead(config)
 
     def predict_tokens(self, hidden: Tensor) -> Tensor:
-        """Logits over the vocabulary for packed hidden states; (T, H) -> (T, V)."""
+        """Return the logits over the vocabulary, (T, H) -> (T, V)."""
         return self.lm_head(hidden, self.roberta.embeddings.word.weight)
 
 
@@ -165,7 +63,7 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Token ids; -100 is left out of the mean loss, and so is padding.
+            Token ids; -100 and padding are ignored by the mean loss.
 
         Returns
         -------
@@ -180,12 +78,12 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
         logits, outputs = self.predict_tokens(encoded.last), encoded.more
         outputs.logits, outputs.cross_attentions = encoded.batch.unpack(logits), None
         if labels is not None:
-            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(without_padding(labels, attention_mask)))
-        return self.returned(outputs, return_dict)
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(mask_labels(labels, attention_mask)))
+        return returned(outputs, return_dict, self.config)
 
 
 class XLMRobertaXLForCausalLM(LanguageModel):
-    """XLM-RoBERTa-XL that predicts the next token; `config.is_decoder` makes each token see only those before it.
+    """XLM-RoBERTa-XL that predicts the next token; set `config.is_decoder` for causal attention.
 
     Parameters
     ----------
@@ -214,7 +112,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Token ids, the same as `input_ids` or -100; the loss compares each with the prediction one place before.
+            Token ids, the same as `input_ids` or -100; the loss compares each with the prediction one position before.
 
         Returns
         -------
@@ -230,7 +128,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         outputs.logits = encoded.batch.unpack(self.predict_tokens(encoded.last))
         if labels is not None:
             outputs.loss = F.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return self.returned(outputs, return_dict)
+        return returned(outputs, return_dict, self.config)
 
     def generate(
         self,
@@ -248,7 +146,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
     ) -> Tensor:
         """Continue texts; see `skxlmr.model.reference.generation.generate`.
 
-        `use_cache` keeps keys and values instead of computing them again; the result is the same.
+        `use_cache` keeps keys and values instead of recomputing them; the result is the same.
         """
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:

@@ -1,4 +1,4 @@
-"""What a forward pass returns: named fields that can also be read by key or by position."""
+"""Outputs of a forward pass: named fields that can also be read by key or by position."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 
 from torch import Tensor
 
+from skxlmr.model.config import XLMRobertaXLConfig
+
 
 @dataclass(eq=False)
 class ModelOutput(Mapping):
-    """Output of any model; a class sets the fields that it has.
+    """Outputs of a model; those that it does not compute are None.
 
-    They are read as attributes, by position (`outputs[0]`), or as from a dict, which holds those that are set.
+    They can be read as attributes, and without those that are None also by position (`outputs[0]`) or as from a dict.
 
     Attributes
     ----------
     loss : Tensor of shape (), or None
-        Where labels were given.
+        If labels were given.
     logits : Tensor or None
-        (B, num_labels) of a sequence, (B, C) of C choices, (B, S, num_labels) of tokens, (B, S, V) of a language model.
+        (B, num_labels) for texts, (B, C) for C choices, (B, S, num_labels) for tokens, (B, S, V) for language models.
     start_logits, end_logits : Tensor of shape (B, S), or None
-        Of an answer.
+        Logits of the start and the end of an answer.
     last_hidden_state : Tensor of shape (B, S, H), or None
-        Zero where the packed path left padding out.
+        Zero at padding, unless eager attention computed it.
     pooler_output : Tensor of shape (B, H), or None
     past_key_values : tuple of one tuple per layer, or None
-        Keys and values of a decoder, each (B, N, K, D); then those of its cross-attention.
+        Keys and values of a decoder, each (B, N, K, D), followed by those of its cross-attention.
     hidden_states : tuple of num_hidden_layers + 1 tensors of shape (B, S, H), or None
         The embeddings, then each layer; the last one is normalised.
     attentions, cross_attentions : tuple of one tensor of shape (B, N, S, K) per layer, or None
@@ -45,13 +47,13 @@ class ModelOutput(Mapping):
     cross_attentions: tuple[Tensor, ...] | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are set, in order."""
+        """Return the fields that are not None, in order."""
         return tuple(self.values())
 
     def __getitem__(self, key: str | int | slice) -> Any:
         if not isinstance(key, str):
             return self.to_tuple()[key]
-        if key not in iter(self):
+        if key not in self:
             raise KeyError(key)
         return getattr(self, key)
 
@@ -59,7 +61,15 @@ class ModelOutput(Mapping):
         return (f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     def __contains__(self, key: object) -> bool:
-        return key in iter(self)
+        return any(key == name for name in self)
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+def returned(
+    outputs: ModelOutput, return_dict: bool | None, config: XLMRobertaXLConfig
+) -> ModelOutput | tuple[Any, ...]:
+    """Return the outputs as named fields or as a tuple, as the call or else the config requests."""
+    return_dict = config.return_dict if return_dict is None else return_dict
+    return outputs if return_dict else outputs.to_tuple()

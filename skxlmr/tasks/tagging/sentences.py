@@ -14,7 +14,7 @@ from skxlmr.columns import TextColumn, check_text_column, name_row, one_column, 
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.text.offsets import SPACE
-from skxlmr.text.windows import spans
+from skxlmr.text.windows import window_ranges
 from skxlmr.text.words import split_words
 
 
@@ -143,7 +143,7 @@ def plan_pieces(
     windows, positions, text_of_window = [], [], []
     room = max_length - 2
     for i, (ids, wanted) in enumerate(zip(texts, pieces, strict=True)):
-        ranges = spans(len(ids), room, min(stride, room - 1))
+        ranges = window_ranges(len(ids), room, min(stride, room - 1))
         owned = np.split(wanted, np.searchsorted(_best_window(wanted, ranges, causal), np.arange(1, len(ranges))))
         for (start, stop), of_window in zip(ranges, owned, strict=True):
             windows.append(tokenizer.build_inputs(ids[start:stop]))

@@ -12,7 +12,7 @@ def model():
 
 
 @pytest.mark.parametrize("sampling", [{}, {"do_sample": True, "temperature": 0.7, "top_k": 9, "top_p": 0.9}])
-def test_the_cache_changes_nothing(model, sampling):
+def test_generate_with_cache_equals_without(model, sampling):
     ids, mask = batch((5, 12, 3), left=True)
     results = []
     for use_cache in (True, False):
@@ -24,7 +24,7 @@ def test_the_cache_changes_nothing(model, sampling):
     assert torch.equal(results[0][:, :12], ids)
 
 
-def test_a_text_goes_on_alike_whatever_its_batch_mates(model):
+def test_generate_is_independent_of_batch(model):
     ids, _ = batch((5, 12, 3), left=True)
     together = model.generate(ids, max_new_tokens=8)
     for row, length in enumerate((5, 12, 3)):
@@ -32,14 +32,14 @@ def test_a_text_goes_on_alike_whatever_its_batch_mates(model):
         assert torch.equal(together[row, 12 : 12 + len(alone)], alone)
 
 
-def test_greedy_takes_the_likeliest(model):
+def test_generate_greedy_takes_most_likely_token(model):
     ids = torch.tensor([[0, 7, 9]])
     result = model.generate(ids, max_new_tokens=4, eos_token_id=-1)
     for end in range(3, 7):
         assert result[0, end] == model(result[:, :end]).logits[0, -1].argmax()
 
 
-def test_a_text_ends_at_eos_and_pads_follow(model):
+def test_generate_pads_after_eos(model):
     ids, mask = batch((5, 12, 3), left=True)
     free = model.generate(ids, mask, max_new_tokens=10, eos_token_id=-1)
     eos = int(free[0, 12 + 2])
@@ -52,7 +52,7 @@ def test_a_text_ends_at_eos_and_pads_follow(model):
         assert set(got[len(expected) :]) <= {1}
 
 
-def test_sampling_follows_the_probabilities():
+def test_generate_sampling_follows_probabilities():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
     assert keep_likeliest(logits, 2, None).isfinite().tolist() == [[True, True, False, False]]
     assert keep_likeliest(logits, None, 0.8).isfinite().tolist() == [[True, True, False, False]]
@@ -63,7 +63,7 @@ def test_sampling_follows_the_probabilities():
     assert keep_likeliest(logits, 99, 1.0).equal(logits)
 
 
-def test_ids_that_stand_for_nothing_are_never_produced():
+def test_only_real_tokens_masks_unused_ids():
     xl = XLMRobertaXLConfig.xl()
     logits = only_real_tokens(torch.zeros(2, xl.vocab_size), xl.real_vocab_size)
     assert logits.isfinite().sum(1).tolist() == [250_002, 250_002]
@@ -81,11 +81,11 @@ def test_ids_that_stand_for_nothing_are_never_produced():
         ({"attention_mask": torch.tensor([[1, 1, 0]])}, "Row 0 ends in padding"),
     ],
 )
-def test_wrong_parameters(model, parameters, message):
+def test_generate_invalid_parameters_raise(model, parameters, message):
     with pytest.raises(ValueError, match=message):
         model.generate(torch.tensor([[0, 7, 9]]), **parameters)
 
 
-def test_an_encoder_cannot_generate():
+def test_generate_with_encoder_raises():
     with pytest.raises(ValueError, match="is_decoder=True"):
         build("ForCausalLM").generate(torch.tensor([[0, 7]]))

@@ -4,7 +4,7 @@ import torch
 from skxlmr.model import ModelOutput
 
 
-def test_fields_are_read_in_every_way():
+def test_model_output_reads_fields_by_name_key_and_position():
     loss, logits = torch.tensor(1.0), torch.zeros(2, 3)
     outputs = ModelOutput(loss=loss, logits=logits)
     assert outputs.logits is outputs["logits"] is outputs[1] is outputs[-1]

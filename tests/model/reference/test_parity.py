@@ -1,10 +1,11 @@
-"""Equality with transformers, its random weights brought through the real loader."""
+"""Equality with transformers, whose random weights are loaded with `from_pretrained`."""
 
 import pytest
 import torch
 import transformers
 
 from skxlmr import model as ours
+from skxlmr.model.key_maps import key_map
 
 SHAPE = {
     "vocab_size": 120,
@@ -24,7 +25,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
 def save_reference(cls, directory, **config):
-    """A model of transformers with random weights, none of them zero or one, saved in float64."""
+    """Save a model of transformers in float64, with random weights instead of zeros and ones."""
     torch.manual_seed(0)
     reference = cls(cls.config_class(**SHAPE, **config)).double().eval()
     with torch.no_grad():
@@ -36,7 +37,7 @@ def save_reference(cls, directory, **config):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """(reference, ours) by class name, both in float64."""
+    """Pairs of the reference and our model, by class name, both in float64."""
     result = {}
     for name in NAMES:
         directory = tmp_path_factory.mktemp(name)
@@ -47,7 +48,7 @@ def pairs(tmp_path_factory):
 
 
 def batch_of(lengths):
-    """Padded ids and mask of random texts."""
+    """Return padded ids and the mask of random texts."""
     generator = torch.Generator().manual_seed(sum(lengths))
     ids = torch.full((len(lengths), max(lengths)), 1)
     for row, length in enumerate(lengths):
@@ -73,7 +74,7 @@ def run_both(pair, dtype, with_labels=True, **inputs):
 @pytest.mark.parametrize("lengths", RAGGED, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
+def test_forward_equals_reference(pairs, name, dtype, lengths, masked):
     ids, mask = batch_of(lengths)
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask if masked else None)
     real = mask.bool() if masked else torch.ones_like(mask).bool()
@@ -89,13 +90,13 @@ def test_outputs_equal_the_reference(pairs, name, dtype, lengths, masked):
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", [name for name in NAMES if "For" in name])
-def test_gradients_equal_the_reference(pairs, name, dtype):
+def test_backward_equals_reference(pairs, name, dtype):
     reference, native = pairs[name]
     ids, mask = batch_of([5, 40, 1, 17])
     expected, got = run_both(pairs[name], dtype, input_ids=ids, attention_mask=mask)
     expected.loss.backward()
     got.loss.backward()
-    names = ours.key_maps.key_map(native.config)
+    names = key_map(native.config)
     theirs = {names.to_ours(n): p.grad for n, p in reference.named_parameters(remove_duplicate=False)}
     compared = 0
     for key, parameter in native.named_parameters():
@@ -105,7 +106,7 @@ def test_gradients_equal_the_reference(pairs, name, dtype):
     assert compared == len(list(reference.parameters()))
 
 
-def test_embeddings_and_positions_can_be_given(pairs):
+def test_forward_with_embeddings_and_positions_equals_reference(pairs):
     reference, native = (model.double() for model in pairs["XLMRobertaXLModel"])
     ids, mask = batch_of([4, 9])
     embeds = reference.embeddings.word_embeddings(ids)
@@ -128,7 +129,7 @@ def test_embeddings_and_positions_can_be_given(pairs):
     ],
     ids=["regression", "single label", "multilabel"],
 )
-def test_losses_equal_the_reference(tmp_path, num_labels, labels):
+def test_sequence_loss_equals_reference(tmp_path, num_labels, labels):
     cls = transformers.XLMRobertaXLForSequenceClassification
     reference = save_reference(cls, tmp_path, num_labels=num_labels)
     native = ours.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float64)
@@ -154,7 +155,7 @@ def test_losses_equal_the_reference(tmp_path, num_labels, labels):
         ("ForQuestionAnswering", {}),
     ],
 )
-def test_round_trip_through_transformers(name, config, tmp_path):
+def test_save_pretrained_round_trip_through_transformers(name, config, tmp_path):
     name = "XLMRobertaXL" + name
     first = getattr(ours, name)(ours.XLMRobertaXLConfig(**SHAPE, **config)).double().eval()
     first.save_pretrained(tmp_path / "ours")
@@ -179,7 +180,7 @@ def test_round_trip_through_transformers(name, config, tmp_path):
     torch.testing.assert_close(got[key][real], expected[key][real], rtol=0, atol=1e-9)
 
 
-def test_result_of_a_text_does_not_depend_on_its_batch_mates(pairs):
+def test_forward_is_independent_of_batch(pairs):
     native = pairs["XLMRobertaXLModel"][1].double()
     ids, mask = batch_of([5, 60, 17])
     with torch.no_grad():
@@ -190,7 +191,7 @@ def test_result_of_a_text_does_not_depend_on_its_batch_mates(pairs):
             assert not together[row, length:].any()
 
 
-def test_left_padding_classifies_the_first_real_token(pairs):
+def test_forward_left_padding_classifies_first_real_token(pairs):
     native = pairs["XLMRobertaXLForSequenceClassification"][1].double()
     ids, _ = batch_of([6])
     padded = torch.cat([torch.ones(1, 3, dtype=torch.long), ids], dim=1)

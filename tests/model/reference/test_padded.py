@@ -1,17 +1,16 @@
-"""The packed and the eager path give the same numbers, and so do gradients computed again."""
-
 import pytest
 import torch
 from padded_batches import batch, build
 
 from skxlmr import model as models
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.reference.padded import PaddedBatch, position_ids_from_input_ids
 
 HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForCausalLM")
 
 
 @pytest.mark.parametrize("name", ["Model", *HEADS])
-def test_both_paths_give_the_same(name):
+def test_forward_packed_equals_eager(name):
     model = build(name)
     ids, mask = batch()
     with torch.no_grad():
@@ -33,7 +32,7 @@ def flat(value):
     return [value] if torch.is_tensor(value) else list(value)
 
 
-def test_attention_does_not_look_at_padding():
+def test_forward_attention_ignores_padding():
     model = build("Model")
     ids, mask = batch()
     with torch.no_grad():
@@ -44,7 +43,7 @@ def test_attention_does_not_look_at_padding():
 
 
 @pytest.mark.parametrize("asked", [{}, {"output_attentions": True}])
-def test_checkpointing_changes_no_gradient(asked):
+def test_gradient_checkpointing_keeps_gradients(asked):
     model = build("ForSequenceClassification").train()
     ids, mask = batch()
     labels = torch.tensor([0, 1, 0, 1])
@@ -58,7 +57,7 @@ def test_checkpointing_changes_no_gradient(asked):
         torch.testing.assert_close(again, plain, rtol=0, atol=1e-12)
 
 
-def test_checkpointing_runs_each_layer_twice():
+def test_gradient_checkpointing_runs_each_layer_twice():
     model, calls = build("Model").train(), []
     model.layers[1].register_forward_pre_hook(lambda *args: calls.append(1))
     model.gradient_checkpointing_enable()
@@ -66,7 +65,7 @@ def test_checkpointing_runs_each_layer_twice():
     assert len(calls) == 2
 
 
-def test_the_activation_may_be_a_callable(tmp_path):
+def test_forward_callable_activation_equals_named_one(tmp_path):
     named, called = build("Model"), build("Model", hidden_act=torch.nn.functional.gelu)
     ids, _ = batch()
     torch.testing.assert_close(called(ids).last_hidden_state, named(ids).last_hidden_state)
@@ -74,14 +73,14 @@ def test_the_activation_may_be_a_callable(tmp_path):
         called.save_pretrained(tmp_path)
 
 
-def test_cross_attention_needs_its_layers():
+def test_forward_cross_attention_without_layers_raises():
     with pytest.raises(ValueError, match="add_cross_attention=True needs is_decoder=True"):
         XLMRobertaXLConfig(add_cross_attention=True)
     with pytest.raises(ValueError, match="encoder_hidden_states need a model with add_cross_attention"):
         build("Model", is_decoder=True)(torch.tensor([[0, 7]]), encoder_hidden_states=torch.zeros(1, 3, 16).double())
 
 
-def test_an_encoder_becomes_a_decoder_with_new_layers(tmp_path):
+def test_from_pretrained_encoder_as_decoder_warns_of_new_layers(tmp_path):
     build("ForMaskedLM").save_pretrained(tmp_path)
     config = XLMRobertaXLConfig.from_pretrained(tmp_path)
     config.is_decoder = config.add_cross_attention = True
@@ -91,7 +90,7 @@ def test_an_encoder_becomes_a_decoder_with_new_layers(tmp_path):
     assert model(torch.tensor([[0, 7, 8]]), encoder_hidden_states=states).logits.shape == (1, 3, 50)
 
 
-def test_padding_of_all_of_a_text_is_computed_as_in_the_reference():
+def test_forward_text_of_only_padding_is_finite():
     model: XLMRobertaXLModel = build("Model")
     ids, mask = batch()
     mask[2] = 0
@@ -99,3 +98,33 @@ def test_padding_of_all_of_a_text_is_computed_as_in_the_reference():
         states = model(ids, mask).last_hidden_state
     assert states.isfinite().all()
     assert states[2].any()
+
+
+def test_forward_too_long_text_raises():
+    with pytest.raises(ValueError, match="513 tokens is too long: this model takes 512"):
+        build("Model", max_position_embeddings=514)(torch.full((1, 513), 7))
+
+
+def test_forward_without_ids_and_embeddings_raises():
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        build("Model")()
+
+
+def test_padded_batch_mask_with_gaps():
+    mask = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
+    batch = PaddedBatch.from_mask(mask, (2, 4), torch.device("cpu"))
+    x = torch.arange(1, 9).view(2, 4)
+    assert batch.pack(x).tolist() == [2, 3, 5, 8]
+    assert torch.equal(batch.unpack(batch.pack(x)), x * mask)
+
+
+def test_padded_batch_invalid_mask_raises():
+    with pytest.raises(ValueError, match="no real token in row 1"):
+        PaddedBatch.from_mask(torch.tensor([[1, 1], [0, 0]]), (2, 2), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
+        PaddedBatch.from_mask(torch.ones(2, 3), (2, 2), torch.device("cpu"))
+
+
+def test_position_ids_start_after_pad_id_and_skip_pads():
+    ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
+    assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]

@@ -1,0 +1,62 @@
+"""Finds the outlier columns of 8-bit layers, by running sentences in many languages through the model.
+
+Notation: B sentences, T packed tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.packing import Packing
+from skxlmr.system.malloc import return_freed_memory
+from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
+
+if TYPE_CHECKING:
+    from skxlmr.model.encoder import Encoder
+
+SENTENCES = Path(__file__).parents[1] / "bundled" / "sentences.txt"
+SENTENCE_TOKENS = 12  # of each sentence, so that one pass of about four hundred tokens suffices
+RANDOM_SENTENCES = 36
+
+
+@torch.no_grad()
+def find_outliers(encoder: Encoder, layers: Collection[Int8Linear], files: CheckpointFiles) -> None:
+    """Run the sentences through an encoder; each of its 8-bit layers sets its outliers before it multiplies."""
+    settings = [layer.settings for layer in layers]
+    for layer in layers:
+        layer.settings = Int8(engine=layer.settings.engine)  # the same outliers are found for all settings
+        layer.observer = layer.find_outliers
+    config, training = encoder.config, encoder.training
+    sentences = calibration_ids(files, config.real_vocab_size, config.max_length)
+    lengths = [len(ids) for ids in sentences]
+    positions = torch.cat([torch.arange(length) for length in lengths]) + config.first_position  # (T,)
+    packing = Packing.from_lengths(lengths, encoder.device, causal=config.is_decoder)
+    hooks = [layer.register_forward_hook(lambda *_: return_freed_memory()) for layer in encoder.layers]
+    try:
+        encoder.eval().encode(torch.cat(sentences).to(encoder.device), positions.to(encoder.device), packing)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        encoder.train(training)
+        for layer, chosen in zip(layers, settings, strict=True):
+            layer.observer, layer.settings = None, chosen
+            layer.set_candidates(layer.candidates, layer.peaks)
+
+
+def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) -> list[Tensor]:
+    """Return the token ids of the bundled sentences; random ids if a checkpoint has no tokenizer."""
+    length = min(SENTENCE_TOKENS, max_length)
+    if files.tokenizer is None:
+        generator = torch.Generator().manual_seed(0)
+        return list(torch.randint(4, max(5, vocab_size), (RANDOM_SENTENCES, length), generator=generator))
+    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
+    sentences = tokenizer.encode_batch(SENTENCES.read_text(encoding="utf-8").splitlines())
+    windows = [tokenizer.truncate(ids, max_length=length)[0] for ids in sentences]
+    return [torch.as_tensor(window, dtype=torch.int64) for window in windows]

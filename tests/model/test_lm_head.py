@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from skxlmr.checkpoints.checkpoint import CheckpointError
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, lm_head
+from skxlmr.model.lm_head import LMHead, TiedCrossEntropy, read_lm_head
+
+CONFIG = XLMRobertaXLConfig(
+    vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+)
+
+
+@pytest.mark.parametrize("words_at_once", [7, 25, 1000])
+def test_tied_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monkeypatch):
+    monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", words_at_once)
+    torch.manual_seed(0)
+    x, words, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((9, 16), (50, 16), (50,)))
+    targets = torch.tensor([0, 49, 7, 6, 24, 25, 7, 30, 1])
+    weights = torch.rand(9, dtype=torch.float64)
+    gradients = []
+    for parts in (True, False):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, words, bias)]
+        if parts:
+            losses = TiedCrossEntropy.apply(*inputs, targets)
+        else:
+            losses = torch.nn.functional.cross_entropy(inputs[0] @ inputs[1].T + inputs[2], targets, reduction="none")
+        (losses * weights).sum().backward()
+        gradients.append((losses.detach(), *(tensor.grad for tensor in inputs)))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: TiedCrossEntropy.apply(*inputs, targets), [t.clone().requires_grad_() for t in (x, words, bias)]
+    )
+
+
+def test_tied_cross_entropy_large_logits_and_frozen_16_bit_words(monkeypatch):
+    monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", 8)
+    torch.manual_seed(0)
+    x = (100 * torch.randn(3, 16)).requires_grad_()
+    words, bias, targets = torch.randn(50, 16).bfloat16(), torch.zeros(50), torch.tensor([3, 11, 49])
+    losses = TiedCrossEntropy.apply(x, words, bias, targets)
+    expected = torch.nn.functional.cross_entropy(x.detach() @ words.float().T, targets, reduction="none")
+    torch.testing.assert_close(losses.detach(), expected, rtol=1e-5, atol=1e-4)
+    losses.sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_read_lm_head_equals_head_of_model(tmp_path):
+    torch.manual_seed(0)
+    model = XLMRobertaXLForMaskedLM(CONFIG)
+    model.lm_head.bias.data.normal_()
+    model.save_pretrained(tmp_path / "with")
+    head = read_lm_head(resolve(tmp_path / "with"), CONFIG)
+    for name, value in model.lm_head.state_dict().items():
+        torch.testing.assert_close(head.state_dict()[name], value, rtol=0, atol=0)
+    XLMRobertaXLModel(CONFIG).save_pretrained(tmp_path / "without")
+    assert read_lm_head(resolve(tmp_path / "without"), CONFIG) is None
+    with pytest.raises(CheckpointError, match=r"lm_head\.bias"):
+        read_lm_head(resolve(tmp_path / "with"), XLMRobertaXLConfig(**{**vars(CONFIG), "vocab_size": 60}))
+    assert isinstance(head, LMHead)
