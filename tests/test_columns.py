@@ -91,10 +91,10 @@ REFUSED = [
     ("a numeric array", np.zeros((3, 2)), TypeError, "array of float64, but a column of texts"),
     ("a numeric Series", pd.Series([1.5, 2.5]), TypeError, "row 0: 1.5 is a float"),
     ("a bytes array", np.array([b"x"]), TypeError, "array of .S1.*[Dd]ecode"),
-    ("a dict", {"a": "b"}, TypeError, "is a dict, which is no column"),
+    ("a dict", {"a": "b"}, TypeError, "is a dict, which is not a column"),
     ("a set", {"a"}, TypeError, "is a set"),
     ("a generator", (t for t in "ab"), TypeError, "is a generator"),
-    ("a number alone", 7, TypeError, "is a int, which is no column"),
+    ("a number alone", 7, TypeError, "is a int, which is not a column"),
     ("None alone", None, TypeError, "is a NoneType"),
     ("a sparse matrix", sparse.eye(3, format="csr"), TypeError, "sparse matrix"),
     ("ragged rows", [("a", "b"), ("c",)], ValueError, "row 1: 1 values, but row 0 has 2"),
@@ -117,7 +117,7 @@ def test_check_text_column_with_anything_else_raises(X, error, message):
 
 def test_check_text_column_with_lone_surrogates_replaces_them_and_warns_once():
     texts = ["fine", "a\ud800b", "\ude00", "\ud83d\ude00"]
-    with pytest.warns(UserWarning, match="3 texts hold lone surrogates.*first is row 1") as told:
+    with pytest.warns(UserWarning, match="3 texts contain lone surrogates.*first is row 1") as told:
         column = check_text_column(texts)
     assert len(told) == 1
     assert column.texts == ["fine", "a\ufffdb", "\ufffd", "😀"]

@@ -17,7 +17,7 @@ def test_read_conll_reads_tokens_and_tags(tmp_path):
     path.write_text("a b\tO\nc\tB-X\r\n", encoding="utf-8-sig")
     assert read_conll(path, sep="\t").tokens.tolist() == [["a b", "c"]]
     path.write_text("a O\n\nb\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"train.txt, line 3: 'b' has 1 columns, 2 are needed"):
+    with pytest.raises(ValueError, match=r"train.txt, line 3: 'b' has 1 columns, but 2 are needed"):
         read_conll(path)
 
 
@@ -33,7 +33,7 @@ def test_readers_with_another_encoding_say_so(tmp_path):
     path.write_bytes("Oviedo B-LOC\nespañol O\n".encode("latin-1"))
     assert read_conll(path, encoding="latin-1").tokens.tolist() == [["Oviedo", "español"]]
     for read in (read_conll, read_conllu, read_squad):
-        with pytest.raises(ValueError, match=r"esp.train is (not in utf-8|no SQuAD file).*can't decode byte 0xf1"):
+        with pytest.raises(ValueError, match=r"esp.train is (not in utf-8|not a SQuAD file).*can't decode byte 0xf1"):
             read(path)
     path.write_bytes(b'\xef\xbb\xbf{"data": []}')
     assert not len(read_squad(path)), "with a byte order mark"
@@ -68,7 +68,7 @@ def test_read_squad_reads_questions_and_answers(tmp_path):
     assert frame.answers.tolist() == [{"text": ["Ada"], "answer_start": [0]}, {"text": [], "answer_start": []}]
     for broken in ("{", '{"data": [{"paragraphs": [{}]}]}', "[]"):
         path.write_text(broken)
-        with pytest.raises(ValueError, match="is no SQuAD file"):
+        with pytest.raises(ValueError, match="is not a SQuAD file"):
             read_squad(path)
 
 

@@ -88,12 +88,12 @@ def test_check_memory_suggests_changes_that_fit(with_memory, parameters, availab
 def test_check_memory_without_a_fitting_change_names_the_smallest(with_memory):
     with_memory(1 * GB)
     message = refusal(load_in_8bit=False, dtype="float32", tuning="lora")
-    found = re.search(r"Nothing makes it fit: the least is with (.*) \(needs (.*) GB\)\.$", message)
+    found = re.search(r"No parameters make it fit; the smallest choice is (.*) \(needs (.*) GB\)\.$", message)
     least = memory_estimate(XL, **eval(f"dict({found[1]})"), device="cpu")
     assert found[2] == in_gigabytes(least.total)
     assert found[1] == "load_in_4bit=True, batch_tokens=512, tuning='head', dtype='bfloat16'"
     smallest = refusal(load_in_4bit=True, dtype="bfloat16", batch_tokens=512)
-    assert "nothing to switch on" in smallest
+    assert "No parameter makes it smaller." in smallest
 
 
 @pytest.mark.usefixtures("a_gpu")
