@@ -191,6 +191,17 @@ def test_main_help_and_version_exit_with_0(capsys: pytest.CaptureFixture):
         assert expected in " ".join(capsys.readouterr().out.split())
 
 
+def test_versions_prints_versions_and_devices(capsys: pytest.CaptureFixture):
+    assert main(["versions"]) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        rf"skxlmr +{re.escape(version('skxlmr'))}",
+        rf"torch +{re.escape(torch.__version__)}",
+        "free memory",
+    ):
+        assert re.search(expected, printed)
+
+
 def test_cache_list_and_clear_show_and_remove_files(own_cache, capsys):
     from skxlmr.model import XLMRobertaXLModel
 

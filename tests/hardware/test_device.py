@@ -57,9 +57,9 @@ def test_choose_quantization_auto_on_a_cpu_is_8_bit_for_large_models():
     assert choose_quantization("auto", True, CPU, XL) == "nf4"
 
 
-@pytest.mark.parametrize(("memory", "expected"), [(12 * GB, Int8()), (16 * GB, None), (80 * GB, None)])
-def test_choose_quantization_auto_on_a_gpu_depends_on_its_size(monkeypatch, memory, expected):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (memory, memory))
+@pytest.mark.parametrize(("total_bytes", "expected"), [(12 * GB, Int8()), (16 * GB, None), (80 * GB, None)])
+def test_choose_quantization_auto_on_a_gpu_depends_on_its_size(monkeypatch, total_bytes, expected):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (total_bytes, total_bytes))
     assert choose_quantization("auto", False, torch.device("cuda", 0), XL) == expected
 
 

@@ -53,9 +53,9 @@ class PeakMemory(TorchDispatchMode):
 def peak_of(run: Callable[[], object]) -> int:
     run()  # what is allocated only once is not counted
     int8_engines._workspace._take(0)  # but the workspace that the products keep is
-    with PeakMemory() as memory:
+    with PeakMemory() as counter:
         run()
-    return memory.peak
+    return counter.peak
 
 
 def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Int8 | str | None = None) -> XLMRobertaXLModel:
