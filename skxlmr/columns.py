@@ -42,7 +42,7 @@ class TextColumn:
         Number of columns.
     """
 
-    texts: list[str]
+    texts: list[Any]
     pairs: list[str] | None
     feature_names: np.ndarray | None
     n_features: int

@@ -8,6 +8,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from skxlmr.scripts import unspaced_languages
 
 __all__ = [
@@ -111,7 +113,7 @@ def entity_f1(
     *,
     strict: bool = False,
     scheme: str = "BIO",
-    sample_weight: Sequence[float] | None = None,
+    sample_weight: Sequence[float] | np.ndarray | None = None,
 ) -> float:
     """Compute the micro-averaged F1 of entities; an entity is correct if its type, start and end are.
 

@@ -47,7 +47,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Check what a user passed as X."""
         return check_text_column(X)
 
-    def _check_fitted_column(self, X: Any) -> TextColumn:
+    def _check_fitted_column(self, X: Any) -> Any:
         """Check X after fit: it must have the columns that fit saw."""
         check_is_fitted(self)
         column = self._check_column(X)
@@ -70,7 +70,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Replace what an earlier fit left, at once and only when everything is there."""
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        vars(self).update(attributes)
+        self.__dict__.update(attributes)
 
     def _fitted_names(self) -> tuple[str, ...]:
         """Attributes without which nothing can be predicted."""
@@ -84,7 +84,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         for name in saved.fitted:
             if not name.isidentifier() or name.startswith("__") or hasattr(type(self), name):
                 raise ValueError(f"it has an attribute {name!r}")
-        vars(self).update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
+        self.__dict__.update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
 
     def save(self, directory: str | os.PathLike) -> None:
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.

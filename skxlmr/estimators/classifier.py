@@ -25,7 +25,9 @@ from skxlmr.tasks.classification import Classification, check_classes, multilabe
 
 
 @declare_parameters
-class XLMRXLClassifier(ClassifierMixin, Truncation, Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
+class XLMRXLClassifier(
+    ClassifierMixin, Truncation, Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Classification]
+):
     """Classify texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
     The base model stays frozen and is shared by all estimators of the process; what is learned is a small adapter

@@ -149,14 +149,14 @@ class XLMRXLEmbedder(
         column = self._check_fitted_column(X)
         return self._finish(self._embed(self._fitted_backbone(), column, self.pooling_, self.prompt_))
 
-    def _fit(self, X: Any, embed: bool) -> np.ndarray | None:
+    def _fit(self, X: Any, embed: bool) -> np.ndarray:
         column = self._check_column(X)
         pooling, normalize, prompt = self._resolved()
         trims = self.vocabulary == "trim"
         backbone = load_trimmed(self, with_prompt(column, prompt)) if trims else load_base(self)
         self._layers(backbone, pooling)
-        vectors = self._embed(backbone, column, pooling, prompt) if embed else None
         pca, width = None, backbone.model.config.hidden_size
+        vectors = self._embed(backbone, column, pooling, prompt) if embed else np.empty((0, width), np.float32)
         if self.n_components is not None:
             if self.n_components > min(vectors.shape):
                 raise ValueError(
@@ -178,7 +178,7 @@ class XLMRXLEmbedder(
         )
         return vectors
 
-    def _resolved(self) -> tuple[str, bool, str]:
+    def _resolved(self) -> tuple[str, bool | str, str]:
         """Pooling, normalize and prompt; where they are "auto", by the model's own files."""
         pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
         if "auto" in (pooling, normalize):

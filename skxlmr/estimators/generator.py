@@ -151,7 +151,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         plan = self._plan_every_piece(backbone, column, causal=True)
         targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
         before = [at - 1 for at in plan.positions]
-        examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, before, targets=targets)
+        examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, positions=before, targets=targets)
         losses = losses_of(finetuned, backbone, examples, backbone.batch_tokens(self.batch_tokens), self.verbose)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))

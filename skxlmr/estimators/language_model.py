@@ -14,7 +14,7 @@ from skxlmr.columns import TextColumn
 from skxlmr.estimators.learner import XLMRXLLearner
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import Truncation, WindowPlan
+from skxlmr.runtime.plan import PiecePlan, Truncation
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import LanguageModeling
 from skxlmr.tasks.tagging.sentences import plan_pieces
@@ -24,7 +24,7 @@ from skxlmr.training.sklearn_callbacks import with_callbacks
 
 
 @declare_parameters
-class XLMRXLLanguageModel(Truncation, XLMRXLLearner, abstract=True):
+class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=True):
     """Base class of the estimators that predict words.
 
     The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
@@ -97,7 +97,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner, abstract=True):
         rows = task.rows(backbone, column, task.targets(None, column), weights)
         return task.evaluate(finetuned, backbone, rows, backbone.batch_tokens(self.batch_tokens), verbose=self.verbose)
 
-    def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> WindowPlan:
+    def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> PiecePlan:
         """Windows over each distinct text; the positions are all pieces, each where most is around it, or before it."""
         first, text_of_row = deduplicate(column.texts)
         texts = backbone.tokenizer.encode_batch([column.texts[i] for i in first])

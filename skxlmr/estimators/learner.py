@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import joblib
 import numpy as np
@@ -48,8 +48,11 @@ def requires_y(method: Callable) -> Callable:
     return checked
 
 
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
 @declare_parameters
-class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, abstract=True):
+class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, Generic[AnyTask], abstract=True):
     """Base class of the estimators that are trained.
 
     A subclass says by `_new_task` what it learns, and answers from the task's results; see `skxlmr.tasks.base.Task`.
@@ -68,13 +71,13 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
     _named: ClassVar[dict[str, dict[str, type]]] = {"tuning": TUNINGS}
     _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
 
-    def _new_task(self) -> Task:
+    def _new_task(self) -> AnyTask:
         """Make the task that the parameters describe."""
         raise NotImplementedError
 
-    def _task(self) -> Task:
+    def _task(self) -> AnyTask:
         """Return the task with what the fit found."""
-        return self._new_task().restore(vars(self))
+        return self._new_task().restore(self.__dict__)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -118,7 +121,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         sample_weight: Any = None,
         X_val: Any = None,
         y_val: Any = None,
-        known: Task | None = None,
+        known: AnyTask | None = None,
     ) -> Self:
         """Fit; with a `known` task, which y need not show in full, train for one epoch."""
         observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
@@ -171,7 +174,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
             observer.end()
         return self
 
-    def _check_column(self, X: Any) -> TextColumn:
+    def _check_column(self, X: Any) -> Any:
         return self._new_task().read(X)
 
     def _check_validation(
@@ -258,14 +261,16 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, a
         """Return the task's result for each row of X."""
         return self._run(self._check_fitted_column(X), self._task().per_row)
 
-    def _run(self, column: TextColumn, per_row: Callable[[np.ndarray, WindowPlan], np.ndarray]) -> np.ndarray:
+    def _run(self, column: TextColumn, per_row: Callable[[np.ndarray, Any], np.ndarray]) -> np.ndarray:
         """Run a column, a long one in parts, and let `per_row` turn the head's outputs into results of rows."""
         backbone, finetuned, task = self._fitted_backbone(), self._finetuned, self._task()  # one fit, in threads too
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        settings = {"memory": self.memory, "verbose": self.verbose}
 
         def compute(plan: WindowPlan, description: str) -> np.ndarray:
-            return per_row(finetuned.run(backbone, plan, batch_tokens, description=description, **settings), plan)
+            outputs = finetuned.run(
+                backbone, plan, batch_tokens, memory=self.memory, verbose=self.verbose, description=description
+            )
+            return per_row(outputs, plan)
 
         return run_in_parts(
             column,

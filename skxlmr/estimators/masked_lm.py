@@ -15,12 +15,12 @@ from torch import Tensor
 
 from skxlmr.columns import TextColumn, as_objects, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
-from skxlmr.model.lm_head import read_lm_head
+from skxlmr.model.lm_head import LMHead, read_lm_head
 from skxlmr.model.reference.generation import only_real_tokens
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import WindowPlan, Windows
+from skxlmr.runtime.plan import PiecePlan, Windows
 from skxlmr.runtime.run import run
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import Masking
@@ -140,7 +140,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         best = (piece for (piece,) in self._likeliest(parts, top_k=1)[0])
         return as_objects([_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])
 
-    def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> WindowPlan:
+    def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> PiecePlan:
         """Windows over texts that are split at their masks; the positions are the masks."""
         tokenizer = backbone.tokenizer
         encoded = iter(tokenizer.encode_batch([part for of_text in parts for part in of_text]))
@@ -175,7 +175,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
         return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
 
-    def _losses_of_pieces(self, finetuned: Finetuned, backbone: Backbone, plan: WindowPlan) -> np.ndarray:
+    def _losses_of_pieces(self, finetuned: Finetuned, backbone: Backbone, plan: PiecePlan) -> np.ndarray:
         """Minus the log-probability of each of a plan's positions, when that one alone is masked."""
         window = np.repeat(np.arange(len(plan.windows)), plan.counts)
         if not len(window):
@@ -188,9 +188,10 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
             targets = [ids[at] for ids, at in zip(masked, position[batch], strict=True)]
             for ids, at in zip(masked, position[batch], strict=True):
                 ids[at] = mask
-            hidden = finetuned.embed(backbone, masked, position[batch, None])
-            targets = torch.from_numpy(np.array(targets, np.int64)).to(hidden.device)
-            return finetuned.head.losses(hidden, finetuned.words(backbone.model), targets)[:, None]
+            hidden = finetuned.embed(backbone, masked, list(position[batch, None]))
+            assert isinstance(finetuned.head, LMHead)
+            true = torch.from_numpy(np.array(targets, np.int64)).to(hidden.device)
+            return finetuned.head.losses(hidden, finetuned.words(backbone.model), true)[:, None]
 
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
         return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]

@@ -16,7 +16,7 @@ from skxlmr.tasks.choices import Choosing
 
 
 @declare_parameters
-class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner):
+class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
     """Choose the right one of several texts, by fine-tuning XLM-RoBERTa-XL.
 
     X has a column of prompts, first, and after it one column of lists of choices, or a column for each choice. Rows

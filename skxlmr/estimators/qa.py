@@ -18,11 +18,11 @@ from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.metrics import squad_scores
 from skxlmr.runtime.plan import Windows
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tasks.questions import Answering, QuestionPlan, best_spans, check_answers
+from skxlmr.tasks.questions import Answering, QuestionPlan, best_spans, check_answers, mean_f1
 
 
 @declare_parameters
-class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
+class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     """Find the answers to questions in their contexts, by fine-tuning XLM-RoBERTa-XL.
 
     X has two columns, question and context. y has for each row its answer: a text that stands in the context, (text,
@@ -161,10 +161,10 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner):
         """
         predicted, answers, column = self._predict_with_answers(X, y)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
-        return self._task().row_score(predicted, answers, weights)
+        return mean_f1(predicted, answers, weights)
 
-    def _predict_with_answers(self, X: Any, y: Any) -> tuple[np.ndarray, list[list[str]], TextColumn]:
+    def _predict_with_answers(self, X: Any, y: Any) -> tuple[list[str], list[list[str]], TextColumn]:
         """Predict, and read the true answers of each row; both from one reading of X."""
         column = self._check_fitted_column(X)
         answers = [[text for text, _ in of_row] for of_row in check_answers(y, column)]
-        return self._run(column, self._task().per_row), answers, column
+        return self._run(column, self._task().per_row).tolist(), answers, column

@@ -17,7 +17,7 @@ from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
 
 
 @declare_parameters
-class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLMRXLLearner):
+class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLMRXLLearner[Regression]):
     """Predict numbers from texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
     The targets are standardised before training and mapped back afterwards, so that their unit does not matter.

@@ -22,7 +22,7 @@ from skxlmr.tasks.tagging.task import Tagging
 
 
 @declare_parameters
-class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner):
+class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging]):
     """Give each token of a sentence a tag, by fine-tuning XLM-RoBERTa-XL.
 
     X is a column of token lists, or of strings; strings are split at white space, and each punctuation mark and each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -14,7 +14,7 @@ from skxlmr.hardware.device import DTYPES
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tuning import Tuning, as_tuning
+from skxlmr.tuning import as_tuning
 
 TEXTS_AT_ONCE = 10_000  # whose pieces are collected together
 
@@ -70,18 +70,17 @@ class BaseChoice(RunParameters):
     dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
     device: str = parameter(default="auto", valid=[str], order=70)
 
-    tuning: ClassVar[str | Tuning | None] = None  # a parameter of the estimators that are trained
-
 
 def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
     """Load the chosen base model, or take it from the pool; see `get_backbone`."""
+    tuning = getattr(choice, "tuning", None)  # a parameter of the estimators that are trained
     return get_backbone(
         choice.model,
         load_in_8bit=choice.load_in_8bit,
         load_in_4bit=choice.load_in_4bit,
         dtype=choice.dtype,
         device=choice.device,
-        tuning=None if choice.tuning is None else as_tuning(choice.tuning),
+        tuning=None if tuning is None else as_tuning(tuning),
         batch_tokens=choice.batch_tokens,
         whole=whole,
     )

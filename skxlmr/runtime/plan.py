@@ -159,6 +159,13 @@ class WindowPlan:
         return rows_of(texts, counts), np.repeat(np.arange(len(rows)), counts[texts])
 
 
+@dataclass(frozen=True, kw_only=True)
+class PiecePlan(WindowPlan):
+    """A plan whose features are read at positions of the windows."""
+
+    positions: list[np.ndarray]
+
+
 def make_plan(
     tokenizer: XLMRobertaXLTokenizer,
     texts: Sequence[str],

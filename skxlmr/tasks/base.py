@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -49,14 +49,17 @@ class Export:
     """
 
     model_class: type[PretrainedModel]
-    heads: Callable[[nn.Module], dict[str, nn.Module]]
+    heads: Callable[[Any], dict[str, nn.Module]]
     config: dict[str, Any] = field(default_factory=dict)
     peft_task: str | None = None
     has_adapter: bool = True
 
 
+Column = TypeVar("Column", bound=TextColumn)
+
+
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[Column]):
     """Base class of the tasks.
 
     A task is made from an estimator's parameters; `find` returns it with what `y` tells of it. To write a task,
@@ -81,9 +84,9 @@ class Task:
     causal: ClassVar[bool] = False
 
     # Checks X and returns it as a column.
-    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_text_column)
+    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_text_column)
 
-    def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
+    def plan(self, backbone: Backbone, column: Column) -> WindowPlan:
         """Tokenise a column into windows."""
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
         truncation = self.windows.truncation
@@ -96,7 +99,7 @@ class Task:
             truncation=truncation,
         )
 
-    def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+    def find(self, y: Any, column: Column, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         """Return this task with what y tells of it, and the targets of the rows, as `targets` would.
 
         Parameters
@@ -108,7 +111,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
+    def targets(self, y: Any, column: Column, name: str = "y") -> np.ndarray:
         """Check y and return it as `row_losses` takes it, one target per row; messages call it `name`."""
         raise NotImplementedError
 
@@ -117,7 +120,7 @@ class Task:
         return 1.0
 
     def rows(
-        self, backbone: Backbone, column: TextColumn, targets: np.ndarray, sample_weight: np.ndarray | None = None
+        self, backbone: Backbone, column: Column, targets: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> Rows:
         """Tokenise rows, without those of weight zero.
 

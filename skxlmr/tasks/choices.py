@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from numbers import Integral, Real
@@ -36,7 +35,7 @@ from skxlmr.text.batching import deduplicate
 from skxlmr.training.rows import Rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChoiceColumn(TextColumn):
     """Prompts, the texts, and their choices.
 
@@ -48,8 +47,8 @@ class ChoiceColumn(TextColumn):
         Of a row of the whole column.
     """
 
-    choices: list[tuple[str, ...]] | None = None
-    most_choices: int = 0
+    choices: list[tuple[str, ...]]
+    most_choices: int
 
     @property
     def strings(self) -> list[str]:
@@ -57,7 +56,7 @@ class ChoiceColumn(TextColumn):
         return [*self.texts, *chain.from_iterable(self.choices)]
 
     @property
-    def keys(self) -> Sequence[Hashable]:
+    def keys(self) -> list[tuple[str, tuple[str, ...]]]:
         """Of each row what tells it from others."""
         return list(zip(self.texts, self.choices, strict=True))
 
@@ -67,7 +66,7 @@ class ChoiceColumn(TextColumn):
         return lengths(self.texts) * lengths(self.choices) + total_lengths(self.choices)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChoicePlan(WindowPlan):
     """Windows over pairs of prompt and choice; what a plan calls a text is a prompt with all its choices.
 
@@ -81,9 +80,9 @@ class ChoicePlan(WindowPlan):
         The choices of all texts are numbered through, ascending.
     """
 
-    n_choices: np.ndarray | None = None
-    most_choices: int = 0
-    choice_of_window: np.ndarray | None = None
+    n_choices: np.ndarray
+    most_choices: int
+    choice_of_window: np.ndarray
 
 
 def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
@@ -117,11 +116,11 @@ def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
         choices = _check_cells(rest, named[1:], index)
     unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
     names = np.array(labels, object) if unique and hasattr(X, "columns") else None
-    return ChoiceColumn(texts, None, names, len(columns), choices, max(map(len, choices)))
+    return ChoiceColumn(texts, None, names, len(columns), choices=choices, most_choices=max(map(len, choices)))
 
 
 @dataclass(frozen=True)
-class Choosing(Task):
+class Choosing(Task[ChoiceColumn]):
     """The right one of a row's choices; targets are their indices.
 
     Attributes
@@ -132,7 +131,7 @@ class Choosing(Task):
 
     form: str = "index"
 
-    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_choices)
+    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_choices)
     found: ClassVar[dict[str, str]] = {"target_form_": "form"}
 
     def plan(self, backbone: Backbone, column: ChoiceColumn) -> ChoicePlan:
@@ -153,7 +152,9 @@ class Choosing(Task):
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the cross-entropy over a row's choices, for each of its windows; they come together."""
-        choice_of_window, targets = rows.plan.choice_of_window, rows.targets
+        plan, targets = rows.plan, rows.targets
+        assert isinstance(plan, ChoicePlan)
+        choice_of_window = plan.choice_of_window
 
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
             choices, n_windows = _runs(np.stack([of_rows, choice_of_window[windows]], axis=1))
@@ -166,8 +167,9 @@ class Choosing(Task):
 
         return losses
 
-    def per_row(self, outputs: np.ndarray, plan: ChoicePlan) -> np.ndarray:
+    def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
         """Return the scores of the choices, (n_rows, most choices), -inf where a row has fewer."""
+        assert isinstance(plan, ChoicePlan)
         of_choices = pool_windows(outputs, plan.choice_of_window, "mean")[:, 0]
         return padded(of_choices, plan.n_choices, plan.most_choices)[plan.text_of_row]
 

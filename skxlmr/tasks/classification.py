@@ -25,7 +25,7 @@ LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels o
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(Task[TextColumn]):
     """Classes of texts: one per row, or several labels per row.
 
     Targets are numbers of classes, or a matrix of 0 and 1.
@@ -183,7 +183,8 @@ def multilabel_form(y: Any) -> str | None:
     if not any(isinstance(row, LABELS) for row in y):
         return None
     is_table = isinstance(y, list | tuple) and all(isinstance(row, list | tuple | np.ndarray) for row in y)
-    if not is_table or len({len(row) for row in y}) > 1 or len(y[0]) < 2:
+    lengths = {len(row) for row in y} if is_table else set()
+    if len(lengths) != 1 or min(lengths) < 2:
         return "lists"
     values = [value for row in y for value in row]
     numbers = all(isinstance(value, bool | int | float | np.number) for value in values)
@@ -194,17 +195,20 @@ def _label_lists(y: Any, column: TextColumn, name: str) -> list[list]:
     """The labels of each row, where they are lists."""
     index = y.index if isinstance(y, pd.Series) else None
     check_consistent_length(column.texts, y)
+    labels: Any
+    label: Any
     for i, labels in enumerate(y):
         where = f"{name}, {name_row(i, index)}"
         if not isinstance(labels, LABELS):
-            raise ValueError(f"{where}: {labels!r} is no list of labels, as other rows have.")
+            raise ValueError(f"{where}: {labels!r} is not a list of labels, as other rows have.")
         for label in labels:
+            missing = pd.api.types.is_scalar(label) and pd.isna(label)
             if not pd.api.types.is_hashable(label):
                 raise TypeError(
                     f"{where}: the label {label!r:.60} is a {type(label).__name__}; labels must be hashable."
                 )
-            if pd.api.types.is_scalar(label) and pd.isna(label):
-                raise ValueError(f"{where}: {label} is no label (NaN or missing). Leave it out of its list.")
+            if missing:
+                raise ValueError(f"{where}: {label} is not a label (NaN or missing). Leave it out of its list.")
     return [[str(label) if isinstance(label, str) else label for label in labels] for labels in y]
 
 

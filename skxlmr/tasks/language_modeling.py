@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ from skxlmr.model.pretrained import PretrainedModel, warn_of_new_parts
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.plan import PiecePlan, WindowPlan
 from skxlmr.runtime.run import run
 from skxlmr.tasks.base import Export, Task
 from skxlmr.text.words import word_starts
@@ -34,8 +33,8 @@ from skxlmr.training.rows import Rows
 MASKED, REPLACED = 0.8, 0.1
 
 
-@dataclass(frozen=True)
-class Examples(WindowPlan):
+@dataclass(frozen=True, kw_only=True)
+class Examples(PiecePlan):
     """Windows as the model is to read them; from the states at their positions it predicts targets.
 
     Attributes
@@ -44,11 +43,11 @@ class Examples(WindowPlan):
         Of each window, a token id for each of its positions.
     """
 
-    targets: list[np.ndarray] | None = None
+    targets: list[np.ndarray]
 
 
 @dataclass(frozen=True)
-class LanguageModeling(Task):
+class LanguageModeling(Task[TextColumn]):
     """Base class of the tasks without y: the texts say what is to be predicted.
 
     The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
@@ -69,7 +68,7 @@ class LanguageModeling(Task):
         """Draw what is to be predicted in each window of a plan."""
         raise NotImplementedError
 
-    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_one_text)
+    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_one_text)
 
     def find(self, y: None, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         return self, self.targets(y, column)
@@ -156,7 +155,9 @@ class Masking(LanguageModeling):
         ends = np.cumsum(plan.lengths)[:-1]
         positions = [np.flatnonzero(of_window) for of_window in np.split(chosen, ends)]
         targets = np.split(ids[chosen], np.cumsum(np.bincount(window[chosen], minlength=len(plan.windows)))[:-1])
-        return Examples(np.split(inputs, ends), plan.text_of_window, plan.text_of_row, positions, targets=targets)
+        return Examples(
+            np.split(inputs, ends), plan.text_of_window, plan.text_of_row, positions=positions, targets=targets
+        )
 
     def _choose(
         self, ids: np.ndarray, window: np.ndarray, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState
@@ -198,7 +199,7 @@ class NextToken(LanguageModeling):
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
         positions = [np.arange(len(window) - 1) for window in plan.windows]
         targets = [window[1:].astype(np.int64) for window in plan.windows]
-        return Examples(plan.windows, plan.text_of_window, plan.text_of_row, positions, targets=targets)
+        return Examples(plan.windows, plan.text_of_window, plan.text_of_row, positions=positions, targets=targets)
 
 
 def can_be_masked(ids: np.ndarray, tokenizer: XLMRobertaXLTokenizer) -> np.ndarray:
@@ -299,10 +300,16 @@ def losses_of(
 
 
 def _token_losses(
-    finetuned: Finetuned, backbone: Backbone, examples: Examples, windows: np.ndarray, **how: int | bool | None
+    finetuned: Finetuned,
+    backbone: Backbone,
+    examples: Examples,
+    windows: np.ndarray,
+    keep: int | None = None,
+    recompute: bool = False,
 ) -> Tensor:
     """The cross-entropy of the targets in some windows, (n_targets,)."""
     inputs, positions = [examples.windows[i] for i in windows], [examples.positions[i] for i in windows]
-    hidden = finetuned.embed(backbone, inputs, positions, **how)
+    hidden = finetuned.embed(backbone, inputs, positions, keep=keep, recompute=recompute)
     targets = torch.from_numpy(np.concatenate([examples.targets[i] for i in windows])).to(hidden.device)
+    assert isinstance(finetuned.head, LMHead)
     return finetuned.head.losses(hidden, finetuned.words(backbone.model), targets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, X
 from skxlmr.model.heads import SpanHead
 from skxlmr.model.packing import segment_logsumexp
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.plan import PiecePlan, WindowPlan
 from skxlmr.system.warn import warn
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task
 from skxlmr.training.rows import Rows
@@ -31,8 +31,8 @@ COLUMNS = ("question", "context")
 N_ENDS = 20  # starts and ends of a window that are combined; that of the reference's question-answering example
 
 
-@dataclass(frozen=True)
-class QuestionPlan(WindowPlan):
+@dataclass(frozen=True, kw_only=True)
+class QuestionPlan(PiecePlan):
     """Windows over contexts, each with the whole question before it.
 
     A window's positions are `<s>`, which stands for "no answer", and then the pieces of the context that it shows.
@@ -46,9 +46,9 @@ class QuestionPlan(WindowPlan):
         The first piece of the context that a window shows.
     """
 
-    contexts: list[str] | None = None
-    offsets: list[np.ndarray] | None = None
-    first_piece: np.ndarray | None = None
+    contexts: list[str]
+    offsets: list[np.ndarray]
+    first_piece: np.ndarray
 
     def _say_cut(self, n_cut: int, n_texts: int) -> str:
         have = "row has a question" if n_cut == 1 else "rows have questions"
@@ -66,8 +66,14 @@ def check_questions(X: Any) -> TextColumn:
     return column
 
 
+def mean_f1(predicted: Sequence[str], true: Sequence[list[str]], weights: np.ndarray) -> float:
+    """Compute the weighted mean F1 of predicted answers against the true answers of each row."""
+    scores = [squad_scores([answer], [answers])["f1"] for answer, answers in zip(predicted, true, strict=True)]
+    return float(np.average(scores, weights=weights))
+
+
 @dataclass(frozen=True)
-class Answering(Task):
+class Answering(Task[TextColumn]):
     """Answers of questions; targets are characters of the context, an array of start, end, start, end... per row.
 
     Attributes
@@ -84,7 +90,7 @@ class Answering(Task):
     null_threshold: float = 0.0
     has_unanswerable: bool = False
 
-    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_questions)
+    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_questions)
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:
@@ -113,7 +119,9 @@ class Answering(Task):
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the mean of the cross-entropies of start and end over the positions of a window."""
-        plan, answers = rows.plan, [None] * len(rows.plan.contexts)
+        plan = rows.plan
+        assert isinstance(plan, QuestionPlan)
+        answers: list[np.ndarray | None] = [None] * len(plan.contexts)
         for text, spans in zip(plan.text_of_row, rows.targets, strict=True):
             answers[text] = spans[:2] if len(spans) else None
         units, counts = torch.from_numpy(target_units(plan, answers)).to(device), plan.counts
@@ -126,8 +134,9 @@ class Answering(Task):
 
         return losses
 
-    def per_row(self, outputs: np.ndarray, plan: QuestionPlan) -> np.ndarray:
+    def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
         """Return the best answer of each row, "" where there is none, (n_rows,) str."""
+        assert isinstance(plan, QuestionPlan)
         spans, null = best_spans(outputs, plan, self.max_answer_length, 1)
         answers = []
         for text, of_row, without in zip(plan.text_of_row, spans, null, strict=True):
@@ -140,17 +149,14 @@ class Answering(Task):
         return bool(spans) and not (self.has_unanswerable and null - spans[0][0] > self.null_threshold)
 
     def score(self, outputs: np.ndarray, rows: Rows) -> float:
-        contexts = [rows.plan.contexts[text] for text in rows.plan.text_of_row]
+        plan = rows.plan
+        assert isinstance(plan, QuestionPlan)
+        contexts = [plan.contexts[text] for text in plan.text_of_row]
         true = [
             [context[a:b] for a, b in spans.reshape(-1, 2)]
             for context, spans in zip(contexts, rows.targets, strict=True)
         ]
-        return self.row_score(self.per_row(outputs, rows.plan), true, rows.weights)
-
-    def row_score(self, results: np.ndarray, targets: Sequence[list[str]], weights: np.ndarray) -> float:
-        """Compute the mean F1 of predicted answers against the true answers of each row."""
-        scores = [squad_scores([answer], [true])["f1"] for answer, true in zip(results, targets, strict=True)]
-        return float(np.average(scores, weights=weights))
+        return mean_f1(self.per_row(outputs, plan).tolist(), true, rows.weights)
 
     @property
     def export(self) -> Export:
@@ -194,7 +200,7 @@ def check_answers(
     values, _, index = one_column(y, name)
     check_consistent_length(column.texts, values)
     rows, ambiguous = [], []
-    for i, (answers, context) in enumerate(zip(values, column.pairs, strict=True)):
+    for i, (answers, context) in enumerate(zip(values, column.pairs or [], strict=True)):
         where = f"{name}, {name_row(i, index)}"
         found = []
         for text, start in _answers(answers, where):
@@ -277,11 +283,11 @@ def plan_questions(
 
     Of questions that take more than half of a window the end is.
     """
-    most = (max_length - 4) // 2
+    most, contexts = (max_length - 4) // 2, column.pairs or []
     questions = tokenizer.encode_batch(column.texts)
-    distinct = {context: tokenizer.encode_with_offsets(context) for context in dict.fromkeys(column.pairs)}
+    distinct = {context: tokenizer.encode_with_offsets(context) for context in dict.fromkeys(contexts)}
     windows, positions, text_of_window, first_piece = [], [], [], []
-    for i, (question, context) in enumerate(zip(questions, column.pairs, strict=True)):
+    for i, (question, context) in enumerate(zip(questions, contexts, strict=True)):
         question, ids = question[:most], distinct[context][0]
         room = max_length - 4 - len(question)
         for window in tokenizer.windows(
@@ -296,9 +302,9 @@ def plan_questions(
         windows,
         np.asarray(text_of_window, np.int64),
         np.arange(len(questions)),
-        positions,
-        contexts=column.pairs,
-        offsets=[distinct[context][1] for context in column.pairs],
+        positions=positions,
+        contexts=contexts,
+        offsets=[distinct[context][1] for context in contexts],
         first_piece=np.asarray(first_piece, np.int64),
         n_cut=len({key for key, ids in zip(column.keys, questions, strict=True) if len(ids) > most}),
         cut_at=most,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from skxlmr.model.heads import ClassificationHead
 from skxlmr.tasks.base import Export, Task, not_found, sequence_export
 
 # The loss of a difference to the target, in standard deviations of the target.
-REGRESSION_LOSSES = {
+REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "squared_error": F.mse_loss,
     "absolute_error": F.l1_loss,
     "huber": F.huber_loss,
@@ -28,7 +29,7 @@ REGRESSION_LOSSES = {
 
 
 @dataclass(frozen=True)
-class Regression(Task):
+class Regression(Task[TextColumn]):
     """Numbers; targets are standardised.
 
     Attributes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import joblib
 import numpy as np
@@ -52,7 +52,7 @@ class OneEpoch(NamedTuple):
 class Learnable(Protocol):
     """What a training asks of a task; see `skxlmr.tasks.base.Task`."""
 
-    causal: bool
+    causal: ClassVar[bool]
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
 

@@ -98,7 +98,7 @@ def transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarra
     return between, np.where(continues, FORBIDDEN, 0.0), np.where(goes_on, FORBIDDEN, 0.0)
 
 
-def decode(logits: Sequence[np.ndarray], tags: Sequence[str], scheme: str) -> list[np.ndarray]:
+def decode(logits: Sequence[np.ndarray] | np.ndarray, tags: Sequence[str], scheme: str) -> list[np.ndarray]:
     """The most probable tags of each sentence among those that the scheme allows (Viterbi).
 
     Parameters
@@ -170,7 +170,7 @@ def spans_to_tags(spans: Iterable[tuple[int, int, str]], n_tokens: int) -> list[
 
 def tag_score(
     true: Sequence[Sequence[str]],
-    predicted: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]] | np.ndarray,
     scheme: str,
     weights: np.ndarray,
     strict: bool = False,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from skxlmr.columns import TextColumn, check_text_column, name_row, one_column, total_lengths
 from skxlmr.model import XLMRobertaXLTokenizer
-from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.plan import PiecePlan
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.windows import window_ranges
 from skxlmr.text.words import split_words
@@ -86,7 +86,7 @@ def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
 
 def plan_tokens(
     tokenizer: XLMRobertaXLTokenizer, sentences: Sequence[tuple[str, ...]], *, max_length: int, stride: int
-) -> WindowPlan:
+) -> PiecePlan:
     """Put the pieces of each sentence's tokens together, and cut what is too long into windows.
 
     A token is read at its first piece, in the window where that has most around it; where that is a bare space, as
@@ -95,7 +95,7 @@ def plan_tokens(
 
     Returns
     -------
-    WindowPlan
+    PiecePlan
         Its rows are the sentences; its positions, one window after the other, are the tokens of all sentences in
         order.
     """
@@ -122,7 +122,7 @@ def plan_pieces(
     max_length: int,
     stride: int,
     causal: bool = False,
-) -> WindowPlan:
+) -> PiecePlan:
     """Cut texts, given as the ids of their pieces, into windows, each of which reads some of the pieces.
 
     Parameters
@@ -137,7 +137,7 @@ def plan_pieces(
 
     Returns
     -------
-    WindowPlan
+    PiecePlan
         Its rows are the texts; its positions, one window after the other, are the pieces of all texts in order.
     """
     windows, positions, text_of_window = [], [], []
@@ -149,7 +149,7 @@ def plan_pieces(
             windows.append(tokenizer.build_inputs(ids[start:stop]))
             positions.append(of_window - start + 1)  # <s> is before
             text_of_window.append(i)
-    return WindowPlan(windows, np.asarray(text_of_window, np.int64), np.arange(len(texts)), positions)
+    return PiecePlan(windows, np.asarray(text_of_window, np.int64), np.arange(len(texts)), positions=positions)
 
 
 def _best_window(first: np.ndarray, ranges: Sequence[tuple[int, int]], causal: bool = False) -> np.ndarray:

@@ -79,6 +79,8 @@ def _from_spans(row: Any, i: int, column: TokenColumn, where: str) -> list[str]:
 
 def _to_tokens(start: int, end: int, column: TokenColumn, i: int, where: str) -> tuple[int, int]:
     """The tokens of a span of characters; it has to begin and end where tokens do."""
+    assert column.sources is not None
+    assert column.offsets is not None
     source, offsets = column.sources[i], column.offsets[i]
     text = source[start:end]
     if not 0 <= start < end <= len(source) or not text.strip():

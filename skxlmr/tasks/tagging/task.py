@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.columns import TextColumn, as_objects
+from skxlmr.columns import as_objects
 from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
 from skxlmr.model.heads import TokenHead
@@ -29,7 +28,7 @@ from skxlmr.training.rows import Rows
 
 
 @dataclass(frozen=True)
-class Tagging(Task):
+class Tagging(Task[TokenColumn]):
     """Tags of tokens; targets are numbers of tags, one array per row.
 
     Attributes
@@ -48,7 +47,7 @@ class Tagging(Task):
 
     found: ClassVar[dict[str, str]] = {"classes_": "classes", "scheme_": "scheme"}
 
-    read: ClassVar[Callable[[Any], TextColumn]] = staticmethod(check_token_column)
+    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_token_column)
 
     def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
         max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
@@ -90,15 +89,15 @@ class Tagging(Task):
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the weighted mean over a row's tokens, which its windows add up to."""
-        plan, of_tag = rows.plan, self.tag_weights
+        plan = rows.plan
         counts = plan.counts
         targets = [np.zeros(n, np.int64) for n in tokens_of_texts(plan)]  # of sentences that are left out, too
         for text, row in zip(plan.text_of_row, rows.targets, strict=True):
             targets[text] = row
-        totals = self.loss_weights(targets)
+        totals = self.loss_weights(as_objects(targets))
         totals[totals == 0] = 1.0  # of sentences that are left out
         shares = torch.from_numpy(plan.windows_per_text / totals).to(device)  # the windows of a row share its weight
-        all_targets, of_tag = torch.from_numpy(np.concatenate(targets)).to(device), torch.from_numpy(of_tag).to(device)
+        all_targets, of_tag = (torch.from_numpy(a).to(device) for a in (np.concatenate(targets), self.tag_weights))
 
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
             true = all_targets[torch.from_numpy(rows_of(windows, counts)).to(device)]
@@ -124,14 +123,10 @@ class Tagging(Task):
         logits, rows = self.per_row(outputs, plan), []
         for tags, of_row in zip(decode(logits, self.classes.tolist(), self.scheme), logits, strict=True):
             names = self.classes[tags].tolist()
-            if self.scheme == "plain":
-                spans = [(i, i + 1, name) for i, name in enumerate(names)]
-            else:
-                spans = entity_spans(names)
-            if spans:
-                proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0]
-                spans = [(start, end, label, float(proba[start:end].mean())) for start, end, label in spans]
-            rows.append(spans)
+            plain = self.scheme == "plain"
+            spans = [(i, i + 1, name) for i, name in enumerate(names)] if plain else entity_spans(names)
+            proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0] if spans else np.empty(0)
+            rows.append([(start, end, label, float(proba[start:end].mean())) for start, end, label in spans])
         return as_objects(rows)
 
     def held_out(self, rows: Rows) -> Rows:
