@@ -37,14 +37,9 @@ from skxlmr.training.rows import Rows
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceColumn(TextColumn):
-    """Prompts, the texts, and their choices.
+    """Prompts, the texts, and their choices: at least one per row, in the caller's order.
 
-    Attributes
-    ----------
-    choices : list of tuple of str
-        Of each row, in the caller's order; at least one.
-    most_choices : int
-        Of a row of the whole column.
+    `most_choices` is that of a row of the whole column, of which this may be a part.
     """
 
     choices: list[tuple[str, ...]]
@@ -52,17 +47,15 @@ class ChoiceColumn(TextColumn):
 
     @property
     def strings(self) -> list[str]:
-        """All prompts and choices."""
         return [*self.texts, *chain.from_iterable(self.choices)]
 
     @property
     def keys(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Of each row what tells it from others."""
         return list(zip(self.texts, self.choices, strict=True))
 
     @property
     def sizes(self) -> np.ndarray:
-        """Characters in each row as it is read, with the prompt before each choice, (n_rows,)."""
+        """Characters of each row as it is read, with the prompt before each choice, (n_rows,)."""
         return lengths(self.texts) * lengths(self.choices) + total_lengths(self.choices)
 
 
@@ -70,14 +63,7 @@ class ChoiceColumn(TextColumn):
 class ChoicePlan(WindowPlan):
     """Windows over pairs of prompt and choice; what a plan calls a text is a prompt with all its choices.
 
-    Attributes
-    ----------
-    n_choices : ndarray of shape (n_texts,)
-        Of each distinct prompt with its choices.
-    most_choices : int
-        Of a row of the whole column, of which these may be a part.
-    choice_of_window : ndarray of shape (n_windows,)
-        The choices of all texts are numbered through, ascending.
+    `n_choices` is (n_texts,); `choice_of_window` numbers the choices of all texts consecutively, (n_windows,).
     """
 
     n_choices: np.ndarray
@@ -86,19 +72,7 @@ class ChoicePlan(WindowPlan):
 
 
 def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
-    """Read a column of prompts, and one column of lists of choices, or a column for each choice.
-
-    Parameters
-    ----------
-    X : DataFrame, or a sequence of rows
-    name : str, default="X"
-        What messages call it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a prompt or a choice is no text, or a row has no choice; the message names the row.
-    """
+    """Read a column of prompts, and one column of lists of choices or a column for each choice; errors name the row."""
     columns, labels, index = split_columns(X, name)
     if len(columns) < 2:
         raise ValueError(
@@ -121,13 +95,7 @@ def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
 
 @dataclass(frozen=True)
 class Choosing(Task[ChoiceColumn]):
-    """The right one of a row's choices; targets are their indices.
-
-    Attributes
-    ----------
-    form : {"index", "choice"}
-        What y holds, and what is predicted.
-    """
+    """The right one of a row's choices; targets are their indices. `form` is what y holds: "index" or "choice"."""
 
     form: str = "index"
 
@@ -197,7 +165,6 @@ def _on(device: torch.device, array: np.ndarray) -> Tensor:
 
 
 def _check_list(row: Any, where: str) -> tuple[str, ...]:
-    """The choices of one row, which are a list."""
     if not isinstance(row, list | tuple | np.ndarray):
         raise TypeError(
             f"{where}: {row!r:.60} is no list of choices. Give lists of texts in one column, or a column for each "
@@ -212,7 +179,7 @@ def _check_list(row: Any, where: str) -> tuple[str, ...]:
 
 
 def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) -> list[tuple[str, ...]]:
-    """The choices of all rows, which have a cell each; a row that has fewer ends in missing values."""
+    """Read the choices of all rows, one cell each; a row that has fewer ends in missing values."""
     rows = []
     for i, cells in enumerate(zip(*columns, strict=True)):
         given = [not (cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))) for cell in cells]
@@ -232,27 +199,7 @@ def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) 
 
 
 def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[np.ndarray, str]:
-    """Read which choices are right.
-
-    Parameters
-    ----------
-    y : sequence
-        For each row the index of its right choice, from 0, or its text.
-    column : ChoiceColumn
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    indices : ndarray of shape (n_rows,), int64
-    form : {"index", "choice"}
-        What y holds.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a row has something else, or there is no such choice; the message names the row.
-    """
+    """Read which choices are right, by index from 0 or by text; returns (n_rows,) indices and the form of y."""
     values, _, index = one_column(y.ravel() if isinstance(y, np.ndarray) and y.shape[1:] == (1,) else y, name)
     check_consistent_length(column.texts, values)
     form = "choice" if isinstance(values[0], str) else "index"

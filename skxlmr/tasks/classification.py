@@ -28,15 +28,8 @@ LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels o
 class Classification(Task[TextColumn]):
     """Classes of texts: one per row, or several labels per row.
 
-    Targets are numbers of classes, or a matrix of 0 and 1.
-
-    Attributes
-    ----------
-    label_smoothing : float
-    class_weight : dict, "balanced" or None
-    classes : ndarray of shape (n_classes,)
-    form : {"indicator", "lists"} or None
-        How y gives several labels per row; None for one class per row.
+    Targets are numbers of classes, (n_rows,), or a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives
+    several labels per row: "indicator", "lists", or None for one class per row.
     """
 
     label_smoothing: float = 0.0
@@ -101,25 +94,10 @@ class Classification(Task[TextColumn]):
 
 
 def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
-    """Read the labels of a classifier.
+    """Read one label per row, (n_rows,).
 
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-    column : TextColumn
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If labels are missing, are not classes, or are not as many as the texts.
-    TypeError
-        If they are of types that cannot be sorted together.
+    Raises ValueError if labels are missing, are not classes or are not as many as the texts; TypeError if they cannot
+    be sorted together.
     """
     index = y.index if isinstance(y, pd.Series) else None
     check_consistent_length(column.texts, y)
@@ -141,26 +119,7 @@ def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
 
 
 def check_classes(classes: Any, form: str | None) -> np.ndarray:
-    """Read the labels that will ever come.
-
-    Parameters
-    ----------
-    classes : array-like of shape (n_classes,)
-    form : {"indicator", "lists"} or None
-        What `multilabel_form` gave.
-
-    Returns
-    -------
-    ndarray of shape (n_classes,)
-        Sorted; those of an indicator matrix in the order of its columns.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, or there are fewer than two.
-    TypeError
-        If they are of types that cannot be sorted together.
-    """
+    """Read all classes that `partial_fit` will ever see: sorted, those of an indicator in the order of its columns."""
     # As objects: an array of strings and numbers would make strings of all.
     classes = np.array(list(classes), object)
     if classes.ndim != 1 or pd.isna(classes).any():
@@ -174,7 +133,7 @@ def check_classes(classes: Any, form: str | None) -> np.ndarray:
 
 
 def multilabel_form(y: Any) -> str | None:
-    """How y gives several labels a row: "indicator" (two dimensions), "lists" of labels, or None where it gives one."""
+    """Return how y gives several labels per row: "indicator" (two dimensions), "lists", or None for one per row."""
     y = as_pandas(y)
     if getattr(y, "ndim", 1) == 2:
         return "indicator" if y.shape[1] > 1 else None
@@ -192,7 +151,6 @@ def multilabel_form(y: Any) -> str | None:
 
 
 def _label_lists(y: Any, column: TextColumn, name: str) -> list[list]:
-    """The labels of each row, where they are lists."""
     index = y.index if isinstance(y, pd.Series) else None
     check_consistent_length(column.texts, y)
     labels: Any
@@ -213,13 +171,7 @@ def _label_lists(y: Any, column: TextColumn, name: str) -> list[list]:
 
 
 def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
-    """The labels of a y that gives several a row: the columns of an indicator, or all that the lists have, sorted.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there are none, or they cannot be sorted together.
-    """
+    """Return the labels of a y with several per row: the columns of an indicator, or all labels of the lists, sorted."""
     y = as_pandas(y)
     if form == "indicator":
         if isinstance(y, pd.DataFrame):
@@ -232,28 +184,7 @@ def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
 
 
 def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str, name: str = "y") -> np.ndarray:
-    """Read several labels a row.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples, n_classes), or of lists
-    column : TextColumn
-    classes : ndarray
-        What `find_labels` gave.
-    form : {"indicator", "lists"}
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_classes), float64
-        0 and 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a row has something else; the message names it.
-    """
+    """Read several labels per row as a matrix of 0 and 1, (n_rows, n_classes) float64; errors name the row."""
     y = as_pandas(y)
     index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
     check_consistent_length(column.texts, y)
@@ -290,13 +221,7 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
 
 
 def check_class_weight(class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights of the classes, as scikit-learn has them.
-
-    Raises
-    ------
-    ValueError
-        If one is negative or not finite.
-    """
+    """Return the weights of the classes, as scikit-learn computes them."""
     weights = compute_class_weight(class_weight, classes=classes, y=y)
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"class_weight must give finite weights that are not negative, got {class_weight}.")

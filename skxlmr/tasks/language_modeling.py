@@ -35,13 +35,7 @@ MASKED, REPLACED = 0.8, 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Examples(PiecePlan):
-    """Windows as the model is to read them; from the states at their positions it predicts targets.
-
-    Attributes
-    ----------
-    targets : list of ndarray, int64
-        Of each window, a token id for each of its positions.
-    """
+    """Windows as the model reads them; from the states at their positions it predicts `targets`, token ids."""
 
     targets: list[np.ndarray]
 
@@ -50,14 +44,8 @@ class Examples(PiecePlan):
 class LanguageModeling(Task[TextColumn]):
     """Base class of the tasks without y: the texts say what is to be predicted.
 
-    The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
-
-    Attributes
-    ----------
-    repeats : bool
-        Whether the examples are the same in each epoch.
-    model_class : type
-        The class of the reference in which it is exported.
+    The head is the checkpoint's own, tied to the word embeddings, and is trained, too. `repeats` says whether the
+    examples are the same in each epoch; `model_class` is the class of the reference in which it is exported.
     """
 
     needs_y: ClassVar[bool] = False
@@ -132,14 +120,10 @@ class LanguageModeling(Task[TextColumn]):
 
 @dataclass(frozen=True)
 class Masking(LanguageModeling):
-    """Predict words from all around them; other words in each epoch.
+    """Predict words from their context; other words in each epoch.
 
-    All pieces of a word are predicted together (whole-word masking). Of each window at least one word is drawn.
-
-    Attributes
-    ----------
-    probability : float
-        Share of the words that are predicted.
+    All pieces of a word are predicted together (whole-word masking). `probability` is the share of words to predict; at
+    least one word of each window is drawn.
     """
 
     probability: float = 0.15
@@ -162,7 +146,7 @@ class Masking(LanguageModeling):
     def _choose(
         self, ids: np.ndarray, window: np.ndarray, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState
     ) -> np.ndarray:
-        """The tokens to predict, (n_tokens,) bool."""
+        """Draw the tokens to predict, (n_tokens,) bool."""
         inside = can_be_masked(ids, tokenizer)
         after_special = np.concatenate([[True], ~inside[:-1]])
         starts = inside & (word_starts(tokenizer.vocabulary, ids) | after_special)
@@ -203,23 +187,17 @@ class NextToken(LanguageModeling):
 
 
 def can_be_masked(ids: np.ndarray, tokenizer: XLMRobertaXLTokenizer) -> np.ndarray:
-    """Whether a token is a piece of a text, be it one that is unknown; (n,) -> (n,) bool."""
+    """Whether each token is a piece of a text, an unknown one included; (n,) -> (n,) bool."""
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     return ~np.isin(ids, list(special))
 
 
 def pack(rows: Rows, max_length: int) -> tuple[Rows, np.ndarray]:
-    """Put neighbouring rows together that fill `max_length` tokens: packs, the rows of a training.
+    """Join neighbouring rows that together fill `max_length` tokens: packs, which are the rows of a training.
 
-    So a step learns from about as many tokens whatever the lengths of the texts. Windows stay what they are: a text
-    does not see the others of its pack.
-
-    Returns
-    -------
-    packs : Rows
-        They are called by the first and the last row that they hold.
-    weights : ndarray of shape (n_windows,)
-        Of each window in the packs' plan, that of its row.
+    So a step learns from about as many tokens whatever the lengths of the texts. Windows stay as they are: a text does
+    not see the others of its pack. Packs are named by the first and the last row that they hold. Also returns the
+    weight of each window, that of its row, (n_windows,).
     """
     windows, place = rows.plan.windows_of_rows(np.arange(len(rows.numbers)))
     lengths = rows.plan.lengths[windows]
@@ -241,18 +219,8 @@ def pack(rows: Rows, max_length: int) -> tuple[Rows, np.ndarray]:
 class Drawing(Callback):
     """Draw before each epoch what is to be predicted in it; a row of the training counts by how much that is.
 
-    Parameters
-    ----------
-    task : LanguageModeling
-    plan : WindowPlan
-    window_weights : ndarray of shape (n_windows,)
-    tokenizer : XLMRobertaXLTokenizer
-
-    Attributes
-    ----------
-    examples : Examples
-    factors : ndarray of shape (n_windows,)
-        What the sum of a window's losses is multiplied by, so that all of a step add up to their weighted mean.
+    The sum of a window's losses is multiplied by its entry of `factors`, (n_windows,), so that all of a step add up to
+    their weighted mean.
     """
 
     def __init__(
@@ -307,7 +275,6 @@ def _token_losses(
     keep: int | None = None,
     recompute: bool = False,
 ) -> Tensor:
-    """The cross-entropy of the targets in some windows, (n_targets,)."""
     inputs, positions = [examples.windows[i] for i in windows], [examples.positions[i] for i in windows]
     hidden = finetuned.embed(backbone, inputs, positions, keep=keep, recompute=recompute)
     targets = torch.from_numpy(np.concatenate([examples.targets[i] for i in windows])).to(hidden.device)

@@ -35,15 +35,8 @@ N_ENDS = 20  # starts and ends of a window that are combined; that of the refere
 class QuestionPlan(PiecePlan):
     """Windows over contexts, each with the whole question before it.
 
-    A window's positions are `<s>`, which stands for "no answer", and then the pieces of the context that it shows.
-
-    Attributes
-    ----------
-    contexts : list of str
-    offsets : list of ndarray of shape (n_pieces, 2)
-        Characters of each context that its pieces come from.
-    first_piece : ndarray of shape (n_windows,)
-        The first piece of the context that a window shows.
+    The positions of a window are `<s>`, which stands for "no answer", then the pieces of the context that it shows.
+    `offsets` are the characters of each context's pieces, (n_pieces, 2); `first_piece` the first one of each window.
     """
 
     contexts: list[str]
@@ -74,17 +67,7 @@ def mean_f1(predicted: Sequence[str], true: Sequence[list[str]], weights: np.nda
 
 @dataclass(frozen=True)
 class Answering(Task[TextColumn]):
-    """Answers of questions; targets are characters of the context, an array of start, end, start, end... per row.
-
-    Attributes
-    ----------
-    max_answer_length : int
-        In pieces.
-    null_threshold : float
-        In logits.
-    has_unanswerable : bool
-        Whether there are questions without an answer.
-    """
+    """Answers of questions; targets are characters of the context, an array of start, end, start, end... per row."""
 
     max_answer_length: int = 30
     null_threshold: float = 0.0
@@ -171,31 +154,12 @@ class Answering(Task[TextColumn]):
 def check_answers(
     y: Any, column: TextColumn, name: str = "y", *, warn_ambiguous: bool = True
 ) -> list[list[tuple[str, int]]]:
-    """Read the right answers of each question.
+    """Read the right answers of each question as (text, start).
 
-    Parameters
-    ----------
-    y : sequence
-        For each row a text, which is looked for in the context; (text, start); a dict with "text" and "answer_start",
-        of one answer or, as SQuAD has them, of lists; a list of any of these; or nothing (None, NaN, "" or an empty
-        list) where there is no answer.
-    column : TextColumn
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    list of list of (text, start)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an answer is none of these, or does not stand in its context; the message names the row.
-
-    Warns
-    -----
-    UserWarning
-        If answers without a start stand in their contexts more than once: the first place is taken.
+    A row of y is a text, which is looked for in the context; (text, start); a dict with "text" and "answer_start", of
+    one answer or, as SQuAD has them, of lists; a list of any of these; or nothing (None, NaN, "" or an empty list) if
+    there is no answer. Errors name the row. Warns if answers without a start occur more than once: the first place is
+    taken.
     """
     values, _, index = one_column(y, name)
     check_consistent_length(column.texts, values)
@@ -227,7 +191,7 @@ def check_answers(
 
 
 def _answers(value: Any, where: str) -> list[tuple[str, int | None]]:
-    """One row of y as texts with their starts, where these are known."""
+    """Return one row of y as texts with their starts, if these are known."""
     if isinstance(value, str) or _is_missing(value):
         return _answer(value, None, where)
     if isinstance(value, Mapping):
@@ -255,7 +219,7 @@ def _answers_of_squad(value: Mapping, where: str) -> list[tuple[str, int | None]
 
 
 def _answer(text: Any, start: Any, where: str) -> list[tuple[str, int | None]]:
-    """One text with its start, where that is known; nothing where the text is missing or empty."""
+    """Return one text with its start, if that is known; nothing if the text is missing or empty."""
     if _is_missing(text) or (isinstance(text, str) and not text):
         return []
     if not isinstance(text, str):
@@ -268,7 +232,7 @@ def _answer(text: Any, start: Any, where: str) -> list[tuple[str, int | None]]:
 
 
 def _may_be_start(value: Any) -> bool:
-    """Whether a value stands for a number of characters; those of a column with gaps are floats."""
+    """Whether a value is a number of characters; those of a column with gaps are floats."""
     return isinstance(value, Real) or _is_missing(value)
 
 
@@ -279,9 +243,9 @@ def _is_missing(value: Any) -> bool:
 def plan_questions(
     tokenizer: XLMRobertaXLTokenizer, column: TextColumn, *, max_length: int, stride: int
 ) -> QuestionPlan:
-    """Put each question before windows over its context; none of the context is left out.
+    """Put each question before windows over its context.
 
-    Of questions that take more than half of a window the end is.
+    Nothing of a context is left out; of a question that takes more than half of a window the end is.
     """
     most, contexts = (max_length - 4) // 2, column.pairs or []
     questions = tokenizer.encode_batch(column.texts)
@@ -312,17 +276,10 @@ def plan_questions(
 
 
 def target_units(plan: QuestionPlan, answers: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Where the answer of each window begins and ends among its positions; 0 and 0 where it does not show it whole.
+    """Return where the answer of each window starts and ends among its positions, (n_windows, 2) int64.
 
-    Parameters
-    ----------
-    plan : QuestionPlan
-    answers : sequence of ndarray of (start, end), or None
-        Characters of each context.
-
-    Returns
-    -------
-    ndarray of shape (n_windows, 2), int64
+    `answers` are (start, end) in characters of each context, or None. 0 and 0 if a window does not show the answer
+    whole.
     """
     units = np.zeros((len(plan.windows), 2), np.int64)
     for window, (text, first) in enumerate(zip(plan.text_of_window, plan.first_piece, strict=True)):
@@ -340,23 +297,10 @@ def target_units(plan: QuestionPlan, answers: Sequence[np.ndarray | None]) -> np
 def best_spans(
     outputs: np.ndarray, plan: QuestionPlan, max_answer_length: int, top_k: int
 ) -> tuple[list[list[tuple[float, int, int]]], np.ndarray]:
-    """The best answers of each row, over all windows of its context.
+    """Return the best answers of each row over all windows of its context, and the score of "no answer".
 
-    Parameters
-    ----------
-    outputs : ndarray of shape (number of positions in all windows, 2)
-        How much speaks for a start and for an end.
-    plan : QuestionPlan
-    max_answer_length : int
-        In pieces.
-    top_k : int
-
-    Returns
-    -------
-    spans : list of list of (score, start, end)
-        For each row of the plan, in characters of its context, the best first, each span once.
-    null : ndarray of shape (n_rows,)
-        The score of "no answer", the lowest over the windows.
+    `outputs` are the logits of start and end, (positions of all windows, 2). The spans of a row are (score, start, end)
+    in characters, the best first, each once; the score of "no answer" is the lowest over the windows, (n_rows,).
     """
     n_texts = len(plan.contexts)
     found: list[dict[tuple[int, int], float]] = [{} for _ in range(n_texts)]

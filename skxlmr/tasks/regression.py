@@ -30,15 +30,7 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Regression(Task[TextColumn]):
-    """Numbers; targets are standardised.
-
-    Attributes
-    ----------
-    loss : {"squared_error", "absolute_error", "huber"}
-    mean, scale : ndarray of shape (n_outputs,)
-    one_dimensional : bool
-        Whether y has one dimension.
-    """
+    """Numbers; targets are standardised by `mean` and `scale`, (n_outputs,) each."""
 
     loss: str = "squared_error"
     mean: np.ndarray = field(default_factory=not_found)
@@ -104,24 +96,7 @@ class Regression(Task[TextColumn]):
 
 
 def check_numbers(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
-    """Read the targets of a regressor.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-    column : TextColumn
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_outputs), float64
-
-    Raises
-    ------
-    ValueError
-        If they are not finite numbers, or not as many as the texts.
-    """
+    """Read finite numbers, (n_rows, n_outputs) float64; errors name the row."""
     index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
     check_consistent_length(column.texts, y)
     values = _as_floats(y, name, index)

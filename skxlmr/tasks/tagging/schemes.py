@@ -14,15 +14,10 @@ FORBIDDEN = -1e4  # a step that is so much worse than any log-probability that i
 
 
 def infer_scheme(rows: Sequence[Sequence[str]]) -> str:
-    """Tell the scheme of sentences' tags: "BIO", "BIOES", "IO", or "plain" for tags that mark no spans.
+    """Infer the scheme of tags: "BIO", "BIOES", "IO", or "plain" for tags that mark no spans.
 
-    "IO" it is in IOB1, too, as CoNLL 2003 is written: B only between neighbours of one type. There what follows what
-    is as free, and `skxlmr.metrics.entity_spans` reads both.
-
-    Raises
-    ------
-    ValueError
-        If they are in BILOU.
+    IOB1 (as in CoNLL 2003: B only between neighbours of one type) counts as "IO": any tag may follow any other, and
+    `skxlmr.metrics.entity_spans` reads both. Raises a ValueError for BILOU.
 
     Examples
     --------
@@ -57,13 +52,7 @@ def _is_iob1(rows: Iterable[Sequence[str]]) -> bool:
 
 
 def check_scheme(tags: Iterable[str], scheme: str) -> None:
-    """Refuse tags that a scheme does not have.
-
-    Raises
-    ------
-    ValueError
-        If there are some; the message names one.
-    """
+    """Raise a ValueError if a scheme does not have one of the tags."""
     prefixes = {"BIO": "BI", "BIOES": "BIES", "IO": "BI"}  # IO: or IOB1
     for tag in tags if scheme in prefixes else ():
         if tag != "O" and split_tag(tag)[0] not in set(prefixes[scheme]):
@@ -74,14 +63,10 @@ def check_scheme(tags: Iterable[str], scheme: str) -> None:
 
 
 def transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What may follow what: 0 where it may, `FORBIDDEN` where it may not.
+    """Return what may follow what: 0 if it may, `FORBIDDEN` if it may not.
 
-    Returns
-    -------
-    between : ndarray of shape (n_tags, n_tags)
-        From the tag of the row to that of the column.
-    first, last : ndarray of shape (n_tags,)
-        Of the first and the last tag of a sentence.
+    The first array is (n_tags, n_tags), from the tag of the row to that of the column; the other two are for the first
+    and for the last tag of a sentence, (n_tags,) each.
     """
     parts = [split_tag(tag) for tag in tags]
     if scheme in ("IO", "plain"):
@@ -99,18 +84,9 @@ def transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarra
 
 
 def decode(logits: Sequence[np.ndarray] | np.ndarray, tags: Sequence[str], scheme: str) -> list[np.ndarray]:
-    """The most probable tags of each sentence among those that the scheme allows (Viterbi).
+    """Return the most probable tag numbers of each sentence among those that the scheme allows (Viterbi).
 
-    Parameters
-    ----------
-    logits : sequence of ndarray of shape (n_tokens, n_tags)
-    tags : sequence of str
-    scheme : {"BIO", "BIOES", "IO", "plain"}
-
-    Returns
-    -------
-    list of ndarray of shape (n_tokens,), int64
-        Numbers of tags.
+    Logits are (n_tokens, n_tags) per sentence, results (n_tokens,) int64.
     """
     if scheme in ("IO", "plain"):
         return [of_sentence.argmax(axis=1) for of_sentence in logits]
@@ -127,7 +103,7 @@ def decode(logits: Sequence[np.ndarray] | np.ndarray, tags: Sequence[str], schem
 
 
 def best_paths(scores: np.ndarray, between: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """The tags of the highest sums of scores, (sentences, tokens, tags) -> (sentences, tokens); see `transitions`."""
+    """Return the tags with the highest sums of scores, (sentences, tokens, tags) -> (sentences, tokens)."""
     best, back = scores[:, 0] + first, []
     for token in range(1, scores.shape[1]):
         steps = best[:, :, None] + between  # (sentences, tag before, tag)
@@ -140,18 +116,13 @@ def best_paths(scores: np.ndarray, between: np.ndarray, first: np.ndarray, last:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities along the last axis, float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def spans_to_tags(spans: Iterable[tuple[int, int, str]], n_tokens: int) -> list[str]:
-    """Tags in BIO for spans of tokens (first, the token after the last, type).
-
-    Raises
-    ------
-    ValueError
-        If spans overlap, are empty, or leave the sentence.
+    """Convert spans of tokens (first, one past the last, type) to BIO tags; a ValueError if they overlap or are
+    outside.
 
     Examples
     --------
@@ -175,7 +146,7 @@ def tag_score(
     weights: np.ndarray,
     strict: bool = False,
 ) -> float:
-    """Entity F1, or the accuracy of tags without a scheme."""
+    """Compute the entity F1, or the accuracy of tags without a scheme."""
     if scheme != "plain":
         return entity_f1(true, predicted, strict=strict, scheme=scheme, sample_weight=weights)
     right = [sum(a == b for a, b in zip(*rows, strict=True)) for rows in zip(true, predicted, strict=True)]

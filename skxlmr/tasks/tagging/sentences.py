@@ -20,16 +20,9 @@ from skxlmr.text.words import split_words
 
 @dataclass(frozen=True)
 class TokenColumn(TextColumn):
-    """A column of sentences.
+    """A column of sentences: `texts` are tuples of tokens.
 
-    Attributes
-    ----------
-    texts : list of tuple of str
-        The tokens of each row.
-    sources : list of str, or None
-        The strings, where X was strings.
-    offsets : list of ndarray of shape (n_tokens, 2), or None
-        Where each token begins and ends in its string, in characters.
+    If X was strings, `sources` are these, and `offsets` the characters where each token begins and ends, (n_tokens, 2).
     """
 
     sources: list[str] | None = None
@@ -37,30 +30,15 @@ class TokenColumn(TextColumn):
 
     @property
     def strings(self) -> list[str]:
-        """All tokens."""
         return list(chain.from_iterable(self.texts))
 
     @property
     def sizes(self) -> np.ndarray:
-        """Characters in each row, (n_rows,)."""
         return total_lengths(self.texts)
 
 
 def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
-    """Read a column of token lists, or of strings, which `split_words` splits.
-
-    Parameters
-    ----------
-    X : list, Series, one-dimensional array, or DataFrame of one column
-        Of pandas, polars, pyarrow or any library that narwhals knows.
-    name : str, default="X"
-        What messages call it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a row is neither a list of str nor a str, or not the same as the others; the message names it.
-    """
+    """Read a column of token lists, or of strings, which `split_words` splits; errors name the row."""
     values, names, index = one_column(X, name)
     if not len(values):
         raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no sentence.")
@@ -87,17 +65,12 @@ def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
 def plan_tokens(
     tokenizer: XLMRobertaXLTokenizer, sentences: Sequence[tuple[str, ...]], *, max_length: int, stride: int
 ) -> PiecePlan:
-    """Put the pieces of each sentence's tokens together, and cut what is too long into windows.
+    """Join the pieces of each sentence's tokens, and cut what is too long into windows.
 
-    A token is read at its first piece, in the window where that has most around it; where that is a bare space, as
-    before most Chinese words, which says nothing of the token, at the piece after it. One that the tokenizer has no
-    pieces for is read as an unknown piece.
-
-    Returns
-    -------
-    PiecePlan
-        Its rows are the sentences; its positions, one window after the other, are the tokens of all sentences in
-        order.
+    A token is read at its first piece, in the window where that has most context; if that is a bare space, as before
+    most Chinese words, which says nothing of the token, at the piece after it. A token without pieces is read as an
+    unknown piece. Rows of the plan are the sentences; its positions, one window after the other, are the tokens in
+    order.
     """
     distinct = list(dict.fromkeys(token for sentence in sentences for token in sentence))
     unknown = np.array([tokenizer.unk_token_id], np.int32)
@@ -123,22 +96,10 @@ def plan_pieces(
     stride: int,
     causal: bool = False,
 ) -> PiecePlan:
-    """Cut texts, given as the ids of their pieces, into windows, each of which reads some of the pieces.
+    """Cut texts, given as ids of pieces, into windows, each of which reads some of the pieces.
 
-    Parameters
-    ----------
-    texts : sequence of ndarray
-        Ids.
-    pieces : sequence of ndarray
-        Of each text the pieces that are to be read, ascending; each is in the window where it has most around it.
-    max_length, stride : int
-    causal : bool, default=False
-        Whether only what is before a piece counts as around it.
-
-    Returns
-    -------
-    PiecePlan
-        Its rows are the texts; its positions, one window after the other, are the pieces of all texts in order.
+    `pieces` are those of each text that are to be read, ascending; each is read in the window where it has most
+    context, if `causal` most before it. Positions of the plan, one window after the other, are these pieces in order.
     """
     windows, positions, text_of_window = [], [], []
     room = max_length - 2
@@ -153,7 +114,7 @@ def plan_pieces(
 
 
 def _best_window(first: np.ndarray, ranges: Sequence[tuple[int, int]], causal: bool = False) -> np.ndarray:
-    """For each piece the window in which the nearer end, or the start, is farthest; ascending, as pieces are."""
+    """Return for each piece the window in which its nearer end, or the start, is farthest; ascending, as pieces are."""
     owner, best = np.zeros(len(first), np.int64), np.full(len(first), -1)
     for number, (start, stop) in enumerate(ranges):
         shown = slice(*np.searchsorted(first, (start, stop)))

@@ -17,24 +17,10 @@ SPANS = (list, tuple, np.ndarray, Mapping)  # what one span may be
 
 
 def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
-    """Read a tag for each token of each row, or turn the spans of each row into tags.
+    """Read one tag per token of each row, or turn the spans of each row into tags.
 
-    Parameters
-    ----------
-    y : sequence of lists
-        Of str, one for each token; or of spans: (start, end, label), or dicts with these keys.
-    column : TokenColumn
-    name : str, default="y"
-        What messages call it.
-
-    Returns
-    -------
-    list of list of str
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a row is something else, has not as many tags as tokens, or a span that fits no tokens; the message names it.
+    A row of y is a list of str, one per token, or a list of spans: (start, end, label), or dicts with these keys.
+    Errors name the row.
     """
     rows, _, index = one_column(y, name)
     check_consistent_length(column.texts, rows)
@@ -78,7 +64,7 @@ def _from_spans(row: Any, i: int, column: TokenColumn, where: str) -> list[str]:
 
 
 def _to_tokens(start: int, end: int, column: TokenColumn, i: int, where: str) -> tuple[int, int]:
-    """The tokens of a span of characters; it has to begin and end where tokens do."""
+    """Convert a span of characters to tokens; it has to begin and end where tokens do."""
     assert column.sources is not None
     assert column.offsets is not None
     source, offsets = column.sources[i], column.offsets[i]
