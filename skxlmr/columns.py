@@ -28,18 +28,10 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class TextColumn:
-    """One or two columns of texts, as plain strings.
+    """One or two columns of texts, as plain strings, in the caller's order.
 
-    Attributes
-    ----------
-    texts : list of str
-        One text per row, in the order of the caller.
-    pairs : list of str or None
-        The second column, if there are two.
-    feature_names : ndarray of str objects, or None
-        Names of the columns, if X is a frame with distinct column names of type str.
-    n_features : int
-        Number of columns.
+    `pairs` is the second column, if there are two; `feature_names` are the names of the columns, if X is a frame whose
+    columns have names.
     """
 
     texts: list[Any]
@@ -90,35 +82,12 @@ def total_lengths(rows: Sequence[Sequence[Sized]]) -> np.ndarray:
 
 
 def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
-    """Read one column of texts, or two columns of text pairs.
+    """Read one column of texts, or two columns of text pairs, of any library that narwhals knows.
 
-    Parameters
-    ----------
-    X : list, tuple, ndarray, Series or DataFrame
-        Series and DataFrames of pandas, polars, pyarrow or another library that narwhals supports. Two columns are text
-        pairs.
-    name : str, default="X"
-        Name of X in messages.
-
-    Returns
-    -------
-    TextColumn
-
-    Raises
-    ------
-    TypeError
-        If X is not a column, or contains a value that is not a text; the message names the row.
-    ValueError
-        If texts are missing, rows differ in length, there are no rows, or there are not one or two columns.
-
-    Warns
-    -----
-    UserWarning
-        Once, if texts contain lone surrogates, which cannot be encoded; they are replaced by U+FFFD.
+    Errors name the row. Lone surrogates, which no encoding can write, become U+FFFD, with one warning.
 
     Examples
     --------
-    >>> from skxlmr.columns import check_text_column
     >>> check_text_column(["one", "two"]).texts
     ['one', 'two']
     """
@@ -142,13 +111,7 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
 
 
 def check_one_text(X: Any) -> TextColumn:
-    """Read one column of texts.
-
-    Raises
-    ------
-    ValueError
-        If there are two columns.
-    """
+    """Read one column of texts; two are an error."""
     column = check_text_column(X)
     if column.pairs is not None:
         raise ValueError("X has 2 columns, where one of texts is needed. Select it: df['text'].")
@@ -156,13 +119,7 @@ def check_one_text(X: Any) -> TextColumn:
 
 
 def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
-    """Check that a column has the number and the names of the features seen in fit.
-
-    Raises
-    ------
-    ValueError
-        If they differ.
-    """
+    """Raise a ValueError if a column has not as many features, or not the names, that fit saw."""
     names = None if column.feature_names is None else pd.DataFrame(columns=column.feature_names)
     _check_feature_names(estimator, names, reset=False)
     if column.n_features != estimator.n_features_in_:

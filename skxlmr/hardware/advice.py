@@ -21,23 +21,11 @@ class NotEnoughMemoryError(MemoryError):
 
 
 def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters: Any) -> tuple[int, bool]:
-    """Find a batch size that training fits into memory with, and whether it needs gradient checkpointing.
+    """Return how many tokens there is memory to train with at once, at most `batch_tokens`, and whether to recompute
+    layers.
 
-    Smaller batches, down to one text of full length, are tried first, since they cost almost nothing. Gradient
-    checkpointing adds a third to the training time.
-
-    Parameters
-    ----------
-    config : XLMRobertaXLConfig
-    batch_tokens : int
-        Maximum number of tokens per batch.
-    **parameters
-        Further parameters of `memory_estimate`.
-
-    Returns
-    -------
-    batch_tokens : int
-    gradient_checkpointing : bool
+    First the batch shrinks, down to a text of full length, which costs next to nothing; then gradient checkpointing,
+    which takes a third more time. Other parameters are those of `memory_estimate`.
     """
     estimate = memory_estimate(config, batch_tokens=batch_tokens, **parameters)
     sizes = [batch_tokens, *_smaller_batches(estimate)]
@@ -51,19 +39,7 @@ def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters:
 
 
 def check_memory(estimate: MemoryEstimate, *, model: str | os.PathLike) -> None:
-    """Raise an error if the model needs more memory than available.
-
-    Parameters
-    ----------
-    estimate : MemoryEstimate
-    model : str or path
-        Name for the message.
-
-    Raises
-    ------
-    NotEnoughMemoryError
-        If it does not fit. The message names the parts, the available memory, and parameters with which it fits.
-    """
+    """Raise NotEnoughMemoryError if a model needs more than there is; it says which parameters would make it fit."""
     if estimate.available is None or estimate.total <= estimate.available:
         return
     parts = {name: getattr(estimate, name) for name in ("weights", "learned", "optimizer", "activations")}

@@ -18,13 +18,7 @@ SMALL_MODEL, LARGE_MODEL = 10_000_000, 1_000_000_000
 
 
 def choose_device(device: str) -> torch.device:
-    """Convert the parameter `device` to a torch device; "auto" prefers CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    ValueError
-        If it is not a torch device, or this machine does not have it.
-    """
+    """Convert the parameter `device` to a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())

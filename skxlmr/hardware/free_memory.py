@@ -11,18 +11,10 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Return the bytes that can still be allocated on a device; None if unknown.
+    """Return the bytes that can still be allocated on a device; None if that cannot be told.
 
-    On CUDA these are the free bytes plus those that torch has reserved but does not use. On Linux they are what the
-    kernel calls available, limited by the control groups of this process, which is how containers are limited.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    int or None
+    On CUDA: what is free, and what torch has reserved and does not use. On Linux: what the kernel calls available, but
+    no more than the control groups of this process leave, by which containers are limited.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -171,7 +171,7 @@ def _label_lists(y: Any, column: TextColumn, name: str) -> list[list]:
 
 
 def find_labels(y: Any, column: TextColumn, form: str) -> np.ndarray:
-    """Return the labels of a y with several per row: the columns of an indicator, or all labels of the lists, sorted."""
+    """Return the labels of a y with several per row: the columns of an indicator, or those of all lists, sorted."""
     y = as_pandas(y)
     if form == "indicator":
         if isinstance(y, pd.DataFrame):
