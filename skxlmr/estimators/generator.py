@@ -27,8 +27,9 @@ from skxlmr.text.offsets import SPACE
 class XLMRXLGenerator(XLMRXLLanguageModel):
     """Continue texts, by training XLM-RoBERTa-XL to predict each next token.
 
-    Each token sees only those before it. XLM-RoBERTa-XL was pretrained to see all around; `fit` has to teach it, so it
-    wants many texts, and most of the layers to learn. Texts longer than `max_length` are learned in windows.
+    Each token attends only to those before it. XLM-RoBERTa-XL was pretrained to attend in both directions, so `fit`
+    needs many texts, and a tuning that trains most of the layers. Texts longer than `max_length` are learned in
+    windows.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         return NextToken(Windows(self.max_length, self.stride, self.truncation))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest continuation of each text; `generate` with its defaults.
+        """Return the most probable continuation of each text: `generate` with its defaults.
 
         Parameters
         ----------
@@ -73,22 +74,22 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> np.ndarray:
-        """Return how each text goes on.
+        """Return a continuation of each text.
 
         Parameters
         ----------
         X : text column of shape (n_samples,)
         max_new_tokens : int, default=20
-            Most pieces in a continuation; it ends earlier where the model ends the text.
+            Maximum number of pieces in a continuation; it ends earlier if the model ends the text.
         do_sample : bool, default=False
-            Draw each piece by its probability (with `random_state`) instead of taking the likeliest. What is drawn
-            depends on `batch_tokens`, too.
+            Sample each piece by its probability (with `random_state`) instead of taking the most probable one. The
+            samples depend on `batch_tokens`, too.
         temperature : float, default=1.0
-            Of the sampling; below 1 it favours the likely pieces.
+            Temperature of the sampling; values below 1 favour the probable pieces.
         top_k : int, default=None
-            Sample among so many likeliest pieces.
+            Sample among this many of the most probable pieces.
         top_p : float, default=None
-            Sample among the fewest likeliest pieces that together have this probability (arXiv:1904.09751).
+            Sample among the fewest most probable pieces whose probabilities sum to this (arXiv:1904.09751).
 
         Returns
         -------
@@ -100,12 +101,12 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         NotFittedError
             If the estimator is not fitted.
         TypeError, ValueError
-            If a parameter makes no sense.
+            If a parameter is not valid.
 
         Warns
         -----
         UserWarning
-            Once, with the count, if texts are too long to be continued whole; their ends are.
+            Once, with the count, if texts are too long to be read whole; then only their ends are read.
         """
         check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
         check_scalar(temperature, "temperature", Real)
@@ -135,7 +136,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         return texts
 
     def log_likelihood(self, X: Any) -> np.ndarray:
-        """Return how well each text reads: the sum of the log-probabilities of its pieces, each after those before it.
+        """Return the log-likelihood of each text: the sum of the log-probabilities of its pieces, given those before.
 
         Parameters
         ----------
@@ -155,10 +156,10 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         losses = losses_of(finetuned, backbone, examples, backbone.batch_tokens(self.batch_tokens), self.verbose)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
-        return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
+        return sums.astype(float)[plan.text_of_row]  # without any pieces bincount returns integers
 
     def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
-        """Ids of the texts, `<s>` before them; of those that are too long the end."""
+        """Return the ids of the texts after `<s>`; the end of those that are too long."""
         room = self._window(backbone)[0] - max_new_tokens
         if room < 1:
             raise ValueError(
@@ -176,7 +177,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
 
 
 def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor, Tensor]:
-    """Ids and mask of a batch, (B, S) each, on the base's device."""
+    """Return the ids and the mask of a batch, (B, S) each, padded on the left."""
     width = max(map(len, rows))
     ids = np.full((len(rows), width), backbone.tokenizer.pad_token_id)
     mask = np.zeros((len(rows), width), np.int64)
@@ -187,6 +188,6 @@ def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor
 
 
 def _continuation(text: str, pieces: Sequence[str]) -> str:
-    """Pieces as what follows a text; without a space where it ends in one."""
+    """Join pieces to what follows a text; without a space if the text ends with one."""
     follows = "".join(pieces).replace(SPACE, " ")
     return follows.removeprefix(" ") if not text or text[-1].isspace() else follows

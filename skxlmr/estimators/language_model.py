@@ -44,7 +44,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, X_val: Any = None) -> Self:
-        """Go on with the pretraining.
+        """Continue the pretraining.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         UserWarning
             If a KeyboardInterrupt ended training; the model so far is fitted.
         NewHeadWarning
-            If the checkpoint has no head for words, so that it starts from random numbers.
+            If the checkpoint has no head for predicting words, which then starts from random weights.
         """
         return self._fit(X, None, sample_weight, X_val, None)
 
@@ -98,7 +98,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         return task.evaluate(finetuned, backbone, rows, backbone.batch_tokens(self.batch_tokens), verbose=self.verbose)
 
     def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> PiecePlan:
-        """Windows over each distinct text; the positions are all pieces, each where most is around it, or before it."""
+        """Plan windows over each distinct text; the positions are all pieces, each in the window with most context."""
         first, text_of_row = deduplicate(column.texts)
         texts = backbone.tokenizer.encode_batch([column.texts[i] for i in first])
         max_length, stride = self._window(backbone)
@@ -107,7 +107,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         return replace(plan, text_of_row=text_of_row)
 
     def _window(self, backbone: Backbone) -> tuple[int, int]:
-        return self._new_task().windows.resolve(backbone.model.config.max_length, backbone.name)
+        return self._new_task().windows.resolve(backbone)
 
     def _ready(self) -> tuple[Backbone, Finetuned]:
         """Return the base model and what was trained on it, on one device."""

@@ -29,16 +29,16 @@ from skxlmr.text.offsets import SPACE
 from skxlmr.tuning import Head
 
 MASK = "<mask>"
-MASKS_AT_ONCE = 64  # each has a probability for every word, a megabyte of XL's
+MASKS_AT_ONCE = 64  # each has a probability for every piece of the vocabulary: a megabyte for XL
 
 
 @declare_parameters
 class XLMRXLMaskedLM(XLMRXLLanguageModel):
-    """Fill gaps in texts, and go on with the pretraining of XLM-RoBERTa-XL on your own.
+    """Fill masks in texts, and continue the pretraining of XLM-RoBERTa-XL on your own texts.
 
-    `fit` masks other words in each epoch and learns to predict them; whole words, of scripts without spaces single
-    pieces. `export_pretrained` then writes a model that serves as `model` of every other estimator. Without `fit` the
-    checkpoint answers as it is.
+    `fit` masks other words in each epoch and learns to predict them: whole words, in scripts without spaces single
+    pieces. `export_pretrained` then writes a model that can be the `model` of every other estimator. Without `fit` the
+    checkpoint is used as it is.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
     >>> lm.fill_mask(["The film was very <mask>."], top_k=2).columns.tolist()
     ['row', 'mask', 'token', 'score', 'text']
 
-    To your own kind of texts first, then to your task:
+    Adapt a model to your texts first, then train it for your task:
 
     >>> import tempfile
     >>> from skxlmr import XLMRXLClassifier
@@ -88,9 +88,9 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         return backbone, Finetuned(Head(), backbone.model, head).eval().requires_grad_(False)
 
     def fill_mask(self, X: Any, top_k: int = 5) -> pd.DataFrame:
-        """Return the likeliest pieces in the place of each "<mask>".
+        """Return the most probable pieces for each "<mask>".
 
-        Of several masks in a text each is filled by itself, with the others as they are.
+        If a text has several masks, each is filled by itself, with the others left as masks.
 
         Parameters
         ----------
@@ -102,13 +102,13 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         Returns
         -------
         DataFrame
-            One row per piece, the likeliest first: row (its position in X), mask (which one of the text, from 0),
-            token, score (its probability), and text, with the token in this mask's place.
+            One row per piece, the most probable first: row (its position in X), mask (its number in the text, from 0),
+            token, score (its probability), and text, with the token in place of this mask.
 
         Raises
         ------
         TypeError, ValueError
-            If a text has no mask, or X is no column of texts; the message names the row.
+            If a text has no mask, or X is not a column of texts; the message names the row.
         """
         check_scalar(top_k, "top_k", Integral, min_val=1)
         column = self._check_fitted_column(X)
@@ -126,7 +126,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         return pd.DataFrame(found, columns=["row", "mask", "token", "score", "text"])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the texts with the likeliest piece in the place of each "<mask>".
+        """Return the texts with the most probable piece in place of each "<mask>".
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         return as_objects([_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])
 
     def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> PiecePlan:
-        """Windows over texts that are split at their masks; the positions are the masks."""
+        """Plan windows over texts that are split at their masks; the positions are the masks."""
         tokenizer = backbone.tokenizer
         encoded = iter(tokenizer.encode_batch([part for of_text in parts for part in of_text]))
         mask, texts, masks = np.array([tokenizer.mask_token_id], np.int32), [], []
@@ -154,7 +154,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         return plan_pieces(tokenizer, texts, masks, max_length=max_length, stride=stride)
 
     def pseudo_log_likelihood(self, X: Any) -> np.ndarray:
-        """Return how well each text reads: the sum of the log-probabilities of its pieces, each masked by itself.
+        """Return the pseudo-log-likelihood of each text: the sum of its pieces' log-probabilities, each masked alone.
 
         Salazar et al., "Masked Language Model Scoring" (arXiv:1910.14659). A text of n pieces is read n times.
 
@@ -173,10 +173,10 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         losses = self._losses_of_pieces(finetuned, backbone, plan)
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
-        return sums.astype(float)[plan.text_of_row]  # of no pieces at all bincount gives integers
+        return sums.astype(float)[plan.text_of_row]  # without any pieces bincount returns integers
 
     def _losses_of_pieces(self, finetuned: Finetuned, backbone: Backbone, plan: PiecePlan) -> np.ndarray:
-        """Minus the log-probability of each of a plan's positions, when that one alone is masked."""
+        """Compute minus the log-probability of each of a plan's positions, masked alone."""
         window = np.repeat(np.arange(len(plan.windows)), plan.counts)
         if not len(window):
             return np.empty(0)
@@ -197,7 +197,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
 
     def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
-        """The likeliest pieces at each mask of texts split there, and their probabilities, (n_masks, top_k)."""
+        """Return the most probable pieces at each mask of texts split there, and their probabilities, both (n_masks, k)."""
         backbone, finetuned = self._ready()
         plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
         top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))
@@ -205,7 +205,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         def likeliest(hidden: Tensor) -> Tensor:
             logits = finetuned.head(hidden, finetuned.words(backbone.model))
             probabilities = only_real_tokens(logits, tokenizer.vocab_size).softmax(-1)
-            probabilities[:, tokenizer.all_special_ids] = -1.0  # these are no pieces
+            probabilities[:, tokenizer.all_special_ids] = -1.0  # special tokens are not pieces
             highest, ids = probabilities.topk(top_k)
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
 
@@ -225,7 +225,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
 
 
 def _fill(parts: Sequence[str], pieces: Sequence[str | None]) -> str:
-    """Put pieces in the places of the masks between the parts of a text; None leaves a mask as it is."""
+    """Put pieces in place of the masks between the parts of a text; None leaves a mask as it is."""
     text = parts[0]
     for piece, part in zip(pieces, parts[1:], strict=True):
         if piece is None:

@@ -19,10 +19,10 @@ from skxlmr.tasks.choices import Choosing
 class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
     """Choose the right one of several texts, by fine-tuning XLM-RoBERTa-XL.
 
-    X has a column of prompts, first, and after it one column of lists of choices, or a column for each choice. Rows
-    need not have as many choices as others: lists may differ in length, and of several columns the last ones may be
-    missing (None or NaN). y has for each row the index of the right choice, from 0, or its text. Each choice is read
-    together with its prompt, in overlapping windows where they are long, and the highest score wins.
+    The first column of X has the prompts; after it comes one column of lists of choices, or one column per choice. Rows
+    may differ in their number of choices: lists in their length, and of several columns the last ones may be missing
+    (None or NaN). y has the index of the right choice of each row, from 0, or its text. Each choice is read together
+    with its prompt, in overlapping windows if they are long, and the highest score wins.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
     Attributes
     ----------
     target_form_ : {"index", "choice"}
-        What y held, and `predict` gives.
+        What y contained, and `predict` returns.
     $history
 
     Examples
@@ -57,7 +57,7 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
         Returns
         -------
         ndarray of shape (n_samples, most choices), float32
-            -inf where a row has fewer choices than others.
+            -inf where a row has fewer choices than other rows.
         """
         return self._outputs(X)
 
@@ -71,7 +71,7 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
         Returns
         -------
         ndarray of shape (n_samples, most choices), float32
-            0 where a row has fewer choices than others.
+            0 where a row has fewer choices than other rows.
         """
         return softmax(self.decision_function(X), axis=1)
 
@@ -85,7 +85,7 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
         Returns
         -------
         ndarray of shape (n_samples,)
-            Indices of choices, or their texts where y held texts.
+            Indices of choices, or their texts if y contained texts.
         """
         column = self._check_fitted_column(X)
         chosen = self._run(column, self._task().per_row).argmax(axis=1)
@@ -95,7 +95,7 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
 
     @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the share of rows whose right choice is predicted.
+        """Return the accuracy: the share of rows whose right choice is predicted.
 
         Parameters
         ----------

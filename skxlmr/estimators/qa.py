@@ -25,10 +25,10 @@ from skxlmr.tasks.questions import Answering, QuestionPlan, best_spans, check_an
 class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     """Find the answers to questions in their contexts, by fine-tuning XLM-RoBERTa-XL.
 
-    X has two columns, question and context. y has for each row its answer: a text that stands in the context, (text,
-    start), a dict as SQuAD has it ({"text": [...], "answer_start": [...]}), or a list of several; None, "" or empty
-    lists where there is no answer. Of several the first is learned, and all count in the score. Long contexts are read
-    in overlapping windows, and nothing of them is cut.
+    X has two columns, question and context. y has one answer per row: a text that occurs in the context, (text, start),
+    a dict as in SQuAD ({"text": [...], "answer_start": [...]}), or a list of several; None, "" or an empty list means
+    that there is no answer. If there are several, the first is learned, and all count in the score. Long contexts are
+    read in overlapping windows; nothing is cut off.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     Attributes
     ----------
     has_unanswerable_ : bool
-        Whether `fit` has seen questions without an answer; else one is always predicted.
+        Whether `fit` has seen questions without an answer; if not, an answer is always predicted.
     $history
 
     See Also
@@ -75,7 +75,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         Returns
         -------
         ndarray of shape (n_samples,) of str
-            Parts of the contexts; "" where there is none.
+            Parts of the contexts; "" for no answer.
         """
         return self._outputs(X)
 
@@ -86,24 +86,24 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         ----------
         X : two columns, question and context
         top_k : int, default=3
-            At most so many for each question.
+            Maximum number of answers per question.
         null_threshold : float, default=None
-            In the place of the parameter of this name.
+            Overrides the parameter of this name.
 
         Returns
         -------
         DataFrame
             One row per answer, the best first: row (its position in X), answer, start, end, score, no_answer_score,
             is_answered. `context[start:end]` is the answer. Scores are probabilities among the answers listed and "no
-            answer"; is_answered says whether `predict` would give the best of them, rather than "".
+            answer"; is_answered says whether `predict` would return the best of them, and not "".
 
         Raises
         ------
         ValueError
-            If `top_k` is no whole number, or less than 1; or `null_threshold` no number.
+            If `top_k` is not an integer of at least 1, or `null_threshold` is not a number.
         """
         if not isinstance(top_k, Integral) or top_k < 1:
-            raise ValueError(f"top_k must be a whole number and at least 1, got {top_k!r}.")
+            raise ValueError(f"top_k must be an integer of at least 1, got {top_k!r}.")
         task = self._task()
         if null_threshold is not None:
             if not isinstance(null_threshold, Real):
@@ -121,10 +121,8 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
             for score, (_, start, end) in zip(scores, spans, strict=True):
                 found.append((row, context[start:end], start, end, score, none, answered))
         columns = ["row", "answer", "start", "end", "score", "no_answer_score", "is_answered"]
-        of_numbers = {"row": int, "start": int, "end": int, "score": float, "no_answer_score": float}
-        return pd.DataFrame(found, columns=columns).astype(
-            {**of_numbers, "is_answered": bool}
-        )  # where it is empty, too
+        dtypes = {"row": int, "start": int, "end": int, "score": float, "no_answer_score": float, "is_answered": bool}
+        return pd.DataFrame(found, columns=columns).astype(dtypes)  # also if it is empty
 
     @requires_y
     def metrics(self, X: Any, y: Any, language: str | None = None) -> dict[str, float]:
@@ -147,7 +145,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
 
     @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the mean F1 of the words of answers, as SQuAD's scorer computes it.
+        """Return the mean F1 of answers, over words, as SQuAD's scorer computes it.
 
         Parameters
         ----------

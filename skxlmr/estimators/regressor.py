@@ -32,12 +32,12 @@ class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLM
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the training targets, weighted by `sample_weight`.
     n_outputs_ : int
-        Columns of y.
+        Number of columns of y.
     $history
 
     See Also
     --------
-    XLMRXLClassifier : Labels in the place of numbers.
+    XLMRXLClassifier : Labels instead of numbers.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLM
         return Regression(Windows(self.max_length, self.stride, self.truncation), self.loss)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the numbers.
+        """Predict the numbers.
 
         Parameters
         ----------

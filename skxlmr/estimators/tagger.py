@@ -23,13 +23,13 @@ from skxlmr.tasks.tagging.task import Tagging
 
 @declare_parameters
 class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging]):
-    """Give each token of a sentence a tag, by fine-tuning XLM-RoBERTa-XL.
+    """Tag the tokens of sentences, by fine-tuning XLM-RoBERTa-XL.
 
     X is a column of token lists, or of strings; strings are split at white space, and each punctuation mark and each
-    Chinese or Japanese character is a token of its own (`skxlmr.text.words.split_words`). y has a list of tags for each
-    row, in BIO, BIOES, IO or without a scheme, or a list of spans (start, end, label): of characters where X is
-    strings, of tokens where it is token lists. The first piece of a token decides; a bare space, as before most Chinese
-    words, is none of its pieces. Long sentences are read in overlapping windows, and nothing of them is cut.
+    Chinese or Japanese character is its own token (`skxlmr.text.words.split_words`). y has one list per row: of tags,
+    in BIO, BIOES, IO or without a scheme, or of spans (start, end, label), in characters if X is strings, in tokens if
+    it is token lists. A token is tagged at its first piece; a bare space, as before most Chinese words, does not count
+    as one. Long sentences are read in overlapping windows; nothing is cut off.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging
         return Tagging(Windows(self.max_length, self.stride), self.scheme, self.class_weight)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return a tag for every token.
+        """Return one tag per token.
 
         Parameters
         ----------
@@ -74,9 +74,8 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging
         Returns
         -------
         ndarray of shape (n_samples,) of lists of str
-            Each as long as the row has tokens.
+            One tag per token of the row.
         """
-
         tags = self._run(self._check_fitted_column(X), self._task().tags)
         return as_objects([row.copy() for row in tags])  # equal rows of a long column share one
 
@@ -90,7 +89,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging
         Returns
         -------
         ndarray of shape (n_samples,) of ndarray of shape (n_tokens, n_tags)
-            In the order of `classes_`. Each token by itself, whatever the scheme allows.
+            In the order of `classes_`. Each token by itself, without the constraints of the scheme.
         """
         logits = self._outputs(X)
         for i, of_row in enumerate(logits):
@@ -107,9 +106,9 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging
         Returns
         -------
         DataFrame
-            One row per span: row (its position in X), label, start, end, text, score. Where X is strings, start and
-            end are characters and text is that part of the string; of token lists they count tokens, and text is a
-            list. So text is `X[row][start:end]`. The score is the mean probability of the span's tags. Tags without
+            One row per span: row (its position in X), label, start, end, text, score. `text` is `X[row][start:end]`:
+            if X is strings, start and end count characters; if it is token lists, they count tokens, and text is a
+            list. The score is the mean probability of the span's tags. Tags without
             a scheme are spans of one token each.
         """
         column, found = self._check_fitted_column(X), []
@@ -121,18 +120,18 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging
                     a, b = column.offsets[row][[start, end - 1], [0, 1]].tolist()
                 found.append((row, label, a, b, source[a:b], score))
         table = pd.DataFrame(found, columns=["row", "label", "start", "end", "text", "score"])
-        return table.astype({"row": int, "start": int, "end": int, "score": float})  # where it is empty, too
+        return table.astype({"row": int, "start": int, "end": int, "score": float})  # also if it is empty
 
     @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, strict: bool = False) -> float:
-        """Return the F1 of entities, each right in label and both ends; of tags without a scheme the accuracy.
+        """Return the F1 of entities, which must match in label and both ends; for tags without a scheme the accuracy.
 
         Parameters
         ----------
         X : column of token lists or of strings, of shape (n_samples,)
         y : tags or spans as `fit` takes them
         sample_weight : array-like of shape (n_samples,), default=None
-            A row's entities, or its tokens, count so often.
+            Weights of the rows' entities, or of their tokens.
         strict : bool, default=False
             Count only well-formed entities of the scheme; otherwise they are read as CoNLL's scorer does.
 

@@ -9,7 +9,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.runtime.backbone import Backbone
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.system.warn import warn
 from skxlmr.text.batching import deduplicate, token_batches
@@ -55,7 +57,7 @@ class Windows:
     stride: int | str = "auto"
     truncation: bool = False
 
-    def resolve(self, longest: int, model: str) -> tuple[int, int]:
+    def resolve(self, backbone: Backbone) -> tuple[int, int]:
         """Return the tokens in a window, and how many of them neighbours share.
 
         Raises
@@ -63,8 +65,9 @@ class Windows:
         ValueError
             If `max_length` is more than the model reads at once.
         """
+        longest, name = backbone.model.config.max_length, backbone.name
         if self.max_length is not None and self.max_length > longest:
-            raise ValueError(f"max_length={self.max_length}, but {model!r} reads at most {longest} tokens at once.")
+            raise ValueError(f"max_length={self.max_length}, but {name!r} reads at most {longest} tokens at once.")
         max_length = self.max_length or longest
         return max_length, max_length // 8 if self.stride == "auto" else int(self.stride)
 
@@ -212,3 +215,10 @@ def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
     starts = np.cumsum(counts) - counts
     n = counts[chosen]
     return np.arange(n.sum()) + np.repeat(starts[chosen] - (np.cumsum(n) - n), n)
+
+
+def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows) -> WindowPlan:
+    """Plan a column of texts, or of pairs, for a base model."""
+    max_length, stride = windows.resolve(backbone)
+    settings = {"max_length": max_length, "stride": stride, "truncation": windows.truncation}
+    return make_plan(backbone.tokenizer, column.texts, column.pairs, **settings)

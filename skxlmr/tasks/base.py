@@ -18,7 +18,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassificati
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import WindowPlan, Windows, make_plan
+from skxlmr.runtime.plan import WindowPlan, Windows, plan_texts
 from skxlmr.runtime.run import pool_windows
 from skxlmr.training.fit import Objective
 from skxlmr.training.rows import Rows
@@ -88,16 +88,7 @@ class Task(Generic[Column]):
 
     def plan(self, backbone: Backbone, column: Column) -> WindowPlan:
         """Tokenise a column into windows."""
-        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
-        truncation = self.windows.truncation
-        return make_plan(
-            backbone.tokenizer,
-            column.texts,
-            column.pairs,
-            max_length=max_length,
-            stride=stride,
-            truncation=truncation,
-        )
+        return plan_texts(backbone, column, self.windows)
 
     def find(self, y: Any, column: Column, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         """Return this task with what y tells of it, and the targets of the rows, as `targets` would.

@@ -103,7 +103,7 @@ class Choosing(Task[ChoiceColumn]):
     found: ClassVar[dict[str, str]] = {"target_form_": "form"}
 
     def plan(self, backbone: Backbone, column: ChoiceColumn) -> ChoicePlan:
-        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        max_length, stride = self.windows.resolve(backbone)
         return plan_choices(backbone.tokenizer, column, max_length=max_length, stride=stride)
 
     def find(self, y: Any, column: ChoiceColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:

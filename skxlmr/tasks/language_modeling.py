@@ -111,7 +111,7 @@ class LanguageModeling(Task[TextColumn]):
         return -float(np.average(losses, weights=np.repeat(window_weights, examples.counts)))
 
     def _pack(self, backbone: Backbone, rows: Rows) -> tuple[Rows, np.ndarray]:
-        return pack(rows, self.windows.resolve(backbone.model.config.max_length, backbone.name)[0])
+        return pack(rows, self.windows.resolve(backbone)[0])
 
     @property
     def export(self) -> Export:
@@ -176,7 +176,7 @@ class NextToken(LanguageModeling):
         plan = super().plan(backbone, column)
         is_cut = np.append(plan.text_of_window[1:] == plan.text_of_window[:-1], False)
         if self.windows.truncation:
-            is_cut = plan.lengths == self.windows.resolve(backbone.model.config.max_length, backbone.name)[0]
+            is_cut = plan.lengths == self.windows.resolve(backbone)[0]
         windows = [ids[:-1] if cut else ids for ids, cut in zip(plan.windows, is_cut, strict=True)]
         return replace(plan, windows=windows)
 

@@ -77,7 +77,7 @@ class Answering(Task[TextColumn]):
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:
-        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        max_length, stride = self.windows.resolve(backbone)
         return plan_questions(backbone.tokenizer, column, max_length=max_length, stride=stride)
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:

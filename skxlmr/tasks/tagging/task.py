@@ -50,7 +50,7 @@ class Tagging(Task[TokenColumn]):
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_token_column)
 
     def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
-        max_length, stride = self.windows.resolve(backbone.model.config.max_length, backbone.name)
+        max_length, stride = self.windows.resolve(backbone)
         return plan_tokens(backbone.tokenizer, column.texts, max_length=max_length, stride=stride)
 
     def find(self, y: Any, column: TokenColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
