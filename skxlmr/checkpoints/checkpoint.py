@@ -1,19 +1,4 @@
-"""Reading a checkpoint: open its headers, compare them with a model, then load one tensor after another.
-
->>> import tempfile
->>> import torch
->>> from skxlmr.checkpoints.resolve import resolve
->>> directory = tempfile.mkdtemp()
->>> write_checkpoint(directory, {"dense.weight": torch.ones(2, 3), "dense.bias": torch.zeros(2)}, {"hidden_size": 3})
->>> with torch.device("meta"):
-...     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
->>> with open_checkpoint(resolve(directory)) as checkpoint:
-...     expected = {name: p.shape for name, p in model.named_parameters()}
-...     plan = match(checkpoint.tensors, expected, KeyMap([("dense.{p}", "0.{p}")]))
-...     load_into(model, checkpoint, plan, dtype=torch.float32, device="cpu")
->>> model(torch.ones(1, 3))
-tensor([[3., 3.]], grad_fn=<AddmmBackward0>)
-"""
+"""Reading a checkpoint: open its headers, compare them with a model, then load one tensor after another."""
 
 from __future__ import annotations
 
@@ -21,41 +6,21 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.formats import TensorInfo, WeightFile, all_finite, open_weights
-from skxlmr.checkpoints.keymap import KeyMap, LoadPlan, match
-from skxlmr.checkpoints.layout import read_index, verify_checkpoint
-from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.checkpoints.keymap import LoadPlan
+from skxlmr.checkpoints.layout import read_index
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.system.malloc import return_freed_memory
 from skxlmr.system.progress import progress_bar
 
-if TYPE_CHECKING:
-    from skxlmr.checkpoints.resolve import CheckpointFiles
-
 SHOW_PROGRESS_FROM = 10**9  # bytes
 SMALL, LARGE = 2**20, 2**24  # bytes
-
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointMismatchError",
-    "KeyMap",
-    "LoadPlan",
-    "TensorInfo",
-    "UnsafeCheckpointError",
-    "load_into",
-    "match",
-    "open_checkpoint",
-    "read_json",
-    "verify_checkpoint",
-    "write_checkpoint",
-]
 
 
 class Checkpoint:

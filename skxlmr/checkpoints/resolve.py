@@ -15,8 +15,6 @@ from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.fingerprint import fingerprint_of
 
-__all__ = ["BUNDLED", "CheckpointFiles", "ModelNotFoundError", "resolve", "resolve_config"]
-
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
 WELL_KNOWN = (
