@@ -33,8 +33,9 @@ class KeyMap:
         self._from_ours = [(_pattern(ours), theirs) for theirs, ours in rules]
         self._ignored = [_pattern(template) for template in ignored]
         for theirs, ours in rules:
-            _check_rule(theirs, ours)
-        for theirs, ours in rules:
+            for placeholder in PLACEHOLDERS:
+                if theirs.count(placeholder) != ours.count(placeholder):
+                    raise ValueError(f"{placeholder} is not on both sides of the rule ({theirs!r}, {ours!r})")
             for example, patterns in ((theirs, self._from_theirs), (ours, self._from_ours)):
                 filled = example.format(i=0, p="weight")
                 if sum(bool(pattern.fullmatch(filled)) for pattern, _ in patterns) > 1:
@@ -149,12 +150,6 @@ def _mismatch(differences: list[str], files: Iterable[object]) -> CheckpointMism
 def _pattern(template: str) -> re.Pattern:
     parts = re.split(r"(\{i\}|\{p\})", template)
     return re.compile("".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts))
-
-
-def _check_rule(theirs: str, ours: str) -> None:
-    for placeholder in PLACEHOLDERS:
-        if theirs.count(placeholder) != ours.count(placeholder):
-            raise ValueError(f"{placeholder} is not on both sides of the rule ({theirs!r}, {ours!r})")
 
 
 def _translate(name: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:

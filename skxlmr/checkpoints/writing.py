@@ -63,7 +63,10 @@ def write_checkpoint(
             {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
         )
     with atomic.replacing_files(
-        Path(directory).expanduser(), last=layout.MANIFEST, until_then=INCOMPLETE, obsolete=_is_own_weights
+        Path(directory).expanduser(),
+        last=layout.MANIFEST,
+        until_then=INCOMPLETE,
+        obsolete=lambda path: OWN_WEIGHTS.fullmatch(path.name),
     ) as staging:
         for name, data in small_files.items():
             (staging / name).write_bytes(data)
@@ -73,10 +76,6 @@ def write_checkpoint(
         files = {name: describe_file(staging / name) for name in [*shards, *small_files]}
         manifest = {"format_version": layout.MANIFEST_VERSION, "complete": True, "files": files}
         (staging / layout.MANIFEST).write_bytes(_json(manifest))
-
-
-def _is_own_weights(path: Path) -> bool:
-    return OWN_WEIGHTS.fullmatch(path.name) is not None
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:

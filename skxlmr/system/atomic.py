@@ -149,10 +149,10 @@ def is_left_over(path: Path, name: str | None = None) -> bool:
     return found is not None and name in (None, found["name"])
 
 
-def remove_left_over(directory: Path, name: str | None = None) -> None:
+def remove_left_over(directory: Path) -> None:
     """Remove what killed processes have left in a directory; no other process may be writing to it."""
     for path in list(directory.iterdir()) if directory.is_dir() else ():
-        if is_left_over(path, name):
+        if is_left_over(path):
             remove(path)
 
 

@@ -7,34 +7,28 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from skxlmr.checkpoints.errors import CheckpointError
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Named:
     """A global that the pickle names by module and qualified name, joined by a dot; it is not imported."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Unbuilt:
-    """An object that the pickle describes; it is not built.
+    """An object that the pickle describes as a call; it is not built."""
 
-    In every normal pickle the builder is a `Named` and the arguments are a tuple.
-    """
-
-    __slots__ = ("arguments", "builder", "items", "state")
-
-    def __init__(self, builder: object, arguments: object) -> None:
-        self.builder = builder
-        self.arguments = arguments
-        self.items: dict = {}  # to be set on the object
-        self.state: object = None  # to be set on the object
+    builder: object  # the callable; a `Named` in every normal pickle
+    arguments: object  # a tuple in every normal pickle
+    items: dict = field(default_factory=dict)  # to be set on the object
+    state: object = None  # to be set on the object
 
     @property
     def name(self) -> str | None:
@@ -42,13 +36,11 @@ class Unbuilt:
         return self.builder.name if isinstance(self.builder, Named) else None
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class External:
     """A reference by persistent id to something outside of the pickle, such as the storage of a tensor."""
 
-    __slots__ = ("reference",)
-
-    def __init__(self, reference: object) -> None:
-        self.reference = reference
+    reference: object
 
 
 def read_pickle(stream: BinaryIO, path: str | Path) -> tuple[object, list[External]]:
