@@ -27,7 +27,7 @@ from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, s
 from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
-FORMAT_VERSION = 1  # to be raised when the layout, the quantisation or the sentences that find outliers change
+FORMAT_VERSION = 1  # increase when the layout, the quantisation or the sentences that find outliers change
 BLOCK_BYTES = 16 * 2**20
 MAX_HASH_THREADS = 4
 PAGE = 4096  # the first tensor begins at a page
@@ -179,7 +179,6 @@ def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 
 def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
-    """Read the header of a file and the metadata in it."""
     with open(path, "rb") as file:
         header, _, about = safetensors_header(file, path, path.stat().st_size)
     if not {"model", "kind", "fingerprint", "format_version", "sha256"} <= about.keys():
@@ -188,7 +187,6 @@ def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
 
 
 def _map_checked(path: Path, fingerprint: str) -> dict[str, torch.Tensor]:
-    """Check the whole file, then map it."""
     header, about = _read_header(path)
     size = path.stat().st_size
     with open(path, "rb") as file:

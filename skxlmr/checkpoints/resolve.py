@@ -109,7 +109,6 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
 
 
 def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
-    """Download multilingual-e5-small from the hub."""
     try:
         return fetch(e5.HUB_ID)
     except ModelNotFoundError as error:

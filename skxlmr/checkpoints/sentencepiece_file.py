@@ -113,7 +113,6 @@ def _compiled_rules(normalizer: dict[str, Any]) -> str:
 
 
 def _piece(text: bytes, score: float, piece_type: int) -> bytes:
-    """Encode a piece of a model: text, score and type."""
     return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(piece_type))
 
 

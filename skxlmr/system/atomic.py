@@ -29,7 +29,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty temporary file to write to, which replaces `path` at the end of the `with` block.
+    """Yield an empty temporary file to write to, which replaces `path` at the end of the `with` block.
 
     After an error in the block, or of the disk, an existing file is unchanged and the temporary one removed.
     """
@@ -55,7 +55,7 @@ def replacing_files(
     until_then: bytes | None = None,
     obsolete: Callable[[Path], object] = lambda path: False,
 ) -> Iterator[Path]:
-    """Give a temporary folder to write several files to, which replace those in `directory` at the end of the block.
+    """Yield a temporary folder to write several files to, which replace those in `directory` at the end of the block.
 
     After an error in the block, or a full disk, existing files are unchanged and the temporary ones removed. The
     directory is created if absent.
@@ -124,7 +124,7 @@ def _move_into(
 
 @contextmanager
 def replacing_directory(directory: Path, *, is_complete: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give an unused path to create a directory at, which is renamed to `directory` at the end of the `with` block.
+    """Yield an unused path to create a directory at, which is renamed to `directory` at the end of the `with` block.
 
     An existing directory is replaced unless `is_complete`: then another process has written it meanwhile.
     """
@@ -170,13 +170,13 @@ def _temporary(path: Path) -> Path:
 
 
 def _create(path: Path) -> int:
-    """Create an empty file and return its mode, which is the one that the umask asks for."""
+    """Create an empty file and return its mode, as the umask sets it."""
     path.touch(exist_ok=False)
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def _flush(path: Path, mode: int) -> None:
-    """Bring a file to the disk; safetensors, for one, makes its files readable to their owner alone."""
+    """Set the mode of a file and flush it to the disk; safetensors makes its files readable to their owner alone."""
     path.chmod(mode)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

@@ -81,7 +81,7 @@ def _check_free(directory: Path, overwrite: bool) -> None:
 
 
 def _settings(content: dict) -> dict:
-    """Return the settings of the model: under "args" in older files, under "model" of "cfg" in newer ones."""
+    """Return the settings of the model: "args" in older files, "model" of "cfg" in newer ones."""
     return {**_fields(content.get("args")), **_fields(_fields(content.get("cfg")).get("model"))}
 
 
@@ -119,7 +119,6 @@ def _find_prefix(tensors: Mapping[str, TensorInfo], path: Path) -> str:
 
 
 def _key_map(prefix: str) -> KeyMap:
-    """Map the keys of fairseq to those of Hugging Face."""
     layer = prefix + "layers.{i}."
     head = prefix.removesuffix("sentence_encoder.")
     return KeyMap(

@@ -132,7 +132,6 @@ def _unsafe(path: Path, key: str, value: Unbuilt) -> UnsafeCheckpointError:
 
 
 def _byte_range(path: Path, key: str, value: object, storages: Storages) -> ByteRange:
-    """Locate a tensor by its description in the pickle."""
     match value:
         case Unbuilt(name="torch._utils._rebuild_parameter", arguments=(Unbuilt() as data, *_)):
             value = data
