@@ -78,7 +78,7 @@ def resolve_config(
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
 ) -> Path:
-    """Find the config.json of a model as `resolve` does; a directory needs no weights, and only it is downloaded.
+    """Find the config.json of a model, and download only this file; a directory needs no weights.
 
     >>> resolve_config("nano").name
     'config.json'
