@@ -11,7 +11,7 @@ import torch
 
 import skxlmr
 from skxlmr import LoRA, XLMRXLClassifier, memory_estimate
-from skxlmr.checkpoints.errors import ModelNotFoundError
+from skxlmr.checkpoints.resolve import ModelNotFoundError
 from skxlmr.hardware.advice import NotEnoughMemoryError, check_memory, training_budget
 from skxlmr.hardware.estimate import find_config, in_gigabytes
 from skxlmr.hardware.footprint import default_batch_tokens
