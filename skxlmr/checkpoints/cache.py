@@ -27,7 +27,7 @@ from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, s
 from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
-FORMAT_VERSION = 1  # to be raised when the layout, the quantisation or the sentences that find outliers change
+FORMAT_VERSION = 1  # increase when the layout, the quantisation or the sentences that find outliers change
 BLOCK_BYTES = 16 * 2**20
 MAX_HASH_THREADS = 4
 PAGE = 4096  # the first tensor begins at a page
@@ -39,22 +39,10 @@ DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A file of quantised weights, or the directory of a decoded checkpoint.
+    """A file of quantised weights, or the directory of a decoded checkpoint."""
 
-    Attributes
-    ----------
-    model : str
-        Name that the user gave when the file was written.
-    kind : str
-        "int8", "nf4" or "words"; "decoded" for the checkpoint of a Python package.
-    nbytes : int
-    modified : datetime
-    path : Path
-        A directory if `kind` is "decoded".
-    """
-
-    model: str
-    kind: str
+    model: str  # the name that the user gave when the file was written
+    kind: str  # "int8", "nf4" or "words"; "decoded" for the directory of a Python package's checkpoint
     nbytes: int
     modified: datetime
     path: Path
@@ -82,23 +70,10 @@ def cached_path(fingerprint: str, kind: str) -> Path:
 
 
 def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
-    """Map the cached weights of a checkpoint into memory; return None if they are not cached.
+    """Map the cached weights of the checkpoint with this fingerprint into memory; return None if they are not cached.
 
-    Parameters
-    ----------
-    fingerprint : str
-        Fingerprint of the original checkpoint.
-    kind : str
-
-    Returns
-    -------
-    dict of str to Tensor, or None
-        Views of one private map of the file; writing to them does not change the file.
-
-    Warns
-    -----
-    UserWarning
-        If the file cannot be read, or is damaged. A damaged file is removed.
+    The tensors are views of one private map of the file; writing to them does not change the file. Warns if the file
+    cannot be read, or is damaged; a damaged file is removed.
     """
     path = cached_path(fingerprint, kind)
     try:
@@ -115,21 +90,9 @@ def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
 
 
 def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor], *, model: str) -> Path:
-    """Write tensors, one after another, and return the file.
+    """Write tensors from any device, one after another, and return the file; `model` is its name for `list_cached`.
 
-    Parameters
-    ----------
-    fingerprint : str
-    kind : str
-    tensors : mapping of str to Tensor
-        On any device.
-    model : str
-        Name of the model, for `list_cached`.
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the folder not writable. No incomplete file is left.
+    Raises OSError if the disk is full or the folder not writable. No incomplete file is left.
     """
     path = cached_path(fingerprint, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +179,6 @@ def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
 
 
 def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
-    """Read the header of a file and the metadata in it."""
     with open(path, "rb") as file:
         header, _, about = safetensors_header(file, path, path.stat().st_size)
     if not {"model", "kind", "fingerprint", "format_version", "sha256"} <= about.keys():
@@ -225,7 +187,6 @@ def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
 
 
 def _map_checked(path: Path, fingerprint: str) -> dict[str, torch.Tensor]:
-    """Check the whole file, then map it."""
     header, about = _read_header(path)
     size = path.stat().st_size
     with open(path, "rb") as file:

@@ -1,19 +1,4 @@
-"""Reading a checkpoint: open its headers, compare them with a model, then load one tensor after another.
-
->>> import tempfile
->>> import torch
->>> from skxlmr.checkpoints.resolve import resolve
->>> directory = tempfile.mkdtemp()
->>> write_checkpoint(directory, {"dense.weight": torch.ones(2, 3), "dense.bias": torch.zeros(2)}, {"hidden_size": 3})
->>> with torch.device("meta"):
-...     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
->>> with open_checkpoint(resolve(directory)) as checkpoint:
-...     expected = {name: p.shape for name, p in model.named_parameters()}
-...     plan = match(checkpoint.tensors, expected, KeyMap([("dense.{p}", "0.{p}")]))
-...     load_into(model, checkpoint, plan, dtype=torch.float32, device="cpu")
->>> model(torch.ones(1, 3))
-tensor([[3., 3.]], grad_fn=<AddmmBackward0>)
-"""
+"""Reading a checkpoint: open its headers, compare them with a model, then load one tensor after another."""
 
 from __future__ import annotations
 
@@ -21,53 +6,25 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.formats import TensorInfo, WeightFile, all_finite, open_weights
-from skxlmr.checkpoints.keymap import KeyMap, LoadPlan, match
-from skxlmr.checkpoints.layout import read_index, verify_checkpoint
-from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.checkpoints.keymap import LoadPlan
+from skxlmr.checkpoints.layout import read_index
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.system.malloc import return_freed_memory
 from skxlmr.system.progress import progress_bar
-
-if TYPE_CHECKING:
-    from skxlmr.checkpoints.resolve import CheckpointFiles
 
 SHOW_PROGRESS_FROM = 10**9  # bytes
 SMALL, LARGE = 2**20, 2**24  # bytes
 
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointMismatchError",
-    "KeyMap",
-    "LoadPlan",
-    "TensorInfo",
-    "UnsafeCheckpointError",
-    "load_into",
-    "match",
-    "open_checkpoint",
-    "read_json",
-    "verify_checkpoint",
-    "write_checkpoint",
-]
-
 
 class Checkpoint:
-    """An open checkpoint of any file format and number of shards; see `open_checkpoint`.
-
-    Attributes
-    ----------
-    name : str
-        Name of the model as the user gave it.
-    tensors : mapping of str to TensorInfo
-        Shape, dtype and file of each tensor, in the order of the tensors in the files.
-    """
+    """An open checkpoint of any file format and number of shards; see `open_checkpoint`."""
 
     def __init__(self, name: str, weight_files: list[WeightFile]) -> None:
         self.name = name
@@ -78,23 +35,9 @@ class Checkpoint:
         self._weight_files = weight_files
 
     def read(self, key: str) -> torch.Tensor:
-        """Read one tensor.
+        """Read one tensor to the CPU, with its own memory and the stored shape and dtype; KeyError if there is none.
 
-        Parameters
-        ----------
-        key : str
-
-        Returns
-        -------
-        Tensor
-            On the CPU, with its own memory and the stored shape and dtype.
-
-        Raises
-        ------
-        KeyError
-            If there is no such tensor.
-        CheckpointError
-            If the tensor contains NaN or an infinity, or the file ends too early.
+        Raises CheckpointError if the tensor contains NaN or an infinity, or the file ends too early.
         """
         tensor = self._files[key].read(key)
         if not all_finite(tensor):
@@ -116,35 +59,10 @@ class Checkpoint:
 
 
 def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
-    """Open a checkpoint; read and check the headers of its files.
+    """Open a checkpoint, reading and checking the headers of its files; close it, or use it in a `with` statement.
 
-    Parameters
-    ----------
-    files : CheckpointFiles
-        From `resolve`.
-
-    Returns
-    -------
-    Checkpoint
-        Close it, or use it in a `with` statement.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged, or the shards do not contain exactly the tensors that the index lists.
-    UnsafeCheckpointError
-        If a pickle contains anything but tensors.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import torch
-    >>> from skxlmr.checkpoints.resolve import resolve
-    >>> directory = tempfile.mkdtemp()
-    >>> write_checkpoint(directory, {"bias": torch.zeros(2)}, {})
-    >>> with open_checkpoint(resolve(directory)) as checkpoint:
-    ...     checkpoint.tensors["bias"].shape, checkpoint.read("bias")
-    ((2,), tensor([0., 0.]))
+    Raises CheckpointError if a file is damaged, or the shards do not contain exactly the tensors that the index lists,
+    and UnsafeCheckpointError if a pickle contains anything but tensors.
     """
     with ExitStack() as opened:
         weight_files = []
@@ -179,25 +97,10 @@ def load_into(
 ) -> None:
     """Load a checkpoint into a model on the meta device; the peak memory is that of the model and one tensor.
 
-    Large checkpoints show a progress bar.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Changed in place. Parameters in `plan.new` stay as they are; tied parameters stay tied.
-    checkpoint : Checkpoint
-    plan : LoadPlan
-        From `match`.
-    dtype : torch.dtype or None
-        None keeps the dtype of the file.
-    device : torch.device or str
-    half : collection of str, default=()
-        Parameters to load in 16 bits: with the dtype of the file if it has 16 bits, or else as float16.
-
-    Raises
-    ------
-    CheckpointError
-        If a tensor contains NaN or an infinity, before or after its conversion to `dtype`.
+    Parameters in `plan.new` stay as they are; tied parameters stay tied. `dtype` None keeps the dtype of the file.
+    Parameters in `half` are loaded in 16 bits: with the dtype of the file if it has 16 bits, or else as float16. Large
+    checkpoints show a progress bar. Raises CheckpointError if a tensor contains NaN or an infinity, before or after its
+    conversion to `dtype`.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     names_of: dict[int, list[str]] = {}

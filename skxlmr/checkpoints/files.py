@@ -16,28 +16,10 @@ MAX_JSON_BYTES = 16 * 2**20
 
 
 def parse_json(data: bytes, where: str | os.PathLike) -> dict:
-    """Parse a JSON object strictly.
+    """Parse a JSON object strictly; `where` names the data in the error message.
 
-    Parameters
-    ----------
-    data : bytes
-        Encoded as UTF-8.
-    where : str or path
-        Name of the data for the error message.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    CheckpointError
-        If the data is not UTF-8, not JSON or not an object, repeats a key, or contains NaN or an infinity.
-
-    Examples
-    --------
-    >>> parse_json(b'{"hidden_size": 2560}', "config.json")
-    {'hidden_size': 2560}
+    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, repeats a key, or contains NaN or an
+    infinity.
     """
     try:
         value = json.loads(
@@ -54,42 +36,12 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
 
 
 def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
-    """Read a file that contains one JSON object, as strictly as `parse_json`.
-
-    Parameters
-    ----------
-    path : str or path
-    max_bytes : int, default=16 MiB
-        A larger file is refused without being parsed.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read, is too large, or does not contain one valid JSON object.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "config.json"
-    >>> _ = path.write_bytes(b'{"hidden_size": 2560}')
-    >>> read_json(path)
-    {'hidden_size': 2560}
-    """
+    """Read a file of at most `max_bytes` that contains one JSON object, as strictly as `parse_json`."""
     return parse_json(read_limited(path, max_bytes), path)
 
 
 def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    """Read a file of at most `max_bytes`.
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read or is too large.
-    """
+    """Read a file; raises CheckpointError if it cannot be read or is larger than `max_bytes`."""
     try:
         with open_file(path) as file:
             data = file.read(max_bytes + 1)
@@ -101,13 +53,7 @@ def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> by
 
 
 def open_file(path: str | os.PathLike) -> BufferedReader:
-    """Open a file for reading.
-
-    Raises
-    ------
-    CheckpointError
-        If it is missing or not readable.
-    """
+    """Open a file for reading; raises CheckpointError if it is missing or not readable."""
     try:
         return open(path, "rb")
     except OSError as error:
@@ -117,12 +63,8 @@ def open_file(path: str | os.PathLike) -> BufferedReader:
 def checked_file(path: Path, root: Path) -> Path:
     """Return `path` if it is a regular file, or a link to one below `root`.
 
-    Raises
-    ------
-    UnsafeCheckpointError
-        If following its links leads out of `root`.
-    CheckpointError
-        If it is missing or not a regular file.
+    Raises UnsafeCheckpointError if its links lead out of `root`, and CheckpointError if it is missing or not a regular
+    file.
     """
     try:
         real = Path(os.path.realpath(path, strict=True))

@@ -17,26 +17,10 @@ MAX_TENSOR_SAMPLES = 4096
 
 
 def fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
-    """Compute a SHA-256 over the names, sizes and content of files.
+    """Compute a SHA-256 over the names, sizes and content of files, in hexadecimal.
 
     Of weight files above 64 MiB only samples are read: the beginning of every tensor, so that no bias or layer norm is
-    missed, and 256 places evenly spread over the file.
-
-    Parameters
-    ----------
-    small_files : iterable of Path
-        Hashed completely.
-    weights : iterable of Path
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    CheckpointError
-        If a large weight file has no readable header.
+    missed, and 256 places evenly spread over the file. Raises CheckpointError if such a file has no readable header.
     """
     digest = hashlib.sha256()
     parts = [(path, cached_sha256(path)) for path in small_files]

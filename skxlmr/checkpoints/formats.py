@@ -41,16 +41,7 @@ DTYPES = frozenset(SAFETENSORS_DTYPES.values())
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header of a weight file says about a tensor.
-
-    Parameters
-    ----------
-    shape : tuple of int
-    dtype : torch.dtype
-        As stored.
-    file : Path
-        The file that holds it.
-    """
+    """What the header of a weight file says about a tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -137,14 +128,7 @@ class LegacyFile:
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor contains neither NaN nor an infinity; allocates no tensor of the same size.
-
-    Examples
-    --------
-    >>> import torch
-    >>> all_finite(torch.tensor([1.0, 2.0])), all_finite(torch.tensor([1.0, float("nan")]))
-    (True, False)
-    """
+    """Whether a tensor contains neither NaN nor an infinity; allocates no tensor of the same size."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     low, high = torch.aminmax(tensor.detach())  # both are NaN if any element is
@@ -152,23 +136,10 @@ def all_finite(tensor: torch.Tensor) -> bool:
 
 
 def open_weights(path: Path) -> WeightFile:
-    """Open a weight file and read its header.
+    """Open a safetensors file or one of torch.save, as its first bytes decide, and read its header.
 
-    Parameters
-    ----------
-    path : Path
-        A safetensors file, or one of torch.save; its first bytes decide which.
-
-    Returns
-    -------
-    WeightFile
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged or of another format.
-    UnsafeCheckpointError
-        If it is a pickle of more than tensors, or a pickle with the extension of safetensors.
+    Raises CheckpointError if the file is damaged or of another format, and UnsafeCheckpointError if it is a pickle of
+    more than tensors, or a pickle with the extension of safetensors.
     """
     file = open_file(path)
     try:
@@ -203,10 +174,8 @@ def _open_by_magic(path: Path, file: BufferedReader) -> WeightFile:
 def safetensors_ranges(file: BufferedReader, path: Path, size: int) -> dict[str, ByteRange]:
     """Read and check the header of a safetensors file of `size` bytes.
 
-    Raises
-    ------
-    CheckpointError
-        If the header is not strict JSON, an entry is malformed, or the tensors do not fill the file exactly.
+    Raises CheckpointError if the header is not strict JSON, an entry is malformed, or the tensors do not fill the file
+    exactly.
     """
     raw, entries, _ = safetensors_header(file, path, size)
     ranges = {key: _safetensors_range(path, key, entry, start=len(raw)) for key, entry in entries.items()}
@@ -289,10 +258,7 @@ def strided_range(
 ) -> ByteRange:
     """Locate a tensor of torch.save in a `storage`, given by its first byte in the file and the byte after its last.
 
-    Raises
-    ------
-    CheckpointError
-        If the tensor, which begins at the element `storage_offset`, reaches beyond the storage.
+    Raises CheckpointError if the tensor, which begins at the element `storage_offset`, reaches beyond the storage.
     """
     begin, end = storage
     n_elements = math.prod(shape)

@@ -27,35 +27,14 @@ def fetch(
     cache_dir: str | os.PathLike | None = None,
     config_only: bool = False,
 ) -> Path:
-    """Download the config, the tokenizer and one set of weights of a model into the cache.
+    """Download the config, the tokenizer and one set of weights of a model into the cache, and return the folder there.
 
     The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
-    that is in the cache is taken from there.
+    that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
+    None is the cache of huggingface_hub.
 
-    Parameters
-    ----------
-    repo_id : str
-        "organisation/name".
-    revision : str, default=None
-        Branch, tag or commit; None is the main branch.
-    local_files_only : bool, default=False
-        Use the cache only.
-    cache_dir : str or path, default=None
-        None is the cache of huggingface_hub.
-    config_only : bool, default=False
-        Download nothing but the config.
-
-    Returns
-    -------
-    Path
-        The folder in the cache.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If there is no such model or revision, access is restricted, or it is not cached and the hub not reachable.
-    CheckpointError
-        If the model has no config or no weights in a supported format.
+    Raises ModelNotFoundError if there is no such model or revision, access is restricted, or it is not cached and the
+    hub not reachable, and CheckpointError if the model has no config or no weights in a supported format.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError

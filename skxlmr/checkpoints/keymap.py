@@ -18,28 +18,14 @@ MAX_SHOWN = 10  # differences in an error message
 class KeyMap:
     """Bijection between checkpoint keys and the parameter names of this package.
 
-    Parameters
-    ----------
-    rules : sequence of (str, str)
-        Templates `(theirs, ours)`. `{i}` stands for the number of a layer, `{p}` for "weight", "bias" or
-        "SCB" (the scales of an 8-bit weight). Both sides of a rule have the same placeholders.
-    ignored : sequence of str, default=()
-        Templates of checkpoint keys to skip, such as buffers, and second names of tied weights.
+    The rules are pairs of templates `(theirs, ours)`: `{i}` stands for the number of a layer, `{p}` for "weight",
+    "bias" or "SCB" (the scales of an 8-bit weight), and both sides have the same placeholders. Keys that match a
+    template in `ignored`, such as buffers and second names of tied weights, are skipped. Raises ValueError if the
+    rules are not a bijection.
 
-    Raises
-    ------
-    ValueError
-        If the rules are not a bijection.
-
-    Examples
-    --------
     >>> key_map = KeyMap([("encoder.layer.{i}.output.dense.{p}", "layers.{i}.down.{p}")], ignored=["position_ids"])
     >>> key_map.to_ours("encoder.layer.3.output.dense.bias")
     'layers.3.down.bias'
-    >>> key_map.to_theirs("layers.3.down.bias")
-    'encoder.layer.3.output.dense.bias'
-    >>> key_map.to_ours("pooler.weight") is None
-    True
     """
 
     def __init__(self, rules: Sequence[tuple[str, str]], *, ignored: Sequence[str] = ()) -> None:
@@ -47,8 +33,9 @@ class KeyMap:
         self._from_ours = [(_pattern(ours), theirs) for theirs, ours in rules]
         self._ignored = [_pattern(template) for template in ignored]
         for theirs, ours in rules:
-            _check_rule(theirs, ours)
-        for theirs, ours in rules:
+            for placeholder in PLACEHOLDERS:
+                if theirs.count(placeholder) != ours.count(placeholder):
+                    raise ValueError(f"{placeholder} is not on both sides of the rule ({theirs!r}, {ours!r})")
             for example, patterns in ((theirs, self._from_theirs), (ours, self._from_ours)):
                 filled = example.format(i=0, p="weight")
                 if sum(bool(pattern.fullmatch(filled)) for pattern, _ in patterns) > 1:
@@ -59,13 +46,7 @@ class KeyMap:
         return _translate(theirs, self._from_theirs)
 
     def to_theirs(self, ours: str) -> str:
-        """Return the checkpoint key of a parameter.
-
-        Raises
-        ------
-        KeyError
-            If no rule matches.
-        """
+        """Return the checkpoint key of a parameter; KeyError if no rule matches."""
         theirs = _translate(ours, self._from_ours)
         if theirs is None:
             raise KeyError(f"no rule of the key map matches the parameter {ours!r}")
@@ -78,21 +59,11 @@ class KeyMap:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """Which tensor of a checkpoint becomes which parameter; made by `match`, used by `load_into`.
+    """Which tensor of a checkpoint becomes which parameter; made by `match`, used by `load_into`."""
 
-    Parameters
-    ----------
-    assignments : list of (str, str)
-        Checkpoint key and parameter name, in the order of the tensors in the files.
-    new : list of str
-        Parameters that are missing from the checkpoint, and may be.
-    unused : list of str
-        Checkpoint keys that the model does not use, and need not.
-    """
-
-    assignments: list[tuple[str, str]]
-    new: list[str]
-    unused: list[str]
+    assignments: list[tuple[str, str]]  # checkpoint key and parameter name, in the order of the tensors in the files
+    new: list[str]  # parameters that are missing from the checkpoint, and may be
+    unused: list[str]  # checkpoint keys that the model does not use, and need not
 
 
 def match(
@@ -105,46 +76,21 @@ def match(
     may_be_new: Sequence[str] = (),
     may_be_unused: Sequence[str] = (),
 ) -> LoadPlan:
-    """Compare a checkpoint with a model, before anything is allocated.
+    """Compare a checkpoint with a model of the `expected` shapes, before anything is allocated.
 
-    Parameters
-    ----------
-    tensors : mapping of str to TensorInfo
-        Tensors of the checkpoint, by key.
-    expected : mapping of str to sequence of int
-        Shape of every parameter of the model, by name.
-    key_map : KeyMap
-    prefix : str, default="roberta."
-        Prefix of the keys of the base model. A base model that is saved alone lacks it; that is accepted if no key of
-        the checkpoint has it.
-    integers : collection of str, default=()
-        Parameters that are int8 in the checkpoint. All others must be floating point.
-    may_be_new : sequence of str, default=()
-        Prefixes of parameter names, one for each head that may be missing as a whole.
-    may_be_unused : sequence of str, default=()
-        Prefixes (those that end with ".") or templates of checkpoint keys that may be unused.
+    A base model that is saved alone lacks the `prefix` of its keys, which is accepted if no key of the checkpoint has
+    it. Parameters in `integers` must be int8 in the checkpoint, all others floating point. `may_be_new` lists prefixes
+    of parameter names, one for each head that may be missing as a whole; `may_be_unused` lists prefixes (those that end
+    with ".") or templates of checkpoint keys.
 
-    Returns
-    -------
-    LoadPlan
+    Raises CheckpointMismatchError, with the first ten differences, if a parameter is missing, a key is unexpected, or a
+    shape or dtype differs.
 
-    Raises
-    ------
-    CheckpointMismatchError
-        If a parameter is missing, a key is unexpected, or a shape or dtype differs. The message lists ten of them.
-
-    Examples
-    --------
     >>> from pathlib import Path
-    >>> import torch
-    >>> file = Path("model.safetensors")
-    >>> tensors = {"dense.weight": TensorInfo((2, 3), torch.float16, file)}
+    >>> tensors = {"dense.weight": TensorInfo((2, 3), torch.float16, Path("model.safetensors"))}
     >>> key_map = KeyMap([("roberta.dense.{p}", "dense.{p}"), ("head.{p}", "head.{p}")])
     >>> match(tensors, {"dense.weight": (2, 3), "head.bias": (2,)}, key_map, may_be_new=["head."])
     LoadPlan(assignments=[('dense.weight', 'dense.weight')], new=['head.bias'], unused=[])
-    >>> match(tensors, {"dense.weight": (2, 4)}, key_map)
-    Traceback (most recent call last):
-    skxlmr.checkpoints.errors.CheckpointMismatchError: The checkpoint does not fit the model...
     """
     bare = not any(key.startswith(prefix) for key in tensors)
     optional = [_pattern(template) for template in may_be_unused]
@@ -204,12 +150,6 @@ def _mismatch(differences: list[str], files: Iterable[object]) -> CheckpointMism
 def _pattern(template: str) -> re.Pattern:
     parts = re.split(r"(\{i\}|\{p\})", template)
     return re.compile("".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts))
-
-
-def _check_rule(theirs: str, ours: str) -> None:
-    for placeholder in PLACEHOLDERS:
-        if theirs.count(placeholder) != ours.count(placeholder):
-            raise ValueError(f"{placeholder} is not on both sides of the rule ({theirs!r}, {ours!r})")
 
 
 def _translate(name: str, rules: Sequence[tuple[re.Pattern, str]]) -> str | None:

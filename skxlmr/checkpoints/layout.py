@@ -29,15 +29,7 @@ MAX_SHARDS = 512  # all are open at the same time
 def check_base_name(name: object, where: Path) -> str:
     """Return `name` if it can only refer to a file directly inside a folder.
 
-    Raises
-    ------
-    UnsafeCheckpointError
-        If it is a path, hidden, empty, or not a string.
-
-    Examples
-    --------
-    >>> check_base_name("model-00001-of-00002.safetensors", "index.json")
-    'model-00001-of-00002.safetensors'
+    Raises UnsafeCheckpointError if it is a path, hidden, empty, or not a string.
     """
     # ":" begins a drive or a stream on Windows; a leading "." covers ".", ".." and hidden files.
     plain = isinstance(name, str) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
@@ -49,12 +41,7 @@ def check_base_name(name: object, where: Path) -> str:
 def read_index(path: Path) -> dict[str, str]:
     """Read the `weight_map` of an index file, from tensor names to the base names of their shards.
 
-    Raises
-    ------
-    CheckpointError
-        If it is not a valid index, for example lists a tensor twice.
-    UnsafeCheckpointError
-        If it names a file outside its folder.
+    Raises CheckpointError if it is not a valid index, and UnsafeCheckpointError if it names a file outside its folder.
     """
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -71,19 +58,10 @@ def shard_names(weights: Path) -> list[str]:
 
 
 def check_manifest(directory: Path, root: Path) -> set[str] | None:
-    """Compare the files of a directory with its manifest, if it has one.
+    """Compare the files of a directory with its manifest and return their names; None if there is no manifest.
 
     Sizes are compared for all files, checksums for those of up to 64 MiB; `verify_checkpoint` compares all checksums.
-
-    Returns
-    -------
-    set of str or None
-        Names of the files of the checkpoint; None without a manifest.
-
-    Raises
-    ------
-    CheckpointError
-        If a save was interrupted, or a file has changed since.
+    Raises CheckpointError if a save was interrupted, or a file has changed since.
     """
     if not (directory / MANIFEST).exists():
         return None
@@ -98,15 +76,7 @@ def check_manifest(directory: Path, root: Path) -> set[str] | None:
 def verify_checkpoint(directory: str | Path) -> None:
     """Compare the checksum of every file of a saved checkpoint with the manifest.
 
-    Parameters
-    ----------
-    directory : str or path
-        A checkpoint that `write_checkpoint` has written.
-
-    Raises
-    ------
-    CheckpointError
-        If the directory has no manifest, its last save was interrupted, or a file has changed.
+    Raises CheckpointError if the directory has no manifest, its last save was interrupted, or a file has changed.
     """
     directory = Path(directory)
     for name, (size, sha256) in read_manifest(directory, directory).items():

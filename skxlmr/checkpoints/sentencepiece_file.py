@@ -43,19 +43,8 @@ def is_unigram(model: bytes) -> bool:
 def read_tokenizer_json(path: Path) -> bytes:
     """Read a tokenizer.json of transformers and convert it to a sentencepiece model.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, or the tokenizer not like that of XLM-RoBERTa: a unigram model with the special ids
-        of fairseq and a normaliser that sentencepiece has compiled.
+    Raises CheckpointError if the file is damaged, or the tokenizer not like that of XLM-RoBERTa: a unigram model with
+    the special ids of fairseq and a normaliser that sentencepiece has compiled.
     """
     content = read_json(path, MAX_JSON_BYTES)
     try:
@@ -75,20 +64,9 @@ def read_tokenizer_json(path: Path) -> bytes:
 
 
 def as_tokenizer_json(pieces: Sequence[str], scores: Sequence[float], model: bytes) -> dict[str, Any]:
-    """Return the content of a tokenizer.json for a sentencepiece model.
+    """Return the content of a tokenizer.json for a sentencepiece unigram model, of which the normaliser is used.
 
-    Parameters
-    ----------
-    pieces : sequence of str
-        Pieces of a unigram model without the first three, which are special.
-    scores : sequence of float
-    model : bytes
-        The sentencepiece model, for its normaliser.
-
-    Returns
-    -------
-    dict
-        For `json.dumps`.
+    The pieces and scores are those of the model without the first three, which are special.
     """
     vocabulary = [*((name, 0.0) for name in SPECIAL), *zip(pieces, scores, strict=True), ("<mask>", 0.0)]
     ids = {name: i for i, name in enumerate(SPECIAL)} | {"<mask>": len(vocabulary) - 1}
@@ -135,28 +113,14 @@ def _compiled_rules(normalizer: dict[str, Any]) -> str:
 
 
 def _piece(text: bytes, score: float, piece_type: int) -> bytes:
-    """Encode a piece of a model: text, score and type."""
     return delimited(PIECE, delimited(1, text) + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(piece_type))
 
 
 def without_pieces(model: bytes, keep: np.ndarray) -> bytes:
     """Remove pieces from a sentencepiece model; the others keep their order, text and scores.
 
-    Parameters
-    ----------
-    model : bytes
-        A sentencepiece model.
-    keep : ndarray of shape (n_pieces,), bool
-        Whether to keep each piece, by sentencepiece id.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    ValueError
-        If it is not a unigram model. A BPE model, for example, needs the pieces that its other pieces are merged from.
+    `keep` is a bool array (n_pieces,) by sentencepiece id. Raises ValueError if it is not a unigram model: a BPE model,
+    for example, needs the pieces that its other pieces are merged from.
     """
     if not is_unigram(model):
         raise ValueError("this sentencepiece model is not a unigram model; its pieces depend on each other.")
@@ -165,27 +129,11 @@ def without_pieces(model: bytes, keep: np.ndarray) -> bytes:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Iterate over the fields of a protobuf message.
+    """Iterate over the fields of a protobuf message: number, whole field including its key, and value.
 
-    Parameters
-    ----------
-    message : bytes
+    The value is that of a varint; where the content begins in the field, if it has a length; 0 for others. Raises
+    ValueError if the message ends inside a field, or is not a protobuf message.
 
-    Yields
-    ------
-    number : int
-    raw : bytes
-        The whole field, including its key.
-    value : int
-        The value of a varint; where the content begins in `raw` for a field with a length; 0 for other fields.
-
-    Raises
-    ------
-    ValueError
-        If the message ends inside a field, or is not a protobuf message.
-
-    Examples
-    --------
     >>> message = delimited(1, b"text") + bytes([3 << 3 | VARINT, 2])
     >>> [(number, raw[value:] if number == 1 else value) for number, raw, value in fields(message)]
     [(1, b'text'), (3, 2)]
@@ -210,24 +158,12 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def delimited(number: int, content: bytes) -> bytes:
-    """Encode a field with a length: a string, bytes or a message.
-
-    Examples
-    --------
-    >>> delimited(1, b"ab")
-    b'\\n\\x02ab'
-    """
+    """Encode a field with a length: a string, bytes or a message."""
     return varint(number << 3 | LENGTH) + varint(len(content)) + content
 
 
 def varint(value: int) -> bytes:
-    """Encode an integer in groups of seven bits.
-
-    Examples
-    --------
-    >>> list(varint(300))
-    [172, 2]
-    """
+    """Encode an integer in groups of seven bits: 300 as 172 and 2."""
     parts = []
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)

@@ -54,19 +54,8 @@ INSTRUCTIONS = frozenset([
 def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.Tensor], dict[int, int]]:
     """Read the header of a file of `size` bytes in the zip format of torch.save.
 
-    Returns
-    -------
-    tensors : dict of str to Tensor
-        On the meta device.
-    storage_ends : dict of int to int
-        For each storage its first byte in the file, and the byte after its last.
-
-    Raises
-    ------
-    CheckpointError
-        As `read_archive`, or if the pickle is damaged.
-    UnsafeCheckpointError
-        As `read_archive`, or if the pickle names anything but tensors.
+    Returns its tensors on the meta device, and for each storage its first byte in the file and the byte after its last.
+    Raises CheckpointError and UnsafeCheckpointError as `read_archive` and `scan_pickle`.
     """
     pickle, storages = read_archive(file, path, size)
     scan_pickle(io.BytesIO(pickle), path)
@@ -77,14 +66,9 @@ def zip_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, torch.T
 def read_archive(file: BinaryIO, path: Path, size: int) -> tuple[bytes, dict[str, tuple[int, int]]]:
     """Check a zip archive of torch.save; return its pickle, not yet checked, and where the storages are.
 
-    The latter are given by their key in the pickle, as the first byte in the file and the byte after the last.
-
-    Raises
-    ------
-    CheckpointError
-        If the archive is damaged, or its members are compressed, overlap or are not where they are declared.
-    UnsafeCheckpointError
-        If the name of a member leads out of the archive.
+    The latter are given by their key in the pickle, as the first byte in the file and the byte after the last. Raises
+    CheckpointError if the archive is damaged, or its members are compressed, overlap or are not where they are
+    declared, and UnsafeCheckpointError if the name of a member leads out of the archive.
     """
     try:
         with zipfile.ZipFile(file) as archive:  # leaves the file open
@@ -102,19 +86,10 @@ def read_archive(file: BinaryIO, path: Path, size: int) -> tuple[bytes, dict[str
 
 
 def legacy_header(file: BinaryIO, path: Path, size: int) -> dict[str, torch.Tensor]:
-    """Read the header of a file of torch.save before torch 1.6.
+    """Read the header of a file of torch.save before torch 1.6: its tensors, on the meta device.
 
-    Returns
-    -------
-    dict of str to Tensor
-        On the meta device.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged or declares tensors larger than itself.
-    UnsafeCheckpointError
-        If its pickles name anything but tensors.
+    Raises CheckpointError if the file is damaged or declares tensors larger than itself, and UnsafeCheckpointError as
+    `scan_pickle`.
     """
     pickles = io.BytesIO(file.read(MAX_PICKLE_BYTES))
     for _ in range(LEGACY_PICKLES):
@@ -136,15 +111,9 @@ def load_legacy(file: BinaryIO, path: Path) -> dict[str, torch.Tensor]:
 
 
 def scan_pickle(stream: BinaryIO, path: Path) -> None:
-    """Check that a pickle names nothing but tensors, without executing it; leaves the stream after it.
+    """Check that a pickle contains nothing but tensors, without executing it; leaves the stream after it.
 
-    Examples
-    --------
-    >>> import pickle
-    >>> scan_pickle(io.BytesIO(pickle.dumps({"bias": 1}, protocol=2)), "pytorch_model.bin")
-    >>> scan_pickle(io.BytesIO(pickle.dumps(print, protocol=2)), "pytorch_model.bin")
-    Traceback (most recent call last):
-    skxlmr.checkpoints.errors.UnsafeCheckpointError: pytorch_model.bin asks to import '__builtin__.print'...
+    Raises CheckpointError if it is damaged, and UnsafeCheckpointError if it names or builds anything else.
     """
     try:
         for instruction, argument, _ in pickletools.genops(stream):

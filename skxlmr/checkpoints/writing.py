@@ -38,29 +38,10 @@ def write_checkpoint(
     "skxlmr.json" last. While files are being renamed the directory is marked as incomplete, and not read. Weight
     files of an older checkpoint are removed; other existing files are kept.
 
-    Parameters
-    ----------
-    directory : str or path
-        Created if absent.
-    tensors : mapping of str to Tensor
-        By checkpoint key, on any device. Tensors that share memory are written once for each key.
-    config : mapping
-        Content of config.json.
-    extra_files : mapping of str to bytes, default={}
-        Other files by base name, such as those of the tokenizer.
-    max_shard_bytes : int, default=5 GB
-        Maximum size of one file, unless a single tensor is larger.
+    Keys of `tensors` that share memory are written once each; `extra_files` are given by base name. Raises ValueError
+    if a tensor cannot be written (on the meta device, sparse, NaN or infinite), the config is not JSON, or a file name
+    is not a plain base name; OSError if the disk is full or not writable, and then an older checkpoint is unchanged.
 
-    Raises
-    ------
-    ValueError
-        If a tensor cannot be written (on the meta device, sparse, with NaN or infinite values), the config cannot be
-        written as JSON, or a file name is not a plain base name.
-    OSError
-        If the disk is full or the directory not writable; an older checkpoint is then unchanged.
-
-    Examples
-    --------
     >>> import tempfile
     >>> directory = Path(tempfile.mkdtemp())
     >>> write_checkpoint(directory, {"dense.weight": torch.ones(2, 3)}, {"hidden_size": 3})
@@ -82,7 +63,10 @@ def write_checkpoint(
             {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
         )
     with atomic.replacing_files(
-        Path(directory).expanduser(), last=layout.MANIFEST, until_then=INCOMPLETE, obsolete=_is_own_weights
+        Path(directory).expanduser(),
+        last=layout.MANIFEST,
+        until_then=INCOMPLETE,
+        obsolete=lambda path: OWN_WEIGHTS.fullmatch(path.name),
     ) as staging:
         for name, data in small_files.items():
             (staging / name).write_bytes(data)
@@ -92,10 +76,6 @@ def write_checkpoint(
         files = {name: describe_file(staging / name) for name in [*shards, *small_files]}
         manifest = {"format_version": layout.MANIFEST_VERSION, "complete": True, "files": files}
         (staging / layout.MANIFEST).write_bytes(_json(manifest))
-
-
-def _is_own_weights(path: Path) -> bool:
-    return OWN_WEIGHTS.fullmatch(path.name) is not None
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:

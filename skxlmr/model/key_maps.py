@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skxlmr.checkpoints.checkpoint import KeyMap
+from skxlmr.checkpoints.keymap import KeyMap
 from skxlmr.model.config import XLMRobertaXLConfig
 
 BASE = "roberta."  # our prefix of the encoder's parameters in a model with a head

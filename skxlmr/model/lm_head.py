@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skxlmr.checkpoints.checkpoint import load_into, match, open_checkpoint
+from skxlmr.checkpoints.checkpoint import load_into, open_checkpoint
+from skxlmr.checkpoints.keymap import match
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise

@@ -11,16 +11,12 @@ import torch
 from torch import nn
 
 from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    load_into,
-    match,
-    open_checkpoint,
-    read_json,
-    write_checkpoint,
-)
+from skxlmr.checkpoints.checkpoint import Checkpoint, load_into, open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.keymap import match
 from skxlmr.checkpoints.resolve import CheckpointFiles, resolve
+from skxlmr.checkpoints.writing import write_checkpoint
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings

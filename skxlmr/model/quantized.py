@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.checkpoint import Checkpoint, CheckpointError, LoadPlan, load_into, read_json
+from skxlmr.checkpoints.checkpoint import Checkpoint, load_into
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.cached_weights import assign, find_or_build
 from skxlmr.model.int8 import Int8, Int8Linear

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from skxlmr.checkpoints.cache import find_cached
-from skxlmr.checkpoints.checkpoint import Checkpoint, LoadPlan, open_checkpoint
+from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.cached_weights import assign, find_or_build
 

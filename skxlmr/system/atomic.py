@@ -19,26 +19,9 @@ TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")  # as `_tempor
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file, or replace it as a whole.
+    """Write a file, or replace it as a whole; its directory must exist.
 
-    Parameters
-    ----------
-    path : str or path
-        Its directory must exist.
-    data : bytes
-
-    Raises
-    ------
-    OSError
-        If the disk is full or the directory not writable; an existing file is then unchanged.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "history.csv"
-    >>> write_bytes(path, b"epoch,loss")
-    >>> path.read_bytes()
-    b'epoch,loss'
+    Raises OSError if the disk is full or the directory not writable; an existing file is then unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -46,7 +29,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty temporary file to write to, which replaces `path` at the end of the `with` block.
+    """Yield an empty temporary file to write to, which replaces `path` at the end of the `with` block.
 
     After an error in the block, or of the disk, an existing file is unchanged and the temporary one removed.
     """
@@ -72,24 +55,16 @@ def replacing_files(
     until_then: bytes | None = None,
     obsolete: Callable[[Path], object] = lambda path: False,
 ) -> Iterator[Path]:
-    """Give a temporary folder to write several files to, which replace those in `directory` at the end of the block.
+    """Yield a temporary folder to write several files to, which replace those in `directory` at the end of the block.
 
-    After an error in the block, or a full disk, existing files are unchanged and the temporary ones removed.
+    After an error in the block, or a full disk, existing files are unchanged and the temporary ones removed. The
+    directory is created if absent.
 
-    Parameters
-    ----------
-    directory : str or path
-        Created if absent.
-    last : str
-        Name of the file that readers open first, and that lists the others. It is renamed after all others.
-    until_then : bytes, default=None
-        Content of `last` while the others are being renamed, which tells readers that they are incomplete. If None, the
-        existing `last` stays valid meanwhile; the other files must then have new names.
-    obsolete : callable, default=lambda path: False
-        Whether a file in `directory` is of an earlier write, and to be removed unless it is written again.
+    `last` is the file that readers open first, and that lists the others; it is renamed after all others. Meanwhile it
+    contains `until_then`, which tells readers that the others are incomplete; with None the existing `last` stays
+    valid, and the other files must have new names. Files in `directory` for which `obsolete` is true, of an earlier
+    write, are removed unless they are written again.
 
-    Examples
-    --------
     >>> import tempfile
     >>> directory = Path(tempfile.mkdtemp())
     >>> with replacing_files(directory, last="index.json") as staging:
@@ -149,7 +124,7 @@ def _move_into(
 
 @contextmanager
 def replacing_directory(directory: Path, *, is_complete: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give an unused path to create a directory at, which is renamed to `directory` at the end of the `with` block.
+    """Yield an unused path to create a directory at, which is renamed to `directory` at the end of the `with` block.
 
     An existing directory is replaced unless `is_complete`: then another process has written it meanwhile.
     """
@@ -169,21 +144,15 @@ def replacing_directory(directory: Path, *, is_complete: Callable[[Path], bool])
 
 
 def is_left_over(path: Path, name: str | None = None) -> bool:
-    """Whether a path is a temporary file or folder for `name` (None: for any), as a killed process leaves it.
-
-    Examples
-    --------
-    >>> is_left_over(Path(".config.json.0123456789abcdef.tmp"), "config.json")
-    True
-    """
+    """Whether a path is a temporary file or folder for `name` (None: for any), as a killed process leaves it."""
     found = TEMPORARY_NAME.fullmatch(path.name)
     return found is not None and name in (None, found["name"])
 
 
-def remove_left_over(directory: Path, name: str | None = None) -> None:
+def remove_left_over(directory: Path) -> None:
     """Remove what killed processes have left in a directory; no other process may be writing to it."""
     for path in list(directory.iterdir()) if directory.is_dir() else ():
-        if is_left_over(path, name):
+        if is_left_over(path):
             remove(path)
 
 
@@ -201,13 +170,13 @@ def _temporary(path: Path) -> Path:
 
 
 def _create(path: Path) -> int:
-    """Create an empty file and return its mode, which is the one that the umask asks for."""
+    """Create an empty file and return its mode, as the umask sets it."""
     path.touch(exist_ok=False)
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def _flush(path: Path, mode: int) -> None:
-    """Bring a file to the disk; safetensors, for one, makes its files readable to their owner alone."""
+    """Set the mode of a file and flush it to the disk; safetensors makes its files readable to their owner alone."""
     path.chmod(mode)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

@@ -11,13 +11,7 @@ import torch
 
 @functools.cache
 def bitsandbytes_ops() -> Any:
-    """Return `torch.ops.bitsandbytes`.
-
-    Raises
-    ------
-    ImportError
-        If bitsandbytes is not installed.
-    """
+    """Return `torch.ops.bitsandbytes`; raises ImportError if bitsandbytes is not installed."""
     # Its import logs a warning about a missing optional CPU kernel, which is not used here.
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     level = logger.level

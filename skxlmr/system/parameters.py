@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self, dataclass_transform
 
-Class = TypeVar("Class", bound=type)
+Class = TypeVar("Class")
 
 # What other libraries call a parameter: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
 OTHER_NAMES = {
@@ -57,25 +57,27 @@ def parameter(*, default: Any, valid: list[Any] | None = None, kw_only: bool = T
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
-def declare_parameters(cls: Class) -> Class:
+def declare_parameters(cls: type[Class]) -> type[Class]:
     """Give a class the constructor, the constraints and the documentation of its parameters, inherited ones included.
 
     Its docstring documents the parameters that it declares itself; `$parameters` stands for all of them, and `$name`
     for the entry `name` of the class attribute `_documentation`.
     """
-    cls = dataclasses.dataclass(repr=False, eq=False)(cls)
-    fields = sorted(dataclasses.fields(cls), key=lambda field: field.metadata["order"])
-    cls._parameter_constraints = {field.name: field.metadata["valid"] for field in fields if field.metadata["valid"]}
-    if cls.__doc__:  # python -OO has none
-        doc = inspect.cleandoc(cls.__doc__)
+    declared: Any = dataclasses.dataclass(repr=False, eq=False)(cls)  # Any: attributes are added to it
+    fields = sorted(dataclasses.fields(declared), key=lambda field: field.metadata["order"])
+    declared._parameter_constraints = {
+        field.name: field.metadata["valid"] for field in fields if field.metadata["valid"]
+    }
+    if declared.__doc__:  # python -OO has none
+        doc = inspect.cleandoc(declared.__doc__)
         own = dict(re.findall(r"^(\w+) : (.*(?:\n .*)+)", _section(doc, "Parameters"), re.MULTILINE))
-        inherited = [vars(base).get("_parameter_docs", {}) for base in reversed(cls.__mro__)]
-        cls._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
-        listed = "\n".join(_describe(field, cls._parameter_docs[field.name]) for field in fields)
+        inherited = [vars(base).get("_parameter_docs", {}) for base in reversed(declared.__mro__)]
+        declared._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
+        listed = "\n".join(_describe(field, declared._parameter_docs[field.name]) for field in fields)
         doc = doc.replace(_section(doc, "Parameters") or "$parameters", listed)
-        cls.__doc__ = Template(doc).safe_substitute(getattr(cls, "_documentation", {}))
-    cls.__init__ = _explain_unknown(cls.__init__, [field.name for field in fields])
-    return cls
+        declared.__doc__ = Template(doc).safe_substitute(getattr(cls, "_documentation", {}))
+    declared.__init__ = _explain_unknown(declared.__init__, [field.name for field in fields])
+    return declared
 
 
 def _section(doc: str, title: str) -> str:

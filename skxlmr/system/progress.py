@@ -12,20 +12,9 @@ if TYPE_CHECKING:
 
 
 def progress_bar(total: int, description: str, *, unit: str = "B", shown: bool = True, leave: bool = True) -> tqdm:
-    """Return a progress bar for a `with` statement; it is shown only in a terminal or a notebook.
+    """Return a progress bar for a `with` statement; it is shown only in a terminal or a notebook, and if `shown`.
 
-    Parameters
-    ----------
-    total : int
-        Final value.
-    description : str
-        Label before the bar.
-    unit : str, default="B"
-        "B" counts bytes.
-    shown : bool, default=True
-        Whether to show it at all.
-    leave : bool, default=True
-        Whether it remains visible when it is full.
+    The unit "B" counts bytes. With `leave` the bar remains visible when it is full.
     """
     return _tqdm()(
         total=total,

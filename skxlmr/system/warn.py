@@ -10,22 +10,7 @@ SKIPPED_PACKAGES = {"skxlmr", "sklearn", "joblib", "torch", "concurrent", "threa
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning that names the line from which the library was called.
-
-    Parameters
-    ----------
-    message : str
-    category : type of Warning, default=UserWarning
-
-    Examples
-    --------
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     warn("2 texts were cut")
-    >>> str(caught[0].message)
-    '2 texts were cut'
-    """
+    """Issue a warning that names the line from which the library was called."""
     warnings.warn(message, category, stacklevel=_user_stacklevel())
 
 

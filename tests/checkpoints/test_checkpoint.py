@@ -9,16 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from skxlmr.checkpoints.checkpoint import (
-    CheckpointError,
-    CheckpointMismatchError,
-    KeyMap,
-    load_into,
-    match,
-    open_checkpoint,
-    write_checkpoint,
-)
+from skxlmr.checkpoints.checkpoint import load_into, open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
+from skxlmr.checkpoints.keymap import KeyMap, match
 from skxlmr.checkpoints.resolve import resolve
+from skxlmr.checkpoints.writing import write_checkpoint
 
 INDEX = "model.safetensors.index.json"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -249,5 +249,5 @@ def test_embedder_of_real_package_finds_translations(real):
     similar = vectors @ vectors.T
     assert similar[0, 1] > similar[0, 3] + 0.05
     assert similar[0, 2] > similar[0, 3] + 0.05
-    base = XLMRXLEmbedder("e5-small").fit(texts)._backbone.model
-    assert base.embeddings.word.weight.dtype == torch.float16  # mapped from the file
+    backbone = XLMRXLEmbedder("e5-small").fit(texts)._fitted_backbone()
+    assert backbone.model.embeddings.word.weight.dtype == torch.float16  # mapped from the file

@@ -14,8 +14,10 @@ import pytest
 import torch
 from hub_server import MAIN, OLD, REPO, Hub
 
-from skxlmr.checkpoints.checkpoint import CheckpointError, UnsafeCheckpointError, open_checkpoint, write_checkpoint
-from skxlmr.checkpoints.resolve import ModelNotFoundError, resolve, resolve_config
+from skxlmr.checkpoints.checkpoint import open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError, UnsafeCheckpointError
+from skxlmr.checkpoints.resolve import resolve, resolve_config
+from skxlmr.checkpoints.writing import write_checkpoint
 
 
 def checkpoint_files(directory: Path, value: float, max_shard_bytes: int = 10**9) -> dict[str, bytes]:
@@ -195,7 +197,8 @@ def test_resolve_with_hf_hub_offline_sends_no_request(hub: Hub, cache: Path):
     hub.requests.clear()
     program = f"""
 import sys
-from skxlmr.checkpoints.resolve import ModelNotFoundError, resolve
+from skxlmr.checkpoints.errors import ModelNotFoundError
+from skxlmr.checkpoints.resolve import resolve
 assert "huggingface_hub" not in sys.modules
 print(resolve({REPO!r}).directory)
 try:

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from skxlmr.checkpoints import resolve as module
-from skxlmr.checkpoints.checkpoint import CheckpointError, UnsafeCheckpointError, open_checkpoint, write_checkpoint
-from skxlmr.checkpoints.resolve import ModelNotFoundError, resolve, resolve_config
+from skxlmr.checkpoints.checkpoint import open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError, UnsafeCheckpointError
+from skxlmr.checkpoints.resolve import resolve, resolve_config
+from skxlmr.checkpoints.writing import write_checkpoint
 
 
 @pytest.fixture(autouse=True)

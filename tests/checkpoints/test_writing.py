@@ -10,8 +10,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from skxlmr.checkpoints.checkpoint import CheckpointError, open_checkpoint, write_checkpoint
+from skxlmr.checkpoints.checkpoint import open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
+from skxlmr.checkpoints.writing import write_checkpoint
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:

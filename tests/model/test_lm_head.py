@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skxlmr.checkpoints.checkpoint import CheckpointError
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, lm_head
 from skxlmr.model.lm_head import LMHead, TiedCrossEntropy, read_lm_head

@@ -6,8 +6,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from skxlmr.checkpoints.checkpoint import CheckpointError, CheckpointMismatchError
-from skxlmr.checkpoints.resolve import ModelNotFoundError
+from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, ModelNotFoundError
 from skxlmr.model import (
     BertForSequenceClassification,
     BertModel,

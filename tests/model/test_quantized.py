@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import skxlmr.model as ours
 from skxlmr.checkpoints.cache import list_cached
-from skxlmr.checkpoints.checkpoint import CheckpointError
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.datasets import load_reviews
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.packing import Packing

@@ -206,11 +206,15 @@ def test_remove_left_over_removes_temporary_files_and_folders(tmp_path: Path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / LEFT_OVER.replace("0", "f")).mkdir()
     (tmp_path / LEFT_OVER.replace("0", "f") / "part").write_bytes(b"")
-    atomic.remove_left_over(tmp_path, "index.json")
-    assert names(tmp_path) == [".index.json.tmp", ".other.0123456789abcdef.tmp", "index.json"]
     atomic.remove_left_over(tmp_path)
     assert names(tmp_path) == [".index.json.tmp", "index.json"]
     atomic.remove_left_over(tmp_path / "missing")
+
+
+def test_is_left_over_with_name_ignores_files_of_others():
+    assert atomic.is_left_over(Path(LEFT_OVER), "index.json")
+    assert not atomic.is_left_over(Path(LEFT_OVER), "config.json")
+    assert not atomic.is_left_over(Path("index.json"), "index.json")
 
 
 KILLED = """

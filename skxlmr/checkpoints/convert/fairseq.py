@@ -40,48 +40,17 @@ def convert_fairseq(
     num_attention_heads: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, object]:
-    """Convert a fairseq file of XLM-RoBERTa-XL or XXL to a checkpoint directory.
+    """Convert a fairseq file of XLM-RoBERTa-XL or XXL to a checkpoint directory, and return the content of config.json.
 
     Tensors keep their dtype and their rows; at most about 4 GB of them are in memory at a time. A
-    sentencepiece.bpe.model in the folder of the file is copied.
+    sentencepiece.bpe.model in the folder of the file is copied. `num_attention_heads` None takes the number from the
+    settings in the file, or else 32 for the widths of XL and XXL. With `overwrite` an existing checkpoint in the
+    directory is replaced once the new one is complete.
 
-    Parameters
-    ----------
-    path : str or path
-        The model.pt, in either format of torch.save.
-    directory : str or path
-        Output, for `from_pretrained` of this package and of transformers.
-    num_attention_heads : int, default=None
-        None takes the number from the settings in the file, or else 32 for the widths of XL and XXL.
-    overwrite : bool, default=False
-        Replace an existing checkpoint in the directory once the new one is complete.
-
-    Returns
-    -------
-    dict
-        The content of config.json.
-
-    Raises
-    ------
-    FileExistsError
-        If the directory is not empty and `overwrite` is False, or is a file.
-    CheckpointError
-        If the file is damaged, not from fairseq, of another architecture, or without the number of heads.
-    CheckpointMismatchError
-        If weights are missing, unexpected, or of inconsistent shapes.
-    UnsafeCheckpointError
-        If an object under "model" is not a tensor but a call of other code.
-    OSError
-        If the directory is not writable or the disk full.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "model.pt"
-    >>> torch.save({"epoch": 3}, path)
-    >>> convert_fairseq(path, "xlm-roberta-xl")
-    Traceback (most recent call last):
-    skxlmr.checkpoints.errors.CheckpointError: ...model.pt is not the state of a training run: there are no weights...
+    Raises FileExistsError if the directory is not empty and `overwrite` is False, or is a file; CheckpointError if the
+    file is damaged, not from fairseq, of another architecture, or without the number of heads; CheckpointMismatchError
+    if weights are missing, unexpected, or of inconsistent shapes; UnsafeCheckpointError if an object under "model" is
+    not a tensor but a call of other code; OSError if the directory is not writable or the disk full.
     """
     path, directory = Path(path).expanduser(), Path(directory).expanduser()
     _check_free(directory, overwrite)
@@ -112,7 +81,7 @@ def _check_free(directory: Path, overwrite: bool) -> None:
 
 
 def _settings(content: dict) -> dict:
-    """Return the settings of the model: under "args" in older files, under "model" of "cfg" in newer ones."""
+    """Return the settings of the model: "args" in older files, "model" of "cfg" in newer ones."""
     return {**_fields(content.get("args")), **_fields(_fields(content.get("cfg")).get("model"))}
 
 
@@ -150,7 +119,6 @@ def _find_prefix(tensors: Mapping[str, TensorInfo], path: Path) -> str:
 
 
 def _key_map(prefix: str) -> KeyMap:
-    """Map the keys of fairseq to those of Hugging Face."""
     layer = prefix + "layers.{i}."
     head = prefix.removesuffix("sentence_encoder.")
     return KeyMap(

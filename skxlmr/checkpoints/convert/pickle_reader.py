@@ -7,52 +7,28 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from skxlmr.checkpoints.errors import CheckpointError
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Named:
-    """A global that the pickle names; it is not imported.
+    """A global that the pickle names by module and qualified name, joined by a dot; it is not imported."""
 
-    Parameters
-    ----------
-    name : str
-        Module and qualified name, joined by a dot.
-    """
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Unbuilt:
-    """An object that the pickle describes; it is not built.
+    """An object that the pickle describes as a call; it is not built."""
 
-    Parameters
-    ----------
-    builder : object
-        The callable; a `Named` in every normal pickle.
-    arguments : object
-        Its arguments; a tuple in every normal pickle.
-
-    Attributes
-    ----------
-    items : dict
-        Items to be set on the object.
-    state : object
-        State to be set on the object; None without.
-    """
-
-    __slots__ = ("arguments", "builder", "items", "state")
-
-    def __init__(self, builder: object, arguments: object) -> None:
-        self.builder = builder
-        self.arguments = arguments
-        self.items: dict = {}
-        self.state: object = None
+    builder: object  # the callable; a `Named` in every normal pickle
+    arguments: object  # a tuple in every normal pickle
+    items: dict = field(default_factory=dict)  # to be set on the object
+    state: object = None  # to be set on the object
 
     @property
     def name(self) -> str | None:
@@ -60,45 +36,20 @@ class Unbuilt:
         return self.builder.name if isinstance(self.builder, Named) else None
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class External:
-    """A reference to something outside of the pickle, such as the storage of a tensor.
+    """A reference by persistent id to something outside of the pickle, such as the storage of a tensor."""
 
-    Parameters
-    ----------
-    reference : object
-        The persistent id.
-    """
-
-    __slots__ = ("reference",)
-
-    def __init__(self, reference: object) -> None:
-        self.reference = reference
+    reference: object
 
 
 def read_pickle(stream: BinaryIO, path: str | Path) -> tuple[object, list[External]]:
-    """Read one pickle of protocol 2, which `torch.save` writes, without executing it.
+    """Read one pickle of protocol 2, which `torch.save` writes, without executing it; leaves the stream after it.
 
-    Parameters
-    ----------
-    stream : binary file
-        Left after the end of the pickle. Limit its size before: memory grows with it.
-    path : str or Path
-        For error messages.
+    Memory grows with the size of the stream: limit it before. The value consists of None, bool, int, float, str, bytes,
+    tuple, list, dict, `Named`, `Unbuilt` and `External`, may contain itself, and is returned with a list of all its
+    external references in their order. Raises CheckpointError if it is not such a pickle, or damaged.
 
-    Returns
-    -------
-    value : object
-        None, bool, int, float, str, bytes, tuple, list, dict, `Named`, `Unbuilt` or `External`. It may contain itself.
-    externals : list of External
-        All references, in their order.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not such a pickle, or damaged.
-
-    Examples
-    --------
     >>> import io, pickle
     >>> value, _ = read_pickle(io.BytesIO(pickle.dumps({"print": print, "epoch": 3}, protocol=2)), "model.pt")
     >>> value["epoch"], value["print"].name

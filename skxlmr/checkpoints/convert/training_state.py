@@ -23,44 +23,19 @@ from skxlmr.checkpoints.formats import MAX_RANK, ByteRange, TensorFile, are_size
 
 @dataclass(frozen=True)
 class TrainingState:
-    """An open file of a training run; see `open_training_state`.
+    """An open file of a training run; see `open_training_state`."""
 
-    Parameters
-    ----------
-    file : TensorFile
-        The tensors of the model, by the keys of the training run. The caller closes it.
-    ranges : dict of str to ByteRange
-        Where they lie in the file.
-    content : dict
-        The whole content of the file, as `read_pickle` describes it.
-    """
-
-    file: TensorFile
-    ranges: dict[str, ByteRange]
-    content: dict
+    file: TensorFile  # the tensors of the model, by the keys of the training run; the caller closes it
+    ranges: dict[str, ByteRange]  # where they lie in the file
+    content: dict  # the whole content of the file, as `read_pickle` describes it
 
 
 def open_training_state(path: Path) -> TrainingState:
-    """Open a file whose "model" is a dict of tensors, and read its header.
+    """Open a file of torch.save whose "model" is a dict of tensors, and read its header.
 
-    Parameters
-    ----------
-    path : Path
-        In either format of torch.save.
+    Raises CheckpointError if the file cannot be read, is damaged, or has no tensors under "model", and
+    UnsafeCheckpointError if an object under "model" is not a tensor but a call of other code.
 
-    Returns
-    -------
-    TrainingState
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read, is damaged, or has no tensors under "model".
-    UnsafeCheckpointError
-        If an object under "model" is not a tensor but a call of other code.
-
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "model.pt"
     >>> torch.save({"model": {"bias": torch.ones(2)}, "sum": sum}, path)
@@ -157,7 +132,6 @@ def _unsafe(path: Path, key: str, value: Unbuilt) -> UnsafeCheckpointError:
 
 
 def _byte_range(path: Path, key: str, value: object, storages: Storages) -> ByteRange:
-    """Locate a tensor by its description in the pickle."""
     match value:
         case Unbuilt(name="torch._utils._rebuild_parameter", arguments=(Unbuilt() as data, *_)):
             value = data

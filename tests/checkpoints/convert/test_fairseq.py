@@ -17,9 +17,9 @@ import torch.nn.functional as F
 import transformers
 
 from skxlmr.checkpoints import torch_files, writing
-from skxlmr.checkpoints.checkpoint import verify_checkpoint
 from skxlmr.checkpoints.convert.fairseq import ENCODERS, _num_heads, _Renamed, convert_fairseq
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
+from skxlmr.checkpoints.layout import verify_checkpoint
 from skxlmr.model import XLMRobertaXLForMaskedLM
 
 VOCAB, HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 60, 24, 2, 3, 40, 14
