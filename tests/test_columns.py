@@ -10,7 +10,6 @@ from scipy import sparse
 
 from skxlmr import XLMRXLClassifier
 from skxlmr.columns import check_features, check_text_column
-from skxlmr.tasks.classification import check_labels
 
 TEXTS = ["one", "", "drei 🎬", "אַרבע", "\x00\x07", "x" * 1_000_000]
 ONE = {
@@ -129,51 +128,6 @@ def test_check_text_column_of_a_million_texts_is_fast():
     started = time.process_time()
     assert check_text_column(texts).texts == texts
     assert time.process_time() - started < 5  # a guard against a slow path by row, not a measurement
-
-
-def labels(y, n=4):
-    return check_labels(y, check_text_column(["text"] * n), XLMRXLClassifier())
-
-
-@pytest.mark.parametrize(
-    ("y", "dtype"),
-    [
-        (["a", "b", "a", "b"], "U"),
-        (np.array(["a", "b", "a", "b"], object), "O"),
-        ([True, False, True, False], "b"),
-        (pd.Series([1, 2, 1, 2], dtype="Int64"), "i"),
-        (pd.Series(["a", "b", "a", "b"], dtype="string"), "O"),
-        (pd.Series(["a", "b", "a", "b"], dtype="category"), "O"),
-        (pl.Series(["a", "b", "a", "b"]), "U"),
-        (np.array([0.0, 1.0, 0.0, 1.0]), "f"),
-    ],
-    ids=str,
-)
-def test_check_labels_keeps_values_and_dtype(y, dtype):
-    got = labels(y)
-    assert got.dtype.kind == dtype
-    assert got.tolist() == list(y)
-
-
-@pytest.mark.parametrize(
-    ("y", "error", "message"),
-    [
-        (None, ValueError, "requires y to be passed"),
-        (["a", "b"], ValueError, "inconsistent numbers of samples"),
-        (["a", None, "b", "a"], ValueError, "y, row 1: None is no label.*1 in all"),
-        (pd.Series(["a", None, "b", "a"], index=list("wxyz")), ValueError, r"y, row 1 \(index 'x'\)"),
-        ([0.0, np.nan, 1.0, np.nan], ValueError, "row 1: .*nan.* no label.*2 in all"),
-        ([0.0, np.inf, 1.0, 1.0], ValueError, "infinity"),
-        ([0.1, 0.5, 0.7, 0.9], ValueError, "Unknown label type: continuous"),
-        (["a", "a", "a", "a"], ValueError, "at least 2 classes.*1 class: 'a'"),
-        ([[0, 1], [1, 0], [1, 1], [0, 0]], ValueError, "1d array"),
-        (np.array([1, "a", 1, "a"], object), TypeError, r"several types \(int and str\)"),
-    ],
-    ids=str,
-)
-def test_check_labels_with_invalid_labels_raises(y, error, message):
-    with pytest.raises(error, match=re.compile(message, re.DOTALL)):
-        labels(y)
 
 
 def test_check_features_with_other_columns_raises():

@@ -63,11 +63,11 @@ def test_score_with_sample_weight_equals_weighted_subset_accuracy():
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        ([["a"], None], ValueError, "y, row 1: None is no list of labels"),
-        ([None, ["a"]], ValueError, "y, row 0: None is no list of labels"),
-        ([["a"], np.nan], ValueError, "y, row 1: nan is no list of labels"),
+        ([["a"], None], ValueError, "y, row 1: None is not a list of labels"),
+        ([None, ["a"]], ValueError, "y, row 0: None is not a list of labels"),
+        ([["a"], np.nan], ValueError, "y, row 1: nan is not a list of labels"),
         ([["a"], [["b"]]], TypeError, r"y, row 1: the label \['b'\] is a list"),
-        ([["a"], ["b", None]], ValueError, "y, row 1: None is no label"),
+        ([["a"], ["b", None]], ValueError, "y, row 1: None is not a label"),
         (pd.DataFrame({"a": [1, None], "b": [0, 1]}, dtype="Int64"), ValueError, "y, row 1: nan for the label 'a'"),
         (pd.DataFrame({"a": [True, None], "b": [True, False]}, dtype="boolean"), ValueError, "y, row 1: nan for"),
     ],
@@ -83,7 +83,7 @@ def test_fit_with_unsuitable_labels_raises():
     clf = classifier(max_epochs=1).fit(TEXTS, LISTS)
     with pytest.raises(ValueError, match="y_val, row 9: the label 'art' is none of those"):
         clf.fit(TEXTS, LISTS, X_val=TEXTS, y_val=[*LISTS[:-1], ["art"]])
-    with pytest.raises(ValueError, match="row 2: 'sport' is no list of labels"):
+    with pytest.raises(ValueError, match="row 2: 'sport' is not a list of labels"):
         clf.fit(TEXTS, [*LISTS[:2], "sport", *LISTS[3:]])
     with pytest.raises(ValueError, match="no label in any row"):
         clf.fit(TEXTS, [[] for _ in TEXTS])

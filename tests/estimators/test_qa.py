@@ -233,7 +233,7 @@ def test_metrics_score_and_validation_score_equal_squad_scores(fitted):
     assert fitted.score(X, several) == pytest.approx(expected["f1"])
     assert fitted.metrics(X, several, "de") == squad_scores(fitted.predict(X), several, "de")
     for top_k in (0, 2.5, "3"):
-        with pytest.raises(ValueError, match=f"top_k must be a whole number and at least 1, got {top_k!r}"):
+        with pytest.raises(ValueError, match=f"top_k must be an integer of at least 1, got {top_k!r}"):
             fitted.predict_answers(X, top_k=top_k)
     with pytest.raises(ValueError, match="null_threshold must be a number, got 'high'"):
         fitted.predict_answers(X, null_threshold="high")

@@ -47,7 +47,7 @@ def test_check_answers_with_series_of_any_library_returns_same_answers():
     for make in (pd.Series, pl.Series, pa.array, lambda values: pa.chunked_array([values])):
         for y in (squad, lists, ANSWERS):
             assert check_answers(make(y), column) == expected
-    with pytest.raises(ValueError, match=r"y has 2 columns: \['text', 'start'\]. Select the one"):
+    with pytest.raises(ValueError, match=r"y has 2 columns: \['text', 'start'\]. Select one"):
         check_answers(pd.DataFrame({"text": ["a", "b"], "start": [0, 1]}), column)
     with pytest.raises(TypeError, match="y is a single str"):
         check_answers("Ada", column)
@@ -143,7 +143,7 @@ def test_best_spans_with_bare_space_piece_returns_distinct_spans():
     """A piece that is a bare space covers no characters: spans from it and from the next piece are one answer."""
     offsets = [np.array([[0, 0], [0, 1], [1, 2]])]
     plan = QuestionPlan(
-        [np.zeros(4, np.int32)], np.zeros(1, int), np.zeros(1, int), [np.arange(4)], contexts=["北京"],
+        [np.zeros(4, np.int32)], np.zeros(1, int), np.zeros(1, int), positions=[np.arange(4)], contexts=["北京"],
         offsets=offsets, first_piece=np.zeros(1, int),
     )  # fmt: skip
     outputs = np.array([[0.0, 0.0], [9.0, 0.0], [8.0, 9.0], [1.0, 1.0]])
