@@ -197,7 +197,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
 
     def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
-        """Return the most probable pieces at each mask of texts split there, and their probabilities, both (n_masks, k)."""
+        """Return the most probable pieces at each mask of split texts, and their probabilities, (n_masks, k)."""
         backbone, finetuned = self._ready()
         plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
         top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))

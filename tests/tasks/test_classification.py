@@ -90,9 +90,9 @@ def test_check_labels_with_invalid_labels_raises(y, error, message):
 
 
 def test_classification_find_with_one_class_raises():
-    with pytest.raises(ValueError, match="at least 2 classes.*1 class: 'a'"):
+    with pytest.raises(ValueError, match=r"at least 2 classes.*1 class: 'a'"):
         Classification(Windows()).find(["a"] * 4, COLUMN, np.ones(4))
-    with pytest.raises(ValueError, match="at least 2 classes.*1 class: 'a'"):
+    with pytest.raises(ValueError, match=r"at least 2 classes.*1 class: 'a'"):
         Classification(Windows()).find(["a", "a", "b", "a"], COLUMN, np.array([1.0, 1.0, 0.0, 1.0]))
-    with pytest.raises(ValueError, match="at least 2 classes.*1 class: 'b'"):
+    with pytest.raises(ValueError, match=r"at least 2 classes.*1 class: 'b'"):
         Classification(Windows(), class_weight={"a": 0, "b": 1}).find(["a", "b", "b", "a"], COLUMN, np.ones(4))
