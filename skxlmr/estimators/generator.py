@@ -154,9 +154,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         before = [at - 1 for at in plan.positions]
         examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, positions=before, targets=targets)
         losses = losses_of(finetuned, backbone, examples, backbone.batch_tokens(self.batch_tokens), self.verbose)
-        text_of_piece = np.repeat(plan.text_of_window, plan.counts)
-        sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
-        return sums.astype(float)[plan.text_of_row]  # without any pieces bincount returns integers
+        return self._sum_over_pieces(-losses, plan)
 
     def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
         """Return the ids of the texts after `<s>`; the end of those that are too long."""

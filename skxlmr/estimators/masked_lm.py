@@ -171,9 +171,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         backbone, finetuned = self._ready()
         plan = self._plan_every_piece(backbone, column)
         losses = self._losses_of_pieces(finetuned, backbone, plan)
-        text_of_piece = np.repeat(plan.text_of_window, plan.counts)
-        sums = np.bincount(text_of_piece, -losses, len(plan.windows_per_text))
-        return sums.astype(float)[plan.text_of_row]  # without any pieces bincount returns integers
+        return self._sum_over_pieces(-losses, plan)
 
     def _losses_of_pieces(self, finetuned: Finetuned, backbone: Backbone, plan: PiecePlan) -> np.ndarray:
         """Compute minus the log-probability of each of a plan's positions, masked alone."""
