@@ -107,7 +107,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         return replace(plan, text_of_row=text_of_row)
 
     def _sum_over_pieces(self, values: np.ndarray, plan: PiecePlan) -> np.ndarray:
-        """Sum values of pieces for each row of a plan, (n_pieces,) -> (n_rows,) float64; 0 for a text without pieces."""
+        """Sum the values of pieces for each row of a plan, (n_pieces,) -> (n_rows,) float64."""
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, values, len(plan.windows_per_text))
         return sums.astype(float)[plan.text_of_row]  # without any pieces bincount returns integers
