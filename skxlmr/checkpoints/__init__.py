@@ -1,1 +1,1 @@
-"""Files of checkpoints: finding, reading, checking and writing them."""
+"""Files of checkpoints: finding, reading, checking and writing them. Private."""

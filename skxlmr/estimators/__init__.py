@@ -1,1 +1,1 @@
-"""The scikit-learn estimators."""
+"""The scikit-learn estimators; users import them from `skxlmr`. To write one, see CONTRIBUTING.md."""

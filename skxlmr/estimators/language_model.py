@@ -36,7 +36,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         a step learns from about as many tokens whatever the lengths of the texts. No text sees the others of its pack.
     """
 
-    batch_size: int = parameter(default=8, valid=[AT_LEAST_1], order=30)
+    batch_size: int = parameter(default=8, valid=[AT_LEAST_1], order=29)
 
     def _new_task(self) -> LanguageModeling:
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""Devices, dtypes, and estimates of the bytes that a model needs."""
+"""Devices, dtypes, versions, and estimates of the bytes that a model needs. Private."""

@@ -1,1 +1,1 @@
-"""Running a frozen model over columns of texts."""
+"""Running a frozen model over columns of texts. Private."""

@@ -1,1 +1,1 @@
-"""Fitted estimators on disk, and in the formats of other libraries."""
+"""Fitted estimators on disk, and in the formats of transformers and peft. Private: estimators have methods for it."""

@@ -1,1 +1,1 @@
-"""Files, processes, warnings and progress bars."""
+"""Files, processes, warnings, progress bars and parameters. Private."""

@@ -1,1 +1,1 @@
-"""What each kind of estimator learns: its column, its targets, its loss and its score."""
+"""What each kind of estimator learns: its column, its targets, its loss and its score. See `skxlmr.tasks.base.Task`."""

@@ -1,1 +1,1 @@
-"""Texts, tokens and token ids, without any model."""
+"""Texts, tokens and token ids, without any model. Private, except the tokenizer that `skxlmr.model` exports."""

@@ -1,4 +1,4 @@
-"""Second floor: what an estimator learns on a frozen base, and how."""
+"""Training on a frozen base model: the tunings and callbacks that users pass to estimators."""
 
 from skxlmr.training.callbacks import Callback, MLflowLogger, ProgressBar, TensorBoardLogger
 from skxlmr.tuning import Bias, Full, Head, LoRA

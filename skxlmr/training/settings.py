@@ -61,7 +61,7 @@ class TrainingParameters(RunParameters):
         Optimiser steps between two checkpoints; there is one after each epoch, too.
     """
 
-    batch_size: int = parameter(default=32, valid=[AT_LEAST_1], order=30)
+    batch_size: int = parameter(default=32, valid=[AT_LEAST_1], order=29)
     learning_rate: float | str = parameter(
         default="auto", valid=[Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})], order=30
     )

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.choices import check_choices, check_right_choices, padded, plan_choices
+from skxlmr.tasks.choices import Choosing, check_choices, check_right_choices, padded, plan_choices
 
 PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
 CHOICES = [
@@ -105,3 +105,12 @@ def test_choice_plan_shortest_counts_all_choices_of_row():
 
 def test_padded_fills_missing_choices_with_minus_infinity():
     np.testing.assert_array_equal(padded(np.arange(4.0), np.array([3, 1]), 3), [[0, 1, 2], [3, -np.inf, -np.inf]])
+
+
+def test_choosing_continued_with_other_form_of_y_raises():
+    column, weights = check_choices([["a", "b", "c"]] * 2), np.ones(2)
+    earlier, _ = Choosing().find([0, 1], column, weights)
+    later, _ = Choosing().find(["b", "c"], column, weights)
+    assert earlier.continued(earlier).form == "index"
+    with pytest.raises(ValueError, match="target_form_='choice', but the earlier fit found 'index'"):
+        later.continued(earlier)

@@ -96,3 +96,12 @@ def test_classification_find_with_one_class_raises():
         Classification(Windows()).find(["a", "a", "b", "a"], COLUMN, np.array([1.0, 1.0, 0.0, 1.0]))
     with pytest.raises(ValueError, match=r"at least 2 classes.*1 class: 'b'"):
         Classification(Windows(), class_weight={"a": 0, "b": 1}).find(["a", "b", "b", "a"], COLUMN, np.ones(4))
+
+
+def test_classification_continued_with_reversed_classes_raises():
+    earlier = Classification(classes=np.array(["a", "b"]), form="indicator")
+    assert earlier.continued(earlier) is earlier
+    with pytest.raises(ValueError, match=r"classes_=\['b', 'a'\], but the earlier fit found \['a', 'b'\].*same order"):
+        Classification(classes=np.array(["b", "a"]), form="indicator").continued(earlier)
+    with pytest.raises(ValueError, match="multilabel_=None, but the earlier fit found 'indicator'"):
+        Classification(classes=np.array(["a", "b"])).continued(earlier)

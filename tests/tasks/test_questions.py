@@ -8,6 +8,7 @@ import pytest
 
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tasks.questions import (
+    Answering,
     QuestionPlan,
     best_spans,
     check_answers,
@@ -149,3 +150,13 @@ def test_best_spans_with_bare_space_piece_returns_distinct_spans():
     outputs = np.array([[0.0, 0.0], [9.0, 0.0], [8.0, 9.0], [1.0, 1.0]])
     (spans,), _ = best_spans(outputs, plan, 30, 3)
     assert spans == [(18.0, 0, 1), (10.0, 0, 2), (2.0, 1, 2)]
+
+
+def test_answering_continued_remembers_unanswerable_questions():
+    column, weights = check_questions([["who?", "ada"], ["who?", "bob"]]), np.ones(2)
+    answered, _ = Answering().find(["ada", "bob"], column, weights)
+    partly, _ = Answering().find(["ada", ""], column, weights)
+    assert (answered.has_unanswerable, partly.has_unanswerable) == (False, True)
+    assert answered.continued(partly).has_unanswerable
+    assert partly.continued(answered).has_unanswerable
+    assert not answered.continued(answered).has_unanswerable

@@ -1,1 +1,1 @@
-"""Conversion of fairseq checkpoints."""
+"""Reading checkpoints of fairseq; the command `skxlmr convert` does it. Private."""

@@ -1,1 +1,1 @@
-"""Tagging the tokens of sentences."""
+"""Tagging the tokens of sentences. Private."""
