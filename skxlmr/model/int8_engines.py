@@ -35,30 +35,14 @@ LARGEST = 127 * HIGH + 127
 
 @dataclass
 class QuantizedInput:
-    """What an engine multiplies: the input of a layer after its `quantize`.
+    """What an engine multiplies: the input of a layer after its `quantize`."""
 
-    Attributes
-    ----------
-    dtype : torch.dtype
-        Dtype of the product.
-    values : Tensor of shape (T, K)
-        int8; in outlier columns the low byte. The unchanged input with an engine that does not quantise it.
-    scales : Tensor of shape (T, 1), float32, or None
-        Value of one step of each row.
-    columns : Tensor of shape (k,), int64, or None
-        The outlier columns.
-    high : Tensor of shape (T, k), or None
-        High bytes of the outliers, int8; with bitsandbytes the outliers themselves.
-    fixed : bool
-        Whether the outlier columns are those that the layer stores.
-    """
-
-    dtype: torch.dtype
-    values: Tensor
-    scales: Tensor | None = None
-    columns: Tensor | None = None
-    high: Tensor | None = None
-    fixed: bool = True
+    dtype: torch.dtype  # of the product
+    values: Tensor  # (T, K) int8, in outlier columns the low byte; the unchanged input if the engine does not quantise
+    scales: Tensor | None = None  # (T, 1) float32, value of one step of each row
+    columns: Tensor | None = None  # (k,) int64, the outlier columns
+    high: Tensor | None = None  # (T, k) int8, high bytes of the outliers; with bitsandbytes the outliers themselves
+    fixed: bool = True  # whether the outlier columns are those that the layer stores
 
 
 class Engine(Protocol):

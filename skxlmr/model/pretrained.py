@@ -260,13 +260,7 @@ def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not.
-
-    Raises
-    ------
-    CheckpointError
-        If the files are damaged, or of another architecture.
-    """
+    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
     if read_json(files.config).get("model_type") != "xlm-roberta":
         return XLMRobertaXLConfig.from_file(files.config)
     with open_checkpoint(files) as checkpoint:

@@ -21,34 +21,19 @@ from skxlmr.model.reference.outputs import ModelOutput, returned
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """The real tokens of a padded batch: packs tensors and unpacks them again.
-
-    Attributes
-    ----------
-    packing : Packing
-    places : Tensor of shape (T,), int64, or None
-        Index of each real token in the flattened (B, S) batch; None if every token is real.
-    shape : tuple of (B, S)
-    """
+    """The real tokens of a padded batch: packs tensors and unpacks them again."""
 
     packing: Packing
-    places: Tensor | None
-    shape: tuple[int, int]
+    places: Tensor | None  # (T,) int64, index of each real token in the flattened (B, S) batch; None if all are real
+    shape: tuple[int, int]  # (B, S)
 
     @classmethod
     def from_mask(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
-        """Build from a 2-D attention mask, nonzero at real tokens; None means that every token is real.
-
-        Raises
-        ------
-        ValueError
-            If the mask has a different shape than the batch, or a row without a real token.
-        """
-        batch, length = shape
+        """Build from a 2-D attention mask, nonzero at real tokens, of which each row must have one; None is all."""
         if attention_mask is None:
-            return cls(Packing.from_lengths([length] * batch, device), None, shape)
-        if tuple(attention_mask.shape) != (batch, length):
-            raise ValueError(f"attention_mask must have shape {(batch, length)}, got {tuple(attention_mask.shape)}.")
+            return cls(Packing.from_lengths([shape[1]] * shape[0], device), None, shape)
+        if tuple(attention_mask.shape) != shape:
+            raise ValueError(f"attention_mask must have shape {shape}, got {tuple(attention_mask.shape)}.")
         real = attention_mask != 0
         lengths = real.sum(1)
         if not bool((lengths > 0).all()):
@@ -80,21 +65,11 @@ def position_ids_from_input_ids(input_ids: Tensor, pad_token_id: int, past_lengt
 
 @dataclass
 class Encoded:
-    """A padded batch after the encoder.
+    """A padded batch after the encoder."""
 
-    Attributes
-    ----------
-    last : Tensor of shape (T, H)
-        The final hidden states, packed.
-    batch : PaddedBatch
-        Unpacks them.
-    more : ModelOutput
-        The hidden states, attentions and past key values that were requested, padded.
-    """
-
-    last: Tensor
+    last: Tensor  # (T, H), the final hidden states, packed
     batch: PaddedBatch
-    more: ModelOutput
+    more: ModelOutput  # hidden states, attentions and past key values that were requested, padded
 
     @property
     def first(self) -> Tensor:
@@ -142,24 +117,10 @@ class XLMRobertaXLModel(Encoder):
         every_position: bool = False,
         adapter: Adapter | None = None,
     ) -> Encoded:
-        """Encode a padded batch (B, S), packed or, where an argument requires it, with eager attention; see `forward`.
+        """Encode a padded batch (B, S), packed or, where an argument requires it, with eager attention.
 
-        Parameters
-        ----------
-        every_position : bool, default=False
-            Whether to compute the hidden states of padding, too.
-        adapter : sequence of one mapping per layer, default=None
-            See `encode`.
-
-        Returns
-        -------
-        Encoded
-
-        Raises
-        ------
-        ValueError
-            If not exactly one of `input_ids` and `inputs_embeds` is given, if a text is longer than the position
-            embedding, or if `encoder_hidden_states` are given to a model without cross-attention.
+        The arguments are those of `forward`, and whether to compute `every_position` (the hidden states of padding,
+        too), and the `adapter` of `encode`.
         """
         inputs = either(input_ids, inputs_embeds)
         config = self.config
@@ -312,6 +273,12 @@ class XLMRobertaXLModel(Encoder):
         -------
         ModelOutput or tuple
             last_hidden_state, pooler_output, past_key_values, hidden_states, attentions, cross_attentions.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one of `input_ids` and `inputs_embeds` is given, if a text is longer than the position
+            embedding, or if `encoder_hidden_states` are given to a model without cross-attention.
         """
         encoded = self.encode_padded(
             input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
