@@ -75,7 +75,13 @@ class Encoder(PretrainedModel):
         ("query", "key", "value", "output", "up" or "down"), and return the output with their term added. `recompute`
         keeps only the input of each layer for the backward pass, and runs the layer again there. `eager` switches to
         eager attention: what self-attention and cross-attention of each layer need, and where they store their results.
+        Raise NotImplementedError for relative positions without `eager`.
         """
+        if eager is None and not self.embeddings.absolute:
+            raise NotImplementedError(
+                f"position_embedding_type={self.config.position_embedding_type!r} runs only in the forward pass of "
+                f"the model classes, not in estimators: these need a model with absolute positions."
+            )
         depth = len(self.layers)
         wanted = [i % (depth + 1) for i in layers]
         x = inputs
