@@ -134,13 +134,9 @@ class XLMRobertaXLModel(Encoder):
         eager = None
         if self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
             eager = self._eager(
-                (*shape, past_length),
-                attention_mask,
-                head_mask,
-                encoder_hidden_states,
-                encoder_attention_mask,
+                (*shape, past_length), attention_mask, head_mask, encoder_hidden_states, encoder_attention_mask,
                 past_key_values,
-            )
+            )  # fmt: skip
         batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, inputs.device)
         hidden = self.encode(
             batch.pack(inputs),
