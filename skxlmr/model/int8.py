@@ -139,32 +139,18 @@ class Int8Linear(nn.Module):
         self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
         self.observer: Callable[[Tensor], None] | None = None  # set during the outlier search
 
-    @classmethod
-    def from_linear(cls, linear: nn.Linear, settings: Int8 | None = None) -> Int8Linear:
-        """Return a quantised linear layer with the same bias."""
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, settings, device="meta")
-        layer.quantize(linear.weight.detach())
-        if linear.bias is not None:
-            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        layer.set_outliers(torch.empty(0, dtype=torch.int64))
-        return layer
-
     def allocate(self, device: torch.device | str) -> None:
         """Allocate the weight, which `load` fills: all at first, to avoid fragmented memory."""
         self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, device=device), requires_grad=False)
 
     def load(self, name: str, tensor: Tensor) -> None:
-        """Set one of `quantized_parameters`; a floating-point weight is quantised."""
+        """Set one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
         if name == "weight" and tensor.is_floating_point():
-            self.quantize(tensor)
+            values, absmax = quantize_weight(tensor, None if self.weight.is_meta else self.weight.data)
+            self.weight = nn.Parameter(values, requires_grad=False)
+            self.SCB = nn.Parameter(absmax, requires_grad=False)
         else:
             setattr(self, name, nn.Parameter(tensor.float() if name == "SCB" else tensor, requires_grad=False))
-
-    def quantize(self, weight: Tensor) -> None:
-        """Quantise a weight (N, K) on its device."""
-        values, absmax = quantize_weight(weight, None if self.weight.is_meta else self.weight.data)
-        self.weight = nn.Parameter(values, requires_grad=False)
-        self.SCB = nn.Parameter(absmax, requires_grad=False)
 
     def set_outliers(self, columns: Tensor) -> None:
         """Set the input columns that keep 16 bits, (k,) int64."""

@@ -59,8 +59,10 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        fixed = layer.settings.outliers != "dynamic"
-        inputs = self._empty(len(x), x.shape[1], x.dtype, layer.outliers if fixed else dynamic_outliers(x, layer))
+        columns, fixed = layer.outliers, layer.settings.outliers != "dynamic"
+        if not fixed:
+            columns = (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]  # (k,)
+        inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
             self._fill(inputs, rows, x[rows])
@@ -174,11 +176,6 @@ def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return the outlier columns of a weight (N, K) as a new matrix, (k, N)."""
     # Copied into new memory: `contiguous` would keep the strides of a single column, which _int_mm misreads.
     return weight.new_empty(len(columns), len(weight)).copy_(weight[:, columns].t())
-
-
-def dynamic_outliers(x: Tensor, layer: Int8Linear) -> Tensor:
-    """Return the columns that exceed the threshold anywhere in the batch, (k,) int64."""
-    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]
 
 
 class BitsAndBytes:

@@ -39,15 +39,6 @@ class Linear4bit(nn.Module):
         self.absmax = nn.Parameter(torch.empty(-(-n // BLOCK), device=device), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
 
-    @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Linear4bit:
-        """Return a quantised linear layer with the same bias."""
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        layer.load("weight", linear.weight.detach())
-        if linear.bias is not None:
-            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        return layer
-
     def load(self, name: str, tensor: Tensor) -> None:
         """Set one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
         if name == "weight" and tensor.is_floating_point():

@@ -207,7 +207,8 @@ class XLMRobertaXLModel(Encoder):
         n_keys = past_length + n_queries
         mask = torch.ones(batch_size, n_keys, device=weight.device) if attention_mask is None else attention_mask
         if self.config.is_decoder and mask.ndim == 2:
-            mask = mask[:, None, :] * causal_mask(n_queries, n_keys, weight.device)  # (B, K) -> (B, Q, K)
+            causal = torch.ones(n_queries, n_keys, device=weight.device).tril(past_length)  # keys up to the query
+            mask = mask[:, None, :] * causal  # (B, K) -> (B, Q, K)
         mask = additive_mask(mask, weight.dtype)
         source = source_mask = None
         if self.config.is_decoder and encoder_hidden_states is not None:
@@ -305,11 +306,6 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """
     mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]  # -> (B, 1, 1, K) or (B, 1, Q, K)
     return (1.0 - mask.to(dtype)) * torch.finfo(dtype).min
-
-
-def causal_mask(n_queries: int, n_keys: int, device: torch.device) -> Tensor:
-    """Return ones where a key is not later than the query, (Q, K); the queries are the last of the keys."""
-    return torch.ones(n_queries, n_keys, device=device).tril(n_keys - n_queries)
 
 
 def mask_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
