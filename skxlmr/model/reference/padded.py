@@ -129,7 +129,7 @@ class XLMRobertaXLModel(Encoder):
             output_hidden_states = config.output_hidden_states
         shape = (inputs.shape[0], inputs.shape[1])
         past_length = 0 if past_key_values is None else past_key_values[0][0].shape[2]
-        position_ids = self._position_ids(input_ids, position_ids, shape, past_length, inputs.device)
+        position_ids = self._position_ids(inputs, input_ids, position_ids, past_length)
 
         eager = None
         if self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
@@ -171,12 +171,7 @@ class XLMRobertaXLModel(Encoder):
         )
 
     def _position_ids(
-        self,
-        input_ids: Tensor | None,
-        position_ids: Tensor | None,
-        shape: tuple[int, int],
-        past_length: int,
-        device: torch.device,
+        self, inputs: Tensor, input_ids: Tensor | None, position_ids: Tensor | None, past_length: int
     ) -> Tensor:
         """Return the position ids of a padded batch, (1 or B, S): those given, or else counted."""
         config = self.config
@@ -184,10 +179,10 @@ class XLMRobertaXLModel(Encoder):
             position_ids = position_ids_from_input_ids(input_ids, config.pad_token_id, past_length)
         if position_ids is None:  # pads cannot be told from embeddings: as in the reference every token counts
             before = past_length if config.first_position == 0 else 0
-            position_ids = torch.arange(shape[1], device=device)[None] + config.first_position + before
+            position_ids = torch.arange(inputs.shape[1], device=inputs.device)[None] + config.first_position + before
         if self.embeddings.absolute and int(position_ids.max()) >= config.max_position_embeddings:
             raise ValueError(
-                f"A text of {past_length + shape[1]} tokens is too long: this model takes {config.max_length}. "
+                f"A text of {past_length + inputs.shape[1]} tokens is too long: this model takes {config.max_length}. "
                 f"Truncate it or split it into windows."
             )
         return position_ids
