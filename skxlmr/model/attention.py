@@ -28,40 +28,21 @@ Adapter = Sequence[Deltas] | nn.ModuleList  # one for each layer
 def linear(
     layer: nn.Module, x: Tensor, delta: nn.Module | None = None, quantized: QuantizedInput | None = None
 ) -> Tensor:
-    """Apply a linear layer and, if there is one, the adapter that adds its term.
-
-    `quantized` is x after `prepare`, which 8-bit layers with the same input share.
-    """
+    """Apply a linear layer and its adapter; `quantized` is x after `prepare`, which 8-bit layers can share."""
     y = layer(x) if quantized is None else layer(x, quantized)
     return y if delta is None else delta(x, y)
 
 
 @dataclass
 class Eager:
-    """What eager attention in one layer needs, and what it stores.
+    """What eager attention in one layer needs, and what its forward pass stores."""
 
-    Attributes
-    ----------
-    mask : Tensor of shape (B, 1, 1 or Q, K)
-        Added to the scores: 0 where a query may attend, the lowest number where it may not.
-    head_mask : Tensor of shape (N, 1, 1), or None
-        Factors of the heads.
-    past : tuple of two tensors of shape (B, N, P, D), or of none
-        Keys and values of past tokens; of cross-attention, all of them.
-    source : Tensor of shape (B * K, H), or None
-        Hidden states of another encoder, for cross-attention.
-    probs : Tensor of shape (B, N, Q, K)
-        Attention probabilities, set by the forward pass.
-    present : tuple of two tensors of shape (B, N, K, D)
-        Keys and values that were attended to, set by the forward pass.
-    """
-
-    mask: Tensor
-    head_mask: Tensor | None = None
-    past: tuple[Tensor, ...] = ()
-    source: Tensor | None = None
-    probs: Tensor = field(init=False)
-    present: tuple[Tensor, Tensor] = field(init=False)
+    mask: Tensor  # (B, 1, 1 or Q, K), added to the scores: 0, or the lowest number where a query may not attend
+    head_mask: Tensor | None = None  # (N, 1, 1), factors of the heads
+    past: tuple[Tensor, ...] = ()  # keys and values of past tokens (B, N, P, D); of cross-attention, all of them
+    source: Tensor | None = None  # (B * K, H), hidden states of another encoder, for cross-attention
+    probs: Tensor = field(init=False)  # (B, N, Q, K)
+    present: tuple[Tensor, Tensor] = field(init=False)  # keys and values that were attended to, (B, N, K, D) twice
 
 
 class Attention(nn.Module):

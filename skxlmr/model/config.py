@@ -247,17 +247,8 @@ class XLMRobertaXLConfig:
     def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> XLMRobertaXLConfig:
         """Read and check a config.json; return the class for its model_type.
 
-        Parameters
-        ----------
-        path : str or path
-        pre_layer_norm : bool or None, default=None
-            Whether the weights are those of an XL model, since some published files of XL and XXL say "xlm-roberta".
-            None decides by their hidden size.
-
-        Raises
-        ------
-        CheckpointError
-            If it is not a JSON object, is of another architecture, or has invalid values.
+        `pre_layer_norm` tells whether the weights are those of an XL model, since some published files of XL and XXL
+        say "xlm-roberta"; None decides by their hidden size. Raise CheckpointError if the file is invalid.
         """
         values = read_json(path)
         kind = values.get("model_type")

@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 
 class Encoder(PretrainedModel):
-    """Embeddings, layers and final LayerNorm, run on packed tokens.
-
-    Parameters
-    ----------
-    config : XLMRobertaXLConfig
-    add_pooling_layer : bool, default=True
-        Whether to have the pooler, which `encode` does not run.
-    """
+    """Embeddings, layers and final LayerNorm, run on packed tokens; the pooler is not run by `encode`."""
 
     def __init__(self, config: XLMRobertaXLConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
@@ -51,13 +44,7 @@ class Encoder(PretrainedModel):
         return self.embeddings.position.weight.dtype
 
     def with_words(self, words: Tensor) -> Self:
-        """Return a model with another word embedding, for another vocabulary; it shares all other weights.
-
-        Parameters
-        ----------
-        words : Tensor of shape (V, H)
-            Used as it is, without a change of dtype or device.
-        """
+        """Return a model with another word embedding (V, H), in its dtype and on its device; all else is shared."""
         embeddings, model = copy.copy(self.embeddings), copy.copy(self)
         word = nn.Embedding.from_pretrained(words, padding_idx=self.config.pad_token_id)
         embeddings._modules = {**self.embeddings._modules, "word": word}
@@ -78,35 +65,23 @@ class Encoder(PretrainedModel):
         recompute: bool = False,
         eager: Sequence[tuple[Eager, Eager | None]] | None = None,
     ) -> list[Tensor]:
-        """Run the encoder on packed tokens.
+        """Run the encoder on token ids (T,) or word embeddings (T, H); return the hidden states (T, H) after `layers`.
 
-        Parameters
-        ----------
-        inputs : Tensor of shape (T,) int64, or (T, H)
-            Token ids or word embeddings; with `start`, the hidden states after that many layers.
-        position_ids : Tensor of shape (T,), int64, or None
-            Not used with `start`.
-        packing : Packing
-        token_type_ids : Tensor of shape (T,), int64, or None
-        adapter : sequence of one mapping per layer, or None
-            Modules that an estimator trains, by the name of the linear layer that they add to: "query", "key",
-            "value", "output", "up" or "down". Each takes the layer's input and output, and returns the output with
-            its term added. The encoder itself is not changed.
-        layers : sequence of int, default=(-1,)
-            The hidden states to return, numbered as in the reference: 0 is the embeddings, `num_hidden_layers` (or
-            -1) the normalised output. Layers above the highest one are not run.
-        start : int, default=0
-            Number of layers that have been run already.
-        recompute : bool, default=False
-            Whether to keep only the input of each layer, and run it again in the backward pass.
-        eager : sequence of one pair per layer, or None
-            Switches to eager attention: what each layer's self-attention and cross-attention need. They store their
-            probabilities, keys and values there.
+        Layers are numbered as in the reference: 0 is the embeddings, `num_hidden_layers` (or -1) the normalised output.
+        Those above the highest one are not run, and with `start` not the first ones: `inputs` are the hidden states
+        after that many. `position_ids` and `token_type_ids` are (T,) int64.
 
-        Returns
-        -------
-        list of Tensor of shape (T, H), one for each entry of `layers`
+        The modules of an `adapter` each take the input and the output of the linear layer that they are named after
+        ("query", "key", "value", "output", "up" or "down"), and return the output with their term added. `recompute`
+        keeps only the input of each layer for the backward pass, and runs the layer again there. `eager` switches to
+        eager attention: what self-attention and cross-attention of each layer need, and where they store their results.
+        Raise NotImplementedError for relative positions without `eager`.
         """
+        if eager is None and not self.embeddings.absolute:
+            raise NotImplementedError(
+                f"position_embedding_type={self.config.position_embedding_type!r} runs only in the forward pass of "
+                f"the model classes, not in estimators: these need a model with absolute positions."
+            )
         depth = len(self.layers)
         wanted = [i % (depth + 1) for i in layers]
         x = inputs

@@ -85,13 +85,7 @@ class Int8:
 
 
 def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8 | str | None:
-    """Return the settings of 8-bit weights, "nf4" for 4-bit weights, or None.
-
-    Raises
-    ------
-    ValueError
-        If both are requested, or a setting is invalid.
-    """
+    """Return the settings of 8-bit weights, "nf4" for 4-bit weights, or None; raise ValueError if they are invalid."""
     if load_in_8bit and load_in_4bit:
         raise ValueError("load_in_8bit and load_in_4bit exclude each other; switch one of them off.")
     if load_in_4bit:
@@ -103,25 +97,9 @@ def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8
 
 
 def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Round each row to 8 bits, with 127 for its largest magnitude.
+    """Round each row of a weight (N, K) to int8, in `out` if it is given, with 127 for its largest magnitude.
 
-    Parameters
-    ----------
-    weight : Tensor of shape (N, K), floating point
-    out : Tensor of shape (N, K), int8, default=None
-        Where to write the values; None allocates a tensor.
-
-    Returns
-    -------
-    values : Tensor of shape (N, K), int8
-        `CB` of bitsandbytes.
-    absmax : Tensor of shape (N,), float32
-        `SCB` of bitsandbytes: `weight` is about `values * absmax[:, None] / 127`.
-
-    Examples
-    --------
-    >>> quantize_weight(torch.tensor([[1.0, -2.0, 0.5]]))
-    (tensor([[  64, -127,   32]], dtype=torch.int8), tensor([2.]))
+    Return `CB` and `SCB` of bitsandbytes, (N, K) and (N,) float32: the weight is about ``CB * SCB[:, None] / 127``.
     """
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device) if out is None else out
     absmax = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
@@ -134,35 +112,7 @@ def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, 
 
 
 class Int8Linear(nn.Module):
-    """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-    bias : bool, default=True
-    settings : Int8, default=None
-        None is the defaults.
-    device : device, default=None
-
-    Attributes
-    ----------
-    weight : Parameter of shape (N, K), int8
-    SCB : Parameter of shape (N,), float32
-        The largest magnitude of each row.
-    bias : Parameter of shape (N,), or None
-    outliers : Tensor of shape (k,), int64
-        Input columns that keep 16 bits. They are not in the state dict, which is that of bitsandbytes.
-    candidates, peaks : Tensor of shape (m,), int64 and float32
-        The columns with the largest magnitudes, from which the threshold selects the outliers, and these magnitudes
-        relative to the root mean square.
-
-    Examples
-    --------
-    >>> linear = nn.Linear(64, 32)
-    >>> x = torch.randn(3, 64)
-    >>> bool((Int8Linear.from_linear(linear)(x) - linear(x)).abs().max() < 0.05)
-    True
-    """
+    """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input."""
 
     quantized_parameters = ("weight", "SCB")
 
@@ -182,37 +132,25 @@ class Int8Linear(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.SCB = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
+        # Input columns that keep 16 bits, (k,); not persistent, because the state dict is that of bitsandbytes.
         self.register_buffer("outliers", torch.empty(0, dtype=torch.int64, device="cpu"), persistent=False)
         self.register_buffer("outlier_weight", torch.empty(0, out_features, dtype=torch.int8), persistent=False)
+        # The columns with the largest magnitudes, and these relative to the root mean square of the input, (m,) each.
         self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
         self.observer: Callable[[Tensor], None] | None = None  # set during the outlier search
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear, settings: Int8 | None = None) -> Int8Linear:
-        """Return a quantised linear layer with the same bias."""
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, settings, device="meta")
-        layer.quantize(linear.weight.detach())
-        if linear.bias is not None:
-            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        layer.set_outliers(torch.empty(0, dtype=torch.int64))
-        return layer
 
     def allocate(self, device: torch.device | str) -> None:
         """Allocate the weight, which `load` fills: all at first, to avoid fragmented memory."""
         self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, device=device), requires_grad=False)
 
     def load(self, name: str, tensor: Tensor) -> None:
-        """Set one of `quantized_parameters`; a floating-point weight is quantised."""
+        """Set one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
         if name == "weight" and tensor.is_floating_point():
-            self.quantize(tensor)
+            values, absmax = quantize_weight(tensor, None if self.weight.is_meta else self.weight.data)
+            self.weight = nn.Parameter(values, requires_grad=False)
+            self.SCB = nn.Parameter(absmax, requires_grad=False)
         else:
             setattr(self, name, nn.Parameter(tensor.float() if name == "SCB" else tensor, requires_grad=False))
-
-    def quantize(self, weight: Tensor) -> None:
-        """Quantise a weight (N, K) on its device."""
-        values, absmax = quantize_weight(weight, None if self.weight.is_meta else self.weight.data)
-        self.weight = nn.Parameter(values, requires_grad=False)
-        self.SCB = nn.Parameter(absmax, requires_grad=False)
 
     def set_outliers(self, columns: Tensor) -> None:
         """Set the input columns that keep 16 bits, (k,) int64."""
@@ -254,18 +192,7 @@ class Int8Linear(nn.Module):
         return self.engine.quantize(x, self)
 
     def forward(self, x: Tensor, quantized: QuantizedInput | None = None) -> Tensor:
-        """Multiply.
-
-        Parameters
-        ----------
-        x : Tensor of shape (..., K)
-        quantized : QuantizedInput, default=None
-            The result of `prepare(x)`, if it is there already.
-
-        Returns
-        -------
-        Tensor of shape (..., N), of x's dtype
-        """
+        """Multiply, in the dtype of x; `quantized` is the result of `prepare(x)`, if it is there already."""
         flat = x.reshape(-1, self.in_features)  # (..., K) -> (T, K)
         if quantized is not None and self.observer is not None:
             self.observer(flat)

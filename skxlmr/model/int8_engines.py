@@ -35,30 +35,14 @@ LARGEST = 127 * HIGH + 127
 
 @dataclass
 class QuantizedInput:
-    """What an engine multiplies: the input of a layer after its `quantize`.
+    """What an engine multiplies: the input of a layer after its `quantize`."""
 
-    Attributes
-    ----------
-    dtype : torch.dtype
-        Dtype of the product.
-    values : Tensor of shape (T, K)
-        int8; in outlier columns the low byte. The unchanged input with an engine that does not quantise it.
-    scales : Tensor of shape (T, 1), float32, or None
-        Value of one step of each row.
-    columns : Tensor of shape (k,), int64, or None
-        The outlier columns.
-    high : Tensor of shape (T, k), or None
-        High bytes of the outliers, int8; with bitsandbytes the outliers themselves.
-    fixed : bool
-        Whether the outlier columns are those that the layer stores.
-    """
-
-    dtype: torch.dtype
-    values: Tensor
-    scales: Tensor | None = None
-    columns: Tensor | None = None
-    high: Tensor | None = None
-    fixed: bool = True
+    dtype: torch.dtype  # of the product
+    values: Tensor  # (T, K) int8, in outlier columns the low byte; the unchanged input if the engine does not quantise
+    scales: Tensor | None = None  # (T, 1) float32, value of one step of each row
+    columns: Tensor | None = None  # (k,) int64, the outlier columns
+    high: Tensor | None = None  # (T, k) int8, high bytes of the outliers; with bitsandbytes the outliers themselves
+    fixed: bool = True  # whether the outlier columns are those that the layer stores
 
 
 class Engine(Protocol):
@@ -75,8 +59,10 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        fixed = layer.settings.outliers != "dynamic"
-        inputs = self._empty(len(x), x.shape[1], x.dtype, layer.outliers if fixed else dynamic_outliers(x, layer))
+        columns, fixed = layer.outliers, layer.settings.outliers != "dynamic"
+        if not fixed:
+            columns = (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]  # (k,)
+        inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
             self._fill(inputs, rows, x[rows])
@@ -190,11 +176,6 @@ def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return the outlier columns of a weight (N, K) as a new matrix, (k, N)."""
     # Copied into new memory: `contiguous` would keep the strides of a single column, which _int_mm misreads.
     return weight.new_empty(len(columns), len(weight)).copy_(weight[:, columns].t())
-
-
-def dynamic_outliers(x: Tensor, layer: Int8Linear) -> Tensor:
-    """Return the columns that exceed the threshold anywhere in the batch, (k,) int64."""
-    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]
 
 
 class BitsAndBytes:

@@ -7,12 +7,14 @@ from skxlmr.model.config import XLMRobertaXLConfig
 
 BASE = "roberta."  # our prefix of the encoder's parameters in a model with a head
 
-ATTENTION = ("self.query", "self.key", "self.value", "output.dense")
-QUANTIZED = (
-    *(f"{kind}.{name}" for kind in ("attention", "crossattention") for name in ATTENTION),
-    "intermediate.dense",
-    "output.dense",
-)
+# The linear layers of a layer in checkpoints, which may be quantised, and here.
+ATTENTION = {"self.query": "query", "self.key": "key", "self.value": "value", "output.dense": "output"}
+LINEAR = {
+    **{f"attention.{theirs}": f"attention.{ours}" for theirs, ours in ATTENTION.items()},
+    **{f"crossattention.{theirs}": f"cross_attention.{ours}" for theirs, ours in ATTENTION.items()},
+    "intermediate.dense": "ffn.up",
+    "output.dense": "ffn.down",
+}
 
 # LayerNorms; {layer} and {base} are the prefixes of a layer and of the encoder in checkpoints.
 XL_NORMS = [
@@ -28,10 +30,7 @@ POST_NORMS = [
     ("{layer}output.LayerNorm.{p}", "roberta.layers.{i}.ffn_norm.{p}"),
 ]
 # Heads of a single linear layer, among them BERT's sequence classification head, have the same names everywhere.
-COMMON_HEADS = [
-    ("classifier.{p}", "classifier.{p}"),
-    ("qa_outputs.{p}", "qa_outputs.{p}"),
-]
+COMMON_HEADS = [("classifier.{p}", "classifier.{p}"), ("qa_outputs.{p}", "qa_outputs.{p}")]
 HEADS = [
     *COMMON_HEADS,
     ("classifier.dense.{p}", "classifier.dense.{p}"),
@@ -56,17 +55,8 @@ def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str
         (base + "embeddings.word_embeddings.weight", "roberta.embeddings.word.weight"),
         (base + "embeddings.position_embeddings.weight", "roberta.embeddings.position.weight"),
         (base + "embeddings.token_type_embeddings.weight", "roberta.embeddings.token_type.weight"),
-        (layer + "attention.self.query.{p}", "roberta.layers.{i}.attention.query.{p}"),
-        (layer + "attention.self.key.{p}", "roberta.layers.{i}.attention.key.{p}"),
-        (layer + "attention.self.value.{p}", "roberta.layers.{i}.attention.value.{p}"),
-        (layer + "attention.output.dense.{p}", "roberta.layers.{i}.attention.output.{p}"),
+        *((f"{layer}{theirs}.{{p}}", f"roberta.layers.{{i}}.{ours}.{{p}}") for theirs, ours in LINEAR.items()),
         (layer + "attention.self.distance_embedding.weight", "roberta.layers.{i}.attention.distance.weight"),
-        (layer + "crossattention.self.query.{p}", "roberta.layers.{i}.cross_attention.query.{p}"),
-        (layer + "crossattention.self.key.{p}", "roberta.layers.{i}.cross_attention.key.{p}"),
-        (layer + "crossattention.self.value.{p}", "roberta.layers.{i}.cross_attention.value.{p}"),
-        (layer + "crossattention.output.dense.{p}", "roberta.layers.{i}.cross_attention.output.{p}"),
-        (layer + "intermediate.dense.{p}", "roberta.layers.{i}.ffn.up.{p}"),
-        (layer + "output.dense.{p}", "roberta.layers.{i}.ffn.down.{p}"),
         (base + "pooler.dense.{p}", "roberta.pooler.dense.{p}"),
         *((theirs.replace("{layer}", layer).replace("{base}", base), ours) for theirs, ours in norms),
         *heads,
@@ -78,12 +68,12 @@ def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str
             base + "embeddings.position_ids",
             *(f"{head}decoder.{{p}}" for head in LM_HEADS),
             # The memory layout of an 8-bit weight; bitsandbytes supports only one today.
-            *(f"{layer}{name}.weight_format" for name in QUANTIZED),
+            *(f"{layer}{name}.weight_format" for name in LINEAR),
         ],
     )
 
 
-# By `model_type`: the prefix of the encoder in checkpoints, and the key map.
+# By `model_type`: the prefix of the encoder's parameters in the checkpoint of a model with a head, and the key map.
 THEIR_BASE = {"xlm-roberta-xl": "roberta.", "xlm-roberta": "roberta.", "bert": "bert."}
 KEY_MAPS = {
     "xlm-roberta-xl": _key_map("roberta.", XL_NORMS, HEADS),
@@ -98,8 +88,3 @@ MAY_BE_UNUSED = ("roberta.pooler.", "bert.pooler.", "classifier.", "lm_head.", "
 def key_map(config: XLMRobertaXLConfig) -> KeyMap:
     """Return the key map of an architecture."""
     return KEY_MAPS[config.model_type]
-
-
-def their_base(config: XLMRobertaXLConfig) -> str:
-    """Return the prefix of the encoder's parameters in the checkpoint of a model with a head."""
-    return THEIR_BASE[config.model_type]

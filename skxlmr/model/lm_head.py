@@ -95,13 +95,7 @@ def _parts(words: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead | None:
-    """Read only the language model head of a checkpoint, in float32; None if it has none.
-
-    Raises
-    ------
-    CheckpointError
-        If the files are damaged, or the head does not fit the config.
-    """
+    """Read only the language model head of a checkpoint, in float32; None if it has none."""
     with open_checkpoint(files) as checkpoint:
         if holds_8bit(checkpoint):
             checkpoint = FloatOutsideLayers(checkpoint)

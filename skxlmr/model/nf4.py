@@ -24,28 +24,6 @@ class Linear4bit(nn.Module):
 
     The weights are converted to floating point for each product, forward and backward. Fused 4-bit kernels are not used
     because bitsandbytes selects them by the number of rows: the result for a text would depend on its batch.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-        K and N.
-    bias : bool, default=True
-    device : device, default=None
-
-    Attributes
-    ----------
-    weight : Parameter of shape (ceil(N * K / 2), 1), uint8
-        Two weights in a byte.
-    absmax : Parameter of shape (ceil(N * K / 64),), float32
-        The largest magnitude of each block of 64 weights.
-    bias : Parameter of shape (N,), or None
-
-    Examples
-    --------
-    >>> linear = nn.Linear(64, 32)
-    >>> x = torch.randn(3, 64)
-    >>> bool((Linear4bit.from_linear(linear)(x) - linear(x)).abs().max() < 0.5)
-    True
     """
 
     quantized_parameters = ("weight", "absmax")
@@ -56,19 +34,10 @@ class Linear4bit(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         n = in_features * out_features
-        weight = torch.empty(-(-n // 2), 1, dtype=torch.uint8, device=device)
+        weight = torch.empty(-(-n // 2), 1, dtype=torch.uint8, device=device)  # two weights in a byte
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.absmax = nn.Parameter(torch.empty(-(-n // BLOCK), device=device), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features, device=device), requires_grad=False) if bias else None
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Linear4bit:
-        """Return a quantised linear layer with the same bias."""
-        layer = cls(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        layer.load("weight", linear.weight.detach())
-        if linear.bias is not None:
-            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        return layer
 
     def load(self, name: str, tensor: Tensor) -> None:
         """Set one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
@@ -110,23 +79,7 @@ class Linear4bit(nn.Module):
 
 
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round a matrix to NF4, in blocks of 64 consecutive numbers, on its device.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (N, K), floating point
-
-    Returns
-    -------
-    packed : Tensor of shape (ceil(N * K / 2), 1), uint8
-    absmax : Tensor of shape (ceil(N * K / 64),), float32
-
-    Examples
-    --------
-    >>> quantize_nf4(torch.tensor([[2.0, -2.0], [0.0, 1.0]]))
-    (tensor([[240],
-            [124]], dtype=torch.uint8), tensor([2.]))
-    """
+    """Round a weight (N, K) to NF4; return two numbers per byte, (n, 1) uint8, and the largest magnitudes of blocks."""
     quantize = bitsandbytes_ops().quantize_4bit
     parts = [quantize(chunk, BLOCK, "nf4", torch.uint8) for chunk in weight.reshape(-1).split(CHUNK)]
     return torch.cat([packed for packed, _ in parts]), torch.cat([absmax for _, absmax in parts])

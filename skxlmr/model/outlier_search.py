@@ -1,6 +1,6 @@
 """Finds the outlier columns of 8-bit layers, by running sentences in many languages through the model.
 
-Notation: B sentences, T packed tokens.
+Notation: B sentences, L tokens in the longest, T packed tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.model.attention import Eager
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.packing import Packing
 from skxlmr.system.malloc import return_freed_memory
@@ -34,13 +35,21 @@ def find_outliers(encoder: Encoder, layers: Collection[Int8Linear], files: Check
         layer.settings = Int8(engine=layer.settings.engine)  # the same outliers are found for all settings
         layer.observer = layer.find_outliers
     config, training = encoder.config, encoder.training
-    sentences = calibration_ids(files, config.real_vocab_size, config.max_length)
+    sentences, eager = calibration_ids(files, config.real_vocab_size, config.max_length), None
+    if config.position_embedding_type != "absolute":  # runs with eager attention alone, on texts of one length
+        length = max(map(len, sentences))
+        sentences = [ids for ids in sentences if len(ids) == length]
+        mask = torch.zeros(len(sentences), 1, length, length, device=encoder.device)  # (B, 1, L, L)
+        if config.is_decoder:
+            mask += torch.full_like(mask, -torch.inf).triu(1)
+        eager = [(Eager(mask), None)] * config.num_hidden_layers
     lengths = [len(ids) for ids in sentences]
     positions = torch.cat([torch.arange(length) for length in lengths]) + config.first_position  # (T,)
     packing = Packing.from_lengths(lengths, encoder.device, causal=config.is_decoder)
     hooks = [layer.register_forward_hook(lambda *_: return_freed_memory()) for layer in encoder.layers]
     try:
-        encoder.eval().encode(torch.cat(sentences).to(encoder.device), positions.to(encoder.device), packing)
+        ids = torch.cat(sentences).to(encoder.device)
+        encoder.eval().encode(ids, positions.to(encoder.device), packing, eager=eager)
     finally:
         for hook in hooks:
             hook.remove()

@@ -18,25 +18,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packing:
-    """The boundaries of the texts in a packed batch.
+    """The boundaries of the texts in a packed batch."""
 
-    Attributes
-    ----------
-    cu_seqlens : Tensor of shape (B + 1,), int32
-        Text b is `x[cu_seqlens[b]:cu_seqlens[b + 1]]`.
-    max_length : int
-        Number of tokens of the longest text, L.
-    slots : Tensor of shape (T,), int64, or None
-        Index of each token in the flattened (B, L) batch; None if all texts have the same length and the indices are
-        0, 1, 2...
-    causal : bool
-        Whether each token attends only to itself and those before it.
-    """
-
-    cu_seqlens: Tensor
-    max_length: int
-    slots: Tensor | None
-    causal: bool = False
+    cu_seqlens: Tensor  # (B + 1,) int32: text b is x[cu_seqlens[b]:cu_seqlens[b + 1]]
+    max_length: int  # L
+    slots: Tensor | None  # (T,) int64, index of each token in the flattened (B, L) batch; None if there is no padding
+    causal: bool = False  # whether each token attends only to itself and those before it
 
     @classmethod
     def from_lengths(
@@ -109,11 +96,6 @@ def few_sizes(n_tokens: int) -> int:
 
     On CPUs the library for 16-bit products compiles and keeps code for each shape, in fine-tuning e5-small 3.5 MB per
     number of tokens, and the C library keeps more freed buffers the more different sizes they have.
-
-    Examples
-    --------
-    >>> [few_sizes(n) for n in (1, 31, 33, 900, 1000)]
-    [1, 31, 34, 928, 1024]
     """
     step = 1 << max(n_tokens.bit_length() - 5, 0)
     return -(-n_tokens // step) * step

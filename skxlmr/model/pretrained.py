@@ -20,7 +20,7 @@ from skxlmr.checkpoints.writing import write_checkpoint
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
-from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, key_map, their_base
+from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
 from skxlmr.model.quantized import (
     SCALES,
     FloatOutsideLayers,
@@ -167,7 +167,7 @@ class PretrainedModel(nn.Module):
             checkpoint.tensors,
             expected,
             key_map(self.config),
-            prefix=their_base(self.config),
+            prefix=THEIR_BASE[self.config.model_type],
             integers=integers,
             may_be_new=may_be_new,
             may_be_unused=MAY_BE_UNUSED,
@@ -205,7 +205,7 @@ class PretrainedModel(nn.Module):
         """
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
         prefix, names = self.own_prefix, key_map(self.config)
-        cut = their_base(self.config) if prefix else ""
+        cut = THEIR_BASE[self.config.model_type] if prefix else ""
         tensors = {names.to_theirs(prefix + name).removeprefix(cut): t for name, t in self.state_dict().items()}
         dtype = str(self.base_model.dtype).removeprefix("torch.")
         architecture = type(self).__name__.replace("XLMRobertaXL", self.config.architecture)
@@ -256,13 +256,7 @@ def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not.
-
-    Raises
-    ------
-    CheckpointError
-        If the files are damaged, or of another architecture.
-    """
+    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
     if read_json(files.config).get("model_type") != "xlm-roberta":
         return XLMRobertaXLConfig.from_file(files.config)
     with open_checkpoint(files) as checkpoint:

@@ -41,15 +41,11 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 def quantize_structure(model: nn.Module, settings: Int8 | str) -> None:
     """Replace each of `linear_layers` with a quantised layer on the meta device."""
     for name, linear in linear_layers(model).items():
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, _empty_like(linear, settings))
-
-
-def _empty_like(linear: nn.Linear, settings: Int8 | str) -> QuantizedLinear:
-    sizes = (linear.in_features, linear.out_features, linear.bias is not None)
-    if isinstance(settings, Int8):
-        return Int8Linear(*sizes, settings=settings, device="meta")
-    return Linear4bit(*sizes, device="meta")
+        sizes = (linear.in_features, linear.out_features, linear.bias is not None)
+        if isinstance(settings, Int8):
+            model.set_submodule(name, Int8Linear(*sizes, settings=settings, device="meta"))
+        else:
+            model.set_submodule(name, Linear4bit(*sizes, device="meta"))
 
 
 def quantized_layers(module: nn.Module) -> dict[str, QuantizedLinear]:
@@ -68,12 +64,7 @@ def holds_8bit(checkpoint: Checkpoint) -> bool:
 
 
 class FloatOutsideLayers(Checkpoint):
-    """An 8-bit checkpoint with heads and pooler dequantised to float32, as transformers may quantise these, too.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    """
+    """An 8-bit checkpoint with heads and pooler dequantised to float32, as transformers may quantise these, too."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint.name, [])
@@ -96,22 +87,15 @@ class FloatOutsideLayers(Checkpoint):
 
 
 def bitsandbytes_config(model: nn.Module) -> dict[str, object]:
-    """Return the `quantization_config` that transformers needs for an 8-bit model.
-
-    Raises
-    ------
-    ValueError
-        If the model is in 4 bits.
-    """
+    """Return the `quantization_config` that transformers needs for an 8-bit model; raise ValueError if it is 4-bit."""
     layers = int8_layers(model)
     if len(layers) < len(quantized_layers(model)):
         raise ValueError("A model in 4 bits cannot be saved: save it in 8 bits (load_in_8bit=True) or unquantised.")
-    threshold = next(iter(layers.values())).settings.threshold
     return {
         "quant_method": "bitsandbytes",
         "load_in_8bit": True,
         "load_in_4bit": False,
-        "llm_int8_threshold": threshold,
+        "llm_int8_threshold": next(iter(layers.values())).settings.threshold,
         "llm_int8_skip_modules": ["classifier", "lm_head", "qa_outputs", "pooler"],
     }
 
@@ -126,13 +110,7 @@ def outliers_to_json(model: nn.Module) -> bytes:
 
 
 def read_outliers(encoder: nn.Module, path: Path) -> None:
-    """Set the outliers of an 8-bit encoder that were saved with it.
-
-    Raises
-    ------
-    CheckpointError
-        If the file does not fit this encoder.
-    """
+    """Set the outliers of an 8-bit encoder that were saved with it; raise CheckpointError if they do not fit it."""
     found = read_json(path)
     for name, layer in int8_layers(encoder).items():
         try:
@@ -160,24 +138,8 @@ def load_quantized(
 ) -> None:
     """Load a quantised model that is on the meta device: its encoder from the cache if possible, then all other parts.
 
-    Parameters
-    ----------
-    holder : nn.Module
-        Has the encoder as its attribute `roberta`; changed in place.
-    encoder : Encoder
-    checkpoint : Checkpoint
-    plan : LoadPlan
-    files : CheckpointFiles
-        Their fingerprint names the file in the cache; their tokenizer encodes the sentences for the outlier search.
-    settings : Int8 or "nf4"
-    dtype : torch.dtype
-        Dtype of everything that is not quantised, except the word embedding, which stays in 16 bits.
-    device : torch.device or str
-
-    Warns
-    -----
-    UserWarning
-        If the quantised weights cannot be cached.
+    `holder` has the encoder as its attribute `roberta`. `dtype` is that of everything that is not quantised, except the
+    word embedding, which stays in 16 bits. Warn if the quantised weights cannot be cached.
     """
     of_encoder = {name for _, name in plan.assignments if name.startswith(BASE) and ".pooler." not in name}
     of_encoder |= {name for name in quantized_names(holder) if name.rpartition(".")[0] + ".weight" in of_encoder}

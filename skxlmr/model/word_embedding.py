@@ -20,27 +20,10 @@ WORTH_MAPPING = 2**26  # bytes
 
 
 def map_words(holder: nn.Module, checkpoint: Checkpoint, plan: LoadPlan, files: CheckpointFiles) -> LoadPlan:
-    """Map the word embedding of a model from the cache, if the checkpoint has it in 16 bits and it is large.
+    """Map the word embedding from the cache, if it is large and in 16 bits, and return what remains to be loaded.
 
-    No precision is lost: rows are converted to the dtype of the layers when they are looked up.
-
-    Parameters
-    ----------
-    holder : nn.Module
-        On the meta device; has the encoder as its attribute `roberta`.
-    checkpoint : Checkpoint
-    plan : LoadPlan
-    files : CheckpointFiles
-
-    Returns
-    -------
-    LoadPlan
-        What remains to be loaded.
-
-    Warns
-    -----
-    UserWarning
-        If the cache cannot be written; the embedding then remains to be loaded.
+    No precision is lost: rows are converted to the dtype of the layers when they are looked up. `holder` is on the meta
+    device and has the encoder as its attribute `roberta`.
     """
     (theirs,) = [theirs for theirs, ours in plan.assignments if ours == WORD_EMBEDDING]
     info = checkpoint.tensors[theirs]
@@ -60,19 +43,7 @@ def map_words(holder: nn.Module, checkpoint: Checkpoint, plan: LoadPlan, files: 
 
 
 def read_words(files: CheckpointFiles, dtype: torch.dtype) -> torch.Tensor:
-    """Read only the word embedding of a checkpoint.
-
-    Parameters
-    ----------
-    files : CheckpointFiles
-    dtype : torch.dtype
-        Dtype to return it in.
-
-    Returns
-    -------
-    Tensor of shape (V, H)
-        On the CPU; mapped if the cache contains it.
-    """
+    """Read only the word embedding (V, H) of a checkpoint to the CPU; it is mapped if the cache contains it."""
     for kind in KINDS_WITH_WORDS:
         cached = find_cached(files.fingerprint, kind)
         words = None if cached is None else cached.get(WORD_EMBEDDING)

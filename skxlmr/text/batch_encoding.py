@@ -9,17 +9,7 @@ import numpy as np
 
 
 class BatchEncoding(dict):
-    """Model inputs by name, as keys and as attributes.
-
-    Unpacks into a model call: ``model(**encoding)``.
-
-    Examples
-    --------
-    >>> from skxlmr.text.batch_encoding import BatchEncoding
-    >>> encoding = BatchEncoding(input_ids=[0, 38, 2], attention_mask=[1, 1, 1])
-    >>> encoding.input_ids is encoding["input_ids"]
-    True
-    """
+    """Model inputs by name, as keys and as attributes; unpacks into a model call: ``model(**encoding)``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -47,17 +37,7 @@ class BatchEncoding(dict):
 
 
 def pad_rows(rows: dict[str, list[list]], pad_token_id: int, length: int | None = None) -> None:
-    """Pad rows of ids and the rows that belong to them on the right, in place.
-
-    Parameters
-    ----------
-    rows : dict of str to list of list
-        `input_ids`, `attention_mask`, `token_type_ids`, `offset_mapping`; others are not changed.
-    pad_token_id : int
-        Padding of `input_ids`.
-    length : int, optional
-        Padded length; by default that of the longest row.
-    """
+    """Pad ids, masks, token types and offsets on the right, in place; `length` None is that of the longest row."""
     padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "offset_mapping": (0, 0)}
     for name in padding.keys() & rows.keys():
         longest = max(map(len, rows[name]), default=0) if length is None else length
@@ -66,24 +46,7 @@ def pad_rows(rows: dict[str, list[list]], pad_token_id: int, length: int | None 
 
 
 def as_tensors(rows: dict[str, list], kind: str) -> dict[str, Any]:
-    """Convert rows of equal length to int64 tensors.
-
-    Parameters
-    ----------
-    rows : dict of str to list
-        Rows of integers or of pairs of integers, or a single list of integers.
-    kind : {"pt", "np"}
-        torch tensors or NumPy arrays.
-
-    Returns
-    -------
-    dict of str to tensor or ndarray
-
-    Raises
-    ------
-    ValueError
-        If the rows of `input_ids` differ in length.
-    """
+    """Convert rows to int64 torch tensors ("pt") or NumPy arrays ("np"); raise ValueError if they differ in length."""
     lengths = {len(row) for row in rows["input_ids"]}
     if len(lengths) > 1:
         raise ValueError(

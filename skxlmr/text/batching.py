@@ -8,20 +8,9 @@ import numpy as np
 
 
 def deduplicate(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
-    """Find the distinct keys.
+    """Return the index of each distinct key, ascending, and the index of each key among these, int64.
 
-    Returns
-    -------
-    first : list of int
-        Index of the first occurrence of each distinct key, ascending.
-    inverse : ndarray of shape (len(keys),), int64
-        Index of each key among the distinct ones: `keys[first[inverse[i]]] == keys[i]`.
-
-    Examples
-    --------
-    >>> first, inverse = deduplicate(["a", "b", "a"])
-    >>> first, inverse.tolist()
-    ([0, 1], [0, 1, 0])
+    They satisfy ``keys[first[inverse[i]]] == keys[i]``.
     """
     places: dict[Hashable, int] = {}
     inverse = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(keys))
@@ -31,27 +20,10 @@ def deduplicate(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
 
 
 def token_batches(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:
-    """Cut items into batches of at most `budget` tokens, longest first.
+    """Cut items of these numbers of tokens into batches of at most `budget` tokens, and return their indices.
 
     Items of similar length share a batch, which keeps padding small where there is any. The longest come first, so that
     a batch that does not fit into memory fails at once. An item longer than the budget is a batch of its own.
-
-    Parameters
-    ----------
-    lengths : array-like of shape (n,)
-        Number of tokens of each item, at least 1.
-    budget : int
-        Maximum number of tokens of a batch.
-
-    Returns
-    -------
-    list of ndarray
-        Indices of the items of each batch.
-
-    Examples
-    --------
-    >>> [batch.tolist() for batch in token_batches([3, 9, 4, 2], budget=8)]
-    [[1], [2, 0], [3]]
     """
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable")

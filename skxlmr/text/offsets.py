@@ -11,29 +11,12 @@ SPACE = "▁"  # U+2581, how sentencepiece writes a space
 
 
 def piece_offsets(processor: SentencePieceProcessor, text: str) -> np.ndarray:
-    """Return the characters of `text` that each of its pieces spells, without leading whitespace.
+    """Return the characters of `text` that each of its pieces spells, as ``start, stop``, (n_pieces, 2) int32.
 
     The normaliser rewrites text in steps of one or more characters ("ﬁ" to "fi", "e" + accent to "é", a control
     character to nothing) and returns the character at which each step begins. A piece that spells only a part of a
-    rewritten character has the whole of that character.
-
-    Parameters
-    ----------
-    processor : SentencePieceProcessor
-        A model whose pieces spell the normalised text (no byte fallback).
-    text : str
-        Without lone surrogates.
-
-    Returns
-    -------
-    ndarray of shape (n_pieces, 2), int32
-        ``start, stop`` in characters (code points) of `text`. For a piece that is only a space both are the start of
-        the next piece.
-
-    Raises
-    ------
-    ValueError
-        If the pieces do not spell the normalised text.
+    rewritten character has the whole of that character. Leading whitespace is left out: for a piece that is only a
+    space, start and stop are the start of the next piece. The text must not have lone surrogates.
     """
     pieces = processor.encode(text, out_type=str)
     normalized, origin = processor.normalize(text, with_offsets=True)

@@ -19,11 +19,7 @@ CHARACTERS_PER_THREAD = 8192  # about a millisecond of work; below it a thread c
 class PieceEncoder:
     """Encodes texts as arrays of piece ids, and builds inputs of the model from these.
 
-    Nothing in a text is read as a special token, and several threads can encode at once.
-
-    Parameters
-    ----------
-    vocabulary : Vocabulary
+    Several threads can encode at once. The tokenizer exposes these methods as its own.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

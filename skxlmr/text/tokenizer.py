@@ -37,7 +37,6 @@ _TRUNCATIONS: dict[bool | str, Only] = {
     "only_second": "second",
 }
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -96,26 +95,15 @@ class XLMRobertaXLTokenizer:
 
     Examples
     --------
-    A vocabulary of a few pieces, trained on the spot:
-
-    >>> import io
-    >>> from sentencepiece import SentencePieceTrainer
-    >>> from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
-    >>> model = io.BytesIO()
-    >>> SentencePieceTrainer.train(
-    ...     sentence_iterator=iter(["a b c d"]), model_writer=model, vocab_size=8, hard_vocab_limit=False, minloglevel=2
-    ... )
-    >>> tokenizer = XLMRobertaXLTokenizer(model.getvalue())
-    >>> encoding = tokenizer(["a b <mask>", "a"], padding=True, return_tensors="np")
-    >>> encoding.input_ids.shape == encoding.attention_mask.shape
-    True
+    >>> from skxlmr.model import XLMRobertaXLTokenizer
+    >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
+    >>> encoding = tokenizer(["a good <mask>", "good"], padding=True, return_tensors="np")
     >>> tokenizer.batch_decode(encoding.input_ids)
-    ['<s> a b<mask></s>', '<s> a</s><pad><pad><pad>']
+    ['<s> a good<mask></s>', '<s> good</s><pad><pad>']
 
     For an estimator there is no special token in the same text:
 
-    >>> (ids,) = tokenizer.encode_batch(["a b <mask>"])
-    >>> tokenizer.mask_token_id in ids
+    >>> tokenizer.mask_token_id in tokenizer.encode_batch(["a good <mask>"])[0]
     False
 
     Long texts are cut into windows; this one has 10 pieces:
@@ -562,10 +550,7 @@ class XLMRobertaXLTokenizer:
         return zip(*(self._read(column, with_offsets) for column in columns.values()), strict=True)
 
     def _read(self, texts: list[str], with_offsets: bool) -> list[_Pieces]:
-        """Encode texts in which the names of special tokens are read as these.
-
-        As in the reference, `<mask>` drops the whitespace before it: sentencepiece drops it at the end of a segment.
-        """
+        # As in the reference, `<mask>` drops the whitespace before it: sentencepiece drops it at the end of a segment.
         split = [_SPECIAL_TOKEN.split(text) for text in texts]  # text, special token, text, ..., text
         segments = [segment for parts in split for segment in parts[::2]]
         if with_offsets:

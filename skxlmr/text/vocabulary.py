@@ -23,25 +23,6 @@ class Vocabulary:
 
     ``<s>`` is 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, any other piece its sentencepiece id + 1, and ``<mask>`` last.
     A vocabulary never changes; it is pickled as the bytes of its model.
-
-    Parameters
-    ----------
-    vocab_file : str, path or bytes
-        The sentencepiece model: a file, or the content of one.
-
-    Attributes
-    ----------
-    model : bytes
-        The sentencepiece model.
-    processor : SentencePieceProcessor
-        Encodes with that model, under its own ids.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If it is not a sentencepiece model, or its first three pieces are not ``<unk>``, ``<s>``, ``</s>``.
     """
 
     def __init__(self, vocab_file: str | os.PathLike[str] | bytes) -> None:
@@ -86,10 +67,7 @@ class Vocabulary:
         return [special.get(token, index) for token, index in zip(tokens, ids, strict=True)]
 
     def trim(self, used: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
-        """Return a vocabulary of the pieces with these ids, and the id here of each of its ids.
-
-        See `XLMRobertaXLTokenizer.trim`.
-        """
+        """Return a vocabulary of the pieces with these ids, and the id here of each of its ids; see the tokenizer."""
         used = np.unique(used)
         if len(used) and not 0 <= used[0] <= used[-1] < len(self):
             raise ValueError(f"used has ids from {used[0]} to {used[-1]}, but the vocabulary has {len(self)} ids")

@@ -17,21 +17,11 @@ Only = Literal["longest", "first", "second"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Window:
-    """One input of the model, and the pieces of the text or texts that it contains.
+    """One input of the model, and the pieces of the text or texts that it contains."""
 
-    Parameters
-    ----------
-    input_ids : ndarray of shape (n,), int32
-        At most `max_length` ids, special tokens included.
-    ranges : tuple of (start, stop)
-        For each text, the range of its pieces in this window.
-    sequence : int
-        The text that is windowed: 0, or 1 for the second of a pair.
-    """
-
-    input_ids: np.ndarray
-    ranges: tuple[Range, ...]
-    sequence: int = 0
+    input_ids: np.ndarray  # (n,) int32, special tokens included
+    ranges: tuple[Range, ...]  # for each text, the range of its pieces in this window
+    sequence: int = 0  # the text that is windowed: 0, or 1 for the second of a pair
 
     @property
     def start(self) -> int:
@@ -53,16 +43,7 @@ class Window:
 
 
 def window_ranges(length: int, room: int, stride: int) -> list[Range]:
-    """Cut a text into ranges of at most `room` pieces that overlap by `stride`; the last ends at `length`.
-
-    Examples
-    --------
-    >>> from skxlmr.text.windows import window_ranges
-    >>> window_ranges(8, room=4, stride=2)
-    [(0, 4), (2, 6), (4, 8)]
-    >>> window_ranges(0, room=4, stride=2)
-    [(0, 0)]
-    """
+    """Cut a text into ranges of at most `room` pieces that overlap by `stride`; the last ends at `length`."""
     step = room - stride
     count = 1 + max(0, -((room - length) // step))
     return [(i * step, min(i * step + room, length)) for i in range(count)]
@@ -71,40 +52,18 @@ def window_ranges(length: int, room: int, stride: int) -> list[Range]:
 def plan_windows(
     lengths: tuple[int, ...], room: int, stride: int, only: Only = "longest"
 ) -> tuple[list[tuple[Range, ...]], int]:
-    """Plan the windows over one text or a pair; no piece is left out.
+    """Plan the windows over a text or a pair, each with one range per text; no piece is left out.
 
-    Parameters
-    ----------
-    lengths : tuple of one or two int
-        Number of pieces of each text.
-    room : int
-        Number of pieces that fit into a window.
-    stride : int
-        Number of pieces by which consecutive windows overlap.
-    only : {"longest", "first", "second"}
-        Which text of a pair is windowed while each window holds the whole of the other. "longest" windows the longer
-        one (the first, if both are equally long) if the shorter takes at most half of the room; otherwise both are
-        windowed, each in its half, and each window of the text with more of them is combined with the window at the
-        same relative position of the other. Each piece of both is seen, and the number of windows grows with the
-        longer text and not with the product of both. For a single text it must be "longest" or "first".
-
-    Returns
-    -------
-    plan : list of tuple of (start, stop)
-        One tuple per window, with one range per text.
-    sequence : int
-        The text that is windowed.
-
-    Raises
-    ------
-    ValueError
-        If `stride` is negative or too large to advance, or the text that is kept whole leaves too little room.
+    `only` is the text of a pair that is windowed while each window holds the whole of the other; the second result is
+    its index. "longest" windows the longer one (the first, if both are equally long) if the shorter takes at most half
+    of the room; otherwise both are windowed, each in its half, and each window of the text with more of them is
+    combined with the window at the same relative position of the other. Each piece of both is seen, and the number of
+    windows grows with the longer text and not with the product of both.
 
     Examples
     --------
     A pair of 3 and 12 pieces, and one of 7 and 12, of which neither is short:
 
-    >>> from skxlmr.text.windows import plan_windows
     >>> plan_windows((3, 12), room=10, stride=2)
     ([((0, 3), (0, 7)), ((0, 3), (5, 12))], 1)
     >>> plan_windows((7, 12), room=10, stride=2)
@@ -138,31 +97,8 @@ def plan_windows(
 def plan_truncation(lengths: tuple[int, ...], room: int, only: Only = "longest") -> tuple[Range, ...]:
     """Plan one window that starts at the first piece of each text, and drops the pieces that do not fit.
 
-    Parameters
-    ----------
-    lengths : tuple of one or two int
-        Number of pieces of each text.
-    room : int
-        Number of pieces that fit.
-    only : {"longest", "first", "second"}
-        Which text of a pair is cut. "longest" cuts the longer one until both are equally long and then both by turns;
-        an odd place goes to the longer one (the second, if both are equally long).
-
-    Returns
-    -------
-    tuple of (start, stop)
-        One range per text.
-
-    Raises
-    ------
-    ValueError
-        If the text that is not cut leaves no room for the other.
-
-    Examples
-    --------
-    >>> from skxlmr.text.windows import plan_truncation
-    >>> plan_truncation((3, 12), room=10)
-    ((0, 3), (0, 7))
+    `only` is the text of a pair that is cut. "longest" cuts the longer one until both are equally long and then both by
+    turns; an odd place goes to the longer one (the second, if both are equally long).
     """
     if len(lengths) == 1:
         _check_only(only, ("longest", "first"))

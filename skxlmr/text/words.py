@@ -16,30 +16,10 @@ if TYPE_CHECKING:
 
 
 def word_starts(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
-    """Return which pieces begin a word.
+    """Return which pieces of one or several texts begin a word, (n_pieces,) bool.
 
     A word extends from one space to the next, without punctuation. In scripts without spaces between words each piece
     is a word.
-
-    Parameters
-    ----------
-    vocabulary : Vocabulary
-    ids : ndarray of shape (n_pieces,)
-        Pieces of one text or of several, one after the other.
-
-    Returns
-    -------
-    ndarray of shape (n_pieces,), bool
-
-    Examples
-    --------
-    >>> from skxlmr.model import XLMRobertaXLTokenizer
-    >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
-    >>> (ids,) = tokenizer.encode_batch(["unbelievable, 我们"])
-    >>> tokenizer.convert_ids_to_tokens(ids)
-    ['▁un', 'be', 'li', 'ev', 'able', ',', '▁', '我们']
-    >>> word_starts(tokenizer.vocabulary, ids).astype(int).tolist()
-    [1, 0, 0, 0, 0, 1, 1, 1]
     """
     distinct, inverse = np.unique(ids, return_inverse=True)
     pieces = vocabulary.to_tokens(distinct.tolist())

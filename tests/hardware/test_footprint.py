@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from quantized_layers import quantized_layer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -13,8 +14,7 @@ from torch.utils._pytree import tree_iter
 from skxlmr.hardware.footprint import activation_bytes, default_batch_tokens, num_learned, weight_bytes
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, int8_engines
 from skxlmr.model.heads import ClassificationHead
-from skxlmr.model.int8 import Int8, Int8Linear
-from skxlmr.model.nf4 import Linear4bit
+from skxlmr.model.int8 import Int8
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
@@ -62,9 +62,7 @@ def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Int8 | str
     torch.manual_seed(0)
     base = XLMRobertaXLModel(config, add_pooling_layer=False)
     for name, layer in linear_layers(base).items() if settings else ():
-        owner, _, attribute = name.rpartition(".")
-        quantized = Linear4bit.from_linear(layer) if settings == "nf4" else Int8Linear.from_linear(layer, settings)
-        setattr(base.get_submodule(owner), attribute, quantized)
+        base.set_submodule(name, quantized_layer(layer, settings))
     return base.to(dtype).eval().requires_grad_(False)
 
 

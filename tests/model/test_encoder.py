@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,18 @@ def test_encode_lower_layer_does_not_run_upper_ones(model):
 
     model.layers[2].register_forward_hook(forbidden)
     model.encode(torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3]), layers=(2,))
+
+
+@pytest.mark.parametrize("position_type", ["relative_key", "relative_key_query"])
+def test_encode_relative_positions_packed_raises(position_type):
+    model = XLMRobertaXLModel(replace(CONFIG, position_embedding_type=position_type)).eval()
+    with pytest.raises(
+        NotImplementedError, match=f"position_embedding_type='{position_type}' runs only in the forward"
+    ):
+        model.encode(torch.tensor([0, 7, 2]), torch.arange(2, 5), Packing.from_lengths([3]))
+    with torch.no_grad():
+        states = model(torch.tensor([[0, 7, 2], [2, 7, 0]])).last_hidden_state
+    assert not torch.allclose(states[0, 1], states[1, 1]), "the order of tokens counts"
 
 
 def test_encode_with_adapter_adds_to_layer_and_keeps_encoder(model):

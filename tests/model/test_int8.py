@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.functional as F
+from quantized_layers import quantized_layer
 from sklearn.base import clone
 from torch import nn
 from torch.testing import assert_close
@@ -33,7 +34,7 @@ def inputs(outlier=None, dtype=torch.float32):
 
 
 def quantized(linear, columns=(), **settings):
-    layer = Int8Linear.from_linear(linear, Int8(**settings))
+    layer = quantized_layer(linear, Int8(**settings))
     layer.set_outliers(torch.tensor(columns, dtype=torch.int64))
     return layer
 
@@ -73,7 +74,7 @@ def test_int8_linear_state_dict_equals_bitsandbytes(linear):
     theirs = theirs.to("cpu")
     theirs(inputs(dtype=torch.float16))
     state = theirs.state_dict()
-    layer = Int8Linear.from_linear(copy.deepcopy(linear).half())
+    layer = quantized_layer(copy.deepcopy(linear).half())
     assert set(layer.state_dict()) == set(state) - {"weight_format"}
     for name, tensor in layer.state_dict().items():
         assert_close(tensor, state[name], rtol=0, atol=0, check_dtype=False)

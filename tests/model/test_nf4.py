@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.functional as F
+from quantized_layers import quantized_layer
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +23,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 def pair(in_features=192, out_features=96, bias=True):
     torch.manual_seed(0)
     linear = nn.Linear(in_features, out_features, bias=bias)
-    return linear, Linear4bit.from_linear(linear)
+    return linear, quantized_layer(linear, "nf4")
 
 
 def bitsandbytes_layer(linear):
@@ -96,7 +97,7 @@ def test_quantize_nf4_in_chunks_equals_whole(monkeypatch):
 
 
 def test_quantize_nf4_zeros_stay_zero():
-    layer = Linear4bit.from_linear(nn.utils.skip_init(nn.Linear, 64, 3).requires_grad_(False))
+    layer = Linear4bit(64, 3)
     layer.load("weight", torch.zeros(3, 64))
     assert layer.dequantize(torch.float32).abs().max() == 0
 
@@ -226,7 +227,7 @@ def test_linear4bit_imports_bitsandbytes_lazily_and_silently():
     program = (
         "import sys, torch, skxlmr; from skxlmr.model.nf4 import Linear4bit;"
         "assert 'bitsandbytes' not in sys.modules;"
-        "Linear4bit.from_linear(torch.nn.Linear(21, 7))(torch.zeros(1, 21)); assert 'bitsandbytes' in sys.modules"
+        "Linear4bit(21, 7).load('weight', torch.zeros(7, 21)); assert 'bitsandbytes' in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -239,7 +240,7 @@ def test_linear4bit_imports_bitsandbytes_lazily_and_silently():
 @pytest.mark.parametrize(("in_features", "out_features"), [(192, 96), (96, 5), (21, 7)])
 def test_linear4bit_on_cuda_equals_cpu(in_features, out_features, dtype):
     linear, layer = pair(in_features, out_features)
-    there = Linear4bit.from_linear(linear.to("cuda"))
+    there = quantized_layer(linear.to("cuda"), "nf4")
     assert torch.equal(there.weight.cpu(), layer.weight)
     x = torch.randn(5, in_features)
     outputs, gradients = [], []

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from skxlmr.checkpoints.resolve import resolve
@@ -35,3 +36,18 @@ def test_find_outliers_is_the_same_for_all_settings(own_cache):
         layer.settings.threshold = 6.0
         layer.set_candidates(layer.candidates, layer.peaks)
         assert torch.equal(layer.outliers, expected[name][1])
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_find_outliers_with_relative_positions_runs(tmp_path, own_cache, is_decoder):
+    config = XLMRobertaXLConfig(
+        vocab_size=900, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+        position_embedding_type="relative_key", is_decoder=is_decoder,
+    )  # fmt: skip
+    XLMRobertaXLModel(config).save_pretrained(tmp_path)
+    plain = XLMRobertaXLModel.from_pretrained(tmp_path)
+    model = XLMRobertaXLModel.from_pretrained(tmp_path, load_in_8bit=True)
+    ids = torch.tensor([[0, 70, 800, 90, 2]])
+    assert all(len(layer.candidates) for layer in int8_layers(model).values())
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids)[0], plain(ids)[0], rtol=0, atol=0.2)

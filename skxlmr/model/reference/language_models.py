@@ -144,9 +144,40 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         use_cache: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Continue texts; see `skxlmr.model.reference.generation.generate`.
+        """Continue the texts of a batch, greedily or by sampling.
 
-        `use_cache` keeps keys and values instead of recomputing them; the result is the same.
+        Parameters
+        ----------
+        input_ids : Tensor of shape (B, S), int64
+            Texts, padded on the left.
+        attention_mask : Tensor of shape (B, S), default=None
+            One at real tokens; None is one everywhere except at pads.
+        max_new_tokens : int, default=20
+        do_sample : bool, default=False
+            Whether to sample each token instead of taking the most likely one.
+        temperature : float, default=1.0
+            Divides the logits before sampling; below 1 it favours likely tokens.
+        top_k : int, default=None
+            Sample from this many most likely tokens.
+        top_p : float, default=None
+            Sample from the fewest most likely tokens with this total probability (Holtzman et al., 2020).
+        eos_token_id : int, default=None
+            Id that ends a text, after which it is padded; None takes that of the config.
+        use_cache : bool, default=True
+            Whether to keep keys and values instead of recomputing them; the result is the same.
+        generator : torch.Generator, default=None
+            Random numbers for sampling.
+
+        Returns
+        -------
+        Tensor of shape (B, S + n), int64
+            The texts with up to `max_new_tokens` new tokens.
+
+        Raises
+        ------
+        ValueError
+            If the model is not a decoder, texts are padded on the right, there would be more tokens than positions, or
+            a sampling parameter is invalid.
         """
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:

@@ -21,34 +21,19 @@ from skxlmr.model.reference.outputs import ModelOutput, returned
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """The real tokens of a padded batch: packs tensors and unpacks them again.
-
-    Attributes
-    ----------
-    packing : Packing
-    places : Tensor of shape (T,), int64, or None
-        Index of each real token in the flattened (B, S) batch; None if every token is real.
-    shape : tuple of (B, S)
-    """
+    """The real tokens of a padded batch: packs tensors and unpacks them again."""
 
     packing: Packing
-    places: Tensor | None
-    shape: tuple[int, int]
+    places: Tensor | None  # (T,) int64, index of each real token in the flattened (B, S) batch; None if all are real
+    shape: tuple[int, int]  # (B, S)
 
     @classmethod
     def from_mask(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
-        """Build from a 2-D attention mask, nonzero at real tokens; None means that every token is real.
-
-        Raises
-        ------
-        ValueError
-            If the mask has a different shape than the batch, or a row without a real token.
-        """
-        batch, length = shape
+        """Build from a 2-D attention mask, nonzero at real tokens, of which each row must have one; None is all."""
         if attention_mask is None:
-            return cls(Packing.from_lengths([length] * batch, device), None, shape)
-        if tuple(attention_mask.shape) != (batch, length):
-            raise ValueError(f"attention_mask must have shape {(batch, length)}, got {tuple(attention_mask.shape)}.")
+            return cls(Packing.from_lengths([shape[1]] * shape[0], device), None, shape)
+        if tuple(attention_mask.shape) != shape:
+            raise ValueError(f"attention_mask must have shape {shape}, got {tuple(attention_mask.shape)}.")
         real = attention_mask != 0
         lengths = real.sum(1)
         if not bool((lengths > 0).all()):
@@ -80,21 +65,11 @@ def position_ids_from_input_ids(input_ids: Tensor, pad_token_id: int, past_lengt
 
 @dataclass
 class Encoded:
-    """A padded batch after the encoder.
+    """A padded batch after the encoder."""
 
-    Attributes
-    ----------
-    last : Tensor of shape (T, H)
-        The final hidden states, packed.
-    batch : PaddedBatch
-        Unpacks them.
-    more : ModelOutput
-        The hidden states, attentions and past key values that were requested, padded.
-    """
-
-    last: Tensor
+    last: Tensor  # (T, H), the final hidden states, packed
     batch: PaddedBatch
-    more: ModelOutput
+    more: ModelOutput  # hidden states, attentions and past key values that were requested, padded
 
     @property
     def first(self) -> Tensor:
@@ -142,24 +117,10 @@ class XLMRobertaXLModel(Encoder):
         every_position: bool = False,
         adapter: Adapter | None = None,
     ) -> Encoded:
-        """Encode a padded batch (B, S), packed or, where an argument requires it, with eager attention; see `forward`.
+        """Encode a padded batch (B, S), packed or, where an argument requires it, with eager attention.
 
-        Parameters
-        ----------
-        every_position : bool, default=False
-            Whether to compute the hidden states of padding, too.
-        adapter : sequence of one mapping per layer, default=None
-            See `encode`.
-
-        Returns
-        -------
-        Encoded
-
-        Raises
-        ------
-        ValueError
-            If not exactly one of `input_ids` and `inputs_embeds` is given, if a text is longer than the position
-            embedding, or if `encoder_hidden_states` are given to a model without cross-attention.
+        The arguments are those of `forward`, and whether to compute `every_position` (the hidden states of padding,
+        too), and the `adapter` of `encode`.
         """
         inputs = either(input_ids, inputs_embeds)
         config = self.config
@@ -168,18 +129,14 @@ class XLMRobertaXLModel(Encoder):
             output_hidden_states = config.output_hidden_states
         shape = (inputs.shape[0], inputs.shape[1])
         past_length = 0 if past_key_values is None else past_key_values[0][0].shape[2]
-        position_ids = self._position_ids(input_ids, position_ids, shape, past_length, inputs.device)
+        position_ids = self._position_ids(inputs, input_ids, position_ids, past_length)
 
         eager = None
         if self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
             eager = self._eager(
-                (*shape, past_length),
-                attention_mask,
-                head_mask,
-                encoder_hidden_states,
-                encoder_attention_mask,
+                (*shape, past_length), attention_mask, head_mask, encoder_hidden_states, encoder_attention_mask,
                 past_key_values,
-            )
+            )  # fmt: skip
         batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, inputs.device)
         hidden = self.encode(
             batch.pack(inputs),
@@ -214,12 +171,7 @@ class XLMRobertaXLModel(Encoder):
         )
 
     def _position_ids(
-        self,
-        input_ids: Tensor | None,
-        position_ids: Tensor | None,
-        shape: tuple[int, int],
-        past_length: int,
-        device: torch.device,
+        self, inputs: Tensor, input_ids: Tensor | None, position_ids: Tensor | None, past_length: int
     ) -> Tensor:
         """Return the position ids of a padded batch, (1 or B, S): those given, or else counted."""
         config = self.config
@@ -227,10 +179,10 @@ class XLMRobertaXLModel(Encoder):
             position_ids = position_ids_from_input_ids(input_ids, config.pad_token_id, past_length)
         if position_ids is None:  # pads cannot be told from embeddings: as in the reference every token counts
             before = past_length if config.first_position == 0 else 0
-            position_ids = torch.arange(shape[1], device=device)[None] + config.first_position + before
+            position_ids = torch.arange(inputs.shape[1], device=inputs.device)[None] + config.first_position + before
         if self.embeddings.absolute and int(position_ids.max()) >= config.max_position_embeddings:
             raise ValueError(
-                f"A text of {past_length + shape[1]} tokens is too long: this model takes {config.max_length}. "
+                f"A text of {past_length + inputs.shape[1]} tokens is too long: this model takes {config.max_length}. "
                 f"Truncate it or split it into windows."
             )
         return position_ids
@@ -250,7 +202,8 @@ class XLMRobertaXLModel(Encoder):
         n_keys = past_length + n_queries
         mask = torch.ones(batch_size, n_keys, device=weight.device) if attention_mask is None else attention_mask
         if self.config.is_decoder and mask.ndim == 2:
-            mask = mask[:, None, :] * causal_mask(n_queries, n_keys, weight.device)  # (B, K) -> (B, Q, K)
+            causal = torch.ones(n_queries, n_keys, device=weight.device).tril(past_length)  # keys up to the query
+            mask = mask[:, None, :] * causal  # (B, K) -> (B, Q, K)
         mask = additive_mask(mask, weight.dtype)
         source = source_mask = None
         if self.config.is_decoder and encoder_hidden_states is not None:
@@ -312,6 +265,12 @@ class XLMRobertaXLModel(Encoder):
         -------
         ModelOutput or tuple
             last_hidden_state, pooler_output, past_key_values, hidden_states, attentions, cross_attentions.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one of `input_ids` and `inputs_embeds` is given, if a text is longer than the position
+            embedding, or if `encoder_hidden_states` are given to a model without cross-attention.
         """
         encoded = self.encode_padded(
             input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
@@ -342,11 +301,6 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """
     mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]  # -> (B, 1, 1, K) or (B, 1, Q, K)
     return (1.0 - mask.to(dtype)) * torch.finfo(dtype).min
-
-
-def causal_mask(n_queries: int, n_keys: int, device: torch.device) -> Tensor:
-    """Return ones where a key is not later than the query, (Q, K); the queries are the last of the keys."""
-    return torch.ones(n_queries, n_keys, device=device).tril(n_keys - n_queries)
 
 
 def mask_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -81,15 +81,10 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
-    """Return the mean loss of a sequence classification or regression head.
+    """Return the mean loss of logits (B, num_labels) and labels (B,) or (B, num_labels).
 
-    Parameters
-    ----------
-    logits : Tensor of shape (B, num_labels)
-    labels : Tensor of shape (B,) or (B, num_labels)
-    problem_type : str or None, default=None
-        None infers it as the reference does: regression if there is one logit, a single label per text if the labels
-        are integers, otherwise several labels per text.
+    `problem_type` None infers it as the reference does: regression if there is one logit, a single label per text if
+    the labels are integers, otherwise several labels per text.
     """
     if problem_type is None:
         integers = not labels.is_floating_point()
