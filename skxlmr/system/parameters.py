@@ -1,7 +1,7 @@
-"""Constructor parameters that are declared once, as dataclass fields of small groups.
+"""Constructor parameters that are declared once, as dataclass fields.
 
-A group is a class with a few fields; its docstring documents them, its fields hold defaults and valid values. An
-estimator inherits from the groups that it has.
+A group of parameters is a class whose fields hold their defaults and valid values, and whose docstring documents them.
+An estimator inherits from the groups that it has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing_extensions import Self, dataclass_transform
 
 Class = TypeVar("Class", bound=type)
 
-# What other libraries call a parameter: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
+# The names of parameters in other libraries: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
 OTHER_NAMES = {
     "model": "checkpoint model_id model_name model_name_or_path pretrained_model_name_or_path",
     "max_epochs": "epochs max_iter n_epochs num_epochs num_train_epochs",
@@ -44,38 +44,33 @@ OTHER_NAMES = {
 def parameter(*, default: Any, valid: list[Any] | None = None, kw_only: bool = True, order: int = 99) -> Any:
     """Declare a constructor parameter, as a dataclass field.
 
-    Parameters
-    ----------
-    default : object
-    valid : list, default=None
-        Its entry in scikit-learn's `_parameter_constraints`; None does not check it.
-    kw_only : bool, default=True
-    order : int, default=99
-        Parameters are listed by this number, whichever class declares them.
+    `valid` is its entry in scikit-learn's `_parameter_constraints`, None for no check. `order` sorts the parameters.
     """
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"valid": valid, "order": order})
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
 def declare_parameters(cls: Class) -> Class:
-    """Give a class the constructor, the constraints and the documentation of its parameters, inherited ones included.
+    """Generate the constructor, constraints and documentation of the parameters of a class, including inherited ones.
 
     Its docstring documents the parameters that it declares itself; `$parameters` stands for all of them, and `$name`
     for the entry `name` of the class attribute `_documentation`.
     """
-    cls = dataclasses.dataclass(repr=False, eq=False)(cls)
-    fields = sorted(dataclasses.fields(cls), key=lambda field: field.metadata["order"])
-    cls._parameter_constraints = {field.name: field.metadata["valid"] for field in fields if field.metadata["valid"]}
-    if cls.__doc__:  # python -OO has none
-        doc = inspect.cleandoc(cls.__doc__)
+    declared: Any = dataclasses.dataclass(repr=False, eq=False)(cls)
+    fields = sorted(dataclasses.fields(declared), key=lambda field: field.metadata["order"])
+    declared._parameter_constraints = {
+        field.name: field.metadata["valid"] for field in fields if field.metadata["valid"]
+    }
+    if declared.__doc__:  # python -OO has none
+        doc = inspect.cleandoc(declared.__doc__)
         own = dict(re.findall(r"^(\w+) : (.*(?:\n .*)+)", _section(doc, "Parameters"), re.MULTILINE))
-        inherited = [vars(base).get("_parameter_docs", {}) for base in reversed(cls.__mro__)]
-        cls._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
-        listed = "\n".join(_describe(field, cls._parameter_docs[field.name]) for field in fields)
+        inherited = [vars(base).get("_parameter_docs", {}) for base in reversed(declared.__mro__)]
+        declared._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
+        listed = "\n".join(_describe(field, declared._parameter_docs[field.name]) for field in fields)
         doc = doc.replace(_section(doc, "Parameters") or "$parameters", listed)
-        cls.__doc__ = Template(doc).safe_substitute(getattr(cls, "_documentation", {}))
-    cls.__init__ = _explain_unknown(cls.__init__, [field.name for field in fields])
-    return cls
+        declared.__doc__ = Template(doc).safe_substitute(getattr(declared, "_documentation", {}))
+    declared.__init__ = _explain_unknown(declared.__init__, [field.name for field in fields])
+    return declared
 
 
 def _section(doc: str, title: str) -> str:
@@ -107,14 +102,10 @@ def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..
 
 
 class DeclaredParameters:
-    """Mixin for scikit-learn estimators whose parameters are declared.
+    """Mixin for scikit-learn estimators whose parameters are declared."""
 
-    Attributes
-    ----------
-    _named : dict of str to dict of str to class
-        Parameters whose objects have short names: with `tuning="lora"`, `tuning__rank` is a parameter, too.
-    """
-
+    # Classes by the strings that stand for their default objects, such as "lora", by parameter: with `tuning="lora"`,
+    # `tuning__rank` is a parameter, too.
     _named: ClassVar[dict[str, dict[str, type]]] = {}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

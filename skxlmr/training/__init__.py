@@ -1,4 +1,4 @@
-"""Second floor: what an estimator learns on a frozen base, and how."""
+"""Training an adapter and a head on a frozen base model."""
 
 from skxlmr.training.callbacks import Callback, MLflowLogger, ProgressBar, TensorBoardLogger
 from skxlmr.tuning import Bias, Full, Head, LoRA

@@ -15,7 +15,7 @@ import torch
 from skxlmr import LoRA, XLMRXLClassifier
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.training import Callback, checkpointing
-from skxlmr.training.checkpointing import NAME, read_checkpoint, training_directory, write_training
+from skxlmr.training.checkpointing import NAME, read_checkpoint, training_directory, write_checkpoint
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"] * 2
 LABELS = ["yes", "no"] * 12
@@ -207,7 +207,7 @@ def test_other_callbacks_with_a_state_are_an_error_that_says_so(tmp_path):
     clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
     with pytest.raises(RuntimeError):
         clf.set_params(callbacks=[Failing(2)]).fit(TEXTS, LABELS)
-    with pytest.raises(CheckpointError, match=r"0 callbacks that have a state, and now there are 1.*remove the file"):
+    with pytest.raises(CheckpointError, match=r"0 callbacks that have a state, but there are 1 now.*remove the file"):
         clf.set_params(callbacks=[Remembering()]).fit(TEXTS, LABELS)
 
 
@@ -254,7 +254,7 @@ def test_a_fit_that_could_not_begin_leaves_the_folder_free(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
-    write_training(tmp_path, {"a": 1}, {"x": torch.arange(3)})
+    write_checkpoint(tmp_path, {"a": 1}, {"x": torch.arange(3)})
     numbers, tensors = read_checkpoint(tmp_path)
     assert numbers == {"a": 1}
     assert tensors["x"].tolist() == [0, 1, 2]
@@ -266,7 +266,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
 
 
 def test_metrics_of_callbacks_are_kept_whatever_numbers_they_are(tmp_path):
-    write_training(tmp_path, {"history": [{"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3)}]}, {})
+    write_checkpoint(tmp_path, {"history": [{"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3)}]}, {})
     ((row,),) = read_checkpoint(tmp_path)[0].values()
     assert (row["a"], row["c"]) == (0.5, 3)
     assert np.isnan(row["b"])
