@@ -19,7 +19,7 @@ SHARE_OF_FREE_MEMORY = 4
 
 
 class ArrayCache:
-    """A thread-safe LRU cache of at most `max_bytes`; None is a quarter of the memory that is free at the first `put`."""
+    """A thread-safe LRU cache of at most `max_bytes`; None is a quarter of the memory free at the first `put`."""
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self.max_bytes = max_bytes

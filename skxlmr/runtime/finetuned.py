@@ -60,7 +60,7 @@ class Finetuned(nn.Module):
         have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (earlier, self))
         if have != need:
             raise ValueError(
-                "The earlier fit cannot be continued: its tuning or its model was another one. Set them back, or fit "
+                "The earlier fit cannot be continued: its tuning, or its model, was another one. Set them back, or fit "
                 "anew with warm_start=False."
             )
         self.load_state_dict(earlier.state_dict())

@@ -95,6 +95,7 @@ def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
     for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
         assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
-            assert isinstance(delta, LowRank | AddedBias)
-            delta.merge_into(layer.get_submodule(PATHS[name]))
+            linear = layer.get_submodule(PATHS[name])
+            assert isinstance(delta, LowRank | AddedBias) and isinstance(linear, nn.Linear)
+            delta.merge_into(linear)
     return finetuned.model(base)
