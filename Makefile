@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up on a fresh machine.
+# `make demo` and `make test` set everything up on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,9 +14,14 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/numpydoc lint $$(git ls-files 'skxlmr/*.py')
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/numpydoc lint $$(git ls-files 'skxlmr/*.py')
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
-# Beside what users would pick instead; DEVICE=cuda on a machine that has one.
+# Compares this library with the alternatives; DEVICE=cuda on a machine with a GPU.
 DEVICE ?= cpu
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

@@ -1,15 +1,15 @@
-"""This library beside what its users would pick: the same weights, texts and machine, in one run.
+"""Compare this library with its alternatives, on the same weights, texts and machine, in one run.
 
     python benchmarks/bench.py [SECTION ...] [--device cpu] [--models nano xl-width] [--out FOLDER]
 
-Sections: embed, predict, train, small, scale. Tokens are real tokens: those of the texts with `<s>` and `</s>`,
-padding left out, whoever runs them. Every engine reads texts and gives arrays; loading is left out. They take turns,
-and of each the best turn counts; who has taken 20 seconds has no further turn. On a GPU engines are loaded one kind
-after the other, so that each has the memory for itself.
+Sections: embed, predict, train, small, scale. Tokens are counted without padding, with `<s>` and `</s>`, for all
+engines. Every engine takes texts and returns arrays; loading is not timed. Engines run alternately, and the best run of
+each counts; an engine that has taken 20 seconds is not run again. On a GPU, engines of different kinds are loaded one
+after the other, so that each has the whole GPU.
 
-Models: "nano"; "xl-width", two layers of XL's width with random weights; "xl" and "xxl" whole, with random weights (for
-machines with a GPU; they take some 45 GB of disk meanwhile). Writes bench-<device>.md, .json and .png, anew after each
-section; of some sections only, under a name that says so.
+Models: "nano"; "xl-width", two layers of XL's width with random weights; "xl" and "xxl", complete, with random weights
+(for machines with a GPU; they temporarily need about 45 GB of disk). Writes bench-<device>.md, .json and .png after
+each section; if only some sections are run, their names are part of the file names.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ import skxlmr
 from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger
 from skxlmr.datasets import load_reviews
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.runtime.feature_cache import clear_features
 
 RANK, BATCH = 8, 16
 
@@ -50,7 +51,7 @@ RANK, BATCH = 8, 16
 
 
 def embed(bench: Bench, models: list[str]) -> Iterator[Row]:
-    """Vectors of ragged texts."""
+    """Embed texts of different lengths."""
     for name in models:
         n_texts = bench.size(name)
         for corpus, texts in {"real": real_texts(n_texts), "log-normal": log_normal_texts(n_texts)}.items():
@@ -58,7 +59,7 @@ def embed(bench: Bench, models: list[str]) -> Iterator[Row]:
 
 
 def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterator[Row]:
-    """All engines on one model and one set of texts."""
+    """Run all engines on one model and one set of texts."""
     directory, n_tokens = bench.directory(name), count_tokens(texts)
     setting = f"{name}, {corpus} texts: {len(texts)}, {n_tokens:,} tokens"
     seconds, vectors, remarks = {}, {}, {}
@@ -66,7 +67,7 @@ def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterat
         release(bench.device)
         try:
             found = timed(make(), texts, bench)
-        except RuntimeError as error:  # out of memory, or what the device cannot do
+        except RuntimeError as error:  # out of memory, or not supported by the device
             yield Row("embed", setting, f"failed: {kind}", 0.0, "tokens/s", 0.0, str(error).splitlines()[0])
             continue
         for known, more in zip((seconds, vectors, remarks), found, strict=True):
@@ -74,7 +75,7 @@ def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterat
     if not seconds:
         return
     speed, tuned = with_best_tuned({how: n_tokens / s for how, s in seconds.items()})
-    base, exact = next(iter(speed.values())), vectors.get("skxlmr, float32")  # of XL and XXL there is none
+    base, exact = next(iter(speed.values())), vectors.get("skxlmr, float32")  # missing for XL and XXL
     config, ceilings = XLMRobertaXLConfig.from_pretrained(directory), {}
     for how, tokens_per_second in speed.items():
         said = [tuned[how].split(", ")[-1], remarks[tuned[how]]] if how in tuned else [remarks[how]]
@@ -82,7 +83,7 @@ def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterat
             kind = how.split(", ")[1]
             ceilings[kind] = ceilings.get(kind) or ceiling(config, kind, bench.device)
             said.append(f"{tokens_per_second / ceilings[kind]:.2f} of the products' {ceilings[kind]:,.0f}")
-        if exact is not None and "pipeline" not in how:  # a pipeline gives the states of all tokens
+        if exact is not None and "pipeline" not in how:  # a pipeline returns the states of all tokens
             of_how = np.asarray(vectors[tuned.get(how, how)])
             said.append(f"least cosine to our float32 {cosines(of_how, exact).min():.4f}")
         remark = "; ".join(filter(None, said))
@@ -92,7 +93,7 @@ def embed_with(bench: Bench, name: str, corpus: str, texts: list[str]) -> Iterat
 def timed(
     engines: dict[str, Callable[[list[str]], object]], texts: list[str], bench: Bench
 ) -> tuple[dict[str, float], dict[str, np.ndarray], dict[str, str]]:
-    """Seconds of each engine, its vectors, and on a GPU the most memory that it took, as a remark."""
+    """Return the seconds and the vectors of each engine, and as a remark the peak GPU memory."""
     remarks = dict.fromkeys(engines, "")
 
     def run(how: str) -> object:
@@ -109,7 +110,7 @@ def timed(
 
 
 def release(device: str) -> None:
-    """Give memory back."""
+    """Free the models of all engines."""
     skxlmr.release_models()
     gc.collect()
     if device != "cpu":
@@ -117,7 +118,7 @@ def release(device: str) -> None:
 
 
 def with_best_tuned(speed: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
-    """Of the padded batches by length only the size that was best; and that one's own name, by what it is called."""
+    """Keep only the fastest batch size of the padded batches sorted by length; also map its new name to its old one."""
     tuned = {how: int(found[1]) for how in speed if (found := re.search(r"^transformers.* by length, .* (\d+)$", how))}
     if not tuned:
         return speed, {}
@@ -128,7 +129,7 @@ def with_best_tuned(speed: dict[str, float]) -> tuple[dict[str, float], dict[str
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Between the rows of two matrices."""
+    """Return the cosines between the rows of two matrices."""
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
@@ -137,7 +138,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def predict(bench: Bench, models: list[str]) -> Iterator[Row]:
-    """Classifier, tagger and question answering beside the embedder, which does nothing but encode."""
+    """Compare classifier, tagger and question answering with the embedder, which only encodes."""
     for name in models:
         texts = [" ".join(text.split()) for text in bench.reviews(name)[0]]
         words, questions = [text.split() for text in texts], ["What is it about?"] * len(texts)
@@ -169,7 +170,7 @@ def predict(bench: Bench, models: list[str]) -> Iterator[Row]:
 
 
 def train(bench: Bench, models: list[str]) -> Iterator[Row]:
-    """An epoch of LoRA on queries and values, texts to learned model, loading left out."""
+    """Time an epoch of LoRA on queries and values, from texts to fitted model, without loading."""
     for name in models:
         dtypes = ["float32"] if name == "nano" else ["bfloat16"]
         for dtype in dtypes:
@@ -177,7 +178,7 @@ def train(bench: Bench, models: list[str]) -> Iterator[Row]:
 
 
 def train_with(bench: Bench, name: str, dtype: str) -> Iterator[Row]:
-    """All engines on one model."""
+    """Run all engines on one model."""
     directory = bench.directory(name)
     texts, labels = bench.reviews(name)
     clf = XLMRXLClassifier(
@@ -187,7 +188,7 @@ def train_with(bench: Bench, name: str, dtype: str) -> Iterator[Row]:
     settings = {"dtype": DTYPES[dtype], "device": bench.device, "rank": RANK, "batch_size": BATCH}
     engines = {
         f"transformers Trainer + peft, {dtype}": peers.trainer(directory, **settings),
-        f"skxlmr, {dtype}": lambda X, y: skxlmr.runtime.feature_cache.clear_features() or clf.fit(X, y),
+        f"skxlmr, {dtype}": lambda X, y: clear_features() or clf.fit(X, y),
     }
     if name == "nano":
         engines[f"skorch + transformers + peft, {dtype}"] = peers.skorch(directory, **settings)
@@ -218,7 +219,7 @@ clf.fit(texts, [0, 1] * 32)
 
 
 def small(bench: Bench, models: list[str]) -> Iterator[Row]:
-    """One text after the other, and how long `fit` takes to its first step: each in processes of its own."""
+    """Time single texts, and `fit` up to its first step, each in separate processes."""
     directory, exported = bench.directory("nano"), bench.folder / "exported"
     peers.tokenizer(directory)
     texts = load_reviews().text[:8].tolist()
@@ -233,14 +234,14 @@ def small(bench: Bench, models: list[str]) -> Iterator[Row]:
     script, base = Path(__file__).with_name("one_text.py"), 0.0
     for i, (how, engine) in enumerate(engines.items()):
         value = min(float(python(script, *engine, "--device", bench.device)) for _ in range(bench.repeats))
-        base = base if i % 2 else value  # each of ours after its peer
+        base = base if i % 2 else value  # each row of skxlmr follows the row it is compared with
         yield Row("small", "nano, float32, one text, median", how, value, "ms", base / value)
     first = min(float(python("-c", FIRST_STEP, "nano", bench.device)) for _ in range(bench.repeats))
     yield Row("small", "nano, fresh process", "skxlmr, from the call of fit to its first step", first, "s", 1.0)
 
 
 def python(*arguments: object) -> str:
-    """The last line that a fresh process prints."""
+    """Run Python in a new process and return the last line that it prints."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -249,7 +250,7 @@ def python(*arguments: object) -> str:
 
 
 def growth(bench: Bench, models: list[str]) -> Iterator[Row]:
-    """Time and memory of ever more texts; see scale.py, which takes a million, too."""
+    """Measure time and memory for increasing numbers of texts; scale.py also runs a million."""
     sizes = [3_000, 10_000, 30_000]
     rows = scale.in_processes("nano", sizes, device=bench.device)
     for row in rows:
@@ -303,7 +304,7 @@ def main() -> None:
 
 
 def save(rows: list[Row], about: dict[str, str], folder: Path, sections: list[str]) -> Path:
-    """Write what is known so far; returns the files' common name."""
+    """Write the results so far; return the common stem of the files."""
     folder.mkdir(exist_ok=True, parents=True)
     name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join([about["device"], *sections])).strip("-").lower()
     stem = folder / f"bench-{name}"

@@ -1,6 +1,6 @@
-"""Loading and running a checkpoint in 8 bits: this library beside transformers with bitsandbytes, in one run.
+"""Compare loading and running a checkpoint in 8 bits with transformers and bitsandbytes, in one run.
 
-Each line of the table is a process of its own, so that its peak memory is its own. Writes
+Each row of the table is measured in a separate process, because of its peak memory. Writes
 benchmarks/results/eight-bit-<model>-<device>.json.
 
     python benchmarks/make_checkpoint.py xl OUT
@@ -34,11 +34,11 @@ RUNS = {
     "transformers, bfloat16": {"peer": True},
 }
 REFERENCE = "ours, float32"
-BATCH = 32  # rows of the peer's padded batches
+BATCH = 32  # rows of the padded batches of transformers
 
 
 def resident() -> dict[str, float]:
-    """Memory of this process in GB: highest resident, now resident, proportional."""
+    """Return the peak resident, current resident and proportional set size of this process in GB."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     rollup = dict(line.split(":", 1) for line in lines)
@@ -50,7 +50,7 @@ def ours(model: str, texts: list[str], options: dict, device: str) -> tuple[dict
     from skxlmr import XLMRXLEmbedder, set_feature_cache
     from skxlmr.runtime.plan import make_plan
 
-    set_feature_cache(0)  # what is measured is the encoder
+    set_feature_cache(0)  # measure the encoder, not the cache
     embedder = XLMRXLEmbedder(model=model, device=device, **options)
     started = time.perf_counter()
     embedder.fit(texts[:1])
@@ -70,7 +70,7 @@ def ours(model: str, texts: list[str], options: dict, device: str) -> tuple[dict
 
 
 def transformers(model: str, texts: list[str], options: dict, device: str) -> tuple[dict, np.ndarray]:
-    """Mean-pooled states on padded batches of 32 texts ordered by length, the best that is done with padding."""
+    """Compute mean-pooled states on padded batches of 32 texts sorted by length, the fastest way to pad."""
     import warnings
 
     from transformers import BitsAndBytesConfig, XLMRobertaXLModel
@@ -104,7 +104,7 @@ def transformers(model: str, texts: list[str], options: dict, device: str) -> tu
 
 
 def child(model: str, name: str, n_texts: int, device: str, out: Path) -> None:
-    """One line of the table, in this process."""
+    """Measure one row of the table, in this process."""
     options = dict(RUNS[name])
     run = transformers if options.pop("peer", False) else ours
     report, vectors = run(model, real_texts(n_texts), options, device)
@@ -116,7 +116,7 @@ def child(model: str, name: str, n_texts: int, device: str, out: Path) -> None:
 
 
 def proportional_of_two(model: str) -> list[float]:
-    """Proportional set sizes of two processes that hold the 8-bit model at once, each having run a text."""
+    """Return the proportional set sizes of two simultaneous processes that have run the 8-bit model on a text."""
     code = (
         "import sys; from skxlmr import XLMRXLEmbedder; from eight_bit import resident\n"
         "XLMRXLEmbedder(model=sys.argv[1], load_in_8bit=True, device='cpu').fit_transform(['good morning'])\n"
@@ -141,7 +141,7 @@ def proportional_of_two(model: str) -> list[float]:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The lowest of the cosines, row by row."""
+    """Return the lowest cosine of corresponding rows."""
     return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
 
 
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("model", help="a checkpoint directory")
     parser.add_argument("--texts", type=int, default=48)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", action="append", help="a line of the table; may be repeated")
+    parser.add_argument("--only", action="append", help="a row of the table; may be repeated")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

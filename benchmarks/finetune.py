@@ -1,11 +1,11 @@
-"""What it costs to fine-tune: upper layers alone with and without what is remembered of the lower ones; a step of XL.
+"""Measure fine-tuning: of the upper layers with and without cached states of the lower ones; and a step of XL.
 
     python benchmarks/finetune.py layers [--out FILE]       # LoRA on the last quarter of the layers, 5 and 20 epochs
     python benchmarks/finetune.py step MODEL [--out FILE]   # seconds and memory of LoRA steps; see make_checkpoint.py
 
-"layers" makes a model of its own with random weights in a temporary folder, without dropout. Of each number of epochs
-it times `fit` with an empty cache, with no cache, and a second candidate (another rank) that finds the cache full; the
-bound is what the operations say: all layers forward and a quarter backward, against a quarter of both.
+"layers" creates a model with random weights and without dropout in a temporary folder. For each number of epochs it
+times `fit` with an empty cache, without a cache, and for a second candidate (another rank) with a filled cache. The
+bound follows from the number of operations: all layers forward and a quarter backward, against a quarter of both.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from skxlmr.training import Callback
 
 
 def timed_fit(clf: XLMRXLClassifier, texts: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Seconds of a fit, and its losses."""
+    """Return the seconds and the losses of a fit."""
     started = time.perf_counter()
     clf.fit(texts, labels)
     return time.perf_counter() - started, np.array(clf.loss_curve_)
 
 
 def layers(arguments: argparse.Namespace) -> dict:
-    """LoRA on the last quarter of the layers."""
+    """Time LoRA on the last quarter of the layers."""
     reviews = load_reviews().sample(arguments.texts, random_state=0)
     texts, labels = reviews.text.to_numpy(object), reviews.label.to_numpy()
     report = {"hidden": arguments.hidden, "layers": arguments.layers, "texts": arguments.texts, "runs": []}
@@ -47,7 +47,7 @@ def layers(arguments: argparse.Namespace) -> dict:
         make_model(Path(directory), arguments.hidden, arguments.layers)
         tuning = LoRA(rank=8, layers=arguments.layers // 4)
         clf = XLMRXLClassifier(directory, tuning=tuning, dtype=arguments.dtype, device=arguments.device, random_state=0)
-        clf.set_params(load_in_8bit=False, max_epochs=1).fit(texts[:32], labels[:32])  # loading is nobody's part
+        clf.set_params(load_in_8bit=False, max_epochs=1).fit(texts[:32], labels[:32])  # loads the model
         for epochs in arguments.epochs:
             clf.set_params(max_epochs=epochs, tuning__rank=8)
             set_feature_cache(0)
@@ -73,7 +73,7 @@ def layers(arguments: argparse.Namespace) -> dict:
 
 
 class StepSeconds(Callback):
-    """The seconds of each optimiser step."""
+    """Records the seconds of each optimizer step."""
 
     def on_fit_begin(self, trainer: object) -> None:
         self.ended = [time.perf_counter()]
@@ -83,7 +83,7 @@ class StepSeconds(Callback):
 
 
 def step_in_this_process(arguments: argparse.Namespace) -> dict:
-    """LoRA steps of about so many tokens through the model in 8 bits, in batches of four texts."""
+    """Time LoRA steps on a model in 8 bits, in batches of four texts with about this many tokens."""
     texts = load_reviews().sample(400, random_state=0).text.tolist()
     embedder = XLMRXLEmbedder(arguments.model, load_in_8bit=True, device=arguments.device).fit(texts[:1])
     tokenizer = embedder._fitted_backbone().tokenizer
@@ -112,7 +112,7 @@ def step_in_this_process(arguments: argparse.Namespace) -> dict:
 
 
 def step(arguments: argparse.Namespace) -> dict:
-    """The same in a process of its own, whose 8-bit weights are in the cache already."""
+    """Run the same in a new process, with the 8-bit weights already in the cache."""
     XLMRXLEmbedder(arguments.model, load_in_8bit=True, device=arguments.device).fit(["good morning"])
     command = [sys.executable, __file__, "step", arguments.model, "--tokens", str(arguments.tokens), "--here"]
     command += ["--steps", str(arguments.steps), "--device", arguments.device]

@@ -1,10 +1,10 @@
-"""What a grid over a head costs beside embedding the texts once and training the heads.
+"""Compare a grid search over a head with embedding the texts once and training the heads.
 
     python benchmarks/grid_search.py [MODEL] [--texts N] [--out FILE]
 
-24 candidates in 5 folds, 120 fits and 240 predictions on the same texts. "embed once" is XLMRXLEmbedder on all of them,
-"heads" the optimiser steps of the 120 fits as they report them; "grid" is GridSearchCV from beginning to end with an
-empty cache, and again with "no cache", where every fit and prediction encodes its texts itself.
+24 candidates in 5 folds make 120 fits and 240 predictions on the same texts. "embed once" is XLMRXLEmbedder on all
+texts, "heads" the optimizer steps of the 120 fits. "grid" is the whole GridSearchCV with an empty cache; with
+"no cache" every fit and prediction encodes its texts again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDS = 5
 
 
 class StepSeconds(Callback):
-    """Adds up the seconds of the optimiser steps of all fits."""
+    """Sums the seconds of the optimizer steps of all fits."""
 
     total = 0.0
 
@@ -38,7 +38,7 @@ class StepSeconds(Callback):
 
 
 def timed_grid(clf: XLMRXLClassifier, texts: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """Seconds of the whole search and of its optimiser steps, and the best score."""
+    """Return the seconds of the whole search and of its optimizer steps, and the best score."""
     StepSeconds.total = 0.0
     started = time.perf_counter()
     grid = GridSearchCV(clf, GRID, cv=FOLDS, refit=False).fit(texts, labels)
@@ -57,7 +57,7 @@ def main() -> None:
     texts, labels = reviews.text.to_numpy(object), reviews.label.to_numpy()
     options = {"model": arguments.model, "device": arguments.device}
     clf = XLMRXLClassifier(tuning="head", max_epochs=10, random_state=0, callbacks=[StepSeconds()], **options)
-    clf.fit(texts[:8], labels[:8])  # loading is nobody's part
+    clf.fit(texts[:8], labels[:8])  # loads the model
     feature_cache.clear_features()
 
     started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Write a checkpoint of full size with random weights in float16, in shards, as the hub has them.
+"""Write a checkpoint of full size with random float16 weights, in shards, like those of the hub.
 
-The tokenizer is that of nano, so that texts can be read; the numbers mean nothing, time and memory are real.
+The tokenizer is that of nano, so that texts can be encoded. Only time and memory are realistic.
 
     python benchmarks/make_checkpoint.py base OUT    # 0.5 GiB
     python benchmarks/make_checkpoint.py large OUT   # 1.0 GiB
@@ -34,7 +34,7 @@ SHARD_BYTES = 2 * 10**9
 
 
 def random_tensors(config: XLMRobertaXLConfig) -> Iterator[tuple[str, torch.Tensor]]:
-    """Keys and values, one after the other, with the random start of the reference."""
+    """Yield keys and tensors, initialised like the reference model."""
     with torch.device("meta"):
         model = XLMRobertaXLForMaskedLM(config)
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +49,7 @@ def random_tensors(config: XLMRobertaXLConfig) -> Iterator[tuple[str, torch.Tens
 
 
 def write(config: XLMRobertaXLConfig, out: Path) -> int:
-    """Write the files; returns the bytes of all tensors."""
+    """Write the files; return the total bytes of the tensors."""
     out.mkdir(parents=True)
     shards: list[dict[str, torch.Tensor]] = [{}]
     filled, total, names = 0, 0, []
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--layers", type=int, help="fewer layers than the real model")
+    parser.add_argument("--layers", type=int, help="use fewer layers than the real model")
     arguments = parser.parse_args()
     config = SIZES[arguments.size]()
     if arguments.layers:

@@ -1,8 +1,8 @@
-"""How long one text takes, warm, in a process that does nothing else: milliseconds, the median.
+"""Measure the milliseconds per text of single texts after a warm-up: the median.
 
     python benchmarks/one_text.py classifier|embedder|pipeline|sentence-transformers DIRECTORY [--device cpu]
 
-"pipeline" is transformers' for text classification; DIRECTORY holds a classifier for it, and nano for the others.
+"pipeline" is text classification with transformers. Its DIRECTORY holds a classifier, that of the others nano.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What users would pick instead, on the same weights: transformers, sentence-transformers, peft, skorch."""
+"""The alternatives with the same weights: transformers, sentence-transformers, peft, skorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 
-warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers for what is deprecated
+warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses deprecated functions of transformers
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
@@ -24,7 +24,7 @@ Labels = Sequence[int]
 
 
 def tokenizer(directory: Path) -> transformers.PreTrainedTokenizerBase:
-    """The same tokenizer; `AutoTokenizer` reads the directory afterwards, too."""
+    """Return the tokenizer of transformers for a directory, and save it there for `AutoTokenizer`."""
     found = transformers.XLMRobertaTokenizer.from_pretrained(directory)
     if not (directory / "tokenizer.json").exists():
         found.save_pretrained(directory)
@@ -32,13 +32,13 @@ def tokenizer(directory: Path) -> transformers.PreTrainedTokenizerBase:
 
 
 def mean_of_tokens(output: transformers.utils.ModelOutput, mask: torch.Tensor) -> torch.Tensor:
-    """The vector of each text."""
+    """Return the mean of the last hidden states of each text."""
     mask = mask[..., None]
     return (output.last_hidden_state.float() * mask).sum(1) / mask.sum(1)
 
 
 def answer_of_head(output: transformers.utils.ModelOutput, mask: torch.Tensor) -> torch.Tensor:
-    """The best class of each text or token, or start of each answer."""
+    """Return the best class of each text or token, or the start of each answer."""
     return (output["logits"] if "logits" in output else output["start_logits"]).argmax(-1)
 
 
@@ -49,15 +49,15 @@ class Padded:
     ----------
     directory : Path
     auto : class
-        Such as AutoModel.
+        For example AutoModel.
     reduce : callable
-        From the output and the mask to what is brought back from the device.
+        Computes the result of a batch from the output and the mask, on the device.
     dtype : torch.dtype
     device : str
     batch_size : int, default=32
-        Of texts.
+        Texts per batch.
     by_length : bool, default=False
-        Order the texts by length, rather than take them in the caller's order.
+        Sort the texts by length instead of keeping the order of the caller.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Padded:
         self.batch_size, self.by_length = batch_size, by_length
 
     def with_batches(self, batch_size: int, *, by_length: bool) -> Padded:
-        """The same model with other batches."""
+        """Return the same model with another batch size."""
         other = copy.copy(self)
         other.batch_size, other.by_length = batch_size, by_length
         return other
@@ -104,7 +104,7 @@ class Padded:
 
 
 def pipeline(directory: Path, device: str, batch_size: int) -> Callable[[list[str]], object]:
-    """`pipeline("feature-extraction")`, which takes texts in the caller's order; by default one at a time."""
+    """Return `pipeline("feature-extraction")`, which keeps the order of the texts; by default one text per batch."""
     model = transformers.AutoModel.from_pretrained(directory, dtype=torch.float32)
     extract = transformers.pipeline(
         "feature-extraction", model=model, tokenizer=tokenizer(directory), device=device, batch_size=batch_size
@@ -113,7 +113,7 @@ def pipeline(directory: Path, device: str, batch_size: int) -> Callable[[list[st
 
 
 def sentence_transformers(directory: Path, device: str) -> Callable[[list[str]], np.ndarray]:
-    """SentenceTransformer with its defaults: float32, batches of 32 in the order of their length."""
+    """Return a SentenceTransformer with its defaults: float32, batches of 32, sorted by length."""
     from sentence_transformers import SentenceTransformer
 
     tokenizer(directory)
@@ -123,14 +123,14 @@ def sentence_transformers(directory: Path, device: str) -> Callable[[list[str]],
 
 
 def classifier(directory: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """transformers' classifier of two classes, without dropout: this library has none in frozen layers either."""
+    """Return the classifier of transformers for two classes, without dropout, like the frozen layers of skxlmr."""
     return transformers.AutoModelForSequenceClassification.from_pretrained(
         directory, num_labels=2, dtype=dtype, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
 
 
 def with_lora(model: torch.nn.Module, rank: int) -> torch.nn.Module:
-    """peft's LoRA on queries and values, put into a model; `unload` takes it out again."""
+    """Add LoRA of peft on queries and values to a model; `unload` removes it."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -142,7 +142,7 @@ def with_lora(model: torch.nn.Module, rank: int) -> torch.nn.Module:
 def trainer(
     directory: Path, dtype: torch.dtype, device: str, *, rank: int, batch_size: int
 ) -> Callable[[list[str], Labels], None]:
-    """An epoch of transformers' Trainer with peft: batches at random, each padded to its longest text."""
+    """Train an epoch with transformers' Trainer and peft: random batches, each padded to its longest text."""
     tokens, base = tokenizer(directory), classifier(directory, dtype)
 
     def epoch(texts: list[str], labels: Labels) -> None:
@@ -165,7 +165,7 @@ def trainer(
 
 
 class LogitsOf(torch.nn.Module):
-    """A classifier of transformers with a LoRA, as skorch wants it."""
+    """A classifier of transformers with LoRA, with the interface that skorch needs."""
 
     def __init__(self, base: torch.nn.Module, rank: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class LogitsOf(torch.nn.Module):
 def skorch(
     directory: Path, dtype: torch.dtype, device: str, *, rank: int, batch_size: int
 ) -> Callable[[list[str], Labels], None]:
-    """An epoch of skorch around the same: all texts are padded to the longest, as its tokenizer for pipelines does."""
+    """Train an epoch with skorch and the same model; its tokenizer for pipelines pads all texts to the longest."""
     from skorch import NeuralNetClassifier
 
     tokens, base = tokenizer(directory), classifier(directory, dtype)

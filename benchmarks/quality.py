@@ -1,10 +1,10 @@
-"""Scores on real data beside trivial baselines, in one table.
+"""Compare scores on real data with trivial baselines, in one table.
 
     python benchmarks/quality.py [MODEL] --data FOLDER [--tasks pud xquad ...] [--rows N] [--out FILE]
 
 FOLDER holds sib200/, ud_pud/, xquad/, jsick/ and xcopa/: SIB-200 and XQuAD (CC BY-SA 4.0), PUD of Universal
-Dependencies (CC BY-SA 3.0), JSICK and XCOPA (CC BY 4.0). Every task is learned, pickled, and predicted from the pickle;
-what comes back is checked to have as many rows, and of taggers as many tags, as went in.
+Dependencies (CC BY-SA 3.0), JSICK and XCOPA (CC BY 4.0). Every estimator is fitted, pickled, and predicts from the
+pickle. The numbers of rows, and for taggers of tags, are checked.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from skxlmr.datasets import load_reviews, read_conllu, read_squad
 from skxlmr.metrics import squad_scores
 from skxlmr.tuning import LINEAR_LAYERS
 
-# A small model learns little from a few matrices: all of them, and at a high rate.
+# A small model needs LoRA on all matrices and a high learning rate.
 EVERYWHERE = LoRA(rank=16, targets=tuple(LINEAR_LAYERS))
 SMALL = {
     "nano": {"tuning": EVERYWHERE, "learning_rate": 3e-3},
@@ -69,7 +69,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all tasks are run with."""
+    """The settings of all tasks."""
 
     model: str
     data: Path
@@ -80,7 +80,7 @@ class Setup:
     def run(
         self, cls: type, X: Any, y: Any, X_test: Any, **parameters: Any
     ) -> tuple[np.ndarray, dict[str, float | int]]:
-        """Fit, pickle, predict; returns the predictions and what the table says of the run."""
+        """Fit, pickle and predict; return the predictions and the columns of the table for this run."""
         X, y = X[: self.rows], y[: self.rows]
         began = time.perf_counter()
         fitted = cls(self.model, random_state=0, **{**self.parameters, **parameters}).fit(X, y)
@@ -95,7 +95,7 @@ class Setup:
         return predicted, {"n_train": len(X), "n_test": len(X_test), **seconds}
 
     def test(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows to test on: all, or as many as were asked for."""
+        """Return the test rows: all, or the requested number."""
         return frame[: self.rows]
 
 
@@ -109,14 +109,14 @@ SIB_TUNED = ("eng_Latn", "deu_Latn", "zho_Hans", "arb_Arab", "swh_Latn")
 
 
 def sib(setup: Setup) -> Iterator[Result]:
-    """Topics by embeddings and LogisticRegression: learned in English only, tested in ten other languages."""
+    """Classify topics with embeddings and LogisticRegression, trained on English, tested in ten other languages."""
 
     train = read_sib(setup, "eng_Latn", "train")[: setup.rows]
     precisions, strength = {"": {}, ", 8-bit": {"load_in_8bit": True}}, None
     for name, precision in precisions.items():
         began = time.perf_counter()
         embedder = XLMRXLEmbedder(setup.model, normalize=True, device=setup.parameters["device"], **precision)
-        # Chosen once: what differs between the precisions is then the vectors, not the strength of the classifier.
+        # Chosen once, so that only the vectors differ between the precisions, not the regularisation.
         linear = LogisticRegression(C=strength, max_iter=2000) if strength else linear_classifier()
         pipeline = make_pipeline(embedder, linear).fit(train.text, train.category)
         strength = strength or linear.best_params_["C"]
@@ -134,7 +134,7 @@ def sib(setup: Setup) -> Iterator[Result]:
 
 
 def sib_tuned(setup: Setup) -> Iterator[Result]:
-    """Topics by fine-tuning: in some languages each for itself, and from English to the ten others."""
+    """Classify topics by fine-tuning, within single languages and from English to the ten others."""
     inside, theirs = [], []
     for language in SIB_TUNED:
         train = read_sib(setup, language, "train")[: setup.rows]
@@ -161,22 +161,22 @@ def sib_tuned(setup: Setup) -> Iterator[Result]:
 
 
 def read_sib(setup: Setup, language: str, part: str) -> pd.DataFrame:
-    """Sentences of SIB-200 and their topics."""
+    """Read sentences of SIB-200 and their topics."""
     return pd.read_csv(setup.data / "sib200" / language / f"{part}.tsv", sep="\t", quoting=3)
 
 
 def tfidf_classifier() -> Pipeline:
-    """What most would try first."""
+    """Return the usual baseline: TF-IDF and LogisticRegression."""
     return make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)), linear_classifier())
 
 
 def linear_classifier() -> GridSearchCV:
-    """LogisticRegression, as strong as cross-validation on what it learns from finds best."""
+    """Return LogisticRegression with C chosen by cross-validation on the training rows."""
     return GridSearchCV(LogisticRegression(max_iter=2000), {"C": [1, 10, 100]}, cv=5)
 
 
 def reviews(setup: Setup) -> Iterator[Result]:
-    """Praise and blame: learned from 1,000 English reviews, tested in English and in Chinese."""
+    """Classify sentiment, trained on 1,000 English reviews, tested in English and Chinese."""
     df = load_reviews()
     english, chinese = (df[df.language == language].sample(2000, random_state=0) for language in ("en", "zh"))
     train, tests = english[:1000][: setup.rows], {"en": setup.test(english[1000:]), "zh": setup.test(chinese[1000:])}
@@ -189,7 +189,7 @@ def reviews(setup: Setup) -> Iterator[Result]:
 
 
 def pud(setup: Setup) -> Iterator[Result]:
-    """Part of speech; the first 800 sentences by their ids to learn from, the last 200 to test on."""
+    """Tag parts of speech, trained on the first 800 sentences by id, tested on the last 200."""
     frames = {
         language: read_conllu(setup.data / "ud_pud" / f"{language}_pud-ud-test.conllu").sort_values("sent_id")
         for language in ("en", "de", "zh", "ar")
@@ -217,7 +217,7 @@ def pud(setup: Setup) -> Iterator[Result]:
 
 
 def xquad(setup: Setup) -> Iterator[Result]:
-    """Answers in contexts; the last fifth of the articles to test on."""
+    """Answer questions; the last fifth of the articles is for testing."""
     for language in setup.languages or ("en", "zh"):
         frame = read_squad(setup.data / "xquad" / f"xquad.{language}.json")
         titles = frame.title.unique()
@@ -232,7 +232,7 @@ def xquad(setup: Setup) -> Iterator[Result]:
 
 
 def jsick(setup: Setup) -> Iterator[Result]:
-    """Pairs of sentences: entailment, and how related they are."""
+    """Predict entailment and relatedness of pairs of sentences."""
     frame = pd.read_csv(setup.data / "jsick" / "jsick.tsv", sep="\t")
     train, test = frame[frame.data == "train"], setup.test(frame[frame.data == "test"])
     for language in setup.languages or ("En", "Ja"):
@@ -262,13 +262,13 @@ def _twice(rows: int | None) -> int | None:
 
 
 def _pair_features(tfidf: TfidfVectorizer, pairs: pd.DataFrame) -> sparse.csr_matrix:
-    """Of two vectors the product and the difference, number by number."""
+    """Concatenate the element-wise product and the absolute difference of two vectors."""
     a, b = (tfidf.transform(pairs[column]) for column in pairs)
     return sparse.hstack([a.multiply(b), abs(a - b)]).tocsr()
 
 
 def xcopa(setup: Setup) -> Iterator[Result]:
-    """The likelier of two causes or effects; learned from the 100 validation questions, there being no others."""
+    """Choose the more likely of two causes or effects, trained on the 100 validation questions."""
     for language in ("sw", "tr", "zh", "it"):
         train, test = (
             pd.read_json(setup.data / "xcopa" / language / f"{part}.jsonl", lines=True) for part in ("val", "test")
@@ -306,14 +306,14 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="nano")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--rows", type=int, help="take only so many, to try it out")
-    parser.add_argument("--languages", nargs="+", help="of xquad and jsick: only these")
+    parser.add_argument("--rows", type=int, help="use only this many rows, to try it out")
+    parser.add_argument("--languages", nargs="+", help="only these languages of xquad and jsick")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     parameters = {"device": arguments.device, **SMALL.get(arguments.model, {})}
     setup = Setup(arguments.model, arguments.data, arguments.rows, parameters, arguments.languages)
-    print("| task | language | metric | score | baseline | its score | rows to learn, to test | fit s | predict s |")
+    print("| task | language | metric | score | baseline | its score | training, test rows | fit s | predict s |")
     print("|---|---|---|---|---|---|---|---|---|")
     about = {"model": arguments.model, "torch": torch.__version__, "threads": torch.get_num_threads()}
     results = []
@@ -326,7 +326,7 @@ def main() -> None:
                 f"| {result.fit_seconds:.1f} | {result.predict_seconds:.1f} |",
                 flush=True,
             )
-            if arguments.out:  # after each, for it takes hours
+            if arguments.out:  # after each task, since all take hours
                 arguments.out.write_text(json.dumps(about | {"results": [asdict(r) for r in results]}, indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Tables and a chart of what `bench.py` measured."""
+"""Tables and a chart of the results of `bench.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: how fast something is, and how often as fast as what it is compared with."""
+    """One row of a table: a speed, and its ratio to the speed that it is compared with."""
 
     section: str
     setting: str
@@ -23,8 +23,8 @@ class Row:
 
 
 def as_markdown(rows: list[Row], about: dict[str, object]) -> str:
-    """A table for each setting."""
-    lines = ["# This library beside others", "", ", ".join(f"{name} {value}" for name, value in about.items())]
+    """Return a table for each setting."""
+    lines = ["# Comparison with other libraries", "", ", ".join(f"{name} {value}" for name, value in about.items())]
     frame = pd.DataFrame([asdict(row) for row in rows])
     for (section, setting), part in frame.groupby(["section", "setting"], sort=False):
         lines += ["", f"## {section}: {setting}", "", f"| how | {part.unit.iloc[0]} | ratio | |", "|---|---|---|---|"]
@@ -33,12 +33,12 @@ def as_markdown(rows: list[Row], about: dict[str, object]) -> str:
 
 
 def number(value: float) -> str:
-    """With as many digits as mean something."""
+    """Format a number with its significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
-    """Bars of the ratios, a panel for each setting; nothing where none has several lines."""
+    """Draw bars of the ratios, one panel per setting; draw nothing if no setting has several rows."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,11 +1,11 @@
-"""How time and memory grow with the number of texts; each size in a process of its own.
+"""Measure how time and memory grow with the number of texts; each size in a separate process.
 
     python benchmarks/scale.py [MODEL] [--texts 10000 30000 ...] [--layer -1] [--out FILE]
 
-"planning" is what `transform` does beside running the model, alone: finding distinct texts, tokenising, cutting,
-ordering into batches. With `--layer 0` the model is its embeddings, so that a million texts are soon through; what is
-left is nearly all planning. The memory is what the process took at its peak beyond what it had before `transform` and
-beyond the vectors; what is remembered of texts, which is bounded (`skxlmr.set_feature_cache`), is turned off.
+"planning" is what `transform` does besides running the model: finding distinct texts, tokenising, cutting, sorting
+into batches. With `--layer 0` the model is reduced to its embeddings, so that a million texts take little time, most of
+it planning. Memory is the peak of the process minus what it had before `transform` and minus the vectors. The feature
+cache, which is bounded (`skxlmr.set_feature_cache`), is turned off.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from skxlmr.text.batching import token_batches
 
 
 class PeakMemory:
-    """The largest resident memory while it is entered, in bytes, seen every few milliseconds."""
+    """Context manager that samples the resident bytes every few milliseconds and keeps the peak."""
 
     def __enter__(self) -> PeakMemory:
         self.before = self.peak = resident()
@@ -50,13 +50,13 @@ class PeakMemory:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory and belong to no file."""
+    """Return the resident bytes of this process that are not backed by a file."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) * 1024
 
 
 def measure(model: str, n_texts: int, layer: int, device: str) -> dict[str, float]:
-    """One size, in this process."""
+    """Measure one size, in this process."""
     set_feature_cache(0)
     texts = log_normal_texts(n_texts)
     embedder = XLMRXLEmbedder(model, layer=layer, device=device).fit(texts[:1])
@@ -94,7 +94,7 @@ def measure(model: str, n_texts: int, layer: int, device: str) -> dict[str, floa
 
 
 def in_processes(model: str, sizes: list[int], layer: int = -1, device: str = "cpu") -> list[dict[str, float]]:
-    """All sizes, each in a process of its own."""
+    """Measure all sizes, each in a separate process."""
     rows = []
     for n_texts in sizes:
         command = [sys.executable, __file__, model, "--texts", str(n_texts), "--layer", str(layer), "--here"]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: texts, models with random weights, and the clock."""
+"""Shared by the benchmarks: texts, models with random weights, timing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Bench:
-    """What all sections of `bench.py` are run with."""
+    """The settings of all sections of `bench.py`."""
 
     device: str
     folder: Path
@@ -33,7 +33,7 @@ class Bench:
     repeats: int
 
     def directory(self, name: str) -> Path:
-        """The checkpoint of a model; made, where it is not nano."""
+        """Return the checkpoint of a model; create it unless it is nano."""
         directory = self.folder / name
         if name == "nano":
             copy_nano(directory)
@@ -44,31 +44,31 @@ class Bench:
         return directory
 
     def size(self, name: str) -> int:
-        """Texts for a model: on a CPU of the wide ones fewer, on a GPU enough for several batches of ours."""
+        """Return the number of texts for a model: fewer for wide ones on a CPU, several batches on a GPU."""
         if self.device != "cpu":
             return 4 * self.n_texts
         return self.n_texts if name == "nano" else max(self.n_texts // 4, 16)
 
     def reviews(self, name: str) -> tuple[list[str], list[int]]:
-        """Texts and labels to learn from."""
+        """Return texts and labels for training."""
         reviews = load_reviews().drop_duplicates("text").sample(self.size(name), random_state=0)
         return reviews.text.tolist(), (reviews.label == "positive").astype(int).tolist()
 
 
 def count_tokens(texts: list[str], pairs: list[str] | None = None) -> int:
-    """Of what the model reads."""
+    """Count the tokens that the model reads."""
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
     return int(make_plan(tokenizer, texts, pairs, max_length=512, stride=64).lengths.sum())
 
 
 def real_texts(n: int) -> list[str]:
-    """Reviews and paragraphs of many languages, shuffled: most of them short, some long; all of them different."""
+    """Return distinct reviews and paragraphs of many languages, shuffled; most are short, some long."""
     texts = np.array(list(dict.fromkeys([*load_reviews().text, *load_udhr().text])), object)
     return np.random.RandomState(0).choice(texts, n, replace=n > len(texts)).tolist()
 
 
 def log_normal_texts(n: int, mean: float = 35.0, sigma: float = 0.8) -> list[str]:
-    """Words of the reviews at random, of log-normal lengths in pieces; no two texts are alike."""
+    """Return distinct texts of random words of the reviews, with log-normal lengths in pieces."""
     random = np.random.RandomState(0)
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
     words = np.array(sorted({word for text in load_reviews().text for word in text.split()}), object)
@@ -79,14 +79,14 @@ def log_normal_texts(n: int, mean: float = 35.0, sigma: float = 0.8) -> list[str
 
 
 def copy_nano(directory: Path) -> Path:
-    """A copy of nano's files, into which others may write their own."""
+    """Copy the files of nano, so that others may add files to them."""
     if not directory.exists():
         shutil.copytree(resolve("nano").directory, directory)
     return directory
 
 
 def make_model(directory: Path, hidden: int, layers: int, head_size: int = 64) -> None:
-    """Write a model of XL's architecture with nano's vocabulary and random weights, without dropout."""
+    """Write a model with XL's architecture, nano's vocabulary and random weights, without dropout."""
     nano = XLMRobertaXLConfig.from_pretrained("nano")
     torch.manual_seed(0)
     config = XLMRobertaXLConfig(
@@ -101,9 +101,9 @@ def make_model(directory: Path, hidden: int, layers: int, head_size: int = 64) -
 def in_turns(
     functions: Mapping[str, Callable[[], Result]], repeats: int, enough_seconds: float = 20.0
 ) -> tuple[dict[str, float], dict[str, Result]]:
-    """Call each function in turn; returns the seconds of its best turn, and what it gave.
+    """Call the functions alternately; return the seconds of the best call of each, and its last result.
 
-    Who has taken more than `enough_seconds` gets no further turn.
+    A function that has taken more than `enough_seconds` is not called again.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     results = {}
@@ -118,7 +118,7 @@ def in_turns(
 
 
 def device_name(device: str) -> str:
-    """What figures are said of."""
+    """Describe the device of the measurements."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

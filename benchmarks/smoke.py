@@ -1,9 +1,9 @@
-"""Is any path slower than its padded twin? Each runs nano's weights beside transformers on padded batches.
+"""Check that no path is slower than its padded counterpart: transformers with the weights of nano, in padded batches.
 
     python benchmarks/smoke.py
 
-Ends with an error that names the paths that are slower. It looks at ratios within one run, and at no times: it may run
-on any machine.
+Ends with an error that names the slower paths. It compares ratios within one run, not times, so that it can run on any
+machine.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Run = Callable[[], object]
 
 
 def paths(folder: Path) -> dict[str, tuple[Run, Run]]:
-    """Of each path this library's way, and the padded one."""
+    """Return this library's function and the padded one for each path."""
     texts = [" ".join(text.split()) for text in real_texts(N_TEXTS)]
     return {**embedding(folder, texts), **predicting(folder, texts), **training(folder, texts)}
 
 
 def embedding(folder: Path, texts: list[str]) -> dict[str, tuple[Run, Run]]:
-    """Vectors; those in 8 bits beside bfloat16, which transformers has."""
+    """Compare embeddings; 8 bits with bfloat16 of transformers."""
     nano = copy_nano(folder / "nano")
     found = {}
     for name, settings, dtype in (
@@ -51,7 +51,7 @@ def embedding(folder: Path, texts: list[str]) -> dict[str, tuple[Run, Run]]:
 
 
 def predicting(folder: Path, texts: list[str]) -> dict[str, tuple[Run, Run]]:
-    """Fitted estimators beside what they export."""
+    """Compare fitted estimators with the models that they export."""
     words = [text.split() for text in texts]
     tags = [[f"T{i % 3}" for i in range(len(row))] for row in words]
     questions = ["What is it about?"] * len(texts)
@@ -71,7 +71,7 @@ def predicting(folder: Path, texts: list[str]) -> dict[str, tuple[Run, Run]]:
 
 
 def training(folder: Path, texts: list[str]) -> dict[str, tuple[Run, Run]]:
-    """An epoch of LoRA."""
+    """Compare an epoch of LoRA."""
     labels = (np.arange(len(texts)) % 2).tolist()
     ours = XLMRXLClassifier(**OPTIONS, tuning=LoRA(rank=8, alpha=16, dropout=0.0), dtype="float32", batch_size=16)
     settings = {"dtype": torch.float32, "device": "cpu", "rank": 8, "batch_size": 16}
@@ -83,7 +83,7 @@ def main() -> None:
     skxlmr.set_feature_cache(0)
     slower = []
     with tempfile.TemporaryDirectory() as folder:
-        print("| path | times as fast as its padded twin |\n|---|---|")
+        print("| path | speed relative to the padded counterpart |\n|---|---|")
         for name, (ours, padded) in paths(Path(folder)).items():
             ours(), padded()
             seconds, _ = in_turns({"ours": ours, "padded": padded}, REPEATS)

@@ -1,4 +1,4 @@
-"""Every way to embed with a model, and what its matrix products alone would take."""
+"""All ways to embed with a model, and the time of its matrix products alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Engines = dict[str, Callable[[list[str]], object]]
 
 
 def kinds_of_engines(bench: Bench, name: str, directory: Path) -> Iterator[tuple[str, Callable[[], Engines]]]:
-    """What makes engines, by name: on a GPU one kind after the other, on a CPU, where they take turns, all at once."""
+    """Return functions that create engines, by name: on a GPU one per kind, on a CPU one for all, which alternate."""
     kinds = {
         pipelines: name in ("nano", "xl-width"),
         sentence_transformers: name in ("nano", "xl-width"),
@@ -36,7 +36,7 @@ def kinds_of_engines(bench: Bench, name: str, directory: Path) -> Iterator[tuple
 
 
 def pipelines(directory: Path, device: str) -> Engines:
-    """transformers' pipeline, which by default takes one text at a time, and with a batch size the caller's order."""
+    """Return pipelines of transformers: one text per batch (the default), and batches in the order of the caller."""
     return {
         "transformers pipeline, float32, its default of one text at a time": peers.pipeline(directory, device, 1),
         "transformers pipeline, float32, batches of 32 as they come": peers.pipeline(directory, device, 32),
@@ -44,13 +44,13 @@ def pipelines(directory: Path, device: str) -> Engines:
 
 
 def sentence_transformers(directory: Path, device: str) -> Engines:
-    """Its defaults."""
+    """Return sentence-transformers with its defaults."""
     name = "sentence-transformers, float32, its default of batches of 32 by length"
     return {name: peers.sentence_transformers(directory, device)}
 
 
 def padded(directory: Path, device: str) -> Engines:
-    """transformers in bfloat16 on padded batches; on a GPU also on large ones."""
+    """Return transformers in bfloat16 on padded batches; on a GPU also on large ones."""
     model = peers.Padded(directory, dtype=torch.bfloat16, device=device)
     sizes = (4, 8, 16, 32, 64) if device == "cpu" else (16, 32, 64, 128, 256, 512)
     return {"transformers, bfloat16, batches of 32 as they come": model} | {
@@ -72,7 +72,7 @@ def ours_in_8_bits(directory: Path, device: str) -> Engines:
 
 
 def ours_in_8_bits_by_int_mm(directory: Path, device: str) -> Engines:
-    """Beside bitsandbytes, which is slower than 16 bits on some GPUs."""
+    """Return transformers with bitsandbytes, which is slower than 16 bits on some GPUs."""
     name = "skxlmr, 8-bit, torch._int_mm"
     return {name: _ours(directory, device, dtype="bfloat16", load_in_8bit=Int8(engine="int_mm"))}
 
@@ -82,7 +82,7 @@ def _ours(directory: Path, device: str, **settings: object) -> Callable[[list[st
 
 
 def ceiling(config: XLMRobertaXLConfig, kind: str, device: str) -> float:
-    """Tokens per second if a model were nothing but its matrix products, at the best of several numbers of rows."""
+    """Return the tokens per second of the matrix products alone, at the best of several numbers of rows."""
     h, up = config.hidden_size, config.intermediate_size
     best = 0.0
     for rows in (512, 1024, 2048, 4096) if device == "cpu" else (2048, 4096, 8192, 16_384, 32_768):
@@ -92,7 +92,7 @@ def ceiling(config: XLMRobertaXLConfig, kind: str, device: str) -> float:
 
 
 def product_seconds(rows: int, k: int, n: int, kind: str, device: str, repeats: int = 5) -> float:
-    """Of one product (rows, k) by (k, n). On a GPU of many that are begun at once: beginning one takes time, too."""
+    """Time one product (rows, k) by (k, n); on a GPU, many are launched at once, to hide the launch time."""
     if kind == "8-bit":
         a, b = (torch.randint(-127, 128, shape, dtype=torch.int8, device=device) for shape in ((rows, k), (n, k)))
         multiply = partial(torch._int_mm, a, b.t())

@@ -1,4 +1,4 @@
-"""Your kind of texts first: go on with the pretraining, then learn a task from few labels.
+"""Adapt to your texts first: continue the pretraining, then train a classifier on few labels.
 
 Run with `python examples/own_texts.py`; the reviews are bundled. It uses "nano", the small checkpoint that is bundled
 for tests and examples, as e5-small does not predict words; with `model="facebook/xlm-roberta-xl"` the same lines run
@@ -15,7 +15,7 @@ from skxlmr import LoRA, XLMRXLClassifier, XLMRXLMaskedLM
 from skxlmr.datasets import load_reviews
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--rows", type=int, default=3000, help="reviews to read")
+parser.add_argument("--rows", type=int, default=3000, help="number of unlabelled reviews")
 arguments = parser.parse_args()
 
 reviews = load_reviews().sample(frac=1, random_state=0)
@@ -23,7 +23,7 @@ reviews = reviews[reviews.language == "en"]
 unlabelled, held_out = reviews.text[: arguments.rows], reviews.text[-500:]
 few, test = reviews[-1000:-800], reviews[-800:]  # 200 labels
 
-# Words are masked, other ones in each epoch, and predicted.
+# Predict masked words; each epoch masks others.
 lm = XLMRXLMaskedLM(
     model="nano",
     tuning=LoRA(rank=32, targets=["query", "key", "value", "output", "up", "down"]),
@@ -32,7 +32,7 @@ lm = XLMRXLMaskedLM(
     random_state=0,
     verbose=1,
 )
-before = lm.score(held_out)  # without fit the checkpoint answers
+before = lm.score(held_out)  # without fit, the checkpoint is used
 gaps = ["The plot is <mask>.", "I would <mask> recommend this film."]
 guesses = {"before": lm.fill_mask(gaps, top_k=4)}
 lm.fit(unlabelled)
@@ -42,13 +42,13 @@ for when, found in guesses.items():
     for row, gap in enumerate(gaps):
         print(f"{when:7} {gap:40} {', '.join(found.token[found.row == row])}")
 
-# The same text in another order reads worse, and the model knows.
+# Words in the wrong order are less likely.
 sentences = pd.Series(["It was a very good film.", "film very good It a was."])
 print("\n", pd.DataFrame({"text": sentences, "log-likelihood": lm.pseudo_log_likelihood(sentences).round(1)}), sep="")
 
-# Two lines: what was learned from the texts is where the next estimator begins.
+# The exported model is the base model of the classifier.
 adapted = tempfile.mkdtemp()
 lm.export_pretrained(adapted)
-for name, model in (("nano", "nano"), ("nano, after our texts", adapted)):
+for name, model in (("nano", "nano"), ("nano, adapted", adapted)):
     clf = XLMRXLClassifier(model, tuning="head", max_epochs=20, random_state=0).fit(few.text, few.label)
     print(f"Accuracy with {len(few)} labels, {name}: {clf.score(test.text, test.label):.3f}")

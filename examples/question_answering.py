@@ -1,4 +1,4 @@
-"""Answers to questions, as parts of the texts they are asked about.
+"""Extractive question answering: answers are parts of the context.
 
 Run with `python examples/question_answering.py FILE`, where FILE is xquad.en.json, or another language, of XQuAD
 (CC BY-SA 4.0), or any file in SQuAD's format. It uses "e5-small", which comes with pip; with
@@ -16,15 +16,15 @@ from skxlmr.metrics import squad_scores
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("file", type=Path, help="questions in SQuAD's format, such as xquad.en.json")
-parser.add_argument("--rows", type=int, default=500, help="take only so many questions")
+parser.add_argument("--rows", type=int, default=500, help="use only this many questions")
 arguments = parser.parse_args()
 
 # One row per question: the columns question, context and answers.
 df = read_squad(arguments.file)[: arguments.rows]
 articles = df.title.unique()
-is_test = df.title.isin(articles[-len(articles) // 5 :])  # no article is in both parts
+is_test = df.title.isin(articles[-len(articles) // 5 :])  # no article is in both sets
 train, test = (df, df) if is_test.all() else (df[~is_test], df[is_test])
-print(f"{len(train)} questions to learn from, {len(test)} to test on\n")
+print(f"{len(train)} training questions, {len(test)} test questions\n")
 
 qa = XLMRXLQA(
     model="e5-small",

@@ -1,4 +1,4 @@
-"""Pairs of sentences: does one follow from the other, and how related are they? And labels that were never learned.
+"""Sentence pairs: entailment and relatedness; and zero-shot classification.
 
 Run with `python examples/sentence_pairs.py FILE`, where FILE is jsick.tsv of JSICK (CC BY 4.0), pairs in English and
 Japanese. It uses "e5-small", which comes with pip; with `model="facebook/xlm-roberta-xl"` the same lines run the full
@@ -15,7 +15,7 @@ from skxlmr import LoRA, XLMRXLClassifier, XLMRXLRegressor
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("file", type=Path, help="jsick.tsv of JSICK")
-parser.add_argument("--rows", type=int, default=1500, help="take only so many pairs to learn from, and to test on")
+parser.add_argument("--rows", type=int, default=1500, help="use only this many training pairs and test pairs")
 arguments = parser.parse_args()
 
 df = pd.read_csv(arguments.file, sep="\t")
@@ -29,7 +29,7 @@ settings = {
     "random_state": 0,
 }
 
-# Two columns are a pair.
+# Two columns are text pairs.
 clf = XLMRXLClassifier(**settings).fit(train[pair], train.entailment_label_En)
 majority = train.entailment_label_En.mode()[0]
 print(f"Entailment, accuracy on {len(test)} pairs")
@@ -45,8 +45,8 @@ print("Relatedness from 1 to 5, rank correlation")
 print(f"  words in common   {spearmanr(overlap, test.relatedness_score_En).statistic:.3f}")
 print(f"  XLMRXLRegressor   {spearmanr(reg.predict(test[pair]), test.relatedness_score_En).statistic:.3f}\n")
 
-# A classifier of entailment puts labels on texts that it has never seen one of: does "This is about music." follow?
-# With nano it cannot do better than chance.
+# Zero-shot classification with the entailment classifier: does the text entail "This is about music."?
+# A model as small as nano is no better than chance.
 sentences = ["A man is playing the guitar on a stage.", "Two dogs run across the snow."]
 answers = clf.zero_shot(sentences, ["music", "animals"], template="This is about {}.")
 print(pd.concat([pd.Series(sentences, name="text"), answers.round(2)], axis=1).to_string(index=False))

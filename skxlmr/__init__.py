@@ -1,5 +1,7 @@
 """Scikit-learn estimators over text columns, run by XLM-RoBERTa-XL."""
 
+from importlib.metadata import version as _version
+
 from skxlmr.estimators.base import load
 from skxlmr.estimators.classifier import XLMRXLClassifier
 from skxlmr.estimators.embedder import XLMRXLEmbedder
@@ -10,6 +12,7 @@ from skxlmr.estimators.qa import XLMRXLQA
 from skxlmr.estimators.regressor import XLMRXLRegressor
 from skxlmr.estimators.tagger import XLMRXLTagger
 from skxlmr.hardware.estimate import memory_estimate
+from skxlmr.hardware.versions import show_versions
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import release_models
 from skxlmr.runtime.feature_cache import set_feature_cache
@@ -33,4 +36,7 @@ __all__ = [
     "memory_estimate",
     "release_models",
     "set_feature_cache",
+    "show_versions",
 ]
+
+__version__ = _version("skxlmr")

@@ -1,4 +1,4 @@
-"""The command line: `skxlmr info MODEL`, `skxlmr cache list`, `skxlmr convert fairseq model.pt OUT`."""
+"""The command line: `skxlmr info`, `skxlmr cache`, `skxlmr convert` and `skxlmr versions`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.cache import cache_directory, clear_cached, list_cached
 from skxlmr.checkpoints.convert.fairseq import convert_fairseq
-from skxlmr.hardware.estimate import find_config, in_gigabytes, memory_estimate
+from skxlmr.hardware.estimate import MemoryEstimate, find_config, in_gigabytes, memory_estimate
+from skxlmr.hardware.versions import show_versions
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.word_embedding import WORTH_MAPPING
-
-# A command adds its parser, and leaves in the parsed arguments, as `run`, the function that carries it out.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,22 +24,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, default=None
-        Arguments; None takes those of the process.
+        Arguments; None takes them from `sys.argv`.
 
     Returns
     -------
     int
-        0, or 1 after an error, which is one line on the standard error stream. Wrong usage exits with 2.
+        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2.
 
     Examples
     --------
     >>> main(["convert", "fairseq", "nowhere/model.pt", "xlm-roberta-xl"])  # stderr: ... cannot be read ...
     1
     """
-    parser = argparse.ArgumentParser(prog="skxlmr", description="Tools around the checkpoints that skxlmr runs.")
+    parser = argparse.ArgumentParser(
+        prog="skxlmr", description="Inspect, convert and cache the models that skxlmr runs."
+    )
     parser.add_argument("--version", action="version", version=f"skxlmr {version('skxlmr')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add_command in COMMANDS:
+    for add_command in COMMANDS:  # each sets the default `run`, the function that carries the command out
         add_command(commands)
     arguments = parser.parse_args(argv)
     try:
@@ -68,9 +70,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     )
     fairseq.add_argument("model", type=Path, metavar="MODEL", help="the model.pt")
     fairseq.add_argument("out", type=Path, metavar="OUT", help="the directory to write")
-    fairseq.add_argument(
-        "--heads", type=int, metavar="N", help="number of attention heads, where the file does not tell it"
-    )
+    fairseq.add_argument("--heads", type=int, metavar="N", help="number of attention heads, if the file does not say")
     fairseq.add_argument("--force", action="store_true", help="replace a checkpoint that is already in OUT")
     fairseq.set_defaults(run=_convert_fairseq)
 
@@ -88,12 +88,12 @@ def _convert_fairseq(arguments: argparse.Namespace) -> None:
 
 
 def _add_info(commands: argparse._SubParsersAction) -> None:
-    summary = "what memory a model takes, loaded and in training"
+    summary = "estimate the memory a model needs, for prediction and for training"
     parser = commands.add_parser(
         "info",
         help=summary,
-        description="Print the shape of a model and what memory it takes in each precision: its weights, prediction, "
-        "and training of a head, of a LoRA adapter, and of everything. No weights are loaded or downloaded.",
+        description="Print the shape of a model and the memory it needs in each precision: for the weights, for "
+        "prediction, and for training a head, a LoRA adapter, or all weights. No weights are loaded or downloaded.",
     )
     parser.add_argument("model", metavar="MODEL", help="nano, a directory, or the id of a model on the hub")
     parser.set_defaults(run=_info)
@@ -103,7 +103,7 @@ def _info(arguments: argparse.Namespace) -> None:
     config = find_config(arguments.model)
     auto = memory_estimate(config)
     half = "float16" if auto.dtype == "float16" else "bfloat16"
-    precisions = {
+    precisions: dict[str, dict[str, Any]] = {
         "float32": {"load_in_8bit": False, "dtype": "float32"},
         half: {"load_in_8bit": False, "dtype": half},
         "8-bit": {"load_in_8bit": True},
@@ -121,22 +121,23 @@ def _info(arguments: argparse.Namespace) -> None:
         print(f"{name + mark:<10}{weights:>9}{predict:>9}{head:>12}{lora:>12}{full:>12}")
     left = "" if auto.available is None else f", which has {in_gigabytes(auto.available)} GB of memory left"
     print(f'\n* what "auto" takes on {auto.device}{left}.')
-    words = 2 * config.vocab_size * config.hidden_size
-    stored_in = config.extra.get("dtype", config.extra.get("torch_dtype"))  # the former is its newer name
-    if auto.device == "cpu" and words >= WORTH_MAPPING and stored_in in ("float16", "bfloat16"):
+    embedding_bytes = 2 * config.vocab_size * config.hidden_size
+    stored_in = config.extra.get("dtype", config.extra.get("torch_dtype"))  # newer and older name of the entry
+    if auto.device == "cpu" and embedding_bytes >= WORTH_MAPPING and stored_in in ("float16", "bfloat16"):
         print(
-            f"The word embedding, {in_gigabytes(words)} GB in 16 bits, stays on disk: memory grows by the words used."
+            f"The word embedding, {in_gigabytes(embedding_bytes)} GB in 16 bits, stays on disk: "
+            f"memory grows by the words used."
         )
     print(f"Batches are those of batch_tokens='auto', {auto.batch_tokens} tokens in row *; smaller ones take less.")
 
 
-def _needed(config: XLMRobertaXLConfig, precision: dict[str, bool | str]) -> list[str]:
-    """GB of the weights, and in all for each kind of use; a dash where there is no such."""
-    estimates = []
+def _needed(config: XLMRobertaXLConfig, precision: dict[str, Any]) -> list[str]:
+    """Return the GB of the weights, and the total for each use; a dash where a use is not possible."""
+    estimates: list[MemoryEstimate | None] = []
     for tuning in (None, "head", "lora", "full"):
         try:
             estimates.append(memory_estimate(config, tuning=tuning, **precision))
-        except ValueError:  # what is quantised does not learn
+        except ValueError:  # quantised weights cannot be trained
             estimates.append(None)
     weights = None if estimates[0] is None else estimates[0].weights
     sizes = [weights, *(None if estimate is None else estimate.total for estimate in estimates)]
@@ -144,19 +145,20 @@ def _needed(config: XLMRobertaXLConfig, precision: dict[str, bool | str]) -> lis
 
 
 def _count(number: int) -> str:
-    """A number of parameters for people."""
     return f"{number / 10**9:.2f} billion" if number >= 10**9 else f"{number / 10**6:.1f} million"
 
 
 def _add_cache(commands: argparse._SubParsersAction) -> None:
-    summary = "list or remove what is kept on disk: quantised weights, decoded models"
+    summary = "list or remove cached files: quantised weights and decoded models"
     parser = commands.add_parser("cache", help=summary, description=summary.capitalize() + ".")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what is kept, and where", description="List what is kept, and where.")
+    listing = actions.add_parser("list", help="list the cached files", description="List the cached files.")
     listing.set_defaults(run=_list_cache)
-    summary = "remove the weights of one model, or all"
-    clearing = actions.add_parser("clear", help=summary, description=summary.capitalize() + ". They are made again.")
-    clearing.add_argument("model", metavar="MODEL", nargs="?", help="as `skxlmr cache list` names it; all if left out")
+    summary = "remove the cached files of one model, or all"
+    clearing = actions.add_parser(
+        "clear", help=summary, description=summary.capitalize() + ". They are made again when needed."
+    )
+    clearing.add_argument("model", metavar="MODEL", nargs="?", help="as `skxlmr cache list` names it; default: all")
     clearing.set_defaults(run=_clear_cache)
 
 
@@ -169,7 +171,7 @@ def _list_cache(arguments: argparse.Namespace) -> None:
 def _clear_cache(arguments: argparse.Namespace) -> None:
     removed = clear_cached(arguments.model)
     if arguments.model is not None and not removed:
-        raise ValueError(f"Nothing is kept of {arguments.model!r}; `skxlmr cache list` shows what is.")
+        raise ValueError(f"Nothing is cached for {arguments.model!r}; see `skxlmr cache list`.")
     for file in removed:
         print(f"removed {_size(file.nbytes)}: {file.model}, {file.kind}")
 
@@ -178,8 +180,10 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 10**9:.2f} GB" if nbytes >= 10**9 else f"{nbytes / 10**6:.1f} MB"
 
 
-COMMANDS = (_add_info, _add_convert, _add_cache)
+def _add_versions(commands: argparse._SubParsersAction) -> None:
+    summary = "print the versions of skxlmr, Python and the dependencies, and the hardware"
+    parser = commands.add_parser("versions", help=summary, description=summary.capitalize() + ", for bug reports.")
+    parser.set_defaults(run=lambda arguments: show_versions())
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS = (_add_info, _add_convert, _add_cache, _add_versions)

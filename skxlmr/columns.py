@@ -1,10 +1,10 @@
-"""What a text column may be, and what users are told when it is not."""
+"""Validation of text columns."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import narwhals as nw
 import numpy as np
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 10_000
 REMEDIES = {
-    "missing": "Fill missing texts, for example with fillna(''), or leave these rows out with dropna().",
+    "missing": "Fill missing texts, for example with fillna(''), or drop these rows with dropna().",
     "bytes": "Decode it first: value.decode('utf-8').",
-    "other": "Turn it into text first, for example with astype(str), if it is meant as text.",
+    "other": "If it is meant as text, convert it first, for example with astype(str).",
 }
 
 
@@ -33,11 +33,11 @@ class TextColumn:
     Attributes
     ----------
     texts : list of str
-        One for each row, in the caller's order.
+        One text per row, in the order of the caller.
     pairs : list of str or None
-        The second column, where there are two.
+        The second column, if there are two.
     feature_names : ndarray of str objects, or None
-        Names of the columns, where X is a frame whose columns have names.
+        Names of the columns, if X is a frame with distinct column names of type str.
     n_features : int
         Number of columns.
     """
@@ -49,27 +49,30 @@ class TextColumn:
 
     @property
     def keys(self) -> Sequence[Hashable]:
-        """Of each row what tells it from others."""
+        """A key per row; rows with equal keys have equal content."""
         return self.texts if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
 
     @property
     def strings(self) -> list[str]:
-        """All that is read, in any order and however often."""
+        """All strings of the column, in no particular order, with repetitions."""
         return [*self.texts, *(self.pairs or ())]
 
     @property
     def sizes(self) -> np.ndarray:
-        """Characters in each row, (n_rows,)."""
-        return sum(lengths(column) for column in (self.texts, self.pairs) if column is not None)
+        """Number of characters in each row, (n_rows,)."""
+        in_texts = lengths(self.texts)
+        return in_texts if self.pairs is None else in_texts + lengths(self.pairs)
 
     def take(self, rows: Sequence[int]) -> Self:
-        """The column of some rows."""
-        of_rows = {name: values for name, values in vars(self).items() if isinstance(values, list)}
-        return replace(self, **{name: [values[i] for i in rows] for name, values in of_rows.items()})
+        """Select rows."""
+        taken: dict[str, Any] = {
+            name: [values[i] for i in rows] for name, values in vars(self).items() if isinstance(values, list)
+        }
+        return replace(self, **taken)
 
 
 def as_objects(values: Sequence) -> np.ndarray:
-    """An array of objects that holds these, (n,), whatever they are."""
+    """Return an array of objects (n,) with these values, which may be of any type."""
     array = np.empty(len(values), object)
     for i, value in enumerate(values):  # at once, values of one length would be taken for a matrix
         array[i] = value
@@ -77,12 +80,12 @@ def as_objects(values: Sequence) -> np.ndarray:
 
 
 def lengths(values: Sequence[Sized]) -> np.ndarray:
-    """The length of each value, (n,) int64."""
+    """Return the length of each value, (n,) int64."""
     return np.fromiter(map(len, values), np.int64, len(values))
 
 
 def total_lengths(rows: Sequence[Sequence[Sized]]) -> np.ndarray:
-    """The lengths of all values of each row together, (n,) int64."""
+    """Return the total length of the values in each row, (n,) int64."""
     return np.fromiter((sum(map(len, row)) for row in rows), np.int64, len(rows))
 
 
@@ -92,9 +95,10 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     Parameters
     ----------
     X : list, tuple, ndarray, Series or DataFrame
-        Of pandas, polars, pyarrow or any library that narwhals knows. Two columns are text pairs.
+        Series and DataFrames of pandas, polars, pyarrow or another library that narwhals supports. Two columns are text
+        pairs.
     name : str, default="X"
-        What messages call it.
+        Name of X in messages.
 
     Returns
     -------
@@ -103,14 +107,14 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     Raises
     ------
     TypeError
-        If X is no column, or holds something that is no text; the message names the row.
+        If X is not a column, or contains a value that is not a text; the message names the row.
     ValueError
-        If texts are missing, rows differ in length, there are no rows, or not one or two columns.
+        If texts are missing, rows differ in length, there are no rows, or there are not one or two columns.
 
     Warns
     -----
     UserWarning
-        Once, if texts hold lone surrogates, which no encoding can write; they become U+FFFD.
+        Once, if texts contain lone surrogates, which cannot be encoded; they are replaced by U+FFFD.
 
     Examples
     --------
@@ -120,9 +124,9 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     """
     columns, labels, index = split_columns(X, name)
     if len(columns) not in (1, 2):
-        named = f": {', '.join(map(repr, labels))}" if labels is not None else ""
+        listed = f": {', '.join(map(repr, labels))}" if labels is not None else ""
         raise ValueError(
-            f"{name} has {len(columns)} columns{named}. Select the text column, df['text'], or two columns "
+            f"{name} has {len(columns)} columns{listed}. Select the text column, df['text'], or two columns "
             f"for text pairs, df[['question', 'answer']]."
         )
     if not len(columns[0]):
@@ -131,10 +135,9 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
         check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index)
         for i, column in enumerate(columns)
     ]
-    named = (
-        hasattr(X, "columns") and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
-    )
-    names = np.array(labels, object) if named else None
+    names = None
+    if hasattr(X, "columns") and labels is not None and all(isinstance(label, str) for label in labels):
+        names = np.array(labels, object) if len(set(labels)) == len(labels) else None
     return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
 
 
@@ -153,12 +156,12 @@ def check_one_text(X: Any) -> TextColumn:
 
 
 def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
-    """Check that a column has as many features as fit saw, and the same names.
+    """Check that a column has the number and the names of the features seen in fit.
 
     Raises
     ------
     ValueError
-        If it does not.
+        If they differ.
     """
     names = None if column.feature_names is None else pd.DataFrame(columns=column.feature_names)
     _check_feature_names(estimator, names, reset=False)
@@ -182,13 +185,13 @@ def as_pandas(y: Any) -> Any:
 
 
 def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
-    """Values of each column, names of the columns where they have any, and the index where X is of pandas."""
+    """Return the values of each column, the column names or None, and the index of pandas or None."""
     if isinstance(X, str | bytes):
         raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
     if isinstance(X, Mapping | Set | Iterator):
-        raise TypeError(f"{name} is a {type(X).__name__}, which is no column. Use a list, an array or a Series.")
+        raise TypeError(f"{name} is a {type(X).__name__}, which is not a column. Use a list, an array or a Series.")
     if sparse.issparse(X):
-        raise TypeError(f"{name} is a sparse matrix; a text column is needed, not features made from one.")
+        raise TypeError(f"{name} is a sparse matrix; a text column is needed, not features computed from one.")
     if isinstance(X, pd.DataFrame):
         return [X.iloc[:, i].tolist() for i in range(X.shape[1])], list(X.columns), X.index
     if isinstance(X, pd.Series):
@@ -204,16 +207,18 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
         return [frame.to_list()], None, None
     if hasattr(X, "__array__"):
         return _split_array(np.asarray(X), name), None, None
-    raise TypeError(f"{name} is a {type(X).__name__}, which is no column. Use a list, an array or a Series of texts.")
+    raise TypeError(
+        f"{name} is a {type(X).__name__}, which is not a column. Use a list, an array or a Series of texts."
+    )
 
 
 def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | None]:
-    """Values of a column that may hold anything, such as lists; the name of a frame's column; the index of pandas.
+    """Return the values of a column of any type, the name of a frame's column or None, and the index of pandas or None.
 
     Raises
     ------
     TypeError, ValueError
-        If it is none, or several.
+        If X is not a column, or has several.
     """
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1):
         return list(X), None, None
@@ -221,20 +226,22 @@ def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | N
         raise TypeError(f"{name} is an array of {X.ndim} dimensions, not a column of lists. Use {name}.tolist().")
     columns, labels, index = split_columns(X, name)
     if len(columns) != 1:
-        raise ValueError(f"{name} has {len(columns)} columns: {labels}. Select the one that is meant, df['...'].")
-    named = hasattr(X, "columns") and isinstance(labels[0], str)
+        raise ValueError(f"{name} has {len(columns)} columns: {labels}. Select one: df['...'].")
+    named = hasattr(X, "columns") and labels is not None and isinstance(labels[0], str)
     return columns[0], np.array(labels, object) if named else None, index
 
 
 def _split_rows(rows: Sequence, name: str) -> list[list]:
-    """Columns of a list: of texts, or of rows that hold one or two texts each."""
+    """Return the columns of a list of texts, or of a list of rows with one or two texts each."""
     if not rows or not isinstance(rows[0], list | tuple | np.ndarray):
         return [list(rows)]
     width = len(rows[0])
     for i, row in enumerate(rows):
         if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
             got = f"{len(row)} values" if isinstance(row, list | tuple | np.ndarray) else repr(row)[:40]
-            raise ValueError(f"{name}, row {i}: {got}, but row 0 has {width} values. Give every row as many texts.")
+            raise ValueError(
+                f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts."
+            )
     return [list(column) for column in zip(*rows, strict=True)]
 
 
@@ -248,7 +255,7 @@ def _split_array(array: np.ndarray, name: str) -> list[list]:
 
 
 def check_column_of_texts(values: list, name: str, index: pd.Index | None) -> list[str]:
-    """Make sure that every value is a text, and that it can be written as UTF-8."""
+    """Check that every value is a str, and replace what cannot be encoded as UTF-8."""
     types = set(map(type, values))
     if types != {str}:
         if not all(issubclass(t, str) for t in types):
@@ -258,8 +265,8 @@ def check_column_of_texts(values: list, name: str, index: pd.Index | None) -> li
     return _replace_surrogates(values, name, index)
 
 
-def _refuse(value: Any, row: int, name: str, index: pd.Index | None) -> None:
-    """Say what a value is in the place of a text."""
+def _refuse(value: Any, row: int, name: str, index: pd.Index | None) -> NoReturn:
+    """Raise an error that says what the value is."""
     shown = repr(value)
     what = f"{name}, {name_row(row, index)}: {shown[:60]}{'...' if len(shown) > 60 else ''}"
     if pd.api.types.is_scalar(value) and pd.isna(value):
@@ -269,7 +276,7 @@ def _refuse(value: Any, row: int, name: str, index: pd.Index | None) -> None:
 
 
 def _replace_surrogates(texts: list[str], name: str, index: pd.Index | None) -> list[str]:
-    """Replace lone surrogates by U+FFFD; looks at many texts at once, since almost none has any."""
+    """Replace lone surrogates by U+FFFD. Many texts are checked at once, since surrogates are rare."""
     bad: list[int] = []
     for start in range(0, len(texts), ROWS_AT_ONCE):
         some = texts[start : start + ROWS_AT_ONCE]
@@ -278,12 +285,12 @@ def _replace_surrogates(texts: list[str], name: str, index: pd.Index | None) -> 
     if not bad:
         return texts
     warn(
-        f"{name}: {len(bad)} texts hold lone surrogates, which are no characters; they were replaced by U+FFFD. "
+        f"{name}: {len(bad)} texts contain lone surrogates, which are not characters; they were replaced by U+FFFD. "
         f"The first is {name_row(bad[0], index)}."
     )
     texts = list(texts)
     for i in bad:
-        # Two halves that belong together become the character they stand for; the rest cannot be decoded.
+        # Surrogate pairs become the character that they encode; lone surrogates become U+FFFD.
         texts[i] = texts[i].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return texts
 
@@ -297,7 +304,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def name_row(position: int, index: pd.Index | None) -> str:
-    """Name a row by its position and, where it differs, by its label."""
+    """Name a row by its position and, if different, its label in the index."""
     if index is None or index[position] == position:
         return f"row {position}"
     label = index[position]

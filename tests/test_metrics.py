@@ -1,4 +1,4 @@
-"""Scores equal those of seqeval, and of SQuAD's and MLQA's scorers as their papers' code has them."""
+"""Scores equal those of seqeval, and of the official scorers of SQuAD and MLQA."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def random_tags(rng, prefixes, n):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize("prefixes", ["BI", "BIES", "I"])
-def test_entities_are_those_of_seqeval(prefixes):
+def test_entity_spans_and_f1_equal_seqeval(prefixes):
     rng = np.random.RandomState(0)
     true, predicted = random_tags(rng, prefixes, 400), random_tags(rng, prefixes, 400)
     predicted = [p[: len(t)] + t[len(p) :] for t, p in zip(true, predicted, strict=True)]
@@ -31,7 +31,7 @@ def test_entities_are_those_of_seqeval(prefixes):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize(("scheme", "theirs"), [("BIO", "IOB2"), ("BIOES", "IOBES")])
-def test_strict_entities_are_those_of_seqeval(scheme, theirs):
+def test_entity_f1_strict_equals_seqeval(scheme, theirs):
     rng = np.random.RandomState(1)
     true, predicted = (random_tags(rng, PREFIXES[scheme], 400) for _ in range(2))
     predicted = [p[: len(t)] + t[len(p) :] for t, p in zip(true, predicted, strict=True)]
@@ -42,7 +42,7 @@ def test_strict_entities_are_those_of_seqeval(scheme, theirs):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-def test_strict_entities_of_io_are_those_of_seqeval():
+def test_entity_f1_strict_io_equals_seqeval():
     rng = np.random.RandomState(2)
 
     def iob1(n):
@@ -57,7 +57,7 @@ def test_strict_entities_of_io_are_those_of_seqeval():
     assert entity_f1(true, got, strict=True, scheme="IO") == pytest.approx(expected, abs=1e-12)
 
 
-def test_what_cannot_be_compared_is_named():
+def test_scores_with_invalid_input_name_the_row():
     with pytest.raises(ValueError, match="sentence 1 has 1 tags in y_true, but 2 in y_pred"):
         entity_f1([["O"], ["B-A"]], [["O"], ["B-A", "O"]])
     with pytest.raises(TypeError, match="sentence 0 is a str"):
@@ -66,7 +66,7 @@ def test_what_cannot_be_compared_is_named():
         squad_scores(["a", "fox"], [["a"], "fox"])
 
 
-def test_weights_repeat_sentences():
+def test_entity_f1_sample_weight_equals_repetition():
     true, got = [["B-A"], ["B-A", "O"]], [["B-A"], ["O", "B-A"]]
     assert entity_f1(true, got, sample_weight=[3, 1]) == entity_f1([true[0]] * 3 + true[1:], [got[0]] * 3 + got[1:])
     assert entity_f1([["O"]], [["O"]]) == 0.0
@@ -76,7 +76,7 @@ def test_weights_repeat_sentences():
     ("text", "language", "expected"),
     [
         ("The  Cat, a dog & the bird.", None, "cat dog bird"),
-        ("“Old cat”", None, "“old cat”"),  # SQuAD's rule knows ASCII's marks only
+        ("“Old cat”", None, "“old cat”"),  # SQuAD removes ASCII punctuation only
         ("“The cat”", "en", "cat"),
         ("Der Hund, ein Tier", "de", "hund tier"),
         ("El perro y la casa", "es", "perro y casa"),
@@ -88,13 +88,13 @@ def test_weights_repeat_sentences():
         ("the हिन्दी", "hi", "the हिन्दी"),
     ],
 )
-def test_answers_are_normalised(text, language, expected):
+def test_normalize_answer_follows_the_language(text, language, expected):
     assert normalize_answer(text, language) == expected
 
 
-def test_answers_are_compared_by_words():
+def test_token_f1_and_exact_match_compare_words():
     assert token_f1("the red fox", "red fox jumps") == pytest.approx(2 * 2 / 5)
-    assert token_f1("a x x y", "THE x y y") == pytest.approx(2 * 2 / 6)  # articles go, repetitions count
+    assert token_f1("a x x y", "THE x y y") == pytest.approx(2 * 2 / 6)  # articles are removed, repetitions count
     assert token_f1("", "") == 1.0
     assert token_f1("something", "") == 0.0
     assert exact_match("The Fox!", "fox") == 1.0

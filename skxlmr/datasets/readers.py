@@ -1,4 +1,4 @@
-"""Files of tagged sentences and of questions, as DataFrames that the estimators take."""
+"""Readers of tagged sentences and of questions, as DataFrames for the estimators."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,19 +15,19 @@ import pandas as pd
 def read_conll(
     path: str | os.PathLike, *, token: int = 0, tag: int = -1, sep: str | None = None, encoding: str = "utf-8"
 ) -> pd.DataFrame:
-    """Read sentences with one token and its tags on a line, blank lines between sentences (CoNLL 2002, 2003, WNUT).
+    """Read sentences with one token and its tags per line, separated by blank lines (CoNLL 2002, 2003, WNUT).
 
     Parameters
     ----------
     path : str or path
-        Lines that begin with "-DOCSTART-" are left out.
+        Lines that start with "-DOCSTART-" are skipped.
     token, tag : int, default=0, -1
         Columns of the token and of the tag.
     sep : str or None, default=None
-        Between columns; None is any number of spaces and tabs. Other white space, such as a no-break space, is part of
-        a token.
+        Column separator; None means any number of spaces and tabs. Other white space, such as a no-break space, is part
+        of a token.
     encoding : str, default="utf-8"
-        That of the files of CoNLL 2002 is "latin-1".
+        The files of CoNLL 2002 are in "latin-1".
 
     Returns
     -------
@@ -36,7 +37,7 @@ def read_conll(
     Raises
     ------
     ValueError
-        If a line has too few columns; the message names it. If the file is not in this encoding.
+        If a line has too few columns; the message names the line. If the file is not in this encoding.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def read_conll(
     >>> read_conll(path).tags.tolist()
     [['B-PER', 'I-PER'], ['O']]
     """
-    least = max(index + 1 if index >= 0 else -index for index in (token, tag))
+    minimum = max(index + 1 if index >= 0 else -index for index in (token, tag))
     rows = []
     for sentence in _sentences(path, encoding):
         columns = []
@@ -54,10 +55,10 @@ def read_conll(
             fields = re.split("[ \t]+", line.strip(" \t")) if sep is None else line.split(sep)
             if fields[0] == "-DOCSTART-":
                 continue
-            if len(fields) < max(least, 2):
+            if len(fields) < max(minimum, 2):
                 raise ValueError(
-                    f"{os.fspath(path)}, line {number}: {line[:60]!r} has {len(fields)} columns, {max(least, 2)} are "
-                    f"needed. Set token, tag or sep."
+                    f"{os.fspath(path)}, line {number}: {line[:60]!r} has {len(fields)} columns, but "
+                    f"{max(minimum, 2)} are needed. Set token, tag or sep."
                 )
             columns.append((fields[token], fields[tag]))
         if columns:
@@ -71,8 +72,8 @@ def read_conllu(path: str | os.PathLike) -> pd.DataFrame:
     Parameters
     ----------
     path : str or path
-        CoNLL-U. Words as the annotation has them: of a contraction its parts ("zum" is "zu", "dem"); empty nodes are
-        left out.
+        A file in the CoNLL-U format. Contractions are read as their parts ("zum" as "zu" and "dem"); empty nodes are
+        skipped.
 
     Returns
     -------
@@ -82,11 +83,11 @@ def read_conllu(path: str | os.PathLike) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If a line has not the ten columns; the message names it.
+        If a line does not have ten columns; the message names the line.
     """
     rows = []
     for sentence in _sentences(path):
-        row: dict[str, object] = {"sent_id": None, "text": None, "tokens": [], "upos": [], "xpos": [], "feats": []}
+        row: dict[str, Any] = {"sent_id": None, "text": None, "tokens": [], "upos": [], "xpos": [], "feats": []}
         for number, line in sentence:
             if line.startswith("#"):
                 name, _, value = line[1:].partition("=")
@@ -97,7 +98,7 @@ def read_conllu(path: str | os.PathLike) -> pd.DataFrame:
             if len(fields) != 10:
                 raise ValueError(
                     f"{os.fspath(path)}, line {number}: {line[:60]!r} has {len(fields)} columns; CoNLL-U has ten, "
-                    f"between tabs."
+                    f"separated by tabs."
                 )
             if fields[0].isdigit():
                 for name, field in (("tokens", 1), ("upos", 3), ("xpos", 4), ("feats", 5)):
@@ -108,7 +109,7 @@ def read_conllu(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def read_squad(path: str | os.PathLike) -> pd.DataFrame:
-    """Read questions in the JSON of SQuAD 1.1 or 2.0, of XQuAD, MLQA and others like them.
+    """Read questions in the JSON format of SQuAD 1.1 and 2.0, which XQuAD, MLQA and others share.
 
     Parameters
     ----------
@@ -118,12 +119,12 @@ def read_squad(path: str | os.PathLike) -> pd.DataFrame:
     -------
     DataFrame
         Columns id, title, question, context (str) and answers: a dict with the lists "text" and "answer_start", which
-        are empty where there is no answer.
+        are empty if the question has no answer.
 
     Raises
     ------
     ValueError
-        If the file is no such JSON.
+        If the file does not have this format.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -142,15 +143,15 @@ def read_squad(path: str | os.PathLike) -> pd.DataFrame:
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
-    except UnicodeDecodeError as error:  # its repr has the whole file
-        raise ValueError(f"{os.fspath(path)} is no SQuAD file: {error}") from error
+    except UnicodeDecodeError as error:  # its repr would contain the whole file
+        raise ValueError(f"{os.fspath(path)} is not a SQuAD file: {error}") from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)} is no SQuAD file: {error!r}") from error
+        raise ValueError(f"{os.fspath(path)} is not a SQuAD file: {error!r}") from error
     return pd.DataFrame(rows, columns=["id", "title", "question", "context", "answers"])
 
 
 def _sentences(path: str | os.PathLike, encoding: str = "utf-8") -> Iterator[list[tuple[int, str]]]:
-    """Runs of lines that are not blank, with their numbers."""
+    """Yield groups of consecutive non-blank lines, with line numbers."""
     lines: list[tuple[int, str]] = []
     with open(path, encoding="utf-8-sig" if encoding == "utf-8" else encoding) as file:
         try:

@@ -1,1 +1,1 @@
-"""Devices, their memory, and what a model takes of it."""
+"""Devices, dtypes, and estimates of the bytes that a model needs."""

@@ -1,4 +1,4 @@
-"""What to change where a model does not fit into memory."""
+"""Suggestions for a model that does not fit into the memory of its device."""
 
 from __future__ import annotations
 
@@ -21,18 +21,23 @@ class NotEnoughMemoryError(MemoryError):
 
 
 def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters: Any) -> tuple[int, bool]:
-    """What there is memory to train with: tokens of a batch, and whether layers are to be run twice to keep less.
+    """Find a batch size that training fits into memory with, and whether it needs gradient checkpointing.
 
-    First there are fewer tokens, down to a text of full length, which costs next to nothing; then gradient
-    checkpointing, which costs a third more time.
+    Smaller batches, down to one text of full length, are tried first, since they cost almost nothing. Gradient
+    checkpointing adds a third to the training time.
 
     Parameters
     ----------
     config : XLMRobertaXLConfig
     batch_tokens : int
-        The most.
+        Maximum number of tokens per batch.
     **parameters
-        Further ones of `memory_estimate`.
+        Further parameters of `memory_estimate`.
+
+    Returns
+    -------
+    batch_tokens : int
+    gradient_checkpointing : bool
     """
     estimate = memory_estimate(config, batch_tokens=batch_tokens, **parameters)
     sizes = [batch_tokens, *_smaller_batches(estimate)]
@@ -46,20 +51,20 @@ def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters:
 
 
 def check_memory(estimate: MemoryEstimate, *, model: str | os.PathLike) -> None:
-    """Raise NotEnoughMemoryError if more is needed than there is.
+    """Raise an error if the model needs more memory than available.
 
     Parameters
     ----------
     estimate : MemoryEstimate
     model : str or path
-        Its name, for the message.
+        Name for the message.
 
     Raises
     ------
     NotEnoughMemoryError
-        Says what is needed, what there is, and which parameters would make it fit.
+        If it does not fit. The message names the parts, the available memory, and parameters with which it fits.
     """
-    if estimate.fits is not False:
+    if estimate.available is None or estimate.total <= estimate.available:
         return
     parts = {name: getattr(estimate, name) for name in ("weights", "learned", "optimizer", "activations")}
     listed = ", ".join(f"{name} {in_gigabytes(nbytes)} GB" for name, nbytes in parts.items() if nbytes)
@@ -69,11 +74,11 @@ def check_memory(estimate: MemoryEstimate, *, model: str | os.PathLike) -> None:
     )
 
 
-Changes = tuple[dict[str, Any], ...]  # parameters of `memory_estimate`, by what is changed
+Changes = tuple[dict[str, Any], ...]  # parameters of `memory_estimate`, one dict per change
 
 
 def _advice(estimate: MemoryEstimate) -> str:
-    """Name the fewest changes with which the model fits, or else the least that it can do with."""
+    """Name the fewest changes with which the model fits, or else the changes that need the least memory."""
     axes = _ways_to_shrink(estimate)
     tried: list[tuple[Changes, MemoryEstimate]] = []
     for n_changes in range(1, len(axes) + 1):
@@ -88,12 +93,12 @@ def _advice(estimate: MemoryEstimate) -> str:
             return f"It fits with {'; or with '.join(_written(*way) for way in fitting[:MOST_SUGGESTIONS])}."
         tried += ways
     if not tried:
-        return "There is nothing to switch on that makes it smaller."
-    return f"Nothing makes it fit: the least is with {_written(*min(tried, key=lambda way: way[1].total))}."
+        return "No parameter makes it smaller."
+    return f"No parameters make it fit; the smallest choice is {_written(*min(tried, key=lambda way: way[1].total))}."
 
 
 def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
-    """What can be changed: for each thing its choices."""
+    """Return the possible changes: for each aspect of the model its alternatives."""
     parameters, device = estimate.parameters, torch.device(estimate.device)
     least = parameters["model"].max_length
     storage: dict[str | None, list[dict[str, Any]]] = {
@@ -108,7 +113,7 @@ def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
     half = choose_dtype("auto", device, parameters["model"]) if device.type == "cuda" else torch.bfloat16
     axes = [
         [] if saved_in_8bit(parameters["model"]) else storage[estimate.quantization],
-        # What "auto" takes depends on the dtype, which may be changed, too.
+        # The value of "auto" depends on the dtype, which may change too.
         [{"batch_tokens": least}] if estimate.batch_tokens > least or parameters["batch_tokens"] == "auto" else [],
         tunings,
         [{"dtype": str(half).removeprefix("torch.")}] if estimate.dtype == "float32" else [],
@@ -118,14 +123,14 @@ def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
 
 
 def _smaller_batches(estimate: MemoryEstimate) -> list[int]:
-    """Tokens in a batch, half and half again; not below a text of full length, which is a batch whatever is allowed."""
+    """Halve the batch repeatedly, down to one text of full length, which is never split."""
     least = estimate.parameters["model"].max_length
     halves = [estimate.batch_tokens >> n for n in range(1, estimate.batch_tokens.bit_length())]
     return [n for n in halves if n > least] + [least] * (estimate.batch_tokens > least)
 
 
 def _with_largest_batch(estimate: MemoryEstimate, changes: Changes) -> tuple[Changes, MemoryEstimate]:
-    """Where the batch is one of the changes, make it no smaller than it has to be."""
+    """Choose the largest batch that fits, if the batch is one of the changes."""
     if any("batch_tokens" in change for change in changes):
         for n_tokens in _smaller_batches(estimate):
             larger = tuple({"batch_tokens": n_tokens} if "batch_tokens" in change else change for change in changes)
@@ -155,6 +160,6 @@ def _changed(estimate: MemoryEstimate, changes: Changes) -> MemoryEstimate:
 
 
 def _written(changes: Changes, estimate: MemoryEstimate) -> str:
-    """Changes as a user writes them, and what is needed then."""
+    """Format changes as arguments, with the memory needed."""
     written = ", ".join(f"{name}={value!r}" for change in changes for name, value in change.items())
     return f"{written} (needs {in_gigabytes(estimate.total)} GB)"

@@ -1,8 +1,9 @@
-"""Where and in which precision a model runs: what "auto" means."""
+"""Choice of device, dtype and quantisation: the meaning of "auto"."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import torch
 
@@ -11,19 +12,18 @@ from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.tuning import Tuning
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Parameters of the layers. Below, on a CPU, half precision makes a single text slower and gains little in batches.
-SMALL_MODEL = 10_000_000
-# Parameters of the layers. From here on 8-bit weights decide whether a laptop can hold the model.
-LARGE_MODEL = 1_000_000_000
+# Numbers of layer parameters. On a CPU, half precision slows down a smaller model for single texts and gains little in
+# batches. A larger model fits into the memory of a laptop only with 8-bit weights.
+SMALL_MODEL, LARGE_MODEL = 10_000_000, 1_000_000_000
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn the parameter `device` into a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU.
+    """Convert the parameter `device` to a torch device; "auto" prefers CUDA, then MPS, then the CPU.
 
     Raises
     ------
     ValueError
-        If it is no device, or not on this machine.
+        If it is not a torch device, or this machine does not have it.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -33,13 +33,13 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise ValueError(
-            f"device={device!r} is no torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+            f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
         ) from None
-    there = {
+    available = {
         "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there.get(chosen.type, chosen.type == "cpu"):
+    if not available.get(chosen.type, chosen.type == "cpu"):
         raise ValueError(f"device={device!r} is not on this machine{_why_not(chosen)}; use device='auto' or 'cpu'.")
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
@@ -57,10 +57,10 @@ def _why_not(device: torch.device) -> str:
 
 
 def choose_dtype(dtype: str, device: torch.device, config: XLMRobertaXLConfig) -> torch.dtype:
-    """Turn the parameter `dtype` into a torch dtype.
+    """Convert the parameter `dtype` to a torch dtype.
 
-    "auto" on CUDA is bfloat16, or float16 where the GPU lacks it; on a CPU bfloat16 where it has instructions for that
-    and the model is not small; float32 elsewhere.
+    On CUDA "auto" is bfloat16, or float16 if the GPU does not support bfloat16. On a CPU it is bfloat16 if the CPU has
+    instructions for it and the model is not small. Otherwise it is float32.
     """
     if dtype != "auto":
         return DTYPES[dtype]
@@ -78,11 +78,11 @@ def choose_quantization(
     config: XLMRobertaXLConfig,
     tuning: Tuning | None = None,
 ) -> Int8 | str | None:
-    """Turn `load_in_8bit` and `load_in_4bit` into settings of the 8-bit weights, "nf4", or None.
+    """Convert `load_in_8bit` and `load_in_4bit` to settings of 8-bit weights, "nf4", or None.
 
-    "auto" is 8 bits for XL and XXL on a CPU, where they are also faster than 16, and on a GPU where 16 bits would take
-    more than half of its memory, which training needs too. A tuning that trains the base model's own weights excludes
-    both.
+    "auto" means 8 bits for XL and XXL, always on a CPU, where they are also faster than 16 bits, and on a GPU if 16-bit
+    weights would fill more than half of it, since training needs room too. A tuning that trains the base model's own
+    weights excludes both.
 
     Raises
     ------
@@ -102,15 +102,16 @@ def choose_quantization(
             _, total = torch.cuda.mem_get_info(device)
             large = 2 * config.num_parameters > total / 2
         return Int8() if large and device.type != "mps" else None
-    return quantization_settings(False if load_in_8bit == "auto" else load_in_8bit, load_in_4bit)
+    assert not isinstance(load_in_8bit, str) or load_in_8bit == "auto"
+    return quantization_settings(False if isinstance(load_in_8bit, str) else load_in_8bit, load_in_4bit)
 
 
 @functools.cache
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX-512 or AMX)."""
+    """Whether this CPU has instructions for bfloat16 products (AVX-512 or AMX)."""
     return any(cpu_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def cpu_capabilities() -> dict[str, object]:
-    """What torch knows of the CPU."""
+def cpu_capabilities() -> Mapping[str, object]:
+    """Return what torch reports about the CPU; empty if this torch reports nothing."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -1,4 +1,4 @@
-"""What memory a model will take, told before anything of it is loaded."""
+"""Estimate of the bytes that a model needs, before it is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8
 from skxlmr.tuning import TUNINGS, Tuning, as_tuning
 
-# Their shape is known: nobody needs a connection to be told what they take.
+# Models of known shape: their estimates need no connection.
 PRESETS = {
     "FacebookAI/xlm-roberta-base": XLMRobertaConfig.base,
     "FacebookAI/xlm-roberta-large": XLMRobertaConfig.large,
@@ -28,30 +28,31 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a model takes, in bytes.
+    """Bytes that a model needs.
 
-    Loading needs up to two tensors more for a moment, as the checkpoint has them. The word embedding is by far the
-    largest: 1.3 GB of XL in 16 bits.
+    Loading temporarily needs up to two more tensors, in the dtype of the checkpoint. By far the largest tensor is the
+    word embedding: 1.3 GB for XL in 16 bits.
 
     Attributes
     ----------
     weights : int
-        The frozen base as it is held. In 8 or 4 bits these are the layers' matrices with their scales, the word
-        embedding in 16 bits and the rest in `dtype`; processes that map the same cached file share most of it.
+        The frozen base model. In 8 or 4 bits the matrices of the layers are quantised, with their scales, the word
+        embedding has 16 bits, and the rest has `dtype`. Processes that map the same cached file share most of it.
     learned : int
-        Adapter and classification head, in float32; with `tuning="full"` a copy of the weights that learn.
+        Adapter and classification head, in float32; with `tuning="full"`, a copy of the trained weights.
     optimizer : int
-        Gradients and AdamW's two moments of what is learned, float32.
+        Gradients and the two moments of AdamW, in float32.
     activations : int
-        Of one batch of texts of full length; where gradients flow through the base, with all that is kept for them.
+        Of one batch of texts of full length. If gradients flow through the base model, this includes what is kept for
+        the backward pass.
     available : int or None
-        On the device, now; None where it cannot be told.
+        Free bytes on the device; None if unknown.
     device, dtype : str
     quantization : {"int8", "nf4"} or None
     batch_tokens : int
         Tokens in a batch.
     parameters : dict
-        What `memory_estimate` was asked, its `model` as a config.
+        The arguments of `memory_estimate`, with `model` as a config.
     """
 
     weights: int
@@ -67,12 +68,12 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it, in bytes."""
+        """Sum of weights, learned, optimizer and activations, in bytes."""
         return self.weights + self.learned + self.optimizer + self.activations
 
     @property
     def fits(self) -> bool | None:
-        """Whether that is available; None where this cannot be told."""
+        """Whether the total is available; None if unknown."""
         return None if self.available is None else self.total <= self.available
 
     def __str__(self) -> str:
@@ -112,21 +113,22 @@ def memory_estimate(
     dtype: str = "auto",
     device: str = "auto",
 ) -> MemoryEstimate:
-    """Tell what memory an estimator with these parameters will need; no weights are loaded or downloaded.
+    """Estimate the memory that an estimator with these parameters needs; no weights are loaded or downloaded.
 
     Parameters
     ----------
     model : str, path or XLMRobertaXLConfig, default="facebook/xlm-roberta-xl"
-        As for the estimators. Base, large, XL and XXL need no connection; of another hub model config.json is fetched.
+        As for the estimators. Base, large, XL and XXL need no connection; for another model of the hub, config.json is
+        downloaded.
     load_in_8bit : "auto", bool or Int8, default="auto"
     load_in_4bit : bool, default=False
     tuning : {"lora", "bias", "head", "full"}, Tuning or None, default=None
-        What will be learned; None is prediction or embedding.
+        What is trained; None for prediction or embedding.
     batch_tokens : int or "auto", default="auto"
-        Tokens that are run at once. A text that has more is a batch alone.
+        Tokens per batch. A longer text is a batch by itself.
     gradient_checkpointing : bool, default=False
-        In training, run each layer again in the backward pass, and keep only its input until then. The estimators
-        do so where there is not enough memory without.
+        In training, keep only the input of each layer, and run the layer again in the backward pass. The estimators
+        do so if there is not enough memory otherwise.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
     device : str, default="auto"
 
@@ -138,9 +140,9 @@ def memory_estimate(
     Raises
     ------
     ValueError
-        If a parameter is none of its choices, or some exclude each other.
+        If a parameter is invalid, or parameters exclude each other.
     ModelNotFoundError, CheckpointError
-        If there is no such model, or its config.json is not sound.
+        If there is no such model, or its config.json is invalid.
 
     Examples
     --------
@@ -167,11 +169,9 @@ def memory_estimate(
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     if saved_in_8bit(config):
         if load_in_4bit or (tuning is not None and tuning.trains_base):
-            raise ValueError(
-                "This checkpoint holds 8-bit weights: there is no load_in_4bit and no tuning='full' of it."
-            )
+            raise ValueError("This checkpoint holds 8-bit weights, which allow neither load_in_4bit nor tuning='full'.")
         settings = settings or Int8()
-    if batch_tokens == "auto":
+    if isinstance(batch_tokens, str):  # "auto"
         batch_tokens = default_batch_tokens(config, torch_dtype, torch_device)
     learned = FLOAT32 * num_learned(config, tuning)
     return MemoryEstimate(
@@ -191,19 +191,19 @@ def memory_estimate(
 
 
 def find_config(model: str | os.PathLike) -> XLMRobertaXLConfig:
-    """Find the shape of a model, downloading no weights."""
+    """Return the config of a model without downloading weights."""
     if model in PRESETS and not os.path.isdir(model):
         return PRESETS[model]()
     return XLMRobertaXLConfig.from_file(resolve_config(model))
 
 
 def saved_in_8bit(config: XLMRobertaXLConfig) -> bool:
-    """Whether a checkpoint's config says that its weights are in 8 bits already."""
+    """Whether the config of a checkpoint says that its weights are stored in 8 bits."""
     quantization = config.extra.get("quantization_config")
     return isinstance(quantization, dict) and quantization.get("load_in_8bit") is True
 
 
 def in_gigabytes(nbytes: int) -> str:
-    """Bytes as a number of GB (10^9) that people can read."""
+    """Return bytes as GB (10^9 bytes), rounded for printing."""
     size = nbytes / 10**9
     return f"{size:.1f}" if size >= 10 else f"{size:.2f}" if size >= 0.1 else f"{size:.2g}"

@@ -1,7 +1,7 @@
-"""Bytes that a model and its activations take, counted from its config.
+"""Sizes in bytes of a model and its activations, computed from its config.
 
-Notation: T tokens in a batch, L of them in the longest text, H hidden size, I width of the feed-forward network,
-N heads, s bytes of a number in the dtype of the activations.
+Notation: T tokens in a batch, L tokens in the longest text, H hidden size, I width of the feed-forward network,
+N heads, s bytes per number in the dtype of the activations.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from skxlmr.model import XLMRobertaXLConfig, int8_engines
 from skxlmr.model import nf4 as four_bit
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
-from skxlmr.tuning import Head, Tuning
+from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
 
 FLOAT32 = 4  # bytes
-# Bytes of feed-forward activations in flight. On a CPU larger batches are no faster (see benchmarks/NOTES.md), and
-# buffers of 32 MiB and more would be asked of the system anew for each batch.
+# Bytes of feed-forward activations per batch. On a CPU larger batches are not faster (see benchmarks/NOTES.md), and
+# buffers of 32 MiB and more are allocated by the operating system anew for each batch.
 ACTIVATION_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 
 
 def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
-    """Bytes of a base's weights: in `dtype`, but for the layers' matrices and the word embedding if it is quantised.
+    """Return the bytes of the weights of a base model.
 
-    Of 8-bit weights the second copy that outlier columns have is left out: no more than one in 64.
+    All weights have the given dtype; if the model is quantised, except the matrices of the layers and the word
+    embedding, which has 16 bits. The second copy that 8-bit weights keep of outlier columns is not counted: at most one
+    column in 64.
     """
     if settings is None:
         return config.num_parameters * dtype.itemsize
@@ -40,7 +42,7 @@ def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype:
 
 
 def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
-    """Numbers that are learned: an adapter's or those of the base itself, and a classification head's."""
+    """Return the number of trained parameters: of the adapter or the base model, and of a classification head."""
     if tuning is None:
         return 0
     with torch.device("meta"):
@@ -64,13 +66,13 @@ def activation_bytes(
     device: torch.device | str = "cpu",
     gradient_checkpointing: bool = False,
 ) -> int:
-    """Bytes of the activations of one batch, at their peak.
+    """Return the peak size in bytes of the activations of one batch.
 
-    That is what one layer works with and, where gradients flow through the base, what all layers keep for the backward
-    pass, which begins in the last of them while everything is there.
+    These are the buffers of one layer and, if gradients flow through the base model, what all layers keep for the
+    backward pass. The peak is at the start of the backward pass.
     """
     device = torch.device(device)
-    if tuning is None or isinstance(tuning, Head):  # prediction, also for the features that a head alone learns from
+    if tuning is None or isinstance(tuning, Head):  # a head alone is trained on features, which are predictions
         return working_bytes(config, n_tokens, dtype, settings, device)
     n_layers = config.num_hidden_layers - tuning.num_frozen_layers(config)
     if tuning.trains_base:
@@ -78,8 +80,10 @@ def activation_bytes(
         kept = n_layers * kept_by_trained_layer(config, n_tokens, device)
     else:
         with torch.device("meta"):
-            kept = kept_by_frozen_layers(config, n_tokens, dtype, tuning.build(config), device)
-    if gradient_checkpointing:  # the inputs of all layers, and what one of them keeps when it is run again
+            adapter = tuning.build(config)
+        assert adapter is not None
+        kept = kept_by_frozen_layers(config, n_tokens, dtype, adapter, device)
+    if gradient_checkpointing:  # the inputs of all layers, and what one layer keeps when it is run again
         kept = kept // n_layers + n_layers * n_tokens * dtype.itemsize * config.hidden_size
     return working_bytes(config, n_tokens, dtype, settings, device, backward=True) + kept
 
@@ -92,21 +96,22 @@ def working_bytes(
     device: torch.device,
     backward: bool = False,
 ) -> int:
-    """Bytes that one layer works with.
+    """Return the bytes of the buffers of one layer.
 
-    The peak is between the two matrices of the feed-forward network. Five times (T, H) are held: word embeddings, their
-    sum with the positions, the layer's input, that after attention, and that normalised; of (T, I) there are the
-    activation's input and output, or their gradients. With quantised weights there are also their products before
-    these are scaled, or a copy of one matrix (H, I) in floating point; backward always the latter.
+    The peak is between the two matrices of the feed-forward network. There are five buffers (T, H): the word
+    embeddings, their sum with the position embeddings, the input of the layer, the output of attention, and its
+    normalised copy. There are two buffers (T, I): input and output of the activation function, or their gradients.
+    Quantised weights add their unscaled products, or a copy of one matrix (H, I) in floating point; the backward pass
+    always needs the copy.
     """
     s, hidden, inner = dtype.itemsize, config.hidden_size, config.intermediate_size
     matrix = hidden * inner
     block = min(int8_engines.block_size(device), n_tokens * inner)
-    product = settings if settings in (None, "nf4") else _engine_name(settings, device)
+    product = _engine_name(settings, device) if isinstance(settings, Int8) else settings
     forward = {
         None: n_tokens * 2 * s * inner,
         "nf4": n_tokens * 2 * s * inner + s * matrix,
-        # (T, H) and (T, I) int8, (T, I) int32, and a block of the latter thrice in float32
+        # (T, H) and (T, I) int8, (T, I) int32, and three float32 blocks of (T, I)
         "int_mm": n_tokens * (hidden + 5 * inner) + 3 * FLOAT32 * block,
         # (T, H) float16 and int8, (T, I) int32 and floating point
         "bitsandbytes": n_tokens * (3 * hidden + (4 + s) * inner),
@@ -114,7 +119,7 @@ def working_bytes(
     }
     needed = [forward[product]]
     if backward and settings is not None:
-        # Of 8 bits the gradient is multiplied by the scales in float32.
+        # With 8-bit weights the gradient is multiplied by the scales in float32.
         needed.append(n_tokens * (2 * s + (0 if settings == "nf4" else FLOAT32)) * inner + s * matrix)
     return n_tokens * 5 * s * hidden + max(needed)
 
@@ -127,28 +132,29 @@ def _engine_name(settings: Int8, device: torch.device) -> str:
 def kept_by_frozen_layers(
     config: XLMRobertaXLConfig, n_tokens: int, dtype: torch.dtype, adapter: nn.ModuleList, device: torch.device
 ) -> int:
-    """Bytes that frozen layers with an adapter keep for the backward pass.
+    """Return the bytes that frozen layers with an adapter keep for the backward pass.
 
-    From the first adapted layer on, each keeps six times (T, H): the inputs of its two LayerNorms, and queries, keys,
-    values, and what attention gives, on a CPU these in float32; and (T, I) once, the activation's input. A frozen
-    matrix needs no input for the gradient. A term of the adapter keeps its own in float32, the mask of its dropout, and
-    its thin product.
+    From the first adapted layer on, each keeps six tensors (T, H): the inputs of its two LayerNorms, and the queries,
+    keys, values and output of attention, which are float32 on a CPU. It also keeps one tensor (T, I), the input of the
+    activation function. A frozen matrix keeps no input. An adapter term keeps its input in float32, its dropout mask,
+    and its low-rank product.
     """
     of_attention = max(dtype.itemsize, FLOAT32) if device.type == "cpu" else dtype.itemsize
-    adapted = [number for number, layer in enumerate(adapter) if len(layer)]
+    terms = [[term for term in layer.children() if isinstance(term, LowRank | AddedBias)] for layer in adapter]
+    adapted = [number for number, of_layer in enumerate(terms) if of_layer]
     n_layers = config.num_hidden_layers - min(adapted, default=config.num_hidden_layers)
-    of_layer = 4 * of_attention * config.hidden_size
-    of_layer += dtype.itemsize * (2 * config.hidden_size + config.intermediate_size)
-    of_terms = sum(FLOAT32 * term.kept_per_token for layer in adapter for term in layer.values())
-    return n_tokens * (n_layers * of_layer + of_terms)
+    per_layer = 4 * of_attention * config.hidden_size
+    per_layer += dtype.itemsize * (2 * config.hidden_size + config.intermediate_size)
+    in_terms = sum(FLOAT32 * term.kept_per_token for of_layer in terms for term in of_layer)
+    return n_tokens * (n_layers * per_layer + in_terms)
 
 
 def kept_by_trained_layer(config: XLMRobertaXLConfig, n_tokens: int, device: torch.device) -> int:
-    """Bytes that one layer of a base that learns keeps for the backward pass, in float32.
+    """Return the bytes that one trained layer keeps for the backward pass, in float32.
 
-    To the six times (T, H) of a frozen layer come the two normalised inputs and the result of a matrix's input's
-    dropout with its mask; (T, I) is there twice. Off CUDA, dropout within attention makes the probabilities (T, N, L)
-    be kept, thrice: before and after the dropout, and its mask.
+    In addition to the six tensors (T, H) of a frozen layer it keeps its two normalised inputs and, for dropout, one
+    output and one mask; it keeps two tensors (T, I). Except on CUDA, dropout in attention keeps three tensors
+    (T, N, L): the probabilities before and after dropout, and the mask.
     """
     numbers = 10 * config.hidden_size + 2 * config.intermediate_size
     if config.attention_probs_dropout_prob and device.type != "cuda":
@@ -157,6 +163,6 @@ def kept_by_trained_layer(config: XLMRobertaXLConfig, n_tokens: int, device: tor
 
 
 def default_batch_tokens(config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """Tokens in a batch that keep a device busy without straining its memory."""
+    """Return the tokens per batch that use a device fully without large activations."""
     per_token = config.intermediate_size * dtype.itemsize
     return int(np.clip(ACTIVATION_BYTES[device.type] // per_token, 512, 32_768))

@@ -1,4 +1,4 @@
-"""How much memory there is left, on a device or for a process in a container."""
+"""Bytes that are free on a device, or for a process in a container."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken on a device; None where that cannot be told.
+    """Return the bytes that can still be allocated on a device; None if unknown.
 
-    On CUDA what is free, and what torch has reserved and does not use. On Linux what the kernel calls available, but
-    no more than the control groups of this process leave (containers are limited by these).
+    On CUDA these are the free bytes plus those that torch has reserved but does not use. On Linux they are what the
+    kernel calls available, limited by the control groups of this process, which is how containers are limited.
 
     Parameters
     ----------
     device : torch.device
+
+    Returns
+    -------
+    int or None
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -33,7 +37,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def _left_by_control_groups() -> list[int]:
-    """What each limit on the control groups of this process leaves of itself."""
+    """Return the free bytes under each limit of the control groups of this process."""
     left: list[int] = []
     try:
         memberships = [line.split(":", 2) for line in (PROC / "self" / "cgroup").read_text().splitlines()]
@@ -49,10 +53,10 @@ def _left_by_control_groups() -> list[int]:
             continue
         path = PurePosixPath(group.strip("/"))
         for folder in (root / path, *(root / parent for parent in path.parents)):
-            # The limit of a group is that of all below it. A container sees its own group as the root.
+            # The limit of a group applies to all groups below. A container sees its own group as the root.
             with contextlib.suppress(OSError, ValueError):  # no such file, or the limit is "max"
                 most, taken = (int((folder / name).read_text()) for name in (limit, used))
-                # The kernel takes the page cache back when it needs it.
+                # The page cache counts as free: the kernel reclaims it on demand.
                 status = _numbers(folder / "memory.stat")
                 files = sum(status.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
                 left.append(most - max(0, taken - files))
@@ -60,6 +64,6 @@ def _left_by_control_groups() -> list[int]:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """Read lines of a name and a number."""
+    """Read lines that consist of a name and a number."""
     rows = (line.split() for line in path.read_text().splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) > 1}

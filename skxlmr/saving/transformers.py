@@ -96,6 +96,7 @@ def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
         assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
             linear = layer.get_submodule(PATHS[name])
-            assert isinstance(delta, LowRank | AddedBias) and isinstance(linear, nn.Linear)
+            assert isinstance(delta, LowRank | AddedBias)
+            assert isinstance(linear, nn.Linear)
             delta.merge_into(linear)
     return finetuned.model(base)

@@ -5,7 +5,7 @@ from skxlmr import datasets
 from skxlmr.datasets import load_reviews, load_udhr
 
 
-def test_reviews_are_balanced_and_distinct():
+def test_load_reviews_is_balanced_and_distinct():
     df = load_reviews()
     assert list(df.columns) == ["text", "label", "language", "source"]
     assert df.groupby(["language", "label"]).size().tolist() == [2500] * 4
@@ -15,7 +15,7 @@ def test_reviews_are_balanced_and_distinct():
     assert df.label[:100].nunique() == 2, "shuffled"
 
 
-def test_udhr_is_parallel_by_article():
+def test_load_udhr_is_parallel_by_article():
     df = load_udhr()
     assert list(df.columns) == ["language", "name", "article", "paragraph", "text"]
     assert df.language.nunique() >= 85
@@ -26,7 +26,7 @@ def test_udhr_is_parallel_by_article():
 
 
 @pytest.mark.parametrize("load", [load_reviews, load_udhr])
-def test_one_language(load):
+def test_load_with_language_selects_its_rows(load):
     everything, english = load(), load(language="en")
     assert set(english.language) == {"en"}
     assert list(english.index) == list(range(len(english)))
@@ -36,13 +36,13 @@ def test_one_language(load):
         load(language="klingon")
 
 
-def test_each_call_gives_its_own_frame():
+def test_load_reviews_returns_a_new_frame_each_time():
     df = load_reviews()
     df.loc[0, "text"] = "changed"
     assert load_reviews().loc[0, "text"] != "changed"
 
 
-def test_files_are_small_and_licensed():
+def test_data_files_are_small_and_licensed():
     files = list(datasets.DATA.iterdir())
     assert sum(file.stat().st_size for file in files) < 2_000_000
     for package in ("vaderSentiment", "snownlp", "udhr"):

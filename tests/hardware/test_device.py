@@ -13,18 +13,18 @@ GB = 10**9
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "tpu"])
-def test_a_device_that_is_not_there(device):
+def test_choose_device_with_an_unknown_device_raises(device):
     with pytest.raises(ValueError, match=f"device='{device}'"):
         choose_device(device)
 
 
-def test_cuda_that_is_absent_is_explained(monkeypatch):
+def test_choose_device_without_cuda_says_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"no CUDA.*device='auto' or 'cpu'"):
         choose_device("cuda")
 
 
-def test_auto_device():
+def test_choose_device_auto_returns_a_device_of_this_machine():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
@@ -32,14 +32,14 @@ def test_auto_device():
     ("config", "has_bfloat16", "expected"),
     [(XL, True, torch.bfloat16), (XL, False, torch.float32), (NANO, True, torch.float32)],
 )
-def test_auto_dtype_on_a_cpu(monkeypatch, config, has_bfloat16, expected):
+def test_choose_dtype_auto_on_a_cpu_depends_on_bfloat16_and_size(monkeypatch, config, has_bfloat16, expected):
     monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: has_bfloat16)
     assert choose_dtype("auto", CPU, config) == expected
     assert choose_dtype("float16", CPU, config) == torch.float16
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16"])
-def test_bfloat16_is_read_from_the_capabilities(monkeypatch, name):
+def test_cpu_has_bfloat16_reads_the_capabilities(monkeypatch, name):
     monkeypatch.setattr(module, "cpu_capabilities", lambda: {name: True})
     module.cpu_has_bfloat16.cache_clear()
     assert module.cpu_has_bfloat16()
@@ -49,7 +49,7 @@ def test_bfloat16_is_read_from_the_capabilities(monkeypatch, name):
     module.cpu_has_bfloat16.cache_clear()
 
 
-def test_auto_is_8_bit_where_the_model_is_large():
+def test_choose_quantization_auto_on_a_cpu_is_8_bit_for_large_models():
     assert choose_quantization("auto", False, CPU, XL) == Int8()
     assert choose_quantization("auto", False, CPU, NANO) is None
     assert choose_quantization(False, False, CPU, XL) is None
@@ -57,25 +57,25 @@ def test_auto_is_8_bit_where_the_model_is_large():
     assert choose_quantization("auto", True, CPU, XL) == "nf4"
 
 
-@pytest.mark.parametrize(("memory", "expected"), [(12 * GB, Int8()), (16 * GB, None), (80 * GB, None)])
-def test_auto_on_a_gpu_depends_on_its_memory(monkeypatch, memory, expected):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (memory, memory))
+@pytest.mark.parametrize(("total_bytes", "expected"), [(12 * GB, Int8()), (16 * GB, None), (80 * GB, None)])
+def test_choose_quantization_auto_on_a_gpu_depends_on_its_size(monkeypatch, total_bytes, expected):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (total_bytes, total_bytes))
     assert choose_quantization("auto", False, torch.device("cuda", 0), XL) == expected
 
 
-def test_8_and_4_bit_exclude_each_other():
+def test_choose_quantization_with_8_and_4_bit_raises():
     with pytest.raises(ValueError, match="exclude each other"):
         choose_quantization(True, True, CPU, XL)
 
 
-def test_settings_are_checked():
+def test_choose_quantization_with_invalid_settings_raises():
     for wrong in (Int8(outliers="some"), Int8(engine="fast"), Int8(threshold=0)):
         with pytest.raises(ValueError, match="Int8"):
             choose_quantization(wrong, False, CPU, XL)
 
 
 @pytest.mark.parametrize("config", [XL, NANO, XLMRobertaXLConfig(is_decoder=True, add_cross_attention=True)])
-def test_parameters_are_counted_right(config):
+def test_config_num_parameters_equals_those_of_the_model(config):
     from skxlmr.model import XLMRobertaXLModel
     from skxlmr.model.quantized import linear_layers
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from skxlmr.hardware.footprint import activation_bytes, num_learned, weight_bytes
+from skxlmr.hardware.footprint import activation_bytes, default_batch_tokens, num_learned, weight_bytes
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, int8_engines
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8, Int8Linear
@@ -32,7 +32,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, as long as these live."""
+    """Counts the bytes of all living tensors that operations created."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_of(run: Callable[[], object]) -> int:
-    run()  # what is made once is not counted
-    int8_engines._workspace._take(0)  # but what the products keep from then on is
-    with PeakMemory() as memory:
+    run()  # what is allocated only once is not counted
+    int8_engines._workspace._take(0)  # but the workspace that the products keep is
+    with PeakMemory() as counter:
         run()
-    return memory.peak
+    return counter.peak
 
 
 def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Int8 | str | None = None) -> XLMRobertaXLModel:
@@ -76,10 +76,10 @@ def encode(base: XLMRobertaXLModel, adapter: nn.ModuleList | None = None, recomp
     ]
 
 
-def test_the_counter_counts():
+def test_peak_memory_counts_living_tensors():
     def run() -> None:
         a = torch.ones(1000)
-        b = (a.view(10, 100) + 1).flatten()  # a view is no memory
+        b = (a.view(10, 100) + 1).flatten()  # a view takes no memory
         del a
         torch.cat([b, b])
 
@@ -89,7 +89,7 @@ def test_the_counter_counts():
 @pytest.mark.parametrize("config", [NANO, XL, DECODER], ids=["nano", "xl", "decoder"])
 @pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_weights(config, settings, dtype):
+def test_weight_bytes_equals_the_model_structure(config, settings, dtype):
     with torch.device("meta"):
         model = XLMRobertaXLModel(config, add_pooling_layer=False)
         if settings:
@@ -105,7 +105,7 @@ def test_weights(config, settings, dtype):
 
 @pytest.mark.parametrize("load", [{}, {"load_in_8bit": True}, {"load_in_4bit": True}], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_weights_of_a_loaded_model(load, dtype):
+def test_weight_bytes_equals_the_loaded_model(load, dtype):
     model = XLMRobertaXLModel.from_pretrained("nano", dtype=dtype, add_pooling_layer=False, **load)
     settings = Int8() if "load_in_8bit" in load else "nf4" if load else None
     assert weight_bytes(NANO, settings, dtype) == sum(p.nbytes for p in model.parameters())
@@ -116,13 +116,13 @@ def test_weights_of_a_loaded_model(load, dtype):
 @pytest.mark.parametrize(
     "tuning", [LoRA(), LoRA(rank=3, layers=2, targets=["up"]), Bias(), Head(), Full(), Full(layers=2)], ids=str
 )
-def test_what_is_learned(tuning):
+def test_num_learned_equals_the_learned_parameters(tuning):
     base = base_of(NANO, torch.float32)
     learned = Finetuned(tuning, base, ClassificationHead(NANO, NANO.num_labels))
     assert num_learned(NANO, tuning) == sum(p.numel() for p in learned.parameters())
 
 
-def test_nothing_is_learned():
+def test_num_learned_without_tuning_is_zero():
     assert num_learned(NANO, None) == 0
 
 
@@ -135,7 +135,7 @@ def near(estimated: int, measured: int) -> bool:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_activations_of_prediction(settings, dtype):
+def test_activation_bytes_of_prediction_is_near_the_peak(settings, dtype):
     base = base_of(WIDE, dtype, settings)
     measured = peak_of(torch.inference_mode()(lambda: encode(base)))
     assert near(activation_bytes(WIDE, N_TOKENS, dtype, settings), measured)
@@ -149,7 +149,7 @@ def test_activations_of_prediction(settings, dtype):
 )
 @pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_activations_of_lora(lora, settings, dtype):
+def test_activation_bytes_of_lora_is_near_the_peak(lora, settings, dtype):
     base, adapter = base_of(WIDE, dtype, settings), lora.build(WIDE).train()
     measured = peak_of(lambda: encode(base, adapter).float().sum().backward())
     assert near(activation_bytes(WIDE, N_TOKENS, dtype, settings, lora), measured)
@@ -157,7 +157,7 @@ def test_activations_of_lora(lora, settings, dtype):
 
 @pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_activations_with_gradient_checkpointing(settings, dtype):
+def test_activation_bytes_with_checkpointing_is_near_the_peak(settings, dtype):
     base, adapter = base_of(WIDE, dtype, settings), LoRA().build(WIDE).train()
     measured = peak_of(lambda: encode(base, adapter, recompute=True).float().sum().backward())
     estimated = activation_bytes(WIDE, N_TOKENS, dtype, settings, LoRA(), gradient_checkpointing=True)
@@ -166,14 +166,14 @@ def test_activations_with_gradient_checkpointing(settings, dtype):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_activations_of_full(dropout):
+def test_activation_bytes_of_full_is_near_the_peak(dropout):
     config = replace(WIDE, attention_probs_dropout_prob=dropout)
     base = base_of(config, torch.float32).requires_grad_().train()
-    measured = peak_of(lambda: encode(base).sum().backward())  # the gradients are there since the first run
+    measured = peak_of(lambda: encode(base).sum().backward())  # the first run has allocated the gradients
     assert near(activation_bytes(config, N_TOKENS, torch.float32, tuning=Full()), measured)
 
 
-def test_activations_grow_with_tokens_and_layers():
+def test_activation_bytes_grows_with_tokens_and_layers():
     def needed(n_tokens: int, lora: LoRA | None) -> int:
         return activation_bytes(XL, n_tokens, torch.bfloat16, Int8(engine="int_mm"), lora)
 
@@ -183,8 +183,15 @@ def test_activations_grow_with_tokens_and_layers():
     assert needed(512, None) < needed(512, LoRA()) / 20
 
 
-def test_activations_of_bitsandbytes():
-    """On CUDA the products are int32 before they are scaled, beside an input in 16 bits and in 8."""
+def test_activation_bytes_with_bitsandbytes_counts_int32_products():
+    """On CUDA the products are int32 before scaling; the input is held in 16 and in 8 bits."""
     settings = Int8(engine="bitsandbytes")
     plain = activation_bytes(XL, 1000, torch.bfloat16)
     assert plain < activation_bytes(XL, 1000, torch.bfloat16, settings, device="cuda") < 2 * plain
+
+
+def test_default_batch_tokens_is_smaller_for_wider_models():
+    of_wide, of_nano = (
+        default_batch_tokens(config, torch.float32, torch.device("cpu")) for config in (XLMRobertaXLConfig.xl(), NANO)
+    )
+    assert 512 <= of_wide < of_nano

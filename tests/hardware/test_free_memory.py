@@ -14,7 +14,7 @@ MIB = 2**20
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 8,000 MiB available, as Linux tells it; without control groups."""
+    """A Linux machine with 8,000 MiB available and no control groups."""
     monkeypatch.setattr(module, "PROC", tmp_path / "proc")
     monkeypatch.setattr(module, "CGROUP", tmp_path / "cgroup")
     write(
@@ -40,22 +40,22 @@ def version_1(folder: Path, limit: int, used: int, files: int = 0) -> None:
     write(folder / "memory.stat", f"active_file 0\ntotal_active_file {files}\ntotal_inactive_file 0")
 
 
-def test_of_the_machine(system: Path):
+def test_available_memory_without_control_groups_is_that_of_meminfo(system: Path):
     assert available_memory(CPU) == 8000 * MIB
 
 
-def test_of_this_machine():
+def test_available_memory_of_this_machine_is_plausible():
     available = available_memory(CPU)
     assert available is None or 0 <= available < 2**50
 
 
-def test_limit_of_a_container(system: Path):
+def test_available_memory_in_a_container_is_limited_by_its_group(system: Path):
     write(system / "proc" / "self" / "cgroup", "0::/")
     version_2(system / "cgroup", 4000 * MIB, 3000 * MIB, files=1000 * MIB)
-    assert available_memory(CPU) == 2000 * MIB  # what the page cache takes comes back
+    assert available_memory(CPU) == 2000 * MIB  # the page cache counts as free
 
 
-def test_limit_of_a_group_above(system: Path):
+def test_available_memory_is_limited_by_parent_groups(system: Path):
     write(system / "proc" / "self" / "cgroup", "0::/user.slice/job:1/step")
     version_2(system / "cgroup" / "user.slice" / "job:1" / "step", "max", 10 * MIB)
     version_2(system / "cgroup" / "user.slice" / "job:1", 1000 * MIB, 400 * MIB)
@@ -63,7 +63,7 @@ def test_limit_of_a_group_above(system: Path):
     assert available_memory(CPU) == 600 * MIB
 
 
-def test_version_1(system: Path):
+def test_available_memory_with_control_groups_version_1_is_limited(system: Path):
     write(system / "proc" / "self" / "cgroup", "9:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/")
     version_1(system / "cgroup" / "memory", 2**63 - 4096, 5000 * MIB)
     assert available_memory(CPU) == 8000 * MIB
@@ -73,14 +73,14 @@ def test_version_1(system: Path):
     assert available_memory(CPU) == 10 * MIB
 
 
-def test_more_used_than_allowed(system: Path):
+def test_available_memory_beyond_the_limit_is_zero(system: Path):
     write(system / "proc" / "self" / "cgroup", "0::/")
     version_2(system / "cgroup", 1000 * MIB, 1001 * MIB)
     assert available_memory(CPU) == 0
 
 
 @pytest.mark.parametrize("meminfo", [None, "", "MemTotal: 1 kB", "MemAvailable: much kB"])
-def test_where_it_cannot_be_told(system: Path, meminfo: str | None):
+def test_available_memory_without_meminfo_is_none(system: Path, meminfo: str | None):
     (system / "proc" / "meminfo").unlink()
     if meminfo is not None:
         write(system / "proc" / "meminfo", meminfo)
@@ -88,7 +88,7 @@ def test_where_it_cannot_be_told(system: Path, meminfo: str | None):
     assert available_memory(torch.device("mps")) is None
 
 
-def test_of_a_gpu(monkeypatch: pytest.MonkeyPatch):
+def test_available_memory_of_a_gpu_includes_unused_reserved(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * MIB, 80 * MIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7 * MIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5 * MIB)
@@ -96,7 +96,7 @@ def test_of_a_gpu(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.gpu
-def test_of_this_gpu():
+def test_available_memory_of_this_gpu_drops_by_what_is_taken():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     device = torch.device("cuda", 0)

@@ -12,7 +12,7 @@ from skxlmr.model import BertConfig, BertModel, XLMRobertaXLModel
 from skxlmr.runtime.backbone import get_backbone, release_models
 
 
-def test_the_same_checkpoint_is_loaded_once(tmp_path):
+def test_get_backbone_of_the_same_checkpoint_loads_once(tmp_path):
     first = get_backbone("nano")
     assert get_backbone("nano") is first
     copy = shutil.copytree(resolve("nano").directory, tmp_path / "copy")
@@ -22,7 +22,7 @@ def test_the_same_checkpoint_is_loaded_once(tmp_path):
     assert not first.model.training
 
 
-def test_threads_share_one_load():
+def test_get_backbone_in_threads_loads_once():
     release_models()
     gc.collect()
     found = []
@@ -34,10 +34,10 @@ def test_threads_share_one_load():
     assert len({id(backbone) for backbone in found}) == 1
 
 
-def test_a_released_base_is_freed_and_loaded_again():
+def test_release_models_frees_the_cached_base_model():
     identity = id(get_backbone("nano", dtype="float16").model)
     kept = get_backbone("nano", dtype="float16")
-    assert id(kept.model) == identity, "the latest one is kept although nothing held it"
+    assert id(kept.model) == identity, "the latest one stays cached without references"
     import weakref
 
     watch = weakref.ref(kept)
@@ -47,7 +47,7 @@ def test_a_released_base_is_freed_and_loaded_again():
     assert watch() is None
 
 
-def test_a_hub_model_is_asked_for_once_in_a_process(tmp_path, monkeypatch):
+def test_get_backbone_of_a_hub_model_asks_the_hub_once(tmp_path, monkeypatch):
     server = Hub()
     server.commits[MAIN] = {file.name: file.read_bytes() for file in resolve("nano").directory.iterdir()}
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
@@ -64,7 +64,7 @@ def test_a_hub_model_is_asked_for_once_in_a_process(tmp_path, monkeypatch):
     assert (vectors == XLMRXLEmbedder(model="nano").fit_transform(["good morning"])).all()
 
 
-def test_without_a_tokenizer_no_weights_are_loaded(tmp_path, monkeypatch):
+def test_get_backbone_without_a_tokenizer_loads_no_weights(tmp_path, monkeypatch):
     copy = shutil.copytree(resolve("nano").directory, tmp_path / "copy")
     (copy / "sentencepiece.bpe.model").unlink()
     (copy / "skxlmr.json").unlink(missing_ok=True)
@@ -75,7 +75,7 @@ def test_without_a_tokenizer_no_weights_are_loaded(tmp_path, monkeypatch):
         get_backbone(copy)
 
 
-def test_the_tokenizer_of_another_model_is_refused(tmp_path):
+def test_get_backbone_with_the_tokenizer_of_another_model_raises(tmp_path):
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     for vocab_size, fits in ((9_501, True), (9_500, False)):  # nano's tokenizer has 9,502 ids, with <mask>
         BertModel(BertConfig(vocab_size=vocab_size, **shape)).save_pretrained(tmp_path)

@@ -1,10 +1,9 @@
-"""What the frozen base said is remembered, and never mistaken for something else."""
+"""Features of the frozen base model are cached, under keys that contain all they depend on."""
 
 import itertools
 import os
 import subprocess
 import sys
-import threading
 
 import joblib
 import numpy as np
@@ -19,7 +18,6 @@ from skxlmr import Full, Int8, LoRA, XLMRXLClassifier, XLMRXLEmbedder
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.runtime import feature_cache, features
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.runtime.feature_cache import ArrayCache
 from skxlmr.runtime.features import frozen_features, frozen_states
 
 TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull", "great", "grim"]
@@ -37,7 +35,7 @@ def empty_cache():
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """How many windows the base has run over, in a list of batches."""
+    """Batches that the base model has encoded: first layer and number of windows of each."""
     batches, encode = [], XLMRobertaXLModel.encode
 
     def counted(self, words, positions, packing, **settings):
@@ -52,73 +50,19 @@ def n_encoded(batches):
     return sum(size for start, size in batches if start == 0)
 
 
-def test_a_cache_forgets_what_was_not_used_for_longest():
-    cache = ArrayCache(max_bytes=3 * (80 + feature_cache.ENTRY_BYTES))
-    arrays = [np.full(10, float(i)) for i in range(5)]
-    cache.put("abc", arrays[:3])
-    assert cache.get("b")[0] is arrays[1]
-    cache.put("de", arrays[3:])
-    assert [array is None for array in cache.get("abcde")] == [True, False, True, False, False]
-    assert cache.nbytes == cache.max_bytes
-    cache.put("d", [np.zeros(1000)])  # larger than all
-    assert cache.get("d") == [None]
-    assert cache.get("be") == [arrays[1], arrays[4]], "for nothing, they would be forgotten"
-    cache.resize(0)
-    assert len(cache) == cache.nbytes == 0
-
-
-def test_a_cache_spares_what_this_round_has_used():
-    cache = ArrayCache(max_bytes=3 * (80 + feature_cache.ENTRY_BYTES))
-    array = np.zeros(10)
-    cache.put("xy", [array, array])
-    began = cache.now
-    for key in "abcdef":
-        cache.put(key, [array], spare=began)
-    assert [found is not None for found in cache.get("xyabcdef")] == [False, False, True, True, True] + [False] * 3
-
-
-def test_a_cache_holds_a_quarter_of_what_is_free(monkeypatch):
-    monkeypatch.setattr(feature_cache, "available_memory", lambda device: 4000)
-    cache = ArrayCache()
-    cache.put("a", [np.zeros(1, np.int8)])
-    assert cache.max_bytes == 1000
-
-
-def test_threads_share_a_cache():
-    cache, errors = ArrayCache(max_bytes=20 * (80 + feature_cache.ENTRY_BYTES)), []
-
-    def work(offset):
-        try:
-            for i in range(300):
-                key = (offset + i) % 40
-                cache.put([key], [np.full(10, key)])
-                (found,) = cache.get([(key + 7) % 40])
-                assert found is None or (found == (key + 7) % 40).all()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(10 * i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert cache.nbytes == len(cache) * (80 + feature_cache.ENTRY_BYTES) <= cache.max_bytes
-
-
-def test_a_text_is_encoded_once_in_a_process(encoded):
+def test_transform_of_a_known_text_does_not_encode_again(encoded):
     first = XLMRXLEmbedder("nano").fit_transform(TEXTS)
     assert n_encoded(encoded) == len(TEXTS)
     np.testing.assert_array_equal(XLMRXLEmbedder("nano").fit(TEXTS).transform(TEXTS[::-1]), first[::-1])
     assert n_encoded(encoded) == len(TEXTS)
     XLMRXLEmbedder("nano").fit_transform([*TEXTS, "new"])
     assert n_encoded(encoded) == len(TEXTS) + 1
-    first[:] = 0  # what a caller does to the result is his own affair
+    first[:] = 0  # changing the result must not change the cache
     assert XLMRXLEmbedder("nano").fit_transform(TEXTS).all(axis=1).any()
 
 
-def test_every_parameter_that_matters_is_told_apart(encoded):
-    """What comes from a cache full of other results is what comes from an empty one."""
+def test_feature_key_differs_for_every_parameter_that_matters(encoded):
+    """With a cache full of other results, each variant gives what it gives with an empty cache."""
     text = ["some longer text about all and nothing, which says what there is to say"]
     variants = [
         {**pooling, **more}
@@ -135,17 +79,17 @@ def test_every_parameter_that_matters_is_told_apart(encoded):
             XLMRXLEmbedder("nano", device="cpu", **variant).fit_transform(text), vector, rtol=1e-4, atol=1e-5
         )
     for (a, one), (b, other) in itertools.combinations(zip(variants, shared, strict=True), 2):
-        assert not np.array_equal(one, other), f"{a} and {b} give the same, the test is blunt"
+        assert not np.array_equal(one, other), f"{a} and {b} give the same: they cannot be told apart here"
 
 
-def test_a_layer_has_one_name(encoded):
+def test_feature_key_of_negative_and_positive_layer_is_the_same(encoded):
     XLMRXLEmbedder("nano", layer=-1).fit_transform(TEXTS)
     depth = len(get_backbone("nano").model.layers)
     XLMRXLEmbedder("nano", layer=depth).fit_transform(TEXTS)
     assert n_encoded(encoded) == len(TEXTS)
 
 
-def test_another_checkpoint_is_another_base(tmp_path, encoded):
+def test_feature_key_of_another_checkpoint_differs(tmp_path, encoded):
     model = XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False)
     backbone = get_backbone("nano")
     vectors = []
@@ -158,7 +102,7 @@ def test_another_checkpoint_is_another_base(tmp_path, encoded):
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
-def test_a_grid_over_a_head_runs_the_base_once(encoded):
+def test_grid_search_over_a_head_encodes_each_text_once(encoded):
     grid = GridSearchCV(
         XLMRXLClassifier("nano", tuning="head", max_epochs=2, random_state=0), {"learning_rate": [1e-3, 1e-2]}, cv=5
     )
@@ -169,22 +113,20 @@ def test_a_grid_over_a_head_runs_the_base_once(encoded):
     assert n_encoded(encoded) == len(TEXTS), "the same features serve both"
 
 
-def test_a_cache_of_no_bytes_changes_no_result(encoded):
+def test_fit_without_feature_cache_gives_the_same_result(encoded):
     clf = XLMRXLClassifier("nano", tuning="head", max_epochs=3, random_state=0)
     kept = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
     skxlmr.set_feature_cache(0)
     np.testing.assert_allclose(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), kept, atol=1e-6)
     assert n_encoded(encoded) == 3 * len(TEXTS)
-    with pytest.raises(ValueError, match="max_bytes"):
-        skxlmr.set_feature_cache(-1)
 
 
-def test_upper_layers_alone_skip_the_others(encoded):
+def test_fit_of_upper_layers_runs_the_lower_ones_once(encoded):
     clf = XLMRXLClassifier("nano", tuning=LoRA(rank=2, layers=1), max_epochs=3, random_state=0, batch_size=4)
     clf.fit(TEXTS, LABELS)
     assert n_encoded(encoded) == len(TEXTS), "in the first epoch"
     clf.set_params(tuning__rank=4).fit(TEXTS[:8], LABELS[:8]).predict(TEXTS)
-    assert n_encoded(encoded) == len(TEXTS), "the next candidate finds them there"
+    assert n_encoded(encoded) == len(TEXTS), "the next candidate uses the cache"
     clf.predict(["new"])
     clf.predict(["new"])
     assert n_encoded(encoded) == len(TEXTS) + 2, "prediction adds nothing"
@@ -192,7 +134,7 @@ def test_upper_layers_alone_skip_the_others(encoded):
 
 @pytest.mark.parametrize("tuning", [LoRA(rank=2, layers=2), Full(layers=1)], ids=str)
 @pytest.mark.parametrize("load", [{}, {"dtype": "bfloat16"}, {"load_in_8bit": True}], ids=str)
-def test_skipping_frozen_layers_changes_no_loss(tuning, load):
+def test_fit_with_cached_states_has_the_same_losses(tuning, load):
     if load.get("load_in_8bit") and isinstance(tuning, Full):
         load = {"dtype": "float16"}
     settings = {"max_epochs": 4, "random_state": 0, "batch_size": 4, "learning_rate": 1e-3, "device": "cpu", **load}
@@ -202,7 +144,7 @@ def test_skipping_frozen_layers_changes_no_loss(tuning, load):
     assert clf.fit(TEXTS, LABELS).loss_curve_ == pytest.approx(with_cache, abs=1e-5)
 
 
-def test_states_are_those_of_the_layer_whatever_is_known_of_the_batch():
+def test_frozen_states_with_a_partly_cached_batch_equal_uncached_ones():
     backbone = get_backbone("nano")
     windows = [np.array([0, 9, 2], np.int32), np.array([0, 5, 6, 7, 2], np.int32), np.array([0, 8, 8, 2], np.int32)]
     expected, packing = frozen_states(backbone, windows, 2)
@@ -214,7 +156,7 @@ def test_states_are_those_of_the_layer_whatever_is_known_of_the_batch():
     torch.testing.assert_close(torch.cat(again.split([4, 5, 3])[::-1]), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_features_on_disk_serve_other_processes(tmp_path):
+def test_memory_folder_serves_other_processes(tmp_path):
     program = (
         "import sys, numpy, skxlmr\n"
         "from skxlmr.model import XLMRobertaXLModel\n"
@@ -230,7 +172,7 @@ def test_features_on_disk_serve_other_processes(tmp_path):
     np.testing.assert_array_equal(*(np.load(tmp_path / f"{i}.npy") for i in range(2)))
 
 
-def test_a_memory_object_and_a_folder_are_the_same(tmp_path, encoded):
+def test_memory_object_and_folder_share_features(tmp_path, encoded):
     clf = XLMRXLClassifier(
         "nano", tuning="head", max_epochs=1, random_state=0, memory=joblib.Memory(str(tmp_path), verbose=0)
     )
@@ -243,7 +185,7 @@ def test_a_memory_object_and_a_folder_are_the_same(tmp_path, encoded):
     assert n_encoded(encoded) == len(TEXTS)
 
 
-def test_a_damaged_file_of_features_is_made_anew(tmp_path, encoded):
+def test_memory_with_a_damaged_file_computes_it_again(tmp_path, encoded):
     expected = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
     for path in sorted(tmp_path.rglob("output.pkl"))[:3]:
         path.write_bytes(path.read_bytes()[:20])
@@ -255,7 +197,7 @@ def test_a_damaged_file_of_features_is_made_anew(tmp_path, encoded):
         assert n_encoded(encoded) == n_again
 
 
-def test_an_empty_column_of_windows_has_no_features():
+def test_frozen_features_of_equal_windows_are_equal():
     backbone = get_backbone("nano")
     one = frozen_features(backbone, [np.array([0, 9, 2], np.int32)] * 2, "mean", batch_tokens=100)
     assert one.shape == (2, backbone.model.config.hidden_size)

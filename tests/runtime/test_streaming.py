@@ -1,4 +1,4 @@
-"""Long columns go through a model in parts; what comes out is what one part would have given."""
+"""Long columns go through a model in parts; the results equal those of a single part."""
 
 import subprocess
 import sys
@@ -16,12 +16,12 @@ from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.streaming import ahead, part_bounds, run_in_parts
 
 SETTINGS = {"model": "nano", "max_epochs": 1, "random_state": 0}
-SMALL = {"batch_tokens": 512}  # here parts of 4,096 characters
+SMALL = {"batch_tokens": 512}  # makes parts of 4,096 characters
 
 
 @pytest.fixture(scope="module")
 def texts():
-    """Some 15,000 characters, of which some rows are equal and one is empty."""
+    """About 15,000 characters; some rows are equal and one is empty."""
     random = np.random.RandomState(0)
     words = np.array(["river", "夜", "bread", "שלום", "fast", "улица", "of", "!"])
     rows = [" ".join(random.choice(words, random.randint(1, 60))) for _ in range(90)]
@@ -31,12 +31,12 @@ def texts():
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", 2)
+    monkeypatch.setattr(skxlmr.runtime.streaming, "BATCHES_IN_A_PART", 2)
     skxlmr.runtime.feature_cache.clear_features()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_vectors_are_those_of_one_part(texts, pooling):
+def test_transform_in_parts_equals_one_part(texts, pooling):
     whole = XLMRXLEmbedder("nano", pooling=pooling).fit_transform(texts)
     skxlmr.runtime.feature_cache.clear_features()
     embedder = XLMRXLEmbedder("nano", pooling=pooling, **SMALL)
@@ -47,7 +47,7 @@ def test_vectors_are_those_of_one_part(texts, pooling):
     )
 
 
-def test_predictions_are_those_of_one_part(texts):
+def test_predict_in_parts_equals_one_part(texts):
     labels = np.arange(len(texts)) % 3
     frame = pd.DataFrame({"a": texts, "b": texts[::-1]})
     for cls, X, method, tuning in (
@@ -61,7 +61,7 @@ def test_predictions_are_those_of_one_part(texts):
         np.testing.assert_allclose(getattr(fitted.set_params(**SMALL), method)(X), whole, atol=2e-5)
 
 
-def test_tags_are_those_of_one_part(texts):
+def test_tagger_in_parts_equals_one_part(texts):
     sentences = [text.split() or ["empty"] for text in texts]
     tags = [[f"T{i % 3}" for i in range(len(row))] for row in sentences]
     tagger = XLMRXLTagger(**SETTINGS).fit(sentences[:10], tags[:10])
@@ -74,7 +74,7 @@ def test_tags_are_those_of_one_part(texts):
     assert len({id(row) for row in predicted}) == len(sentences), "each row has a list of its own"
 
 
-def test_answers_are_those_of_one_part(texts):
+def test_qa_in_parts_equals_one_part(texts):
     frame = pd.DataFrame(
         {"question": [f"Where is {text[:5]}?" for text in texts], "context": [t or "?" for t in texts]}
     )
@@ -86,7 +86,7 @@ def test_answers_are_those_of_one_part(texts):
     np.testing.assert_array_equal(qa.predict(frame), qa.set_params(batch_tokens="auto").predict(frame))
 
 
-def test_choices_are_those_of_one_part(texts):
+def test_multiple_choice_in_parts_equals_one_part(texts):
     choices = [[text[-i:] or "-" for i in range(1, 2 + row % 4)] for row, text in enumerate(texts)]
     frame = pd.DataFrame({"prompt": texts, "choices": choices})
     chooser = XLMRXLMultipleChoice(**SETTINGS).fit(frame[:10], [0] * 10)
@@ -95,7 +95,7 @@ def test_choices_are_those_of_one_part(texts):
     np.testing.assert_allclose(chooser.set_params(**SMALL).decision_function(frame), whole, atol=2e-5)
 
 
-def test_one_warning_counts_the_texts_cut_in_all_parts(texts):
+def test_truncation_in_parts_warns_once(texts):
     embedder = XLMRXLEmbedder("nano", max_length=32, truncation=True, **SMALL).fit(texts)
     n_long = sum(len(ids) > 30 for ids in embedder._fitted_backbone().tokenizer.encode_batch(list(set(texts))))
     with pytest.warns(UserWarning, match=f"^{n_long} of {len(set(texts))} distinct texts were cut at 32") as caught:
@@ -105,7 +105,7 @@ def test_one_warning_counts_the_texts_cut_in_all_parts(texts):
 
 
 @pytest.mark.parametrize("settings", [{}, SMALL], ids=["one part", "parts"])
-def test_one_warning_counts_the_rows_of_long_questions(settings):
+def test_long_questions_in_parts_warn_once(settings):
     questions, contexts = ["why " * 40] * 4 + ["who?"] * 90, [f"{i} of " * 20 for i in range(94)]
     frame = pd.DataFrame({"question": questions, "context": contexts})
     answering = XLMRXLQA(**SETTINGS, max_length=32, **settings).fit(frame[-4:], [("of", 3)] * 4)
@@ -115,7 +115,7 @@ def test_one_warning_counts_the_rows_of_long_questions(settings):
     assert len(caught) == 1
 
 
-def test_each_distinct_row_is_run_once():
+def test_run_in_parts_of_repeated_rows_runs_each_once():
     rows = [f"row {i % 7} {'x' * 50}" for i in range(200)]
     seen = []
 
@@ -134,7 +134,7 @@ def test_each_distinct_row_is_run_once():
     assert found.shape == (200,)
 
 
-def test_parts_are_tokenised_one_ahead_and_no_further():
+def test_ahead_computes_one_item_in_advance():
     asked, threads = [], set()
 
     def function(item):
@@ -144,7 +144,7 @@ def test_parts_are_tokenised_one_ahead_and_no_further():
 
     results = ahead(function, range(10))
     assert next(results) == 0
-    while len(asked) < 2:  # the thread is at it
+    while len(asked) < 2:  # wait for the thread
         pass
     assert next(results) == 1
     assert len(asked) <= 3
@@ -153,7 +153,7 @@ def test_parts_are_tokenised_one_ahead_and_no_further():
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_an_error_in_the_thread_reaches_the_caller(texts):
+def test_run_in_parts_with_an_error_in_the_thread_raises_it(texts):
     def plan(column):
         raise ValueError("no tokens")
 
@@ -163,7 +163,7 @@ def test_an_error_in_the_thread_reaches_the_caller(texts):
     assert threading.active_count() == before
 
 
-def test_an_error_of_the_model_ends_the_thread(texts):
+def test_run_in_parts_with_an_error_of_the_model_ends_the_thread(texts):
     before = threading.active_count()
     embedder = XLMRXLEmbedder("nano", **SMALL).fit(texts)
     plan, column = embedder._plan, check_text_column(texts)
@@ -177,7 +177,7 @@ def test_an_error_of_the_model_ends_the_thread(texts):
 
 
 @pytest.mark.parametrize("begin", ["threading.Thread(target=run).start()", "atexit.register(run)"])
-def test_long_columns_are_run_after_the_main_thread(begin):
+def test_ahead_after_the_main_thread_still_works(begin):
     program = (
         "import atexit, threading\n"
         "from skxlmr.runtime.streaming import ahead\n"
@@ -191,7 +191,7 @@ def test_long_columns_are_run_after_the_main_thread(begin):
     assert (done.stdout.strip(), done.stderr) == ("[1, 2, 3]", "")
 
 
-def test_one_bar_stays_for_the_whole_column(texts, monkeypatch):
+def test_progress_in_parts_keeps_one_bar(texts, monkeypatch):
     embedder, bars, tqdm = XLMRXLEmbedder("nano", verbose=1, **SMALL).fit(texts), [], skxlmr.system.progress._tqdm()
     monkeypatch.setattr(
         skxlmr.system.progress, "_tqdm", lambda: lambda **settings: bars.append(settings) or tqdm(**settings)
@@ -204,7 +204,7 @@ def test_one_bar_stays_for_the_whole_column(texts, monkeypatch):
     assert len(parts) > 3
 
 
-def test_bounds_of_parts():
+def test_part_bounds_cover_all_rows_within_the_size():
     assert part_bounds(np.array([100]), 5) == [0, 1]
     assert part_bounds(np.array([0, 0, 0]), 5) == [0, 3]
     sizes = np.random.RandomState(0).randint(0, 50, 1000)

@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 import types
 
@@ -19,7 +20,7 @@ def classifier(**parameters):
 
 
 class Record(Callback):
-    """Write down what is called, and stop after an epoch."""
+    """Record the calls; optionally stop after an epoch."""
 
     def __init__(self, stop_after=None):
         self.stop_after = stop_after
@@ -43,7 +44,7 @@ class Record(Callback):
         self.calls.append(("fit ends", trainer.step, trainer.finished))
 
 
-def test_hooks_are_called_around_steps_and_epochs():
+def test_callback_hooks_are_called_around_steps_and_epochs():
     record = Record()
     clf = classifier(max_epochs=2, callbacks=[record]).fit(TEXTS, LABELS)
     metrics = ["epoch", "learning_rate", "loss", "seconds", "steps"]
@@ -56,7 +57,7 @@ def test_hooks_are_called_around_steps_and_epochs():
     assert clf.history_.steps.tolist() == [2, 4]
 
 
-def test_each_callback_ends_though_one_before_it_raises():
+def test_callback_on_fit_end_is_called_though_another_raises():
     class Failing(Callback):
         def on_fit_end(self, trainer):
             raise RuntimeError("no connection")
@@ -67,18 +68,18 @@ def test_each_callback_ends_though_one_before_it_raises():
     assert record.calls[-1] == ("fit ends", 6, True)
 
 
-def test_something_else_is_no_callback():
+def test_fit_with_an_invalid_callback_raises():
     with pytest.raises(TypeError, match=r"callbacks must be instances of skxlmr\.training\.Callback.*set_callbacks"):
         classifier(callbacks=[print]).fit(TEXTS, LABELS)
 
 
-def test_true_ends_the_training():
+def test_callback_returning_true_ends_the_training():
     clf = classifier(callbacks=[Record(stop_after=2), Record()]).fit(TEXTS, LABELS)
     assert clf.n_iter_ == 2
-    assert [call[0] for call in clf.callbacks[1].calls].count("epoch") == 2, "the others hear of the epoch, too"
+    assert [call[0] for call in clf.callbacks[1].calls].count("epoch") == 2, "the other callbacks are called, too"
 
 
-def test_the_end_is_told_after_an_error():
+def test_callback_on_fit_end_is_called_after_an_error():
     class Fail(Callback):
         def on_step_end(self, trainer):
             raise RuntimeError("my own")
@@ -89,19 +90,19 @@ def test_the_end_is_told_after_an_error():
     assert record.calls[-1] == ("fit ends", 1, False)
 
 
-def test_clones_have_their_own():
+def test_clone_copies_callbacks():
     record = Record()
     copied = clone(classifier(callbacks=[record])).fit(TEXTS, LABELS)
     assert copied.callbacks[0].calls
     assert not record.calls
 
 
-def test_a_bar_is_quiet_off_a_terminal(capsys):
+def test_progress_bar_without_a_terminal_prints_nothing(capsys):
     classifier(verbose=1, callbacks=[ProgressBar()]).fit(TEXTS, LABELS)
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_counts_the_steps_in_a_terminal(monkeypatch, capsys):
+def test_progress_bar_in_a_terminal_counts_steps(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     classifier(verbose=1).fit(TEXTS, LABELS)
     err = capsys.readouterr().err
@@ -109,7 +110,7 @@ def test_a_bar_counts_the_steps_in_a_terminal(monkeypatch, capsys):
     assert "epoch=3/3, loss=" in err
 
 
-def test_tensorboard(tmp_path, monkeypatch):
+def test_tensorboard_logger_writes_steps_and_epochs(tmp_path, monkeypatch):
     written = []
 
     class SummaryWriter:
@@ -132,7 +133,7 @@ def test_tensorboard(tmp_path, monkeypatch):
     assert written[-1] == "closed"
 
 
-def test_mlflow(monkeypatch):
+def test_mlflow_logger_logs_parameters_and_metrics(monkeypatch):
     calls = []
     mlflow = types.ModuleType("mlflow")
     mlflow.active_run = lambda: None
@@ -153,7 +154,7 @@ def test_mlflow(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "logger"), [("torch.utils.tensorboard", TensorBoardLogger("logs")), ("mlflow", MLflowLogger())]
 )
-def test_a_logger_that_is_not_installed_says_so(name, logger, monkeypatch):
+def test_logger_without_its_library_says_what_to_install(name, logger, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match="pip install"):
         classifier(callbacks=[logger]).fit(TEXTS, LABELS)
@@ -190,24 +191,24 @@ def sklearn_callbacks():
     return pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
 
 
-def test_scikit_learns_callbacks_hear_of_each_epoch(sklearn_callbacks):
+def test_sklearn_callback_is_called_for_each_epoch(sklearn_callbacks):
     name, tasks = "XLMRXLClassifier", Tasks()
     clf = classifier().set_callbacks(tasks).fit(TEXTS, LABELS)
     assert tasks.begun == ["setup", (name, "fit", 0, 3), *((name, "epoch", i, 0) for i in range(3))]
     assert tasks.ended == [*((name, "epoch", i) for i in range(3)), (name, "fit", 0), "teardown"]
-    assert tasks.scores[-1] == clf.score(TEXTS, LABELS), "the estimator of the moment"
+    assert tasks.scores[-1] == clf.score(TEXTS, LABELS), "the estimator in its current state"
     assert not hasattr(clf, "_callback_fit_ctx")
     stopped = classifier().set_callbacks(Tasks(stop_after=1)).fit(TEXTS, LABELS)
     assert stopped.n_iter_ == 1
 
 
-def test_what_learns_goes_on_undisturbed_by_being_looked_at(sklearn_callbacks):
+def test_sklearn_callback_does_not_change_the_training(sklearn_callbacks):
     plain = classifier(tuning="lora").fit(TEXTS, LABELS)
     watched = classifier(tuning="lora").set_callbacks(Tasks()).fit(TEXTS, LABELS)
     assert watched.loss_curve_ == plain.loss_curve_
 
 
-def test_scoring_monitor(sklearn_callbacks):
+def test_sklearn_scoring_monitor_logs_each_epoch(sklearn_callbacks):
     monitor = sklearn_callbacks.ScoringMonitor(scoring="accuracy")
     clf = classifier().set_callbacks(monitor).fit(TEXTS, LABELS)
     log = monitor.get_logs()
@@ -218,7 +219,7 @@ def test_scoring_monitor(sklearn_callbacks):
     assert scores[-1] == clf.score(TEXTS, LABELS)
 
 
-def test_a_grid_search_shows_the_epochs_of_each_candidate(sklearn_callbacks):
+def test_sklearn_callback_in_a_grid_search_sees_every_candidate(sklearn_callbacks):
     tasks = Tasks()
     grid = GridSearchCV(classifier(max_epochs=2), {"learning_rate": [1e-3, 1e-2]}, cv=2, refit=False)
     grid.set_callbacks(tasks).fit(TEXTS, LABELS)
@@ -227,8 +228,14 @@ def test_a_grid_search_shows_the_epochs_of_each_candidate(sklearn_callbacks):
     assert tasks.begun.count("setup") == tasks.ended.count("teardown") == 1
 
 
-def test_without_scikit_learns_callbacks_there_is_no_context():
-    class Old:
-        pass
+def test_with_callbacks_without_sklearn_callbacks_returns_the_method(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
+    old = importlib.util.module_from_spec(sklearn_callbacks_module.__spec__)
+    sklearn_callbacks_module.__spec__.loader.exec_module(old)
 
-    assert sklearn_callbacks_module.callback_context(Old(), 3) is None
+    class Estimator(old.CallbackSupportMixin):
+        def fit(self):
+            return self
+
+    assert old.with_callbacks(Estimator.fit) is Estimator.fit
+    assert not hasattr(Estimator, "set_callbacks")

@@ -1,4 +1,4 @@
-"""A fit that is killed and run again ends as if nothing had happened. The processes are killed for real."""
+"""A fit that is killed and run again gives the same result. The processes are really killed."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from skxlmr.training.checkpointing import NAME, read_checkpoint, training_direct
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"] * 2
 LABELS = ["yes", "no"] * 12
 
-# Each fit runs in a child of a process that has imported everything and computed nothing. A child is told the function
-# in whose n-th call it is to kill itself; it leaves the digest of what it learned, and the steps that it did.
+# Each fit runs in a fork of a process that has imported everything and computed nothing. The child kills itself in the
+# n-th call of a given function, or else writes the digest of the learned weights and the number of its steps.
 PROGRAM = textwrap.dedent(
     """
     import hashlib, importlib, json, os, signal, sys
@@ -84,19 +84,19 @@ PROGRAM = textwrap.dedent(
 )
 
 KILLED_IN = [
-    ("skxlmr.training.loop:accumulate_gradients", 1),  # before there is a checkpoint
+    ("skxlmr.training.loop:accumulate_gradients", 1),  # before the first checkpoint
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.tasks.base:Task.evaluate", 2),
     ("safetensors.torch:save_file", 2),
-    ("os:replace", 3),  # the new checkpoint is written, the old one has its name
+    ("os:replace", 3),  # the new checkpoint is written, but not renamed
     ("skxlmr.system.atomic:_sync_directory", 4),
-    ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
+    ("pathlib:Path.unlink", 1),  # training is complete, but the checkpoint not removed
 ]
 
 
 def run_cases(tmp_path, cases):
-    """Run one fit after the other; returns exit codes and what the fits that ended left."""
+    """Run one fit after the other; return the exit codes, the results of the completed fits, and stderr."""
     argument = json.dumps([TEXTS, LABELS, str(tmp_path), cases])
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, argument], capture_output=True, text=True, timeout=300
@@ -108,7 +108,7 @@ def run_cases(tmp_path, cases):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_fit_ends_as_if_nothing_had_happened(tmp_path):
+def test_fit_after_a_kill_gives_the_same_weights(tmp_path):
     parameters = {"layers": None, "early_stopping": True, "validation_fraction": 0.25, "random_state": 7}
     cases = [(None, None, parameters)]
     for number, kill in enumerate(KILLED_IN):
@@ -121,11 +121,11 @@ def test_a_killed_fit_ends_as_if_nothing_had_happened(tmp_path):
     for kill, resumed in zip(KILLED_IN, results[2::2], strict=True):
         assert resumed[:2] == [weights, history], kill
         assert resumed[3] == [], "the checkpoint is removed"
-        assert (resumed[2] < n_steps) == (kill != KILLED_IN[0]), f"went on from a checkpoint: {kill}"
+        assert (resumed[2] < n_steps) == (kill != KILLED_IN[0]), f"resumed from a checkpoint: {kill}"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_without_a_random_state_the_seed_is_remembered_and_twice_killed_is_no_worse(tmp_path):
+def test_fit_without_random_state_killed_twice_keeps_its_seed(tmp_path):
     directory, parameters = str(tmp_path / "checkpoints"), {"layers": 2}
     kill = "skxlmr.training.optimizers:AdamW.step"
     cases = [(directory, (kill, 8), parameters), (directory, (kill, 5), parameters), (directory, None, parameters)]
@@ -141,14 +141,14 @@ def folders(directory):
     return [path for path in directory.iterdir() if path.is_dir()]
 
 
-def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
+def test_checkpoint_folder_differs_for_other_parameters(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
     fit = {"X": TEXTS, "y": LABELS}
     base = {"model": "nano", "tuning": "head", "max_epochs": 1, "random_state": 0, "checkpoint_dir": tmp_path}
     XLMRXLClassifier(**base).fit(**fit)
     assert len(folders(tmp_path)) == 1
     XLMRXLClassifier(**base, verbose=0, checkpoint_steps=1).fit(**fit)
-    assert len(folders(tmp_path)) == 1, "what changes nothing about the result counts for nothing"
+    assert len(folders(tmp_path)) == 1, "parameters that do not change the result do not count"
     others = [
         {"learning_rate": 1e-4}, {"tuning": LoRA()}, {"tuning": "bias"}, {"tuning": "full"}, {"label_smoothing": 0.1},
         {"random_state": 1}, {"max_length": 8},
@@ -158,11 +158,10 @@ def test_other_parameters_have_another_folder(tmp_path, monkeypatch):
     for changed in ({"y": LABELS[::-1]}, {"X": TEXTS[::-1]}, {"X_val": TEXTS, "y_val": LABELS}):
         XLMRXLClassifier(**base).fit(**(fit | changed))
     XLMRXLClassifier(**base).fit(**fit, sample_weight=np.arange(1, 25))
-    # A shorter max_length cuts none of these texts.
-    assert len(folders(tmp_path)) == 1 + len(others) - 1 + 4
+    assert len(folders(tmp_path)) == 1 + len(others) + 4
 
 
-def test_a_finished_checkpoint_trains_no_more(tmp_path, monkeypatch):
+def test_fit_from_a_finished_checkpoint_does_not_train(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
     clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
     first = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
@@ -191,19 +190,19 @@ class Remembering(Callback):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, None])
-def test_a_fit_that_a_callback_broke_goes_on(epoch, tmp_path):
+def test_fit_after_an_error_of_a_callback_resumes(epoch, tmp_path):
     parameters = {"model": "nano", "tuning": "head", "random_state": 0, "max_epochs": 2, "batch_size": 4}
     whole = XLMRXLClassifier(**parameters).fit(TEXTS, LABELS)
     clf = XLMRXLClassifier(**parameters, checkpoint_dir=tmp_path, checkpoint_steps=1)
     with pytest.raises(RuntimeError, match="no connection"):
         clf.set_params(callbacks=[Failing(epoch)]).fit(TEXTS, LABELS)
-    assert len(list(tmp_path.rglob(NAME))) == 1, "what was trained is not lost"
+    assert len(list(tmp_path.rglob(NAME))) == 1, "the training so far is not lost"
     clf.set_params(callbacks=None).fit(TEXTS, LABELS)
     np.testing.assert_array_equal(clf.predict_proba(TEXTS), whole.predict_proba(TEXTS))
     assert not list(tmp_path.iterdir())
 
 
-def test_other_callbacks_with_a_state_are_an_error_that_says_so(tmp_path):
+def test_fit_resumed_with_other_callbacks_raises(tmp_path):
     clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
     with pytest.raises(RuntimeError):
         clf.set_params(callbacks=[Failing(2)]).fit(TEXTS, LABELS)
@@ -211,13 +210,13 @@ def test_other_callbacks_with_a_state_are_an_error_that_says_so(tmp_path):
         clf.set_params(callbacks=[Remembering()]).fit(TEXTS, LABELS)
 
 
-def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+def test_training_directory_expands_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert training_directory("~/checkpoints", [1]).parent == tmp_path / "checkpoints"
 
 
-def test_identical_fits_at_once_do_not_meet(tmp_path):
+def test_fit_in_threads_with_one_checkpoint_dir_stays_separate(tmp_path):
     settings = {"tuning": "head", "random_state": 0, "max_epochs": 30, "device": "cpu"}
     expected = XLMRXLClassifier("nano", **settings).fit(TEXTS, LABELS).predict_proba(TEXTS)
     results, errors = [], []
@@ -240,7 +239,7 @@ def test_identical_fits_at_once_do_not_meet(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_fit_that_could_not_begin_leaves_the_folder_free(tmp_path):
+def test_checkpointing_after_a_failed_start_releases_the_folder(tmp_path):
     callback = checkpointing.Checkpointing(tmp_path / "fit-1", 1)
     callback.directory.mkdir()
     (callback.directory / NAME).write_bytes(b"damaged")
@@ -253,7 +252,7 @@ def test_a_fit_that_could_not_begin_leaves_the_folder_free(tmp_path):
     again.on_fit_end(None)
 
 
-def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
+def test_read_checkpoint_of_a_damaged_file_raises(tmp_path):
     write_checkpoint(tmp_path, {"a": 1}, {"x": torch.arange(3)})
     numbers, tensors = read_checkpoint(tmp_path)
     assert numbers == {"a": 1}
@@ -265,14 +264,14 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path):
         read_checkpoint(tmp_path)
 
 
-def test_metrics_of_callbacks_are_kept_whatever_numbers_they_are(tmp_path):
+def test_write_checkpoint_keeps_numpy_and_nan_metrics(tmp_path):
     write_checkpoint(tmp_path, {"history": [{"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3)}]}, {})
     ((row,),) = read_checkpoint(tmp_path)[0].values()
     assert (row["a"], row["c"]) == (0.5, 3)
     assert np.isnan(row["b"])
 
 
-def test_folders_are_told_apart_by_every_part(tmp_path):
+def test_training_directory_depends_on_every_part(tmp_path):
     parts = [np.arange(4), (1, 2.0), None]
     same = training_directory(tmp_path, [np.arange(4), (1, 2.0), None])
     assert training_directory(tmp_path, parts) == same

@@ -14,7 +14,7 @@ def make_plan(windows_per_row):
     return WindowPlan(windows, owner, np.arange(len(windows_per_row)))
 
 
-def test_micro_batches_change_no_gradient():
+def test_accumulate_gradients_in_micro_batches_gives_the_same_gradient():
     plan = make_plan([1, 3, 1, 2, 1])
     weights = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
     targets = torch.randn(len(plan.windows), dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_micro_batches_change_no_gradient():
         assert loss == pytest.approx((of_row * weights).sum() / weights.sum(), abs=1e-12)
 
 
-def test_rates_rise_and_fall():
+def test_schedule_rate_rises_and_falls():
     schedule = Schedule(batch_size=8, batch_tokens=100, max_epochs=1, learning_rate=1.0)
     rates = [schedule.rate(step, 100) for step in range(100)]
     assert rates[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
@@ -43,7 +43,7 @@ def test_rates_rise_and_fall():
     assert 0 < rates[-1] < 0.02
 
 
-def test_every_row_is_seen_once_an_epoch():
+def test_trainer_sees_every_row_once_per_epoch():
     plan, seen = make_plan([1] * 10), []
     parameter = torch.nn.Parameter(torch.zeros(1))
 

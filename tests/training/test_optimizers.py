@@ -1,4 +1,4 @@
-"""AdamW without torch's wrappers for its compiler."""
+"""AdamW that does not import torch's compiler."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ assert "torch._dynamo" not in sys.modules
 """
 
 
-def test_steps_are_those_of_torch():
+def test_adamw_steps_equal_torch():
     def train(cls):
         torch.manual_seed(0)
         parameters = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
@@ -36,6 +36,6 @@ def test_steps_are_those_of_torch():
         assert torch.equal(ours, theirs)
 
 
-def test_fit_does_not_import_the_compiler():
+def test_fit_does_not_import_torch_dynamo():
     done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Twenty steps of our training and of transformers + peft + torch's AdamW have the same losses."""
+"""Twenty training steps have the same losses as transformers with peft and torch's AdamW."""
 
 import numpy as np
 import peft
@@ -25,7 +25,7 @@ N_ROWS, N_STEPS = 40, 20
 
 
 class Losses(Callback):
-    """The loss of each step, and the rows that it was of."""
+    """Record the loss and the rows of each step."""
 
     def __init__(self):
         self.losses, self.rows, self.of_step = [], [], []
@@ -52,7 +52,7 @@ def theirs(tmp_path_factory):
 @pytest.mark.parametrize("batch_tokens", [1000, 20], ids=["whole", "micro-batches"])
 @pytest.mark.parametrize("targets", [("query", "value"), tuple(LINEAR_LAYERS)], ids=["query-value", "all"])
 @pytest.mark.parametrize(("lr_schedule", "warmup"), [("linear", 0.06), ("cosine", 0.2), ("constant", 0.0)])
-def test_losses_are_those_of_peft(theirs, targets, lr_schedule, warmup, batch_tokens):
+def test_trainer_losses_equal_peft(theirs, targets, lr_schedule, warmup, batch_tokens):
     rng = np.random.RandomState(0)
     windows = [np.array([0, *rng.randint(5, 60, rng.randint(1, 14)), 2], np.int32) for _ in range(N_ROWS)]
     labels = torch.from_numpy(rng.randint(0, 3, N_ROWS))
@@ -89,7 +89,7 @@ def test_losses_are_those_of_peft(theirs, targets, lr_schedule, warmup, batch_to
 
 
 def peft_losses(directory, targets, start, windows, labels, rows_of_step, schedule):
-    """The losses of the reference, on padded batches of the same rows."""
+    """Return the losses of the reference on padded batches of the same rows."""
     model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(directory, dtype=torch.float64)
     keys = KEY_MAPS["xlm-roberta-xl"]
     names = {

@@ -1,4 +1,4 @@
-"""Threads, half precision, layers that are run twice: none of it changes what is learned."""
+"""Threads, half precision and gradient checkpointing do not change what is learned."""
 
 import threading
 
@@ -24,7 +24,7 @@ def classifier(**parameters):
     return XLMRXLClassifier(**(settings | parameters))
 
 
-def test_two_threads_learn_and_predict_what_each_does_alone():
+def test_fit_in_two_threads_equals_fit_alone():
     estimators = [
         classifier(tuning=LoRA(rank=2, dropout=0.2), random_state=seed, learning_rate=1e-3 * (seed + 1))
         for seed in range(2)
@@ -50,7 +50,7 @@ def test_two_threads_learn_and_predict_what_each_does_alone():
         np.testing.assert_array_equal(together[i], alone[i])
 
 
-def test_the_callers_random_numbers_are_left_alone():
+def test_fit_does_not_change_the_global_generator():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -58,7 +58,7 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_what_was_drawn_before_an_error_is_drawn_again():
+def test_randomness_after_an_error_draws_the_same_again():
     randomness = Randomness(0, torch.device("cpu"))
     drawn = []
     for fails in (True, False, False):
@@ -75,7 +75,7 @@ def test_what_was_drawn_before_an_error_is_drawn_again():
 @pytest.mark.parametrize(
     "tuning", [LoRA(rank=2, dropout=0.3, layers=2), LoRA(rank=2, dropout=0.3), Full(layers=1)], ids=str
 )
-def test_running_layers_twice_changes_no_gradient(tuning):
+def test_gradient_checkpointing_gives_the_same_gradients(tuning):
     backbone = get_backbone("nano")
     windows = [np.array([0, 7, 9 + i, 2]) for i in range(3)]
     gradients = []
@@ -95,7 +95,7 @@ def test_running_layers_twice_changes_no_gradient(tuning):
 
 @pytest.mark.parametrize("tuning", ["lora", Full(layers=2)], ids=str)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_learns_what_float32_learns(tuning, dtype):
+def test_fit_in_half_precision_is_close_to_float32(tuning, dtype):
     parameters = {"tuning": tuning, "learning_rate": 2e-3, "device": "cpu"}
     whole, half = (classifier(dtype=d, **parameters).fit(TEXTS, LABELS) for d in ("float32", dtype))
     assert half.loss_curve_ != whole.loss_curve_
@@ -115,32 +115,32 @@ def train_numbers(losses, half):
     return trainer, trainer.run(), parameter.detach()
 
 
-def test_the_loss_is_scaled_as_far_as_float16_goes():
+def test_loss_scale_shrinks_until_float16_fits():
     def losses(parameter, rows):
         return (parameter[rows].half() * 100).square().float() / 100
 
     trainer, history, scaled = train_numbers(losses, half=True)
     _, plain_history, plain = train_numbers(losses, half=False)
-    assert 1 < trainer.position.loss_scale < 2.0**16, "it was too high at first, and no step was lost"
+    assert 1 < trainer.position.loss_scale < 2.0**16, "it started too high, and no step was skipped"
     assert trainer.step == 4
     torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-4)
     assert history.loss.tolist() == pytest.approx(plain_history.loss.tolist(), rel=1e-3)
 
 
-def test_small_gradients_survive_float16():
+def test_loss_scale_keeps_small_float16_gradients():
     def losses(parameter, rows):
-        return (parameter[rows].half() * 1e-4).float() * 1e-4  # a gradient of 1e-8, where float16 has zero
+        return (parameter[rows].half() * 1e-4).float() * 1e-4  # a gradient of 1e-8, which is zero in float16
 
     _, _, scaled = train_numbers(losses, half=True)
     assert (scaled < 0.5).all()
 
 
-def test_a_gradient_that_no_scale_helps_is_an_error():
+def test_loss_scale_with_an_invalid_gradient_raises():
     with pytest.raises(FloatingPointError, match="gradient became"):
         train_numbers(lambda parameter, rows: (parameter[rows] - 0.5).abs().sqrt(), half=True)
 
 
-def test_an_overflow_of_somebody_else_is_raised():
+def test_trainer_with_a_foreign_overflow_error_raises_it():
     def losses(parameter, rows):
         raise OverflowError("my own")
 
@@ -148,7 +148,7 @@ def test_an_overflow_of_somebody_else_is_raised():
         train_numbers(losses, half=True)
 
 
-def test_memory_that_is_short_makes_layers_run_twice_at_last():
+def test_trainer_out_of_memory_turns_checkpointing_on_last():
     asked = []
 
     def losses(parameter, windows, recompute):

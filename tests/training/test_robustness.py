@@ -23,7 +23,7 @@ def fit_numbers(losses, parameter, n_rows=8, **settings):
     return Trainer(losses, module, plan, np.ones(n_rows), schedule, seed=0).run()
 
 
-def test_rows_of_a_bad_loss_are_named_before_anything_moves():
+def test_trainer_with_an_invalid_loss_names_rows_and_keeps_parameters():
     parameter = torch.nn.Parameter(torch.ones(1))
 
     def losses(windows, rows, recompute):
@@ -34,14 +34,14 @@ def test_rows_of_a_bad_loss_are_named_before_anything_moves():
     assert parameter.item() == 1
 
 
-def test_a_bad_gradient_is_found_before_anything_moves():
+def test_trainer_with_an_invalid_gradient_keeps_parameters():
     parameter = torch.nn.Parameter(torch.zeros(1))
     with pytest.raises(FloatingPointError, match="gradient became"):
         fit_numbers(lambda windows, rows, recompute: parameter.abs().sqrt().expand(len(rows)), parameter)
     assert parameter.item() == 0
 
 
-def test_out_of_memory_halves_the_batch_and_repeats_the_step():
+def test_trainer_out_of_memory_halves_the_batch_and_repeats_the_step():
     def run(most):
         torch.manual_seed(0)
         parameter = torch.nn.Parameter(torch.ones(8, dtype=torch.float64))
@@ -61,13 +61,13 @@ def test_out_of_memory_halves_the_batch_and_repeats_the_step():
     parts, retried, failures, draws = run(4)
     assert not none
     assert failures == [8]
-    assert draws[1] == draws[0], "the second attempt draws what the first drew"
+    assert draws[1] == draws[0], "the second attempt draws the same numbers"
     assert len(set(draws)) == len(draws) - 1
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
     assert retried.loss.tolist() == pytest.approx(plain.loss.tolist(), abs=1e-12)
 
 
-def test_out_of_memory_with_one_text_is_raised():
+def test_trainer_out_of_memory_with_one_text_raises():
     parameter = torch.nn.Parameter(torch.ones(1))
 
     def losses(windows, rows, recompute):
@@ -78,7 +78,7 @@ def test_out_of_memory_with_one_text_is_raised():
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_an_interrupt_keeps_the_model_if_a_step_was_done(after):
+def test_trainer_interrupted_after_a_step_keeps_the_model(after):
     parameter, calls = torch.nn.Parameter(torch.ones(1)), []
 
     def losses(windows, rows, recompute):
@@ -97,7 +97,7 @@ def test_an_interrupt_keeps_the_model_if_a_step_was_done(after):
 
 
 @pytest.mark.parametrize(("name", "half"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
-def test_schedules(name, half):
+def test_schedule_rate_follows_its_shape(name, half):
     schedule = Schedule(8, 100, 1, learning_rate=1.0, lr_schedule=name, warmup=0.0)
     assert schedule.rate(0, 100) == 1
     assert schedule.rate(50, 100) == pytest.approx(half)
@@ -116,7 +116,7 @@ def test_early_stopping_restores_the_best_epoch():
         clf.fit(TEXTS, LABELS, X_val=TEXTS)
 
 
-def test_bias_and_upper_layers_alone_learn():
+def test_bias_and_full_with_layers_change_only_those():
     base = get_backbone("nano").model
     biased = classifier(tuning=Bias(layers=1), max_epochs=2, learning_rate=1e-2).fit(TEXTS, LABELS)
     moved = [any(bool(p.any()) for p in layer.parameters()) for layer in biased._finetuned.adapter]
@@ -129,12 +129,12 @@ def test_bias_and_upper_layers_alone_learn():
     assert all(name.startswith((f"layers.{len(base.layers) - 1}.", "norm.")) for name in changed)
 
 
-def test_eight_bit_optimizers_ask_for_cuda():
+def test_eight_bit_optimizer_on_a_cpu_raises():
     with pytest.raises(ValueError, match="needs a CUDA device"):
         classifier(optimizer="adamw8bit", device="cpu").fit(TEXTS, LABELS)
 
 
-def test_label_smoothing_tempers_the_probabilities():
+def test_label_smoothing_lowers_the_largest_probability():
     plain, smooth = (
         classifier(label_smoothing=s, max_epochs=30, learning_rate=1e-2).fit(TEXTS, LABELS).predict_proba(TEXTS)
         for s in (0.0, 0.5)
@@ -142,7 +142,7 @@ def test_label_smoothing_tempers_the_probabilities():
     assert smooth.max() < plain.max()
 
 
-def test_fit_names_the_rows_as_the_caller_has_them(monkeypatch):
+def test_fit_with_an_invalid_loss_names_the_rows_of_x(monkeypatch):
     clf = classifier(max_epochs=2, batch_size=12).fit(TEXTS, LABELS)
     before = clf.predict_proba(TEXTS)
     cross_entropy = torch.nn.functional.cross_entropy
@@ -151,15 +151,15 @@ def test_fit_names_the_rows_as_the_caller_has_them(monkeypatch):
         loss = cross_entropy(logits, targets, **settings)
         return torch.where(targets == 0, torch.nan, loss)  # "no", the odd rows
 
-    monkeypatch.setattr("skxlmr.tasks.base.F.cross_entropy", broken)
+    monkeypatch.setattr("skxlmr.tasks.classification.F.cross_entropy", broken)
     weights = np.ones(12)
-    weights[[0, 1]] = 0  # left out; the numbers of the others stay what they are
+    weights[[0, 1]] = 0  # rows of weight 0 are dropped; the messages still count all rows
     with pytest.raises(FloatingPointError, match=r"at rows 3, 5, 7, 9, 11 of X in step 1"):
         clf.fit(TEXTS, LABELS, sample_weight=weights)
-    assert np.array_equal(clf.predict_proba(TEXTS), before), "the earlier fit is still there"
+    assert np.array_equal(clf.predict_proba(TEXTS), before), "the earlier fit is still usable"
 
 
-def test_an_interrupted_fit_is_fitted(monkeypatch):
+def test_fit_interrupted_is_fitted(monkeypatch):
     from skxlmr.training import loop
 
     clip, calls = loop.clip_gradients, []
@@ -173,11 +173,11 @@ def test_an_interrupted_fit_is_fitted(monkeypatch):
     monkeypatch.setattr(loop, "clip_gradients", interrupted)
     with pytest.warns(UserWarning, match="interrupted in epoch 2 of 5, after 2 of 10 steps"):
         clf = classifier(max_epochs=5, batch_size=6).fit(TEXTS, LABELS)
-    assert clf.n_iter_ == 1  # of the second no step was done
+    assert clf.n_iter_ == 1  # the second epoch completed no step
     assert set(clf.predict(TEXTS)) <= {"yes", "no"}
 
 
-def test_validation_rows_that_are_given():
+def test_fit_with_validation_rows_scores_them():
     clf = classifier(max_epochs=2).fit(TEXTS, LABELS, X_val=TEXTS[:4], y_val=LABELS[:4])
     assert len(clf.validation_scores_) == 2
     assert clf.best_validation_score_ == max(clf.validation_scores_)

@@ -10,7 +10,7 @@ import pytest
 
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tasks.tagging.sentences import _best_window, check_token_column, plan_tokens
-from skxlmr.text.windows import spans
+from skxlmr.text.windows import window_ranges
 
 SENTENCES = [
     ["Ada", "lives", "in", "Rome", "."], ["New", "York", "is", "large"], ["I", "saw", "Ada", "in", "New", "York"],
@@ -68,10 +68,10 @@ def test_best_window_of_long_sentence_has_most_context_and_needs_linear_memory()
     rng = np.random.RandomState(0)
     for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
         first = np.flatnonzero(rng.rand(length) < 0.6)
-        ranges = spans(length, room, stride)
+        ranges = window_ranges(length, room, stride)
         margins = [[min(p - a, b - 1 - p) for a, b in ranges] for p in first]
         assert _best_window(first, ranges).tolist() == [int(np.argmax(row)) for row in margins]
     tracemalloc.start()
-    _best_window(np.arange(100_000), spans(100_000, 62, 8))
+    _best_window(np.arange(100_000), window_ranges(100_000, 62, 8))
     assert tracemalloc.get_traced_memory()[1] < 10e6, "memory grows linearly with the sentence"
     tracemalloc.stop()

@@ -1,0 +1,74 @@
+"""Versions and hardware, for bug reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+
+import torch
+
+from skxlmr.hardware.device import cpu_capabilities, cpu_has_bfloat16
+from skxlmr.hardware.estimate import in_gigabytes
+from skxlmr.hardware.free_memory import available_memory
+from skxlmr.model.int8_engines import cpu_has_int8
+
+
+def show_versions() -> None:
+    """Print the versions of Python and of the dependencies, and the hardware that skxlmr sees.
+
+    Paste the output into a bug report.
+
+    Examples
+    --------
+    >>> import skxlmr
+    >>> skxlmr.show_versions()  # doctest: +ELLIPSIS
+    System
+      skxlmr              ...
+      python              ...
+    """
+    sections = {"System": _system(), "Devices": _devices(), "Dependencies": _dependencies()}
+    for number, (title, rows) in enumerate(sections.items()):
+        print(f"{chr(10) if number else ''}{title}")
+        for name, value in rows.items():
+            print(f"  {name:<18}  {value}")
+
+
+def _system() -> dict[str, str]:
+    return {
+        "skxlmr": importlib.metadata.version("skxlmr"),
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform(),
+    }
+
+
+def _devices() -> dict[str, str]:
+    free = available_memory(torch.device("cpu"))
+    rows = {
+        "cpu": str(cpu_capabilities().get("cpu_name") or platform.machine()),
+        "torch threads": str(torch.get_num_threads()),
+        "free memory": "unknown" if free is None else f"{in_gigabytes(free)} GB",
+        "int8 products": "native" if cpu_has_int8() else "in floating point",
+        "bfloat16 products": "native" if cpu_has_bfloat16() else "emulated",
+        "cuda": f"{torch.version.cuda or 'not in this build of torch'}",
+        "mps": "available" if torch.backends.mps.is_available() else "not available",
+    }
+    for i in range(torch.cuda.device_count()):
+        free_bytes, total = torch.cuda.mem_get_info(i)
+        name = torch.cuda.get_device_name(i)
+        rows[f"cuda:{i}"] = f"{name}, {in_gigabytes(free_bytes)} of {in_gigabytes(total)} GB free"
+    return rows
+
+
+def _dependencies() -> dict[str, str]:
+    """Return the version of each requirement of skxlmr that belongs to no extra."""
+    requirements = importlib.metadata.requires("skxlmr") or []
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements if "extra ==" not in line]
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

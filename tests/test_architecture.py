@@ -1,0 +1,60 @@
+"""The structure of the package: which modules import which, and where their tests are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import grimp
+import pytest
+from importlinter.cli import lint_imports
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE, TESTS = REPOSITORY / "skxlmr", REPOSITORY / "tests"
+MAX_TOP_LEVEL_FILES = 12
+COVERED_ELSEWHERE = re.compile(r"^\| `(?P<module>[\w/]+\.py)` \| `(?P<test>[\w/]+\.py)` \|$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def covered_elsewhere() -> dict[str, str]:
+    """The table of CONTRIBUTING.md: modules without a test file of their own, and the file that tests each."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return {row["module"]: row["test"] for row in COVERED_ELSEWHERE.finditer(text)}
+
+
+def modules() -> list[str]:
+    paths = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    return sorted(path.as_posix() for path in paths if path.name != "__init__.py")
+
+
+def mirrored_test(module: str) -> str:
+    path = Path(module)
+    return path.with_name(f"test_{path.stem.strip('_')}.py").as_posix()
+
+
+def test_import_contracts_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture):
+    status = lint_imports(config_filename=str(REPOSITORY / "pyproject.toml"), cache_dir=str(tmp_path), no_logo=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_packages_have_no_import_cycle():
+    graph = grimp.build_graph("skxlmr", cache_dir=None)  # with the imports under TYPE_CHECKING
+    assert not graph.nominate_cycle_breakers("skxlmr"), "imports that close a cycle of packages"
+
+
+def test_package_has_few_top_level_files():
+    files = [path.name for path in PACKAGE.iterdir() if path.is_file()]
+    assert len(files) <= MAX_TOP_LEVEL_FILES, files
+
+
+def test_every_module_has_a_test_file(covered_elsewhere: dict[str, str]):
+    tests = {module: covered_elsewhere.get(module, mirrored_test(module)) for module in modules()}
+    missing = {module: test for module, test in tests.items() if not (TESTS / test).is_file()}
+    assert not missing, "add these test files, or name the modules in the table of CONTRIBUTING.md"
+
+
+def test_table_of_contributing_names_modules_without_their_own_test(covered_elsewhere: dict[str, str]):
+    assert covered_elsewhere
+    assert set(covered_elsewhere) <= set(modules()), "modules that do not exist"
+    mirrored = [module for module in covered_elsewhere if (TESTS / mirrored_test(module)).exists()]
+    assert not mirrored, "modules that have a test file of their own"
