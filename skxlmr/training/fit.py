@@ -103,8 +103,8 @@ class Fit:
             identity = self._identity(schedule, rows, held_out, start, seed)
             directory = training_directory(settings.checkpoint_dir, identity)
             checkpointing = Checkpointing(directory, settings.checkpoint_steps)
-            checkpoint = read_checkpoint(directory)
-            if checkpoint is not None:  # without a random_state, the seed of the fit that was killed
+            checkpoint = read_checkpoint(directory) if settings.random_state is None else None
+            if checkpoint is not None:  # continue with the seed of the fit that was killed
                 seed = checkpoint[0]["seed"]
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)

@@ -6,6 +6,7 @@ import polars as pl
 import pyarrow as pa
 import torch
 
+from skxlmr import XLMRXLClassifier
 from skxlmr.columns import check_text_column
 from skxlmr.runtime.plan import Windows
 from skxlmr.tasks.classification import Classification, check_multilabel, find_labels, multilabel_form
@@ -48,3 +49,13 @@ def test_classification_losses_of_several_labels_equal_mean_over_labels():
     smooth = targets * 0.8 + 0.1
     expected = -(smooth * outputs.sigmoid().log() + (1 - smooth) * (-outputs).sigmoid().log()).mean(1)
     torch.testing.assert_close(task.row_losses(outputs, targets), expected)
+
+
+def test_label_smoothing_lowers_the_largest_probability():
+    texts, labels = ["good", "bad", "fine", "poor"], ["yes", "no"] * 2
+    settings = {"tuning": "head", "max_epochs": 30, "learning_rate": 1e-2, "random_state": 0}
+    plain, smooth = (
+        XLMRXLClassifier("nano", label_smoothing=s, **settings).fit(texts, labels).predict_proba(texts)
+        for s in (0.0, 0.5)
+    )
+    assert smooth.predict_proba(texts).max() < plain.predict_proba(texts).max()
