@@ -71,26 +71,14 @@ def run_in_parts(
 
 
 def part_bounds(sizes: np.ndarray, most: int) -> list[int]:
-    """Return where parts of about `most` in size begin, and where the last one ends; no part is empty.
-
-    Examples
-    --------
-    >>> part_bounds(np.array([3, 3, 9, 1, 1]), most=5)
-    [0, 2, 3, 5]
-    """
+    """Return where parts of about `most` in size begin, and where the last one ends; no part is empty."""
     ends = np.cumsum(sizes)
     part = (ends - sizes) // most
     return [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(sizes)]
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """Map a function over items in a thread, which works on the next item while the caller uses a result.
-
-    Examples
-    --------
-    >>> list(ahead(abs, [-1, 2, -3]))
-    [1, 2, 3]
-    """
+    """Map a function over items in a thread, which works on the next item while the caller uses a result."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="skxlmr-ahead")
     try:
         waiting: Callable[[], Result] | None = None
