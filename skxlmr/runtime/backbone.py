@@ -103,8 +103,8 @@ def get_backbone(
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
     with _lock:
         backbone = _pool.get(key) or _share_layers(key, files, whole)
-        if backbone is not None and backbone.files.directory != files.directory:  # the other copy may be deleted
-            backbone = _pool[backbone.key] = replace(backbone, files=files)
+        if backbone is not None and not backbone.files.directory.exists():
+            backbone.files = files  # the same content in another directory
         if backbone is None:
             if files.tokenizer is None:
                 _read_tokenizer(files.directory, files.fingerprint)  # reports what is missing before anything is loaded

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self, dataclass_transform
 
-Class = TypeVar("Class", bound=type)
+Class = TypeVar("Class")
 
 # The names of parameters in other libraries: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
 OTHER_NAMES = {
@@ -50,13 +50,13 @@ def parameter(*, default: Any, valid: list[Any] | None = None, kw_only: bool = T
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
-def declare_parameters(cls: Class) -> Class:
+def declare_parameters(cls: type[Class]) -> type[Class]:
     """Generate the constructor, constraints and documentation of the parameters of a class, including inherited ones.
 
     Its docstring documents the parameters that it declares itself; `$parameters` stands for all of them, and `$name`
     for the entry `name` of the class attribute `_documentation`.
     """
-    declared: Any = dataclasses.dataclass(repr=False, eq=False)(cls)
+    declared: Any = dataclasses.dataclass(repr=False, eq=False)(cls)  # Any: attributes are added to it
     fields = sorted(dataclasses.fields(declared), key=lambda field: field.metadata["order"])
     declared._parameter_constraints = {
         field.name: field.metadata["valid"] for field in fields if field.metadata["valid"]
@@ -68,7 +68,7 @@ def declare_parameters(cls: Class) -> Class:
         declared._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
         listed = "\n".join(_describe(field, declared._parameter_docs[field.name]) for field in fields)
         doc = doc.replace(_section(doc, "Parameters") or "$parameters", listed)
-        declared.__doc__ = Template(doc).safe_substitute(getattr(declared, "_documentation", {}))
+        declared.__doc__ = Template(doc).safe_substitute(getattr(cls, "_documentation", {}))
     declared.__init__ = _explain_unknown(declared.__init__, [field.name for field in fields])
     return declared
 

@@ -1,4 +1,4 @@
-"""Training an adapter and a head on a frozen base model."""
+"""Training on a frozen base model: the tunings and callbacks that users pass to estimators."""
 
 from skxlmr.training.callbacks import Callback, MLflowLogger, ProgressBar, TensorBoardLogger
 from skxlmr.tuning import Bias, Full, Head, LoRA

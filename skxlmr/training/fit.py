@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import joblib
 import numpy as np
@@ -52,7 +52,7 @@ class OneEpoch(NamedTuple):
 class Learnable(Protocol):
     """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
-    causal: bool
+    causal: ClassVar[bool]
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
 
@@ -175,7 +175,7 @@ class Fit:
 
     def _identity(
         self, schedule: Schedule, rows: Rows, held_out: Rows | None, start: Finetuned | None, seed: int
-    ) -> list[Any]:
+    ) -> list[object]:
         """Return all that the result depends on."""
         settings = self.settings
         early_stopping = (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.columns import check_text_column
 from skxlmr.model import XLMRobertaXLModel
@@ -96,9 +97,12 @@ def test_fitted_base_of_trimmed_model_restores_its_pieces():
 
 
 def test_fitted_base_with_moved_checkpoint_loads_it(tmp_path):
-    base = FittedBase(get_backbone("nano", device="cpu").fingerprint)
-    moved = shutil.copytree(resolve("nano").directory, tmp_path / "moved")
-    assert base.load(BaseChoice(moved, device="cpu")).files.directory == moved
+    first = shutil.copytree(resolve("nano").directory, tmp_path / "first")
+    base = FittedBase(get_backbone(first, device="cpu", dtype="float16").fingerprint)
+    moved = first.rename(tmp_path / "moved")
+    assert base.load(BaseChoice(moved, device="cpu", dtype="float16")).files.directory.exists()
+    with pytest.raises(ModelNotFoundError):
+        base.load(BaseChoice(first, device="cpu"))
 
 
 def test_fitted_base_with_other_checkpoint_raises_and_keeps_loaded_model(tmp_path):

@@ -31,7 +31,7 @@ def texts():
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr(skxlmr.runtime.streaming, "BATCHES_IN_A_PART", 2)
+    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", 2)
     skxlmr.runtime.feature_cache.clear_features()
 
 

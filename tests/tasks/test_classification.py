@@ -43,14 +43,6 @@ def test_check_multilabel_with_frames_of_any_library_equals_indicator():
         np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
 
 
-def test_classification_losses_of_several_labels_equal_mean_over_labels():
-    outputs, targets = torch.randn(3, 4, dtype=torch.float64), torch.randint(0, 2, (3, 4)).double()
-    task = Classification(Windows(), label_smoothing=0.2, classes=np.arange(4), form="indicator")
-    smooth = targets * 0.8 + 0.1
-    expected = -(smooth * outputs.sigmoid().log() + (1 - smooth) * (-outputs).sigmoid().log()).mean(1)
-    torch.testing.assert_close(task.row_losses(outputs, targets), expected)
-
-
 def test_label_smoothing_lowers_the_largest_probability():
     texts, labels = ["good", "bad", "fine", "poor"], ["yes", "no"] * 2
     settings = {"tuning": "head", "max_epochs": 30, "learning_rate": 1e-2, "random_state": 0}
@@ -59,3 +51,11 @@ def test_label_smoothing_lowers_the_largest_probability():
         for s in (0.0, 0.5)
     )
     assert smooth.max() < plain.max()
+
+
+def test_classification_losses_of_several_labels_equal_mean_over_labels():
+    outputs, targets = torch.randn(3, 4, dtype=torch.float64), torch.randint(0, 2, (3, 4)).double()
+    task = Classification(Windows(), label_smoothing=0.2, classes=np.arange(4), form="indicator")
+    smooth = targets * 0.8 + 0.1
+    expected = -(smooth * outputs.sigmoid().log() + (1 - smooth) * (-outputs).sigmoid().log()).mean(1)
+    torch.testing.assert_close(task.row_losses(outputs, targets), expected)

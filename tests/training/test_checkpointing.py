@@ -89,9 +89,9 @@ KILLED_IN = [
     ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.tasks.base:Task.evaluate", 2),
     ("safetensors.torch:save_file", 2),
-    ("os:replace", 3),  # the new checkpoint is written, but not renamed
+    ("os:replace", 3),  # the new checkpoint is written, the old one has its name
     ("skxlmr.system.atomic:_sync_directory", 4),
-    ("pathlib:Path.unlink", 1),  # training is complete, but the checkpoint not removed
+    ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
 ]
 
 
