@@ -1,4 +1,4 @@
-"""Tunings: which weights of a model are trained. Small estimators, so that a grid search reaches their parameters."""
+"""Tunings: which weights of a model are trained. They are estimators, so that a search can set their parameters."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LINEAR_LAYERS = {
     "down": ("intermediate_size", "hidden_size"),
 }
 
-# Where they are in the encoder layer.
+# Their paths in the encoder layer.
 PATHS = {name: f"{'ffn' if name in ('up', 'down') else 'attention'}.{name}" for name in LINEAR_LAYERS}
 
 
 class LowRank(nn.Module):
     """Add the term `scale * B A x` of low-rank adaptation to y, (T, in) and (T, out) -> (T, out).
 
-    B starts at zero: nothing is changed.
+    B starts at zero, so an untrained adapter changes nothing.
     """
 
     def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float) -> None:
@@ -51,18 +51,18 @@ class LowRank(nn.Module):
         return y + F.linear(low * self.scale, self.b).to(y.dtype)
 
     def merge_into(self, layer: nn.Linear) -> None:
-        """Add the term to a linear layer's own weights."""
+        """Add the term to the weights of a linear layer."""
         layer.weight += (self.b @ self.a * self.scale).to(layer.weight)
 
     @property
     def kept_per_token(self) -> int:
-        """Numbers kept for the backward pass: the input, the mask of its dropout, and the thin product."""
+        """Activations kept per token for the backward pass: the input, its dropout mask, and the low-rank product."""
         rank, in_features = self.a.shape
         return in_features * (2 if self.dropout.p else 1) + rank
 
 
 class AddedBias(nn.Module):
-    """Add a bias to y, on top of the linear layer's own, (T, out) -> (T, out). It starts at zero."""
+    """Add a bias to y, in addition to that of the linear layer, (T, out) -> (T, out). It starts at zero."""
 
     kept_per_token = 0
 
@@ -74,33 +74,33 @@ class AddedBias(nn.Module):
         return y + self.bias.to(y.dtype)
 
     def merge_into(self, layer: nn.Linear) -> None:
-        """Add it to a linear layer's own."""
-        layer.bias += self.bias.to(layer.bias)
+        """Add it to the bias of a linear layer."""
+        layer.bias.add_(self.bias.to(layer.bias))
 
 
 class LayerAdapter(nn.ModuleDict):
     """The deltas of one encoder layer, by the name of the linear layer that each is added to."""
 
     def get(self, name: str) -> nn.Module | None:
-        """Return the delta of that linear layer, or None."""
+        """Return the delta of a linear layer, or None."""
         return self._modules.get(name)
 
 
 class Tuning(DeclaredParameters, BaseEstimator):
     """Base class of the tunings."""
 
-    # For Adam, by the number of trained weights; the parameter of an estimator overrides it.
+    # The learning rate of estimators with learning_rate="auto".
     default_learning_rate: float
     trains_base = False
     layers: int | None = None
     _parameter_constraints: dict = {}
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList | None:
-        """Make what is added to the frozen base: one `LayerAdapter` per layer, or None."""
+        """Make the adapter of a frozen base: one `LayerAdapter` per layer, or None."""
         return None
 
     def copy_weights(self, base: XLMRobertaXLModel) -> nn.ModuleDict | None:
-        """Copy the parts of the base that are trained, by their names there, in float32; None if there are none."""
+        """Copy the parts of the base that are trained, in float32, by their names in it; None if there are none."""
         return None
 
     def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
@@ -109,7 +109,7 @@ class Tuning(DeclaredParameters, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is not valid, or `layers` is more than the model has.
+            If a parameter is not valid, or the model has fewer than `layers` layers.
         """
         name = type(self).__name__
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), name)
@@ -124,16 +124,16 @@ LAYERS = [Interval(Integral, 1, None, closed="left"), None]
 
 @declare_parameters
 class LoRA(Tuning):
-    """Low-rank adaptation: every chosen linear layer learns a product of two thin matrices.
+    """Low-rank adaptation: train a product of two low-rank matrices beside each target linear layer.
 
     Parameters
     ----------
     rank : int
-        Width of the thin matrices.
+        Rank of the product.
     alpha : float
         The product is scaled by `alpha / rank`.
     dropout : float
-        Dropout on the input of the thin matrices during training.
+        Dropout on the input of the product during training.
     targets : sequence of str
         Among "query", "key", "value", "output", "up", "down". The default is that of Hu et al. (2021), section 4.2.
     layers : int or None
@@ -184,14 +184,14 @@ class LoRA(Tuning):
 
 @declare_parameters
 class Bias(Tuning):
-    """Train only biases: one is added to every linear layer of the encoder (BitFit).
+    """Train only biases: one is added to each linear layer of the encoder (BitFit).
 
-    The bias of a LayerNorm needs no counterpart: its output goes into linear layers only.
+    The biases of LayerNorms need no addition, since their output goes into linear layers only.
 
     Parameters
     ----------
     layers : int or None
-        Train only those of this many topmost layers; None means all.
+        Train only the biases of this many topmost layers; None trains all.
 
     References
     ----------
@@ -207,7 +207,7 @@ class Bias(Tuning):
 
     layers: int | None = parameter(default=None, valid=LAYERS, kw_only=False)
 
-    default_learning_rate = 1e-3  # in the examples of the paper's own code
+    default_learning_rate = 1e-3  # as in the examples of the paper's code
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList:
         """Make one `LayerAdapter` per encoder layer; those of layers that are not adapted are empty.
@@ -227,7 +227,7 @@ class Bias(Tuning):
 
 @declare_parameters
 class Head(Tuning):
-    """Train only the head: the base runs once over the texts, and the epochs run over its features.
+    """Train only the head: the base runs once per text, and the epochs run over its features.
 
     Examples
     --------
@@ -236,7 +236,7 @@ class Head(Tuning):
     XLMRXLClassifier(tuning=Head())
     """
 
-    default_learning_rate = 1e-3  # Adam's own (arXiv:1412.6980), and that of scikit-learn's MLPClassifier
+    default_learning_rate = 1e-3  # the default of Adam (arXiv:1412.6980) and of scikit-learn's MLPClassifier
 
     def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
         """Return the number of layers: all are frozen."""
@@ -245,13 +245,13 @@ class Head(Tuning):
 
 @declare_parameters
 class Full(Tuning):
-    """Train the base's own weights, on a float32 copy that belongs to the estimator and goes into its pickle.
+    """Train the weights of the base, as a float32 copy that belongs to the estimator and is part of its pickle.
 
     Parameters
     ----------
     layers : int or None
-        Train only this many of the topmost layers, and the final LayerNorm; None means every weight, the embeddings
-        too.
+        Train only this many of the topmost layers, and the final LayerNorm; None trains all weights, including the
+        embeddings.
 
     Examples
     --------
@@ -268,7 +268,7 @@ class Full(Tuning):
 
     def copy_weights(self, base: XLMRobertaXLModel) -> nn.ModuleDict:
         """Copy the topmost layers and the final LayerNorm, or everything, in float32."""
-        parts = {"layers": base.layers[self.num_frozen_layers(base.config) :], "norm": base.norm}
+        parts: dict[str, nn.Module] = {"layers": base.layers[self.num_frozen_layers(base.config) :], "norm": base.norm}
         if self.layers is None:
             parts["embeddings"] = base.embeddings
         return nn.ModuleDict({name: copy.deepcopy(part).float().requires_grad_() for name, part in parts.items()})

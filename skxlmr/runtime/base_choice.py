@@ -16,7 +16,7 @@ from skxlmr.runtime.backbone import Backbone, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tuning import as_tuning
 
-TEXTS_AT_ONCE = 10_000  # whose pieces are collected together
+TEXTS_AT_ONCE = 10_000  # tokenised together to collect their pieces
 
 
 @declare_parameters
@@ -55,9 +55,9 @@ class BaseChoice(RunParameters):
     load_in_4bit : bool
         Store it in 4 bits (NF4): half the size of 8 bits, slower and less exact.
     dtype : {"auto", "float32", "bfloat16", "float16"}
-        Of the base's activations, and of its weights unless these are in 8 or 4 bits; "auto" is bfloat16 where the
-        hardware has it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere. What is learned,
-        and what is returned, is float32.
+        Data type of the base's activations, and of its weights unless they are in 8 or 4 bits; "auto" is bfloat16
+        where the hardware supports it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere.
+        Trained weights and results are float32.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     """
@@ -87,10 +87,7 @@ def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
 
 
 def load_trimmed(choice: BaseChoice, column: TextColumn) -> Backbone:
-    """Load the chosen base model with the pieces of a column only.
-
-    Pieces that no window holds are kept, too, since a word is cut as a whole.
-    """
+    """Load the chosen base model with the pieces of a column only, including those beyond truncation."""
     backbone = load_base(choice, whole=False)
     texts, tokenizer = list(dict.fromkeys(column.strings)), backbone.reader.tokenizer
     parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
@@ -101,14 +98,8 @@ def load_trimmed(choice: BaseChoice, column: TextColumn) -> Backbone:
 class FittedBase:
     """The base model that an estimator was fitted on; loaded again when it is needed.
 
-    A pickle or a copy holds its name and fingerprint, not its weights.
-
-    Parameters
-    ----------
-    fingerprint : str
-        Of the checkpoint's content.
-    pieces : ndarray of shape (V,), int64, or None
-        The checkpoint's ids of the pieces that were kept; None means all.
+    A pickle or a copy holds the fingerprint of its checkpoint, and the ids of the `pieces` (V,) if it was trimmed, but
+    not its weights.
     """
 
     def __init__(self, fingerprint: str, pieces: np.ndarray | None = None) -> None:
@@ -118,23 +109,20 @@ class FittedBase:
 
     @classmethod
     def of(cls, backbone: Backbone, choice: BaseChoice) -> FittedBase:
-        """Remember a base model that is loaded, and the parameters that chose it."""
+        """Make one from a base model that is loaded already."""
         base = cls(backbone.fingerprint, backbone.pieces)
         base._loaded = _values(choice), backbone
         return base
 
     @property
     def device_type(self) -> str:
-        """Type of the device on which it is loaded; "cpu" where it is not loaded."""
+        """The type of the device on which it is loaded; "cpu" if it is not loaded."""
         return "cpu" if self._loaded is None else self._loaded[1].model.device.type
 
     def load(self, choice: BaseChoice) -> Backbone:
-        """Return the base model, as the parameters ask for it now.
+        """Return the base model in the dtype, storage and device that the parameters ask for now.
 
-        Raises
-        ------
-        ValueError
-            If `model` is another checkpoint now.
+        Raises ValueError if `model` is another checkpoint now.
         """
         if self._loaded is None or self._loaded[0] != _values(choice):
             backbone = load_base(choice, whole=self.pieces is None)
@@ -143,7 +131,7 @@ class FittedBase:
         return self._loaded[1]
 
     def check(self, fingerprint: str, choice: BaseChoice) -> None:
-        """Raise a ValueError if a checkpoint is another one than that of the fit."""
+        """Raise a ValueError if this is not the fingerprint of the checkpoint that was fitted on."""
         if fingerprint != self.fingerprint:
             raise ValueError(
                 f"This {type(choice).__name__} was fitted on another checkpoint than model={str(choice.model)!r} is "

@@ -1,10 +1,11 @@
-"""Features of texts that are remembered within a process: a bounded cache, least recently used first to go."""
+"""The cache of text features in a process: bounded in bytes, the least recently used are evicted first."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,7 @@ SHARE_OF_FREE_MEMORY = 4
 
 
 class ArrayCache:
-    """Arrays by key, the least recently used ones forgotten first; bounded in bytes, for any number of threads.
-
-    Parameters
-    ----------
-    max_bytes : int or None
-        None is a quarter of the memory that is free when the first array comes.
-    """
+    """A thread-safe LRU cache of at most `max_bytes`; None is a quarter of the memory free at the first `put`."""
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self.max_bytes = max_bytes
@@ -32,17 +27,17 @@ class ArrayCache:
         self.clear()
 
     def renew_lock(self) -> None:
-        """Nobody holds it any more."""
+        """Replace the lock, which another thread may have held when the process was forked."""
         self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Evict everything."""
         with self._lock:
-            self._arrays: OrderedDict[Hashable, tuple[Tensor | np.ndarray, int]] = OrderedDict()  # and when last used
+            self._arrays: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()  # array, last use
             self.nbytes, self.now = 0, 0
 
     def resize(self, max_bytes: int | None) -> None:
-        """Set the bound, and forget what is beyond it."""
+        """Set the bound, and evict what exceeds it."""
         with self._lock:
             self.max_bytes = max_bytes
             self._make_room(0)
@@ -50,8 +45,8 @@ class ArrayCache:
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def get(self, keys: Sequence[Hashable]) -> list[Tensor | np.ndarray | None]:
-        """Return what is known of the keys, None for the others."""
+    def get(self, keys: Sequence[Hashable]) -> list[Any]:
+        """Return the arrays of the keys, None for those that are not cached."""
         with self._lock:
             self.now += 1
             found = []
@@ -64,14 +59,10 @@ class ArrayCache:
             return found
 
     def put(self, keys: Sequence[Hashable], arrays: Sequence[Tensor | np.ndarray], spare: int | None = None) -> None:
-        """Remember arrays; nobody may change them any more.
+        """Store arrays, which nobody may change afterwards.
 
-        Parameters
-        ----------
-        keys, arrays : sequences of the same length
-        spare : int, default=None
-            Forget nothing that was used since then, a value that `now` had: rather do not remember these. Whoever
-            goes through the same texts again and again would otherwise always find those forgotten that come next.
+        Never evict entries used after the clock value `spare`; if nothing else can go, do not store. In repeated passes
+        over the same texts, LRU eviction alone would always evict the texts that come next.
         """
         with self._lock:
             if self.max_bytes is None:
@@ -79,19 +70,19 @@ class ArrayCache:
                 self.max_bytes = 2**30 if free is None else free // SHARE_OF_FREE_MEMORY
             self.now += 1
             for key, array in zip(keys, arrays, strict=True):
-                self._forget(key)
+                self._evict(key)
                 nbytes = array.nbytes + ENTRY_BYTES
                 if self._make_room(nbytes, spare):
                     self._arrays[key] = array, self.now
                     self.nbytes += nbytes
 
-    def _forget(self, key: Hashable) -> None:
+    def _evict(self, key: Hashable) -> None:
         array, _ = self._arrays.pop(key, (None, 0))
         if array is not None:
             self.nbytes -= array.nbytes + ENTRY_BYTES
 
     def _make_room(self, nbytes: int, spare: int | None = None) -> bool:
-        """Forget the oldest until so many bytes are free; whether they are."""
+        """Evict the oldest entries until so many bytes are free; return whether they are."""
         if self.max_bytes is not None and nbytes > self.max_bytes:
             return False
         while self.max_bytes is not None and self.nbytes + nbytes > self.max_bytes:
@@ -100,7 +91,7 @@ class ArrayCache:
             oldest, (_, last_used) = next(iter(self._arrays.items()))
             if spare is not None and last_used > spare:
                 return False
-            self._forget(oldest)
+            self._evict(oldest)
         return True
 
 
@@ -109,16 +100,21 @@ after_fork(cache.renew_lock)
 
 
 def set_feature_cache(max_bytes: int | None = None) -> None:
-    """Bound the memory in which features of texts wait to be used again.
+    """Set the maximum size of the cache of text features.
 
-    With `tuning="head"`, in `XLMRXLEmbedder`, and for the layers below `LoRA(layers=...)`, the frozen base runs over
-    a text once in a process; epochs, folds, candidates and clones take what it gave from there. When it is full, what
-    was not used for longest is forgotten.
+    With `tuning="head"`, in `XLMRXLEmbedder`, and for the layers below `LoRA(layers=...)`, the frozen base runs once
+    per text and process; epochs, folds, candidates and clones reuse its features. When the cache is full, the least
+    recently used features are evicted.
 
     Parameters
     ----------
     max_bytes : int or None, default=None
-        0 remembers nothing; None is a quarter of the memory that is free when it is first used.
+        0 disables the cache; None is a quarter of the memory that is free when it is first used.
+
+    Raises
+    ------
+    ValueError
+        If `max_bytes` is negative.
 
     Examples
     --------
@@ -132,10 +128,10 @@ def set_feature_cache(max_bytes: int | None = None) -> None:
 
 
 def clear_features() -> None:
-    """Forget all features of texts."""
+    """Evict all features."""
     cache.clear()
 
 
 def moment() -> int:
-    """The present, for `frozen_states` to compare with."""
+    """Return the clock value of now, for the `keep` of `frozen_states`."""
     return cache.now

@@ -1,4 +1,4 @@
-"""What a frozen base says of a text, remembered: the same texts come again in every epoch, fold and candidate."""
+"""Features of texts from a frozen base, cached, since each epoch, fold and candidate needs them again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POOLINGS = {
     "first_last_mean": lambda hidden, packing: packing.mean((hidden[0].float() + hidden[-1].float()) / 2),
 }
 
-FORMAT = 1  # of what lies on disk: to be raised when the model's numbers change
+FORMAT = 1  # of features on disk: increase it when the outputs of the model change
 
 
 def frozen_features(
@@ -44,33 +44,14 @@ def frozen_features(
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
-    """Vectors of each window, of the base as it is; from the cache, where they were asked for before.
+    """Compute features of windows of token ids with the frozen base, or take them from the cache; (n, H) float32.
 
-    Parameters
-    ----------
-    backbone : Backbone
-    windows : sequence of ndarray
-        Token ids.
-    pooling : str
-        A key of `POOLINGS`.
-    layers : sequence of int
-        The hidden states that the pooling reads.
-    positions : sequence of ndarray, default=None
-        Tokens of each window, for a vector each; the pooling does not matter then.
-    batch_tokens : int
-    memory : str, path, joblib.Memory or None, default=None
-        A folder where vectors are kept for other processes, too.
-
-    Returns
-    -------
-    ndarray of shape (number of windows, or of positions in all of them, H), float32
+    There is one vector per window, pooled over the hidden states after `layers`; or, with `positions` in each window,
+    one per position. `memory` caches features on disk, for other processes.
     """
     base = backbone.model
     layers = tuple(i % (len(base.layers) + 1) for i in layers)
-    if positions is None:
-        keys = _keys(backbone, windows, (pooling, layers))
-    else:
-        keys = _keys(backbone, windows, ("tokens", layers), positions)
+    keys = _keys(backbone, windows, (pooling if positions is None else "tokens", layers), positions)
     rows: dict[bytes, np.ndarray] = {
         key: row for key, row in zip(keys, cache.get(keys), strict=True) if row is not None
     }
@@ -80,9 +61,8 @@ def frozen_features(
     if memory is not None:
         memory = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
         on_disk = check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
-    if on_disk is not None:
         for key in [key for key in missing if on_disk.check_call_in_cache(key, rows)]:
-            with contextlib.suppress(KeyError):  # from `_give`: the file is damaged, or was deleted just now
+            with contextlib.suppress(KeyError):  # of `_give`: the file is damaged, or has just been deleted
                 rows[key] = on_disk(key, rows)
                 del missing[key]
     if missing:
@@ -111,7 +91,7 @@ def frozen_features(
 def pooled(
     pooling: str, hidden: list[Tensor], packing: Packing, positions: Sequence[np.ndarray] | None = None
 ) -> Tensor:
-    """Features of a batch: by the pooling one vector for each window, or one for each of its `positions`."""
+    """Compute the features of a batch: one pooled vector per window, or one per position in the windows."""
     if positions is None:
         return POOLINGS[pooling](hidden, packing)
     counts = torch.tensor([len(at) for at in positions])
@@ -120,7 +100,7 @@ def pooled(
 
 
 def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:
-    """What joblib keeps by its key: a row that is there already."""
+    """Return a row that is computed already; joblib caches it by its key."""
     return rows[key]
 
 
@@ -132,25 +112,16 @@ def frozen_states(
     causal: bool = False,
     keep: int | None = None,
 ) -> tuple[Tensor, Packing]:
-    """Hidden states of a batch after the first layers of the base, (T, H), without gradients.
+    """Compute the hidden states (T, H) of a batch after the first `n_layers`, without gradients, or use cached ones.
 
-    Parameters
-    ----------
-    backbone : Backbone
-    windows : sequence of ndarray
-    n_layers : int
-    causal : bool, default=False
-        Whether a token sees only itself and those before it.
-    keep : int, default=None
-        Remember them, and forget for it only what was not used since that `moment`. What is remembered is used
-        either way.
+    With `keep`, cache them, and evict for them only what was not used since that `moment`.
     """
     base = backbone.model
     keys = _keys(backbone, windows, ("causal states" if causal else "states", n_layers))
     found = cache.get(keys)
     missing = [i for i, states in enumerate(found) if states is None]
     if missing:
-        # In inference mode they could not be trained on later.
+        # Tensors made in inference mode could not be trained on.
         with torch.inference_mode(False), torch.no_grad():
             (states,), packing = encode(base, [windows[i] for i in missing], layers=(n_layers,), causal=causal)
             parts = states.split(packing.lengths.tolist())
@@ -169,7 +140,7 @@ def frozen_states(
 def _keys(
     backbone: Backbone, windows: Sequence[np.ndarray], what: tuple, positions: Sequence[np.ndarray] | None = None
 ) -> list[bytes]:
-    """A digest of all that the result depends on, for each window."""
+    """Return for each window a digest of everything that its features depend on."""
     source = hashlib.blake2b(repr((FORMAT, backbone.key, what)).encode(), digest_size=32).digest()
     data = [np.asarray(window, np.int32).tobytes() for window in windows]
     if positions is not None:

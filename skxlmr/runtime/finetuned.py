@@ -1,4 +1,4 @@
-"""What an estimator learns: an adapter and a head on a shared base, or copies of the base's own weights."""
+"""The trained part of a model: an adapter and a head on a shared base, or copies of the base's own weights."""
 
 from __future__ import annotations
 
@@ -24,52 +24,23 @@ from skxlmr.tuning import Tuning
 if TYPE_CHECKING:
     from skxlmr.runtime.backbone import Backbone
 
-# Features that a head alone predicts from at once: of all tokens of a large column they would fill the memory.
+# Maximum size of the features that a head predicts from at once: those of a large column would fill the memory.
 FEATURE_BYTES = 2**28
 
 
 class Finetuned(nn.Module):
-    """An adapter and a head; with `tuning="full"` copies of the base's weights in the adapter's place.
+    """An adapter, or copies of some of the base's weights, and a head that takes features (n, H).
 
-    The base is passed to every call, and never changed.
-
-    Parameters
-    ----------
-    tuning : Tuning
-    base : XLMRobertaXLModel
-        For its shape, its device and, where they are copied, its weights.
-    head : Module
-        Takes features (n, H).
-    pooling : str, default="cls"
-        How the tokens of a window become its features; a key of `skxlmr.runtime.features.POOLINGS`. The default is
-        `<s>`, which the reference's sequence head reads.
-    causal : bool, default=False
-        Whether a token sees only itself and those before it.
-
-    Attributes
-    ----------
-    adapter : ModuleList or None
-        One `LayerAdapter` for each layer of the base.
-    own : ModuleDict or None
-        Parts that take the place of the base's: "layers" the topmost ones, "norm", perhaps "embeddings".
-    head : Module
-    num_frozen : int
-        Layers below everything that is learned.
-    tuning : Tuning
-    config : XLMRobertaXLConfig
-        Of the base.
+    The base is passed to each call, and never changed. The pooling is a key of `skxlmr.runtime.features.POOLINGS`; with
+    "cls" the features are those of `<s>`, as for the classification head of the reference. If `causal`, a token attends
+    to itself and earlier ones only.
     """
 
     def __init__(
-        self,
-        tuning: Tuning,
-        base: XLMRobertaXLModel,
-        head: nn.Module,
-        pooling: str = "cls",
-        causal: bool = False,
+        self, tuning: Tuning, base: XLMRobertaXLModel, head: nn.Module, pooling: str = "cls", causal: bool = False
     ) -> None:
         super().__init__()
-        self.tuning = clone(tuning)  # the user's own may change after the fit
+        self.tuning = clone(tuning)  # the user may change the original after the fit
         self.config = base.config
         self.adapter = tuning.build(base.config)
         self.own = tuning.copy_weights(base)
@@ -81,17 +52,11 @@ class Finetuned(nn.Module):
 
     @property
     def only_head(self) -> bool:
-        """Whether nothing below the head is learned."""
+        """Whether only the head is trained."""
         return self.adapter is None and self.own is None
 
     def continue_from(self, earlier: Finetuned) -> None:
-        """Take the weights of an earlier fit.
-
-        Raises
-        ------
-        ValueError
-            If it trained other weights than these.
-        """
+        """Load the weights of an earlier fit; raises ValueError if it trained other weights."""
         have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (earlier, self))
         if have != need:
             raise ValueError(
@@ -101,12 +66,14 @@ class Finetuned(nn.Module):
         self.load_state_dict(earlier.state_dict())
 
     def model(self, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
-        """The base with those parts replaced that are this estimator's own; a new model, but of the same weights."""
+        """Return the base with its own trained copies in place of the base's; no weights are copied."""
         if self.own is None:
             return base
         model = copy.copy(base)
-        parts = {**base._modules, **self.own}
-        parts["layers"] = nn.ModuleList([*base.layers[: self.num_frozen], *self.own["layers"]])
+        parts: dict[str, nn.Module | None] = {**base._modules, **self.own._modules}
+        own_layers = self.own["layers"]
+        assert isinstance(own_layers, nn.ModuleList)
+        parts["layers"] = nn.ModuleList([*base.layers[: self.num_frozen], *own_layers])
         model._modules = parts
         return model
 
@@ -119,18 +86,10 @@ class Finetuned(nn.Module):
         keep: int | None = None,
         recompute: bool = False,
     ) -> Tensor:
-        """Features of a batch of windows, through what is learned; (n, H) float32.
+        """Compute the features of a batch of windows, (n, H) float32: one per window, or one per position in them.
 
-        Parameters
-        ----------
-        backbone : Backbone
-        windows : sequence of ndarray
-        positions : sequence of ndarray, default=None
-            Tokens of each window, for a vector each in the place of the pooling.
-        keep : int, default=None
-            Remember what the frozen layers gave; see `skxlmr.runtime.features.frozen_states`.
-        recompute : bool, default=False
-            Save memory in training: run the layers again in the backward pass.
+        For `keep` see `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer
+        again, to save memory.
         """
         base = backbone.model
         position_ids = None
@@ -148,13 +107,9 @@ class Finetuned(nn.Module):
     def decode(
         self, backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None
     ) -> tuple[Tensor, Past]:
-        """One step of decoding, through what is learned; see `skxlmr.model.reference.generation.Step`.
+        """Run one step of decoding; see `skxlmr.model.reference.generation.Step`.
 
-        Returns
-        -------
-        hidden : Tensor of shape (B, H), float32
-            Of the last token of each text.
-        past : sequence of tuples
+        Returns the hidden states (B, H) of the last tokens, float32, and the keys and values for the next step.
         """
         decoder = copy.copy(self.model(backbone.model))
         decoder.config = self.decoder_config
@@ -162,23 +117,25 @@ class Finetuned(nn.Module):
             encoded = decoder.encode_padded(
                 ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter
             )
-        return encoded.batch.unpack(encoded.last)[:, -1].float(), encoded.more.past_key_values
+        past = encoded.more.past_key_values
+        assert past is not None
+        return encoded.batch.unpack(encoded.last)[:, -1].float(), past
 
     @property
     def decoder_config(self) -> XLMRobertaXLConfig:
-        """The base's, as that of a decoder."""
+        """The config of the base as a decoder."""
         return replace(self.config, is_decoder=True)
 
     def words(self, base: XLMRobertaXLModel) -> Tensor:
-        """The word embeddings that a language model's head is tied to, (V, H)."""
+        """Return the word embeddings, (V, H), to which the head of a language model is tied."""
         return self.model(base).embeddings.word.weight
 
     def features(
         self, backbone: Backbone, plan: WindowPlan, batch_tokens: int, memory: object = None, verbose: int = 0
     ) -> Callable[..., Tensor]:
-        """Return a function from window indices to their features, (n,) -> (n, d), for training the head on.
+        """Return a function from indices of windows to their features, (n,) -> (n, H), to train on.
 
-        Where only the head learns, the base runs over all windows now, once.
+        If only the head is trained, the features of all windows are computed here.
         """
         if self.only_head:
             every = np.arange(len(plan.windows))
@@ -201,9 +158,9 @@ class Finetuned(nn.Module):
         verbose: int = 0,
         description: str = "predict",
     ) -> np.ndarray:
-        """Return the head's output for each window of a plan, or each of their positions, (n, d) float32.
+        """Return the head's outputs for the windows of a plan, or for their positions, (n, n_outputs) float32.
 
-        Windows of texts that no row of the plan has are not run; their outputs are 0.
+        Windows of texts that are in no row of the plan are not run; their outputs are 0.
         """
         if self._device != backbone.model.device:
             self.to(backbone.model.device)
@@ -241,7 +198,6 @@ class Finetuned(nn.Module):
         verbose: int,
         description: str = "encode",
     ) -> np.ndarray:
-        """Features of the base as it is, on which a head alone learns and predicts."""
         some, positions = _taken(plan, windows)
         return frozen_features(
             backbone,
@@ -259,18 +215,17 @@ class Finetuned(nn.Module):
         return next(self.head.parameters()).device
 
     def _precision(self, base: XLMRobertaXLModel) -> AbstractContextManager:
-        """Own weights are float32; the matrices are multiplied in the dtype that the base runs in."""
+        """Multiply matrices in the dtype of the base, although trained copies are float32."""
         if self.own is None or base.dtype.itemsize > 2:
             return nullcontext()
         return torch.autocast(base.device.type, dtype=base.dtype)
 
 
 def _taken(plan: WindowPlan, windows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-    """Some windows of a plan, and their positions."""
     positions = None if plan.positions is None else [plan.positions[i] for i in windows]
     return [plan.windows[i] for i in windows], positions
 
 
 def _parts(counts: np.ndarray, most: int) -> list[np.ndarray]:
-    """Cut windows, which have so many features each, into runs of about `most` features."""
+    """Split windows, which have `counts` features each, into consecutive parts of about `most` features."""
     return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(np.cumsum(counts) // max(most, 1))) + 1)

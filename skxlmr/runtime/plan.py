@@ -1,4 +1,4 @@
-"""What has to be run for a text column: windows of token ids, and which row each is of."""
+"""Tokenised text columns: windows of token ids, and the row that each belongs to."""
 
 from __future__ import annotations
 
@@ -51,20 +51,14 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Windows:
-    """The values of these parameters."""
+    """The values of `WindowParameters` and `Truncation`."""
 
     max_length: int | None = None
     stride: int | str = "auto"
     truncation: bool = False
 
     def resolve(self, backbone: Backbone) -> tuple[int, int]:
-        """Return the tokens in a window, and how many of them neighbours share.
-
-        Raises
-        ------
-        ValueError
-            If `max_length` is more than the model reads at once.
-        """
+        """Return `max_length` and `stride` as numbers; raises ValueError if the model reads less than `max_length`."""
         longest, name = backbone.model.config.max_length, backbone.name
         if self.max_length is not None and self.max_length > longest:
             raise ValueError(f"max_length={self.max_length}, but {name!r} reads at most {longest} tokens at once.")
@@ -74,41 +68,27 @@ class Windows:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """What has to be run for a text column.
+    """The windows of the distinct texts of a column; a text that is not longer than `max_length` is one window.
 
-    Attributes
-    ----------
-    windows : list of ndarray, int32
-        Token ids of each window, special tokens included. A text that fits is one window.
-    text_of_window : ndarray of shape (n_windows,), int64
-        The distinct text that each window is of, ascending.
-    text_of_row : ndarray of shape (n_rows,), int64
-        The distinct text of each of the caller's rows.
-    positions : list of ndarray, int64, or None
-        The tokens of each window that features are read at; None where a window has one vector of features.
-    texts_are_whole : bool
-        Whether the loss of a text is of all its windows together, which then share a micro-batch.
-    n_cut, cut_at : int
-        Distinct texts of which only so many tokens are read; whoever uses the plan calls `warn_of_cut`, since
-        plans may be made in a thread.
+    Users of a plan call `warn_of_cut`, since plans may be made in a thread, where a warning cannot name their line.
     """
 
-    windows: list[np.ndarray]
-    text_of_window: np.ndarray
-    text_of_row: np.ndarray
-    positions: list[np.ndarray] | None = None
-    texts_are_whole: bool = False
-    n_cut: int = 0
+    windows: list[np.ndarray]  # token ids, int32, special tokens included
+    text_of_window: np.ndarray  # (n_windows,), int64: indices of distinct texts, ascending
+    text_of_row: np.ndarray  # (n_rows,), int64
+    positions: list[np.ndarray] | None = None  # tokens with features, per window; None means one vector per window
+    texts_are_whole: bool = False  # the loss of a text needs all its windows, so they share a micro-batch
+    n_cut: int = 0  # number of distinct texts that are truncated to `cut_at` tokens
     cut_at: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens in each window."""
+        """Number of tokens in each window."""
         return np.fromiter(map(len, self.windows), np.int64, len(self.windows))
 
     @property
     def counts(self) -> np.ndarray:
-        """Vectors of features of each window."""
+        """Number of feature vectors of each window."""
         if self.positions is None:
             return np.ones(len(self.windows), np.int64)
         return np.fromiter(map(len, self.positions), np.int64, len(self.windows))
@@ -120,15 +100,15 @@ class WindowPlan:
 
     @property
     def n_texts(self) -> int:
-        """Distinct texts."""
+        """Number of distinct texts."""
         return int(self.text_of_window[-1]) + 1
 
     def take(self, rows: np.ndarray) -> WindowPlan:
-        """The plan for some of the rows."""
+        """Return the plan of some of the rows."""
         return replace(self, text_of_row=self.text_of_row[rows])
 
     def warn_of_cut(self, n_cut: int | None = None, n_texts: int | None = None) -> None:
-        """Warn of texts that are not read to their end: those of this plan, or so many of several like it."""
+        """Warn of texts that are truncated; counts of several plans take the place of those of this one."""
         n_cut = self.n_cut if n_cut is None else n_cut
         if n_cut:
             warn(self._say_cut(n_cut, n_texts or self.n_texts))
@@ -140,10 +120,7 @@ class WindowPlan:
         )
 
     def micro_batches(self, windows: np.ndarray, place: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-        """Cut windows, each with the place of its row as `windows_of_rows` gives them, into batches of `batch_tokens`.
-
-        Returns indices into `windows`; those of a row lie together where its text is whole.
-        """
+        """Split the result of `windows_of_rows` into batches of about `batch_tokens`, as indices into `windows`."""
         lengths = self.lengths[windows]
         if not self.texts_are_whole:
             return token_batches(lengths, batch_tokens)
@@ -151,13 +128,13 @@ class WindowPlan:
         return [rows_of(batch, counts) for batch in token_batches(np.bincount(place, lengths), batch_tokens)]
 
     def shortest(self, rows: np.ndarray) -> int:
-        """Tokens of the smallest part of these rows that can be run alone."""
+        """Return the number of tokens of the smallest part of these rows that can be run alone."""
         windows, place = self.windows_of_rows(rows)
         lengths = self.lengths[windows]
         return int((np.bincount(place, lengths) if self.texts_are_whole else lengths).min())
 
     def windows_of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The windows of some rows: indices into `windows`, and for each the place of its row in `rows`."""
+        """Return the windows of some rows: their indices, and for each the place of its row in `rows`."""
         texts, counts = self.text_of_row[rows], self.windows_per_text
         return rows_of(texts, counts), np.repeat(np.arange(len(rows)), counts[texts])
 
@@ -178,16 +155,9 @@ def make_plan(
     stride: int,
     truncation: bool = False,
 ) -> WindowPlan:
-    """Tokenise each distinct text (or pair) once and cut what is too long into windows.
+    """Tokenise each distinct text or pair once, and split long ones into windows, or truncate them.
 
-    Parameters
-    ----------
-    max_length : int
-        Most tokens in a window, special tokens included.
-    stride : int
-        Pieces that two neighbouring windows share.
-    truncation : bool, default=False
-        Keep only the beginning of a long text instead.
+    A window has at most `max_length` tokens, special tokens included, of which neighbours share `stride`.
     """
     first, text_of_row = deduplicate(texts if pairs is None else list(zip(texts, pairs, strict=True)))
     ids = tokenizer.encode_batch([texts[i] for i in first])
@@ -205,7 +175,7 @@ def make_plan(
 
 
 def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Where the rows of some windows lie, when each has `counts` of them, one window after the other.
+    """Return the indices of the rows of the chosen windows, if each window has `counts` rows, in order of windows.
 
     Examples
     --------

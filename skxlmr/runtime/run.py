@@ -1,8 +1,9 @@
-"""Windows of token ids through a base, in batches of like length."""
+"""Running a base model over windows of token ids, in batches of similar length."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from skxlmr.text.batching import token_batches
 def collate(
     windows: Sequence[np.ndarray], model: XLMRobertaXLModel, causal: bool = False
 ) -> tuple[Tensor, Tensor, Packing]:
-    """Pack windows: token ids (T,), position ids (T,) and the packing, on the model's device."""
+    """Pack windows into token ids (T,), position ids (T,) and the packing, on the device of the model."""
     packing = Packing.from_lengths([len(window) for window in windows], model.device, causal=causal)
     positions = [np.arange(len(window)) for window in windows]
     first_position = model.config.first_position
@@ -33,7 +34,7 @@ def encode(
     layers: Sequence[int] = (-1,),
     causal: bool = False,
 ) -> tuple[list[Tensor], Packing]:
-    """Run one batch of windows; returns a hidden state (T, H) for each of `layers`, and the packing."""
+    """Run one batch of windows; returns the hidden states (T, H) after each of `layers`, and the packing."""
     ids, positions, packing = collate(windows, model, causal)
     return model.encode(ids, positions, packing, layers=layers), packing
 
@@ -48,25 +49,13 @@ def run(
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
-    """Run windows in batches of like length and return the output for each, in the order given.
+    """Run windows of the given lengths in batches of similar length; returns (counts.sum(), d), float32, in order.
 
-    Parameters
-    ----------
-    compute : callable
-        Takes the indices of a batch of windows; returns one row for each, or `counts` rows, (n, d).
-    lengths : ndarray of shape (n_windows,)
-        Tokens in each window.
-    batch_tokens : int
-    counts : ndarray of shape (n_windows,), default=None
-        Rows of each window; None is one.
-
-    Returns
-    -------
-    ndarray of shape (n_windows, d) or (counts.sum(), d), float32
+    `compute` takes the indices of a batch of windows and returns `counts` rows for each, (n, d); None means one.
     """
     if counts is None:
         counts = np.ones(len(lengths), np.int64)
-    results: np.ndarray | None = None
+    results: Any = None
     with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False) as bar:
         for batch in token_batches(lengths, batch_tokens):
             output = _within_memory(compute, batch).float().cpu().numpy()
@@ -78,7 +67,7 @@ def run(
 
 
 def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -> Tensor:
-    """Run a batch; where memory runs out, in halves."""
+    """Run a batch, in halves if memory runs out."""
     try:
         return compute(batch)
     except torch.OutOfMemoryError:
@@ -92,20 +81,10 @@ def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -
 
 
 def pool_windows(values: np.ndarray, groups: np.ndarray, how: str, weights: np.ndarray | None = None) -> np.ndarray:
-    """Combine the windows of each text.
+    """Combine the windows of each text by `how`, "mean" or "max": (n_windows, d) -> (n_texts, d).
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_windows, d)
-    groups : ndarray of shape (n_windows,)
-        The text of each window: 0, 0, 1, 2, 2..., ascending and without gaps.
-    how : {"mean", "max"}
-    weights : ndarray of shape (n_windows,), default=None
-        Of a mean.
-
-    Returns
-    -------
-    ndarray of shape (n_texts, d)
+    `groups` (n_windows,) holds the text of each window, ascending and without gaps; `weights` (n_windows,) are for the
+    mean.
     """
     counts = np.bincount(groups)
     if (counts == 1).all():

@@ -1,17 +1,16 @@
-"""A column of any length through a model: tokenised in parts, each distinct row once, results in the caller's order.
+"""Running a column of any length in parts: each distinct row is run once, and results are in the caller's order.
 
-What is held at a time, beyond the column and the results, are the tokens of the part that is run and of the next one,
-which a thread tokenises meanwhile.
+Only the tokens of two parts are in memory at a time: while one is run, a thread tokenises the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,9 +22,9 @@ from skxlmr.text.batching import deduplicate
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# A part has many batches: within it texts are ordered by length, and only its last batch is not full.
+# Many, since texts are sorted by length within a part, and its last batch is not full.
 BATCHES_IN_A_PART = 64
-CHARACTERS_PER_TOKEN = 4  # about
+CHARACTERS_PER_TOKEN = 4  # roughly
 
 
 def run_in_parts(
@@ -37,30 +36,10 @@ def run_in_parts(
     description: str,
     verbose: int = 0,
 ) -> np.ndarray:
-    """Run a column; one that is long part by part.
+    """Run a column, part by part if it is long; returns the results, (n_rows, ...).
 
-    Parameters
-    ----------
-    column : TextColumn
-    make_plan : callable
-        Tokenises some rows of the column; of a long one in another thread.
-    compute : callable
-        Takes a plan, and the text beside its progress bar; returns a value for each row of the plan.
-    batch_tokens : int
-        Tokens in a batch, of which a part has many.
-    description : str
-        Beside the progress bar of the whole.
-    verbose : int, default=0
-        Whether to show that bar.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, ...)
-
-    Warns
-    -----
-    UserWarning
-        Once, with the count, if texts were cut.
+    `make_plan` tokenises some rows of the column, if it is long in another thread. `compute` takes a plan, and the
+    description of its progress bar, and returns one result per row of the plan. Warns once if texts were truncated.
     """
     sizes = column.sizes
     most = BATCHES_IN_A_PART * CHARACTERS_PER_TOKEN * batch_tokens
@@ -74,10 +53,11 @@ def run_in_parts(
     bounds = part_bounds(sizes, most)
     rows_by_text = np.argsort(text_of_row, kind="stable")
     row_bounds = np.searchsorted(text_of_row[rows_by_text], bounds)
-    results, n_cut, n_texts = None, 0, 0
+    results: Any = None
+    n_cut = n_texts = 0
     parts = ahead(lambda part: make_plan(column.take(first[slice(*part)])), pairwise(bounds))
     whole = progress_bar(int(sizes.sum()), description, unit="char", shown=bool(verbose))
-    with whole as bar, closing(parts):  # an error of the model ends the thread, too
+    with whole as bar, closing(parts):  # the thread ends also after an error of the model
         for i, plan in enumerate(parts):
             of_texts = compute(plan, f"part {i + 1} of {len(bounds) - 1}")
             bar.update(int(sizes[bounds[i] : bounds[i + 1]].sum()))
@@ -91,29 +71,17 @@ def run_in_parts(
 
 
 def part_bounds(sizes: np.ndarray, most: int) -> list[int]:
-    """Where parts begin, and the last one ends, that hold about `most` in size; no part is empty.
-
-    Examples
-    --------
-    >>> part_bounds(np.array([3, 3, 9, 1, 1]), most=5)
-    [0, 2, 3, 5]
-    """
+    """Return where parts of about `most` in size begin, and where the last one ends; no part is empty."""
     ends = np.cumsum(sizes)
     part = (ends - sizes) // most
     return [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(sizes)]
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map, in a thread that is one item ahead of who takes the results.
-
-    Examples
-    --------
-    >>> list(ahead(abs, [-1, 2, -3]))
-    [1, 2, 3]
-    """
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """Map a function over items in a thread, which works on the next item while the caller uses a result."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="skxlmr-ahead")
     try:
-        waiting = None
+        waiting: Callable[[], Result] | None = None
         for item in items:
             following = _begin(thread, function, item)
             if waiting is not None:
@@ -126,8 +94,8 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator
 
 
 def _begin(thread: ThreadPoolExecutor, function: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
-    """Call in the thread, or later where there can be none; returns what waits for the result."""
+    """Start a call in the thread, or prepare it if there can be no thread; returns a function that gets the result."""
     try:
         return thread.submit(function, item).result
-    except RuntimeError:  # the main thread has ended, and with it Python's pools of threads
+    except RuntimeError:  # after the end of the main thread, Python starts no new ones
         return partial(function, item)

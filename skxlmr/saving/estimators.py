@@ -1,4 +1,4 @@
-"""Fitted estimators in directories: tensors and JSON, no pickle, nothing that could run when it is read."""
+"""Saving of fitted estimators in directories: tensors and JSON, no pickles, so that reading executes nothing."""
 
 from __future__ import annotations
 
@@ -36,34 +36,19 @@ MAX_JSON_BYTES = 2**28  # the labels and the history of a large fit
 
 @dataclass
 class SavedEstimator:
-    """The content of a saved estimator.
-
-    Attributes
-    ----------
-    class_name : str
-    parameters : dict
-        Of the constructor.
-    fitted : dict
-        Fitted attributes.
-    fingerprint : str
-        Of the base model's checkpoint.
-    pieces : ndarray of shape (V,), int64, or None
-        The pieces of the vocabulary that were kept; None means all.
-    finetuned : Finetuned, SavedWeights or None
-        What was trained: modules to write, weights when read.
-    """
+    """The content of a saved estimator."""
 
     class_name: str
-    parameters: dict[str, Any]
-    fitted: dict[str, Any]
-    fingerprint: str
-    pieces: np.ndarray | None = None
-    finetuned: Finetuned | SavedWeights | None = None
+    parameters: dict[str, Any]  # of the constructor
+    fitted: dict[str, Any]  # fitted attributes
+    fingerprint: str  # of the base model's checkpoint
+    pieces: np.ndarray | None = None  # (V,), int64: the pieces of the vocabulary that were kept; None means all
+    finetuned: Finetuned | SavedWeights | None = None  # modules to write, or weights that were read
 
 
 @dataclass
 class SavedWeights:
-    """Trained weights that were read; `build` puts them into modules."""
+    """Trained weights that were read; `build` makes modules of them."""
 
     tuning: Tuning
     config: XLMRobertaXLConfig
@@ -71,13 +56,7 @@ class SavedWeights:
     tensors: dict[str, Tensor] = field(repr=False)
 
     def build(self, make_head: Callable[[XLMRobertaXLConfig], nn.Module], causal: bool) -> Finetuned:
-        """Build the modules of tuning, config and head, which the tensors must fit exactly.
-
-        Raises
-        ------
-        CheckpointError
-            If they do not.
-        """
+        """Build the modules, raising CheckpointError unless the tensors are exactly theirs."""
         with torch.device("meta"):
             base = XLMRobertaXLModel(self.config, add_pooling_layer=False)
             finetuned = Finetuned(self.tuning, base, make_head(self.config), causal=causal)
@@ -92,7 +71,7 @@ class SavedWeights:
 
 @contextmanager
 def damaged(directory: str | os.PathLike) -> Iterator[None]:
-    """Turn the errors of content that makes no sense into a CheckpointError."""
+    """Turn the errors that invalid content causes into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -104,7 +83,7 @@ def damaged(directory: str | os.PathLike) -> Iterator[None]:
 def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None:
     """Write an estimator; see `XLMRXLEstimator.save`."""
     encoder = Encoder()
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "library": f"skxlmr {_own_version()}",
         "class": saved.class_name,
@@ -122,14 +101,14 @@ def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None
     directory = Path(directory).expanduser()
     if directory.exists() and not (directory / NAME).exists() and not all(map(_is_own, directory.iterdir())):
         raise FileExistsError(
-            f"{directory} holds other files already. Choose a folder that is new, empty, or a saved estimator, which "
-            f"is replaced."
+            f"{directory} holds other files already. Choose a directory that is new, empty, or a saved estimator, "
+            f"which is replaced."
         )
     _write(directory, content, tensors)
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is one that a save writes, or has left when it was killed."""
+    """Return whether a file is written by `write_estimator`, or left over by one that was killed."""
     return path.match(TENSORS.format("*")) or atomic.is_left_over(path, NAME)
 
 
@@ -141,24 +120,20 @@ def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
 
 
 def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write the tensors under a new name, then the JSON, which names them: until then the earlier ones count."""
+    """Write the tensors under a new name, then the JSON that refers to them; until then the earlier save is valid."""
     with atomic.replacing_files(directory, last=NAME, obsolete=_is_own) as staging:
         path = staging / TENSORS.format(secrets.token_hex(8))
         safetensors.torch.save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
         content["tensors"] = {"file": path.name, **describe_file(path)}
-        text = json.dumps(content, allow_nan=False, indent=1)  # ASCII: a label may hold a lone surrogate
+        text = json.dumps(content, allow_nan=False, indent=1)  # ASCII, since a label may contain a lone surrogate
         (staging / NAME).write_text(text)
 
 
 def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
-    """Read what `write_estimator` has written.
+    """Read a saved estimator.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no saved estimator.
-    CheckpointError
-        If the files are damaged, from a newer version, or not what this library writes.
+    Raises FileNotFoundError if there is none, and CheckpointError if the files are damaged, from a newer version, or
+    not written by this library.
     """
     directory = Path(directory).expanduser()
     path = directory / NAME
@@ -181,7 +156,7 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
             pieces=decoder.decode(content["base"]["pieces"]),
         )
         if not isinstance(saved.fingerprint, str):
-            raise ValueError("its fingerprint is not a text")
+            raise ValueError("its fingerprint is not a string")
         if "finetuned" in content:
             saved.finetuned = SavedWeights(
                 decoder.decode(content["finetuned"]["tuning"]),

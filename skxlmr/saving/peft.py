@@ -1,17 +1,19 @@
-"""A LoRA and its head, as an adapter for peft."""
+"""Export of a LoRA and its head as an adapter of peft."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
+from torch import Tensor
 
 from skxlmr.model.key_maps import key_map
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
-from skxlmr.tuning import PATHS, LoRA
+from skxlmr.tuning import PATHS, LayerAdapter, LoRA, LowRank
 
 PEFT_PREFIX = "base_model.model."
 
@@ -20,7 +22,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     """Write an adapter for peft; see `XLMRXLLearner.export_adapter`."""
     finetuned, tuning = exported.finetuned, exported.finetuned.tuning
     if not exported.export.has_adapter:
-        # peft saves whole modules, and this one would be all word embeddings once more.
+        # peft saves whole modules, and this one would include all word embeddings.
         raise NotImplementedError("peft has no format for a head over words; use export_pretrained.")
     if not isinstance(tuning, LoRA):
         raise ValueError(
@@ -28,9 +30,13 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         )
     exported.check_destination(directory)
     names = key_map(finetuned.config)
-    tensors, targets = {}, []
+    tensors: dict[str, Tensor] = {}
+    targets = []
+    assert finetuned.adapter is not None
     for i, deltas in enumerate(finetuned.adapter):
+        assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
+            assert isinstance(delta, LowRank)
             target = names.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
             targets.append(target)
             tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
@@ -39,7 +45,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     for name, module in heads.items():
         of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
         tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
-    config = {
+    config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": exported.export.peft_task,
         "base_model_name_or_path": exported.model if os.path.isdir(exported.model) else exported.files.name,
@@ -47,7 +53,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "r": tuning.rank,
         "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
-        "target_modules": targets,  # whole names: "output.dense" alone would be two layers
+        "target_modules": targets,  # full names: "output.dense" alone would match two layers
         "modules_to_save": [name.rpartition(".")[2] for name in heads],
         "bias": "none",
         "fan_in_fan_out": False,
@@ -59,7 +65,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    # The default is for NumPy's numbers, which a grid may have given.
+    # The default is for NumPy scalars, which a search may have set.
     config_json = json.dumps(config, indent=2, default=lambda number: number.item()) + "\n"
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What was learned, as a whole model for transformers."""
+"""Export of a fitted estimator as a model of transformers."""
 
 from __future__ import annotations
 
@@ -19,50 +19,40 @@ from skxlmr.model import (
     XLMRobertaXLModel,
     XLMRobertaXLTokenizer,
 )
+from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.tasks.base import Export
-from skxlmr.tuning import PATHS
+from skxlmr.tuning import PATHS, AddedBias, LayerAdapter, LowRank
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What is needed of a fitted estimator to export it.
-
-    Attributes
-    ----------
-    finetuned : Finetuned
-    export : Export
-    files : CheckpointFiles
-        The checkpoint that it was fitted on.
-    pieces : ndarray of shape (V,), int64, or None
-        The pieces of the vocabulary that were kept; None means all.
-    model : str
-        The checkpoint, as the user calls it.
-    """
+    """The parts of a fitted estimator that are needed to export it."""
 
     finetuned: Finetuned
     export: Export
-    files: CheckpointFiles
-    pieces: np.ndarray | None
-    model: str
+    files: CheckpointFiles  # of the checkpoint that it was fitted on
+    pieces: np.ndarray | None  # (V,), int64: the pieces of the vocabulary that were kept; None means all
+    model: str  # the checkpoint, as the user named it
 
     def heads(self, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
-        """Return the class that a head is exported in, and the parts of the head by their names there.
+        """Return the class to export, and the parts of the head by their names in it.
 
-        BERT's head for texts consists of the same two layers, but the first of them is its pooler.
+        BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
         """
         config, model_class = self.finetuned.config, self.export.model_class
         if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
+            assert isinstance(head, ClassificationHead)
             pooler = Pooler(config)
             pooler.dense = head.dense
             return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
         return model_class, self.export.heads(head)
 
     def check_destination(self, directory: str | os.PathLike) -> None:
-        """Refuse to overwrite the base model: nothing that was fitted on it could be used any more."""
+        """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""
         if Path(directory).expanduser().resolve() == self.files.directory.resolve():
             raise ValueError(
                 f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
@@ -71,14 +61,14 @@ class ExportedModel:
 
 
 def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:
-    """Write a whole model; see `XLMRXLLearner.export_pretrained`."""
+    """Write a model of transformers; see `XLMRXLLearner.export_pretrained`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     exported.check_destination(directory)
     files, finetuned = exported.files, exported.finetuned
     if finetuned.own is not None and dtype != "float32":
-        finetuned = copy.deepcopy(finetuned)  # `to` converts modules in place, and these are the estimator's
-    # Read again, whatever the estimator runs: 8 bits would not give the checkpoint's weights back.
+        finetuned = copy.deepcopy(finetuned)  # `to` converts modules in place, but these belong to the estimator
+    # Read the original weights, since the estimator may run an 8-bit or trimmed base.
     base = XLMRobertaXLModel.from_pretrained(files, dtype=torch.float32, add_pooling_layer=False)
     if quantized_layers(base):
         raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
@@ -89,7 +79,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
     merged = merge(finetuned, base).to(DTYPES[dtype])
     model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
     with torch.device("meta"):
-        # The checkpoint of a generator is that of a decoder; one that learned on it may have read in both directions.
+        # The checkpoint may be that of a decoder, although the estimator attends in both directions.
         model = model_class(replace(base.config, is_decoder=finetuned.causal, **exported.export.config))
     model.roberta = merged
     for name, module in heads.items():
@@ -101,8 +91,12 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
 
 @torch.no_grad()
 def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
-    """Merge what was learned into a base model's own weights, in place."""
+    """Merge an adapter into the weights of a base model, in place; or replace them by trained copies."""
     for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
+        assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
-            delta.merge_into(layer.get_submodule(PATHS[name]))
+            linear = layer.get_submodule(PATHS[name])
+            assert isinstance(delta, LowRank | AddedBias)
+            assert isinstance(linear, nn.Linear)
+            delta.merge_into(linear)
     return finetuned.model(base)

@@ -33,30 +33,15 @@ SPECIAL_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class Encoder:
-    """Convert values to JSON, and collect the numeric arrays in them.
-
-    Attributes
-    ----------
-    arrays : dict of str to Tensor
-        The arrays, by the keys that the JSON contains in their place.
-    """
+    """Convert values to JSON, and collect the numeric arrays in them."""
 
     def __init__(self) -> None:
-        self.arrays: dict[str, Tensor] = {}
+        self.arrays: dict[str, Tensor] = {}  # by the keys that the JSON contains in their place
 
     def encode(self, value: Any, name: str) -> Any:
         """Convert a value: numbers, strings and lists stay as they are, others become {"kind": ...}.
 
-        Parameters
-        ----------
-        value : object
-        name : str
-            Description of the value for the error message.
-
-        Raises
-        ------
-        TypeError
-            If the value cannot be saved.
+        Raises TypeError with the name if the value cannot be saved.
         """
         if type(value) in (type(None), str, bool, int):
             return value
@@ -111,28 +96,14 @@ class Encoder:
 
 
 class Decoder:
-    """Convert the JSON of an `Encoder` back to values.
-
-    Parameters
-    ----------
-    arrays : dict of str to Tensor
-        The arrays that the JSON refers to.
-    where : path
-        The file, for error messages.
-    """
+    """Convert the JSON and the arrays of an `Encoder` back to values; `where` is the file, for error messages."""
 
     def __init__(self, arrays: dict[str, Tensor], where: Path) -> None:
         self.arrays = arrays
         self.where = where
 
     def decode(self, value: Any) -> Any:
-        """Return the value that was passed to `Encoder.encode`.
-
-        Raises
-        ------
-        CheckpointError
-            If the JSON is not one that `Encoder.encode` returns.
-        """
+        """Return the value that was passed to `Encoder.encode`; raises CheckpointError for any other JSON."""
         if isinstance(value, list):
             return [self.decode(item) for item in value]
         if not isinstance(value, dict):

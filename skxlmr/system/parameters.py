@@ -1,7 +1,7 @@
-"""Constructor parameters that are declared once, as dataclass fields of small groups.
+"""Constructor parameters that are declared once, as dataclass fields.
 
-A group is a class with a few fields; its docstring documents them, its fields hold defaults and valid values. An
-estimator inherits from the groups that it has.
+A group of parameters is a class whose fields hold their defaults and valid values, and whose docstring documents them.
+An estimator inherits from the groups that it has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing_extensions import Self, dataclass_transform
 
 Class = TypeVar("Class")
 
-# What other libraries call a parameter: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
+# The names of parameters in other libraries: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
 OTHER_NAMES = {
     "model": "checkpoint model_id model_name model_name_or_path pretrained_model_name_or_path",
     "max_epochs": "epochs max_iter n_epochs num_epochs num_train_epochs",
@@ -44,21 +44,14 @@ OTHER_NAMES = {
 def parameter(*, default: Any, valid: list[Any] | None = None, kw_only: bool = True, order: int = 99) -> Any:
     """Declare a constructor parameter, as a dataclass field.
 
-    Parameters
-    ----------
-    default : object
-    valid : list, default=None
-        Its entry in scikit-learn's `_parameter_constraints`; None does not check it.
-    kw_only : bool, default=True
-    order : int, default=99
-        Parameters are listed by this number, whichever class declares them.
+    `valid` is its entry in scikit-learn's `_parameter_constraints`, None for no check. `order` sorts the parameters.
     """
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"valid": valid, "order": order})
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
 def declare_parameters(cls: type[Class]) -> type[Class]:
-    """Give a class the constructor, the constraints and the documentation of its parameters, inherited ones included.
+    """Generate the constructor, constraints and documentation of the parameters of a class, including inherited ones.
 
     Its docstring documents the parameters that it declares itself; `$parameters` stands for all of them, and `$name`
     for the entry `name` of the class attribute `_documentation`.
@@ -109,14 +102,10 @@ def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..
 
 
 class DeclaredParameters:
-    """Mixin for scikit-learn estimators whose parameters are declared.
+    """Mixin for scikit-learn estimators whose parameters are declared."""
 
-    Attributes
-    ----------
-    _named : dict of str to dict of str to class
-        Parameters whose objects have short names: with `tuning="lora"`, `tuning__rank` is a parameter, too.
-    """
-
+    # Classes by the strings that stand for their default objects, such as "lora", by parameter: with `tuning="lora"`,
+    # `tuning__rank` is a parameter, too.
     _named: ClassVar[dict[str, dict[str, type]]] = {}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

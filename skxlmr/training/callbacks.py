@@ -1,9 +1,9 @@
-"""What happens around the steps of a training: bars, logs, and whatever users want to do there."""
+"""Callbacks of a training: progress bars, logs, and those of users."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -12,16 +12,16 @@ from skxlmr.system.progress import progress_bar
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer
 
-# What a callback has to remember when a training that was killed goes on: numbers for JSON, and tensors.
-CallbackState = tuple[dict[str, object], dict[str, Tensor]]
+# What a callback needs to resume a training that was killed: numbers for JSON, and tensors.
+CallbackState = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 class Callback:
-    """Base of the callbacks: each method does nothing unless a subclass has its own.
+    """Base class of the callbacks; its methods do nothing, and subclasses override those that they need.
 
-    Passed to an estimator as `callbacks=[...]`. Of the trainer that the methods are given, these are to be read:
+    Callbacks are passed to an estimator as `callbacks=[...]`. Their methods may read these attributes of the trainer:
     `step` and `n_steps`, `epoch` (epochs done) and `max_epochs`, `loss` and `learning_rate` of the latest step, and
-    `metrics`, the latest epoch's row of `history_`, to which columns may be added at the end of an epoch.
+    `metrics`, the row of the latest epoch in `history_`, to which `on_epoch_end` may add columns.
 
     Examples
     --------
@@ -38,30 +38,30 @@ class Callback:
     """
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
-        """Before the first step of an epoch."""
+        """Called before the first step of an epoch."""
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """After each optimiser step."""
+        """Called after each optimiser step."""
 
     def on_epoch_end(self, trainer: Trainer) -> bool | None:
-        """After each epoch; True ends the training."""
+        """Called after each epoch; return True to end the training."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """After the last step, whatever ended it."""
+        """Called after the last step, also if training was interrupted or failed."""
 
     def state(self) -> CallbackState:
-        """What to remember in a checkpoint."""
+        """Return what to write into a checkpoint: numbers for JSON, and tensors."""
         return {}, {}
 
-    def load_state(self, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
-        """Go on from there."""
+    def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Load what `state` returned."""
 
 
 class ProgressBar(Callback):
-    """A bar over the optimiser steps, in a terminal or a notebook. `verbose=1` has one."""
+    """Show a progress bar over the optimiser steps, in a terminal or a notebook; `verbose=1` adds one."""
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         self._bar = progress_bar(trainer.n_steps, "fit", unit="step")
@@ -78,12 +78,12 @@ class ProgressBar(Callback):
 
 
 class TensorBoardLogger(Callback):
-    """Write losses, rates and scores for TensorBoard, which has to be installed (`pip install tensorboard`).
+    """Log losses, learning rates and scores to TensorBoard, which must be installed (`pip install tensorboard`).
 
     Parameters
     ----------
     log_dir : str or path
-        Each fit becomes a run in a folder of its own there.
+        Each fit writes a run into a new folder there.
     """
 
     def __init__(self, log_dir: str | os.PathLike) -> None:
@@ -112,15 +112,16 @@ class TensorBoardLogger(Callback):
 
 
 class MLflowLogger(Callback):
-    """Write settings, losses and scores to MLflow, which has to be installed (`pip install mlflow`).
+    """Log settings, losses and scores to MLflow, which must be installed (`pip install mlflow`).
 
-    A fit is a run of its own; within a run that is active already it is a nested one.
+    Each fit is a new run; while another run is active, a nested one.
 
     Parameters
     ----------
     experiment : str or None, default=None
-        Its name; None is the active one.
+        Name of the experiment; None means the active one.
     run_name : str or None, default=None
+        Name of the run; None lets MLflow choose one.
     """
 
     def __init__(self, experiment: str | None = None, run_name: str | None = None) -> None:

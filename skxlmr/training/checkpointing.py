@@ -1,4 +1,4 @@
-"""Checkpoints of a training, from which it goes on when its process was killed."""
+"""Checkpoints, from which a training resumes after its process was killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
@@ -17,37 +17,30 @@ from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.system import atomic
-from skxlmr.training.callbacks import Callback
+from skxlmr.training.callbacks import Callback, CallbackState
 
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer
 
 FORMAT = 1
 NAME = "training.safetensors"
-NUMBERS = "numbers"  # the tensor that holds the JSON: one file is written at once or not at all
+NUMBERS = "numbers"  # the tensor that holds the JSON, so that one file, written at once or not at all, holds everything
 
 
 class Checkpointing(Callback):
-    """Write all that a training needs to go on, every few steps and after each epoch; go on from what is there.
+    """Write a checkpoint after every `every` steps and after each epoch; resume from one that is there.
 
-    When the fit has come to its end the checkpoint is to be removed, by `remove`. While another fit of the same kind
-    uses the folder, this one does without.
-
-    Parameters
-    ----------
-    directory : path
-        Of this training alone; see `training_directory`.
-    every : int
-        Steps from one checkpoint to the next.
+    The directory belongs to this training only; see `training_directory`. While another process fits the same, there
+    are no checkpoints of this one. Call `remove` when the fit is complete.
     """
 
     def __init__(self, directory: Path, every: int) -> None:
         self.directory = directory
         self.every = every
-        self._lock = FileLock(directory.with_suffix(".lock"))  # where a system has no locks, the renames must do
+        self._lock = FileLock(directory.with_suffix(".lock"))  # without locks, atomic renames suffice
 
     def _acquire(self) -> bool:
-        """Whether nobody else uses the folder."""
+        """Lock the directory; return whether no other fit uses it."""
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -62,13 +55,12 @@ class Checkpointing(Callback):
         if not self._active:
             return
         try:
-            self._go_on(trainer)
+            self._resume(trainer)
         except BaseException:
-            self._lock.release()  # or a later fit of this process would find the folder in use
+            self._lock.release()  # otherwise a later fit of this process would find the directory in use
             raise
 
-    def _go_on(self, trainer: Trainer) -> None:
-        """Load what an earlier fit that was killed has left."""
+    def _resume(self, trainer: Trainer) -> None:
         self.directory.mkdir(exist_ok=True)
         atomic.remove_left_over(self.directory)
         checkpoint = read_checkpoint(self.directory)
@@ -77,23 +69,23 @@ class Checkpointing(Callback):
                 trainer.load_state(*checkpoint)
             except ValueError as error:
                 raise CheckpointError(
-                    f"The training cannot go on from {self.directory / NAME}: {error}. Bring the callbacks back, or "
+                    f"Training cannot resume from {self.directory / NAME}: {error}. Pass the same callbacks again, or "
                     f"remove the file to train from the beginning."
                 ) from error
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self._active and trainer.step % self.every == 0:
-            write_training(self.directory, *trainer.state())
+            write_checkpoint(self.directory, *trainer.state())
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         if self._active:
-            write_training(self.directory, *trainer.state())
+            write_checkpoint(self.directory, *trainer.state())
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._lock.release()
 
     def remove(self) -> None:
-        """Remove the checkpoint, and its folder unless there is something else, or somebody else at work."""
+        """Remove the checkpoint, and its directory unless that holds other files or another fit uses it."""
         if not (self._active and self._acquire()):
             return
         (self.directory / NAME).unlink(missing_ok=True)
@@ -104,12 +96,9 @@ class Checkpointing(Callback):
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:
-    """The folder of one training: named by a digest of all that it depends on, so that others have other folders.
+    """Return the directory of one training, named by a digest of everything that its result depends on.
 
-    Parameters
-    ----------
-    parent : str or path
-    identity : iterable of ndarray, or of anything whose `repr` says what it is
+    The parts of `identity` are arrays, or objects that are equal if their `repr` is.
     """
     digest = hashlib.blake2b(repr(FORMAT).encode(), digest_size=10)
     for part in identity:
@@ -121,14 +110,8 @@ def training_directory(parent: str | os.PathLike, identity: Iterable[object]) ->
     return Path(parent).expanduser() / f"fit-{digest.hexdigest()}"
 
 
-def read_checkpoint(directory: Path) -> tuple[dict[str, object], dict[str, Tensor]] | None:
-    """Read a checkpoint; None where there is none.
-
-    Raises
-    ------
-    CheckpointError
-        If it is damaged.
-    """
+def read_checkpoint(directory: Path) -> CallbackState | None:
+    """Read a checkpoint; None if there is none. Raises CheckpointError if it is damaged."""
     path = directory / NAME
     try:
         data = path.read_bytes()
@@ -142,9 +125,9 @@ def read_checkpoint(directory: Path) -> tuple[dict[str, object], dict[str, Tenso
     return numbers, tensors
 
 
-def write_training(directory: Path, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint; at any moment the old one or the new one is there, whole."""
-    text = json.dumps(numbers, default=float).encode()  # a callback's metrics may be NumPy's numbers, or NaN
+def write_checkpoint(directory: Path, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Replace the checkpoint atomically: at any moment the old one or the new one is there and complete."""
+    text = json.dumps(numbers, default=float).encode()  # the metrics of a callback may be NumPy scalars, or NaN
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     tensors[NUMBERS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     with atomic.replacing(directory / NAME) as temporary:

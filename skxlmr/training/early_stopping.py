@@ -1,9 +1,9 @@
-"""Scores on validation rows after each epoch, and the end of training when they no longer rise."""
+"""Scores on validation rows after each epoch, and early stopping."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,24 +15,10 @@ if TYPE_CHECKING:
 
 
 class EarlyStopping(Callback):
-    """Score a module after each epoch; keep the best weights and say when to stop.
+    """Score a module after each epoch; if it `stops`, end training and keep the best weights.
 
-    Parameters
-    ----------
-    module : Module
-        What learns.
-    score : callable
-        Returns the validation score; higher is better.
-    n_iter_no_change : int
-        How many epochs in a row may bring less than `tol`.
-    tol : float
-    stops : bool
-        Whether to stop and to go back to the best weights, or only to score.
-
-    Attributes
-    ----------
-    scores : list of float
-        After each epoch.
+    Training ends when more than `n_iter_no_change` epochs in a row improve the score, of which higher is better, by
+    less than `tol`.
     """
 
     def __init__(
@@ -43,14 +29,9 @@ class EarlyStopping(Callback):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.stops = stops
-        self.scores: list[float] = []
-        self.n_without_rise = 0
+        self.scores: list[float] = []  # after each epoch
+        self.n_without_improvement = 0
         self.best_weights: dict[str, Tensor] = {}
-
-    @property
-    def best_score(self) -> float | None:
-        """The highest score, None before the first epoch has ended."""
-        return max(self.scores, default=None)
 
     def on_epoch_end(self, trainer: Trainer) -> bool:
         was_training = self.module.training
@@ -61,27 +42,27 @@ class EarlyStopping(Callback):
             self.module.train(was_training)
         if self.stops and not self.scores and np.isnan(score):
             raise ValueError(
-                "The validation score is NaN, by which no epoch is the best: R2, for one, needs two rows at least. Use "
-                "a larger validation_fraction, or pass more rows as X_val and y_val."
+                "The validation score is NaN, so no epoch is the best one; R2, for example, needs at least two rows. "
+                "Use a larger validation_fraction, or pass more rows as X_val and y_val."
             )
-        best = -np.inf if self.best_score is None else self.best_score
-        self.n_without_rise = self.n_without_rise + 1 if score < best + self.tol else 0
+        best = max(self.scores, default=-np.inf)
+        self.n_without_improvement = self.n_without_improvement + 1 if score < best + self.tol else 0
         if score > best and self.stops:
             self.best_weights = {
                 name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad
             }
         self.scores.append(score)
         trainer.metrics["validation_score"] = score
-        return self.stops and self.n_without_rise > self.n_iter_no_change
+        return self.stops and self.n_without_improvement > self.n_iter_no_change
 
     def restore_best(self) -> None:
-        """Bring back the weights of the best epoch."""
+        """Load the weights of the best epoch."""
         self.module.load_state_dict(self.best_weights, strict=False)
 
     def state(self) -> CallbackState:
-        return {"scores": self.scores, "n_without_rise": self.n_without_rise}, self.best_weights
+        return {"scores": self.scores, "n_without_improvement": self.n_without_improvement}, self.best_weights
 
-    def load_state(self, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
-        self.scores, self.n_without_rise = list(numbers["scores"]), numbers["n_without_rise"]
+    def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.scores, self.n_without_improvement = list(numbers["scores"]), numbers["n_without_improvement"]
         device = next(self.module.parameters()).device
         self.best_weights = {name: tensor.to(device) for name, tensor in tensors.items()}

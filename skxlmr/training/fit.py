@@ -1,4 +1,4 @@
-"""A training from its parts: base model, task, tuning and parameters."""
+"""Fine-tuning of a base model for a task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from skxlmr.tuning import Tuning
 
 
 class Objective(NamedTuple):
-    """What a trainer minimises: the losses of rows, and the callbacks that these need."""
+    """What a trainer minimises: the losses of rows, and the callbacks that they need."""
 
     rows: Rows
     losses: Losses
@@ -50,7 +50,7 @@ class OneEpoch(NamedTuple):
 
 
 class Learnable(Protocol):
-    """What a training asks of a task; see `skxlmr.tasks.base.Task`."""
+    """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
     causal: ClassVar[bool]
 
@@ -71,17 +71,7 @@ class Learnable(Protocol):
 
 @dataclass(frozen=True)
 class Fit:
-    """Fine-tuning of a base model for a task.
-
-    Attributes
-    ----------
-    backbone : Backbone
-    task : Learnable
-    tuning : Tuning
-    settings : TrainingParameters
-    memory : str, path, joblib.Memory or None, default=None
-        Where features of texts are kept if only the head is trained.
-    """
+    """Fine-tuning of a base model for a task; `memory` caches the features of texts if only the head is trained."""
 
     backbone: Backbone
     task: Learnable
@@ -97,27 +87,25 @@ class Fit:
         callbacks: Sequence[Callback] = (),
         epoch: OneEpoch | None = None,
     ) -> Outcome:
-        """Train, with the validation and the checkpoints that the parameters ask for.
+        """Train, with the validation and the checkpoints that the settings ask for.
 
-        Parameters
-        ----------
-        rows : Rows
-        held_out : Rows, default=None
-            To validate on; None sets some of the rows aside if there is early stopping.
-        start : Finetuned, default=None
-            Where to continue from; None starts from the beginning.
-        callbacks : sequence of Callback, default=()
-            In addition to those of the parameters.
-        epoch : OneEpoch, default=None
-            Train one epoch at a constant learning rate, without checkpoints, instead of `max_epochs`.
+        Without rows to validate on, early stopping holds some out. `start` is what a warm start continues from, and
+        `callbacks` are in addition to those of the settings. With `epoch`, train that one epoch instead of
+        `max_epochs`, at a constant learning rate and without checkpoints.
         """
         settings, schedule = self.settings, self._schedule()
-        seed, checkpointing, stopping = check_random_state(settings.random_state).randint(2**31 - 1), None, None
+        seed = int(check_random_state(settings.random_state).randint(2**31 - 1))
+        checkpointing: Checkpointing | None = None
+        stopping: EarlyStopping | None = None
         if epoch is not None:
             schedule = replace(schedule, max_epochs=1, lr_schedule="constant", warmup=0.0)
         elif settings.checkpoint_dir is not None:
-            directory, seed = self._checkpoint_of(schedule, rows, held_out, start, seed)
+            identity = self._identity(schedule, rows, held_out, start, seed)
+            directory = training_directory(settings.checkpoint_dir, identity)
             checkpointing = Checkpointing(directory, settings.checkpoint_steps)
+            checkpoint = read_checkpoint(directory) if settings.random_state is None else None
+            if checkpoint is not None:  # continue with the seed of the fit that was killed
+                seed = checkpoint[0]["seed"]
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)
         base, files = self.backbone.model, self.backbone.files if start is None else None
@@ -157,7 +145,7 @@ class Fit:
         return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer))
 
     def _schedule(self) -> Schedule:
-        """The parameters with their "auto" resolved, by the tuning and the memory that is free."""
+        """Resolve the "auto" of the settings, by the tuning and the free memory."""
         settings, backbone = self.settings, self.backbone
         batch_tokens, gradient_checkpointing = backbone.batch_tokens(settings.batch_tokens), False
         if settings.batch_tokens == "auto":
@@ -185,18 +173,15 @@ class Fit:
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    def _checkpoint_of(
+    def _identity(
         self, schedule: Schedule, rows: Rows, held_out: Rows | None, start: Finetuned | None, seed: int
-    ) -> tuple[os.PathLike, int]:
-        """The folder of this training's checkpoints, and its seed.
-
-        Without a `random_state`, a training that was killed continues with the seed that it had.
-        """
+    ) -> list[object]:
+        """Return all that the result depends on."""
         settings = self.settings
         early_stopping = (
             settings.early_stopping, settings.validation_fraction, settings.n_iter_no_change, settings.tol,
         )  # fmt: skip
-        identity = [
+        return [
             self.backbone.key,
             (type(self.tuning).__name__, self.tuning.get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
@@ -207,12 +192,9 @@ class Fit:
             *([] if held_out is None else held_out.identity()),
             *([] if start is None else [value.cpu().numpy() for value in start.state_dict().values()]),
         ]
-        directory = training_directory(settings.checkpoint_dir, identity)
-        checkpoint = read_checkpoint(directory) if settings.random_state is None else None
-        return directory, seed if checkpoint is None else checkpoint[0]["seed"]
 
     def _hold_out(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
-        """Set rows aside for validation, stratified by class; returns those to train on and those set aside."""
+        """Split off rows for validation, stratified by class; returns the rows to train on, and those held out."""
         fraction = self.settings.validation_fraction
         try:
             kept, held = train_test_split(

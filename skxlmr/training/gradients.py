@@ -1,4 +1,4 @@
-"""The gradient of one optimiser step, added up over micro-batches."""
+"""The gradient of one optimiser step, accumulated over micro-batches."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from torch import Tensor, nn
 
 from skxlmr.runtime.plan import WindowPlan
 
-# Takes indices of windows, the row that each is of, and whether to run layers again in the backward pass rather than
-# keep what they computed; returns one loss for each window.
+# From indices of windows, the row of each, and whether to recompute layers in the backward pass, to their losses.
 Losses = Callable[[np.ndarray, np.ndarray, bool], Tensor]
 
 
 class NotFiniteError(Exception):
-    """A loss or a gradient that is infinite or not a number, with the rows known to have caused it."""
+    """A loss or gradient is infinite or NaN; `rows` are those known to have caused it."""
 
     def __init__(self, what: str, rows: np.ndarray) -> None:
         super().__init__(what)
         self.what, self.rows = what, rows
 
     def describe(self, row_numbers: np.ndarray, n_shown: int = 5) -> str:
-        """Say what happened, and where by the user's numbers of the rows."""
+        """Return a message with the user's numbers of the rows."""
         if not len(self.rows):
             return self.what
         numbers = row_numbers[np.unique(self.rows)]
@@ -42,15 +41,10 @@ def accumulate_gradients(
     recompute: bool = False,
     loss_scale: float = 1.0,
 ) -> float:
-    """Add up the gradients of one step, times `loss_scale`; returns the step's weighted mean loss.
+    """Accumulate the gradient of one step, times `loss_scale`; returns the weighted mean loss of the step.
 
-    A row's windows share its weight, and micro-batches count by the weights in them, so how they are cut does not
-    matter.
-
-    Raises
-    ------
-    NotFiniteError
-        If a loss is not finite.
+    The windows of a row share its weight, and micro-batches count by the weights in them, so the result does not
+    depend on `batch_tokens`. Raises NotFiniteError if a loss is not finite.
     """
     windows, place = plan.windows_of_rows(rows)
     shares = weights[place] / np.bincount(place)[place] / weights.sum()
@@ -68,7 +62,7 @@ def accumulate_gradients(
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0) -> float:
-    """Take the loss scale out of the gradient and shorten it to `max_norm`; returns the length that it had."""
+    """Divide the gradient by the loss scale and clip its norm to `max_norm`; returns the norm before clipping."""
     if loss_scale != 1:
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale)
     return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm).item()

@@ -1,11 +1,12 @@
-"""Optimiser steps over micro-batches."""
+"""The training loop: epochs of optimiser steps over micro-batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.warn import warn
-from skxlmr.training.callbacks import Callback
+from skxlmr.training.callbacks import Callback, CallbackState
 from skxlmr.training.gradients import Losses, NotFiniteError, accumulate_gradients, clip_gradients
 from skxlmr.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from skxlmr.training.randomness import Randomness
@@ -27,7 +28,7 @@ STEPS_UNTIL_GROWTH = 2000
 
 @dataclass
 class Position:
-    """Where a training is; with the weights, the optimiser and the random states all that it takes to go on."""
+    """The progress of a training; with weights, optimiser and random states, all that is needed to resume it."""
 
     batch_tokens: int
     recompute: bool
@@ -44,82 +45,41 @@ class Position:
 
 
 class _LossScaleError(Exception):
-    """The scaled gradient does not fit into float16."""
+    """The scaled gradient overflows float16."""
 
 
+@dataclass(eq=False, repr=False)
 class Trainer:
-    """Minimise the weighted mean loss over the rows of a plan.
+    """Minimise the weighted mean loss over the rows of a plan; callbacks see the trainer."""
 
-    Parameters
-    ----------
-    losses : callable
-        See `skxlmr.training.gradients.Losses`.
-    module : Module
-        What is learned: its parameters that take gradients.
-    plan : WindowPlan
-    row_weights : ndarray of shape (n_rows,)
-    schedule : Schedule
-    seed : int
-        Of the order of the rows and of dropout, anew in each epoch.
-    callbacks : sequence of Callback, default=()
-        Called in this order.
-    row_numbers : ndarray of shape (n_rows,), default=None
-        What the user calls the rows, for messages; None numbers them as they are.
-    half : bool, default=False
-        Gradients pass through float16, and the loss is scaled.
-    epochs_before : int, default=0
-        Done in earlier trainings, of which this one is a part.
+    losses: Losses
+    module: nn.Module  # its parameters that require gradients are trained
+    plan: WindowPlan
+    row_weights: np.ndarray  # (n_rows,)
+    schedule: Schedule
+    seed: int  # of row order and dropout; each epoch derives its own from it
+    _: KW_ONLY
+    callbacks: Sequence[Callback] = ()  # called in this order
+    row_numbers: np.ndarray | None = None  # the user's numbers of the rows, for messages; None counts from 0
+    half: bool = False  # gradients pass through float16, so the loss is scaled
+    epochs_before: int = 0  # epochs of earlier trainings that this one continues
 
-    Attributes
-    ----------
-    step, n_steps, epoch, max_epochs : int
-        Steps done and planned; epochs done and planned.
-    loss, learning_rate : float
-        Of the latest step.
-    metrics : dict
-        Of the latest epoch: epoch, loss, learning_rate (at its end), seconds, and what callbacks added.
-    settings : dict
-        Of the schedule, for logs.
-    """
-
-    def __init__(
-        self,
-        losses: Losses,
-        module: nn.Module,
-        plan: WindowPlan,
-        row_weights: np.ndarray,
-        schedule: Schedule,
-        seed: int,
-        *,
-        callbacks: Sequence[Callback] = (),
-        row_numbers: np.ndarray | None = None,
-        half: bool = False,
-        epochs_before: int = 0,
-    ) -> None:
-        self.losses = losses
-        self.module = module
-        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.plan = plan
-        self.row_weights = row_weights
-        self.schedule = schedule
-        self.seed = seed
-        self.callbacks = list(callbacks)
+    def __post_init__(self) -> None:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(
                     f"callbacks must be instances of skxlmr.training.Callback, got {callback!r}. Callbacks of "
                     f"scikit-learn are set by set_callbacks(...)."
                 )
-        self.row_numbers = np.arange(len(row_weights)) if row_numbers is None else row_numbers
-        self.epochs_before = epochs_before
+        schedule = self.schedule
+        self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.device = next(iter(self.parameters.values())).device
         self.optimizer = make_optimizer(schedule.optimizer, list(self.parameters.values()), schedule.weight_decay)
-        self.randomness = Randomness(seed, self.device)
-        self.n_steps = schedule.max_epochs * -(-len(row_weights) // schedule.batch_size)
-        self.position = Position(
-            schedule.batch_tokens, schedule.gradient_checkpointing, FIRST_LOSS_SCALE if half else 1.0
-        )
-        self.loss = self.learning_rate = float("nan")
+        self.randomness = Randomness(self.seed, self.device)
+        self.n_steps = schedule.max_epochs * -(-len(self.row_weights) // schedule.batch_size)
+        loss_scale = FIRST_LOSS_SCALE if self.half else 1.0
+        self.position = Position(schedule.batch_tokens, schedule.gradient_checkpointing, loss_scale)
+        self.loss = self.learning_rate = float("nan")  # of the latest step
         self.finished = False  # True after the last epoch, not after an interruption
 
     @property
@@ -139,21 +99,15 @@ class Trainer:
         return self.position.history[-1]
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
+        """The schedule and the seed, for logs."""
         return asdict(self.schedule) | {"seed": self.seed}
 
     def run(self) -> pd.DataFrame:
-        """Train to the end; returns one row per epoch, its `metrics`.
+        """Train; returns the history, one row of `metrics` per epoch.
 
-        Raises
-        ------
-        FloatingPointError
-            If the loss or its gradient is no longer finite; nothing has moved since the last good step.
-
-        Warns
-        -----
-        UserWarning
-            If a KeyboardInterrupt ended training early. Before the first step is done it is raised.
+        A KeyboardInterrupt ends training with a warning, or is raised if there was no step yet. Raises
+        FloatingPointError, before the weights change, if the loss or its gradient is no longer finite.
         """
         begun = []
         try:
@@ -168,7 +122,7 @@ class Trainer:
                 raise
             self._close_epoch_early()
         finally:
-            with ExitStack() as stack:  # each one ends, though one before it raises
+            with ExitStack() as stack:  # all of them end, even if one raises
                 for callback in reversed(begun):
                     stack.callback(callback.on_fit_end, self)
         return pd.DataFrame(self.position.history)
@@ -193,7 +147,7 @@ class Trainer:
             position.stopped |= bool(callback.on_epoch_end(self))
 
     def _close_epoch(self) -> None:
-        """Put the epoch into the history and make ready for the next one."""
+        """Append the epoch to the history and reset the sums."""
         position = self.position
         position.history.append(
             {
@@ -221,8 +175,9 @@ class Trainer:
         try:
             self.loss = self._gradients(rows)
         except NotFiniteError as error:
+            numbers = np.arange(len(self.row_weights)) if self.row_numbers is None else self.row_numbers
             raise FloatingPointError(
-                f"{error.describe(self.row_numbers)} in step {self.step + 1} of epoch {self.epoch + 1}. Lower "
+                f"{error.describe(numbers)} in step {self.step + 1} of epoch {self.epoch + 1}. Lower "
                 f"learning_rate (it is {self.schedule.learning_rate:g}), or use dtype='float32'."
             ) from None
         self.learning_rate = self._rate(position.step)
@@ -237,14 +192,14 @@ class Trainer:
         position.step += 1
 
     def _gradients(self, rows: np.ndarray) -> float:
-        """Compute a step's gradient; where memory runs out or float16 overflows, again in another way."""
+        """Compute the gradient of a step; if memory runs out or float16 overflows, retry with less memory or scale."""
         while True:
             try:
-                # What a failed attempt has drawn for dropout the next one draws, too.
+                # A retry draws the same dropout as the failed attempt.
                 with self.randomness.drawing():
                     return self._attempt(rows)
             except torch.OutOfMemoryError:
-                if not self._can_do_with_less(rows):
+                if not self._reduce_memory(rows):
                     raise
             except _LossScaleError:
                 self.position.loss_scale /= 2
@@ -271,8 +226,8 @@ class Trainer:
                 position.loss_scale *= 2
         return loss
 
-    def _can_do_with_less(self, rows: np.ndarray) -> bool:
-        """Halve the tokens of a micro-batch; at one window each, keep less for the backward pass."""
+    def _reduce_memory(self, rows: np.ndarray) -> bool:
+        """Halve `batch_tokens`, then recompute layers in the backward pass; return False if both are exhausted."""
         position = self.position
         if position.batch_tokens > self.plan.shortest(rows):
             position.batch_tokens //= 2
@@ -282,8 +237,8 @@ class Trainer:
             return False
         return True
 
-    def state(self) -> tuple[dict[str, object], dict[str, Tensor]]:
-        """All that it takes to go on from here: numbers for JSON, and tensors."""
+    def state(self) -> CallbackState:
+        """Return what is needed to resume from here: numbers for JSON, and tensors."""
         optimizer_numbers, optimizer_tensors = optimizer_state(self.optimizer)
         numbers = {
             "seed": self.seed,
@@ -301,19 +256,13 @@ class Trainer:
             f"{part}/{name}": tensor for part, of_part in parts.items() for name, tensor in of_part.items()
         }
 
-    def load_state(self, numbers: dict[str, object], tensors: dict[str, Tensor]) -> None:
-        """Go on from where `state` was called.
-
-        Raises
-        ------
-        ValueError
-            If the callbacks that have a state are not as many as then.
-        """
+    def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Resume from a `state`. Raises ValueError if there are more or fewer callbacks that have a state."""
         with_state = self._with_state()
         if len(with_state) != len(numbers["callbacks"]):
             raise ValueError(
-                f"it was written with {len(numbers['callbacks'])} callbacks that have a state, and now there are "
-                f"{len(with_state)}"
+                f"it was written with {len(numbers['callbacks'])} callbacks that have a state, but there are "
+                f"{len(with_state)} now"
             )
 
         def part(name: str) -> dict[str, Tensor]:
@@ -329,5 +278,5 @@ class Trainer:
             callback.load_state(of_callback, part(f"callback{i}"))
 
     def _with_state(self) -> list[Callback]:
-        """The callbacks that have something to remember; a bar, say, may be there the next time or not."""
+        """Callbacks that have a state; others, such as a progress bar, may differ when training resumes."""
         return [callback for callback in self.callbacks if type(callback).state is not Callback.state]

@@ -1,8 +1,9 @@
-"""AdamW, in 32 bits or with bitsandbytes' state in 8."""
+"""AdamW, with its state in 32 bits, or in 8 bits by bitsandbytes."""
 
 from __future__ import annotations
 
 from inspect import unwrap
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,14 @@ from torch import Tensor, nn
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 # Numbers for JSON, and tensors, both by "parameter.name".
-OptimizerState = tuple[dict[str, object], dict[str, Tensor]]
+OptimizerState = tuple[dict[str, Any], dict[str, Tensor]]
 
-# The constructors' names in bitsandbytes.optim; None is torch's own.
+# The names of the classes in bitsandbytes.optim; None is torch's AdamW.
 OPTIMIZERS = {"adamw": None, "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 
 
 class AdamW(torch.optim.AdamW):
-    """AdamW of torch, without what is wrapped around its methods for torch.compile.
+    """AdamW of torch, without the wrappers around its methods for torch.compile.
 
     The wrappers import the compiler, which takes longer than the first epoch of a small model, and no step is compiled.
     """
@@ -30,52 +31,40 @@ class AdamW(torch.optim.AdamW):
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
-    """Return an AdamW; biases and the gains of LayerNorm are not decayed. The learning rate is the loop's to set.
+    """Make an optimizer that decays matrices, but not biases and LayerNorms; the trainer sets the learning rate.
 
-    Parameters
-    ----------
-    name : {"adamw", "adamw8bit", "paged_adamw8bit"}
-    parameters : list of Parameter
-    weight_decay : float
-        Of matrices.
-
-    Raises
-    ------
-    ImportError
-        If an 8-bit optimizer is asked for and bitsandbytes is not installed.
-    ValueError
-        If one is asked for off CUDA.
+    Raises ValueError for an 8-bit optimizer off CUDA, and ImportError without bitsandbytes.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    if OPTIMIZERS[name] is None:
+    class_name = OPTIMIZERS[name]
+    if class_name is None:
         return AdamW(groups, lr=0.0)
     device = parameters[0].device.type
     if device != "cuda":
-        raise ValueError(f"optimizer={name!r} needs a CUDA device, and this is {device!r}. Use optimizer='adamw'.")
+        raise ValueError(f"optimizer={name!r} needs a CUDA device, but this is {device!r}. Use optimizer='adamw'.")
     bitsandbytes_ops()
     import bitsandbytes.optim
 
-    return getattr(bitsandbytes.optim, OPTIMIZERS[name])(groups, lr=0.0)
+    return getattr(bitsandbytes.optim, class_name)(groups, lr=0.0)
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, object], dict[str, Tensor]]:
-    """What an optimizer has gathered: numbers for JSON and tensors, by "parameter.name"."""
-    numbers, tensors = {}, {}
+def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
+    """Return the state of an optimizer."""
+    numbers: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     for i, of_parameter in optimizer.state_dict()["state"].items():
         for name, value in of_parameter.items():
             (tensors if isinstance(value, Tensor) else numbers)[f"{i}.{name}"] = value
     return numbers, tensors
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, numbers: dict[str, object], tensors: dict[str, Tensor]
-) -> None:
-    """Go on from a copy of an `optimizer_state`."""
-    state: dict[int, dict[str, object]] = {}
+def load_optimizer_state(optimizer: torch.optim.Optimizer, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Load a copy of an `optimizer_state`."""
+    state: dict[int, dict[str, Any]] = {}
     for key, value in (numbers | tensors).items():
         i, name = key.split(".", 1)
         state.setdefault(int(i), {})[name] = value.clone() if isinstance(value, Tensor) else value

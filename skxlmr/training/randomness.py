@@ -21,32 +21,20 @@ def _renew_lock() -> None:
 
 
 class Randomness:
-    """The random state of one training; within `drawing()` torch draws from it.
-
-    Parameters
-    ----------
-    seed : int
-    device : torch.device
-        Whose generator is meant, besides that of the CPU.
-
-    Attributes
-    ----------
-    states : list of Tensor, uint8
-        Of the generators, the CPU's first. To set them is to go back.
-    """
+    """The random state of one training on a device; within `drawing()` torch draws from it."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
         generators = [torch.Generator()]
         if device.type != "cpu":
             generators.append(torch.Generator(device))
-        self.states = [generator.manual_seed(seed).get_state() for generator in generators]
+        self.states = [generator.manual_seed(seed).get_state() for generator in generators]  # uint8, the CPU's first
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Draw from here in a `with` statement, and leave the process's generators as they were.
+        """Draw from this state in a `with` statement, and leave the generators of the process as they were.
 
-        What was drawn before an exception is drawn again.
+        After an exception the state is that from before, so the next attempt draws the same numbers.
         """
         device, devices = self.device, [] if self.device.type == "cpu" else [self.device]
         with _turn, torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):

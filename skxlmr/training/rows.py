@@ -1,4 +1,4 @@
-"""Rows to learn from, and what came of it."""
+"""The rows of a training, and its outcome."""
 
 from __future__ import annotations
 
@@ -9,34 +9,26 @@ import pandas as pd
 
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.training.optimizers import OptimizerState
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to learn from, or to score.
-
-    Attributes
-    ----------
-    plan : WindowPlan
-    targets : ndarray of shape (n_rows, ...)
-    weights : ndarray of shape (n_rows,)
-    numbers : ndarray of shape (n_rows,)
-        What the user calls them.
-    """
+    """Rows to train on, or to score."""
 
     plan: WindowPlan
-    targets: np.ndarray
-    weights: np.ndarray
-    numbers: np.ndarray
+    targets: np.ndarray  # (n_rows, ...)
+    weights: np.ndarray  # (n_rows,)
+    numbers: np.ndarray  # (n_rows,), the user's numbers of the rows, for messages
 
     def take(self, rows: np.ndarray) -> Rows:
-        """Some of them."""
+        """Return some of the rows."""
         return Rows(self.plan.take(rows), self.targets[rows], self.weights[rows], self.numbers[rows])
 
     def identity(self) -> list[np.ndarray]:
-        """All that a training could depend on."""
+        """Return all that the result of a training depends on."""
         plan, targets = self.plan, [self.targets]
-        if self.targets.dtype == object:  # as many for each row as it has tokens
+        if self.targets.dtype == object:  # one array per row, of as many targets as it has tokens
             targets = [np.concatenate(self.targets), np.fromiter(map(len, self.targets), np.int64)]
         tokens = np.concatenate(plan.windows)
         return [tokens, plan.lengths, plan.text_of_window, plan.text_of_row, *targets, self.weights]
@@ -44,18 +36,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training gave.
+    """The result of a training."""
 
-    Attributes
-    ----------
-    finetuned : Finetuned
-        Ready to predict.
-    history : DataFrame
-    validation_scores : list of float or None
-    optimizer_state : tuple of dicts
-    """
-
-    finetuned: Finetuned
-    history: pd.DataFrame
+    finetuned: Finetuned  # in evaluation mode
+    history: pd.DataFrame  # one row per epoch
     validation_scores: list[float] | None
-    optimizer_state: tuple[dict, dict]
+    optimizer_state: OptimizerState

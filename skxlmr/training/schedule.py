@@ -1,4 +1,4 @@
-"""How long and how fast to learn."""
+"""The settings of a training once their "auto" is resolved, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WARMUP = 0.06
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 
-# The share of the learning rate that is left when a share of the steps after warm-up is done.
+# Share of the learning rate after a share of the steps that follow the warm-up.
 LR_SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
@@ -21,31 +21,10 @@ LR_SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """How long and how fast to train; see `TrainingParameters`."""
 
-    Attributes
-    ----------
-    batch_size : int
-        Rows in an optimiser step.
-    batch_tokens : int
-        Tokens in a micro-batch; changes memory and speed, not what is learned.
-    max_epochs : int
-    learning_rate : float
-        The highest, after warm-up.
-    lr_schedule : {"linear", "cosine", "constant"}
-        How the rate goes down after warm-up: to zero, or not at all.
-    warmup : float
-        Share of the steps over which the rate goes up.
-    weight_decay : float
-    max_grad_norm : float or None
-        Longer gradients are shortened to this.
-    optimizer : {"adamw", "adamw8bit", "paged_adamw8bit"}
-    gradient_checkpointing : bool
-        Run each layer again in the backward pass, to keep less.
-    """
-
-    batch_size: int
-    batch_tokens: int
+    batch_size: int  # rows per optimiser step
+    batch_tokens: int  # per micro-batch; changes memory use and speed, not what is learned
     max_epochs: int
     learning_rate: float
     lr_schedule: str = "linear"
@@ -53,10 +32,10 @@ class Schedule:
     weight_decay: float = WEIGHT_DECAY
     max_grad_norm: float | None = MAX_GRAD_NORM
     optimizer: str = "adamw"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # run each layer again in the backward pass, to save memory
 
     def rate(self, step: int, n_steps: int) -> float:
-        """Learning rate of a step: up linearly over the warm-up, then by `lr_schedule`."""
+        """Compute the learning rate of a step: a linear warm-up, then `lr_schedule`."""
         warmup = round(self.warmup * n_steps)
         if self.warmup:
             warmup = max(1, warmup)

@@ -1,4 +1,4 @@
-"""The callbacks of scikit-learn, which has them since 1.9; before that there is the `callbacks` parameter alone."""
+"""Support of scikit-learn's callbacks, since scikit-learn 1.9; older versions have the `callbacks` parameter only."""
 
 from __future__ import annotations
 
@@ -19,33 +19,22 @@ try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 except ImportError:
 
-    class CallbackSupportMixin:
-        """Stands where scikit-learn has no callbacks."""
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """An empty mixin, for scikit-learn versions without callbacks."""
 
     def with_callbacks(method: Callable) -> Callable:
-        """Leave a method as it is."""
+        """Return the method as it is."""
         return method
 
 
-# Attributes of an estimator on which callbacks of scikit-learn were set, or on one around it.
+# Attributes of an estimator if callbacks of scikit-learn are set on it, or on a meta-estimator around it.
 OBSERVED = {"_skl_callbacks", "_parent_callback_ctx"}
 
 
 class EpochContexts(Callback):
-    """Tell scikit-learn's callbacks of each epoch, a subtask of the fit; if one of them returns True, training ends.
+    """Report each epoch to scikit-learn's callbacks, as a subtask of the fit; if one returns True, training ends."""
 
-    Parameters
-    ----------
-    estimator : BaseEstimator
-    X, y, sample_weight : object
-        For callbacks that ask for them.
-
-    Attributes
-    ----------
-    fitted_attributes : callable
-        From what is trained so far to the attributes of an estimator that is fitted with it.
-    """
-
+    # Set by the estimator: from the module trained so far to the fitted attributes of an estimator that holds it.
     fitted_attributes: Callable[[nn.Module], dict[str, Any]]
 
     def __init__(self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> None:

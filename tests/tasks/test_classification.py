@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from skxlmr import XLMRXLClassifier
 from skxlmr.columns import check_text_column
 from skxlmr.runtime.plan import Windows
 from skxlmr.tasks.classification import Classification, check_labels, check_multilabel, find_labels, multilabel_form
@@ -43,6 +44,16 @@ def test_check_multilabel_with_frames_of_any_library_equals_indicator():
         classes = find_labels(y, texts, "lists")
         assert classes.tolist() == ["sport", "weather"]
         np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
+
+
+def test_label_smoothing_lowers_the_largest_probability():
+    texts, labels = ["good", "bad", "fine", "poor"], ["yes", "no"] * 2
+    settings = {"tuning": "head", "max_epochs": 30, "learning_rate": 1e-2, "random_state": 0}
+    plain, smooth = (
+        XLMRXLClassifier("nano", label_smoothing=s, **settings).fit(texts, labels).predict_proba(texts)
+        for s in (0.0, 0.5)
+    )
+    assert smooth.max() < plain.max()
 
 
 def test_classification_losses_of_several_labels_equal_mean_over_labels():

@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 import types
 
@@ -227,8 +228,14 @@ def test_sklearn_callback_in_a_grid_search_sees_every_candidate(sklearn_callback
     assert tasks.begun.count("setup") == tasks.ended.count("teardown") == 1
 
 
-def test_callback_context_without_sklearn_callbacks_is_none():
-    class Old:
-        pass
+def test_with_callbacks_without_sklearn_callbacks_returns_the_method(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
+    old = importlib.util.module_from_spec(sklearn_callbacks_module.__spec__)
+    sklearn_callbacks_module.__spec__.loader.exec_module(old)
 
-    assert sklearn_callbacks_module.callback_context(Old(), 3) is None
+    class Estimator(old.CallbackSupportMixin):
+        def fit(self):
+            return self
+
+    assert old.with_callbacks(Estimator.fit) is Estimator.fit
+    assert not hasattr(Estimator, "set_callbacks")

@@ -1,59 +1,200 @@
+"""The training loop: epochs, interruptions, errors, lack of memory, and the scaling of losses in float16."""
+
 import numpy as np
 import pytest
 import torch
 
+from skxlmr import XLMRXLClassifier
 from skxlmr.runtime.plan import WindowPlan
-from skxlmr.training.gradients import accumulate_gradients
+from skxlmr.training import loop
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule
 
-
-def make_plan(windows_per_row):
-    owner = np.repeat(np.arange(len(windows_per_row)), windows_per_row)
-    windows = [np.arange(3 + i % 4, dtype=np.int32) for i in range(len(owner))]
-    return WindowPlan(windows, owner, np.arange(len(windows_per_row)))
+TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim", "sweet", "sour"]
+LABELS = ["yes", "no"] * 6
 
 
-def test_accumulate_gradients_in_micro_batches_gives_the_same_gradient():
-    plan = make_plan([1, 3, 1, 2, 1])
-    weights = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
-    targets = torch.randn(len(plan.windows), dtype=torch.float64)
-    gradients = []
-    for budget in (1, 7, 1000):
-        parameter = torch.zeros(len(plan.windows), dtype=torch.float64, requires_grad=True)
-
-        def losses(windows, rows, recompute, parameter=parameter):
-            assert (plan.text_of_window[windows] == rows).all()
-            return (parameter[windows] - targets[windows]) ** 2
-
-        loss = accumulate_gradients(losses, plan, np.arange(5), weights, budget)
-        gradients.append((parameter.grad, loss))
-    of_row = np.array([targets.numpy()[plan.text_of_window == row].__pow__(2).mean() for row in range(5)])
-    for gradient, loss in gradients:
-        torch.testing.assert_close(gradient, gradients[0][0], rtol=0, atol=1e-12)
-        assert loss == pytest.approx((of_row * weights).sum() / weights.sum(), abs=1e-12)
+def classifier(**parameters):
+    return XLMRXLClassifier(**{"model": "nano", "tuning": "head", "random_state": 0, **parameters})
 
 
-def test_schedule_rate_rises_and_falls():
-    schedule = Schedule(batch_size=8, batch_tokens=100, max_epochs=1, learning_rate=1.0)
-    rates = [schedule.rate(step, 100) for step in range(100)]
-    assert rates[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
-    assert max(rates) == 1
-    assert all(np.diff(rates[6:]) < 0)
-    assert 0 < rates[-1] < 0.02
+def train(losses, parameter, half=False, **settings):
+    n_rows = 8
+    plan = WindowPlan([np.arange(4, dtype=np.int32)] * n_rows, np.arange(n_rows), np.arange(n_rows))
+    schedule = Schedule(**{"batch_size": 8, "batch_tokens": 100, "max_epochs": 3, "learning_rate": 0.1, **settings})
+    trainer = Trainer(losses, torch.nn.ParameterList([parameter]), plan, np.ones(n_rows), schedule, seed=0, half=half)
+    return trainer, trainer.run()
 
 
 def test_trainer_sees_every_row_once_per_epoch():
-    plan, seen = make_plan([1] * 10), []
-    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter, seen = torch.nn.Parameter(torch.zeros(1)), []
 
     def losses(windows, rows, recompute):
         seen.extend(rows)
         return parameter.expand(len(windows)) ** 2 + 1
 
-    schedule = Schedule(batch_size=4, batch_tokens=100, max_epochs=3, learning_rate=0.1)
-    history = Trainer(losses, torch.nn.ParameterList([parameter]), plan, np.ones(10), schedule, seed=0).run()
-    assert sorted(seen) == sorted(list(range(10)) * 3)
-    assert seen[:10] != seen[10:20]
+    _, history = train(losses, parameter, batch_size=3)
+    assert sorted(seen) == sorted(list(range(8)) * 3)
+    assert seen[:8] != seen[8:16]
     assert history.epoch.tolist() == [1, 2, 3]
     assert history.loss.tolist() == pytest.approx([1.0] * 3)
+
+
+def test_trainer_with_an_invalid_loss_names_rows_and_keeps_parameters():
+    parameter = torch.nn.Parameter(torch.ones(1))
+
+    def losses(windows, rows, recompute):
+        return parameter * torch.from_numpy(np.where(np.isin(rows, [3, 6]), np.nan, 1.0))
+
+    with pytest.raises(FloatingPointError, match="loss became nan at rows 3, 6 of X in step 1 of epoch 1"):
+        train(losses, parameter)
+    assert parameter.item() == 1
+
+
+def test_trainer_with_an_invalid_gradient_keeps_parameters():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    with pytest.raises(FloatingPointError, match="gradient became"):
+        train(lambda windows, rows, recompute: parameter.abs().sqrt().expand(len(rows)), parameter)
+    assert parameter.item() == 0
+
+
+def test_trainer_out_of_memory_halves_the_batch_and_repeats_the_step():
+    def run(most):
+        torch.manual_seed(0)
+        parameter = torch.nn.Parameter(torch.ones(8, dtype=torch.float64))
+        failures, draws = [], []
+
+        def losses(windows, rows, recompute):
+            draws.append(torch.rand(1).item())
+            if len(windows) > most:
+                failures.append(len(windows))
+                raise torch.OutOfMemoryError("injected")
+            return (parameter[rows] - 3) ** 2
+
+        _, history = train(losses, parameter, batch_tokens=32)
+        return parameter.detach(), history, failures, draws
+
+    whole, plain, none, _ = run(8)
+    parts, retried, failures, draws = run(4)
+    assert not none
+    assert failures == [8]
+    assert draws[1] == draws[0], "the second attempt draws the same numbers"
+    assert len(set(draws)) == len(draws) - 1
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
+    assert retried.loss.tolist() == pytest.approx(plain.loss.tolist(), abs=1e-12)
+
+
+def test_trainer_out_of_memory_with_one_text_raises():
+    parameter = torch.nn.Parameter(torch.ones(1))
+
+    def losses(windows, rows, recompute):
+        raise torch.OutOfMemoryError("injected")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        train(losses, parameter)
+
+
+def test_trainer_out_of_memory_turns_checkpointing_on_last():
+    asked = []
+
+    def losses(parameter, windows, recompute):
+        asked.append((len(windows), recompute))
+        if len(windows) > 1 or not recompute:
+            raise torch.OutOfMemoryError("injected")
+        return parameter[windows] ** 2
+
+    parameter = torch.nn.Parameter(torch.ones(8))
+    train(lambda w, rows, recompute: losses(parameter, w, recompute), parameter, max_epochs=1, batch_tokens=8)
+    assert asked == [(2, False), (1, False), *[(1, True)] * 8]
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_trainer_interrupted_after_a_step_keeps_the_model(after):
+    parameter, calls = torch.nn.Parameter(torch.ones(1)), []
+
+    def losses(windows, rows, recompute):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return (parameter**2).expand(len(rows))
+
+    if not after:
+        with pytest.raises(KeyboardInterrupt):
+            train(losses, parameter)
+    else:
+        with pytest.warns(UserWarning, match="in epoch 3 of 3, after 2 of 3 steps"):
+            train(losses, parameter)
+        assert parameter.item() < 1
+
+
+def test_fit_interrupted_is_fitted(monkeypatch):
+    clip, calls = loop.clip_gradients, []
+
+    def interrupted(parameters, max_norm, loss_scale):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return clip(parameters, max_norm, loss_scale)
+
+    monkeypatch.setattr(loop, "clip_gradients", interrupted)
+    with pytest.warns(UserWarning, match="interrupted in epoch 2 of 5, after 2 of 10 steps"):
+        clf = classifier(max_epochs=5, batch_size=6).fit(TEXTS, LABELS)
+    assert clf.n_iter_ == 1  # the second epoch completed no step
+    assert set(clf.predict(TEXTS)) <= {"yes", "no"}
+
+
+def test_fit_with_an_invalid_loss_names_the_rows_of_x(monkeypatch):
+    clf = classifier(max_epochs=2, batch_size=12).fit(TEXTS, LABELS)
+    before = clf.predict_proba(TEXTS)
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def broken(logits, targets, **settings):
+        loss = cross_entropy(logits, targets, **settings)
+        return torch.where(targets == 0, torch.nan, loss)  # "no", the odd rows
+
+    monkeypatch.setattr("skxlmr.tasks.classification.F.cross_entropy", broken)
+    weights = np.ones(12)
+    weights[[0, 1]] = 0  # rows of weight 0 are dropped; the messages still count all rows
+    with pytest.raises(FloatingPointError, match=r"at rows 3, 5, 7, 9, 11 of X in step 1"):
+        clf.fit(TEXTS, LABELS, sample_weight=weights)
+    assert np.array_equal(clf.predict_proba(TEXTS), before), "the earlier fit is still usable"
+
+
+def train_numbers(losses, half):
+    parameter = torch.nn.Parameter(torch.full((8,), 0.5))
+    settings = {"max_epochs": 4, "batch_tokens": 8}
+    trainer, history = train(lambda windows, rows, _: losses(parameter, rows), parameter, half, **settings)
+    return trainer, history, parameter.detach()
+
+
+def test_loss_scale_shrinks_until_float16_fits():
+    def losses(parameter, rows):
+        return (parameter[rows].half() * 100).square().float() / 100
+
+    trainer, history, scaled = train_numbers(losses, half=True)
+    _, plain_history, plain = train_numbers(losses, half=False)
+    assert 1 < trainer.position.loss_scale < 2.0**16, "it started too high, and no step was skipped"
+    assert trainer.step == 4
+    torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-4)
+    assert history.loss.tolist() == pytest.approx(plain_history.loss.tolist(), rel=1e-3)
+
+
+def test_loss_scale_keeps_small_float16_gradients():
+    def losses(parameter, rows):
+        return (parameter[rows].half() * 1e-4).float() * 1e-4  # a gradient of 1e-8, which is zero in float16
+
+    _, _, scaled = train_numbers(losses, half=True)
+    assert (scaled < 0.5).all()
+
+
+def test_loss_scale_with_an_invalid_gradient_raises():
+    with pytest.raises(FloatingPointError, match="gradient became"):
+        train_numbers(lambda parameter, rows: (parameter[rows] - 0.5).abs().sqrt(), half=True)
+
+
+def test_trainer_with_a_foreign_overflow_error_raises_it():
+    def losses(parameter, rows):
+        raise OverflowError("my own")
+
+    with pytest.raises(OverflowError, match="my own"):
+        train_numbers(losses, half=True)

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
+from skxlmr import XLMRXLClassifier
 from skxlmr.training.optimizers import AdamW, load_optimizer_state, optimizer_state
 
 FIT = """
@@ -39,3 +41,9 @@ def test_adamw_steps_equal_torch():
 def test_fit_does_not_import_torch_dynamo():
     done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_make_optimizer_in_8_bits_on_cpu_raises():
+    clf = XLMRXLClassifier("nano", tuning="head", optimizer="adamw8bit", device="cpu")
+    with pytest.raises(ValueError, match="optimizer='adamw8bit' needs a CUDA device"):
+        clf.fit(["good", "bad"], [1, 0])

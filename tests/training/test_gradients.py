@@ -1,0 +1,51 @@
+"""Gradients of optimiser steps, accumulated over micro-batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.training.gradients import NotFiniteError, accumulate_gradients, clip_gradients
+
+
+def make_plan(windows_per_row):
+    owner = np.repeat(np.arange(len(windows_per_row)), windows_per_row)
+    windows = [np.arange(3 + i % 4, dtype=np.int32) for i in range(len(owner))]
+    return WindowPlan(windows, owner, np.arange(len(windows_per_row)))
+
+
+def test_accumulate_gradients_in_micro_batches_gives_the_same_gradient():
+    plan = make_plan([1, 3, 1, 2, 1])
+    weights = np.array([1.0, 2.0, 0.5, 1.0, 3.0])
+    targets = torch.randn(len(plan.windows), dtype=torch.float64)
+    gradients = []
+    for budget in (1, 7, 1000):
+        parameter = torch.zeros(len(plan.windows), dtype=torch.float64, requires_grad=True)
+
+        def losses(windows, rows, recompute, parameter=parameter):
+            assert (plan.text_of_window[windows] == rows).all()
+            return (parameter[windows] - targets[windows]) ** 2
+
+        loss = accumulate_gradients(losses, plan, np.arange(5), weights, budget)
+        gradients.append((parameter.grad, loss))
+    of_row = np.array([targets.numpy()[plan.text_of_window == row].__pow__(2).mean() for row in range(5)])
+    for gradient, loss in gradients:
+        torch.testing.assert_close(gradient, gradients[0][0], rtol=0, atol=1e-12)
+        assert loss == pytest.approx((of_row * weights).sum() / weights.sum(), abs=1e-12)
+
+
+def test_clip_gradients_with_loss_scale_returns_norm_before_clipping():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([30.0, 40.0])
+    assert clip_gradients([parameter], 1.0, loss_scale=10.0) == pytest.approx(5)
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
+    assert clip_gradients([parameter], None) == pytest.approx(1)
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
+
+
+def test_not_finite_error_describes_rows_by_numbers_of_user():
+    numbers = np.arange(10, 20)
+    assert NotFiniteError("It failed", np.array([], int)).describe(numbers) == "It failed"
+    assert NotFiniteError("It failed", np.array([3, 3])).describe(numbers) == "It failed at row 13 of X"
+    many = NotFiniteError("It failed", np.array([5, 3, 0])).describe(numbers, n_shown=2)
+    assert many == "It failed at rows 10, 13, ... of X"
