@@ -190,5 +190,7 @@ def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows) -> WindowPlan:
     """Plan a column of texts, or of pairs, for a base model."""
     max_length, stride = windows.resolve(backbone)
-    settings = {"max_length": max_length, "stride": stride, "truncation": windows.truncation}
-    return make_plan(backbone.tokenizer, column.texts, column.pairs, **settings)
+    truncation = windows.truncation
+    return make_plan(
+        backbone.tokenizer, column.texts, column.pairs, max_length=max_length, stride=stride, truncation=truncation
+    )
