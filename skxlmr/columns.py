@@ -26,7 +26,7 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextColumn:
     """One or two columns of texts, as plain strings, in the caller's order.
 

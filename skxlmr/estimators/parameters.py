@@ -7,10 +7,10 @@ import os
 import joblib
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
-from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.system.parameters import parameter, parameter_group
 
 
-@declare_parameters
+@parameter_group
 class Vocabulary:
     """Which pieces of the vocabulary are kept.
 
@@ -26,7 +26,7 @@ class Vocabulary:
     vocabulary: str = parameter(default="full", valid=[StrOptions({"full", "trim"})], order=60)
 
 
-@declare_parameters
+@parameter_group
 class FeatureMemory:
     """Where features of texts are kept.
 
@@ -43,7 +43,7 @@ class FeatureMemory:
     )
 
 
-@declare_parameters
+@parameter_group
 class ClassWeight:
     """Weights of classes.
 

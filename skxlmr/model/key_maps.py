@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
 from skxlmr.checkpoints.keymap import KeyMap
-from skxlmr.model.config import XLMRobertaXLConfig
 
 BASE = "roberta."  # our prefix of the encoder's parameters in a model with a head
 
@@ -48,8 +49,19 @@ BERT_HEADS = [
 LM_HEADS = ("lm_head.", "cls.predictions.")  # prefixes of language model heads in checkpoints
 
 
-def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str]]) -> KeyMap:
-    """Map Hugging Face's keys, on the left, to ours; {p} is weight or bias."""
+# By `model_type`: the prefix of the encoder's parameters in the checkpoint of a model with a head, and what differs.
+THEIR_BASE = {"xlm-roberta-xl": "roberta.", "xlm-roberta": "roberta.", "bert": "bert."}
+NORMS = {"xlm-roberta-xl": XL_NORMS, "xlm-roberta": POST_NORMS, "bert": POST_NORMS}
+ALL_HEADS = {"xlm-roberta-xl": HEADS, "xlm-roberta": HEADS, "bert": BERT_HEADS}
+
+# Prefixes of parameters that a checkpoint may have and a model may lack.
+MAY_BE_UNUSED = ("roberta.pooler.", "bert.pooler.", "classifier.", "lm_head.", "qa_outputs.", "cls.")
+
+
+@functools.cache  # compiling the patterns of all architectures takes a tenth of the package's import
+def key_map(model_type: str) -> KeyMap:
+    """Return the key map of an architecture: Hugging Face's keys, on the left, to ours; {p} is weight or bias."""
+    base, norms, heads = THEIR_BASE[model_type], NORMS[model_type], ALL_HEADS[model_type]
     layer = base + "encoder.layer.{i}."
     rules = [
         (base + "embeddings.word_embeddings.weight", "roberta.embeddings.word.weight"),
@@ -71,20 +83,3 @@ def _key_map(base: str, norms: list[tuple[str, str]], heads: list[tuple[str, str
             *(f"{layer}{name}.weight_format" for name in LINEAR),
         ],
     )
-
-
-# By `model_type`: the prefix of the encoder's parameters in the checkpoint of a model with a head, and the key map.
-THEIR_BASE = {"xlm-roberta-xl": "roberta.", "xlm-roberta": "roberta.", "bert": "bert."}
-KEY_MAPS = {
-    "xlm-roberta-xl": _key_map("roberta.", XL_NORMS, HEADS),
-    "xlm-roberta": _key_map("roberta.", POST_NORMS, HEADS),
-    "bert": _key_map("bert.", POST_NORMS, BERT_HEADS),
-}
-
-# Prefixes of parameters that a checkpoint may have and a model may lack.
-MAY_BE_UNUSED = ("roberta.pooler.", "bert.pooler.", "classifier.", "lm_head.", "qa_outputs.", "cls.")
-
-
-def key_map(config: XLMRobertaXLConfig) -> KeyMap:
-    """Return the key map of an architecture."""
-    return KEY_MAPS[config.model_type]

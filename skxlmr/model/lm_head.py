@@ -106,5 +106,7 @@ def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead |
             head = LMHead(config)
         holder = nn.ModuleDict({"lm_head": head})
         expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
-        load_into(holder, checkpoint, match(tensors, expected, key_map(config)), dtype=torch.float32, device="cpu")
+        load_into(
+            holder, checkpoint, match(tensors, expected, key_map(config.model_type)), dtype=torch.float32, device="cpu"
+        )
     return head

@@ -166,7 +166,7 @@ class PretrainedModel(nn.Module):
         plan = match(
             checkpoint.tensors,
             expected,
-            key_map(self.config),
+            key_map(self.config.model_type),
             prefix=THEIR_BASE[self.config.model_type],
             integers=integers,
             may_be_new=may_be_new,
@@ -204,7 +204,7 @@ class PretrainedModel(nn.Module):
             If the model is in 4 bits.
         """
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
-        prefix, names = self.own_prefix, key_map(self.config)
+        prefix, names = self.own_prefix, key_map(self.config.model_type)
         cut = THEIR_BASE[self.config.model_type] if prefix else ""
         tensors = {names.to_theirs(prefix + name).removeprefix(cut): t for name, t in self.state_dict().items()}
         dtype = str(self.base_model.dtype).removeprefix("torch.")

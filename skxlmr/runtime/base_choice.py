@@ -13,13 +13,13 @@ from skxlmr.columns import TextColumn
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, get_backbone, trim
-from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.system.parameters import declare_parameters, parameter, parameter_group
 from skxlmr.tuning import as_tuning
 
 TEXTS_AT_ONCE = 10_000  # tokenised together to collect their pieces
 
 
-@declare_parameters
+@parameter_group
 class RunParameters:
     """Parameters of everything that runs a model, predictions included.
 

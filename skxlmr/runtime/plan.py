@@ -12,12 +12,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.system.parameters import parameter, parameter_group
 from skxlmr.system.warn import warn
 from skxlmr.text.batching import deduplicate, token_batches
 
 
-@declare_parameters
+@parameter_group
 class WindowParameters:
     """How texts are cut that are longer than the model reads at once.
 
@@ -36,7 +36,7 @@ class WindowParameters:
     )
 
 
-@declare_parameters
+@parameter_group
 class Truncation:
     """Whether texts are cut instead.
 
@@ -66,7 +66,7 @@ class Windows:
         return max_length, max_length // 8 if self.stride == "auto" else int(self.stride)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WindowPlan:
     """The windows of the distinct texts of a column; a text that is not longer than `max_length` is one window.
 
@@ -139,7 +139,7 @@ class WindowPlan:
         return rows_of(texts, counts), np.repeat(np.arange(len(rows)), counts[texts])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PiecePlan(WindowPlan):
     """A plan whose features are read at positions of the windows."""
 

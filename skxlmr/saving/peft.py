@@ -29,7 +29,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
             f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
         )
     exported.check_destination(directory)
-    names = key_map(finetuned.config)
+    names = key_map(finetuned.config.model_type)
     tensors: dict[str, Tensor] = {}
     targets = []
     assert finetuned.adapter is not None

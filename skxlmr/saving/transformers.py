@@ -28,7 +28,7 @@ from skxlmr.tasks.base import Export
 from skxlmr.tuning import PATHS, AddedBias, LayerAdapter, LowRank
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExportedModel:
     """The parts of a fitted estimator that are needed to export it."""
 

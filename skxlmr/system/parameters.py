@@ -50,6 +50,12 @@ def parameter(*, default: Any, valid: list[Any] | None = None, kw_only: bool = T
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
+def parameter_group(cls: type[Class]) -> type[Class]:
+    """Make a class a group of parameters to inherit from; it has no constructor of its own."""
+    return dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(parameter,))
 def declare_parameters(cls: type[Class]) -> type[Class]:
     """Generate the constructor, constraints and documentation of the parameters of a class, including inherited ones.
 
@@ -63,14 +69,21 @@ def declare_parameters(cls: type[Class]) -> type[Class]:
     }
     if declared.__doc__:  # python -OO has none
         doc = inspect.cleandoc(declared.__doc__)
-        own = dict(re.findall(r"^(\w+) : (.*(?:\n .*)+)", _section(doc, "Parameters"), re.MULTILINE))
-        inherited = [vars(base).get("_parameter_docs", {}) for base in reversed(declared.__mro__)]
-        declared._parameter_docs = {name: text for docs in [*inherited, own] for name, text in docs.items()}
-        listed = "\n".join(_describe(field, declared._parameter_docs[field.name]) for field in fields)
+        texts = {name: text for base in reversed(declared.__mro__) for name, text in _own_texts(base).items()}
+        listed = "\n".join(_describe(field, texts[field.name]) for field in fields)
         doc = doc.replace(_section(doc, "Parameters") or "$parameters", listed)
         declared.__doc__ = Template(doc).safe_substitute(getattr(cls, "_documentation", {}))
     declared.__init__ = _explain_unknown(declared.__init__, [field.name for field in fields])
     return declared
+
+
+@functools.cache
+def _own_texts(cls: type) -> dict[str, str]:
+    """The documentation of the parameters that a class declares itself, by name."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    section = _section(inspect.cleandoc(cls.__doc__ or ""), "Parameters")
+    return dict(re.findall(r"^(\w+) : (.*(?:\n .*)+)", section, re.MULTILINE))
 
 
 def _section(doc: str, title: str) -> str:

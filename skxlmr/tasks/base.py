@@ -58,7 +58,7 @@ class Export:
 Column = TypeVar("Column", bound=TextColumn)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task(Generic[Column]):
     """Base class of the tasks.
 

@@ -35,7 +35,7 @@ from skxlmr.text.batching import deduplicate
 from skxlmr.training.rows import Rows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ChoiceColumn(TextColumn):
     """Prompts, the texts, and their choices: at least one per row, in the caller's order.
 
@@ -59,7 +59,7 @@ class ChoiceColumn(TextColumn):
         return lengths(self.texts) * lengths(self.choices) + total_lengths(self.choices)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ChoicePlan(WindowPlan):
     """Windows over pairs of prompt and choice; what a plan calls a text is a prompt with all its choices.
 
@@ -93,7 +93,7 @@ def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
     return ChoiceColumn(texts, None, names, len(columns), choices=choices, most_choices=max(map(len, choices)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choosing(Task[ChoiceColumn]):
     """The right one of a row's choices; targets are their indices. `form` is what y holds: "index" or "choice"."""
 

@@ -24,7 +24,7 @@ from skxlmr.tasks.base import Export, Task, not_found, sequence_export
 LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels of one row
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classification(Task[TextColumn]):
     """Classes of texts: one per row, or several labels per row.
 

@@ -33,14 +33,14 @@ from skxlmr.training.rows import Rows
 MASKED, REPLACED = 0.8, 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Examples(PiecePlan):
     """Windows as the model reads them; from the states at their positions it predicts `targets`, token ids."""
 
     targets: list[np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LanguageModeling(Task[TextColumn]):
     """Base class of the tasks without y: the texts say what is to be predicted.
 
@@ -118,7 +118,7 @@ class LanguageModeling(Task[TextColumn]):
         return Export(self.model_class, lambda head: {"lm_head": head}, has_adapter=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Masking(LanguageModeling):
     """Predict words from their context; other words in each epoch.
 
@@ -163,7 +163,7 @@ class Masking(LanguageModeling):
         return chosen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NextToken(LanguageModeling):
     """Predict each token from those before it, and the end of the text."""
 

@@ -31,7 +31,7 @@ COLUMNS = ("question", "context")
 N_ENDS = 20  # starts and ends of a window that are combined; that of the reference's question-answering example
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class QuestionPlan(PiecePlan):
     """Windows over contexts, each with the whole question before it.
 
@@ -65,7 +65,7 @@ def mean_f1(predicted: Sequence[str], true: Sequence[list[str]], weights: np.nda
     return float(np.average(scores, weights=weights))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answering(Task[TextColumn]):
     """Answers of questions; targets are characters of the context, an array of start, end, start, end... per row."""
 

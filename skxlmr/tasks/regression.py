@@ -28,7 +28,7 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Regression(Task[TextColumn]):
     """Numbers; targets are standardised by `mean` and `scale`, (n_outputs,) each."""
 

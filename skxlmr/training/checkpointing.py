@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
@@ -35,12 +34,16 @@ class Checkpointing(Callback):
     """
 
     def __init__(self, directory: Path, every: int) -> None:
+        from filelock import FileLock  # whose import takes a tenth of the package's
+
         self.directory = directory
         self.every = every
         self._lock = FileLock(directory.with_suffix(".lock"))  # without locks, atomic renames suffice
 
     def _acquire(self) -> bool:
         """Lock the directory; return whether no other fit uses it."""
+        from filelock import Timeout
+
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)

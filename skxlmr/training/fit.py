@@ -69,7 +69,7 @@ class Learnable(Protocol):
     ) -> float: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """Fine-tuning of a base model for a task; `memory` caches the features of texts if only the head is trained."""
 

@@ -12,7 +12,7 @@ from skxlmr.runtime.plan import WindowPlan
 from skxlmr.training.optimizers import OptimizerState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Rows to train on, or to score."""
 
@@ -34,7 +34,7 @@ class Rows:
         return [tokens, plan.lengths, plan.text_of_window, plan.text_of_row, *targets, self.weights]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """The result of a training."""
 

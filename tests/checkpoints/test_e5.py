@@ -16,7 +16,7 @@ from skxlmr.checkpoints.cache import clear_cached, list_cached
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.resolve import resolve, resolve_config
 from skxlmr.model import BertModel, XLMRobertaXLTokenizer
-from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.model.key_maps import key_map
 
 HIDDEN, LAYERS, HEADS, INNER, POSITIONS, TYPES = 32, 2, 4, 64, 12, 2
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁a", "▁ab", "é", "<mask>"]
@@ -77,7 +77,7 @@ def test_decode_restores_every_weight(written, tmp_path):
     state = model.state_dict()
     assert len(state) == len(tensors)
     for ours, value in state.items():
-        theirs = KEY_MAPS["bert"].to_theirs(f"roberta.{ours}").removeprefix("bert.")
+        theirs = key_map("bert").to_theirs(f"roberta.{ours}").removeprefix("bert.")
         np.testing.assert_allclose(value, tensors[theirs], rtol=1e-3, atol=1e-6)  # float16
     assert model.config.max_length == POSITIONS
     assert model.config.num_attention_heads == HEADS

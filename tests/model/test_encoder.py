@@ -9,7 +9,7 @@ from torch import nn
 
 from skxlmr.model import BertConfig, XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.encoder import Encoder
-from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.model.key_maps import key_map
 from skxlmr.model.packing import Packing
 
 CONFIG = XLMRobertaXLConfig(
@@ -148,7 +148,7 @@ def _shape(config):
 
 
 def _copy_weights(theirs, ours):
-    state = {KEY_MAPS["xlm-roberta-xl"].to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
+    state = {key_map("xlm-roberta-xl").to_ours(f"roberta.{key}"): value for key, value in theirs.state_dict().items()}
     ours.load_state_dict({key.removeprefix("roberta."): value for key, value in state.items() if key is not None})
     assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())
 

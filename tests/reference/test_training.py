@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 
 from skxlmr import model as models
-from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.model.key_maps import key_map
 
 STEPS = 20
 TOLERANCE = 1e-8
@@ -100,7 +100,7 @@ def test_training_losses_and_weights_equal_reference(head, tmp_path):
     expected, got = train(reference, head), train(ours, head)
 
     torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE)
-    theirs = {KEY_MAPS["xlm-roberta-xl"].to_ours(key): p.detach() for key, p in reference.named_parameters()}
+    theirs = {key_map("xlm-roberta-xl").to_ours(key): p.detach() for key, p in reference.named_parameters()}
     weights = {key: p.detach() for key, p in ours.named_parameters()}
     assert weights.keys() == theirs.keys()
     for key, weight in weights.items():

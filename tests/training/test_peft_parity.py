@@ -9,7 +9,7 @@ import transformers
 
 from skxlmr import LoRA
 from skxlmr.model import XLMRobertaXLForSequenceClassification
-from skxlmr.model.key_maps import KEY_MAPS
+from skxlmr.model.key_maps import key_map
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import collate
@@ -91,7 +91,7 @@ def test_trainer_losses_equal_peft(theirs, targets, lr_schedule, warmup, batch_t
 def peft_losses(directory, targets, start, windows, labels, rows_of_step, schedule):
     """Return the losses of the reference on padded batches of the same rows."""
     model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(directory, dtype=torch.float64)
-    keys = KEY_MAPS["xlm-roberta-xl"]
+    keys = key_map("xlm-roberta-xl")
     names = {
         (i, name): keys.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
         for i in range(model.config.num_hidden_layers)

@@ -18,7 +18,7 @@ from skxlmr.text.windows import window_ranges
 from skxlmr.text.words import split_words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenColumn(TextColumn):
     """A column of sentences: `texts` are tuples of tokens.
 

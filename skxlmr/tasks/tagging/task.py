@@ -27,7 +27,7 @@ from skxlmr.tasks.tagging.targets import check_tags
 from skxlmr.training.rows import Rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tagging(Task[TokenColumn]):
     """Tags of tokens; targets are numbers of tags, one array per row.
 
