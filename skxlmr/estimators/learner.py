@@ -133,8 +133,8 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
         if start is not None:
-            task = task.continued(self._task())
-            targets = task.targets(y, column)
+            new, task = task, task.continued(self._task())
+            targets = targets if task is new else task.targets(y, column)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
             backbone = load_trimmed(self, column)

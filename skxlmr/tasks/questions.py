@@ -89,7 +89,7 @@ class Answering(Task[TextColumn]):
 
     def continued(self, earlier: Self) -> Self:
         """Remember unanswerable questions of the earlier fit, too."""
-        return replace(self, has_unanswerable=self.has_unanswerable or earlier.has_unanswerable)
+        return replace(self, has_unanswerable=True) if earlier.has_unanswerable > self.has_unanswerable else self
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         answers = check_answers(y, column, name)
