@@ -9,6 +9,10 @@ import grimp
 import pytest
 from importlinter.cli import lint_imports
 
+from skxlmr.estimators.base import ESTIMATORS, XLMRXLEstimator
+from skxlmr.estimators.language_model import XLMRXLLanguageModel
+from skxlmr.estimators.learner import XLMRXLLearner
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE, TESTS = REPOSITORY / "skxlmr", REPOSITORY / "tests"
 MAX_TOP_LEVEL_FILES = 12
@@ -58,3 +62,23 @@ def test_table_of_contributing_names_modules_without_their_own_test(covered_else
     assert set(covered_elsewhere) <= set(modules()), "modules that do not exist"
     mirrored = [module for module in covered_elsewhere if (TESTS / mirrored_test(module)).exists()]
     assert not mirrored, "modules that have a test file of their own"
+
+
+def test_private_names_that_estimators_override_are_documented():
+    """CONTRIBUTING.md lists every private name of a base class that an estimator overrides, 20 at most."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| private name |")[2].partition("\n\n")[0]
+    documented = set(re.findall(r"`(_\w+)`", table))
+    bases = [XLMRXLEstimator, XLMRXLLearner, XLMRXLLanguageModel]
+    private = {name for base in bases for name in vars(base) if re.match("_[a-z]", name)}
+    overridden = {
+        name
+        for estimator in ESTIMATORS.values()
+        for name in vars(estimator).keys() & private
+        if any(name in vars(base) for base in bases if issubclass(estimator, base))
+    }
+    generated = {"_parameter_constraints"}
+    assert "_new_task" in overridden
+    assert overridden - generated <= documented
+    assert documented <= private | {"_named", "_documentation"}
+    assert len(documented) <= 20
