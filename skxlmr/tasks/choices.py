@@ -167,12 +167,12 @@ def _on(device: torch.device, array: np.ndarray) -> Tensor:
 def _check_list(row: Any, where: str) -> tuple[str, ...]:
     if not isinstance(row, list | tuple | np.ndarray):
         raise TypeError(
-            f"{where}: {row!r:.60} is no list of choices. Give lists of texts in one column, or a column for each "
+            f"{where}: {row!r:.60} is not a list of choices. Give lists of texts in one column, or a column for each "
             f"choice."
         )
     for i, choice in enumerate(row):
         if not isinstance(choice, str):
-            raise TypeError(f"{where}: choice {i} is {choice!r:.60}, a {type(choice).__name__} and no text.")
+            raise TypeError(f"{where}: choice {i} is {choice!r:.60}, a {type(choice).__name__}, not a text.")
     if not len(row):
         raise ValueError(f"{where}: there is no choice. Leave this row out.")
     return tuple(map(str, row))
@@ -191,7 +191,7 @@ def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) 
         for cell, column in zip(cells[:n], names, strict=False):
             if not isinstance(cell, str):
                 raise TypeError(
-                    f"{column}, {name_row(i, index)}: {cell!r:.60} is a {type(cell).__name__} and no text. Turn it "
+                    f"{column}, {name_row(i, index)}: {cell!r:.60} is a {type(cell).__name__}, not a text. Turn it "
                     f"into text first, for example with astype(str)."
                 )
         rows.append(tuple(map(str, cells[:n])))
@@ -208,14 +208,16 @@ def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[
         where = f"{name}, {name_row(i, index)}: {value!r:.60}"
         if form == "choice":
             if not isinstance(value, str) or value not in choices:
-                raise ValueError(f"{where} is none of the choices {list(choices)!r:.120}.")
+                raise ValueError(f"{where} is not one of the choices {list(choices)!r:.120}.")
             indices[i] = choices.index(value)
             continue
         whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
         if not whole or isinstance(value, bool | np.bool_):
-            raise TypeError(f"{where} is no index of a choice. Give indices from 0 in all rows, or the choices' texts.")
+            raise TypeError(
+                f"{where} is not an index of a choice. Give indices from 0 in all rows, or the choices' texts."
+            )
         if not 0 <= value < len(choices):
-            raise ValueError(f"{where} is no index of one of {len(choices)} choices, which are counted from 0.")
+            raise ValueError(f"{where} is not an index of one of {len(choices)} choices, which are counted from 0.")
         indices[i] = int(value)
     return indices, form
 

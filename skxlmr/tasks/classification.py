@@ -214,7 +214,7 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
         unknown = [label for label in labels if label not in place]
         if unknown:
             raise ValueError(
-                f"{name}, {name_row(i, index)}: the label {unknown[0]!r} is none of those that fit was given."
+                f"{name}, {name_row(i, index)}: the label {unknown[0]!r} is not one of those that fit was given."
             )
         targets[i, [place[label] for label in labels]] = 1
     return targets

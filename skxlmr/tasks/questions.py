@@ -201,7 +201,7 @@ def _answers(value: Any, where: str) -> list[tuple[str, int | None]]:
     if isinstance(value, list | tuple | np.ndarray):
         return [answer for item in value for answer in _answers(item, where)]
     raise TypeError(
-        f"{where}: {value!r:.60} is no answer: a text, (text, start), or a dict with text and answer_start."
+        f"{where}: {value!r:.60} is not an answer: a text, (text, start), or a dict with text and answer_start."
     )
 
 
@@ -227,7 +227,7 @@ def _answer(text: Any, start: Any, where: str) -> list[tuple[str, int | None]]:
     if _is_missing(start):
         return [(str(text), None)]
     if not _may_be_start(start) or not float(start).is_integer():
-        raise TypeError(f"{where}: the start {start!r:.60} of the answer {text!r:.60} is no whole number.")
+        raise TypeError(f"{where}: the start {start!r:.60} of the answer {text!r:.60} is not an integer.")
     return [(str(text), int(start))]
 
 

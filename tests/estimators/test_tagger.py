@@ -317,12 +317,12 @@ def test_checkpointing_with_other_tags_uses_other_folder(tmp_path, monkeypatch):
     ("X", "y", "error", "message"),
     [
         (SENTENCES, [*TAGS[:-1], ["O"]], ValueError, "y, row 7: 1 tags for 4 tokens"),
-        (SENTENCES, [*TAGS[:-1], "O"], TypeError, "y, row 7: 'O' is no list"),
+        (SENTENCES, [*TAGS[:-1], "O"], TypeError, "y, row 7: 'O' is not a list"),
         (SENTENCES, TAGS[:-1], ValueError, "inconsistent"),
         (SENTENCES, [["O"] * len(row) for row in SENTENCES], ValueError, r"at least 2 tags.*\['O'\]"),
         (SENTENCES, None, ValueError, "requires y"),
         ([["a", 1]], [["O", "O"]], TypeError, "row 0: token 1 is 1, a int"),
-        ([["a"], "b"], [["O"], ["O"]], TypeError, "row 1: 'b' is no list of tokens"),
+        ([["a"], "b"], [["O"], ["O"]], TypeError, "row 1: 'b' is not a list of tokens"),
         (["a b", None], [["O", "X"], []], ValueError, "row 1: None is a missing value"),
         ("a b", ["O", "X"], TypeError, "single str"),
         ([], [], ValueError, "0 sample"),
@@ -330,8 +330,8 @@ def test_checkpointing_with_other_tags_uses_other_folder(tmp_path, monkeypatch):
         (["Ada left"], [[(0, 2, "PER")]], ValueError, "row 0: .*begins or ends within a token"),
         (["Ada left"], [[(0, 20, "PER")]], ValueError, "row 0: .*within a token|row 0: .*beyond"),
         ([["Ada", "left"]], [[(0, 3, "PER")]], ValueError, "row 0: .*beyond the 2 tokens"),
-        ([["Ada", "left"]], [[("0", 2, "PER")]], TypeError, "row 0: start and end of the span .* whole numbers"),
-        ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is no span"),
+        ([["Ada", "left"]], [[("0", 2, "PER")]], TypeError, "row 0: start and end of the span .* integers"),
+        ([["Ada", "left"]], [[(0, 2)]], TypeError, r"row 0: \(0, 2\) is not a span"),
     ],
 )
 def test_fit_with_invalid_input_raises_and_names_row(X, y, error, message):

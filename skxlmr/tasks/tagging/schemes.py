@@ -10,7 +10,7 @@ from skxlmr.metrics import entity_f1, split_tag
 
 SENTENCES_AT_ONCE = 1024  # that are decoded together
 SCHEMES = ("BIO", "BIOES", "IO", "plain")
-FORBIDDEN = -1e4  # a step that is so much worse than any log-probability that it is taken only where there is no other
+FORBIDDEN = -1e4  # far below any log-probability: such a transition is taken only if there is no other
 
 
 def infer_scheme(rows: Sequence[Sequence[str]]) -> str:

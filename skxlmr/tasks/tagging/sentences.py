@@ -52,11 +52,11 @@ def check_token_column(X: Any, *, name: str = "X") -> TokenColumn:
     tokens = []
     for i, row in enumerate(values):
         if not isinstance(row, list | tuple | np.ndarray):
-            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is no list of tokens, as other rows are.")
+            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is not a list of tokens, as other rows are.")
         for j, token in enumerate(row):
             if not isinstance(token, str):
                 raise TypeError(
-                    f"{name}, {name_row(i, index)}: token {j} is {token!r:.60}, a {type(token).__name__} and no text."
+                    f"{name}, {name_row(i, index)}: token {j} is {token!r:.60}, a {type(token).__name__}, not a text."
                 )
         tokens.append(tuple(map(str, row)))
     return TokenColumn(tokens, None, names, 1)

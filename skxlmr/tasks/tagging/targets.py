@@ -26,7 +26,7 @@ def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
     check_consistent_length(column.texts, rows)
     for i, row in enumerate(rows):
         if not isinstance(row, list | tuple | np.ndarray):
-            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is no list of tags or spans.")
+            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is not a list of tags or spans.")
     if any(isinstance(item, SPANS) for row in rows for item in row):
         return [_from_spans(row, i, column, f"{name}, {name_row(i, index)}") for i, row in enumerate(rows)]
     for i, (row, tokens) in enumerate(zip(rows, column.texts, strict=True)):
@@ -36,7 +36,7 @@ def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
         for j, tag in enumerate(row):
             if not isinstance(tag, str):
                 raise TypeError(
-                    f"{name}, {name_row(i, index)}: tag {j} is {tag!r:.60}, a {type(tag).__name__} and no text. "
+                    f"{name}, {name_row(i, index)}: tag {j} is {tag!r:.60}, a {type(tag).__name__}, not a text. "
                     f"Numbers of tags are turned into them by [names[number] for number in row]."
                 )
     return [list(map(str, row)) if len(row) else ["O"] * len(t) for row, t in zip(rows, column.texts, strict=True)]
@@ -48,12 +48,12 @@ def _from_spans(row: Any, i: int, column: TokenColumn, where: str) -> list[str]:
         if isinstance(span, Mapping) and {"start", "end", "label"} <= span.keys():
             span = (span["start"], span["end"], span["label"])
         if not isinstance(span, list | tuple | np.ndarray) or len(span) != 3:
-            raise TypeError(f"{where}: {span!r:.60} is no span (start, end, label).")
+            raise TypeError(f"{where}: {span!r:.60} is not a span (start, end, label).")
         start, end, label = span
         if not (isinstance(start, Integral) and isinstance(end, Integral)):
-            raise TypeError(f"{where}: start and end of the span {span!r:.60} must be whole numbers.")
+            raise TypeError(f"{where}: start and end of the span {span!r:.60} must be integers.")
         if not isinstance(label, str | Integral):
-            raise TypeError(f"{where}: the label of the span {span!r:.60} is a {type(label).__name__} and no text.")
+            raise TypeError(f"{where}: the label of the span {span!r:.60} is a {type(label).__name__}, not a text.")
         if column.sources is not None:
             start, end = _to_tokens(int(start), int(end), column, i, where)
         spans.append((int(start), int(end), str(label)))
