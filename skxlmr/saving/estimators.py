@@ -27,7 +27,7 @@ from skxlmr.saving.values import Decoder, Encoder
 from skxlmr.system import atomic
 from skxlmr.tuning import Tuning
 
-FORMAT = 1
+FORMAT = 2
 NAME = "estimator.json"
 TENSORS = "tensors-{}.safetensors"
 FINETUNED = "finetuned/"  # before the names of trained weights
@@ -143,7 +143,7 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
     if content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} was written by {content.get('library')!r} in format {content.get('format')!r}; this version reads "
-            f"format {FORMAT}. Upgrade skxlmr."
+            f"format {FORMAT}. Load it with the version that wrote it."
         )
     with damaged(directory):
         tensors = _read_tensors(directory, content["tensors"])
