@@ -18,6 +18,8 @@ follow_imports = silent
 follow_untyped_imports = True
 [mypy-torch.*]
 follow_imports = skip
+[mypy-pandas.*]
+ignore_missing_imports = True
 """
 PROGRAM = """
 import pandas as pd
