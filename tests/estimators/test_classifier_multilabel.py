@@ -81,7 +81,7 @@ def test_fit_with_unsuitable_labels_raises():
     with pytest.raises(ValueError, match="y, row 1: 2 for the label 1 is neither 0 nor 1"):
         classifier().fit(["a", "b"], np.array([[0, 1], [0, 2]]))
     clf = classifier(max_epochs=1).fit(TEXTS, LISTS)
-    with pytest.raises(ValueError, match="y_val, row 9: the label 'art' is none of those"):
+    with pytest.raises(ValueError, match="y_val, row 9: the label 'art' is not one of those"):
         clf.fit(TEXTS, LISTS, X_val=TEXTS, y_val=[*LISTS[:-1], ["art"]])
     with pytest.raises(ValueError, match="row 2: 'sport' is not a list of labels"):
         clf.fit(TEXTS, [*LISTS[:2], "sport", *LISTS[3:]])
