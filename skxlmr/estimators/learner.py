@@ -242,7 +242,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         NotFittedError
             If the estimator is not fitted.
         NotImplementedError
-            If peft has no format for the head.
+            If peft has no format for the head, or transformers no class for what it learned.
         ValueError
             If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
         """
@@ -252,7 +252,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         check_is_fitted(self, "_finetuned")
         export = self._task().export
         if export is None:
-            raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns.")
+            raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
         self._base.check(files.fingerprint, self)
         return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))

@@ -62,9 +62,9 @@ def test_ordinal_classifier_warm_start_with_reversed_order_raises(fitted):
 
 
 def test_ordinal_classifier_export_is_not_offered(fitted, tmp_path):
-    with pytest.raises(NotImplementedError, match="no class for what XLMRXLOrdinalClassifier learns"):
+    with pytest.raises(NotImplementedError, match="no class for what XLMRXLOrdinalClassifier learns; use save"):
         fitted.export_pretrained(tmp_path)
-    with pytest.raises(NotImplementedError, match="no class for what XLMRXLOrdinalClassifier learns"):
+    with pytest.raises(NotImplementedError, match="no class for what XLMRXLOrdinalClassifier learns; use save"):
         fitted.export_adapter(tmp_path)
 
 
