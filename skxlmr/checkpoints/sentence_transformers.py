@@ -45,6 +45,11 @@ def read_pooling(directory: Path) -> tuple[str, bool]:
     return modes[0] if modes else "mean", "Normalize" in kinds
 
 
+def is_sentence_model(directory: Path) -> bool:
+    """Whether a directory is that of a model of sentence-transformers."""
+    return (directory / MODULES).is_file()
+
+
 def read_prompt(directory: Path) -> str:
     """Read the prompt that a model expects before each text; "" if there is none."""
     path = directory / PROMPTS

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from skxlmr.columns import as_objects, check_column_of_texts
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Vocabulary
+from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.classification import Classification, check_classes, multilabel_form
@@ -26,13 +26,21 @@ from skxlmr.tasks.classification import Classification, check_classes, multilabe
 
 @declare_parameters
 class XLMRXLClassifier(
-    ClassifierMixin, Truncation, Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Classification]
+    ClassifierMixin,
+    SentenceVectors,
+    Truncation,
+    Vocabulary,
+    FeatureMemory,
+    ClassWeight,
+    Init,
+    XLMRXLLearner[Classification],
 ):
     """Classify texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
-    The base model stays frozen and is shared by all estimators of the process; trained are a small adapter and a head
-    on the first token (`tuning="lora"`), the head alone (`"head"`), or a copy of all weights (`"full"`). For a text
-    that is longer than the model reads at once, the logits of its windows are averaged.
+    The base model stays frozen and is shared by all estimators of the process; trained are a small adapter and a linear
+    head on the vector of the text (`tuning="lora"`), the head alone (`"head"`), or a copy of all weights (`"full"`).
+    The head starts from a logistic regression on the frozen vectors. For a text that is longer than the model reads at
+    once, the logits of its windows are averaged.
 
     Parameters
     ----------
@@ -65,7 +73,9 @@ class XLMRXLClassifier(
 
     def _new_task(self) -> Classification:
         windows = Windows(self.max_length, self.stride, self.truncation)
-        return Classification(windows, self.label_smoothing, self.class_weight)
+        return Classification(
+            windows, self.label_smoothing, self.class_weight, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs
+        )
 
     @_fit_context(prefer_skip_nested_validation=True)
     @requires_y

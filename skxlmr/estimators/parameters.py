@@ -27,6 +27,45 @@ class Vocabulary:
 
 
 @parameter_group
+class SentenceVectors:
+    """How a text, or a pair of texts, becomes the vector that the head takes.
+
+    Parameters
+    ----------
+    pooling : {"auto", "mean", "cls", "max"}
+        How the tokens of a text become one vector: their mean or maximum, or the first token. "auto" is what a
+        directory of sentence-transformers says, otherwise the mean. "cls" is the head of the reference, on the first
+        token: `export_pretrained` then writes a model for transformers, otherwise one for sentence-transformers.
+    prompt : str or None
+        What is put before each text (of two that are read together, before the first); None is nothing. "auto" is what
+        a directory of sentence-transformers says, and otherwise "query: " for the multilingual-e5 models, which were
+        trained so (but for "-instruct").
+    pairs : {"auto", "joint", "separate"}
+        How two texts are read: together, so that the tokens of each see those of the other, or each by itself, with a
+        head on both vectors u and v, |u - v| and u * v (arXiv:1705.02364).
+    """
+
+    pooling: str = parameter(default="auto", valid=[StrOptions({"auto", "mean", "cls", "max"})], order=20)
+    prompt: str | None = parameter(default="auto", valid=[str, None], order=20)
+    pairs: str = parameter(default="auto", valid=[StrOptions({"auto", "joint", "separate"})], order=20)
+
+
+@parameter_group
+class Init:
+    """Where the head starts from.
+
+    Parameters
+    ----------
+    init : {"auto", "random", "probe"}
+        "probe" starts the head from a linear model of the frozen model's features (logistic or ridge regression, whose
+        penalty is chosen by cross-validation), so that fine-tuning does not begin by distorting the features
+        (arXiv:2202.10054). "auto" is "probe", except in `partial_fit` and with `warm_start`.
+    """
+
+    init: str = parameter(default="auto", valid=[StrOptions({"auto", "random", "probe"})], order=30)
+
+
+@parameter_group
 class FeatureMemory:
     """Where features of texts are kept.
 
@@ -58,11 +97,12 @@ class ClassWeight:
 
 HISTORY = """\
 history_ : DataFrame
-    One row per epoch: epoch, loss, learning_rate, seconds; validation_score if there are validation rows.
+    One row per epoch: epoch, loss, learning_rate, seconds; validation_score and validation_loss if there are
+    validation rows. Row 0, if there is one, is the linear model that training started from.
 validation_scores_ : list of float, or None
     Score on the validation rows after each epoch.
 best_validation_score_ : float, or None
-    The highest of them.
+    The highest of them, and of that of the start.
 loss_curve_ : list of float
     Mean training loss of each epoch.
 n_iter_ : int

@@ -10,14 +10,16 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
+from skxlmr.estimators.parameters import FeatureMemory, Init, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
 
 
 @declare_parameters
-class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLMRXLLearner[Regression]):
+class XLMRXLRegressor(
+    RegressorMixin, SentenceVectors, Truncation, Vocabulary, FeatureMemory, Init, XLMRXLLearner[Regression]
+):
     """Predict numbers from texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
     The targets are standardised before training and mapped back afterwards, so that their unit does not matter.
@@ -51,7 +53,8 @@ class XLMRXLRegressor(RegressorMixin, Truncation, Vocabulary, FeatureMemory, XLM
     loss: str = parameter(default="squared_error", valid=[StrOptions(set(REGRESSION_LOSSES))], order=30)
 
     def _new_task(self) -> Regression:
-        return Regression(Windows(self.max_length, self.stride, self.truncation), self.loss)
+        windows = Windows(self.max_length, self.stride, self.truncation)
+        return Regression(windows, self.loss, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the numbers.

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import as_objects
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Vocabulary
+from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, Vocabulary
 from skxlmr.runtime.plan import Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.tagging.schemes import SCHEMES, tag_score
@@ -22,7 +22,7 @@ from skxlmr.tasks.tagging.task import Tagging
 
 
 @declare_parameters
-class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, XLMRXLLearner[Tagging]):
+class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[Tagging]):
     """Tag the tokens of sentences, by fine-tuning XLM-RoBERTa-XL.
 
     X is a column of token lists, or of strings; strings are split at white space, and each punctuation mark and each

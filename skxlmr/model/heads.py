@@ -1,15 +1,20 @@
 """The heads that are trained on the encoder's hidden states.
 
-Notation: B texts, T packed tokens, H hidden size.
+Notation: B texts, T packed tokens, H hidden size, F features of the last layer.
 """
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise, linear_head
 from skxlmr.model.layers import Pooler
+
+# Root mean square of the inputs of a tanh that starts as an almost linear map.
+NEARLY_LINEAR = 0.3
 
 
 def head_dropout(config: XLMRobertaXLConfig) -> float:
@@ -17,7 +22,70 @@ def head_dropout(config: XLMRobertaXLConfig) -> float:
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
 
-class ClassificationHead(nn.Module):
+class Head(nn.Module):
+    """Base class of the heads: `last`, a linear layer, on the features that `project` makes of hidden states.
+
+    A linear model of these features can thus be the start of a head.
+    """
+
+    @property
+    def last(self) -> nn.Linear:
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> Tensor:
+        """Compute the inputs of the last layer, (B, H) -> (B, F)."""
+        return x
+
+    def prepare(self, x: Tensor) -> None:
+        """Set the layers below the last one, from hidden states (B, H), so that they keep what these hold."""
+
+    @torch.no_grad()
+    def start(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the last layer, (num_labels, F) and (num_labels,)."""
+        self.last.weight.copy_(weight)
+        self.last.bias.copy_(bias)
+
+
+class PooledHead(Head):
+    """Dropout and a linear layer on pooled vectors, (B, H) -> (B, num_labels).
+
+    If `normalize`, vectors are scaled to length sqrt(H), so that the mean square of their entries is 1.
+    """
+
+    def __init__(self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.dropout = nn.Dropout(head_dropout(config))
+        self.linear = linear_head(config, num_labels)
+
+    @property
+    def last(self) -> nn.Linear:
+        return self.linear
+
+    def project(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.normalize else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.dropout(self.project(x)))
+
+
+class PairHead(PooledHead):
+    """A linear layer on u, v, |u - v| and u * v of the vectors u and v of two texts; (B, 2, H) -> (B, num_labels).
+
+    The features are those of InferSent (arXiv:1705.02364).
+    """
+
+    def __init__(self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool) -> None:
+        super().__init__(config, num_labels, normalize)
+        self.linear = nn.Linear(4 * config.hidden_size, num_labels)
+        initialise(self.linear, config)
+
+    def project(self, x: Tensor) -> Tensor:
+        u, v = super().project(x).unbind(1)
+        return torch.cat([u, v, (u - v).abs(), u * v], dim=-1)
+
+
+class ClassificationHead(Head):
     """Dropout, dense, tanh, dropout, out_proj; (B, H) -> (B, num_labels)."""
 
     def __init__(self, config: XLMRobertaXLConfig, num_labels: int) -> None:
@@ -27,12 +95,21 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, num_labels)
         self.apply(lambda module: initialise(module, config))
 
+    @property
+    def last(self) -> nn.Linear:
+        return self.out_proj
+
+    def prepare(self, x: Tensor) -> None:
+        nearly_linear(self.dense, x)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.dense(x).tanh()
+
     def forward(self, first_tokens: Tensor) -> Tensor:
-        x = self.dense(self.dropout(first_tokens)).tanh()
-        return self.out_proj(self.dropout(x))
+        return self.out_proj(self.dropout(self.project(self.dropout(first_tokens))))
 
 
-class TokenHead(nn.Module):
+class TokenHead(Head):
     """Dropout and a linear layer on each token, (T, H) -> (T, num_labels)."""
 
     def __init__(self, config: XLMRobertaXLConfig, num_labels: int) -> None:
@@ -40,22 +117,30 @@ class TokenHead(nn.Module):
         self.dropout = nn.Dropout(head_dropout(config))
         self.linear = linear_head(config, num_labels)
 
+    @property
+    def last(self) -> nn.Linear:
+        return self.linear
+
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.dropout(x))
 
 
-class SpanHead(nn.Module):
+class SpanHead(Head):
     """Scores of each token as the start and as the end of an answer, (T, H) -> (T, 2)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         self.linear = linear_head(config, 2)
 
+    @property
+    def last(self) -> nn.Linear:
+        return self.linear
+
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)
 
 
-class ChoiceHead(nn.Module):
+class ChoiceHead(Head):
     """Score of a choice: pooler, dropout and a linear layer on the first token, (B, H) -> (B, 1)."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
@@ -65,5 +150,23 @@ class ChoiceHead(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.linear = linear_head(config, 1)
 
+    @property
+    def last(self) -> nn.Linear:
+        return self.linear
+
+    def prepare(self, x: Tensor) -> None:
+        nearly_linear(self.pooler.dense, x)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.pooler(x)
+
     def forward(self, first_tokens: Tensor) -> Tensor:
         return self.linear(self.dropout(self.pooler(first_tokens)))
+
+
+@torch.no_grad()
+def nearly_linear(dense: nn.Linear, x: Tensor) -> None:
+    """Set a dense layer before a tanh so that both together are close to a multiple of the identity on x, (B, H)."""
+    scale = NEARLY_LINEAR / x.float().square().mean().sqrt().clamp(min=1e-12)
+    dense.weight.copy_(torch.eye(len(dense.weight)) * scale.cpu())
+    dense.bias.zero_()

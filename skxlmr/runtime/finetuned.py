@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -165,18 +165,21 @@ class Finetuned(nn.Module):
         if self._device != backbone.model.device:
             self.to(backbone.model.device)
         if self.only_head:
-            of_parts = []
-            for part in _parts(plan.counts, FEATURE_BYTES // (4 * self.config.hidden_size)):
-                features = self._frozen(backbone, plan, part, batch_tokens, memory, verbose, description)
-                with torch.inference_mode():
-                    of_parts.append(self.head(torch.from_numpy(features).to(self._device)).float().cpu().numpy())
-            return np.concatenate(of_parts)
+            parts = self.frozen(backbone, plan, batch_tokens, memory=memory, verbose=verbose, description=description)
+            return np.concatenate([self.head(part).detach().float().cpu().numpy() for part in parts])
         of_a_row = np.zeros(plan.n_texts, bool)
         of_a_row[plan.text_of_row] = True
-        asked, counts = np.flatnonzero(of_a_row[plan.text_of_window]), plan.counts
+        asked = np.flatnonzero(of_a_row[plan.text_of_unit])
+        counts, n_windows = plan.counts_of_units, plan.windows_per_unit
+
+        def compute(batch: np.ndarray) -> Tensor:
+            windows = rows_of(asked[batch], n_windows)
+            return self.head(plan.combine(self.embed(backbone, *_taken(plan, windows), keep=keep), windows))
+
+        starts = np.cumsum(n_windows) - n_windows
         outputs = run(
-            lambda batch: self.head(self.embed(backbone, *_taken(plan, asked[batch]), keep=keep)),
-            plan.lengths[asked],
+            compute,
+            np.add.reduceat(plan.lengths, starts)[asked],
             batch_tokens=batch_tokens,
             counts=counts[asked],
             verbose=verbose,
@@ -187,6 +190,27 @@ class Finetuned(nn.Module):
         every = np.zeros((counts.sum(), outputs.shape[1]), np.float32)
         every[rows_of(asked, counts)] = outputs
         return every
+
+    @torch.no_grad()
+    def frozen(
+        self,
+        backbone: Backbone,
+        plan: WindowPlan,
+        batch_tokens: int,
+        units: np.ndarray | None = None,
+        *,
+        memory: object = None,
+        verbose: int = 0,
+        description: str = "encode",
+    ) -> Iterator[Tensor]:
+        """Compute the inputs that the head has without an adapter, of all units or of some, in order, in parts."""
+        n_windows = plan.windows_per_unit
+        units = np.arange(len(n_windows)) if units is None else units
+        per_unit = np.add.reduceat(plan.counts, np.cumsum(n_windows) - n_windows)[units]
+        for part in _parts(per_unit, FEATURE_BYTES // (4 * self.config.hidden_size)):
+            windows = rows_of(units[part], n_windows)
+            features = self._frozen(backbone, plan, windows, batch_tokens, memory, verbose, description)
+            yield plan.combine(torch.from_numpy(features).to(self._device), windows)
 
     def _frozen(
         self,
@@ -227,5 +251,5 @@ def _taken(plan: WindowPlan, windows: np.ndarray) -> tuple[list[np.ndarray], lis
 
 
 def _parts(counts: np.ndarray, most: int) -> list[np.ndarray]:
-    """Split windows, which have `counts` features each, into consecutive parts of about `most` features."""
+    """Split units, which have `counts` features each, into consecutive parts of about `most` features."""
     return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(np.cumsum(counts) // max(most, 1))) + 1)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
 
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLTokenizer
@@ -94,6 +96,34 @@ class WindowPlan:
         return np.fromiter(map(len, self.positions), np.int64, len(self.windows))
 
     @property
+    def windows_per_unit(self) -> np.ndarray:
+        """Number of windows of each unit, which is what a head has one output for; here each window is a unit."""
+        return np.ones(len(self.windows), np.int64)
+
+    @property
+    def text_of_unit(self) -> np.ndarray:
+        """The distinct text of each unit, (n_units,), ascending."""
+        return self.text_of_window
+
+    def units_of_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the units of some rows: their indices, and for each the place of its row in `rows`."""
+        texts, counts = self.text_of_row[rows], np.bincount(self.text_of_unit)
+        return rows_of(texts, counts), np.repeat(np.arange(len(rows)), counts[texts])
+
+    @property
+    def counts_of_units(self) -> np.ndarray:
+        """Number of feature vectors of each unit, once they are combined."""
+        return self.counts
+
+    def unit_starts(self, windows: np.ndarray) -> np.ndarray:
+        """Return where the units begin in an array of windows, which holds units as a whole."""
+        return np.arange(len(windows))
+
+    def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
+        """Turn the features of some windows, (n, H), into those of their units; here they are the same."""
+        return features
+
+    @property
     def windows_per_text(self) -> np.ndarray:
         """Number of windows of each distinct text."""
         return np.bincount(self.text_of_window)
@@ -140,6 +170,47 @@ class WindowPlan:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class PairPlan(WindowPlan):
+    """A plan of pairs whose texts are read separately; what a plan calls a text is a pair, and is also a unit.
+
+    The windows of a pair are those of its first text, then those of its second.
+    """
+
+    is_second: np.ndarray  # (n_windows,) bool
+    texts_are_whole: bool = True
+
+    @property
+    def windows_per_unit(self) -> np.ndarray:
+        return self.windows_per_text
+
+    @property
+    def text_of_unit(self) -> np.ndarray:
+        return np.arange(self.n_texts)
+
+    @property
+    def counts_of_units(self) -> np.ndarray:
+        return np.ones(self.n_texts, np.int64)
+
+    def unit_starts(self, windows: np.ndarray) -> np.ndarray:
+        return self._side_starts(windows)[::2]
+
+    def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
+        """Average the windows of each text, by their numbers of tokens; (n, H) -> (n_pairs, 2, H)."""
+        starts, tokens = self._side_starts(windows), self.lengths[windows]
+        counts = np.diff(starts, append=len(windows))
+        shares = tokens / np.repeat(np.add.reduceat(tokens, starts), counts)
+        side = torch.from_numpy(np.repeat(np.arange(len(starts)), counts)).to(features.device)
+        weighted = features * torch.from_numpy(shares).to(features)[:, None]
+        sides = features.new_zeros(len(starts), features.shape[1]).index_add(0, side, weighted)
+        return sides.view(-1, 2, features.shape[1])
+
+    def _side_starts(self, windows: np.ndarray) -> np.ndarray:
+        """Return where the windows of a text begin; first and second texts alternate."""
+        is_second = self.is_second[windows]
+        return np.flatnonzero(np.diff(is_second, prepend=True))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PiecePlan(WindowPlan):
     """A plan whose features are read at positions of the windows."""
 
@@ -174,6 +245,32 @@ def make_plan(
     return WindowPlan(windows, np.asarray(text_of_window, np.int64), text_of_row, n_cut=truncated, cut_at=max_length)
 
 
+def make_pair_plan(
+    tokenizer: XLMRobertaXLTokenizer,
+    texts: Sequence[str],
+    pairs: Sequence[str],
+    *,
+    max_length: int,
+    stride: int,
+    truncation: bool = False,
+) -> PairPlan:
+    """Tokenise pairs of texts that are read separately: each distinct text once, long ones in windows or truncated."""
+    first, text_of_row = deduplicate(list(zip(texts, pairs, strict=True)))
+    sides = [side for i in first for side in (texts[i], pairs[i])]
+    single = make_plan(tokenizer, sides, max_length=max_length, stride=stride, truncation=truncation)
+    windows_of_side = single.windows_per_text[single.text_of_row]
+    chosen = rows_of(single.text_of_row, single.windows_per_text)
+    side = np.repeat(np.arange(len(sides)), windows_of_side)
+    return PairPlan(
+        [single.windows[i] for i in chosen],
+        side // 2,
+        text_of_row,
+        n_cut=single.n_cut,
+        cut_at=max_length,
+        is_second=side % 2 == 1,
+    )
+
+
 def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the indices of the rows of the chosen windows, if each window has `counts` rows, in order of windows.
 
@@ -192,5 +289,15 @@ def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows) -> Wind
     max_length, stride = windows.resolve(backbone)
     truncation = windows.truncation
     return make_plan(
+        backbone.tokenizer, column.texts, column.pairs, max_length=max_length, stride=stride, truncation=truncation
+    )
+
+
+def plan_pairs(backbone: Backbone, column: TextColumn, windows: Windows) -> PairPlan:
+    """Plan a column of pairs whose texts are read separately."""
+    assert column.pairs is not None
+    max_length, stride = windows.resolve(backbone)
+    truncation = windows.truncation
+    return make_pair_plan(
         backbone.tokenizer, column.texts, column.pairs, max_length=max_length, stride=stride, truncation=truncation
     )

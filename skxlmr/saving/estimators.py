@@ -27,7 +27,7 @@ from skxlmr.saving.values import Decoder, Encoder
 from skxlmr.system import atomic
 from skxlmr.tuning import Tuning
 
-FORMAT = 2
+FORMAT = 3
 NAME = "estimator.json"
 TENSORS = "tensors-{}.safetensors"
 FINETUNED = "finetuned/"  # before the names of trained weights
@@ -55,11 +55,11 @@ class SavedWeights:
     where: Path
     tensors: dict[str, Tensor] = field(repr=False)
 
-    def build(self, make_head: Callable[[XLMRobertaXLConfig], nn.Module], causal: bool) -> Finetuned:
+    def build(self, make_head: Callable[[XLMRobertaXLConfig], nn.Module], pooling: str, causal: bool) -> Finetuned:
         """Build the modules, raising CheckpointError unless the tensors are exactly theirs."""
         with torch.device("meta"):
             base = XLMRobertaXLModel(self.config, add_pooling_layer=False)
-            finetuned = Finetuned(self.tuning, base, make_head(self.config), causal=causal)
+            finetuned = Finetuned(self.tuning, base, make_head(self.config), pooling, causal)
         need = {name: TensorInfo(tuple(p.shape), p.dtype, self.where) for name, p in finetuned.state_dict().items()}
         have = {name: TensorInfo(tuple(p.shape), p.dtype, self.where) for name, p in self.tensors.items()}
         if need != have:

@@ -18,8 +18,11 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassificati
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import WindowPlan, Windows, plan_texts
+from skxlmr.runtime.plan import WindowPlan, Windows, plan_texts, rows_of
 from skxlmr.runtime.run import pool_windows
+from skxlmr.runtime.sentence_settings import SentenceSettings
+from skxlmr.tasks.probes import LinearStart
+from skxlmr.training.convergence import Quality
 from skxlmr.training.fit import Objective
 from skxlmr.training.rows import Rows
 
@@ -75,6 +78,8 @@ class Task(Generic[Column]):
         Whether there is nothing to learn without y.
     causal : bool
         Whether a token sees only itself and those before it.
+    pooling : str
+        How the tokens of a window become the vector that the head takes; a key of `skxlmr.runtime.features.POOLINGS`.
     """
 
     windows: Windows = field(default_factory=Windows)
@@ -82,9 +87,18 @@ class Task(Generic[Column]):
     found: ClassVar[dict[str, str]] = {}
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
+    pooling: str = field(default="cls", kw_only=True)
 
     # Checks X and returns it as a column.
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_text_column)
+
+    def read_as(self, settings: SentenceSettings, column: Column) -> Self:
+        """Return this task with what the files of the model say about reading texts."""
+        return self
+
+    def prompted(self, column: Column) -> Column:
+        """Return a column with all that is put before its texts."""
+        return column
 
     def plan(self, backbone: Backbone, column: Column) -> WindowPlan:
         """Tokenise a column into windows."""
@@ -139,6 +153,29 @@ class Task(Generic[Column]):
         """Make a head with random weights, or with those that the files of the checkpoint have for it."""
         raise NotImplementedError
 
+    def samples(self, rows: Rows, units: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the targets and weights that `start` takes, one for each feature vector of some units.
+
+        `place` is the row of each unit; the units of a row share its weight.
+        """
+        return rows.targets[place], (rows.weights / np.bincount(place, minlength=len(rows.weights)))[place]
+
+    def start(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart | None:
+        """Fit a linear model from which the last layer of the head starts; None, the default, is a random start.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, n_features)
+            Inputs of the last layer, computed by the frozen base.
+        targets : ndarray of shape (n, ...)
+        weights : ndarray of shape (n,)
+        """
+        return None
+
+    def constant(self, rows: Rows) -> np.ndarray | None:
+        """Return the outputs, (n_outputs,), that are best for all rows alike; None if that is not defined."""
+        return None
+
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute one loss per row: (n, n_outputs), (n, ...) -> (n,)."""
         raise NotImplementedError
@@ -146,7 +183,28 @@ class Task(Generic[Column]):
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the function that computes one loss per window."""
         targets = torch.from_numpy(rows.targets).to(device)
-        return lambda outputs, windows, of_rows: self.row_losses(outputs, targets[of_rows])
+
+        def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
+            starts = rows.plan.unit_starts(windows)
+            of_unit = self.row_losses(outputs, targets[of_rows[starts]])
+            if len(starts) == len(windows):
+                return of_unit
+            n_windows = np.diff(starts, append=len(windows))  # the windows of a unit share its loss
+            return of_unit.repeat_interleave(torch.from_numpy(n_windows).to(device))
+
+        return losses
+
+    def mean_loss(self, outputs: np.ndarray, rows: Rows) -> float:
+        """Compute the weighted mean loss of rows from the head's outputs for the units of their plan."""
+        plan, of_units = rows.plan, torch.from_numpy(np.ascontiguousarray(outputs))
+        windows, place = plan.windows_of_rows(np.arange(len(rows.weights)))
+        starts, n_windows = windows[plan.unit_starts(windows)], plan.windows_per_unit
+        units = np.searchsorted(np.cumsum(n_windows), starts, side="right")
+        if plan.positions is not None:
+            units = rows_of(units, plan.counts)
+        each = self.losses(rows, torch.device("cpu"))(of_units[units], windows, place).double().numpy()
+        shares = (rows.weights / np.bincount(place))[place]
+        return float((each * shares).sum() / rows.weights.sum())
 
     def objective(
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int
@@ -156,13 +214,15 @@ class Task(Generic[Column]):
         losses = self.losses(rows, backbone.model.device)
         return Objective(
             rows,
-            lambda windows, of_rows, recompute: losses(finetuned.head(features(windows, recompute)), windows, of_rows),
+            lambda windows, of_rows, recompute: losses(
+                finetuned.head(rows.plan.combine(features(windows, recompute), windows)), windows, of_rows
+            ),
             [],
         )
 
     def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
         """Combine the head's outputs for the windows of a plan to one result per row, (n_rows, ...)."""
-        return pool_windows(outputs, plan.text_of_window, "mean")[plan.text_of_row]
+        return pool_windows(outputs, plan.text_of_unit, "mean")[plan.text_of_row]
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         """Score the results of rows against their targets; higher is better."""
@@ -181,10 +241,27 @@ class Task(Generic[Column]):
         memory: object = None,
         keep: int | None = None,
         verbose: int = 0,
-    ) -> float:
-        """Run and score rows."""
+    ) -> dict[str, float]:
+        """Run rows; returns their score and their mean loss."""
         outputs = finetuned.run(backbone, rows.plan, batch_tokens, memory=memory, keep=keep, verbose=verbose)
-        return self.score(outputs, rows)
+        return {"validation_score": self.score(outputs, rows), "validation_loss": self.mean_loss(outputs, rows)}
+
+    def quality(
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object = None
+    ) -> Quality | None:
+        """Judge a model by some of the rows that it was trained on; None if there is no measure for it."""
+        constant = self.constant(rows)
+        if constant is None:
+            return None
+        outputs = finetuned.run(backbone, rows.plan, batch_tokens, memory=memory)
+        same = np.broadcast_to(constant.astype(np.float32), outputs.shape)
+        return Quality(
+            self.mean_loss(outputs, rows), self.mean_loss(same, rows), most_predicted=self.most_predicted(outputs, rows)
+        )
+
+    def most_predicted(self, outputs: np.ndarray, rows: Rows) -> tuple[float, float] | None:
+        """Return the shares of the most predicted class among predictions and labels; None without classes."""
+        return None
 
     def fitted(self) -> dict[str, Any]:
         """Return the fitted attributes that show what was found."""

@@ -118,6 +118,10 @@ class Choosing(Task[ChoiceColumn]):
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> ChoiceHead:
         return ChoiceHead(config)
 
+    def constant(self, rows: Rows) -> np.ndarray:
+        """Return the same score for all choices."""
+        return np.zeros(1)
+
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the cross-entropy over a row's choices, for each of its windows; they come together."""
         plan, targets = rows.plan, rows.targets

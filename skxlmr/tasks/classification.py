@@ -15,17 +15,17 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, as_pandas, name_row
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import ClassificationHead
-from skxlmr.tasks.base import Export, Task, not_found, sequence_export
+from skxlmr.tasks.base import Export, not_found, sequence_export
+from skxlmr.tasks.pooled import PooledTask
+from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
+from skxlmr.training.rows import Rows
 
 LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels of one row
 
 
 @dataclass(frozen=True, eq=False)
-class Classification(Task[TextColumn]):
+class Classification(PooledTask):
     """Classes of texts: one per row, or several labels per row.
 
     Targets are numbers of classes, (n_rows,), or a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives
@@ -37,7 +37,7 @@ class Classification(Task[TextColumn]):
     classes: np.ndarray = field(default_factory=not_found)
     form: str | None = None
 
-    found: ClassVar[dict[str, str]] = {"classes_": "classes", "multilabel_": "form"}
+    found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         form = multilabel_form(y)
@@ -72,8 +72,29 @@ class Classification(Task[TextColumn]):
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         return targets if self.form is None else None
 
-    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> ClassificationHead:
-        return ClassificationHead(config, len(self.classes))
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    def start(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
+        """Fit a logistic regression, or one for each of several labels per row."""
+        if self.form is None:
+            return logistic_start(features, targets, weights, self.n_outputs)
+        return one_vs_rest_start(features, targets, weights)
+
+    def constant(self, rows: Rows) -> np.ndarray:
+        """Return the logarithms of the shares of classes, or the log-odds of each label."""
+        if self.form is None:
+            return log_priors(rows.targets, rows.weights, self.n_outputs)
+        return np.array([np.diff(log_priors(t, rows.weights, 2))[0] for t in rows.targets.T.astype(np.int64)])
+
+    def most_predicted(self, outputs: np.ndarray, rows: Rows) -> tuple[float, float] | None:
+        if self.form is not None:
+            return None
+        predicted = np.bincount(self.per_row(outputs, rows.plan).argmax(axis=1), rows.weights, self.n_outputs)
+        true = np.bincount(rows.targets, rows.weights, self.n_outputs)
+        most, total = predicted.argmax(), rows.weights.sum()
+        return float(predicted[most] / total), float(true[most] / total)
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.form is None:

@@ -103,12 +103,13 @@ class LanguageModeling(Task[TextColumn]):
         memory: object = None,
         keep: int | None = None,
         verbose: int = 0,
-    ) -> float:
-        """Return minus the mean loss; what is to be predicted is drawn in the same way each time."""
+    ) -> dict[str, float]:
+        """Return the mean loss, and minus it as the score; each call draws the same words to predict."""
         packs, window_weights = self._pack(backbone, rows)
         examples = self.examples(packs.plan, backbone.tokenizer, np.random.RandomState(0))
         losses = losses_of(finetuned, backbone, examples, batch_tokens, verbose)
-        return -float(np.average(losses, weights=np.repeat(window_weights, examples.counts)))
+        loss = float(np.average(losses, weights=np.repeat(window_weights, examples.counts)))
+        return {"validation_score": -loss, "validation_loss": loss}
 
     def _pack(self, backbone: Backbone, rows: Rows) -> tuple[Rows, np.ndarray]:
         return pack(rows, self.windows.resolve(backbone)[0])

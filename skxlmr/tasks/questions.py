@@ -100,6 +100,10 @@ class Answering(Task[TextColumn]):
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> SpanHead:
         return SpanHead(config)
 
+    def constant(self, rows: Rows) -> np.ndarray:
+        """Return the same scores for all positions."""
+        return np.zeros(2)
+
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the mean of the cross-entropies of start and end over the positions of a window."""
         plan = rows.plan

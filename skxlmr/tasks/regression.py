@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, name_row
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.heads import ClassificationHead
-from skxlmr.tasks.base import Export, Task, not_found, sequence_export
+from skxlmr.tasks.base import Export, not_found, sequence_export
+from skxlmr.tasks.pooled import PooledTask
+from skxlmr.tasks.probes import LinearStart, ridge_start
+from skxlmr.training.rows import Rows
 
 # The loss of a difference to the target, in standard deviations of the target.
 REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -29,7 +29,7 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Regression(Task[TextColumn]):
+class Regression(PooledTask):
     """Numbers; targets are standardised by `mean` and `scale`, (n_outputs,) each."""
 
     loss: str = "squared_error"
@@ -37,7 +37,9 @@ class Regression(Task[TextColumn]):
     scale: np.ndarray = field(default_factory=not_found)
     one_dimensional: bool = True
 
-    found: ClassVar[dict[str, str]] = {
+    separate_pairs: ClassVar[bool] = True
+
+    found: ClassVar[dict[str, str]] = PooledTask.found | {
         "target_mean_": "mean",
         "target_scale_": "scale",
         "n_outputs_": "n_outputs",
@@ -63,8 +65,17 @@ class Regression(Task[TextColumn]):
         """Number of columns of y."""
         return len(self.mean)
 
-    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> ClassificationHead:
-        return ClassificationHead(config, self.n_outputs)
+    def start(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
+        """Fit a ridge regression; of pairs that are read separately, on top of the cosine of their vectors."""
+        direction = None
+        if self.pairs == "separate":  # the last quarter of the features is the product of both vectors
+            width = features.shape[1] // 4
+            direction = np.repeat([0.0, 1 / width], [3 * width, width])
+        return ridge_start(features, targets, weights, direction)
+
+    def constant(self, rows: Rows) -> np.ndarray:
+        """Return the mean of the standardised targets; their median is not far from it."""
+        return np.average(rows.targets, axis=0, weights=rows.weights)
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs), reduction="none").mean(1)
@@ -73,12 +84,8 @@ class Regression(Task[TextColumn]):
         return float(r2_score(targets, results, sample_weight=weights)) if len(targets) > 1 else float("nan")
 
     def restore(self, attributes: dict[str, Any]) -> Self:
-        return replace(
-            self,
-            mean=attributes["target_mean_"],
-            scale=attributes["target_scale_"],
-            one_dimensional=attributes["_one_dimensional"],
-        )
+        names = {attribute: name for attribute, name in self.found.items() if name != "n_outputs"}
+        return replace(self, **{name: attributes[attribute] for attribute, name in names.items()})
 
     def continued(self, earlier: Self) -> Self:
         """Keep the earlier mean and scale: the weights of the head are relative to them."""
@@ -87,6 +94,7 @@ class Regression(Task[TextColumn]):
                 f"y asks for {self.n_outputs} outputs, but the earlier fit learned {earlier.n_outputs}, or its y had "
                 f"another number of dimensions: training can continue with the same only."
             )
+        self.check_reading(earlier)
         return replace(self, mean=earlier.mean, scale=earlier.scale)
 
     @property

@@ -17,52 +17,83 @@ if TYPE_CHECKING:
 class EarlyStopping(Callback):
     """Score a module after each epoch; if it `stops`, end training and keep the best weights.
 
-    Training ends when more than `n_iter_no_change` epochs in a row improve the score, of which higher is better, by
-    less than `tol`.
+    A module that was `started` by something better than chance is scored before the first epoch, too, so that training
+    never returns a worse one. Training ends when more than `n_iter_no_change` epochs in a row improve the score, of
+    which higher is better, by less than `tol`.
     """
 
     def __init__(
-        self, module: nn.Module, score: Callable[[], float], n_iter_no_change: int, tol: float, stops: bool
+        self,
+        module: nn.Module,
+        score: Callable[[], dict[str, float]],
+        n_iter_no_change: int,
+        tol: float,
+        stops: bool,
+        started: bool = False,
     ) -> None:
         self.module = module
         self.score = score
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.stops = stops
+        self.started = started
+        self.start_score = -np.inf
         self.scores: list[float] = []  # after each epoch
         self.n_without_improvement = 0
         self.best_weights: dict[str, Tensor] = {}
 
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        if self.started:
+            self.start_score = self._score(trainer)
+            self._keep()
+
     def on_epoch_end(self, trainer: Trainer) -> bool:
+        score = self._score(trainer)
+        best = max([self.start_score, *self.scores])
+        self.n_without_improvement = self.n_without_improvement + 1 if score < best + self.tol else 0
+        if score > best:
+            self._keep()
+        self.scores.append(score)
+        return self.stops and self.n_without_improvement > self.n_iter_no_change
+
+    def _score(self, trainer: Trainer) -> float:
+        """Score the module and add the result to the metrics of the epoch."""
         was_training = self.module.training
         self.module.eval()
         try:
-            score = self.score()
+            metrics = self.score()
         finally:
             self.module.train(was_training)
+        score = metrics["validation_score"]
         if self.stops and not self.scores and np.isnan(score):
             raise ValueError(
                 "The validation score is NaN, so no epoch is the best one; R2, for example, needs at least two rows. "
                 "Use a larger validation_fraction, or pass more rows as X_val and y_val."
             )
-        best = max(self.scores, default=-np.inf)
-        self.n_without_improvement = self.n_without_improvement + 1 if score < best + self.tol else 0
-        if score > best and self.stops:
+        trainer.metrics.update(metrics)
+        return score
+
+    def _keep(self) -> None:
+        """Remember the weights as the best so far, if they will be needed."""
+        if self.stops:
             self.best_weights = {
                 name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad
             }
-        self.scores.append(score)
-        trainer.metrics["validation_score"] = score
-        return self.stops and self.n_without_improvement > self.n_iter_no_change
 
     def restore_best(self) -> None:
         """Load the weights of the best epoch."""
         self.module.load_state_dict(self.best_weights, strict=False)
 
     def state(self) -> CallbackState:
-        return {"scores": self.scores, "n_without_improvement": self.n_without_improvement}, self.best_weights
+        numbers = {
+            "scores": self.scores,
+            "n_without_improvement": self.n_without_improvement,
+            "start_score": None if np.isinf(self.start_score) else self.start_score,  # JSON has no infinity
+        }
+        return numbers, self.best_weights
 
     def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self.scores, self.n_without_improvement = list(numbers["scores"]), numbers["n_without_improvement"]
+        self.start_score = -np.inf if numbers["start_score"] is None else numbers["start_score"]
         device = next(self.module.parameters()).device
         self.best_weights = {name: tensor.to(device) for name, tensor in tensors.items()}

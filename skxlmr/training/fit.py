@@ -23,14 +23,16 @@ from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.training.callbacks import Callback, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
+from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
 from skxlmr.training.gradients import Losses
 from skxlmr.training.loop import Trainer
 from skxlmr.training.optimizers import OptimizerState, load_optimizer_state, optimizer_state
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.rows import Outcome, Rows
-from skxlmr.training.schedule import Schedule
+from skxlmr.training.schedule import Schedule, auto_epochs
 from skxlmr.training.settings import TrainingParameters
+from skxlmr.training.start import Startable, some_rows, start_head
 from skxlmr.tuning import Tuning
 
 
@@ -49,10 +51,13 @@ class OneEpoch(NamedTuple):
     number: int
 
 
-class Learnable(Protocol):
+class Learnable(Startable, Protocol):
     """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
     causal: ClassVar[bool]
+
+    @property
+    def pooling(self) -> str: ...
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
 
@@ -66,18 +71,35 @@ class Learnable(Protocol):
 
     def evaluate(
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, keep: int
-    ) -> float: ...
+    ) -> dict[str, float]: ...
+
+    def quality(
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object
+    ) -> Quality | None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Fine-tuning of a base model for a task; `memory` caches the features of texts if only the head is trained."""
+    """Fine-tuning of a base model for a task.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    task : Learnable
+    tuning : Tuning
+    settings : TrainingParameters
+    memory : str, path, joblib.Memory or None
+        Caches the features of texts if only the head is trained.
+    init : {"auto", "random", "probe"}
+        Whether the head starts from a linear model of the frozen features.
+    """
 
     backbone: Backbone
     task: Learnable
     tuning: Tuning
     settings: TrainingParameters
     memory: str | os.PathLike | joblib.Memory | None = None
+    init: str = "random"
 
     def learn(
         self,
@@ -93,7 +115,7 @@ class Fit:
         `callbacks` are in addition to those of the settings. With `epoch`, train that one epoch instead of
         `max_epochs`, at a constant learning rate and without checkpoints.
         """
-        settings, schedule = self.settings, self._schedule()
+        settings, schedule = self.settings, self._schedule(len(rows.numbers))
         seed = int(check_random_state(settings.random_state).randint(2**31 - 1))
         checkpointing: Checkpointing | None = None
         stopping: EarlyStopping | None = None
@@ -110,12 +132,22 @@ class Fit:
             rows, held_out = self._hold_out(rows, seed)
         base, files = self.backbone.model, self.backbone.files if start is None else None
         with Randomness(seed, base.device).drawing():
-            finetuned = Finetuned(self.tuning, base, self.task.head(base.config, files), causal=self.task.causal)
+            finetuned = Finetuned(
+                self.tuning, base, self.task.head(base.config, files), self.task.pooling, self.task.causal
+            )
+        started, quality = False, None
         if start is not None:
             finetuned.continue_from(start)
+        elif epoch is None and self.init != "random":
+            started = self._start(finetuned, rows, schedule, seed)
+        judged = rows.take(some_rows(rows, seed, N_ROWS)) if epoch is None else None
+        if started and judged is not None:
+            quality = self._quality(finetuned.eval(), judged, schedule)
+            if finetuned.only_head and settings.max_epochs == "auto":
+                schedule = replace(schedule, max_epochs=0)  # the optimum is found
         finetuned.train()
         if held_out is not None:
-            stopping = self._early_stopping(finetuned, held_out, schedule)
+            stopping = self._early_stopping(finetuned, held_out, schedule, started)
         rows, losses, needed = self.task.objective(
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
         )
@@ -132,6 +164,7 @@ class Fit:
             row_numbers=rows.numbers,
             half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
             epochs_before=0 if epoch is None else epoch.number,
+            before=None if quality is None else {"loss": quality.loss},
         )
         if epoch is not None and epoch.optimizer_state is not None:
             load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
@@ -141,11 +174,37 @@ class Fit:
         if checkpointing is not None and trainer.finished:  # after everything that could have raised
             checkpointing.remove()
         finetuned.eval().requires_grad_(False)
+        if judged is not None and trainer.finished and schedule.max_epochs:
+            self._judge(finetuned, judged, schedule, quality)
         scores = None if stopping is None else stopping.scores
         return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer))
 
-    def _schedule(self) -> Schedule:
-        """Resolve the "auto" of the settings, by the tuning and the free memory."""
+    def _start(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, seed: int) -> bool:
+        """Start the head from a linear model of the frozen features; return whether the task has one."""
+        return start_head(
+            self.task,
+            finetuned.eval(),
+            self.backbone,
+            rows,
+            schedule.batch_tokens,
+            seed=seed,
+            memory=self.memory,
+            verbose=self.settings.verbose,
+        )
+
+    def _quality(self, finetuned: Finetuned, rows: Rows, schedule: Schedule) -> Quality | None:
+        return self.task.quality(finetuned, self.backbone, rows, schedule.batch_tokens, self.memory)
+
+    def _judge(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, before: Quality | None) -> None:
+        """Warn if training learned nothing, or made its start worse."""
+        after = self._quality(finetuned, rows, schedule)
+        if after is not None:
+            if before is not None:
+                after = replace(after, start_loss=before.loss)
+            warn_of_failure(after, schedule.learning_rate, schedule.max_epochs, self.settings.early_stopping)
+
+    def _schedule(self, n_rows: int) -> Schedule:
+        """Resolve the "auto" of the settings, by the number of rows, the tuning and the free memory."""
         settings, backbone = self.settings, self.backbone
         batch_tokens, gradient_checkpointing = backbone.batch_tokens(settings.batch_tokens), False
         if settings.batch_tokens == "auto":
@@ -161,7 +220,9 @@ class Fit:
         return Schedule(
             batch_size=settings.batch_size,
             batch_tokens=batch_tokens,
-            max_epochs=settings.max_epochs,
+            max_epochs=(
+                auto_epochs(n_rows, settings.batch_size) if settings.max_epochs == "auto" else int(settings.max_epochs)
+            ),
             learning_rate=(
                 self.tuning.default_learning_rate if settings.learning_rate == "auto" else float(settings.learning_rate)
             ),
@@ -186,6 +247,7 @@ class Fit:
             (type(self.tuning).__name__, self.tuning.get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
             self.task,
+            self.init,
             early_stopping if settings.early_stopping or held_out is not None else None,
             None if settings.random_state is None else seed,
             *rows.identity(),
@@ -210,7 +272,7 @@ class Fit:
             ) from error
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
-    def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule) -> EarlyStopping:
+    def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:
         settings, began = self.settings, moment()
         return EarlyStopping(
             finetuned,
@@ -218,4 +280,5 @@ class Fit:
             settings.n_iter_no_change,
             settings.tol,
             stops=settings.early_stopping,
+            started=started,
         )

@@ -63,6 +63,7 @@ class Trainer:
     row_numbers: np.ndarray | None = None  # the user's numbers of the rows, for messages; None counts from 0
     half: bool = False  # gradients pass through float16, so the loss is scaled
     epochs_before: int = 0  # epochs of earlier trainings that this one continues
+    before: dict[str, float] | None = None  # metrics before the first epoch, for the history
 
     def __post_init__(self) -> None:
         for callback in self.callbacks:
@@ -79,6 +80,8 @@ class Trainer:
         self.n_steps = schedule.max_epochs * -(-len(self.row_weights) // schedule.batch_size)
         loss_scale = FIRST_LOSS_SCALE if self.half else 1.0
         self.position = Position(schedule.batch_tokens, schedule.gradient_checkpointing, loss_scale)
+        if self.before is not None:
+            self.position.history.append({"epoch": 0, "loss": float("nan"), "learning_rate": 0.0, **self.before})
         self.loss = self.learning_rate = float("nan")  # of the latest step
         self.finished = False  # True after the last epoch, not after an interruption
 

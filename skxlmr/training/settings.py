@@ -27,8 +27,9 @@ class TrainingParameters(RunParameters):
         Rows in an optimiser step. The default is that of the XLM-R-XL paper (arXiv:2105.00572).
     learning_rate : float or "auto"
         The highest learning rate, after warm-up; "auto" takes that of the tuning.
-    max_epochs : int
-        Passes over the rows. The default is that of the paper.
+    max_epochs : int or "auto"
+        Passes over the rows. "auto" is 10, as in the paper, for few rows, and down to 3 for thousands; with
+        `tuning="head"` and a head that starts from its optimum (see `init`) it is none.
     lr_schedule : {"linear", "cosine", "constant"}
         How the learning rate decays after warm-up: to zero along a line or half a cosine, or not at all.
     warmup : float
@@ -65,7 +66,7 @@ class TrainingParameters(RunParameters):
     learning_rate: float | str = parameter(
         default="auto", valid=[Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})], order=30
     )
-    max_epochs: int = parameter(default=10, valid=[AT_LEAST_1], order=30)
+    max_epochs: int | str = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
     lr_schedule: str = parameter(default="linear", valid=[StrOptions(set(LR_SCHEDULES))], order=30)
     warmup: float = parameter(default=WARMUP, valid=[Interval(Real, 0, 1, closed="left")], order=30)
     weight_decay: float = parameter(default=WEIGHT_DECAY, valid=[Interval(Real, 0, None, closed="left")], order=30)

@@ -40,7 +40,9 @@ class EpochContexts(Callback):
     def __init__(self, estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any) -> None:
         self.estimator = estimator
         self.data = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
-        self.context = estimator._init_callback_context(max_subtasks=estimator.max_epochs)
+        self.context = estimator._init_callback_context(
+            max_subtasks=None if estimator.max_epochs == "auto" else estimator.max_epochs
+        )
         self.context.call_on_fit_task_begin(estimator=estimator, **self.data)
 
     def end(self) -> None:

@@ -21,6 +21,7 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
 from skxlmr.tasks.classification import check_class_weight
+from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
 from skxlmr.tasks.tagging.schemes import check_scheme, decode, infer_scheme, tag_score
 from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
 from skxlmr.tasks.tagging.targets import check_tags
@@ -83,6 +84,45 @@ class Tagging(Task[TokenColumn]):
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> TokenHead:
         return TokenHead(config, len(self.classes))
 
+    def samples(self, rows: Rows, units: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tags of all tokens of some windows, and their weights."""
+        plan = rows.plan
+        counts = plan.counts
+        targets = np.concatenate(self._targets_of_texts(rows))[rows_of(units, counts)]
+        shares = rows.weights / self.loss_weights(rows.targets)
+        return targets, np.repeat(shares[place], counts[units]) * self.tag_weights[targets]
+
+    def start(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
+        """Fit a logistic regression of the tokens."""
+        return logistic_start(features, targets, weights, len(self.classes))
+
+    def constant(self, rows: Rows) -> np.ndarray:
+        """Return the logarithms of the shares of tags."""
+        targets = np.concatenate(list(rows.targets))
+        return log_priors(targets, self._token_weights(rows), len(self.classes))
+
+    def most_predicted(self, outputs: np.ndarray, rows: Rows) -> tuple[float, float] | None:
+        """Return the shares of the most predicted tag; None if there is a scheme, where most tokens may be O."""
+        if self.scheme != "plain":
+            return None
+        predicted = np.concatenate([row.argmax(axis=1) for row in self.per_row(outputs, rows.plan)])
+        weights = self._token_weights(rows)
+        of_tag = np.bincount(predicted, weights, len(self.classes)) / weights.sum()
+        true = np.bincount(np.concatenate(list(rows.targets)), weights, len(self.classes)) / weights.sum()
+        return float(of_tag.max()), float(true[of_tag.argmax()])
+
+    def _token_weights(self, rows: Rows) -> np.ndarray:
+        shares = rows.weights / self.loss_weights(rows.targets)
+        tags = np.concatenate(list(rows.targets))
+        return np.repeat(shares, [len(row) for row in rows.targets]) * self.tag_weights[tags]
+
+    def _targets_of_texts(self, rows: Rows) -> list[np.ndarray]:
+        """Return the numbers of the tags of each sentence of the plan, 0 for those that are in no row."""
+        targets = [np.zeros(n, np.int64) for n in tokens_of_texts(rows.plan)]
+        for text, row in zip(rows.plan.text_of_row, rows.targets, strict=True):
+            targets[text] = row
+        return targets
+
     def loss_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return the sums of the weights of tags."""
         return np.array([self.tag_weights[row].sum() for row in targets])
@@ -91,9 +131,7 @@ class Tagging(Task[TokenColumn]):
         """Return the weighted mean over a row's tokens, which its windows add up to."""
         plan = rows.plan
         counts = plan.counts
-        targets = [np.zeros(n, np.int64) for n in tokens_of_texts(plan)]  # of sentences that are left out, too
-        for text, row in zip(plan.text_of_row, rows.targets, strict=True):
-            targets[text] = row
+        targets = self._targets_of_texts(rows)
         totals = self.loss_weights(as_objects(targets))
         totals[totals == 0] = 1.0  # of sentences that are left out
         shares = torch.from_numpy(plan.windows_per_text / totals).to(device)  # the windows of a row share its weight

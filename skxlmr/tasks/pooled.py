@@ -1,0 +1,102 @@
+"""The reading of texts as vectors: pooling, prompt, and how the texts of a pair come together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import nn
+from typing_extensions import Self
+
+from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.columns import TextColumn
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.heads import ClassificationHead, PairHead, PooledHead
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.plan import WindowPlan, plan_pairs, plan_texts
+from skxlmr.runtime.sentence_settings import SentenceSettings
+from skxlmr.tasks.base import Task
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PooledTask(Task[TextColumn]):
+    """Base class of the tasks with one output vector per text, or per pair of texts.
+
+    Attributes
+    ----------
+    pooling : {"auto", "mean", "cls", "max"}
+    prompt : str or None
+    pairs : {"auto", "joint", "separate"}
+    normalize : bool
+        Whether vectors are scaled to the same length; part of what "auto" stands for.
+    """
+
+    pooling: str = "auto"
+    prompt: str | None = "auto"
+    pairs: str = "auto"
+    normalize: bool = False
+
+    found: ClassVar[dict[str, str]] = {
+        "pooling_": "pooling",
+        "prompt_": "prompt",
+        "pairs_": "pairs",
+        "_normalize": "normalize",
+    }
+
+    # What "auto" stands for with a sentence-embedding model and pairs of texts.
+    separate_pairs: ClassVar[bool] = False
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the head."""
+        raise NotImplementedError
+
+    def read_as(self, settings: SentenceSettings, column: TextColumn) -> Self:
+        """Replace "auto" by what the files of the model say, and by what suits the column."""
+        pooling = settings.pooling if self.pooling == "auto" else self.pooling
+        pairs = self.pairs
+        if column.pairs is None:
+            pairs = "joint"
+        elif pairs == "auto":
+            pairs = "separate" if settings.is_sentence_model and self.separate_pairs else "joint"
+        return replace(
+            self,
+            pooling=pooling,
+            prompt=settings.prompt if self.prompt == "auto" else self.prompt or "",
+            pairs=pairs,
+            normalize=settings.normalize and (self.pooling == "auto" or pooling != "cls"),
+        )
+
+    def check_reading(self, earlier: Self) -> None:
+        """Raise a ValueError if an earlier fit read texts in another way."""
+        for name in ("pooling", "prompt", "pairs", "normalize"):
+            now, before = getattr(self, name), getattr(earlier, name)
+            if now != before:
+                raise ValueError(
+                    f"The earlier fit read texts with {name}={before!r}, now it is {now!r}: training can continue with "
+                    f"the same only."
+                )
+
+    def continued(self, earlier: Self) -> Self:
+        self.check_reading(earlier)
+        return super().continued(earlier)
+
+    def prompted(self, column: TextColumn) -> TextColumn:
+        if not self.prompt:
+            return column
+        texts, pairs = [self.prompt + text for text in column.texts], column.pairs
+        if self.pairs == "separate" and pairs is not None:
+            pairs = [self.prompt + text for text in pairs]
+        return replace(column, texts=texts, pairs=pairs)
+
+    def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
+        plan = plan_pairs if self.pairs == "separate" else plan_texts
+        return plan(backbone, self.prompted(column), self.windows)
+
+    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
+        """Make a linear head on the vectors, or with plain "cls" pooling that of the reference."""
+        if self.pairs == "separate":
+            return PairHead(config, self.n_outputs, self.normalize)
+        if self.pooling == "cls" and not self.normalize:
+            return ClassificationHead(config, self.n_outputs)
+        return PooledHead(config, self.n_outputs, self.normalize)

@@ -1,0 +1,170 @@
+"""Linear models of frozen features, from which the heads of tasks start (linear probing, then fine-tuning).
+
+Fine-tuning from a random head distorts the features of a pretrained model while the head is still poor; starting from
+the optimum of the head alone avoids that (Kumar et al., arXiv:2202.10054).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+# Inverse strengths of the L2 penalty of vectors whose mean square length is 1; 0.1 and 1000 were never better on the
+# study's data (benchmarks/NOTES.md).
+STRENGTHS = (1.0, 10.0, 100.0)
+N_FOLDS = 3
+MAX_ROWS_OF_SEARCH = 1000  # of cross-validation; with more rows the strength hardly matters
+MAX_ITER = 1000
+RIDGE_ALPHAS = tuple(np.logspace(-3, 5, 17))
+
+
+@dataclass(frozen=True)
+class LinearStart:
+    """A linear map from the features of a head's last layer to its outputs."""
+
+    weight: np.ndarray  # (n_outputs, n_features)
+    bias: np.ndarray  # (n_outputs,)
+
+
+@dataclass(frozen=True)
+class Centering:
+    """Features minus their mean, over the root mean square of what remains, so that penalties do not depend on units.
+
+    All features share one factor: that of each feature by itself made results across languages slightly worse.
+    """
+
+    mean: np.ndarray  # (n_features,)
+    factor: float
+
+    @classmethod
+    def fit(cls, features: np.ndarray, weights: np.ndarray) -> Centering:
+        """Compute mean and scale of features, (n, n_features)."""
+        mean = np.average(features, axis=0, weights=weights)
+        length = np.sqrt(np.average(((features - mean) ** 2).sum(axis=1), weights=weights))
+        return cls(mean, 1 / length if length > 1e-6 * np.linalg.norm(mean) else 1.0)
+
+    def transform(self, features: np.ndarray) -> np.ndarray:
+        """Centre and scale features."""
+        return (features - self.mean) * self.factor
+
+    def fold(self, coef: np.ndarray, intercept: np.ndarray) -> LinearStart:
+        """Return a linear model of the transformed features as one of the features themselves."""
+        weight = coef * self.factor
+        return LinearStart(weight, intercept - weight @ self.mean)
+
+
+def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray, n_classes: int) -> LinearStart:
+    """Fit a logistic regression of classes, with the strength of its penalty chosen by cross-validation.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, n_features)
+    targets : ndarray of shape (n,) of int, or (n, n_classes)
+        Classes, or their probabilities.
+    weights : ndarray of shape (n,)
+    n_classes : int
+        Classes that no row has get the bias of a count of one half.
+    """
+    if targets.ndim == 2:  # a row for each of its likely classes
+        rows, classes = np.nonzero(targets > 0.01)
+        return logistic_start(features[rows], classes, weights[rows] * targets[rows, classes], n_classes)
+    used = weights > 0
+    features, targets, weights = features[used], targets[used], weights[used]
+    weights = weights / weights.mean()
+    scaler = Centering.fit(features, weights)
+    x = scaler.transform(features)
+    present = np.unique(targets)
+    if len(present) < 2:
+        return constant_start(log_priors(targets, weights, n_classes), features.shape[1])
+    model = LogisticRegression(C=_search_strength(x, targets, weights), max_iter=MAX_ITER).fit(x, targets, weights)
+    coef, intercept = model.coef_, model.intercept_
+    if len(present) == 2:  # two outputs, as softmax takes them
+        coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+    weight, bias = np.zeros((n_classes, x.shape[1])), log_priors(targets, weights, n_classes)
+    weight[present], bias[present] = coef, intercept
+    missing = np.setdiff1d(np.arange(n_classes), present)
+    bias[missing] += intercept.mean() - log_priors(targets, weights, n_classes)[present].mean()
+    return scaler.fold(weight, bias)
+
+
+def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
+    """Fit one logistic regression per label; targets are 0 or 1, (n, n_labels)."""
+    n_features = features.shape[1]
+    weight, bias = np.zeros((targets.shape[1], n_features)), np.zeros(targets.shape[1])
+    for label, of_label in enumerate(targets.T.astype(np.int64)):
+        start = logistic_start(features, of_label, weights, 2)
+        weight[label] = start.weight[1] - start.weight[0]
+        bias[label] = start.bias[1] - start.bias[0]
+    return LinearStart(weight, bias)
+
+
+def ridge_start(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, direction: np.ndarray | None = None
+) -> LinearStart:
+    """Fit ridge regressions of numbers, each with the strength of the least leave-one-out error.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, n_features)
+    targets : ndarray of shape (n, n_outputs)
+    weights : ndarray of shape (n,)
+    direction : ndarray of shape (n_features,), default=None
+        `features @ direction` is a predictor by itself: it is fitted first, without a penalty, and the ridge regression
+        learns what it leaves. With few rows the result is thus close to it.
+    """
+    n_outputs = targets.shape[1]
+    scaler = Centering.fit(features, weights)
+    x, weights = scaler.transform(features), weights / weights.mean()
+    known = np.zeros((n_outputs, features.shape[1]))
+    if direction is not None:
+        predictor = (features - scaler.mean) @ direction
+        slope = (weights * predictor) @ targets / max((weights * predictor**2).sum(), 1e-12)
+        targets, known = targets - predictor[:, None] * slope, slope[:, None] * direction
+    if len(x) < 2:
+        coef, intercept = np.zeros((n_outputs, x.shape[1])), np.average(targets, axis=0, weights=weights)
+    else:
+        model = RidgeCV(RIDGE_ALPHAS, alpha_per_target=n_outputs > 1).fit(x, targets, weights)
+        coef, intercept = model.coef_.reshape(n_outputs, -1), np.broadcast_to(model.intercept_, (n_outputs,))
+    start = scaler.fold(coef, intercept)
+    return LinearStart(start.weight + known, start.bias - known @ scaler.mean)
+
+
+def constant_start(bias: np.ndarray, n_features: int) -> LinearStart:
+    """Return the start whose outputs do not depend on the features."""
+    return LinearStart(np.zeros((len(bias), n_features)), bias)
+
+
+def log_priors(targets: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the logarithms of the shares of classes, (n_classes,), with half a count added to each."""
+    counts = np.bincount(targets, weights, n_classes) + 0.5
+    return np.log(counts / counts.sum())
+
+
+def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+    """Choose the C of the highest cross-validated likelihood, on at most `MAX_ROWS_OF_SEARCH` rows.
+
+    Classes with fewer rows than folds are left out of the search, since a fold would lack them.
+    """
+    counts = np.bincount(targets)
+    some = np.flatnonzero(counts[targets] >= N_FOLDS)
+    if len(some) > MAX_ROWS_OF_SEARCH:
+        some = np.random.RandomState(0).choice(some, MAX_ROWS_OF_SEARCH, replace=False)
+        some = some[np.bincount(targets[some])[targets[some]] >= N_FOLDS]
+    if len(np.unique(targets[some])) < 2:
+        return STRENGTHS[1]
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0)
+    scores = [
+        cross_val_score(
+            LogisticRegression(C=strength, max_iter=MAX_ITER),
+            x[some],
+            targets[some],
+            cv=folds,
+            scoring="neg_log_loss",
+            params={"sample_weight": weights[some]},
+        ).mean()
+        for strength in STRENGTHS
+    ]
+    return STRENGTHS[int(np.argmax(scores))]
