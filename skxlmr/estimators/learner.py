@@ -163,10 +163,11 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
             column,
             **task.fitted(),
             history_=history,
-            loss_curve_=history["loss"][history["epoch"] > 0].tolist(),
+            loss_curve_=history["loss"].tolist(),
+            start_metrics_=outcome.start_metrics,
             validation_scores_=scores,
-            best_validation_score_=None if scores is None else float(history["validation_score"].max()),
-            n_iter_=int(history["epoch"].max()),
+            best_validation_score_=outcome.best_score,
+            n_iter_=len(history),
             _finetuned=outcome.finetuned,
             _optimizer_state=None if epoch is None else state,
         )
@@ -199,7 +200,11 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         return held_out, task.targets(y_val, held_out, "y_val")
 
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
-        """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
+        """Write what was fitted as a whole model that others load without skxlmr.
+
+        Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
+        but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
+        returns the logits, and adds the prompt itself.
 
         The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
         if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
@@ -217,7 +222,7 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         NotFittedError
             If the estimator is not fitted.
         NotImplementedError
-            If transformers has no class for what it learned.
+            If neither of them has a class for what it learned; the message names a parameter with which there is one.
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
             `directory` is where it lies.
@@ -226,7 +231,8 @@ class XLMRXLLearner(CallbackSupportMixin, TrainingParameters, XLMRXLEstimator, G
         --------
         >>> import tempfile
         >>> from skxlmr import XLMRXLClassifier
-        >>> clf = XLMRXLClassifier("nano", max_epochs=1, random_state=0).fit(["good", "bad"], ["yes", "no"])
+        >>> clf = XLMRXLClassifier("nano", pooling="cls", max_epochs=1, random_state=0)
+        >>> clf = clf.fit(["good", "bad"], ["yes", "no"])
         >>> directory = tempfile.mkdtemp()
         >>> clf.export_pretrained(directory)
         >>> from skxlmr.model import XLMRobertaXLForSequenceClassification
