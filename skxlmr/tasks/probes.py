@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
 
 # Inverse strengths of the L2 penalty of vectors whose mean square length is 1; 0.1 and 1000 were never better on the
 # study's data (benchmarks/NOTES.md).
@@ -155,16 +156,11 @@ def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray) ->
         some = some[np.bincount(targets[some])[targets[some]] >= N_FOLDS]
     if len(np.unique(targets[some])) < 2:
         return STRENGTHS[1]
-    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0)
-    scores = [
-        cross_val_score(
-            LogisticRegression(C=strength, max_iter=MAX_ITER),
-            x[some],
-            targets[some],
-            cv=folds,
-            scoring="neg_log_loss",
-            params={"sample_weight": weights[some]},
-        ).mean()
-        for strength in STRENGTHS
-    ]
-    return STRENGTHS[int(np.argmax(scores))]
+    x, targets, weights = x[some], targets[some], weights[some]
+    losses = np.zeros(len(STRENGTHS))
+    for train, test in StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(x, targets):
+        for i, strength in enumerate(STRENGTHS):
+            model = LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x[train], targets[train], weights[train])
+            proba = model.predict_proba(x[test])
+            losses[i] += log_loss(targets[test], proba, sample_weight=weights[test], labels=model.classes_)
+    return STRENGTHS[int(np.argmin(losses))]
