@@ -28,8 +28,9 @@ LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels o
 class Classification(PooledTask):
     """Classes of texts: one per row, or several labels per row.
 
-    Targets are numbers of classes, (n_rows,), or a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives
-    several labels per row: "indicator", "lists", or None for one class per row.
+    Targets are numbers of classes, (n_rows,); probabilities of classes, (n_rows, n_classes); or, for several labels per
+    row, a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives several labels per row: "indicator", "lists",
+    or None for one class per row.
     """
 
     label_smoothing: float = 0.0
@@ -40,6 +41,9 @@ class Classification(PooledTask):
     found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        if is_probabilities(y):
+            task = replace(self, classes=classes_of_columns(y), form=None)
+            return task, task.targets(y, column)
         form = multilabel_form(y)
         if form is not None:
             task = replace(self, classes=find_labels(y, column, form), form=form)
@@ -55,6 +59,8 @@ class Classification(PooledTask):
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         if self.form is not None:
             return check_multilabel(y, column, self.classes, self.form, name)
+        if is_probabilities(y):
+            return check_probabilities(y, column, self.classes, name)
         y = check_labels(y, column, name)
         unknown = sorted(set(y.tolist()) - set(self.classes.tolist()))
         if unknown:
@@ -67,10 +73,14 @@ class Classification(PooledTask):
             return 1.0
         if self.form is not None:
             raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
+        if targets.ndim == 2:
+            if self.class_weight == "balanced":
+                raise ValueError("class_weight='balanced' needs labels, but y has probabilities; use sample_weight.")
+            return targets @ check_class_weight(self.class_weight, self.classes, self.classes)
         return check_class_weight(self.class_weight, self.classes, self.classes[targets])[targets]
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        return targets if self.form is None else None
+        return most_likely(targets) if self.form is None else None
 
     @property
     def n_outputs(self) -> int:
@@ -85,6 +95,8 @@ class Classification(PooledTask):
     def constant(self, rows: Rows) -> np.ndarray:
         """Return the logarithms of the shares of classes, or the log-odds of each label."""
         if self.form is None:
+            if rows.targets.ndim == 2:
+                return np.log(np.average(rows.targets, axis=0, weights=rows.weights) + 1e-9)
             return log_priors(rows.targets, rows.weights, self.n_outputs)
         return np.array([np.diff(log_priors(t, rows.weights, 2))[0] for t in rows.targets.T.astype(np.int64)])
 
@@ -92,19 +104,23 @@ class Classification(PooledTask):
         if self.form is not None:
             return None
         predicted = np.bincount(self.per_row(outputs, rows.plan).argmax(axis=1), rows.weights, self.n_outputs)
-        true = np.bincount(rows.targets, rows.weights, self.n_outputs)
+        true = np.bincount(most_likely(rows.targets), rows.weights, self.n_outputs)
         most, total = predicted.argmax(), rows.weights.sum()
         return float(predicted[most] / total), float(true[most] / total)
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.form is None:
+            targets = targets.to(outputs) if targets.ndim == 2 else targets
             return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none").mean(1)
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         """Compute the accuracy; of several labels per row all must be right."""
-        right = results.argmax(axis=1) == targets if self.form is None else ((results > 0) == targets).all(axis=1)
+        if self.form is None:
+            right = results.argmax(axis=1) == most_likely(targets)
+        else:
+            right = ((results > 0) == targets).all(axis=1)
         return float(np.average(right, weights=weights))
 
     @property
@@ -137,6 +153,48 @@ def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         assert_all_finite(y, input_name=name)
     check_classification_targets(y)
     return y
+
+
+def is_probabilities(y: Any) -> bool:
+    """Whether y has a probability for each class, (n_rows, n_classes): rows of fractions that sum to 1."""
+    y = as_pandas(y)
+    if getattr(y, "ndim", 1) != 2 or y.shape[1] < 2 or sparse.issparse(y):
+        return False
+    values = y.to_numpy() if isinstance(y, pd.DataFrame) else np.asarray(y)
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        return False
+    inside, whole = (values >= 0).all() and (values <= 1 + 1e-3).all(), np.isin(values, [0, 1]).all()
+    return bool(inside and not whole and np.allclose(values.sum(axis=1), 1, atol=1e-3))
+
+
+def classes_of_columns(y: Any) -> np.ndarray:
+    """Return the classes of probabilities: the names of the columns, sorted, or their numbers."""
+    y = as_pandas(y)
+    return (
+        np.unique(_infer_labels(y.columns.to_numpy(object))) if isinstance(y, pd.DataFrame) else np.arange(y.shape[1])
+    )
+
+
+def check_probabilities(y: Any, column: TextColumn, classes: np.ndarray, name: str = "y") -> np.ndarray:
+    """Read the probabilities of classes, (n_rows, n_classes) float64, in the order of the classes."""
+    y = as_pandas(y)
+    check_consistent_length(column.texts, y)
+    if isinstance(y, pd.DataFrame):
+        names = y.columns.tolist()
+        if sorted(map(str, names)) != sorted(map(str, classes.tolist())):
+            raise ValueError(f"{name} has the columns {names[:5]}, but the classes are {classes.tolist()[:5]}.")
+        y = y[classes.tolist()]
+    values = np.asarray(y, np.float64)
+    if values.shape[1] != len(classes):
+        raise ValueError(
+            f"{name} has {values.shape[1]} columns of probabilities, but there are {len(classes)} classes."
+        )
+    return values / values.sum(axis=1, keepdims=True)
+
+
+def most_likely(targets: np.ndarray) -> np.ndarray:
+    """Return the numbers of classes, (n_rows,), from these or from probabilities, (n_rows, n_classes)."""
+    return targets.argmax(axis=1) if targets.ndim == 2 else targets
 
 
 def check_classes(classes: Any, form: str | None) -> np.ndarray:
