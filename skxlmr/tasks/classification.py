@@ -31,14 +31,14 @@ class Classification(PooledTask):
 
     Targets are numbers of classes, (n_rows,), or a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives
     several labels per row: "indicator", "lists", or None for one class per row. `class_weights` are those of classes in
-    the loss, (n_classes,), or of the negatives and the positives of each label, (2, n_classes).
+    the loss, (n_classes,), or of the negatives and the positives of each label, (2, n_classes); None for no weights.
     """
 
     label_smoothing: float = 0.0
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)
     form: str | None = None
-    class_weights: np.ndarray = field(default_factory=not_found)
+    class_weights: np.ndarray | None = None
 
     found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
 
@@ -67,10 +67,14 @@ class Classification(PooledTask):
         return np.searchsorted(self.classes, y)
 
     def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
-        return self.class_weights[targets] if self.form is None else 1.0  # those of labels are in `row_losses`
+        if self.class_weights is None or self.form is not None:  # those of labels are in `row_losses`
+            return 1.0
+        return self.class_weights[targets]
 
     def weighted(self, targets: np.ndarray, weights: np.ndarray) -> Self:
         """Return this task with `class_weights`, which depend on targets and sample weights if they are balanced."""
+        if self.class_weight is None:
+            return self
         if self.form is None:
             of_classes = check_class_weight(self.class_weight, self.classes, self.classes[targets], weights)
         elif self.class_weight == "balanced":
@@ -83,6 +87,8 @@ class Classification(PooledTask):
 
     def _entry_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return the weights of the entries of a matrix of labels in the loss, (n_rows, n_classes)."""
+        if self.class_weights is None:
+            return np.ones(targets.shape)
         return np.where(targets > 0, self.class_weights[1], self.class_weights[0])
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
@@ -118,9 +124,11 @@ class Classification(PooledTask):
         if self.form is None:
             return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        of_negatives, of_positives = torch.from_numpy(self.class_weights).to(outputs)
-        weights = torch.where(targets > 0, of_positives, of_negatives)
-        return F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), weights, reduction="none").mean(1)
+        each = F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none")
+        if self.class_weights is not None:
+            of_negatives, of_positives = torch.from_numpy(self.class_weights).to(outputs)
+            each = each * torch.where(targets > 0, of_positives, of_negatives)
+        return each.mean(1)
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         """Compute the accuracy; of several labels per row all must be right."""
