@@ -139,6 +139,8 @@ def test_balanced_class_weight_equals_sklearn_on_repeated_rows():
     np.testing.assert_allclose(check_class_weight("balanced", classes, y, counts.astype(float)), repeated)
     without = check_class_weight("balanced", classes, y, np.array([1.0, 1, 1, 0, 1]))
     np.testing.assert_allclose(without, [1, 1, 1])
+    task, _ = Classification(class_weight="balanced").find(y, check_text_column(y), counts)
+    np.testing.assert_allclose(task.class_weights, repeated)
 
 
 def test_class_weights_of_labels_count_positives_as_much_as_negatives():
