@@ -16,7 +16,11 @@ class ExportMixin:
     """Mixin of the estimators that are trained: writes what they learned in the formats of transformers and peft."""
 
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
-        """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
+        """Write what was fitted as a whole model that others load without skxlmr.
+
+        Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
+        but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
+        returns the logits, and adds the prompt itself.
 
         The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
         if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
@@ -34,7 +38,7 @@ class ExportMixin:
         NotFittedError
             If the estimator is not fitted.
         NotImplementedError
-            If transformers has no class for what it learned.
+            If neither of them has a class for what it learned; the message names a parameter with which there is one.
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
             `directory` is where it lies.
@@ -43,7 +47,8 @@ class ExportMixin:
         --------
         >>> import tempfile
         >>> from skxlmr import XLMRXLClassifier
-        >>> clf = XLMRXLClassifier("nano", max_epochs=1, random_state=0).fit(["good", "bad"], ["yes", "no"])
+        >>> clf = XLMRXLClassifier("nano", pooling="cls", max_epochs=1, random_state=0)
+        >>> clf = clf.fit(["good", "bad"], ["yes", "no"])
         >>> directory = tempfile.mkdtemp()
         >>> clf.export_pretrained(directory)
         >>> from skxlmr.model import XLMRobertaXLForSequenceClassification

@@ -96,8 +96,7 @@ class Scorer:
         fitted._set_fitted(self.fitted_attributes(finetuned))
         data = [_take(data, rows.numbers) for data in (self.X, self.y) if data is not None]
         weighted = _takes_sample_weight(self.score) and (rows.weights != 1).any()
-        with torch.no_grad():
-            score = self.score(fitted, *data, **({"sample_weight": rows.weights} if weighted else {}))
+        score = self.score(fitted, *data, **({"sample_weight": rows.weights} if weighted else {}))
         return _check_score(score, self.estimator.scoring)
 
 

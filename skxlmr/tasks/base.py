@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_text_column
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
@@ -39,8 +39,8 @@ class Export:
 
     Attributes
     ----------
-    model_class : type
-        The class of the reference.
+    model_class : type or None
+        The class of the reference; None if only sentence-transformers has such a model.
     heads : callable
         From a head to its parts, by the names that they have in that class.
     config : dict
@@ -49,13 +49,16 @@ class Export:
         The name of the task in peft; None if peft has none.
     has_adapter : bool
         Whether peft can save the head.
+    prompt : str
+        What the model expects before each text.
     """
 
-    model_class: type[PretrainedModel]
+    model_class: type[PretrainedModel] | None
     heads: Callable[[Any], dict[str, nn.Module]]
     config: dict[str, Any] = field(default_factory=dict)
     peft_task: str | None = None
     has_adapter: bool = True
+    prompt: str = ""
 
 
 Column = TypeVar("Column", bound=TextColumn)
@@ -294,11 +297,6 @@ class Task(Generic[Column]):
     def export(self) -> Export | None:
         """How to export what was learned; None, the default, if there is no such format."""
         return None
-
-
-def sequence_export(config: dict[str, Any]) -> Export:
-    """The export of a head on the first token of a text."""
-    return Export(XLMRobertaXLForSequenceClassification, lambda head: {"classifier": head}, config, "SEQ_CLS")
 
 
 def _shown(value: object) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, as_pandas, name_row
-from skxlmr.tasks.base import Export, not_found, sequence_export
+from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
 from skxlmr.training.rows import Rows
@@ -136,10 +136,10 @@ class Classification(PooledTask):
         return float(np.average(right, weights=weights))
 
     @property
-    def export(self) -> Export:
+    def export_config(self) -> dict[str, Any]:
         kind = "single" if self.form is None else "multi"
         names = {i: str(label) for i, label in enumerate(self.classes)}
-        return sequence_export({"id2label": names, "problem_type": f"{kind}_label_classification"})
+        return {"id2label": names, "problem_type": f"{kind}_label_classification"}
 
 
 def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:

@@ -169,7 +169,7 @@ class Fit:
             row_numbers=rows.numbers,
             half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
             epochs_before=0 if epoch is None else epoch.number,
-            before=None if quality is None else {"loss": quality.loss},
+            before={} if quality is None else {"loss": quality.loss},
         )
         if epoch is not None and epoch.optimizer_state is not None:
             load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
@@ -182,7 +182,7 @@ class Fit:
         if judged is not None and trainer.finished and schedule.max_epochs:
             self._judge(finetuned, judged, schedule, quality)
         scores = None if stopping is None else stopping.scores
-        return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer))
+        return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
 
     def _start(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, seed: int) -> bool:
         """Start the head from a linear model of the frozen features; return whether the task has one."""

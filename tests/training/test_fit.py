@@ -25,7 +25,7 @@ CONSTANT = {"lr_schedule": "constant", "warmup": 0.0}
 
 def make_fit(tuning, texts=TEXTS, labels=LABELS, **parameters):
     backbone, column = get_backbone("nano", device="cpu"), check_text_column(texts)
-    task, targets = Classification().find(labels, column, np.ones(len(texts)))
+    task, targets = Classification(pooling="mean", prompt="", pairs="joint").find(labels, column, np.ones(len(texts)))
     fit = Fit(backbone, task, tuning, TrainingParameters(**{**SETTINGS, **parameters}))
     return fit, task.rows(backbone, column, targets, np.ones(len(texts)))
 
@@ -38,7 +38,7 @@ def assert_equal_weights(finetuned, expected):
 
 @pytest.mark.parametrize("tuning", [Head(), LoRA(rank=2, dropout=0.1)], ids=str)
 def test_learn_equals_fit_of_estimator(tuning):
-    clf = XLMRXLClassifier("nano", tuning=tuning, device="cpu", **SETTINGS).fit(TEXTS, LABELS)
+    clf = XLMRXLClassifier("nano", tuning=tuning, init="random", device="cpu", **SETTINGS).fit(TEXTS, LABELS)
     fit, rows = make_fit(tuning)
     outcome = fit.learn(rows)
     assert_equal_weights(outcome.finetuned, clf._finetuned)
