@@ -119,7 +119,8 @@ class XLMRXLClassifier(
             raise ValueError("The first call of partial_fit needs classes: all labels of this and later calls.")
         form = None if is_probabilities(y) else multilabel_form(y)
         classes = self.classes_ if classes is None else check_classes(classes, form)
-        return self._fit(X, y, sample_weight, known=replace(self._new_task(), classes=classes, form=form))
+        known = replace(self._new_task(), classes=classes, form=form).weighted(np.empty(0, np.int64), np.empty(0))
+        return self._fit(X, y, sample_weight, known=known)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the confidence in each class.

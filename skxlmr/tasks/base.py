@@ -149,8 +149,8 @@ class Task(Generic[Column]):
         return None
 
     def held_out(self, rows: Rows) -> Rows:
-        """Return rows that were set aside with the weights that they have in the score."""
-        return rows
+        """Return rows that were set aside from the training, with their sample weights alone, as scores take them."""
+        return replace(rows, weights=rows.weights / self.loss_weights(rows.targets))
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
         """Make a head with random weights, or with those that the files of the checkpoint have for it."""
@@ -245,9 +245,11 @@ class Task(Generic[Column]):
         keep: int | None = None,
         verbose: int = 0,
     ) -> dict[str, float]:
-        """Run rows; returns their score and their mean loss."""
+        """Run rows, which have their sample weights alone; returns their score, and their mean loss as in training."""
         outputs = finetuned.run(backbone, rows.plan, batch_tokens, memory=memory, keep=keep, verbose=verbose)
-        return {"validation_score": self.score(outputs, rows), "validation_loss": self.mean_loss(outputs, rows)}
+        in_loss = replace(rows, weights=rows.weights * self.loss_weights(rows.targets))
+        loss = self.mean_loss(outputs, in_loss) if in_loss.weights.any() else float("nan")
+        return {"validation_score": self.score(outputs, rows), "validation_loss": loss}
 
     def quality(
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object = None

@@ -92,11 +92,11 @@ def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarra
 
 
 def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
-    """Fit one logistic regression per label; targets are 0 or 1, (n, n_labels)."""
+    """Fit one logistic regression per label; targets, which are 0 or 1, and weights are (n, n_labels)."""
     n_features = features.shape[1]
     weight, bias = np.zeros((targets.shape[1], n_features)), np.zeros(targets.shape[1])
-    for label, of_label in enumerate(targets.T.astype(np.int64)):
-        start = logistic_start(features, of_label, weights, 2)
+    for label in np.flatnonzero(weights.any(axis=0)):
+        start = logistic_start(features, targets[:, label].astype(np.int64), weights[:, label], 2)
         weight[label] = start.weight[1] - start.weight[0]
         bias[label] = start.bias[1] - start.bias[0]
     return LinearStart(weight, bias)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -92,6 +93,9 @@ class Fit:
         Caches the features of texts if only the head is trained.
     init : {"auto", "random", "probe"}
         Whether the head starts from a linear model of the frozen features.
+    score : callable or None
+        From the module so far, rows to validate on and the number of tokens to run at once to their score; higher is
+        better. None is the score of the task.
     """
 
     backbone: Backbone
@@ -100,6 +104,7 @@ class Fit:
     settings: TrainingParameters
     memory: str | os.PathLike | joblib.Memory | None = None
     init: str = "random"
+    score: Callable[[Finetuned, Rows, int], float] | None = None
 
     def learn(
         self,
@@ -241,6 +246,7 @@ class Fit:
         settings = self.settings
         early_stopping = (
             settings.early_stopping, settings.validation_fraction, settings.n_iter_no_change, settings.tol,
+            re.sub(" at 0x[0-9a-f]+", "", repr(settings.scoring)),  # of a function without its address
         )  # fmt: skip
         return [
             self.backbone.key,
@@ -273,10 +279,17 @@ class Fit:
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:
-        settings, began = self.settings, moment()
+        settings, began, batch_tokens = self.settings, moment(), schedule.batch_tokens
+
+        def score() -> dict[str, float]:
+            metrics = self.task.evaluate(finetuned, self.backbone, held_out, batch_tokens, self.memory, began)
+            if self.score is not None:
+                metrics["validation_score"] = self.score(finetuned, held_out, batch_tokens)
+            return metrics
+
         return EarlyStopping(
             finetuned,
-            lambda: self.task.evaluate(finetuned, self.backbone, held_out, schedule.batch_tokens, self.memory, began),
+            score,
             settings.n_iter_no_change,
             settings.tol,
             stops=settings.early_stopping,
