@@ -81,7 +81,7 @@ class Problem:
         return X.iloc[rows], y.iloc[rows]
 
     def test_rows(self, most: int | None) -> dict[str, Rows]:
-        """Return the test rows by language: all, or `most` of each, drawn once, since some files are sorted by class."""
+        """Return the test rows by language: all, or `most` of each, drawn at random, since SIB-200 is sorted."""
         drawn = {}
         for language, (X, y) in self.tests.items():
             rows = np.sort(np.random.RandomState(0).permutation(len(y))[:most])
