@@ -229,7 +229,9 @@ class Fit:
                 auto_epochs(n_rows, settings.batch_size) if settings.max_epochs == "auto" else int(settings.max_epochs)
             ),
             learning_rate=(
-                self.tuning.default_learning_rate if settings.learning_rate == "auto" else float(settings.learning_rate)
+                self.tuning.default_learning_rate(backbone.model.config)
+                if settings.learning_rate == "auto"
+                else float(settings.learning_rate)
             ),
             lr_schedule=settings.lr_schedule,
             warmup=settings.warmup,

@@ -145,7 +145,8 @@ def test_export_into_own_checkpoint_raises(tmp_path):
             with pytest.raises(ValueError, match="holds the checkpoint that this estimator was fitted on"):
                 export(directory)
     assert (
-        XLMRXLClassifier(base, pooling="cls", max_epochs=1, device="cpu").fit(TEXTS, LABELS)._base.fingerprint == clf._base.fingerprint
+        XLMRXLClassifier(base, pooling="cls", max_epochs=1, device="cpu").fit(TEXTS, LABELS)._base.fingerprint
+        == clf._base.fingerprint
     )
 
 
