@@ -74,7 +74,6 @@ def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarra
         return logistic_start(features[rows], classes, weights[rows] * targets[rows, classes], n_classes)
     used = weights > 0
     features, targets, weights = features[used], targets[used], weights[used]
-    weights = weights / weights.mean()
     scaler = Centering.fit(features, weights)
     x = scaler.transform(features)
     present = np.unique(targets)
@@ -118,7 +117,7 @@ def ridge_start(
     """
     n_outputs = targets.shape[1]
     scaler = Centering.fit(features, weights)
-    x, weights = scaler.transform(features), weights / weights.mean()
+    x = scaler.transform(features)
     known = np.zeros((n_outputs, features.shape[1]))
     if direction is not None:
         predictor = (features - scaler.mean) @ direction
