@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 import joblib
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
 from skxlmr.system.parameters import parameter, parameter_group
+from skxlmr.tuning import TUNINGS, Tuning
+
+
+@parameter_group
+class Tuned:
+    """Which weights are trained.
+
+    Parameters
+    ----------
+    tuning : {"lora", "bias", "head", "full"} or Tuning
+        Which weights are trained; `LoRA(rank=16)` in place of "lora" sets its parameters.
+    """
+
+    tuning: str | Tuning = parameter(default="lora", valid=[StrOptions(set(TUNINGS)), Tuning], order=10)
+
+    _named: ClassVar[dict[str, dict[str, type]]] = {"tuning": TUNINGS}
 
 
 @parameter_group
