@@ -184,10 +184,8 @@ def class_losses(vectors: Tensor, classes: Tensor) -> Tensor:
     positive = (classes[:, None] == classes) & ~itself
     n_positive = positive.sum(1)
     log_p = logits - logits.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
-    has = n_positive > 0
-    # The logsumexp of a single row is minus infinity.
-    sums = log_p.masked_fill(~positive, 0).sum(1)
-    return -sums / n_positive.clamp(min=1) * (len(vectors) / has.sum().clamp(min=1))
+    each = -log_p.masked_fill(~positive, 0).sum(1) / n_positive.clamp(min=1)
+    return each * len(vectors) / (n_positive > 0).sum().clamp(min=1)
 
 
 def pair_losses(vectors: Tensor, texts: Tensor) -> Tensor:

@@ -53,9 +53,9 @@ class BatchLosses:
             )
 
         vectors = torch.cat([encode(batch) for batch in batches])
-        place = place[np.concatenate(batches)]
-        place = place[np.diff(place, prepend=-1) != 0]  # once for all windows of a row
-        return self.compare(vectors, rows[place]), place
+        of_windows = place[np.concatenate(batches)]
+        of_vectors = of_windows[np.diff(of_windows, prepend=-1) != 0]  # once for all windows of a row
+        return self.compare(vectors, rows[of_vectors]), of_vectors
 
 
 class NotFiniteError(Exception):
