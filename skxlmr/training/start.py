@@ -21,8 +21,11 @@ MAX_FEATURES = 20_000
 class LinearModel(Protocol):
     """A linear map from the features of a head's last layer to its outputs."""
 
-    weight: np.ndarray  # (n_outputs, n_features)
-    bias: np.ndarray  # (n_outputs,)
+    @property
+    def weight(self) -> np.ndarray: ...  # (n_outputs, n_features)
+
+    @property
+    def bias(self) -> np.ndarray: ...  # (n_outputs,)
 
 
 class Startable(Protocol):
