@@ -203,9 +203,8 @@ class XLMRXLEmbedder(
             Of one column, where `fit` had pairs, half as many columns.
         """
         column = self._check_fitted_column(X)
-        reading = Reading(self.pooling_, self.normalize_, self.prompt_, self._n_dims, self._separate)
         finetuned = getattr(self, "_finetuned", None)
-        return self._finish(self._embed(self._fitted_backbone(), column, reading, finetuned))
+        return self._finish(self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned))
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         column = self._check_column(X)
@@ -217,6 +216,7 @@ class XLMRXLEmbedder(
             task, targets = task.find(y, column, weights)
         start = getattr(self, "_finetuned", None) if self.warm_start and task is not None else None
         if start is not None:
+            self._check_reading(reading)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
             backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt))
@@ -322,6 +322,20 @@ class XLMRXLEmbedder(
             normalize = own.normalize if normalize == "auto" else normalize
             prompt = own.prompt if prompt == "auto" else prompt
         return Reading(pooling, normalize, prompt, self.n_dims, self.objective == "pairs")
+
+    def _fitted_reading(self) -> Reading:
+        return Reading(self.pooling_, self.normalize_, self.prompt_, self._n_dims, self._separate)
+
+    def _check_reading(self, reading: Reading) -> None:
+        """Raise a ValueError if the earlier fit, which training continues, read texts in another way."""
+        earlier = self._fitted_reading()
+        for name in ("pooling", "prompt"):
+            now, before = getattr(reading, name), getattr(earlier, name)
+            if now != before:
+                raise ValueError(
+                    f"The earlier fit read texts with {name}={before!r}, now it is {now!r}: training can continue with "
+                    f"the same only. Set it back, or fit anew with warm_start=False."
+                )
 
     def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:
         """Return the hidden states that the pooling reads."""

@@ -90,8 +90,8 @@ class FeatureMemory:
     ----------
     memory : str, path, joblib.Memory or None
         A folder where the base's features of the texts are kept, for other processes (`n_jobs`) and later sessions;
-        used if only the head is trained (`tuning="head"`), and by `XLMRXLEmbedder`. Within a process they are cached
-        anyway; see `skxlmr.set_feature_cache`.
+        used if only the head is trained (`tuning="head"`), and by an `XLMRXLEmbedder` without an `objective`. Within a
+        process they are cached anyway; see `skxlmr.set_feature_cache`.
     """
 
     memory: str | os.PathLike | joblib.Memory | None = parameter(

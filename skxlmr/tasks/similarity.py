@@ -28,8 +28,12 @@ from skxlmr.training.fit import Objective
 from skxlmr.training.gradients import BatchLosses
 from skxlmr.training.rows import Rows
 
-# Cosines are divided by it. It is the default of sentence-transformers, where it is called scale=20.
+# Cosines of pairs are divided by it. It is the default of sentence-transformers, where it is called scale=20.
 TEMPERATURE = 0.05
+
+# The same for classes. At 0.05 training may end with equal vectors for all texts: the loss is then far below that of a
+# start where two texts of a class are less similar than others.
+CLASS_TEMPERATURE = 0.2
 
 # Rows that are compared with each other in validation. It does not depend on batch_size, so scores can be compared.
 VALIDATION_ROWS = 256
@@ -40,7 +44,7 @@ class SimilarityLearning(Task[TextColumn]):
     """Vectors whose cosines follow classes, pairs of texts, or numbers of such pairs.
 
     The head has no parameters: it takes the pooled vectors as they are. Targets are numbers of classes, (n_rows,); the
-    numbers of the distinct texts of each pair, (n_rows, 2); or the similarities of pairs, (n_rows,).
+    numbers of the distinct texts of each pair, (n_rows, 2); or the ranks of the similarities of pairs, (n_rows,).
 
     Attributes
     ----------
@@ -83,7 +87,7 @@ class SimilarityLearning(Task[TextColumn]):
         numbers = check_numbers(y, column, name)
         if numbers.shape[1] != 1:
             raise ValueError(f"{name} has {numbers.shape[1]} columns; one similarity per pair is needed.")
-        return numbers[:, 0]
+        return np.unique(numbers, return_inverse=True)[1].reshape(-1)
 
     def _problem(self, targets: np.ndarray) -> str | None:
         """Say why nothing can be learned from the targets; None if something can."""
@@ -179,7 +183,7 @@ def class_losses(vectors: Tensor, classes: Tensor) -> Tensor:
 
     Rows without another of their class have none; those of the others are scaled so that the mean is theirs.
     """
-    logits = vectors @ vectors.T / TEMPERATURE
+    logits = vectors @ vectors.T / CLASS_TEMPERATURE
     itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     positive = (classes[:, None] == classes) & ~itself
     n_positive = positive.sum(1)

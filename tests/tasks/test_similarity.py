@@ -12,6 +12,7 @@ from skxlmr.columns import check_text_column
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.plan import Windows
 from skxlmr.tasks.similarity import (
+    CLASS_TEMPERATURE,
     TEMPERATURE,
     SimilarityLearning,
     class_losses,
@@ -42,9 +43,9 @@ def test_class_losses_equal_formula_of_paper():
     for i in range(7):
         others = [a for a in range(7) if a != i]
         positives = [p for p in others if classes[p] == classes[i]]
-        total = sum(np.exp(z[i] @ z[a] / TEMPERATURE) for a in others)
+        total = sum(np.exp(z[i] @ z[a] / CLASS_TEMPERATURE) for a in others)
         if positives:
-            terms = [np.log(np.exp(z[i] @ z[p] / TEMPERATURE) / total) for p in positives]
+            terms = [np.log(np.exp(z[i] @ z[p] / CLASS_TEMPERATURE) / total) for p in positives]
             expected.append(-np.mean(terms))
     got = class_losses(torch.from_numpy(z), torch.from_numpy(classes))
     assert got[3] == got[6] == 0  # alone in their classes
@@ -148,7 +149,7 @@ def test_find_numbers_the_texts_of_pairs():
     assert targets[0, 0] == targets[3, 0]
     assert len(np.unique(targets)) == 7
     task, targets = make_task("pairs").find([1, 0, 0.5, 2], check_text_column(PAIRS), np.ones(4))
-    assert (task.goal, targets.tolist()) == ("similarities", [1, 0, 0.5, 2])
+    assert (task.goal, targets.tolist()) == ("similarities", [2, 0, 1, 3])
 
 
 @pytest.mark.parametrize(

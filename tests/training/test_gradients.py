@@ -66,7 +66,9 @@ def test_accumulate_gradients_of_batch_losses_does_not_depend_on_micro_batches()
             calls.append(len(windows))
             starts = np.flatnonzero(np.diff(of_rows, prepend=-1))
             assert (plan.text_of_window[windows] == of_rows).all()
-            return torch.stack([part.mean(0) for part in (features[windows] @ matrix).tensor_split(starts[1:].tolist())])
+            return torch.stack(
+                [part.mean(0) for part in (features[windows] @ matrix).tensor_split(starts[1:].tolist())]
+            )
 
         def compare(vectors, of_rows):
             return (vectors @ vectors.T).logsumexp(1) * torch.from_numpy(of_rows + 1.0)
