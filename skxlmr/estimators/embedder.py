@@ -74,7 +74,7 @@ class XLMRXLEmbedder(
         multilingual-e5 models, which were trained so (but for "-instruct").
     n_dims : int
         Keep only this many of the first dimensions, before the vectors are scaled; None keeps all. Training learns
-        vectors of this size. Without it, or with a model that was trained with `matryoshka_dims`, little is lost.
+        vectors of this size, so that little is lost; for several sizes see `matryoshka_dims`.
     n_components : int
         Reduce the vectors to this many dimensions by PCA, fitted on the training texts, after `n_dims`; None keeps all.
     objective : {"classes", "pairs"} or None
@@ -101,14 +101,15 @@ class XLMRXLEmbedder(
         The values that "auto" stood for.
     $history
 
-    Of these, `history_`, `loss_curve_`, `n_iter_` and those of the validation exist only with an `objective`.
-
     See Also
     --------
     XLMRXLClassifier : Fine-tune the model and a classification head together.
 
     Notes
     -----
+    `history_`, `loss_curve_`, `n_iter_` and the attributes of the validation exist only with an `objective`. The
+    validation score is minus the loss.
+
     With objective="pairs" `transform` takes one column, for example the questions and then the answers, or both at
     once: then the vectors of both texts of a row are side by side.
 
@@ -224,6 +225,7 @@ class XLMRXLEmbedder(
             backbone = load_base(self)
         self._layers(backbone, reading.pooling)
         width = self._width(backbone)
+        self._check_components(len(reading.texts(column).texts), width)
         learned: dict[str, Any] = {}
         if task is not None:
             task = replace(task, dims=self._dims(width))
@@ -233,7 +235,7 @@ class XLMRXLEmbedder(
             vectors = self._embed(backbone, column, reading, learned.get("_finetuned"))
         pca = None
         if self.n_components is not None:
-            pca = self._fit_pca(vectors.reshape(-1, width))
+            pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
             width = self.n_components
         attributes = self._fitted_attributes(
             backbone,
@@ -304,14 +306,12 @@ class XLMRXLEmbedder(
                 raise ValueError(f"matryoshka_dims must be integers from 1 to {width}, got {n_dims!r}.")
         return tuple(sorted({*map(int, smaller), width}))
 
-    def _fit_pca(self, vectors: np.ndarray) -> PCA:
-        assert self.n_components is not None
-        if self.n_components > min(vectors.shape):
+    def _check_components(self, n_texts: int, width: int) -> None:
+        if self.n_components is not None and self.n_components > min(n_texts, width):
             raise ValueError(
-                f"n_components={self.n_components} is more than {len(vectors)} texts of {vectors.shape[1]} dimensions "
-                f"give; use at most {min(vectors.shape)}."
+                f"n_components={self.n_components} is more than {n_texts} texts of {width} dimensions give; "
+                f"use at most {min(n_texts, width)}."
             )
-        return PCA(self.n_components, random_state=self.random_state).fit(vectors)
 
     def _resolved(self) -> Reading:
         """Return how texts are read; "auto" as the model's own files say."""

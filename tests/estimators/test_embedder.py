@@ -144,6 +144,13 @@ def test_fit_without_objective_ignores_y_and_parameters_of_training():
     assert not hasattr(got, "history_")
 
 
+def test_fit_with_tuning_matters_only_with_objective():
+    eight_bit = XLMRXLEmbedder("nano", tuning="full", load_in_8bit=True)
+    assert eight_bit.fit(TEXTS).n_features_in_ == 1
+    with pytest.raises(ValueError, match="tuning='full' trains every weight"):
+        eight_bit.set_params(objective="classes").fit(PHRASES, FEELINGS)
+
+
 def test_fit_with_classes_separates_them(trained):
     assert separation(trained.transform(PHRASES)) > separation(embed(PHRASES)) + 0.2
     assert trained.n_iter_ == len(trained.history_) == len(trained.loss_curve_) == 10
