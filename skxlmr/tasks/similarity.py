@@ -31,8 +31,8 @@ from skxlmr.training.rows import Rows
 # Cosines of pairs are divided by it. It is the default of sentence-transformers, where it is called scale=20.
 TEMPERATURE = 0.05
 
-# The same for classes. At 0.05 training may end with equal vectors for all texts: the loss is then far below that of a
-# start where two texts of a class are less similar than others.
+# The same for classes. At 0.05, a model whose vectors do not tell the classes apart first learns to make all vectors
+# equal, since that alone lowers the loss. On SIB-200 with e5-small 0.05 to 0.5 are equally good.
 CLASS_TEMPERATURE = 0.2
 
 # Rows that are compared with each other in validation. It does not depend on batch_size, so scores can be compared.
