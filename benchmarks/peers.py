@@ -1,19 +1,24 @@
-"""The alternatives with the same weights: transformers, sentence-transformers, peft, skorch."""
+"""The alternatives with the same weights: transformers, sentence-transformers, SetFit, peft, skorch."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import io
+import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import transformers
+
+from skxlmr.checkpoints.resolve import resolve
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses deprecated functions of transformers
 transformers.logging.set_verbosity_error()
@@ -29,6 +34,24 @@ def tokenizer(directory: Path) -> transformers.PreTrainedTokenizerBase:
     if not (directory / "tokenizer.json").exists():
         found.save_pretrained(directory)
     return found
+
+
+def export(model: str, directory: Path) -> Path:
+    """Copy a model, with the tokenizer of transformers and the modules of sentence-transformers: mean, length 1."""
+    shutil.copytree(resolve(model).directory, directory)
+    tokenizer(directory)
+    if not (directory / "modules.json").exists():
+        hidden = json.loads((directory / "config.json").read_text())["hidden_size"]
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling"), ("2", "Normalize")))
+        ]
+        pooling = {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True}
+        (directory / "1_Pooling").mkdir()
+        (directory / "modules.json").write_text(json.dumps(modules))
+        (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+        (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 512}))
+    return directory
 
 
 def mean_of_tokens(output: transformers.utils.ModelOutput, mask: torch.Tensor) -> torch.Tensor:
@@ -195,3 +218,91 @@ def skorch(
         net.module_.model.unload()
 
     return epoch
+
+
+def encode(tokens: transformers.PreTrainedTokenizerBase, X: pd.Series | pd.DataFrame) -> list[dict[str, list[int]]]:
+    """Return the pieces of each text, or of two columns."""
+    columns = [X] if isinstance(X, pd.Series) else [X[name] for name in X]
+    found = tokens(*(column.tolist() for column in columns), truncation=True, max_length=512)
+    return [{"input_ids": ids} for ids in found["input_ids"]]
+
+
+def fine_tuned(
+    directory: Path,
+    X: pd.Series | pd.DataFrame,
+    y: pd.Series,
+    *,
+    device: str,
+    seed: int,
+    epochs: int = 10,
+    learning_rate: float = 5e-5,
+    warmup: float = 0.06,
+) -> Callable[[pd.Series | pd.DataFrame], np.ndarray]:
+    """Fine-tune all weights with transformers' Trainer on texts, or two columns; return the function that predicts.
+
+    Batches have 32 rows, or 16 if there are fewer than 300. Numbers are standardised for training.
+    """
+    is_number = y.dtype.kind == "f"
+    classes, labels = (None, (y - y.mean()) / y.std()) if is_number else np.unique(y, return_inverse=True)
+    transformers.set_seed(seed)
+    tokens = tokenizer(directory)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        directory, num_labels=1 if is_number else len(classes), dtype=torch.float32
+    )
+    targets = np.asarray(labels).astype(np.float32 if is_number else np.int64).tolist()
+    rows = [{**row, "labels": target} for row, target in zip(encode(tokens, X), targets, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = transformers.TrainingArguments(
+            output_dir=folder, num_train_epochs=epochs, learning_rate=learning_rate, warmup_steps=warmup, seed=seed,
+            per_device_train_batch_size=32 if len(X) >= 300 else 16, per_device_eval_batch_size=64, report_to=[],
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=device == "cpu",
+            bf16=device != "cpu", dataloader_pin_memory=device != "cpu",
+        )  # fmt: skip
+        twin = transformers.Trainer(
+            model, settings, train_dataset=rows, data_collator=transformers.DataCollatorWithPadding(tokens)
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            twin.train()
+
+    def predict(X: pd.Series | pd.DataFrame) -> np.ndarray:
+        with contextlib.redirect_stdout(io.StringIO()):
+            outputs = twin.predict(encode(tokens, X)).predictions
+        return outputs[:, 0] if is_number else classes[outputs.argmax(1)]
+
+    return predict
+
+
+def setfit(
+    directory: Path, X: pd.Series, y: pd.Series, *, device: str, seed: int, prompt: str = "", pairs: int = 2240
+) -> Callable[[pd.Series], np.ndarray]:
+    """Train with SetFit, one epoch on pairs of texts, then LogisticRegression; return the function that predicts.
+
+    SetFit draws two pairs per row and iteration: 20 iterations, or fewer so that there are about as many pairs as
+    asked for. Everything else are its defaults, but for the prompt before each text.
+    """
+    import setfit as library
+    from datasets import Dataset, disable_progress_bars
+    from sentence_transformers import SentenceTransformer
+    from sklearn.linear_model import LogisticRegression
+
+    library.logging.set_verbosity_error()
+    disable_progress_bars()
+    warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")  # SetFit has no setting for it
+    transformers.set_seed(seed)
+    classes, labels = np.unique(y, return_inverse=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        body = SentenceTransformer(str(directory), device=device, model_kwargs={"dtype": torch.float32})
+    model = library.SetFitModel(body, LogisticRegression())
+    rows = Dataset.from_dict({"text": [prompt + text for text in X], "label": labels.tolist()})
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        settings = library.TrainingArguments(
+            output_dir=folder, num_iterations=max(1, min(20, round(pairs / (2 * len(X))))), seed=seed, report_to="none",
+            save_strategy="no", logging_strategy="no", show_progress_bar=False,
+        )  # fmt: skip
+        library.Trainer(model, settings, train_dataset=rows).train()
+
+    def predict(X: pd.Series) -> np.ndarray:
+        found = model.predict([prompt + text for text in X], batch_size=32, as_numpy=True)
+        return classes[found]
+
+    return predict

@@ -21,7 +21,7 @@ from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tasks.classification import Classification, check_classes, multilabel_form
+from skxlmr.tasks.classification import Classification, check_classes, is_probabilities, multilabel_form
 
 
 @declare_parameters
@@ -41,6 +41,11 @@ class XLMRXLClassifier(
     head on the vector of the text (`tuning="lora"`), the head alone (`"head"`), or a copy of all weights (`"full"`).
     The head starts from a logistic regression on the frozen vectors. For a text that is longer than the model reads at
     once, the logits of its windows are averaged.
+
+    y may also hold a probability for each class, (n_samples, n_classes), as `predict_proba` of a teacher returns it: a
+    small model then learns what a large one predicts for texts without labels (Hinton et al., arXiv:1503.02531). The
+    names of the classes are the columns of a DataFrame, or else 0, 1, ... Rows that hold only 0 and 1 are an indicator
+    of several labels per row.
 
     Parameters
     ----------
@@ -112,9 +117,10 @@ class XLMRXLClassifier(
             )
         if classes is None and not hasattr(self, "classes_"):
             raise ValueError("The first call of partial_fit needs classes: all labels of this and later calls.")
-        form = multilabel_form(y)
+        form = None if is_probabilities(y) else multilabel_form(y)
         classes = self.classes_ if classes is None else check_classes(classes, form)
-        return self._fit(X, y, sample_weight, known=replace(self._new_task(), classes=classes, form=form))
+        known = replace(self._new_task(), classes=classes, form=form).weighted(np.empty(0, np.int64), np.empty(0))
+        return self._fit(X, y, sample_weight, known=known)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the confidence in each class.
@@ -184,7 +190,7 @@ class XLMRXLClassifier(
         float
         """
         check_is_fitted(self)
-        if self.multilabel_ is None:  # labels that fit has not seen count as wrong
+        if self.multilabel_ is None and not is_probabilities(y):  # labels that fit has not seen count as wrong
             return super().score(X, y, sample_weight)
         return self._score(X, y, sample_weight)
 

@@ -284,6 +284,10 @@ class XLMRXLEmbedder(
                 "tuning='head' trains nothing here, since vectors have no head. Use tuning='lora', 'bias' or 'full', "
                 "or objective=None."
             )
+        if self.scoring is not None:
+            raise ValueError(
+                "scoring is of no use for vectors: their validation score is minus the loss. Leave it None."
+            )
         windows = Windows(self.max_length, self.stride, self.truncation)
         return SimilarityLearning(windows, pooling=reading.pooling, goal=self.objective, prompt=reading.prompt)
 

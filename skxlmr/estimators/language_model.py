@@ -46,7 +46,9 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, X_val: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, X_val: Any = None, sample_weight_val: Any = None
+    ) -> Self:
         """Continue the pretraining.
 
         Parameters
@@ -59,6 +61,8 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
             Weights of the rows' tokens in the loss. Rows of weight zero are left out.
         X_val : text column of shape (n_validation,), default=None
             Rows to score after each epoch, in place of those that early stopping would set aside.
+        sample_weight_val : array-like of shape (n_validation,), default=None
+            Weights of the tokens of X_val's rows in their score and their loss.
 
         Returns
         -------
@@ -78,7 +82,7 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         NewHeadWarning
             If the checkpoint has no head for predicting words, which then starts from random weights.
         """
-        return self._fit(X, None, sample_weight, X_val, None)
+        return self._fit(X, None, sample_weight, X_val, None, sample_weight_val)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the mean loss of the tokens to predict, in nats; `exp(-score)` is the perplexity.

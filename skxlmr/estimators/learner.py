@@ -1,4 +1,4 @@
-"""The base class of the estimators that are trained: `fit`, its variants, and exports."""
+"""The base class of the estimators that are trained: `fit` and its variants."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight
+from torch import nn
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.base import XLMRXLEstimator
+from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, Tuned
-from skxlmr.runtime.backbone import find_checkpoint
+from skxlmr.estimators.validation import Scorer, ValidationData, check_scorer
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
-from skxlmr.saving.peft import export_adapter
-from skxlmr.saving.transformers import ExportedModel, export_pretrained
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.tasks.base import Task
 from skxlmr.training.fit import Fit, OneEpoch
@@ -52,7 +52,9 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 @declare_parameters
-class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstimator, Generic[AnyTask], abstract=True):
+class XLMRXLLearner(
+    CallbackSupportMixin, ExportMixin, Tuned, TrainingParameters, XLMRXLEstimator, Generic[AnyTask], abstract=True
+):
     """Base class of the estimators that are trained.
 
     A subclass says by `_new_task` what it learns, and answers from the task's results; see `skxlmr.tasks.base.Task`.
@@ -75,7 +77,15 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     @requires_y
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Fine-tune.
 
         Parameters
@@ -88,6 +98,8 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
             Weights of the rows in the loss. Rows of weight zero are left out.
         X_val, y_val : text column and array-like of shape (n_validation,), default=None
             Rows to score after each epoch, in place of those that early stopping would set aside.
+        sample_weight_val : array-like of shape (n_validation,), default=None
+            Weights of the rows of X_val in their score and their loss.
 
         Returns
         -------
@@ -105,7 +117,7 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
         UserWarning
             If a KeyboardInterrupt ended training; the model so far is fitted.
         """
-        return self._fit(X, y, sample_weight, X_val, y_val)
+        return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val)
 
     def _fit(
         self,
@@ -114,11 +126,12 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
         sample_weight: Any = None,
         X_val: Any = None,
         y_val: Any = None,
+        sample_weight_val: Any = None,
         known: AnyTask | None = None,
     ) -> Self:
         """Fit; with a `known` task, which y need not show in full, train for one epoch."""
         observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
-        task = self._new_task() if known is None else known
+        task, scorer = self._new_task() if known is None else known, check_scorer(self)
         column = task.read(X)
         if known is not None and hasattr(self, "_finetuned"):
             check_features(self, column)
@@ -134,17 +147,23 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
             backbone = load_trimmed(self, task.prompted(column))
         else:
             backbone = load_base(self)
-        validation = None if X_val is None and y_val is None else self._check_validation(X_val, y_val, column, task)
+        validation = ValidationData.check(X_val, y_val, sample_weight_val, column, task)
         rows = task.rows(backbone, column, targets, weights)
-        held_out = None if validation is None else task.rows(backbone, *validation)
+        held_out = None if validation is None else validation.rows(task, backbone)
         epoch = None
         if known is not None:
             epoch = OneEpoch(getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_)
+
+        def holding(module: nn.Module, column: TextColumn = column) -> dict[str, Any]:
+            return self._fitted_attributes(backbone, column, **task.fitted(), _finetuned=module)
+
         for observer in observers:
-            observer.fitted_attributes = lambda finetuned: self._fitted_attributes(
-                backbone, column, **task.fitted(), _finetuned=finetuned
-            )
-        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory, self.init)
+            observer.fitted_attributes = holding
+        score = None
+        if scorer is not None:
+            data, read = ((X, y), column) if validation is None else ((X_val, y_val), validation.column)
+            score = Scorer(self, scorer, *data, lambda module: holding(module, read))
+        fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory, self.init, score)
         outcome = fit.learn(rows, held_out, start, observers, epoch)
         history, scores, state = outcome.history, outcome.validation_scores, outcome.optimizer_state
         if epoch is not None and start is not None:
@@ -154,10 +173,11 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
             column,
             **task.fitted(),
             history_=history,
-            loss_curve_=history["loss"][history["epoch"] > 0].tolist(),
+            loss_curve_=history["loss"].tolist(),
+            start_metrics_=outcome.start_metrics,
             validation_scores_=scores,
-            best_validation_score_=None if scores is None else float(history["validation_score"].max()),
-            n_iter_=int(history["epoch"].max()),
+            best_validation_score_=outcome.best_score,
+            n_iter_=len(history),
             _finetuned=outcome.finetuned,
             _optimizer_state=None if epoch is None else state,
         )
@@ -174,86 +194,6 @@ class XLMRXLLearner(CallbackSupportMixin, Tuned, TrainingParameters, XLMRXLEstim
 
     def _check_column(self, X: Any) -> Any:
         return self._new_task().read(X)
-
-    def _check_validation(
-        self, X_val: Any, y_val: Any, column: TextColumn, task: Task
-    ) -> tuple[TextColumn, np.ndarray]:
-        """Check validation rows; returns their column and their targets."""
-        if X_val is None or (y_val is None and task.needs_y):
-            raise ValueError("X_val and y_val go together: one of them is missing.")
-        held_out = task.read(X_val)
-        if held_out.n_features != column.n_features:
-            raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
-        names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]
-        if None not in names and names[0] != names[1]:
-            raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
-        return held_out, task.targets(y_val, held_out, "y_val")
-
-    def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
-        """Write what was fitted as a whole model that transformers loads as its `...For...` class, without skxlmr.
-
-        The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
-        if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
-        that. Of texts longer than the model reads at once transformers takes the beginning.
-
-        Parameters
-        ----------
-        directory : str or path
-            A model that is there already is replaced when the new one is complete.
-        dtype : {"float32", "bfloat16", "float16"}, default="float32"
-            Of the weights that are written.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        NotImplementedError
-            If transformers has no class for what it learned.
-        ValueError
-            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
-            `directory` is where it lies.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from skxlmr import XLMRXLClassifier
-        >>> clf = XLMRXLClassifier("nano", max_epochs=1, random_state=0).fit(["good", "bad"], ["yes", "no"])
-        >>> directory = tempfile.mkdtemp()
-        >>> clf.export_pretrained(directory)
-        >>> from skxlmr.model import XLMRobertaXLForSequenceClassification
-        >>> XLMRobertaXLForSequenceClassification.from_pretrained(directory).config.id2label
-        {0: 'no', 1: 'yes'}
-        """
-        export_pretrained(self._exported(), directory, dtype)
-
-    def export_adapter(self, directory: str | os.PathLike) -> None:
-        """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
-
-        `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint.
-
-        Parameters
-        ----------
-        directory : str or path
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        NotImplementedError
-            If peft has no format for the head, or transformers no class for what it learned.
-        ValueError
-            If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
-        """
-        export_adapter(self._exported(), directory)
-
-    def _exported(self) -> ExportedModel:
-        check_is_fitted(self, "_finetuned")
-        export = self._task().export
-        if export is None:
-            raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
-        files = find_checkpoint(self.model)
-        self._base.check(files.fingerprint, self)
-        return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the task's result for each row of X."""

@@ -106,7 +106,9 @@ class ClassWeight:
     Parameters
     ----------
     class_weight : dict, "balanced" or None
-        Weights of the classes, or of the tags, in the loss, as in scikit-learn.
+        Weights of the classes, or of the tags, in the loss, as in scikit-learn. With several labels per row a dict has
+        weights of the labels' positives, those of negatives being 1, and with "balanced" the positives of a label count
+        as much as its negatives.
     """
 
     class_weight: dict | str | None = parameter(default=None, valid=[dict, StrOptions({"balanced"}), None], order=40)
@@ -115,11 +117,14 @@ class ClassWeight:
 HISTORY = """\
 history_ : DataFrame
     One row per epoch: epoch, loss, learning_rate, seconds; validation_score and validation_loss if there are
-    validation rows. Row 0, if there is one, is the linear model that training started from.
+    validation rows.
+start_metrics_ : dict, or None
+    Training loss of the linear model that training started from, on a sample of the rows; and its validation_score and
+    validation_loss if there are validation rows. None if the head started from random weights.
 validation_scores_ : list of float, or None
     Score on the validation rows after each epoch.
 best_validation_score_ : float, or None
-    The highest of them, and of that of the start.
+    The highest of them, that of the start included.
 loss_curve_ : list of float
     Mean training loss of each epoch.
 n_iter_ : int

@@ -37,6 +37,9 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     null_threshold : float
         If `fit` has seen questions without an answer: "" is predicted where the score of "no answer" exceeds that of
         the best answer by more than this; in logits.
+    language : str or None
+        How answers are compared in scores: None follows SQuAD, a code such as "zh" the rules of MLQA for that language;
+        see `skxlmr.metrics.normalize_answer`.
 
     Attributes
     ----------
@@ -61,9 +64,11 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
 
     max_answer_length: int = parameter(default=30, valid=[Interval(Integral, 1, None, closed="left")], order=20)
     null_threshold: float = parameter(default=0.0, valid=[Interval(Real, None, None, closed="neither")], order=20)
+    language: str | None = parameter(default=None, valid=[str, None], order=20)
 
     def _new_task(self) -> Answering:
-        return Answering(Windows(self.max_length, self.stride), self.max_answer_length, self.null_threshold)
+        windows = Windows(self.max_length, self.stride)
+        return Answering(windows, self.max_answer_length, self.null_threshold, language=self.language)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the best answer to each question.
@@ -126,14 +131,14 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
 
     @requires_y
     def metrics(self, X: Any, y: Any, language: str | None = None) -> dict[str, float]:
-        """Return F1 and exact match as SQuAD's scorer computes them.
+        """Return F1 and exact match as the scorer of SQuAD, or of MLQA for a language, computes them.
 
         Parameters
         ----------
         X : two columns, question and context
         y : answers as `fit` takes them
         language : str, default=None
-            A code such as "zh": the rules of MLQA for that language; see `skxlmr.metrics.normalize_answer`.
+            Overrides the parameter of this name.
 
         Returns
         -------
@@ -141,11 +146,11 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
             f1 and exact_match, from 0 to 1.
         """
         predicted, answers = self._predict_with_answers(X, y)[:2]
-        return squad_scores(predicted, answers, language)
+        return squad_scores(predicted, answers, self.language if language is None else language)
 
     @requires_y
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the mean F1 of answers, over words, as SQuAD's scorer computes it.
+        """Return the mean F1 of answers, over words, as the scorer of SQuAD, or of MLQA for `language`, computes it.
 
         Parameters
         ----------
@@ -159,7 +164,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         """
         predicted, answers, column = self._predict_with_answers(X, y)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
-        return mean_f1(predicted, answers, weights)
+        return mean_f1(predicted, answers, weights, self.language)
 
     def _predict_with_answers(self, X: Any, y: Any) -> tuple[list[str], list[list[str]], TextColumn]:
         """Predict, and read the true answers of each row; both from one reading of X."""

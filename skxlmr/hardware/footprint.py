@@ -54,7 +54,7 @@ def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
         return n_added + config.num_parameters
     norms = 2 * config.hidden_size * (3 if config.add_cross_attention else 2)
     of_layer = config.num_layer_parameters // config.num_hidden_layers + norms
-    return n_added + tuning.layers * of_layer + 2 * config.hidden_size
+    return n_added + (config.num_hidden_layers - tuning.num_frozen_layers(config)) * of_layer + 2 * config.hidden_size
 
 
 def activation_bytes(

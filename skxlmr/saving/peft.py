@@ -22,8 +22,11 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     """Write an adapter for peft; see `XLMRXLLearner.export_adapter`."""
     finetuned, tuning = exported.finetuned, exported.finetuned.tuning
     if not exported.export.has_adapter:
-        # peft saves whole modules, and this one would include all word embeddings.
-        raise NotImplementedError("peft has no format for a head over words; use export_pretrained.")
+        # peft saves whole modules, and that of a language model would include all word embeddings.
+        raise NotImplementedError(
+            "peft has no format for this head; use export_pretrained. A classifier or regressor with pooling='cls' has "
+            "the head of transformers' ...ForSequenceClassification, which peft can save."
+        )
     if not isinstance(tuning, LoRA):
         raise ValueError(
             f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."

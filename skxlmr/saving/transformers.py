@@ -19,11 +19,12 @@ from skxlmr.model import (
     XLMRobertaXLModel,
     XLMRobertaXLTokenizer,
 )
-from skxlmr.model.heads import ClassificationHead
+from skxlmr.model.heads import ClassificationHead, PooledHead
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.saving.sentence_transformers import write_sentence_model
 from skxlmr.tasks.base import Export
 from skxlmr.tuning import PATHS, AddedBias, LayerAdapter, LowRank
 
@@ -44,6 +45,7 @@ class ExportedModel:
         BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
         """
         config, model_class = self.finetuned.config, self.export.model_class
+        assert model_class is not None
         if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
             assert isinstance(head, ClassificationHead)
             pooler = Pooler(config)
@@ -77,6 +79,19 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
         tokenizer, kept = tokenizer.trim(exported.pieces)
         base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
     merged = merge(finetuned, base).to(DTYPES[dtype])
+    if exported.export.model_class is None:
+        head = copy.deepcopy(finetuned.head).float()
+        assert isinstance(head, PooledHead)
+        write_sentence_model(
+            directory,
+            merged,
+            head,
+            pooling=finetuned.pooling,
+            prompt=exported.export.prompt,
+            config=exported.export.config,
+        )
+        tokenizer.save_pretrained(directory)
+        return
     model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
     with torch.device("meta"):
         # The checkpoint may be that of a decoder, although the estimator attends in both directions.

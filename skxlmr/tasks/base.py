@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_text_column
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
@@ -39,8 +39,8 @@ class Export:
 
     Attributes
     ----------
-    model_class : type
-        The class of the reference.
+    model_class : type or None
+        The class of the reference; None if only sentence-transformers has such a model.
     heads : callable
         From a head to its parts, by the names that they have in that class.
     config : dict
@@ -49,13 +49,16 @@ class Export:
         The name of the task in peft; None if peft has none.
     has_adapter : bool
         Whether peft can save the head.
+    prompt : str
+        What the model expects before each text.
     """
 
-    model_class: type[PretrainedModel]
+    model_class: type[PretrainedModel] | None
     heads: Callable[[Any], dict[str, nn.Module]]
     config: dict[str, Any] = field(default_factory=dict)
     peft_task: str | None = None
     has_adapter: bool = True
+    prompt: str = ""
 
 
 Column = TypeVar("Column", bound=TextColumn)
@@ -146,8 +149,8 @@ class Task(Generic[Column]):
         return None
 
     def held_out(self, rows: Rows) -> Rows:
-        """Return rows that were set aside with the weights that they have in the score."""
-        return rows
+        """Return rows that were set aside from the training, with their sample weights alone, as scores take them."""
+        return replace(rows, weights=rows.weights / self.loss_weights(rows.targets))
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
         """Make a head with random weights, or with those that the files of the checkpoint have for it."""
@@ -242,9 +245,11 @@ class Task(Generic[Column]):
         keep: int | None = None,
         verbose: int = 0,
     ) -> dict[str, float]:
-        """Run rows; returns their score and their mean loss."""
+        """Run rows, which have their sample weights alone; returns their score, and their mean loss as in training."""
         outputs = finetuned.run(backbone, rows.plan, batch_tokens, memory=memory, keep=keep, verbose=verbose)
-        return {"validation_score": self.score(outputs, rows), "validation_loss": self.mean_loss(outputs, rows)}
+        in_loss = replace(rows, weights=rows.weights * self.loss_weights(rows.targets))
+        loss = self.mean_loss(outputs, in_loss) if in_loss.weights.any() else float("nan")
+        return {"validation_score": self.score(outputs, rows), "validation_loss": loss}
 
     def quality(
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object = None
@@ -292,11 +297,6 @@ class Task(Generic[Column]):
     def export(self) -> Export | None:
         """How to export what was learned; None, the default, if there is no such format."""
         return None
-
-
-def sequence_export(config: dict[str, Any]) -> Export:
-    """The export of a head on the first token of a text."""
-    return Export(XLMRobertaXLForSequenceClassification, lambda head: {"classifier": head}, config, "SEQ_CLS")
 
 
 def _shown(value: object) -> str:

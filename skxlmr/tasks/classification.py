@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from scipy import sparse
 from sklearn.utils.class_weight import compute_class_weight
@@ -16,7 +17,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, as_pandas, name_row
-from skxlmr.tasks.base import Export, not_found, sequence_export
+from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
 from skxlmr.training.rows import Rows
@@ -28,24 +29,32 @@ LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels o
 class Classification(PooledTask):
     """Classes of texts: one per row, or several labels per row.
 
-    Targets are numbers of classes, (n_rows,), or a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives
-    several labels per row: "indicator", "lists", or None for one class per row.
+    Targets are numbers of classes, (n_rows,); probabilities of classes, (n_rows, n_classes); or, for several labels per
+    row, a matrix of 0 and 1, (n_rows, n_classes). `form` says how y gives several labels per row: "indicator", "lists",
+    or None for one class per row. `class_weights` are those of classes in the loss, (n_classes,), or of the negatives
+    and the positives of each label, (2, n_classes); None for no weights.
     """
 
     label_smoothing: float = 0.0
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)
     form: str | None = None
+    class_weights: np.ndarray | None = None
 
     found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
+        if is_probabilities(y):
+            task = replace(self, classes=classes_of_columns(y), form=None)
+            targets = task.targets(y, column)
+            return task.weighted(targets, weights), targets
         form = multilabel_form(y)
         if form is not None:
             task = replace(self, classes=find_labels(y, column, form), form=form)
-            return task, task.targets(y, column)
+            targets = task.targets(y, column)
+            return task.weighted(targets, weights), targets
         classes, targets = np.unique(check_labels(y, column), return_inverse=True)
-        task = replace(self, classes=classes, form=None)
+        task = replace(self, classes=classes, form=None).weighted(targets, weights)
         used = np.unique(targets[weights * task.loss_weights(targets) > 0])
         if len(used) == 1:
             label = classes.tolist()[used[0]]
@@ -55,6 +64,8 @@ class Classification(PooledTask):
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         if self.form is not None:
             return check_multilabel(y, column, self.classes, self.form, name)
+        if is_probabilities(y):
+            return check_probabilities(y, column, self.classes, name)
         y = check_labels(y, column, name)
         unknown = sorted(set(y.tolist()) - set(self.classes.tolist()))
         if unknown:
@@ -63,14 +74,36 @@ class Classification(PooledTask):
         return np.searchsorted(self.classes, y)
 
     def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
-        if self.class_weight is None:
+        if self.class_weights is None or self.form is not None:  # those of labels are in `row_losses`
             return 1.0
-        if self.form is not None:
-            raise ValueError("class_weight needs one class per row; for several labels use sample_weight.")
-        return check_class_weight(self.class_weight, self.classes, self.classes[targets])[targets]
+        return targets @ self.class_weights if targets.ndim == 2 else self.class_weights[targets]
+
+    def weighted(self, targets: np.ndarray, weights: np.ndarray) -> Self:
+        """Return this task with `class_weights`, which depend on targets and sample weights if they are balanced."""
+        if self.class_weight is None:
+            return self
+        if self.form is None and targets.ndim == 2:
+            if self.class_weight == "balanced":
+                raise ValueError("class_weight='balanced' needs labels, but y has probabilities; use sample_weight.")
+            of_classes = check_class_weight(self.class_weight, self.classes, self.classes)
+        elif self.form is None:
+            of_classes = check_class_weight(self.class_weight, self.classes, self.classes[targets], weights)
+        elif self.class_weight == "balanced":
+            labels = targets.T.astype(np.int64)
+            of_classes = np.transpose([check_class_weight("balanced", np.arange(2), t, weights) for t in labels])
+        else:
+            of_positives = check_class_weight(self.class_weight, self.classes, self.classes)
+            of_classes = np.stack([np.ones(len(self.classes)), of_positives])
+        return replace(self, class_weights=of_classes)
+
+    def _entry_weights(self, targets: np.ndarray) -> np.ndarray:
+        """Return the weights of the entries of a matrix of labels in the loss, (n_rows, n_classes)."""
+        if self.class_weights is None:
+            return np.ones(targets.shape)
+        return np.where(targets > 0, self.class_weights[1], self.class_weights[0])
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        return targets if self.form is None else None
+        return most_likely(targets) if self.form is None else None
 
     @property
     def n_outputs(self) -> int:
@@ -80,38 +113,50 @@ class Classification(PooledTask):
         """Fit a logistic regression, or one for each of several labels per row."""
         if self.form is None:
             return logistic_start(features, targets, weights, self.n_outputs)
-        return one_vs_rest_start(features, targets, weights)
+        return one_vs_rest_start(features, targets, weights[:, None] * self._entry_weights(targets))
 
     def constant(self, rows: Rows) -> np.ndarray:
         """Return the logarithms of the shares of classes, or the log-odds of each label."""
         if self.form is None:
+            if rows.targets.ndim == 2:
+                return np.log(np.average(rows.targets, axis=0, weights=rows.weights) + 1e-9)
             return log_priors(rows.targets, rows.weights, self.n_outputs)
-        return np.array([np.diff(log_priors(t, rows.weights, 2))[0] for t in rows.targets.T.astype(np.int64)])
+        weights = rows.weights[:, None] * self._entry_weights(rows.targets)
+        labels = zip(rows.targets.T.astype(np.int64), weights.T, strict=True)
+        return np.array([np.diff(log_priors(of_label, w, 2))[0] for of_label, w in labels])
 
     def most_predicted(self, outputs: np.ndarray, rows: Rows) -> tuple[float, float] | None:
         if self.form is not None:
             return None
         predicted = np.bincount(self.per_row(outputs, rows.plan).argmax(axis=1), rows.weights, self.n_outputs)
-        true = np.bincount(rows.targets, rows.weights, self.n_outputs)
+        true = np.bincount(most_likely(rows.targets), rows.weights, self.n_outputs)
         most, total = predicted.argmax(), rows.weights.sum()
         return float(predicted[most] / total), float(true[most] / total)
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.form is None:
+            targets = targets.to(outputs) if targets.ndim == 2 else targets
             return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=self.label_smoothing)
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none").mean(1)
+        each = F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none")
+        if self.class_weights is not None:
+            of_negatives, of_positives = torch.from_numpy(self.class_weights).to(outputs)
+            each = each * torch.where(targets > 0, of_positives, of_negatives)
+        return each.mean(1)
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         """Compute the accuracy; of several labels per row all must be right."""
-        right = results.argmax(axis=1) == targets if self.form is None else ((results > 0) == targets).all(axis=1)
+        if self.form is None:
+            right = results.argmax(axis=1) == most_likely(targets)
+        else:
+            right = ((results > 0) == targets).all(axis=1)
         return float(np.average(right, weights=weights))
 
     @property
-    def export(self) -> Export:
+    def export_config(self) -> dict[str, Any]:
         kind = "single" if self.form is None else "multi"
         names = {i: str(label) for i, label in enumerate(self.classes)}
-        return sequence_export({"id2label": names, "problem_type": f"{kind}_label_classification"})
+        return {"id2label": names, "problem_type": f"{kind}_label_classification"}
 
 
 def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
@@ -137,6 +182,48 @@ def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         assert_all_finite(y, input_name=name)
     check_classification_targets(y)
     return y
+
+
+def is_probabilities(y: Any) -> bool:
+    """Whether y has a probability for each class, (n_rows, n_classes): rows of fractions that sum to 1."""
+    y = as_pandas(y)
+    if getattr(y, "ndim", 1) != 2 or y.shape[1] < 2 or sparse.issparse(y):
+        return False
+    values = y.to_numpy() if isinstance(y, pd.DataFrame) else np.asarray(y)
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        return False
+    inside, whole = (values >= 0).all() and (values <= 1 + 1e-3).all(), np.isin(values, [0, 1]).all()
+    return bool(inside and not whole and np.allclose(values.sum(axis=1), 1, atol=1e-3))
+
+
+def classes_of_columns(y: Any) -> np.ndarray:
+    """Return the classes of probabilities: the names of the columns, sorted, or their numbers."""
+    y = as_pandas(y)
+    return (
+        np.unique(_infer_labels(y.columns.to_numpy(object))) if isinstance(y, pd.DataFrame) else np.arange(y.shape[1])
+    )
+
+
+def check_probabilities(y: Any, column: TextColumn, classes: np.ndarray, name: str = "y") -> np.ndarray:
+    """Read the probabilities of classes, (n_rows, n_classes) float64, in the order of the classes."""
+    y = as_pandas(y)
+    check_consistent_length(column.texts, y)
+    if isinstance(y, pd.DataFrame):
+        names = y.columns.tolist()
+        if sorted(map(str, names)) != sorted(map(str, classes.tolist())):
+            raise ValueError(f"{name} has the columns {names[:5]}, but the classes are {classes.tolist()[:5]}.")
+        y = y[classes.tolist()]
+    values = np.asarray(y, np.float64)
+    if values.shape[1] != len(classes):
+        raise ValueError(
+            f"{name} has {values.shape[1]} columns of probabilities, but there are {len(classes)} classes."
+        )
+    return values / values.sum(axis=1, keepdims=True)
+
+
+def most_likely(targets: np.ndarray) -> np.ndarray:
+    """Return the numbers of classes, (n_rows,), from these or from probabilities, (n_rows, n_classes)."""
+    return targets.argmax(axis=1) if targets.ndim == 2 else targets
 
 
 def check_classes(classes: Any, form: str | None) -> np.ndarray:
@@ -241,8 +328,14 @@ def check_multilabel(y: Any, column: TextColumn, classes: np.ndarray, form: str,
     return targets
 
 
-def check_class_weight(class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the weights of the classes, as scikit-learn computes them."""
+def check_class_weight(
+    class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the weights of the classes, as scikit-learn computes them; 1 for those that no row of a weight has."""
+    if class_weight == "balanced":
+        counts = np.bincount(np.searchsorted(classes, y), sample_weight, len(classes))
+        used = counts > 0
+        return np.where(used, counts.sum() / (max(used.sum(), 1) * np.where(used, counts, 1.0)), 1.0)
     weights = compute_class_weight(class_weight, classes=classes, y=y)
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"class_weight must give finite weights that are not negative, got {class_weight}.")

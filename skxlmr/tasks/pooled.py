@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn
-from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from skxlmr.model.heads import ClassificationHead, PairHead, PooledHead
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.sentence_settings import SentenceSettings
-from skxlmr.tasks.base import Task
+from skxlmr.tasks.base import Export, Task
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,3 +100,32 @@ class PooledTask(Task[TextColumn]):
         if self.pooling == "cls" and not self.normalize:
             return ClassificationHead(config, self.n_outputs)
         return PooledHead(config, self.n_outputs, self.normalize)
+
+    @property
+    def export_config(self) -> dict[str, Any]:
+        """Entries of the config of an exported model."""
+        raise NotImplementedError
+
+    @property
+    def export(self) -> Export:
+        """Return the export of the reference's head, or of a linear head for sentence-transformers.
+
+        Raises
+        ------
+        NotImplementedError
+            If the two texts of a pair are read separately.
+        """
+        if self.pairs == "separate":
+            raise NotImplementedError(
+                "Neither transformers nor sentence-transformers has a class for pairs that are read separately. Fit "
+                "with pairs='joint' to export, or use save."
+            )
+        if self.pooling == "cls" and not self.normalize:
+            return Export(
+                XLMRobertaXLForSequenceClassification,
+                lambda head: {"classifier": head},
+                self.export_config,
+                "SEQ_CLS",
+                prompt=self.prompt or "",
+            )
+        return Export(None, lambda head: {}, self.export_config, has_adapter=False, prompt=self.prompt or "")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
 
 # Inverse strengths of the L2 penalty of vectors whose mean square length is 1; 0.1 and 1000 were never better on the
 # study's data (benchmarks/NOTES.md).
@@ -91,11 +92,11 @@ def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarra
 
 
 def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
-    """Fit one logistic regression per label; targets are 0 or 1, (n, n_labels)."""
+    """Fit one logistic regression per label; targets, which are 0 or 1, and weights are (n, n_labels)."""
     n_features = features.shape[1]
     weight, bias = np.zeros((targets.shape[1], n_features)), np.zeros(targets.shape[1])
-    for label, of_label in enumerate(targets.T.astype(np.int64)):
-        start = logistic_start(features, of_label, weights, 2)
+    for label in np.flatnonzero(weights.any(axis=0)):
+        start = logistic_start(features, targets[:, label].astype(np.int64), weights[:, label], 2)
         weight[label] = start.weight[1] - start.weight[0]
         bias[label] = start.bias[1] - start.bias[0]
     return LinearStart(weight, bias)
@@ -155,16 +156,11 @@ def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray) ->
         some = some[np.bincount(targets[some])[targets[some]] >= N_FOLDS]
     if len(np.unique(targets[some])) < 2:
         return STRENGTHS[1]
-    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0)
-    scores = [
-        cross_val_score(
-            LogisticRegression(C=strength, max_iter=MAX_ITER),
-            x[some],
-            targets[some],
-            cv=folds,
-            scoring="neg_log_loss",
-            params={"sample_weight": weights[some]},
-        ).mean()
-        for strength in STRENGTHS
-    ]
-    return STRENGTHS[int(np.argmax(scores))]
+    x, targets, weights = x[some], targets[some], weights[some]
+    losses = np.zeros(len(STRENGTHS))
+    for train, test in StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(x, targets):
+        for i, strength in enumerate(STRENGTHS):
+            model = LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x[train], targets[train], weights[train])
+            proba = model.predict_proba(x[test])
+            losses[i] += log_loss(targets[test], proba, sample_weight=weights[test], labels=model.classes_)
+    return STRENGTHS[int(np.argmin(losses))]

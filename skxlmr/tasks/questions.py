@@ -59,9 +59,12 @@ def check_questions(X: Any) -> TextColumn:
     return column
 
 
-def mean_f1(predicted: Sequence[str], true: Sequence[list[str]], weights: np.ndarray) -> float:
+def mean_f1(
+    predicted: Sequence[str], true: Sequence[list[str]], weights: np.ndarray, language: str | None = None
+) -> float:
     """Compute the weighted mean F1 of predicted answers against the true answers of each row."""
-    scores = [squad_scores([answer], [answers])["f1"] for answer, answers in zip(predicted, true, strict=True)]
+    pairs = zip(predicted, true, strict=True)
+    scores = [squad_scores([answer], [answers], language)["f1"] for answer, answers in pairs]
     return float(np.average(scores, weights=weights))
 
 
@@ -72,6 +75,7 @@ class Answering(Task[TextColumn]):
     max_answer_length: int = 30
     null_threshold: float = 0.0
     has_unanswerable: bool = False
+    language: str | None = None
 
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_questions)
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
@@ -143,7 +147,7 @@ class Answering(Task[TextColumn]):
             [context[a:b] for a, b in spans.reshape(-1, 2)]
             for context, spans in zip(contexts, rows.targets, strict=True)
         ]
-        return mean_f1(self.per_row(outputs, plan).tolist(), true, rows.weights)
+        return mean_f1(self.per_row(outputs, plan).tolist(), true, rows.weights, self.language)
 
     @property
     def export(self) -> Export:

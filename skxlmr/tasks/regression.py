@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, name_row
-from skxlmr.tasks.base import Export, not_found, sequence_export
+from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, ridge_start
 from skxlmr.training.rows import Rows
@@ -98,9 +98,9 @@ class Regression(PooledTask):
         return replace(self, mean=earlier.mean, scale=earlier.scale)
 
     @property
-    def export(self) -> Export:
+    def export_config(self) -> dict[str, Any]:
         names = {i: f"LABEL_{i}" for i in range(self.n_outputs)}
-        return sequence_export({"id2label": names, "problem_type": "regression"})
+        return {"id2label": names, "problem_type": "regression"}
 
 
 def check_numbers(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:

@@ -11,7 +11,9 @@ from skxlmr.system.warn import warn
 
 N_ROWS = 256  # that are run again after a training, to judge it
 NEARLY_ALL = 0.99  # share of the rows
-TOLERANCE = 0.02  # of losses, relative to that of a constant model
+# Differences of losses that count, relative to the loss of a constant model: to that model, and to the start.
+MARGIN_TO_CONSTANT = 0.02
+MARGIN_TO_START = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Quality:
 
     def problem(self) -> str | None:
         """Say what went wrong; None if nothing did."""
-        margin = TOLERANCE * self.constant_loss
-        if not np.isfinite(self.loss) or self.loss > self.constant_loss + margin:
+        constant = self.constant_loss
+        if not np.isfinite(self.loss) or self.loss > constant + MARGIN_TO_CONSTANT * constant:
             return (
                 f"the training loss is {self.loss:.3g} at its end, while predicting the same for all rows would give "
                 f"{self.constant_loss:.3g}"
@@ -47,7 +49,7 @@ class Quality:
             predicted, true = self.most_predicted
             if predicted >= NEARLY_ALL > true:
                 return f"one class is predicted for {predicted:.0%} of the training rows, but only {true:.0%} have it"
-        if self.start_loss is not None and self.loss > self.start_loss + margin:
+        if self.start_loss is not None and self.loss > self.start_loss + MARGIN_TO_START * constant:
             return (
                 f"the training loss is {self.loss:.3g} at its end, but was {self.start_loss:.3g} with the linear model "
                 f"that training started from"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -93,6 +94,9 @@ class Fit:
         Caches the features of texts if only the head is trained.
     init : {"auto", "random", "probe"}
         Whether the head starts from a linear model of the frozen features.
+    score : callable or None
+        From the module so far, rows to validate on and the number of tokens to run at once to their score; higher is
+        better. None is the score of the task.
     """
 
     backbone: Backbone
@@ -101,6 +105,7 @@ class Fit:
     settings: TrainingParameters
     memory: str | os.PathLike | joblib.Memory | None = None
     init: str = "random"
+    score: Callable[[Finetuned, Rows, int], float] | None = None
 
     def learn(
         self,
@@ -166,7 +171,7 @@ class Fit:
             order=order,
             half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
             epochs_before=0 if epoch is None else epoch.number,
-            before=None if quality is None else {"loss": quality.loss},
+            before={} if quality is None else {"loss": quality.loss},
         )
         if epoch is not None and epoch.optimizer_state is not None:
             load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
@@ -179,7 +184,7 @@ class Fit:
         if judged is not None and trainer.finished and schedule.max_epochs:
             self._judge(finetuned, judged, schedule, quality)
         scores = None if stopping is None else stopping.scores
-        return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer))
+        return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
 
     def _start(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, seed: int) -> bool:
         """Start the head from a linear model of the frozen features; return whether the task has one."""
@@ -226,7 +231,9 @@ class Fit:
                 auto_epochs(n_rows, settings.batch_size) if settings.max_epochs == "auto" else int(settings.max_epochs)
             ),
             learning_rate=(
-                self.tuning.default_learning_rate if settings.learning_rate == "auto" else float(settings.learning_rate)
+                self.tuning.default_learning_rate(backbone.model.config)
+                if settings.learning_rate == "auto"
+                else float(settings.learning_rate)
             ),
             lr_schedule=settings.lr_schedule,
             warmup=settings.warmup,
@@ -243,6 +250,7 @@ class Fit:
         settings = self.settings
         early_stopping = (
             settings.early_stopping, settings.validation_fraction, settings.n_iter_no_change, settings.tol,
+            re.sub(" at 0x[0-9a-f]+", "", repr(settings.scoring)),  # of a function without its address
         )  # fmt: skip
         return [
             self.backbone.key,
@@ -275,10 +283,17 @@ class Fit:
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:
-        settings, began = self.settings, moment()
+        settings, began, batch_tokens = self.settings, moment(), schedule.batch_tokens
+
+        def score() -> dict[str, float]:
+            metrics = self.task.evaluate(finetuned, self.backbone, held_out, batch_tokens, self.memory, began)
+            if self.score is not None:
+                metrics["validation_score"] = self.score(finetuned, held_out, batch_tokens)
+            return metrics
+
         return EarlyStopping(
             finetuned,
-            lambda: self.task.evaluate(finetuned, self.backbone, held_out, schedule.batch_tokens, self.memory, began),
+            score,
             settings.n_iter_no_change,
             settings.tol,
             stops=settings.early_stopping,

@@ -28,6 +28,9 @@ STEPS_UNTIL_GROWTH = 2000
 # Draws the order of the rows in an epoch, (n_rows,).
 RowOrder = Callable[[np.random.RandomState], np.ndarray]
 
+# What the history has of each epoch, beside what callbacks add.
+METRICS = ("epoch", "loss", "learning_rate", "seconds")
+
 
 @dataclass
 class Position:
@@ -67,7 +70,7 @@ class Trainer:
     order: RowOrder | None = None  # None shuffles them
     half: bool = False  # gradients pass through float16, so the loss is scaled
     epochs_before: int = 0  # epochs of earlier trainings that this one continues
-    before: dict[str, float] | None = None  # metrics before the first epoch, for the history
+    before: dict[str, float] = field(default_factory=dict)  # metrics before the first epoch
 
     def __post_init__(self) -> None:
         for callback in self.callbacks:
@@ -84,8 +87,6 @@ class Trainer:
         self.n_steps = schedule.max_epochs * -(-len(self.row_weights) // schedule.batch_size)
         loss_scale = FIRST_LOSS_SCALE if self.half else 1.0
         self.position = Position(schedule.batch_tokens, schedule.gradient_checkpointing, loss_scale)
-        if self.before is not None:
-            self.position.history.append({"epoch": 0, "loss": float("nan"), "learning_rate": 0.0, **self.before})
         self.loss = self.learning_rate = float("nan")  # of the latest step
         self.finished = False  # True after the last epoch, not after an interruption
 
@@ -103,7 +104,7 @@ class Trainer:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return self.position.history[-1]
+        return self.position.history[-1] if self.position.history else self.before
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -132,7 +133,7 @@ class Trainer:
             with ExitStack() as stack:  # all of them end, even if one raises
                 for callback in reversed(begun):
                     stack.callback(callback.on_fit_end, self)
-        return pd.DataFrame(self.position.history)
+        return pd.DataFrame(self.position.history, columns=None if self.position.history else list(METRICS))
 
     def _run_epoch(self) -> None:
         position, n_rows = self.position, len(self.row_weights)

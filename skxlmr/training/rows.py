@@ -42,3 +42,10 @@ class Outcome:
     history: pd.DataFrame  # one row per epoch
     validation_scores: list[float] | None
     optimizer_state: OptimizerState
+    start_metrics: dict[str, float] | None  # of the linear model that training started from, if there was one
+
+    @property
+    def best_score(self) -> float | None:
+        """The highest validation score, that of the start included; None if there is none."""
+        start = (self.start_metrics or {}).get("validation_score")
+        return max([*(self.validation_scores or ()), *([] if start is None else [start])], default=None)

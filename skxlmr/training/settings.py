@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
+from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxlmr.runtime.base_choice import RunParameters
@@ -42,6 +44,10 @@ class TrainingParameters(RunParameters):
         The latter two are those of bitsandbytes, with 8-bit state, and need a CUDA device.
     early_stopping : bool
         Stop when the validation score no longer improves, and restore the weights of the best epoch.
+    scoring : str, callable or None
+        The validation score: a scorer of scikit-learn or its name, such as "f1_macro", or a function of an estimator, X
+        and y (without y where there is none) that returns a number; higher is better. It is given the rows as `fit`
+        was, and `sample_weight` if it takes that. None is what `score` computes.
     validation_fraction : float
         Share of the rows that early stopping sets aside, stratified by class where there are classes; not used if `fit`
         is given `X_val`.
@@ -75,6 +81,9 @@ class TrainingParameters(RunParameters):
     )
     optimizer: str = parameter(default="adamw", valid=[StrOptions(set(OPTIMIZERS))], order=30)
     early_stopping: bool = parameter(default=False, valid=["boolean"], order=40)
+    scoring: str | Callable[..., Any] | None = parameter(
+        default=None, valid=[StrOptions(set(get_scorer_names())), callable, None], order=40
+    )
     validation_fraction: float = parameter(default=0.1, valid=[Interval(Real, 0, 1, closed="neither")], order=40)
     n_iter_no_change: int = parameter(default=3, valid=[AT_LEAST_1], order=40)
     tol: float = parameter(default=1e-4, valid=[Interval(Real, 0, None, closed="left")], order=40)

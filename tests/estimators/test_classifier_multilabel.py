@@ -87,8 +87,10 @@ def test_fit_with_unsuitable_labels_raises():
         clf.fit(TEXTS, [*LISTS[:2], "sport", *LISTS[3:]])
     with pytest.raises(ValueError, match="no label in any row"):
         clf.fit(TEXTS, [[] for _ in TEXTS])
-    with pytest.raises(ValueError, match="class_weight needs one class per row"):
-        classifier(class_weight="balanced").fit(TEXTS, LISTS)
+    with pytest.raises(ValueError, match="class_weight must give finite weights that are not negative"):
+        classifier(class_weight={"sport": -1.0}).fit(TEXTS, LISTS)
+    with pytest.raises(ValueError, match=r"sport.*not in class_weight"):
+        classifier(class_weight={"sports": 2.0}).fit(TEXTS, LISTS)
     with pytest.raises(ValueError, match="training can continue with the same only"):
         clf.set_params(warm_start=True).fit(TEXTS, INDICATOR)
 
@@ -116,3 +118,47 @@ def test_fit_with_sparse_indicator_equals_dense():
     sparse, dense = (classifier(max_epochs=2).fit(TEXTS, y) for y in (csr_matrix(INDICATOR), INDICATOR))
     np.testing.assert_array_equal(sparse.predict_proba(TEXTS), dense.predict_proba(TEXTS))
     assert sparse.score(TEXTS, csr_matrix(INDICATOR)) == dense.score(TEXTS, INDICATOR)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"init": "probe", "max_epochs": "auto"}, {"init": "random", "max_epochs": 100, "learning_rate": 1e-2}],
+    ids=["probe", "trained"],
+)
+def test_fit_with_class_weight_weights_entries_of_label(settings):
+    texts, lists = ["sun"] * 8 + ["rain"] * 8, [["all", "rare"]] * 2 + [["all"]] * 6 + [["all"], []] * 4
+    plain, heavy, balanced = (
+        classifier(tuning="head", batch_size=16, class_weight=w, **settings).fit(texts, lists).predict_proba(texts)
+        for w in (None, {"rare": 7.0}, "balanced")
+    )
+    assert plain[0, 1] == pytest.approx(2 / 8, abs=0.1)
+    for weighted in (heavy, balanced):  # both weight the positives by 7, relative to the negatives
+        assert weighted[0, 1] == pytest.approx(7 * 2 / (7 * 2 + 6), abs=0.1)
+    np.testing.assert_allclose(heavy[:, 0], plain[:, 0], atol=0.05, err_msg="the other label has no weight")
+
+
+@pytest.mark.parametrize("init", ["probe", "random"])
+def test_fit_with_balanced_class_weight_equals_fit_with_balanced_rows(init):
+    """If all labels of a row need the same factor, it may as well be the weight of the row."""
+    indicator = np.array([[1, 1]] * 3 + [[0, 0]] * 8)
+    texts = [*TEXTS, "sun"]
+    settings = {"tuning": "head", "max_epochs": 3, "init": init}
+    balanced = classifier(**settings, class_weight="balanced").fit(texts, indicator)
+    weights = np.where(indicator[:, 0], 11 / 6, 11 / 16)
+    weighted = classifier(**settings).fit(texts, indicator, sample_weight=weights)
+    np.testing.assert_allclose(balanced.predict_proba(texts), weighted.predict_proba(texts), atol=1e-2)
+    unweighted = classifier(**settings).fit(texts, indicator).predict_proba(texts)
+    if init == "probe":
+        assert np.abs(balanced.predict_proba(texts) - unweighted).max() > 0.05
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # one epoch is compared with another
+def test_partial_fit_with_class_weight_equals_one_epoch_of_fit():
+    settings = {"tuning": "head", "max_epochs": 1, "lr_schedule": "constant", "warmup": 0.0, "init": "random"}
+    clf = classifier(**settings, class_weight={"sport": 9.0})
+    whole = clf.fit(TEXTS, LISTS).predict_proba(TEXTS)
+    parts = classifier(**settings, class_weight={"sport": 9.0}).partial_fit(TEXTS, LISTS, classes=["sport", "weather"])
+    np.testing.assert_array_equal(parts.predict_proba(TEXTS), whole)
+    assert not np.array_equal(classifier(**settings).fit(TEXTS, LISTS).predict_proba(TEXTS), whole)
+    with pytest.raises(ValueError, match="class_weight='balanced'"):
+        classifier(class_weight="balanced").partial_fit(TEXTS, LISTS, classes=["sport", "weather"])

@@ -328,6 +328,7 @@ def test_grid_search_over_tuning_and_objective_sets_parameters():
     [
         ({"pooling": "first_last_mean"}, "use pooling='mean'"),
         ({"layer": 2}, r"use layer=-1 \(it is 2\)"),
+        ({"scoring": "accuracy"}, "minus the loss"),
         ({"tuning": "head"}, "tuning='head' trains nothing here"),
         ({"n_dims": 193}, "n_dims=193, but the vectors of 'nano' have 192 dimensions"),
         ({"matryoshka_dims": (8, 193)}, "integers from 1 to 192, got 193"),

@@ -24,7 +24,7 @@ def classifier(**parameters):
 
 @pytest.mark.parametrize("tuning", ["head", LoRA(rank=2, dropout=0.1), Full(layers=1)], ids=str)
 def test_partial_fit_repeated_equals_epochs_of_fit(tuning):
-    whole = classifier(tuning=tuning, **CONSTANT).fit(TEXTS, LABELS)
+    whole = classifier(tuning=tuning, init="random", **CONSTANT).fit(TEXTS, LABELS)
     parts = classifier(tuning=tuning)
     for n_epochs in range(1, 4):
         assert parts.partial_fit(TEXTS, LABELS, classes=["yes", "no"]) is parts
@@ -133,6 +133,8 @@ def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     clf.fit(texts, labels)
     seed = np.random.RandomState(0).randint(2**31 - 1)
     _, held = train_test_split(np.arange(20), test_size=0.2, stratify=labels, random_state=seed)
-    plan = clf._new_task().plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
-    assert [sorted(of_epoch) for of_epoch in lengths] == [sorted(plan.lengths)] * 3
+    plan = clf._task().plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
+    judged = [len(lengths[0]), *[len(plan.lengths)] * 4, len(lengths[0])]  # training rows before and after training
+    assert list(map(len, lengths)) == judged
+    assert [sorted(of_epoch) for of_epoch in lengths[1:-1]] == [sorted(plan.lengths)] * 4  # the start, and three epochs
     assert clf.best_validation_score_ == clf.score([texts[i] for i in held], labels[held])

@@ -239,6 +239,23 @@ def test_metrics_score_and_validation_score_equal_squad_scores(fitted):
         fitted.predict_answers(X, null_threshold="high")
 
 
+def test_language_sets_rules_of_scores_and_of_early_stopping(fitted):
+    frame = pd.DataFrame({"question": ["谁？"] * 8, "context": [f"{i}号是王小明和李雷。" for i in range(8)]})
+    answers = ["王小明和李雷"] * 8
+    clf = qa(max_epochs=2, tuning="head", language="zh", max_answer_length=3)
+    clf.fit(frame, answers, X_val=frame, y_val=answers)
+    predicted = clf.predict(frame)
+    in_chinese, as_squad = (squad_scores(predicted, [[a] for a in answers], language) for language in ("zh", None))
+    assert in_chinese["f1"] > as_squad["f1"] + 0.1
+    assert clf.score(frame, answers) == pytest.approx(in_chinese["f1"])
+    assert clf.validation_scores_[-1] == pytest.approx(in_chinese["f1"])
+    assert clf.metrics(frame, answers) == in_chinese
+    assert clf.metrics(frame, answers, "en") == squad_scores(predicted, [[a] for a in answers], "en")
+    clf.set_params(language=None)
+    assert clf.score(frame, answers) == pytest.approx(as_squad["f1"])
+    assert clf.metrics(frame, answers) == as_squad
+
+
 def test_predict_answers_on_xquad_returns_substrings_of_contexts(shared_data):
     frame = read_squad(shared_data / "xquad" / "xquad.zh.json")
     train, test = frame[:24], frame[600:640]

@@ -101,7 +101,7 @@ def test_fit_with_invalid_targets_raises_and_names_row(y, message):
 
 def test_regressor_survives_pickle_save_and_export(tmp_path):
     y = np.column_stack([STARS, STARS])
-    reg = regressor(max_epochs=1).fit(TEXTS, y)
+    reg = regressor(max_epochs=1, pooling="cls").fit(TEXTS, y)
     expected = reg.predict(TEXTS)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(reg)).predict(TEXTS), expected)
     reg.save(tmp_path / "saved")

@@ -260,6 +260,15 @@ def test_tagger_on_frame_survives_pickle_and_save(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
+def test_balanced_class_weight_with_sample_weights_equals_repeated_rows():
+    task, counts = tagger(class_weight="balanced")._new_task(), np.array([1, 2, 0, 1, 3, 1, 1, 3])
+    weighted, _ = task.find(TAGS, check_token_column(SENTENCES), counts.astype(float))
+    repeated = [[rows[i] for i in np.repeat(np.arange(8), counts)] for rows in (SENTENCES, TAGS)]
+    expected, _ = task.find(repeated[1], check_token_column(repeated[0]), np.ones(counts.sum()))
+    np.testing.assert_allclose(weighted.tag_weights, expected.tag_weights)
+    assert len(set(expected.tag_weights)) > 1
+
+
 def test_early_stopping_score_equals_score_on_held_out_rows():
     rng = np.random.RandomState(0)
     rows = [list(rng.choice(["Ada", "Rome", "is", "old"], n)) for n in rng.choice([1, 3, 30], 40)]

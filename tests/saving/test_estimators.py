@@ -222,7 +222,7 @@ def damage(directory, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=3), "in format 3; this version reads format 2"),
+        (lambda c: c.update(format=4), "in format 4; this version reads format 3"),
         (lambda c: c.update({"class": "Popen"}), "is not one of .*XLMRXLClassifier, "),
         (lambda c: c["parameters"].update(tuning={"kind": "object", "class": "Popen", "parameters": {}}), "damaged"),
         (lambda c: c["parameters"].update(shell="rm"), "damaged"),

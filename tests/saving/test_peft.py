@@ -22,8 +22,8 @@ EVERYWHERE = tuple(LINEAR_LAYERS)
 
 
 def classifier(tuning):
-    settings = {"max_epochs": 2, "learning_rate": 5e-3, "random_state": 0, "batch_size": 4, "device": "cpu"}
-    return XLMRXLClassifier("nano", tuning=tuning, **settings).fit(TEXTS, LABELS)
+    settings = {"max_epochs": 2, "learning_rate": 5e-3, "pooling": "cls", "random_state": 0, "batch_size": 4}
+    return XLMRXLClassifier("nano", tuning=tuning, device="cpu", **settings).fit(TEXTS, LABELS)
 
 
 def logits_of(model):

@@ -2,6 +2,7 @@
 
 import copy
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ CONSTANT = {"lr_schedule": "constant", "warmup": 0.0}
 
 def make_fit(tuning, texts=TEXTS, labels=LABELS, **parameters):
     backbone, column = get_backbone("nano", device="cpu"), check_text_column(texts)
-    task, targets = Classification().find(labels, column, np.ones(len(texts)))
+    task, targets = Classification(pooling="mean", prompt="", pairs="joint").find(labels, column, np.ones(len(texts)))
     fit = Fit(backbone, task, tuning, TrainingParameters(**{**SETTINGS, **parameters}))
     return fit, task.rows(backbone, column, targets, np.ones(len(texts)))
 
@@ -37,7 +38,7 @@ def assert_equal_weights(finetuned, expected):
 
 @pytest.mark.parametrize("tuning", [Head(), LoRA(rank=2, dropout=0.1)], ids=str)
 def test_learn_equals_fit_of_estimator(tuning):
-    clf = XLMRXLClassifier("nano", tuning=tuning, device="cpu", **SETTINGS).fit(TEXTS, LABELS)
+    clf = XLMRXLClassifier("nano", tuning=tuning, init="random", device="cpu", **SETTINGS).fit(TEXTS, LABELS)
     fit, rows = make_fit(tuning)
     outcome = fit.learn(rows)
     assert_equal_weights(outcome.finetuned, clf._finetuned)
@@ -85,6 +86,41 @@ def test_learn_with_held_out_rows_scores_them_without_stopping():
     assert len(outcome.validation_scores) == 3
     without = fit.learn(rows)
     assert_equal_weights(outcome.finetuned, without.finetuned)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # an early epoch is restored
+def test_learn_with_score_uses_it_in_place_of_that_of_the_task():
+    fit, rows = make_fit(Head(), early_stopping=True, validation_fraction=0.4, n_iter_no_change=1, max_epochs=9)
+    scripted, seen = iter([0.5, 0.7, 0.7, 0.6]), []
+
+    def score(finetuned, rows, batch_tokens):
+        assert not finetuned.training
+        seen.append((copy.deepcopy(finetuned), rows.numbers.tolist()))
+        return next(scripted)
+
+    outcome = replace(fit, task=replace(fit.task, pooling="mean"), score=score).learn(rows)
+    assert outcome.validation_scores == [0.5, 0.7, 0.7, 0.6]
+    assert outcome.history["validation_loss"].between(0, 10).all()
+    assert all(numbers == seen[0][1] and len(numbers) == 4 for _, numbers in seen)
+    assert_equal_weights(outcome.finetuned, seen[1][0])
+
+
+def test_identity_of_a_training_depends_on_scoring_if_it_validates():
+    def one(estimator, X, y):
+        return 1.0
+
+    def other(estimator, X, y):
+        return 1.0
+
+    def identity(scoring, **parameters):
+        fit, rows = make_fit(Head(), scoring=scoring, **parameters)
+        return repr(fit._identity(fit._schedule(len(rows.numbers)), rows, None, None, 0))
+
+    known = identity(one, early_stopping=True)
+    assert "at 0x" not in known, "addresses differ between processes"
+    assert known == identity(one, early_stopping=True)
+    assert len({known, *(identity(scoring, early_stopping=True) for scoring in (other, "accuracy", None))}) == 4
+    assert identity("accuracy") == identity(None)
 
 
 def test_learn_with_start_continues_from_its_weights():

@@ -65,7 +65,8 @@ class Tagging(Task[TokenColumn]):
             raise ValueError(f"A tagger needs at least 2 tags to tell apart, but y has {classes.tolist()}.")
         scheme = infer_scheme(used) if self.scheme == "auto" else self.scheme
         check_scheme(classes.tolist(), scheme)
-        tag_weights = check_class_weight(self.class_weight, classes, np.array(tags))
+        of_tags = np.repeat(weights[weights > 0], [len(row) for row in used])
+        tag_weights = check_class_weight(self.class_weight, classes, np.array(tags), of_tags)
         task = replace(self, classes=classes, scheme=scheme, tag_weights=tag_weights)
         return task, task._numbers(rows, "y")
 
@@ -166,10 +167,6 @@ class Tagging(Task[TokenColumn]):
             proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0] if spans else np.empty(0)
             rows.append([(start, end, label, float(proba[start:end].mean())) for start, end, label in spans])
         return as_objects(rows)
-
-    def held_out(self, rows: Rows) -> Rows:
-        """Take the weights of tags, which are for the loss, out of the weights of rows."""
-        return replace(rows, weights=rows.weights / self.loss_weights(rows.targets))
 
     def score(self, outputs: np.ndarray, rows: Rows) -> float:
         true = [self.classes[row].tolist() for row in rows.targets]

@@ -1,0 +1,87 @@
+"""Exports of fitted estimators to transformers and peft."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from skxlmr.runtime.backbone import find_checkpoint
+from skxlmr.saving.peft import export_adapter
+from skxlmr.saving.transformers import ExportedModel, export_pretrained
+
+
+class ExportMixin:
+    """Mixin of the estimators that are trained: writes what they learned in the formats of transformers and peft."""
+
+    def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
+        """Write what was fitted as a whole model that others load without skxlmr.
+
+        Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
+        but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
+        returns the logits, and adds the prompt itself.
+
+        The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
+        if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
+        that. Of texts longer than the model reads at once transformers takes the beginning.
+
+        Parameters
+        ----------
+        directory : str or path
+            A model that is there already is replaced when the new one is complete.
+        dtype : {"float32", "bfloat16", "float16"}, default="float32"
+            Of the weights that are written.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        NotImplementedError
+            If neither of them has a class for what it learned; the message names a parameter with which there is one.
+        ValueError
+            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
+            `directory` is where it lies.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from skxlmr import XLMRXLClassifier
+        >>> clf = XLMRXLClassifier("nano", pooling="cls", max_epochs=1, random_state=0)
+        >>> clf = clf.fit(["good", "bad"], ["yes", "no"])
+        >>> directory = tempfile.mkdtemp()
+        >>> clf.export_pretrained(directory)
+        >>> from skxlmr.model import XLMRobertaXLForSequenceClassification
+        >>> XLMRobertaXLForSequenceClassification.from_pretrained(directory).config.id2label
+        {0: 'no', 1: 'yes'}
+        """
+        export_pretrained(self._exported(), directory, dtype)
+
+    def export_adapter(self, directory: str | os.PathLike) -> None:
+        """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
+
+        `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint.
+
+        Parameters
+        ----------
+        directory : str or path
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        NotImplementedError
+            If peft has no format for the head, or transformers no class for what it learned.
+        ValueError
+            If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
+        """
+        export_adapter(self._exported(), directory)
+
+    def _exported(self: Any) -> ExportedModel:
+        check_is_fitted(self, "_finetuned")
+        export = self._task().export
+        if export is None:
+            raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
+        files = find_checkpoint(self.model)
+        self._base.check(files.fingerprint, self)
+        return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))

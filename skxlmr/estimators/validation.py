@@ -1,0 +1,131 @@
+"""The rows that a fit validates on, and their score by a scorer of scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.metrics import check_scoring
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_sample_weight
+
+from skxlmr.columns import TextColumn
+from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.tasks.base import Task
+from skxlmr.training.rows import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationData:
+    """The rows to validate on that the user passed to `fit`, as the task reads them."""
+
+    column: TextColumn
+    targets: np.ndarray
+    weights: np.ndarray | None
+
+    @classmethod
+    def check(cls, X: Any, y: Any, sample_weight: Any, column: TextColumn, task: Task) -> ValidationData | None:
+        """Check X_val, y_val and sample_weight_val of a fit on a column; None if there are no rows to validate on."""
+        if X is None and y is None:
+            if sample_weight is not None:
+                raise ValueError("sample_weight_val has the weights of the rows of X_val, but there is no X_val.")
+            return None
+        if X is None or (y is None and task.needs_y):
+            raise ValueError("X_val and y_val go together: one of them is missing.")
+        held_out = task.read(X)
+        if held_out.n_features != column.n_features:
+            raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
+        names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]
+        if None not in names and names[0] != names[1]:
+            raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
+        weights = None if sample_weight is None else _check_weights(sample_weight, held_out)
+        return cls(held_out, task.targets(y, held_out, "y_val"), weights)
+
+    def rows(self, task: Task, backbone: Backbone) -> Rows:
+        """Tokenise the rows, without those of weight zero."""
+        rows = task.rows(backbone, self.column, self.targets)
+        if self.weights is None:
+            return rows
+        rows = replace(rows, weights=self.weights[rows.numbers])
+        kept = np.flatnonzero(rows.weights)
+        if not len(kept):
+            raise ValueError("sample_weight_val is zero for all rows of X_val that can be scored.")
+        return rows.take(kept)
+
+
+def _check_weights(sample_weight: Any, column: TextColumn) -> np.ndarray:
+    try:
+        return _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+    except ValueError as error:
+        raise ValueError(f"sample_weight_val does not fit X_val: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """The score of a module that is being trained, by a scorer of scikit-learn.
+
+    Attributes
+    ----------
+    estimator : XLMRXLLearner
+        The estimator that is being fitted.
+    score : callable
+        From an estimator, X and y to a score; higher is better.
+    X, y : object
+        The rows that the user passed, of which those to validate on are a part.
+    fitted_attributes : callable
+        From a module to the attributes of an estimator that holds it.
+    """
+
+    estimator: Any
+    score: Callable[..., Any]
+    X: Any
+    y: Any
+    fitted_attributes: Callable[[Finetuned], dict[str, Any]]
+
+    def __call__(self, finetuned: Finetuned, rows: Rows, batch_tokens: int) -> float:
+        """Score a module on rows, which are numbered as those of X and y."""
+        parameters = self.estimator.get_params(deep=False) | {"verbose": 0, "batch_tokens": batch_tokens}
+        fitted = type(self.estimator)(**parameters)
+        fitted._set_fitted(self.fitted_attributes(finetuned))
+        data = [_take(data, rows.numbers) for data in (self.X, self.y) if data is not None]
+        weighted = _takes_sample_weight(self.score) and (rows.weights != 1).any()
+        score = self.score(fitted, *data, **({"sample_weight": rows.weights} if weighted else {}))
+        return _check_score(score, self.estimator.scoring)
+
+
+def check_scorer(estimator: Any) -> Callable[..., Any] | None:
+    """Return the scorer that `scoring` names; None for the score of the task."""
+    return None if estimator.scoring is None else check_scoring(estimator, estimator.scoring)
+
+
+def _take(data: Any, rows: np.ndarray) -> Any:
+    return _safe_indexing(data.tocsr() if sparse.issparse(data) else data, rows)
+
+
+def _takes_sample_weight(scorer: Callable[..., Any]) -> bool:
+    """Whether a scorer, or the metric that it is made of, has the parameter sample_weight."""
+    try:
+        return "sample_weight" in inspect.signature(getattr(scorer, "_score_func", scorer)).parameters
+    except ValueError:  # of a function that is not written in Python
+        return False
+
+
+def _check_score(score: Any, scoring: Any) -> float:
+    if isinstance(score, np.ndarray | torch.Tensor) and score.ndim == 0:
+        score = score.item()
+    if not isinstance(score, Real):
+        raise ValueError(f"scoring={scoring!r} must return a number, got {score!r:.60} ({type(score).__name__}).")
+    value = float(score)
+    if np.isnan(value):
+        raise ValueError(
+            f"scoring={scoring!r} returned NaN for the validation rows: they may be too few, or lack a class. Use a "
+            f"larger validation_fraction, or pass more rows as X_val and y_val."
+        )
+    return value
