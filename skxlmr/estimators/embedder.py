@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
@@ -12,28 +13,48 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.base import XLMRXLEstimator
-from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
+from skxlmr.estimators.parameters import HISTORY, FeatureMemory, Tuned, Vocabulary
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.features import POOLINGS, frozen_features
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
-from skxlmr.runtime.run import pool_windows
+from skxlmr.runtime.run import pool_texts
 from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
+from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.tasks.similarity import SimilarityLearning
+from skxlmr.training.fit import Fit
+from skxlmr.training.rows import Rows
+from skxlmr.training.settings import TrainingParameters
+from skxlmr.tuning import Head, Tuning, as_tuning
+
+AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 
 
 @declare_parameters
 class XLMRXLEmbedder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, Truncation, Vocabulary, FeatureMemory, XLMRXLEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    Truncation,
+    Vocabulary,
+    FeatureMemory,
+    Tuned,
+    TrainingParameters,
+    XLMRXLEstimator,
 ):
     """Turn texts into vectors with XLM-RoBERTa-XL.
 
-    Each distinct text is encoded once, in batches of texts of similar length.
+    Each distinct text is encoded once, in batches of texts of similar length. With an `objective` the model is
+    fine-tuned first, so that the cosines of the vectors follow labels or pairs; the parameters of the training, from
+    `tuning` on, matter only then.
 
     Parameters
     ----------
@@ -48,11 +69,27 @@ class XLMRXLEmbedder(
         Scale each vector to length 1. "auto" does so for "e5-small", for other models if a directory of
         sentence-transformers says so.
     prompt : str or None
-        What is put before each text (of two, the first), such as "query: " or "passage: "; None is nothing. "auto" is
-        what a directory of sentence-transformers says, and otherwise "query: " for the multilingual-e5 models, which
-        were trained so (but for "-instruct").
+        What is put before each text (of two that are read together, the first), such as "query: " or "passage: "; None
+        is nothing. "auto" is what a directory of sentence-transformers says, and otherwise "query: " for the
+        multilingual-e5 models, which were trained so (but for "-instruct").
+    n_dims : int
+        Keep only this many of the first dimensions, before the vectors are scaled; None keeps all. Training learns
+        vectors of this size, so that little is lost; for several sizes see `matryoshka_dims`.
     n_components : int
-        Reduce the vectors to this many dimensions by PCA, fitted on the training texts; None keeps all.
+        Reduce the vectors to this many dimensions by PCA, fitted on the training texts, after `n_dims`; None keeps all.
+    objective : {"classes", "pairs"} or None
+        What `fit` learns; None leaves the model as it is and ignores y. With "classes", y has one label per row: texts
+        of a class are pulled together, and away from the others of the batch, by the supervised contrastive loss
+        (arXiv:2004.11362); with a classifier on the vectors this is the recipe of SetFit (arXiv:2209.11055). Two texts
+        in a row are read together, as one. With "pairs", X has two columns of texts, which are read separately. Without
+        y each row is a pair that belongs together, such as a question and its answer, and is told apart from those of
+        the other rows of the batch (arXiv:1705.00652); with numbers in y the order of the cosines follows theirs, and
+        their unit does not matter (the CoSENT loss).
+    matryoshka_dims : sequence of int or None
+        Also learn vectors that are truncated to each of these numbers of dimensions, such as (64, 128): the loss is
+        the mean over them and the whole vector (arXiv:2205.13147).
+    max_epochs : int or "auto"
+        Passes over the rows. "auto" is 10 for few rows, and down to 3 for thousands.
 
     Attributes
     ----------
@@ -62,14 +99,19 @@ class XLMRXLEmbedder(
     normalize_ : bool
     prompt_ : str
         The values that "auto" stood for.
-    n_features_in_ : int
-        1, or 2 for pairs.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, if X had any.
+    $history
 
     See Also
     --------
-    XLMRXLClassifier : Fine-tune the model instead of using it frozen.
+    XLMRXLClassifier : Fine-tune the model and a classification head together.
+
+    Notes
+    -----
+    `history_`, `loss_curve_`, `n_iter_` and the attributes of the validation exist only with an `objective`. The
+    validation score is minus the loss.
+
+    With objective="pairs" `transform` takes one column, for example the questions and then the answers, or both at
+    once: then the vectors of both texts of a row are side by side.
 
     Examples
     --------
@@ -81,25 +123,37 @@ class XLMRXLEmbedder(
     >>> pipeline = make_pipeline(XLMRXLEmbedder(model="nano"), LogisticRegression())
     >>> pipeline.fit(["yes", "no"], [1, 0]).predict(["yes"])
     array([1])
+
+    Vectors that follow the labels, from a few examples of each:
+
+    >>> embedder = XLMRXLEmbedder("nano", objective="classes", max_epochs=2, random_state=0)
+    >>> pipeline = make_pipeline(embedder, LogisticRegression())
+    >>> pipeline.fit(["good", "great", "bad", "awful"], ["yes", "yes", "no", "no"]).predict(["great"])
+    array(['yes'], dtype='<U3')
     """
 
     pooling: str = parameter(default="auto", valid=[StrOptions({"auto", *POOLINGS})], order=10)
     layer: int = parameter(default=-1, valid=[Integral], order=10)
     normalize: bool | str = parameter(default="auto", valid=["boolean", StrOptions({"auto"})], order=10)
     prompt: str | None = parameter(default="auto", valid=[str, None], order=10)
-    n_components: int | None = parameter(
-        default=None, valid=[Interval(Integral, 1, None, closed="left"), None], order=10
-    )
+    n_dims: int | None = parameter(default=None, valid=[AT_LEAST_1, None], order=10)
+    n_components: int | None = parameter(default=None, valid=[AT_LEAST_1, None], order=10)
+    objective: str | None = parameter(default=None, valid=[StrOptions({"classes", "pairs"}), None], order=10)
+    matryoshka_dims: Sequence[int] | None = parameter(default=None, valid=["array-like", None], order=10)
+    max_epochs: int | str = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
+
+    _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Load the model and, with `n_components`, fit the PCA.
+        """Load the model, fine-tune it if there is an `objective`, and fit the PCA if there are `n_components`.
 
         Parameters
         ----------
         X : text column of shape (n_samples,), or two text columns
             List, array, Series or DataFrame of str.
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            Labels with objective="classes"; None or numbers with objective="pairs"; ignored without an objective.
 
         Returns
         -------
@@ -109,24 +163,32 @@ class XLMRXLEmbedder(
         ------
         TypeError, ValueError
             If a column is not what it should be; the message names the column and the row.
+        FloatingPointError
+            If the loss diverges; the message names the rows. An earlier fit stays usable.
+
+        Warns
+        -----
+        UserWarning
+            If a KeyboardInterrupt ended training; the model so far is fitted.
         """
-        self._fit(X, embed=self.n_components is not None)
+        self._fit(X, y, embed=self.n_components is not None)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and return the vectors; the texts are encoded once.
+        """Fit and return the vectors; without an `objective`, the texts are encoded once.
 
         Parameters
         ----------
         X : text column of shape (n_samples,), or two text columns
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            As for `fit`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features_out), float32
         """
-        return self._finish(self._fit(X, embed=True))
+        return self._finish(self._fit(X, y, embed=True))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the vectors of texts.
@@ -134,52 +196,150 @@ class XLMRXLEmbedder(
         Parameters
         ----------
         X : text column of shape (n_samples,), or two text columns
+            As in `fit`; with objective="pairs" one column is enough.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features_out), float32
+            Of one column, where `fit` had pairs, half as many columns.
         """
         column = self._check_fitted_column(X)
-        return self._finish(self._embed(self._fitted_backbone(), column, self.pooling_, self.prompt_))
+        finetuned = getattr(self, "_finetuned", None)
+        return self._finish(self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned))
 
-    def _fit(self, X: Any, embed: bool) -> np.ndarray:
+    def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         column = self._check_column(X)
-        pooling, normalize, prompt = self._resolved()
-        trims = self.vocabulary == "trim"
-        backbone = load_trimmed(self, with_prompt(column, prompt)) if trims else load_base(self)
-        self._layers(backbone, pooling)
-        pca, width = None, backbone.model.config.hidden_size
-        vectors = self._embed(backbone, column, pooling, prompt) if embed else np.empty((0, width), np.float32)
+        reading = self._resolved()
+        task = self._task(reading)
+        weights = np.ones(len(column.texts))
+        targets = np.empty(0)
+        if task is not None:
+            task, targets = task.find(y, column, weights)
+        start = getattr(self, "_finetuned", None) if self.warm_start and task is not None else None
+        if start is not None:
+            self._check_reading(reading)
+            backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
+        elif self.vocabulary == "trim":
+            backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt))
+        else:
+            backbone = load_base(self)
+        self._layers(backbone, reading.pooling)
+        width = self._width(backbone)
+        self._check_components(len(reading.texts(column).texts), width)
+        learned: dict[str, Any] = {}
+        if task is not None:
+            task = replace(task, dims=self._dims(width))
+            learned = self._learn(backbone, task, task.rows(backbone, column, targets, weights), start)
+        vectors = np.empty((0, width), np.float32)
+        if embed:
+            vectors = self._embed(backbone, column, reading, learned.get("_finetuned"))
+        pca = None
         if self.n_components is not None:
-            if self.n_components > min(vectors.shape):
-                raise ValueError(
-                    f"n_components={self.n_components} is more than {len(vectors)} texts of {width} dimensions give; "
-                    f"use at most {min(vectors.shape)}."
-                )
-            pca = PCA(self.n_components, random_state=self.random_state).fit(vectors)
+            pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
             width = self.n_components
-        self._set_fitted(
-            self._fitted_attributes(
-                backbone,
-                column,
-                pca_=pca,
-                pooling_=pooling,
-                normalize_=normalize,
-                prompt_=prompt,
-                _n_features_out=width,
-            )
+        attributes = self._fitted_attributes(
+            backbone,
+            column,
+            pca_=pca,
+            pooling_=reading.pooling,
+            normalize_=reading.normalize,
+            prompt_=reading.prompt,
+            _n_dims=reading.n_dims,
+            _separate=reading.separate,
+            _n_features_out=2 * width if reading.separate else width,
+            **learned,
         )
+        self.__dict__.pop("_finetuned", None)  # of an earlier fit
+        self._set_fitted(attributes)
         return vectors
 
-    def _resolved(self) -> tuple[str, bool | str, str]:
-        """Return pooling, normalize and prompt; "auto" as the model's own files say."""
+    def _learn(
+        self, backbone: Backbone, task: SimilarityLearning, rows: Rows, start: Finetuned | None
+    ) -> dict[str, Any]:
+        """Fine-tune; returns the fitted attributes."""
+        outcome = Fit(backbone, task, as_tuning(self.tuning), self).learn(rows, start=start)
+        history, scores = outcome.history, outcome.validation_scores
+        return {
+            "history_": history,
+            "loss_curve_": history["loss"].tolist(),
+            "validation_scores_": scores,
+            "best_validation_score_": None if scores is None else max(scores),
+            "n_iter_": int(history["epoch"].max()),
+            "_finetuned": outcome.finetuned,
+        }
+
+    def _task(self, reading: Reading) -> SimilarityLearning | None:
+        """Make the task of the objective; raises ValueError if other parameters do not go with it."""
+        if self.objective is None:
+            if self.matryoshka_dims is not None:
+                raise ValueError("matryoshka_dims needs an objective to train with, such as objective='classes'.")
+            return None
+        last = "is trained on the last layer; use "
+        if reading.pooling == "first_last_mean":
+            raise ValueError(f"objective={self.objective!r} {last}pooling='mean', 'cls' or 'max', or objective=None.")
+        if self.layer != -1:
+            raise ValueError(f"objective={self.objective!r} {last}layer=-1 (it is {self.layer}), or objective=None.")
+        if isinstance(as_tuning(self.tuning), Head):
+            raise ValueError(
+                "tuning='head' trains nothing here, since vectors have no head. Use tuning='lora', 'bias' or 'full', "
+                "or objective=None."
+            )
+        if self.scoring is not None:
+            raise ValueError(
+                "scoring is of no use for vectors: their validation score is minus the loss. Leave it None."
+            )
+        windows = Windows(self.max_length, self.stride, self.truncation)
+        return SimilarityLearning(windows, pooling=reading.pooling, goal=self.objective, prompt=reading.prompt)
+
+    @property
+    def _trained_by(self) -> Tuning | None:
+        return None if self.objective is None else super()._trained_by
+
+    def _width(self, backbone: Backbone) -> int:
+        """Return the number of dimensions before PCA."""
+        hidden_size = backbone.model.config.hidden_size
+        if self.n_dims is not None and self.n_dims > hidden_size:
+            raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {hidden_size} dimensions.")
+        return self.n_dims or hidden_size
+
+    def _dims(self, width: int) -> tuple[int, ...]:
+        """Return the numbers of dimensions of the vectors that are trained; the last one is `width`."""
+        smaller = () if self.matryoshka_dims is None else tuple(self.matryoshka_dims)
+        for n_dims in smaller:
+            if not isinstance(n_dims, Integral) or not 1 <= n_dims <= width:
+                raise ValueError(f"matryoshka_dims must be integers from 1 to {width}, got {n_dims!r}.")
+        return tuple(sorted({*map(int, smaller), width}))
+
+    def _check_components(self, n_texts: int, width: int) -> None:
+        if self.n_components is not None and self.n_components > min(n_texts, width):
+            raise ValueError(
+                f"n_components={self.n_components} is more than {n_texts} texts of {width} dimensions give; "
+                f"use at most {min(n_texts, width)}."
+            )
+
+    def _resolved(self) -> Reading:
+        """Return how texts are read; "auto" as the model's own files say."""
         pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
         if "auto" in (pooling, normalize, prompt):
             own = read_sentence_settings(self.model, needs_pooling="auto" in (pooling, normalize))
             pooling = own.pooling if pooling == "auto" else pooling
             normalize = own.normalize if normalize == "auto" else normalize
             prompt = own.prompt if prompt == "auto" else prompt
-        return pooling, normalize, prompt
+        return Reading(pooling, normalize, prompt, self.n_dims, self.objective == "pairs")
+
+    def _fitted_reading(self) -> Reading:
+        return Reading(self.pooling_, self.normalize_, self.prompt_, self._n_dims, self._separate)
+
+    def _check_reading(self, reading: Reading) -> None:
+        """Raise a ValueError if the earlier fit, which training continues, read texts in another way."""
+        earlier = self._fitted_reading()
+        for name in ("pooling", "prompt"):
+            now, before = getattr(reading, name), getattr(earlier, name)
+            if now != before:
+                raise ValueError(
+                    f"The earlier fit read texts with {name}={before!r}, now it is {now!r}: training can continue with "
+                    f"the same only. Set it back, or fit anew with warm_start=False."
+                )
 
     def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:
         """Return the hidden states that the pooling reads."""
@@ -188,50 +348,91 @@ class XLMRXLEmbedder(
             raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
         return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
 
-    def _embed(self, backbone: Backbone, column: TextColumn, pooling: str, prompt: str) -> np.ndarray:
-        """Return one vector per row, before PCA and scaling."""
-        batch_tokens, layers = backbone.batch_tokens(self.batch_tokens), self._layers(backbone, pooling)
+    def _embed(
+        self, backbone: Backbone, column: TextColumn, reading: Reading, finetuned: Finetuned | None
+    ) -> np.ndarray:
+        """Return the vectors before PCA and scaling: one per row, or (n_rows, 2, d) of separate pairs."""
+        batch_tokens, layers = backbone.batch_tokens(self.batch_tokens), self._layers(backbone, reading.pooling)
 
         def compute(plan: WindowPlan, description: str) -> np.ndarray:
-            vectors = frozen_features(
-                backbone,
-                plan.windows,
-                pooling,
-                layers=layers,
-                batch_tokens=batch_tokens,
-                memory=self.memory,
-                verbose=self.verbose,
-                description=description,
-            )
-            weights = plan.lengths if "mean" in pooling else None
-            how = "max" if pooling == "max" else "mean"
-            return pool_windows(vectors, plan.text_of_window, how, weights)[plan.text_of_row]
+            if finetuned is not None:
+                vectors = finetuned.run(backbone, plan, batch_tokens, verbose=self.verbose, description=description)
+            else:
+                vectors = frozen_features(
+                    backbone,
+                    plan.windows,
+                    reading.pooling,
+                    layers=layers,
+                    batch_tokens=batch_tokens,
+                    memory=self.memory,
+                    verbose=self.verbose,
+                    description=description,
+                )
+            return pool_texts(vectors, plan, reading.pooling)
 
-        return run_in_parts(
-            column,
-            lambda rows: self._plan(backbone, with_prompt(rows, prompt)),
+        vectors = run_in_parts(
+            reading.texts(column),
+            lambda rows: self._plan(backbone, with_prompt(rows, reading.prompt)),
             compute,
             batch_tokens,
             description="embed",
             verbose=self.verbose,
         )
+        if reading.n_dims is not None:
+            vectors = np.ascontiguousarray(vectors[:, : reading.n_dims])
+        return vectors if len(vectors) == len(column.texts) else vectors.reshape(len(column.texts), 2, -1)
 
     def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
         return plan_texts(backbone, column, Windows(self.max_length, self.stride, self.truncation))
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
+        """Apply PCA and scaling; returns (n_rows, n_features_out)."""
+        n_rows, vectors = len(vectors), vectors.reshape(-1, vectors.shape[-1])
         if self.pca_ is not None:
             vectors = self.pca_.transform(vectors)
-        return normalize(vectors, copy=False) if self.normalize_ else vectors
+        vectors = normalize(vectors, copy=False) if self.normalize_ else vectors
+        return vectors.reshape(n_rows, -1)
+
+    def _check_fitted_column(self, X: Any) -> TextColumn:
+        """Check X after fit; where it had pairs that are read separately, one column is enough."""
+        check_is_fitted(self)
+        column = self._check_column(X)
+        if column.pairs is not None or not self._separate:
+            check_features(self, column)
+        return column
 
     def _fitted_names(self) -> tuple[str, ...]:
-        return (*super()._fitted_names(), "pca_", "pooling_", "normalize_", "prompt_", "_n_features_out")
+        own = ("pca_", "pooling_", "normalize_", "prompt_", "_n_dims", "_separate", "_n_features_out")
+        return (*super()._fitted_names(), *own)
+
+    def _restore(self, saved: SavedEstimator) -> None:
+        super()._restore(saved)
+        if isinstance(saved.finetuned, SavedWeights):
+            self._finetuned = saved.finetuned.build(lambda config: nn.Identity(), self.pooling_, causal=False)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         tags.requires_fit = True
+        tags.target_tags.required = self.objective == "classes"
         return tags
+
+
+class Reading(NamedTuple):
+    """How texts become vectors, before PCA."""
+
+    pooling: str
+    normalize: bool | str
+    prompt: str
+    n_dims: int | None
+    separate: bool  # whether the texts of a pair are read one by one
+
+    def texts(self, column: TextColumn) -> TextColumn:
+        """Return a column of what is read at once; of separate pairs the first text, then the second."""
+        if not self.separate or column.pairs is None:
+            return column
+        texts = [text for pair in zip(column.texts, column.pairs, strict=True) for text in pair]
+        return replace(column, texts=texts, pairs=None)
 
 
 def with_prompt(column: TextColumn, prompt: str) -> TextColumn:

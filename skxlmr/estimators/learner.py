@@ -11,7 +11,6 @@ import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from typing_extensions import Self
@@ -19,19 +18,19 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
-from skxlmr.estimators.parameters import HISTORY
+from skxlmr.estimators.parameters import HISTORY, Tuned
 from skxlmr.estimators.validation import Scorer, ValidationData, check_scorer
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
-from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.system.parameters import declare_parameters
 from skxlmr.tasks.base import Task
 from skxlmr.training.fit import Fit, OneEpoch
 from skxlmr.training.settings import TrainingParameters
 from skxlmr.training.sklearn_callbacks import OBSERVED, CallbackSupportMixin, EpochContexts, with_callbacks
-from skxlmr.tuning import TUNINGS, Tuning, as_tuning
+from skxlmr.tuning import as_tuning
 
 
 def requires_y(method: Callable) -> Callable:
@@ -54,25 +53,17 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 @declare_parameters
 class XLMRXLLearner(
-    CallbackSupportMixin, ExportMixin, TrainingParameters, XLMRXLEstimator, Generic[AnyTask], abstract=True
+    CallbackSupportMixin, ExportMixin, Tuned, TrainingParameters, XLMRXLEstimator, Generic[AnyTask], abstract=True
 ):
     """Base class of the estimators that are trained.
 
     A subclass says by `_new_task` what it learns, and answers from the task's results; see `skxlmr.tasks.base.Task`.
-
-    Parameters
-    ----------
-    tuning : {"lora", "bias", "head", "full"} or Tuning
-        Which weights are trained; `LoRA(rank=16)` in place of "lora" sets its parameters.
     """
-
-    tuning: str | Tuning = parameter(default="lora", valid=[StrOptions(set(TUNINGS)), Tuning], order=10)
 
     vocabulary: ClassVar[str] = "full"  # parameters of some subclasses
     memory: ClassVar[str | os.PathLike | joblib.Memory | None] = None
     init: ClassVar[str] = "random"
 
-    _named: ClassVar[dict[str, dict[str, type]]] = {"tuning": TUNINGS}
     _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
 
     def _new_task(self) -> AnyTask:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 import joblib
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
 from skxlmr.system.parameters import parameter, parameter_group
+from skxlmr.tuning import TUNINGS, Tuning
+
+
+@parameter_group
+class Tuned:
+    """Which weights are trained.
+
+    Parameters
+    ----------
+    tuning : {"lora", "bias", "head", "full"} or Tuning
+        Which weights are trained; `LoRA(rank=16)` in place of "lora" sets its parameters.
+    """
+
+    tuning: str | Tuning = parameter(default="lora", valid=[StrOptions(set(TUNINGS)), Tuning], order=10)
+
+    _named: ClassVar[dict[str, dict[str, type]]] = {"tuning": TUNINGS}
 
 
 @parameter_group
@@ -73,8 +90,8 @@ class FeatureMemory:
     ----------
     memory : str, path, joblib.Memory or None
         A folder where the base's features of the texts are kept, for other processes (`n_jobs`) and later sessions;
-        used if only the head is trained (`tuning="head"`), and by `XLMRXLEmbedder`. Within a process they are cached
-        anyway; see `skxlmr.set_feature_cache`.
+        used if only the head is trained (`tuning="head"`), and by an `XLMRXLEmbedder` without an `objective`. Within a
+        process they are cached anyway; see `skxlmr.set_feature_cache`.
     """
 
     memory: str | os.PathLike | joblib.Memory | None = parameter(

@@ -14,7 +14,7 @@ from skxlmr.hardware.device import DTYPES
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter, parameter_group
-from skxlmr.tuning import as_tuning
+from skxlmr.tuning import Tuning, as_tuning
 
 TEXTS_AT_ONCE = 10_000  # tokenised together to collect their pieces
 
@@ -70,17 +70,22 @@ class BaseChoice(RunParameters):
     dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
     device: str = parameter(default="auto", valid=[str], order=70)
 
+    @property
+    def _trained_by(self) -> Tuning | None:
+        """The tuning by which the model is trained; None if it only runs."""
+        tuning = getattr(self, "tuning", None)  # a parameter of the estimators that are trained
+        return None if tuning is None else as_tuning(tuning)
+
 
 def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
     """Load the chosen base model, or take it from the pool; see `get_backbone`."""
-    tuning = getattr(choice, "tuning", None)  # a parameter of the estimators that are trained
     return get_backbone(
         choice.model,
         load_in_8bit=choice.load_in_8bit,
         load_in_4bit=choice.load_in_4bit,
         dtype=choice.dtype,
         device=choice.device,
-        tuning=None if tuning is None else as_tuning(tuning),
+        tuning=choice._trained_by,
         batch_tokens=choice.batch_tokens,
         whole=whole,
     )

@@ -236,7 +236,7 @@ class Finetuned(nn.Module):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.head.parameters()).device
+        return next(self.parameters()).device
 
     def _precision(self, base: XLMRobertaXLModel) -> AbstractContextManager:
         """Multiply matrices in the dtype of the base, although trained copies are float32."""

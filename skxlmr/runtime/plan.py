@@ -204,6 +204,11 @@ class PairPlan(WindowPlan):
         sides = features.new_zeros(len(starts), features.shape[1]).index_add(0, side, weighted)
         return sides.view(-1, 2, features.shape[1])
 
+    def sides(self) -> WindowPlan:
+        """Return a plan of single texts: the first and the second of row 0, then those of row 1, ..."""
+        of_rows = (2 * self.text_of_row[:, None] + np.arange(2)).ravel()
+        return WindowPlan(self.windows, 2 * self.text_of_window + self.is_second, of_rows)
+
     def _side_starts(self, windows: np.ndarray) -> np.ndarray:
         """Return where the windows of a text begin; first and second texts alternate."""
         is_second = self.is_second[windows]

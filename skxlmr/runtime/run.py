@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.packing import Packing
-from skxlmr.runtime.plan import rows_of
+from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
@@ -95,3 +95,14 @@ def pool_windows(values: np.ndarray, groups: np.ndarray, how: str, weights: np.n
     weights = np.ones(len(values)) if weights is None else np.asarray(weights, float)
     total = np.add.reduceat(values * weights[:, None], starts)
     return (total / np.add.reduceat(weights, starts)[:, None]).astype(values.dtype)
+
+
+def pool_texts(vectors: np.ndarray, plan: WindowPlan, pooling: str) -> np.ndarray:
+    """Pool the vectors of windows as those of tokens were, (n_windows, d) -> (n_rows, d).
+
+    Means are weighted by the numbers of tokens; with "cls" windows are averaged.
+    """
+    how = "max" if pooling == "max" else "mean"
+    return pool_windows(vectors, plan.text_of_window, how, plan.lengths if "mean" in pooling else None)[
+        plan.text_of_row
+    ]

@@ -26,8 +26,8 @@ from skxlmr.training.callbacks import Callback, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
-from skxlmr.training.gradients import Losses
-from skxlmr.training.loop import Trainer
+from skxlmr.training.gradients import BatchLosses, Losses
+from skxlmr.training.loop import RowOrder, Trainer
 from skxlmr.training.optimizers import OptimizerState, load_optimizer_state, optimizer_state
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.rows import Outcome, Rows
@@ -38,11 +38,12 @@ from skxlmr.tuning import Tuning
 
 
 class Objective(NamedTuple):
-    """What a trainer minimises: the losses of rows, and the callbacks that they need."""
+    """What a trainer minimises: the losses of rows, and the callbacks and the order of rows that they need."""
 
     rows: Rows
-    losses: Losses
+    losses: Losses | BatchLosses
     callbacks: list[Callback]
+    order: RowOrder | None = None
 
 
 class OneEpoch(NamedTuple):
@@ -153,7 +154,7 @@ class Fit:
         finetuned.train()
         if held_out is not None:
             stopping = self._early_stopping(finetuned, held_out, schedule, started)
-        rows, losses, needed = self.task.objective(
+        rows, losses, needed, order = self.task.objective(
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
         )
         bars = [ProgressBar()] if settings.verbose else []
@@ -167,6 +168,7 @@ class Fit:
             seed,
             callbacks=[callback for callback in added if callback is not None],
             row_numbers=rows.numbers,
+            order=order,
             half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
             epochs_before=0 if epoch is None else epoch.number,
             before={} if quality is None else {"loss": quality.loss},

@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from skxlmr.runtime.plan import WindowPlan
 
 # From indices of windows, the row of each, and whether to recompute layers in the backward pass, to their losses.
 Losses = Callable[[np.ndarray, np.ndarray, bool], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchLosses:
+    """Losses that compare the rows of an optimiser step with each other, however small its micro-batches are.
+
+    Attributes
+    ----------
+    encode : callable
+        From indices of windows, the row of each, and whether to recompute layers in the backward pass, to one vector
+        per row, in this order. All windows of a row are there, next to each other.
+    compare : callable
+        From the vectors of all rows of a step, and these rows, to their losses.
+    device : torch.device
+    """
+
+    encode: Callable[[np.ndarray, np.ndarray, bool], Tensor]
+    compare: Callable[[Tensor, np.ndarray], Tensor]
+    device: torch.device
+
+    def of_step(
+        self, windows: np.ndarray, place: np.ndarray, rows: np.ndarray, batches: list[np.ndarray], recompute: bool
+    ) -> tuple[Tensor, np.ndarray]:
+        """Compute the losses of the rows of a step, and for each the place of its row in `rows`.
+
+        `batches` are the micro-batches, as `WindowPlan.micro_batches` returns them. The backward pass runs each of
+        several again, one after the other, so that the memory is that of one (a gradient cache, arXiv:2101.06983).
+        """
+        on_device = torch.empty(0, device=self.device)  # tells `checkpoint` whose random state to keep for dropout
+
+        def encode(batch: np.ndarray) -> Tensor:
+            if len(batches) == 1:
+                return self.encode(windows[batch], rows[place[batch]], recompute)
+            return checkpoint(
+                lambda _: self.encode(windows[batch], rows[place[batch]], recompute), on_device, use_reentrant=False
+            )
+
+        vectors = torch.cat([encode(batch) for batch in batches])
+        of_windows = place[np.concatenate(batches)]
+        of_vectors = of_windows[np.diff(of_windows, prepend=-1) != 0]  # once for all windows of a row
+        return self.compare(vectors, rows[of_vectors]), of_vectors
 
 
 class NotFiniteError(Exception):
@@ -33,7 +76,7 @@ class NotFiniteError(Exception):
 
 
 def accumulate_gradients(
-    losses: Losses,
+    losses: Losses | BatchLosses,
     plan: WindowPlan,
     rows: np.ndarray,
     weights: np.ndarray,
@@ -47,18 +90,27 @@ def accumulate_gradients(
     depend on `batch_tokens`. Raises NotFiniteError if a loss is not finite.
     """
     windows, place = plan.windows_of_rows(rows)
+    batches = plan.micro_batches(windows, place, batch_tokens)
+    if isinstance(losses, BatchLosses):
+        each, place = losses.of_step(windows, place, rows, batches, recompute)
+        return _backward(each, weights[place] / weights.sum(), rows[place], loss_scale)
     shares = weights[place] / np.bincount(place)[place] / weights.sum()
     step_loss = 0.0
-    for batch in plan.micro_batches(windows, place, batch_tokens):
+    for batch in batches:
         each = losses(windows[batch], rows[place[batch]], recompute)
-        loss = (each * torch.as_tensor(shares[batch], dtype=each.dtype, device=each.device)).sum()
-        value = loss.item()
-        if not math.isfinite(value):
-            bad = ~torch.isfinite(each.detach()).cpu().numpy()
-            raise NotFiniteError(f"The loss became {value}", rows[place[batch][bad]])
-        (loss * loss_scale).backward()
-        step_loss += value
+        step_loss += _backward(each, shares[batch], rows[place[batch]], loss_scale)
     return step_loss
+
+
+def _backward(each: Tensor, shares: np.ndarray, rows: np.ndarray, loss_scale: float) -> float:
+    """Add the gradient of a sum of losses, weighted by `shares`; returns the sum."""
+    loss = (each * torch.as_tensor(shares, dtype=each.dtype, device=each.device)).sum()
+    value = loss.item()
+    if not math.isfinite(value):
+        bad = ~torch.isfinite(each.detach()).cpu().numpy()
+        raise NotFiniteError(f"The loss became {value}", rows[bad])
+    (loss * loss_scale).backward()
+    return value
 
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
-from skxlmr.training.gradients import Losses, NotFiniteError, accumulate_gradients, clip_gradients
+from skxlmr.training.gradients import BatchLosses, Losses, NotFiniteError, accumulate_gradients, clip_gradients
 from skxlmr.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.schedule import Schedule
@@ -24,6 +24,9 @@ from skxlmr.training.schedule import Schedule
 # Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
 FIRST_LOSS_SCALE = 2.0**16
 STEPS_UNTIL_GROWTH = 2000
+
+# Draws the order of the rows in an epoch, (n_rows,).
+RowOrder = Callable[[np.random.RandomState], np.ndarray]
 
 # What the history has of each epoch, beside what callbacks add.
 METRICS = ("epoch", "loss", "learning_rate", "seconds")
@@ -55,7 +58,7 @@ class _LossScaleError(Exception):
 class Trainer:
     """Minimise the weighted mean loss over the rows of a plan; callbacks see the trainer."""
 
-    losses: Losses
+    losses: Losses | BatchLosses
     module: nn.Module  # its parameters that require gradients are trained
     plan: WindowPlan
     row_weights: np.ndarray  # (n_rows,)
@@ -64,6 +67,7 @@ class Trainer:
     _: KW_ONLY
     callbacks: Sequence[Callback] = ()  # called in this order
     row_numbers: np.ndarray | None = None  # the user's numbers of the rows, for messages; None counts from 0
+    order: RowOrder | None = None  # None shuffles them
     half: bool = False  # gradients pass through float16, so the loss is scaled
     epochs_before: int = 0  # epochs of earlier trainings that this one continues
     before: dict[str, float] = field(default_factory=dict)  # metrics before the first epoch
@@ -134,7 +138,7 @@ class Trainer:
     def _run_epoch(self) -> None:
         position, n_rows = self.position, len(self.row_weights)
         of_epoch = np.random.RandomState([self.seed, self.epochs_before + position.epoch])
-        order = of_epoch.permutation(n_rows)
+        order = of_epoch.permutation(n_rows) if self.order is None else self.order(of_epoch)
         if position.rows_done == 0:
             self.randomness = Randomness(int(of_epoch.randint(2**31 - 1)), self.device)
         for callback in self.callbacks:

@@ -48,6 +48,7 @@ ESTIMATORS = [
     XLMRXLGenerator(model="nano", max_epochs=2, random_state=0),
     XLMRXLEmbedder(model="nano"),
     XLMRXLEmbedder(model="nano", pooling="max", n_components=3, normalize=True, random_state=0),
+    XLMRXLEmbedder(model="nano", objective="classes", max_epochs=2, random_state=0),
 ]
 OF_SEVERAL_COLUMNS = [XLMRXLQA, XLMRXLMultipleChoice]  # tested in test_qa.py and test_multiple_choice.py
 TEXTS = [

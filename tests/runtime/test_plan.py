@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.runtime.plan import make_plan
+from skxlmr.runtime.plan import make_pair_plan, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +31,13 @@ def test_make_plan_with_truncation_counts_and_warns_once(tokenizer):
         plan.warn_of_cut()
     assert plan.lengths.max() == 16
     assert len(plan.windows) == 3
+
+
+def test_sides_of_pair_plan_are_single_texts_in_the_order_of_rows(tokenizer):
+    texts, others = ["one", "two", "one"], ["long " * 60, "one", "long " * 60]
+    sides = make_pair_plan(tokenizer, texts, others, max_length=32, stride=8).sides()
+    single = make_plan(tokenizer, ["one", others[0], "two", "one", "one", others[2]], max_length=32, stride=8)
+    (got, place), (expected, expected_place) = (plan.windows_of_rows(np.arange(6)) for plan in (sides, single))
+    assert place.tolist() == expected_place.tolist()
+    assert len(place) > 6
+    assert [sides.windows[i].tolist() for i in got] == [single.windows[i].tolist() for i in expected]

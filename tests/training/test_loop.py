@@ -18,11 +18,12 @@ def classifier(**parameters):
     return XLMRXLClassifier(**{"model": "nano", "tuning": "head", "random_state": 0, **parameters})
 
 
-def train(losses, parameter, half=False, **settings):
+def train(losses, parameter, half=False, order=None, **settings):
     n_rows = 8
     plan = WindowPlan([np.arange(4, dtype=np.int32)] * n_rows, np.arange(n_rows), np.arange(n_rows))
     schedule = Schedule(**{"batch_size": 8, "batch_tokens": 100, "max_epochs": 3, "learning_rate": 0.1, **settings})
-    trainer = Trainer(losses, torch.nn.ParameterList([parameter]), plan, np.ones(n_rows), schedule, seed=0, half=half)
+    module = torch.nn.ParameterList([parameter])
+    trainer = Trainer(losses, module, plan, np.ones(n_rows), schedule, seed=0, order=order, half=half)
     return trainer, trainer.run()
 
 
@@ -38,6 +39,20 @@ def test_trainer_sees_every_row_once_per_epoch():
     assert seen[:8] != seen[8:16]
     assert history.epoch.tolist() == [1, 2, 3]
     assert history.loss.tolist() == pytest.approx([1.0] * 3)
+
+
+def test_trainer_with_an_order_of_rows_takes_them_in_it():
+    parameter, seen = torch.nn.Parameter(torch.zeros(1)), []
+
+    def losses(windows, rows, recompute):
+        seen.append(sorted(rows))
+        return parameter.expand(len(windows)) ** 2
+
+    def odd_ones_first(random):
+        return np.argsort(np.arange(8) % 2 == 0, kind="stable")
+
+    train(losses, parameter, batch_size=4, max_epochs=1, order=odd_ones_first)
+    assert seen == [[1, 3, 5, 7], [0, 2, 4, 6]]
 
 
 def test_trainer_with_an_invalid_loss_names_rows_and_keeps_parameters():
