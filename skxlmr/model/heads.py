@@ -72,11 +72,13 @@ class PooledHead(Head):
 class PairHead(PooledHead):
     """A linear layer on u, v, |u - v| and u * v of the vectors u and v of two texts; (B, 2, H) -> (B, num_labels).
 
-    The features are those of InferSent (arXiv:1705.02364).
+    The features are those of InferSent (arXiv:1705.02364). There is no dropout: the cosine of two vectors, the sum of
+    their products, varies less between pairs of texts than it would with dropout.
     """
 
     def __init__(self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool) -> None:
         super().__init__(config, num_labels, normalize)
+        self.dropout = nn.Dropout(0.0)
         self.linear = nn.Linear(4 * config.hidden_size, num_labels)
         initialise(self.linear, config)
 
