@@ -66,7 +66,11 @@ class PooledHead(Head):
         return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.normalize else x
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.dropout(self.project(x)))
+        x = self.dropout(self.project(x))
+        if self.training or x.device.type == "mps":  # which has no float64
+            return self.linear(x)
+        # In float64, so that the order of sums, which depends on the size of the batch, does not show in the results.
+        return F.linear(x.double(), self.linear.weight.double(), self.linear.bias.double()).float()
 
 
 class PairHead(PooledHead):

@@ -94,13 +94,13 @@ def test_fit_with_zero_sample_weight_equals_leaving_rows_out():
 def test_fit_with_class_weight_weights_rows_of_class():
     y = ["rare"] * 2 + ["common"] * 10
     plain, heavy = (
-        classifier(tuning="head", max_epochs=5, class_weight=w).fit(TEXTS, y).predict_proba(TEXTS)[:, 1].mean()
+        classifier(tuning="head", class_weight=w).fit(TEXTS, y).predict_proba(TEXTS)[:, 1].mean()
         for w in (None, {"rare": 50, "common": 1})
     )
     assert heavy > plain + 0.1
-    balanced = classifier(tuning="head", max_epochs=5, class_weight="balanced").fit(TEXTS, y)
+    balanced = classifier(tuning="head", class_weight="balanced").fit(TEXTS, y)
     weights = np.where(np.array(y) == "rare", 12 / 4, 12 / 20)
-    same = classifier(tuning="head", max_epochs=5).fit(TEXTS, y, sample_weight=weights)
+    same = classifier(tuning="head").fit(TEXTS, y, sample_weight=weights)
     np.testing.assert_allclose(balanced.predict_proba(TEXTS), same.predict_proba(TEXTS), rtol=1e-5)
 
 

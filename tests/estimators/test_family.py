@@ -80,7 +80,7 @@ def test_embedder_equals_transformers(kind, checkpoints):
 @pytest.mark.parametrize("tuning", [LoRA(rank=2), LoRA(layers=1), Bias(), "head", Full(layers=1), "full"], ids=str)
 @pytest.mark.parametrize("kind", ["xlm-roberta", "bert"])
 def test_classifier_with_each_tuning_survives_pickle_save_and_export(kind, tuning, checkpoints, tmp_path):
-    clf = XLMRXLClassifier(checkpoints[kind], tuning=tuning, max_epochs=3, random_state=0, device="cpu")
+    clf = XLMRXLClassifier(checkpoints[kind], tuning=tuning, pooling="cls", max_epochs=3, random_state=0, device="cpu")
     clf.fit(TEXTS, LABELS)
     expected = clf.predict_proba(TEXTS)
     clf.save(tmp_path / "saved")
@@ -98,7 +98,9 @@ def test_classifier_with_each_tuning_survives_pickle_save_and_export(kind, tunin
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 def test_export_adapter_of_bert_classifier_equals_peft(checkpoints, tmp_path):
-    clf = XLMRXLClassifier(checkpoints["bert"], max_epochs=2, random_state=0, device="cpu").fit(TEXTS, LABELS)
+    clf = XLMRXLClassifier(checkpoints["bert"], pooling="cls", max_epochs=2, random_state=0, device="cpu").fit(
+        TEXTS, LABELS
+    )
     clf.export_adapter(tmp_path)
     base = transformers.BertForSequenceClassification.from_pretrained(checkpoints["bert"], num_labels=2)
     model = peft.PeftModel.from_pretrained(base, tmp_path).eval()

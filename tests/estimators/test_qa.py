@@ -146,7 +146,7 @@ def test_fit_without_any_answer_raises():
 def test_fit_with_ambiguous_answers_warns_once():
     with pytest.warns(UserWarning, match="more than once") as warned:
         qa(max_epochs=1, tuning="head").fit([["Who?", "Ada and Ada"]] * 2, ["Ada"] * 2)
-    assert len(warned) == 1
+    assert len([warning for warning in warned if "more than once" in str(warning.message)]) == 1
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
@@ -186,7 +186,7 @@ def test_score_with_sample_weight_equals_weighted_f1(fitted):
     backbone, column = get_backbone("nano", device="cpu"), check_questions(X)
     task = fitted._task()
     rows = task.rows(backbone, column, task.targets(y, column), weights)
-    validated = task.evaluate(fitted._finetuned, backbone, rows, 1000)
+    validated = task.evaluate(fitted._finetuned, backbone, rows, 1000)["validation_score"]
     assert validated == pytest.approx(expected)
 
 

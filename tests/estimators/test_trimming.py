@@ -202,7 +202,9 @@ def test_embedder_with_trim_equals_full_vocabulary():
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_export_pretrained_with_trim_equals_transformers(tuning, tmp_path):
-    clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, dtype="float32", **SETTINGS).fit(TEXTS, LABELS)
+    clf = XLMRXLClassifier("nano", vocabulary="trim", tuning=tuning, pooling="cls", dtype="float32", **SETTINGS).fit(
+        TEXTS, LABELS
+    )
     clf.export_pretrained(tmp_path)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert theirs.config.vocab_size == len(clf._base.pieces)
