@@ -71,7 +71,16 @@ def test_build_with_invalid_parameters_raises(tuning, message):
 
 @pytest.mark.parametrize(
     ("tuning", "n_frozen"),
-    [(LoRA(), 0), (LoRA(layers=1), 2), (Bias(layers=3), 0), (Head(), 3), (Full(layers=2), 1)],
+    [
+        (LoRA(), 1),
+        (LoRA(layers=None), 0),
+        (LoRA(layers=0.1), 2),
+        (LoRA(layers=1.0), 0),
+        (LoRA(layers=1), 2),
+        (Bias(layers=3), 0),
+        (Head(), 3),
+        (Full(layers=2), 1),
+    ],
     ids=str,
 )
 def test_num_frozen_layers_counts_layers_below_trained_ones(tuning, n_frozen):

@@ -203,14 +203,39 @@ class Finetuned(nn.Module):
         verbose: int = 0,
         description: str = "encode",
     ) -> Iterator[Tensor]:
-        """Compute the inputs that the head has without an adapter, of all units or of some, in order, in parts."""
+        """Compute the inputs that an untrained model gives the head, of all units or of some, in order, in parts.
+
+        If the lower layers are frozen, their outputs are cached for the training.
+        """
         n_windows = plan.windows_per_unit
         units = np.arange(len(n_windows)) if units is None else units
         per_unit = np.add.reduceat(plan.counts, np.cumsum(n_windows) - n_windows)[units]
         for part in _parts(per_unit, FEATURE_BYTES // (4 * self.config.hidden_size)):
             windows = rows_of(units[part], n_windows)
-            features = self._frozen(backbone, plan, windows, batch_tokens, memory, verbose, description)
+            if self.only_head or not self.num_frozen:
+                features = self._frozen(backbone, plan, windows, batch_tokens, memory, verbose, description)
+            else:
+                features = self._embed_all(backbone, plan, windows, batch_tokens, verbose, description)
             yield plan.combine(torch.from_numpy(features).to(self._device), windows)
+
+    def _embed_all(
+        self,
+        backbone: Backbone,
+        plan: WindowPlan,
+        windows: np.ndarray,
+        batch_tokens: int,
+        verbose: int,
+        description: str,
+    ) -> np.ndarray:
+        began = moment()
+        return run(
+            lambda batch: self.embed(backbone, *_taken(plan, windows[batch]), keep=began),
+            plan.lengths[windows],
+            batch_tokens=batch_tokens,
+            counts=plan.counts[windows],
+            verbose=verbose,
+            description=description,
+        )
 
     def _frozen(
         self,

@@ -175,6 +175,10 @@ class Task(Generic[Column]):
         """
         return None
 
+    def learning_rate_factor(self, n_rows: int) -> float:
+        """Return by what `learning_rate="auto"` multiplies the rate of the tuning, for a head that has been started."""
+        return 1.0
+
     def constant(self, rows: Rows) -> np.ndarray | None:
         """Return the outputs, (n_outputs,), that are best for all rows alike; None if that is not defined."""
         return None

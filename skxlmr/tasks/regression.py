@@ -27,6 +27,9 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "huber": F.huber_loss,
 }
 
+# With fewer rows the learning rate "auto" is lower.
+ROWS_OF_FULL_RATE = 5000
+
 
 @dataclass(frozen=True, eq=False)
 class Regression(PooledTask):
@@ -72,6 +75,13 @@ class Regression(PooledTask):
             width = features.shape[1] // 4
             direction = np.repeat([0.0, 1 / width], [3 * width, width])
         return ridge_start(features, targets, weights, direction)
+
+    def learning_rate_factor(self, n_rows: int) -> float:
+        """Return less than 1 for few rows, from which fine-tuning at the full rate only learns their noise.
+
+        On 50 and 500 pairs of JSICK a full rate made the start worse (benchmarks/NOTES.md).
+        """
+        return min(1.0, n_rows / ROWS_OF_FULL_RATE)
 
     def constant(self, rows: Rows) -> np.ndarray:
         """Return the mean of the standardised targets; their median is not far from it."""

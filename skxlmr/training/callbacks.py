@@ -32,7 +32,7 @@ class Callback:
     ...         self.loss = loss
     ...     def on_epoch_end(self, trainer):
     ...         return trainer.metrics["loss"] < self.loss
-    >>> clf = XLMRXLClassifier(model="nano", tuning="head", callbacks=[StopAt(10.0)], random_state=0)
+    >>> clf = XLMRXLClassifier("nano", tuning="head", max_epochs=5, callbacks=[StopAt(10.0)])
     >>> clf.fit(["good", "bad"], [1, 0]).n_iter_
     1
     """

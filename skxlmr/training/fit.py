@@ -63,6 +63,8 @@ class Learnable(Startable, Protocol):
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
 
+    def learning_rate_factor(self, n_rows: int) -> float: ...
+
     def strata(self, targets: np.ndarray) -> np.ndarray | None: ...
 
     def held_out(self, rows: Rows) -> Rows: ...
@@ -136,21 +138,12 @@ class Fit:
                 seed = checkpoint[0]["seed"]
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)
-        base, files = self.backbone.model, self.backbone.files if start is None else None
-        with Randomness(seed, base.device).drawing():
-            finetuned = Finetuned(
-                self.tuning, base, self.task.head(base.config, files), self.task.pooling, self.task.causal
-            )
-        started, quality = False, None
-        if start is not None:
-            finetuned.continue_from(start)
-        elif epoch is None and self.init != "random":
-            started = self._start(finetuned, rows, schedule, seed)
-        judged = rows.take(some_rows(rows, seed, N_ROWS)) if epoch is None else None
-        if started and judged is not None:
-            quality = self._quality(finetuned.eval(), judged, schedule)
-            if finetuned.only_head and settings.max_epochs == "auto":
-                schedule = replace(schedule, max_epochs=0)  # the optimum is found
+        finetuned = self._new_finetuned(start, seed)
+        started = start is None and epoch is None and self._start(finetuned, rows, schedule, seed)
+        judged, quality = rows.take(some_rows(rows, seed, N_ROWS)), None
+        if started:
+            quality = self._quality(finetuned, judged, schedule)
+            schedule = self._after_start(schedule, finetuned.only_head, len(rows.numbers))
         finetuned.train()
         if held_out is not None:
             stopping = self._early_stopping(finetuned, held_out, schedule, started)
@@ -181,14 +174,24 @@ class Fit:
         if checkpointing is not None and trainer.finished:  # after everything that could have raised
             checkpointing.remove()
         finetuned.eval().requires_grad_(False)
-        if judged is not None and trainer.finished and schedule.max_epochs:
+        if epoch is None and trainer.finished and schedule.max_epochs:
             self._judge(finetuned, judged, schedule, quality)
         scores = None if stopping is None else stopping.scores
         return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
 
+    def _new_finetuned(self, start: Finetuned | None, seed: int) -> Finetuned:
+        """Make what is trained, with random weights, or with those of an earlier fit."""
+        base, files = self.backbone.model, self.backbone.files if start is None else None
+        with Randomness(seed, base.device).drawing():
+            head = self.task.head(base.config, files)
+            finetuned = Finetuned(self.tuning, base, head, self.task.pooling, self.task.causal)
+        if start is not None:
+            finetuned.continue_from(start)
+        return finetuned
+
     def _start(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, seed: int) -> bool:
         """Start the head from a linear model of the frozen features; return whether the task has one."""
-        return start_head(
+        return self.init != "random" and start_head(
             self.task,
             finetuned.eval(),
             self.backbone,
@@ -198,6 +201,15 @@ class Fit:
             memory=self.memory,
             verbose=self.settings.verbose,
         )
+
+    def _after_start(self, schedule: Schedule, only_head: bool, n_rows: int) -> Schedule:
+        """Return the schedule of a training whose head has been started: a head alone has its optimum already."""
+        if only_head and self.settings.max_epochs == "auto":
+            schedule = replace(schedule, max_epochs=0)
+        if self.settings.learning_rate == "auto":
+            rate = schedule.learning_rate * self.task.learning_rate_factor(n_rows)
+            schedule = replace(schedule, learning_rate=rate)
+        return schedule
 
     def _quality(self, finetuned: Finetuned, rows: Rows, schedule: Schedule) -> Quality | None:
         return self.task.quality(finetuned, self.backbone, rows, schedule.batch_tokens, self.memory)

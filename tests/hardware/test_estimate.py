@@ -42,7 +42,7 @@ def test_memory_estimate_of_xl_in_8_bits_is_4_gigabytes():
 
 
 def test_memory_estimate_auto_equals_what_an_estimator_loads():
-    clf = XLMRXLClassifier(model="nano", tuning="head", max_epochs=1).fit(["a", "b"], [0, 1])
+    clf = XLMRXLClassifier(model="nano", tuning="head", pooling="cls", max_epochs=1).fit(["a", "b"], [0, 1])
     base = clf._fitted_backbone().model
     estimate = memory_estimate("nano", tuning="head")
     assert estimate.batch_tokens == default_batch_tokens(base.config, torch.float32, base.device)

@@ -177,7 +177,8 @@ def test_activation_bytes_grows_with_tokens_and_layers():
 
     assert needed(1024, LoRA()) == pytest.approx(2 * needed(512, LoRA()), rel=0.05)
     one_layer = needed(512, LoRA(layers=2)) - needed(512, LoRA(layers=1))
-    assert needed(512, LoRA()) - needed(512, LoRA(layers=1)) == 35 * one_layer
+    assert needed(512, LoRA(layers=None)) - needed(512, LoRA(layers=1)) == 35 * one_layer
+    assert needed(512, LoRA(layers=0.5)) - needed(512, LoRA(layers=1)) == 17 * one_layer
     assert needed(512, None) < needed(512, LoRA()) / 20
 
 

@@ -70,9 +70,9 @@ def test_learn_with_early_stopping_restores_best_epoch():
         def evaluate(self, finetuned, backbone, rows, batch_tokens, memory=None, keep=None, verbose=0):
             weights.append(copy.deepcopy(finetuned))
             n_validation_rows.append(len(rows.numbers))
-            return next(scores)
+            return {"validation_score": next(scores)}
 
-    scripted = Fit(fit.backbone, Scripted(classes=fit.task.classes), fit.tuning, fit.settings)
+    scripted = Fit(fit.backbone, Scripted(classes=fit.task.classes, pooling="mean"), fit.tuning, fit.settings)
     outcome = scripted.learn(rows)
     assert outcome.validation_scores == [0.5, 0.7, 0.7, 0.6]
     assert outcome.history["validation_score"].tolist() == outcome.validation_scores

@@ -66,7 +66,7 @@ def test_trainer_losses_equal_peft(theirs, targets, lr_schedule, warmup, batch_t
     )
     model = XLMRobertaXLForSequenceClassification.from_pretrained(theirs, dtype=torch.float64).eval()
     torch.manual_seed(1)
-    learned = Finetuned(LoRA(rank=4, targets=targets), model.roberta, model.classifier).double().train()
+    learned = Finetuned(LoRA(rank=4, targets=targets, layers=None), model.roberta, model.classifier).double().train()
     start = {name: value.clone() for name, value in learned.state_dict().items()}
     record = Losses()
 
