@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
@@ -140,7 +140,7 @@ class XLMRXLEmbedder(
     n_components: int | None = parameter(default=None, valid=[AT_LEAST_1, None], order=10)
     objective: str | None = parameter(default=None, valid=[StrOptions({"classes", "pairs"}), None], order=10)
     matryoshka_dims: Sequence[int] | None = parameter(default=None, valid=["array-like", None], order=10)
-    max_epochs: int | Literal[auto] = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
+    max_epochs: int | Literal["auto"] = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
 
     _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
 

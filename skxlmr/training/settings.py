@@ -72,7 +72,7 @@ class TrainingParameters(RunParameters):
     learning_rate: float | str = parameter(
         default="auto", valid=[Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})], order=30
     )
-    max_epochs: int | Literal[auto] = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
+    max_epochs: int | Literal["auto"] = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
     lr_schedule: str = parameter(default="linear", valid=[StrOptions(set(LR_SCHEDULES))], order=30)
     warmup: float = parameter(default=WARMUP, valid=[Interval(Real, 0, 1, closed="left")], order=30)
     weight_decay: float = parameter(default=WEIGHT_DECAY, valid=[Interval(Real, 0, None, closed="left")], order=30)
