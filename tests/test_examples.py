@@ -16,6 +16,7 @@ REAL_DATA = {
     "sentence_pairs.py": ["jsick/jsick.tsv", "--rows", "16"],
     "multiple_choice.py": ["xcopa/tr", "--rows", "8"],
 }
+ON_NANO = {"distillation.py": ["--teacher", "nano", "--student", "nano", "--rows", "20"]}
 
 
 def run(name, arguments, monkeypatch, capsys):
@@ -31,12 +32,18 @@ def test_examples_are_all_tested():
         "ordinal_classifier.py",
         *OWN_DATA,
         *REAL_DATA,
+        *ON_NANO,
     }
 
 
 @pytest.mark.parametrize("name", OWN_DATA)
 def test_examples_with_bundled_data_run(name, monkeypatch, capsys):
     assert "erplexity" in run(name, OWN_DATA[name], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("name", ON_NANO)
+def test_examples_with_another_model_run(name, monkeypatch, capsys):
+    assert "student, taught  XLMRXLClassifier(tuning='head'): 0." in run(name, ON_NANO[name], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("name", REAL_DATA)

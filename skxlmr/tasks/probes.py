@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 # Inverse strengths of the L2 penalty of vectors whose mean square length is 1; 0.1 and 1000 were never better on the
 # study's data (benchmarks/NOTES.md).
@@ -57,7 +57,13 @@ class Centering:
         return LinearStart(weight, intercept - weight @ self.mean)
 
 
-def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray, n_classes: int) -> LinearStart:
+def logistic_start(
+    features: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    n_classes: int,
+    groups: np.ndarray | None = None,
+) -> LinearStart:
     """Fit a logistic regression of classes, with the strength of its penalty chosen by cross-validation.
 
     Parameters
@@ -68,10 +74,12 @@ def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarra
     weights : ndarray of shape (n,)
     n_classes : int
         Classes that no row has get the bias of a count of one half.
+    groups : ndarray of shape (n,), default=None
+        Rows of one group are in the same fold of the cross-validation.
     """
     if targets.ndim == 2:  # a row for each of its likely classes
         rows, classes = np.nonzero(targets > 0.01)
-        return logistic_start(features[rows], classes, weights[rows] * targets[rows, classes], n_classes)
+        return logistic_start(features[rows], classes, weights[rows] * targets[rows, classes], n_classes, rows)
     used = weights > 0
     features, targets, weights = features[used], targets[used], weights[used]
     scaler = Centering.fit(features, weights)
@@ -79,7 +87,8 @@ def logistic_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarra
     present = np.unique(targets)
     if len(present) < 2:
         return constant_start(log_priors(targets, weights, n_classes), features.shape[1])
-    model = LogisticRegression(C=_search_strength(x, targets, weights), max_iter=MAX_ITER).fit(x, targets, weights)
+    strength = _search_strength(x, targets, weights, None if groups is None else groups[used])
+    model = LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x, targets, weights)
     coef, intercept = model.coef_, model.intercept_
     if len(present) == 2:  # two outputs, as softmax takes them
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
@@ -143,7 +152,7 @@ def log_priors(targets: np.ndarray, weights: np.ndarray, n_classes: int) -> np.n
     return np.log(counts / counts.sum())
 
 
-def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray, groups: np.ndarray | None) -> float:
     """Choose the C of the highest cross-validated likelihood, on at most `MAX_ROWS_OF_SEARCH` rows.
 
     Classes with fewer rows than folds are left out of the search, since a fold would lack them.
@@ -157,7 +166,8 @@ def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray) ->
         return STRENGTHS[1]
     x, targets, weights = x[some], targets[some], weights[some]
     losses = np.zeros(len(STRENGTHS))
-    for train, test in StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(x, targets):
+    folds = (StratifiedKFold if groups is None else StratifiedGroupKFold)(N_FOLDS, shuffle=True, random_state=0)
+    for train, test in folds.split(x, targets, None if groups is None else groups[some]):
         for i, strength in enumerate(STRENGTHS):
             model = LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x[train], targets[train], weights[train])
             proba = model.predict_proba(x[test])
