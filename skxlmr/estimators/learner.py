@@ -137,8 +137,9 @@ class XLMRXLLearner(
             check_features(self, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
-        task = task.read_as(self._sentence_settings(), column)
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
+        if start is None:
+            task = task.read_as(self._sentence_settings(), column)
         if start is not None:
             new, task = task, task.continued(self._task())
             targets = targets if task is new else task.targets(y, column)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import nn
 from typing_extensions import Self
 
@@ -26,14 +27,15 @@ class PooledTask(Task[TextColumn]):
     ----------
     pooling : {"auto", "mean", "cls", "max"}
     prompt : str or None
-    pairs : {"auto", "joint", "separate"}
+    pairs : {"auto", "joint", "separate"} or None
+        None if each row has one text.
     normalize : bool
         Whether vectors are scaled to the same length; part of what "auto" stands for.
     """
 
     pooling: str = "auto"
     prompt: str | None = "auto"
-    pairs: str = "auto"
+    pairs: str | None = "auto"
     normalize: bool = False
 
     found: ClassVar[dict[str, str]] = {
@@ -43,8 +45,8 @@ class PooledTask(Task[TextColumn]):
         "_normalize": "normalize",
     }
 
-    # What "auto" stands for with a sentence-embedding model and pairs of texts.
-    separate_pairs: ClassVar[bool] = False
+    # With a sentence-embedding model, as many pairs or more are read together if `pairs` is "auto".
+    joint_rows: ClassVar[float] = np.inf
 
     @property
     def n_outputs(self) -> int:
@@ -54,11 +56,10 @@ class PooledTask(Task[TextColumn]):
     def read_as(self, settings: SentenceSettings, column: TextColumn) -> Self:
         """Replace "auto" by what the files of the model say, and by what suits the column."""
         pooling = settings.pooling if self.pooling == "auto" else self.pooling
-        pairs = self.pairs
-        if column.pairs is None:
-            pairs = "joint"
-        elif pairs == "auto":
-            pairs = "separate" if settings.is_sentence_model and self.separate_pairs else "joint"
+        pairs = None if column.pairs is None else self.pairs
+        if pairs == "auto":
+            is_separate = settings.is_sentence_model and len(column.texts) < self.joint_rows
+            pairs = "separate" if is_separate else "joint"
         return replace(
             self,
             pooling=pooling,
@@ -67,19 +68,26 @@ class PooledTask(Task[TextColumn]):
             normalize=settings.normalize and (self.pooling == "auto" or pooling != "cls"),
         )
 
-    def check_reading(self, earlier: Self) -> None:
-        """Raise a ValueError if an earlier fit read texts in another way."""
-        for name in ("pooling", "prompt", "pairs", "normalize"):
-            now, before = getattr(self, name), getattr(earlier, name)
-            if now != before:
+    def read_as_before(self, earlier: Self) -> Self:
+        """Replace "auto" by what it stood for in an earlier fit.
+
+        Raises
+        ------
+        ValueError
+            If the earlier fit read texts in another way.
+        """
+        given = {"pooling": self.pooling, "prompt": self.prompt or "", "pairs": earlier.pairs and self.pairs}
+        for name, now in given.items():
+            before = getattr(earlier, name)
+            if now not in ("auto", before):
                 raise ValueError(
                     f"The earlier fit read texts with {name}={before!r}, now it is {now!r}: training can continue with "
                     f"the same only."
                 )
+        return replace(self, **{name: getattr(earlier, name) for name in (*given, "normalize")})
 
     def continued(self, earlier: Self) -> Self:
-        self.check_reading(earlier)
-        return super().continued(earlier)
+        return super(PooledTask, self.read_as_before(earlier)).continued(earlier)
 
     def prompted(self, column: TextColumn) -> TextColumn:
         if not self.prompt:

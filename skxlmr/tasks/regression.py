@@ -40,8 +40,6 @@ class Regression(PooledTask):
     scale: np.ndarray = field(default_factory=not_found)
     one_dimensional: bool = True
 
-    separate_pairs: ClassVar[bool] = True
-
     found: ClassVar[dict[str, str]] = PooledTask.found | {
         "target_mean_": "mean",
         "target_scale_": "scale",
@@ -104,8 +102,7 @@ class Regression(PooledTask):
                 f"y asks for {self.n_outputs} outputs, but the earlier fit learned {earlier.n_outputs}, or its y had "
                 f"another number of dimensions: training can continue with the same only."
             )
-        self.check_reading(earlier)
-        return replace(self, mean=earlier.mean, scale=earlier.scale)
+        return replace(self.read_as_before(earlier), mean=earlier.mean, scale=earlier.scale)
 
     @property
     def export_config(self) -> dict[str, Any]:

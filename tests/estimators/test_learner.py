@@ -134,7 +134,7 @@ def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     seed = np.random.RandomState(0).randint(2**31 - 1)
     _, held = train_test_split(np.arange(20), test_size=0.2, stratify=labels, random_state=seed)
     plan = clf._task().plan(get_backbone("nano", device="cpu"), check_text_column([texts[i] for i in held]))
-    judged = [len(lengths[0]), *[len(plan.lengths)] * 4, len(lengths[0])]  # training rows before and after training
-    assert list(map(len, lengths)) == judged
-    assert [sorted(of_epoch) for of_epoch in lengths[1:-1]] == [sorted(plan.lengths)] * 4  # the start, and three epochs
+    *start, of_start, first, second, third, trained = lengths
+    assert [sorted(of_epoch) for of_epoch in (of_start, first, second, third)] == [sorted(plan.lengths)] * 4
+    assert [len(of_run) for of_run in start] == [len(trained)] * 2  # the training rows: to start, and to judge it
     assert clf.best_validation_score_ == clf.score([texts[i] for i in held], labels[held])

@@ -16,6 +16,7 @@ E5 = SentenceSettings("mean", True, "query: ", True)
 BGE = SentenceSettings("cls", True, "", True)
 MASKED = SentenceSettings("mean", False, "", False)
 TEXTS, PAIRS = check_text_column(["a", "b"]), check_text_column([["a", "b"], ["c", "d"]])
+MANY_PAIRS = check_text_column([["a", "b"]] * 3000)
 CONFIG = XLMRobertaXLConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
 
 
@@ -33,23 +34,26 @@ CONFIG = XLMRobertaXLConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, n
 )
 def test_read_as_resolves_auto_and_head_follows(settings, given, pooling, prompt, normalize, head):
     task = Classification(classes=np.arange(3), **given).read_as(settings, TEXTS)
-    assert (task.pooling, task.prompt, task.pairs, task.normalize) == (pooling, prompt, "joint", normalize)
+    assert (task.pooling, task.prompt, task.pairs, task.normalize) == (pooling, prompt, None, normalize)
     assert type(task.head(CONFIG)) is head
 
 
 @pytest.mark.parametrize(
-    ("task", "settings", "given", "expected"),
+    ("task", "settings", "given", "column", "expected"),
     [
-        (Regression, E5, "auto", "separate"),
-        (Regression, MASKED, "auto", "joint"),
-        (Regression, E5, "joint", "joint"),
-        (Classification, MASKED, "separate", "separate"),
+        (Regression, E5, "auto", PAIRS, "separate"),
+        (Regression, E5, "auto", MANY_PAIRS, "separate"),
+        (Regression, MASKED, "auto", PAIRS, "joint"),
+        (Regression, E5, "joint", PAIRS, "joint"),
+        (Classification, E5, "auto", PAIRS, "separate"),
+        (Classification, E5, "auto", MANY_PAIRS, "joint"),
+        (Classification, MASKED, "auto", PAIRS, "joint"),
+        (Classification, MASKED, "separate", PAIRS, "separate"),
+        (Classification, E5, "separate", TEXTS, None),
     ],
 )
-def test_read_as_of_pairs(task, settings, given, expected):
-    read = task(pairs=given).read_as(settings, PAIRS)
-    assert read.pairs == expected
-    assert read.read_as(settings, TEXTS).pairs == "joint"
+def test_read_as_of_pairs(task, settings, given, column, expected):
+    assert task(pairs=given).read_as(settings, column).pairs == expected
 
 
 def test_pairs_that_are_read_separately_have_a_pair_head():
@@ -92,6 +96,14 @@ def test_warm_start_with_another_reading_raises():
         clf.set_params(pooling="max").fit(texts, labels)
     with pytest.raises(ValueError, match=r"read texts with prompt='', now it is 'p: '"):
         clf.set_params(pooling="auto", prompt="p: ").fit(texts, labels)
+
+
+def test_warm_start_keeps_what_auto_stood_for():
+    pairs, labels = [["good", "film"], ["bad", "film"]] * 4, [1, 0] * 4
+    settings = {"tuning": "head", "warm_start": True, "random_state": 0}
+    clf = XLMRXLClassifier("nano", pairs="separate", pooling="max", **settings).fit(pairs, labels)
+    clf.set_params(pairs="auto", pooling="auto").fit(pairs, labels)
+    assert (clf.pairs_, clf.pooling_) == ("separate", "max")
 
 
 def test_trimmed_vocabulary_keeps_the_pieces_of_the_prompt():
