@@ -59,7 +59,8 @@ class SentenceVectors:
         trained so (but for "-instruct").
     pairs : {"auto", "joint", "separate"}
         How two texts are read: together, so that the tokens of each see those of the other, or each by itself, with a
-        head on both vectors u and v, |u - v| and u * v (arXiv:1705.02364).
+        head on both vectors u and v, |u - v| and u * v (arXiv:1705.02364). "auto" is "separate" for models that were
+        trained to embed sentences, and "joint" for masked language models.
     """
 
     pooling: str = parameter(default="auto", valid=[StrOptions({"auto", "mean", "cls", "max"})], order=20)

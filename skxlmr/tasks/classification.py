@@ -24,9 +24,6 @@ from skxlmr.training.rows import Rows
 
 LABELS = (list, tuple, set, frozenset, np.ndarray)  # what may hold the labels of one row
 
-# With fewer pairs, two vectors of a sentence-embedding model say more than a joint reading that it was not trained for.
-ROWS_OF_JOINT_PAIRS = 2000
-
 
 @dataclass(frozen=True, eq=False)
 class Classification(PooledTask):
@@ -43,8 +40,6 @@ class Classification(PooledTask):
     classes: np.ndarray = field(default_factory=not_found)
     form: str | None = None
     class_weights: np.ndarray | None = None
-
-    joint_rows: ClassVar[float] = ROWS_OF_JOINT_PAIRS
 
     found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
 

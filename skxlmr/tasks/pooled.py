@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import nn
 from typing_extensions import Self
 
@@ -45,9 +44,6 @@ class PooledTask(Task[TextColumn]):
         "_normalize": "normalize",
     }
 
-    # With a sentence-embedding model, as many pairs or more are read together if `pairs` is "auto".
-    joint_rows: ClassVar[float] = np.inf
-
     @property
     def n_outputs(self) -> int:
         """Number of outputs of the head."""
@@ -58,8 +54,7 @@ class PooledTask(Task[TextColumn]):
         pooling = settings.pooling if self.pooling == "auto" else self.pooling
         pairs = None if column.pairs is None else self.pairs
         if pairs == "auto":
-            is_separate = settings.is_sentence_model and len(column.texts) < self.joint_rows
-            pairs = "separate" if is_separate else "joint"
+            pairs = "separate" if settings.is_sentence_model else "joint"
         return replace(
             self,
             pooling=pooling,
