@@ -26,7 +26,7 @@ few, test = reviews[-1000:-800], reviews[-800:]  # 200 labels
 # Predict masked words; each epoch masks others.
 lm = XLMRXLMaskedLM(
     model="nano",
-    tuning=LoRA(rank=32, targets=["query", "key", "value", "output", "up", "down"]),
+    tuning=LoRA(rank=32, layers=None),
     learning_rate=1e-3,
     max_epochs=3,
     random_state=0,

@@ -28,7 +28,7 @@ print(f"{len(train)} training questions, {len(test)} test questions\n")
 
 qa = XLMRXLQA(
     model="e5-small",
-    tuning=LoRA(rank=16, targets=["query", "key", "value", "output", "up", "down"]),
+    tuning=LoRA(rank=16, layers=None),
     learning_rate=3e-3,
     max_epochs=2,
     random_state=0,

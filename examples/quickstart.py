@@ -33,7 +33,7 @@ print(f"{len(train)} English training reviews, {' and '.join(f'400 {name}' for n
 print(train.sample(4, random_state=1)[["text", "label"]].to_string(index=False, max_colwidth=80), "\n")
 
 # Fine-tune. With a GPU, use XLMRXLClassifier() with its defaults, which runs XL.
-clf = XLMRXLClassifier(MODEL, max_epochs=3, learning_rate=1e-3, random_state=0, verbose=1)
+clf = XLMRXLClassifier(MODEL, max_epochs=3, random_state=0, verbose=1)
 clf.fit(train.text, train.label)
 print(clf.history_.round(4).to_string(index=False), "\n")
 

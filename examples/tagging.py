@@ -32,7 +32,7 @@ print(f"{len(train)} training sentences, {len(test)} test sentences\n")
 
 tagger = XLMRXLTagger(
     model="e5-small",
-    tuning=LoRA(rank=16, targets=["query", "key", "value", "output", "up", "down"]),
+    tuning=LoRA(rank=16, layers=None),
     learning_rate=3e-3,
     max_epochs=4,
     random_state=0,
