@@ -27,8 +27,8 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "huber": F.huber_loss,
 }
 
-# With fewer rows the learning rate "auto" is lower.
-ROWS_OF_FULL_RATE = 5000
+# Of the learning rate "auto" for pairs that are read separately: the share per row, and the largest share.
+RATE_PER_ROW, LARGEST_RATE = 1 / 5000, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,12 @@ class Regression(PooledTask):
         return ridge_start(features, targets, weights, direction)
 
     def learning_rate_factor(self, n_rows: int) -> float:
-        """Return less than 1 for few rows, from which fine-tuning at the full rate only learns their noise.
+        """Return less than 1 for pairs that are read separately: their cosine is a good start, which is soon lost.
 
-        On 50 and 500 pairs of JSICK a full rate made the start worse (benchmarks/NOTES.md).
+        On JSICK, the full rate made the start worse with 50 and 500 pairs, and with 4,500 in the language that was not
+        trained (benchmarks/NOTES.md).
         """
-        return min(1.0, n_rows / ROWS_OF_FULL_RATE)
+        return min(LARGEST_RATE, n_rows * RATE_PER_ROW) if self.pairs == "separate" else 1.0
 
     def constant(self, rows: Rows) -> np.ndarray:
         """Return the mean of the standardised targets; their median is not far from it."""

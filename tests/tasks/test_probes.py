@@ -42,11 +42,16 @@ def test_logistic_start_equals_logistic_regression_on_centred_features(n_classes
     np.testing.assert_allclose(proba, expected.predict_proba(x), atol=1e-6)
 
 
-def test_logistic_start_searches_strength_of_penalty(random):
-    clear, targets = blobs(random, n=90, spread=0.01)
-    noise = random.randn(90, 8)
-    lengths = [np.linalg.norm(logistic_start(x, targets, np.ones(90), 3).weight) for x in (clear, noise)]
-    assert lengths[0] > 5 * lengths[1]
+def test_logistic_start_takes_the_strength_of_the_fewest_errors(random, monkeypatch):
+    monkeypatch.setattr("skxlmr.tasks.probes.STRENGTHS", (0.01, 100.0))
+    features, targets = blobs(random, n=90, spread=0.5)
+    targets[targets == 2] = 1  # two thirds are of class 1, which a strong penalty predicts for all
+    weak = np.linalg.norm(logistic_start(features, targets, np.ones(90), 2).weight)
+    noise = np.linalg.norm(logistic_start(random.randn(90, 8), targets, np.ones(90), 2).weight)
+    assert weak > 20 * noise
+    monkeypatch.setattr("skxlmr.tasks.probes.STRENGTHS", (100.0,))
+    same = np.linalg.norm(logistic_start(features, targets, np.ones(90), 2).weight)
+    assert weak == pytest.approx(same)
 
 
 def test_logistic_start_ignores_rows_of_weight_zero(random):

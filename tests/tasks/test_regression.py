@@ -33,3 +33,9 @@ def test_regression_continued_with_other_number_of_outputs_raises():
     later, _ = Regression(Windows()).find([[0.0, 1.0], [2.0, 3.0]], column, np.ones(2))
     with pytest.raises(ValueError, match="asks for 2 outputs"):
         later.continued(earlier)
+
+
+def test_learning_rate_of_separate_pairs_grows_with_the_rows():
+    task = Regression(Windows(), pairs="separate")
+    assert [task.learning_rate_factor(n) for n in (50, 500, 5000)] == [0.01, 0.1, 0.1]
+    assert Regression(Windows(), pairs="joint").learning_rate_factor(50) == 1.0
