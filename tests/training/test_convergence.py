@@ -45,7 +45,7 @@ def test_fit_with_learning_rate_beyond_all_numbers_raises():
 def test_fit_with_high_learning_rate_and_early_stopping_keeps_the_start():
     settings = {"random_state": 0, "validation_fraction": 0.5, "device": "cpu"}
     clf = XLMRXLClassifier("nano", learning_rate=50.0, early_stopping=True, **settings).fit(TEXTS, LABELS)
-    assert clf.best_validation_score_ == clf.start_metrics_["validation_score"] > max(clf.validation_scores_)
+    assert clf.best_validation_score_ == clf.start_metrics_["validation_score"] >= max(clf.validation_scores_)
     head = XLMRXLClassifier("nano", tuning="head", early_stopping=True, **settings).fit(TEXTS, LABELS)
     np.testing.assert_allclose(clf.predict_proba(TEXTS), head.predict_proba(TEXTS), atol=1e-5)
 
