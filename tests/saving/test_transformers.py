@@ -154,9 +154,9 @@ def test_export_into_own_checkpoint_raises(tmp_path):
     "load", [{"load_in_8bit": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}], ids=["8bit", "4bit", "bfloat16"]
 )
 def test_export_pretrained_of_low_precision_backbone_merges_float32_weights(load, tmp_path):
-    clf = classifier(**load)
+    clf = classifier(init="random", **load)
     clf.export_pretrained(tmp_path)
-    np.testing.assert_allclose(logits_of(theirs(tmp_path)), clf._outputs(TEXTS), atol=0.4)
+    np.testing.assert_allclose(logits_of(theirs(tmp_path)), clf._outputs(TEXTS), atol=0.2)
     whole = clf.set_params(load_in_8bit=False, load_in_4bit=False, dtype="float32")
     np.testing.assert_allclose(logits_of(theirs(tmp_path)), whole._outputs(TEXTS), atol=1e-5)
 
