@@ -99,7 +99,7 @@ class PooledTask(Task[TextColumn]):
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
         """Make a linear head on the vectors, or with plain "cls" pooling that of the reference."""
         if self.pairs == "separate":
-            return PairHead(config, self.n_outputs, self.normalize)
+            return PairHead(config, self.n_outputs, normalize=True)
         if self.pooling == "cls" and not self.normalize:
             return ClassificationHead(config, self.n_outputs)
         return PooledHead(config, self.n_outputs, self.normalize)

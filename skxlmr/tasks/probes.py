@@ -109,35 +109,26 @@ def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.nda
     return LinearStart(weight, bias)
 
 
-def ridge_start(
-    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, direction: np.ndarray | None = None
-) -> LinearStart:
-    """Fit ridge regressions of numbers, each with the strength of the least leave-one-out error.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, n_features)
-    targets : ndarray of shape (n, n_outputs)
-    weights : ndarray of shape (n,)
-    direction : ndarray of shape (n_features,), default=None
-        `features @ direction` is a predictor by itself: it is fitted first, without a penalty, and the ridge regression
-        learns what it leaves. With few rows the result is thus close to it.
-    """
+def ridge_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
+    """Fit ridge regressions of numbers, (n, n_outputs), each with the strength of the least leave-one-out error."""
     n_outputs = targets.shape[1]
     scaler = Centering.fit(features, weights)
     x = scaler.transform(features)
-    known = np.zeros((n_outputs, features.shape[1]))
-    if direction is not None:
-        predictor = (features - scaler.mean) @ direction
-        slope = (weights * predictor) @ targets / max((weights * predictor**2).sum(), 1e-12)
-        targets, known = targets - predictor[:, None] * slope, slope[:, None] * direction
     if len(x) < 2:
-        coef, intercept = np.zeros((n_outputs, x.shape[1])), np.average(targets, axis=0, weights=weights)
-    else:
-        model = RidgeCV(RIDGE_ALPHAS, alpha_per_target=n_outputs > 1).fit(x, targets, weights)
-        coef, intercept = model.coef_.reshape(n_outputs, -1), np.broadcast_to(model.intercept_, (n_outputs,))
-    start = scaler.fold(coef, intercept)
-    return LinearStart(start.weight + known, start.bias - known @ scaler.mean)
+        return constant_start(np.average(targets, axis=0, weights=weights), features.shape[1])
+    model = RidgeCV(RIDGE_ALPHAS, alpha_per_target=n_outputs > 1).fit(x, targets, weights)
+    return scaler.fold(model.coef_.reshape(n_outputs, -1), np.broadcast_to(model.intercept_, (n_outputs,)))
+
+
+def direction_start(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, direction: np.ndarray
+) -> LinearStart:
+    """Fit lines through numbers, (n, n_outputs), along one predictor: `features @ direction`, (n,)."""
+    mean, center = (np.average(values, axis=0, weights=weights) for values in (targets, features))
+    predictor = (features - center) @ direction
+    slope = (weights * predictor) @ targets / max((weights * predictor**2).sum(), 1e-12)
+    weight = slope[:, None] * direction
+    return LinearStart(weight, mean - weight @ center)
 
 
 def constant_start(bias: np.ndarray, n_features: int) -> LinearStart:

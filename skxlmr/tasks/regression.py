@@ -17,7 +17,7 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn, name_row
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
-from skxlmr.tasks.probes import LinearStart, ridge_start
+from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
 from skxlmr.training.rows import Rows
 
 # The loss of a difference to the target, in standard deviations of the target.
@@ -67,12 +67,15 @@ class Regression(PooledTask):
         return len(self.mean)
 
     def start(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
-        """Fit a ridge regression; of pairs that are read separately, on top of the cosine of their vectors."""
-        direction = None
-        if self.pairs == "separate":  # the last quarter of the features is the product of both vectors
-            width = features.shape[1] // 4
-            direction = np.repeat([0.0, 1 / width], [3 * width, width])
-        return ridge_start(features, targets, weights, direction)
+        """Fit a ridge regression; or a line along the cosine, of pairs that are read separately.
+
+        A ridge regression on their features is better in the language of the training, worse in others, and made a
+        worse start for fine-tuning in both (benchmarks/NOTES.md).
+        """
+        if self.pairs != "separate":
+            return ridge_start(features, targets, weights)
+        width = features.shape[1] // 4  # the last quarter of the features is the product of both vectors
+        return direction_start(features, targets, weights, np.repeat([0.0, 1 / width], [3 * width, width]))
 
     def learning_rate_factor(self, n_rows: int) -> float:
         """Return less than 1 for pairs that are read separately: their cosine is a good start, which is soon lost.

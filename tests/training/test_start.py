@@ -73,7 +73,7 @@ def test_regressor_on_separate_pairs_starts_from_their_cosine():
     few = np.random.RandomState(0).permutation(64)[:10]
     settings = {"tuning": "head", "pairs": "separate", **SETTINGS}
     reg = XLMRXLRegressor("nano", **settings).fit([pairs[i] for i in few], 3 * cosine[few])
-    assert np.corrcoef(reg.predict(pairs), cosine)[0, 1] > 0.9
+    assert np.corrcoef(reg.predict(pairs), cosine)[0, 1] > 0.9999
 
 
 def test_tagger_with_tuning_head_is_a_logistic_regression_of_tokens():
