@@ -75,9 +75,11 @@ class Init:
     Parameters
     ----------
     init : {"auto", "random", "probe"}
-        "probe" starts the head from a linear model of the frozen model's features (logistic or ridge regression, whose
-        penalty is chosen by cross-validation), so that fine-tuning does not begin by distorting the features
-        (arXiv:2202.10054). "auto" is "probe", except in `partial_fit` and with `warm_start`.
+        "probe" starts the head from a linear model of the frozen model's features, so that fine-tuning does not begin
+        by distorting them (arXiv:2202.10054): a logistic or ridge regression, whose penalty is chosen by
+        cross-validation, or for the similarity of two texts a line along the cosine of their vectors. "auto" is
+        "probe". The first call of `partial_fit` always starts from random weights, and a warm start from the earlier
+        ones.
     """
 
     init: str = parameter(default="auto", valid=[StrOptions({"auto", "random", "probe"})], order=30)

@@ -180,7 +180,7 @@ class Task(Generic[Column]):
         return 1.0
 
     def constant(self, rows: Rows) -> np.ndarray | None:
-        """Return the outputs, (n_outputs,), that are best for all rows alike; None if that is not defined."""
+        """Return the outputs of the best constant model, (n_outputs,); None, the default, if there is none."""
         return None
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ class Task(Generic[Column]):
     def quality(
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object = None
     ) -> Quality | None:
-        """Judge a model by some of the rows that it was trained on; None if there is no measure for it."""
+        """Measure a model on some of its training rows; None if the task has no constant model to compare with."""
         constant = self.constant(rows)
         if constant is None:
             return None
