@@ -92,6 +92,9 @@ class Task(Generic[Column]):
     causal: ClassVar[bool] = False
     pooling: str = field(default="cls", kw_only=True)
 
+    # Factor of the outputs of a head that has been started, if more than the head is trained; see `SoftStart`.
+    start_factor: ClassVar[float] = 1.0
+
     # Checks X and returns it as a column.
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_text_column)
 
@@ -265,7 +268,10 @@ class Task(Generic[Column]):
         outputs = finetuned.run(backbone, rows.plan, batch_tokens, memory=memory)
         same = np.broadcast_to(constant.astype(np.float32), outputs.shape)
         return Quality(
-            self.mean_loss(outputs, rows), self.mean_loss(same, rows), most_predicted=self.most_predicted(outputs, rows)
+            self.mean_loss(outputs, rows),
+            self.mean_loss(same, rows),
+            score=None if self.start_factor == 1 else self.score(outputs, rows),
+            most_predicted=self.most_predicted(outputs, rows),
         )
 
     def most_predicted(self, outputs: np.ndarray, rows: Rows) -> tuple[float, float] | None:

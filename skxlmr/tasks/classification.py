@@ -35,6 +35,9 @@ class Classification(PooledTask):
     and the positives of each label, (2, n_classes); None for no weights.
     """
 
+    # Of the study's factors from 0.05 to 1 (benchmarks/NOTES.md).
+    start_factor: ClassVar[float] = 0.1
+
     label_smoothing: float = 0.0
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)

@@ -14,6 +14,7 @@ NEARLY_ALL = 0.99  # share of the rows
 # Differences of losses that count, relative to the loss of a constant model: to that model, and to the start.
 MARGIN_TO_CONSTANT = 0.02
 MARGIN_TO_START = 0.1
+MARGIN_OF_SCORES = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Quality:
         Mean loss after training.
     constant_loss : float
         That of the best model that gives the same outputs for all rows.
-    start_loss : float or None
+    score : float or None
+        Higher is better; None for tasks whose start is judged by its loss.
+    start : Quality or None
         That of the linear model that training started from; None if it started from random weights.
     most_predicted : tuple of float or None
         Of the class that is predicted most often, the share of the predictions and of the labels.
@@ -34,7 +37,8 @@ class Quality:
 
     loss: float
     constant_loss: float
-    start_loss: float | None = None
+    score: float | None = None
+    start: Quality | None = None
     most_predicted: tuple[float, float] | None = None
 
     def problem(self) -> str | None:
@@ -49,12 +53,25 @@ class Quality:
             predicted, true = self.most_predicted
             if predicted >= NEARLY_ALL > true:
                 return f"one class is predicted for {predicted:.0%} of the training rows, but only {true:.0%} have it"
-        if self.start_loss is not None and self.loss > self.start_loss + MARGIN_TO_START * constant:
+        if self.worse_than_start:
+            name = "loss" if self.score is None else "score"
             return (
-                f"the training loss is {self.loss:.3g} at its end, but was {self.start_loss:.3g} with the linear model "
-                f"that training started from"
+                f"the training {name} is {getattr(self, name):.3g} at its end, but was "
+                f"{getattr(self.start, name):.3g} with the linear model that training started from"
             )
         return None
+
+    @property
+    def worse_than_start(self) -> bool:
+        """Whether training made its start worse: by the score where there is one, else by the loss.
+
+        The loss of a classifier rises although nothing is lost, since its start is softened; see `SoftStart`.
+        """
+        if self.start is None:
+            return False
+        if self.score is not None and self.start.score is not None:
+            return self.score < self.start.score - MARGIN_OF_SCORES
+        return self.loss > self.start.loss + MARGIN_TO_START * self.constant_loss
 
 
 def warn_of_failure(quality: Quality, learning_rate: float, n_epochs: int, early_stopping: bool) -> None:
@@ -63,7 +80,7 @@ def warn_of_failure(quality: Quality, learning_rate: float, n_epochs: int, early
     if problem is None:
         return
     remedies = [f"lower learning_rate (it was {learning_rate:g})"]
-    if quality.start_loss is None or quality.loss <= quality.start_loss:
+    if not quality.worse_than_start:
         remedies.append(f"raise max_epochs (it was {n_epochs})")
     if not early_stopping:
         remedies.append("set early_stopping=True, which keeps the best epoch")

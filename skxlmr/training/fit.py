@@ -18,6 +18,7 @@ from torch import nn
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.advice import training_budget
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.heads import Head
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
@@ -33,7 +34,7 @@ from skxlmr.training.randomness import Randomness
 from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import Schedule, auto_epochs
 from skxlmr.training.settings import TrainingParameters
-from skxlmr.training.start import Startable, some_rows, start_head
+from skxlmr.training.start import SoftStart, Startable, some_rows, start_head
 from skxlmr.tuning import Tuning
 
 
@@ -57,6 +58,7 @@ class Learnable(Startable, Protocol):
     """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
     causal: ClassVar[bool]
+    start_factor: ClassVar[float]
 
     @property
     def pooling(self) -> str: ...
@@ -151,7 +153,11 @@ class Fit:
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
         )
         bars = [ProgressBar()] if settings.verbose else []
-        added = [*needed, *bars, stopping, *(settings.callbacks or ()), *callbacks, checkpointing]
+        soft: SoftStart | None = None
+        if started and not finetuned.only_head:
+            assert isinstance(finetuned.head, Head)
+            soft = SoftStart(finetuned.head, self.task.start_factor)
+        added = [*needed, *bars, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
         trainer = Trainer(
             losses,
             finetuned,
@@ -219,7 +225,7 @@ class Fit:
         after = self._quality(finetuned, rows, schedule)
         if after is not None:
             if before is not None:
-                after = replace(after, start_loss=before.loss)
+                after = replace(after, start=before)
             warn_of_failure(after, schedule.learning_rate, schedule.max_epochs, self.settings.early_stopping)
 
     def _schedule(self, n_rows: int) -> Schedule:

@@ -11,6 +11,8 @@ from skxlmr.model.heads import Head
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import rows_of
+from skxlmr.training.callbacks import Callback
+from skxlmr.training.loop import Trainer
 from skxlmr.training.rows import Rows
 
 # Maximum number of feature vectors (texts, pairs or tokens) that are used before fine-tuning. More do not make a better
@@ -69,6 +71,22 @@ def start_head(
         return False
     head.start(torch.from_numpy(model.weight), torch.from_numpy(model.bias))
     return True
+
+
+class SoftStart(Callback):
+    """Scale the outputs of a head that has been started, before the first step.
+
+    A linear model that separates its rows has no loss left, and with it no gradient, from which the base could learn.
+    Outputs that are closer together have the same order and most of the loss.
+    """
+
+    def __init__(self, head: Head, factor: float) -> None:
+        self.head = head
+        self.factor = factor
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        with torch.no_grad():
+            self.head.start(self.head.last.weight * self.factor, self.head.last.bias * self.factor)
 
 
 def some_rows(rows: Rows, seed: int, most: int = MAX_FEATURES) -> np.ndarray:

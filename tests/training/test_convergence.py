@@ -21,8 +21,10 @@ LABELS = ["yes", "no"] * 12
         (Quality(float("nan"), 0.7), "predicting the same"),
         (Quality(0.5, 0.7, most_predicted=(1.0, 0.9)), "one class is predicted for 100% of the training rows"),
         (Quality(0.01, 0.02, most_predicted=(1.0, 1.0)), None),
-        (Quality(0.3, 0.7, start_loss=0.1), "was 0.1 with the linear model"),
-        (Quality(0.11, 0.7, start_loss=0.1), None),
+        (Quality(0.3, 0.7, start=Quality(0.1, 0.7)), "loss is 0.3 at its end, but was 0.1 with the linear model"),
+        (Quality(0.11, 0.7, start=Quality(0.1, 0.7)), None),
+        (Quality(0.3, 0.7, 0.95, start=Quality(0.1, 0.7, 1.0)), None),
+        (Quality(0.3, 0.7, 0.8, start=Quality(0.1, 0.7, 1.0)), "score is 0.8 at its end, but was 1 with the linear"),
     ],
 )
 def test_problem_names_what_went_wrong(quality, problem):

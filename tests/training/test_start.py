@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor, XLMRXLTagger
@@ -39,10 +40,16 @@ def test_head_with_max_epochs_trains_on_from_the_start():
     assert clf.history_["loss"].iloc[-1] < clf.start_metrics_["loss"] + 0.05
 
 
-def test_lora_starts_with_the_predictions_of_the_linear_model():
+def softened(proba):
+    """Divide the log-odds of probabilities by ten."""
+    return softmax(np.log(proba) / 10, axis=1)
+
+
+def test_lora_starts_with_the_predictions_of_the_linear_model_softened():
     start = XLMRXLClassifier("nano", tuning="head", **SETTINGS).fit(TEXTS, LABELS)
     clf = XLMRXLClassifier("nano", learning_rate=1e-9, max_epochs=1, **SETTINGS).fit(TEXTS, LABELS)
-    np.testing.assert_allclose(clf.predict_proba(TEXTS), start.predict_proba(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(clf.predict_proba(TEXTS), softened(start.predict_proba(TEXTS)), atol=1e-4)
+    assert clf.start_metrics_["loss"] < 0.2 < clf.loss_curve_[0]  # the metrics are those of the linear model itself
 
 
 def test_random_init_has_no_start():
@@ -107,4 +114,4 @@ def test_lora_on_many_rows_starts_from_a_sample(monkeypatch):
     clf = XLMRXLClassifier("nano", tuning=LoRA(rank=1), learning_rate=1e-9, max_epochs=1, **SETTINGS)
     proba = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
     few = XLMRXLClassifier("nano", tuning="head", **SETTINGS).fit(TEXTS[::3], LABELS[::3])
-    np.testing.assert_allclose(proba, few.predict_proba(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(proba, softened(few.predict_proba(TEXTS)), atol=1e-4)
