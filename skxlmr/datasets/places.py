@@ -16,6 +16,10 @@ class Place(NamedTuple):
     is_unique: bool = True
 
 
+class PlaceError(ValueError):
+    """Raised if a text does not stand in its context, or not where it should."""
+
+
 def find_text(text: str, context: str, start: int | None = None) -> Place:
     """Find a text in a context, at a start or anywhere.
 
@@ -25,7 +29,7 @@ def find_text(text: str, context: str, start: int | None = None) -> Place:
 
     Raises
     ------
-    ValueError
+    PlaceError
         If it does not stand in the context, or not at this start.
 
     Examples
@@ -37,14 +41,15 @@ def find_text(text: str, context: str, start: int | None = None) -> Place:
         return Place(start, start + len(text))
     places = list(_exact(text, context)) or next(filter(None, (_folded(text, context, s) for s in (" ", ""))), [])
     if not places:
-        raise ValueError(f"the answer {text!r:.60} does not stand in its context")
+        raise PlaceError(f"the answer {text!r:.60} does not stand in its context")
     if start is None:
         return Place(*places[0], len(places) == 1)
-    counted = [place for place in places if _counts(context, place[0], start)]
+    begins_with_space = text != text.lstrip()
+    counted = [place for place in places if _counts(context, place[0], start, begins_with_space)]
     if not counted:
         first = min(places, key=lambda place: abs(place[0] - start))[0]
         shown = context[max(start, 0) :][: len(text)]
-        raise ValueError(
+        raise PlaceError(
             f"the answer {text!r:.60} does not stand in its context at character {start}, where {shown!r:.60} is, but "
             f"at {first}. Starts count characters from 0"
         )
@@ -110,11 +115,11 @@ def _composes(text: str, at: int) -> bool:
     return together != unicodedata.normalize("NFC", left) + unicodedata.normalize("NFC", right)
 
 
-def _counts(context: str, position: int, start: int) -> bool:
-    """Whether a start stands for a position: exactly, but for white space, or in a normalised context."""
+def _counts(context: str, position: int, start: int, begins_with_space: bool) -> bool:
+    """Whether a start stands for a position: in the context, or in a normalised one."""
     if start < 0:
         return False
-    if start <= position and not context[start:position].strip():
+    if start == position or (begins_with_space and start < position and not context[start:position].strip()):
         return True
     before = context[:position]
     for form in ("NFC", "NFD"):

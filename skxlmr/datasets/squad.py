@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from skxlmr.datasets.lines import read_text
-from skxlmr.datasets.places import find_text
+from skxlmr.datasets.places import PlaceError, find_text
 from skxlmr.system.warn import warn
 
 COLUMNS = ("id", "title", "question", "context", "answers")
@@ -189,7 +189,7 @@ def _placed(text: Any, start: Any, context: str, keep: bool) -> tuple[str, int |
         raise ValueError(f"the start {start!r:.60} of the answer {text!r:.60} is not an integer")
     try:
         place = find_text(text, context, start)
-    except ValueError:
+    except PlaceError:
         if keep:
             return text, start
         raise
