@@ -75,10 +75,10 @@ def read_conll(
     for sentence in sentences(path, encoding):
         tokens: list[str] = []
         tags: list[str] = []
-        for place, (number, line) in enumerate(sentence):
+        for number, line in sentence:
             if comment and line.startswith(comment):
                 continue
-            if comment is None and not place and _looks_like_comment(line):
+            if comment is None and not tokens and _looks_like_comment(line):
                 raise ValueError(
                     f"{in_line(path, number, line)} looks like a comment. Set comment='#', or more of the beginning, "
                     f"to leave such lines out, or comment='' to read them."

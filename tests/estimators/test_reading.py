@@ -1,5 +1,7 @@
 """Each call checks and splits X once."""
 
+import inspect
+
 import pytest
 
 from skxlmr import XLMRXLQA, XLMRXLClassifier, XLMRXLMultipleChoice, XLMRXLTagger
@@ -20,8 +22,8 @@ CASES = {
 
 @pytest.mark.parametrize(("estimator", "task", "X", "y", "methods"), CASES.values(), ids=CASES)
 def test_methods_read_column_once(estimator, task, X, y, methods, monkeypatch):
-    read, calls = task.read, []
-    monkeypatch.setattr(task, "read", staticmethod(lambda X: calls.append(1) or read(X)))
+    read, calls = inspect.getattr_static(task, "read"), []
+    monkeypatch.setattr(task, "read", lambda self, X: calls.append(1) or read.__get__(self, task)(X))
     fitted = estimator(**SETTINGS).fit(X, y)
     assert len(calls) == 1
     for method in methods:
