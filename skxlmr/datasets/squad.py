@@ -99,7 +99,7 @@ def _entries(text: str) -> list[tuple[str, Any]]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        if len(lines) < 2:
+        if len(lines) < 2 or not _is_json(lines[0][1]):
             raise ValueError(str(error)) from error
         return [(f"line {number}", _record(number, line)) for number, line in lines]
     except RecursionError as error:
@@ -111,6 +111,14 @@ def _entries(text: str) -> list[tuple[str, Any]]:
     if not isinstance(content, list):
         raise ValueError(f"its data is a {type(content).__name__}, not a list of articles or records")
     return [(f"article {i}" if _is_article(entry) else f"record {i}", entry) for i, entry in enumerate(content)]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _record(number: int, line: str) -> Any:

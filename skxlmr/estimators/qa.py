@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import TextColumn, as_objects
@@ -49,6 +49,9 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         if there is such an answer of at most `max_answer_length`. In scripts without spaces between words each
         character is a word, and in Korean an answer may end before a particle. If more than one answer in y, and
         5% of them, begin or end within a word, `fit` warns.
+    errors : {"raise", "drop"}
+        What `fit` does if answers do not occur in their contexts, or not at their starts: an error lists the first of
+        these rows, or they are left out with such a warning. `score` and `metrics` take all answers.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     null_threshold: float = parameter(default=0.0, valid=[Interval(Real, None, None, closed="neither")], order=20)
     language: str | None = parameter(default=None, valid=[str, None], order=20)
     align_to_words: bool = parameter(default=True, valid=["boolean"], order=20)
+    errors: str = parameter(default="raise", valid=[StrOptions({"raise", "drop"})], order=20)
 
     def _new_task(self) -> Answering:
         windows = Windows(self.max_length, self.stride)
@@ -85,6 +89,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
             self.null_threshold,
             language=self.language,
             align_to_words=self.align_to_words,
+            errors=self.errors,
         )
 
     def predict(self, X: Any) -> np.ndarray:
@@ -190,5 +195,5 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     def _predict_with_answers(self, X: Any, y: Any) -> tuple[list[str], list[list[str]], TextColumn]:
         """Predict, and read the true answers of each row; both from one reading of X."""
         column = self._check_fitted_column(X)
-        answers = [[text for text, _ in of_row] for of_row in check_answers(y, column, to_learn=False)]
+        answers = [[text for text, _ in of_row] for of_row in check_answers(y, column, errors="keep")]
         return self._run(column, self._task().per_row).tolist(), answers, column

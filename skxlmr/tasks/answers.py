@@ -20,7 +20,7 @@ N_SHOWN = 10
 Answer = tuple[str, int | None]  # the text, and its first character in the context if it stands there
 
 
-def check_answers(y: Any, column: TextColumn, name: str = "y", *, to_learn: bool = True) -> list[list[Answer]]:
+def check_answers(y: Any, column: TextColumn, name: str = "y", *, errors: str = "raise") -> list[list[Answer]]:
     """Read the right answers of each question as (text, start), as they stand in the context.
 
     A row of y is a text, which is looked for in the context; (text, start); a dict with "text" and "answer_start", of
@@ -28,34 +28,43 @@ def check_answers(y: Any, column: TextColumn, name: str = "y", *, to_learn: bool
     or nothing (None, NaN, "", an empty list, or "is_impossible") if there is no answer. Answers may differ from the
     context in white space and in the composition of characters.
 
-    Answers `to_learn` must stand in their contexts; if they have no start and occur more than once, the first place is
-    taken with a warning. For scores, those that do not are returned as they are, without a start. An error lists the
-    first wrong rows.
+    Answers that do not stand in their contexts are an error, which lists the first such rows; with `errors="drop"` it
+    is a warning, and with "keep", for scores, it is nothing: they are returned without a start. If an answer without a
+    start occurs more than once, the first place is taken with a warning, but for "keep".
     """
     values, _, index = one_column(y, name)
     check_consistent_length(column.texts, values)
     rows: list[list[Answer]] = []
     ambiguous: list[int] = []
     wrong: list[tuple[int, Exception]] = []
+    misplaced: list[tuple[int, Exception]] = []
     for i, (answers, context) in enumerate(zip(values, column.pairs or [], strict=True)):
         found: list[Answer] = []
         try:
-            for text, start in _answers(answers):
-                answer, is_unique = _placed(text, start, context, to_learn)
-                found.append(answer)
-                ambiguous += [] if is_unique else [i]
+            given = _answers(answers)
         except (TypeError, ValueError) as error:
             wrong.append((i, error))
+            continue
+        for text, start in given:
+            try:
+                place = find_text(text, context, start)
+            except PlaceError as error:
+                misplaced.append((i, error))
+                found.append((text, None))
+            else:
+                found.append((context[place.start : place.stop], place.start))
+                ambiguous += [] if place.is_unique else [i]
         rows.append(found)
-    if wrong:
-        shown = [f"{name}, {name_row(i, index)}: {error}." for i, error in wrong[:N_SHOWN]]
-        if len(wrong) > 1:
-            more = ", of which these are the first," if len(wrong) > N_SHOWN else ""
-            shown.append(f"{len(wrong)} of {len(rows)} rows{more} have wrong answers: correct them, or leave them out.")
-        if any(isinstance(error, PlaceError) for _, error in wrong):
-            shown.append(_say_columns(column, [i for i, error in wrong if isinstance(error, PlaceError)], values))
-        raise (TypeError if isinstance(wrong[0][1], TypeError) else ValueError)("\n".join(shown))
-    if ambiguous and to_learn:
+    if wrong or (misplaced and errors == "raise"):
+        raised = sorted(wrong + (misplaced if errors == "raise" else []), key=lambda row: row[0])
+        problem = _say(name, index, raised, len(values))
+        columns = f"\n{_say_columns(column, misplaced, values)}" if len(raised) > len(wrong) else ""
+        raise (TypeError if isinstance(raised[0][1], TypeError) else ValueError)(f"{problem}{columns}")
+    if misplaced and errors == "drop":
+        dropped = [(i, error) for i, error in misplaced if first_span(rows[i]) is None]
+        if dropped:
+            warn(f"{_say(name, index, dropped, len(values))} They are not learned.")
+    if ambiguous and errors != "keep":
         warn(
             f"{name}: {len(set(ambiguous))} answers without a start stand in their contexts more than once; the first "
             f"place was taken. The first of these is {name_row(ambiguous[0], index)}. Give (text, start) to be exact."
@@ -68,26 +77,27 @@ def first_span(answers: list[Answer]) -> tuple[int, int] | None:
     return next(((start, start + len(text)) for text, start in answers if start is not None), None)
 
 
-def _placed(text: str, start: int | None, context: str, to_learn: bool) -> tuple[Answer, bool]:
-    """Return an answer as it stands in its context, and whether it stands there only once."""
-    try:
-        place = find_text(text, context, start)
-    except PlaceError:
-        if to_learn:
-            raise
-        return (text, None), True
-    return (context[place.start : place.stop], place.start), place.is_unique
+def _say(name: str, index: pd.Index | None, wrong: list[tuple[int, Exception]], n_rows: int) -> str:
+    """List the first wrong rows, one in each line, and count them."""
+    first = dict(reversed(wrong))  # a row may have several wrong answers
+    rows = sorted(first)
+    shown = [f"{name}, {name_row(i, index)}: {first[i]}." for i in rows[:N_SHOWN]]
+    if len(rows) > 1:
+        more = ", of which these are the first," if len(rows) > N_SHOWN else ""
+        shown.append(f"{len(rows)} of {n_rows} rows{more} have wrong answers.")
+    return "\n".join(shown)
 
 
-def _say_columns(column: TextColumn, rows: list[int], values: list[Any]) -> str:
+def _say_columns(column: TextColumn, misplaced: list[tuple[int, Exception]], values: list[Any]) -> str:
     """Say which columns were read as question and as context, and whether they seem to be in the wrong order."""
-    names = ["the first", "the second"] if column.feature_names is None else [repr(n) for n in column.feature_names]
-    said = f"The questions are those of column {names[0]} of X, the contexts those of column {names[1]}"
     if column.feature_names is None:
-        said = f"The questions are {names[0]} column of X, the contexts {names[1]}"
-    if all(text in column.texts[i] for i in rows for text, _ in _answers(values[i])):
+        said = "The questions are the first column of X, the contexts the second"
+    else:
+        question, context = column.feature_names
+        said = f"The questions are those of column {question!r} of X, the contexts those of column {context!r}"
+    if all(text in column.texts[i] for i, _ in misplaced for text, _ in _answers(values[i])):
         return f"{said}: is the order wrong? The answers stand in the questions."
-    return f"{said}."
+    return f"{said}. errors='drop' leaves such rows out."
 
 
 def _answers(value: Any) -> list[tuple[str, int | None]]:

@@ -70,6 +70,7 @@ class Answering(Task[TextColumn]):
     has_unanswerable: bool = False
     language: str | None = None
     align_to_words: bool = False
+    errors: str = "raise"
 
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_questions)
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
@@ -81,20 +82,24 @@ class Answering(Task[TextColumn]):
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         if self.language is not None:
             language_code(self.language)  # raises if it is none
-        answers = check_answers(y, column)
+        answers = check_answers(y, column, errors=self.errors)
         if self.align_to_words:
             warn_of_cut_words(answers, column.pairs or [])
-        answered = [bool(of_row) for of_row, weight in zip(answers, weights, strict=True) if weight]
-        if not any(answered):
+        given = [of_row for of_row, weight in zip(answers, weights, strict=True) if weight]
+        if not any(first_span(of_row) for of_row in given):
             raise ValueError("y has no answer in any row: there is nothing to learn from.")
-        return replace(self, has_unanswerable=not all(answered)), as_objects(answers)
+        return replace(self, has_unanswerable=not all(given)), as_objects(answers)
 
     def continued(self, earlier: Self) -> Self:
         """Remember unanswerable questions of the earlier fit, too."""
         return replace(self, has_unanswerable=True) if earlier.has_unanswerable > self.has_unanswerable else self
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
-        return as_objects(check_answers(y, column, name, to_learn=False))
+        return as_objects(check_answers(y, column, name, errors="keep"))
+
+    def loss_weights(self, targets: np.ndarray) -> np.ndarray:
+        """Return 0 for rows whose answers do not stand in their contexts, so that they are not learned, else 1."""
+        return np.array([1.0 if not of_row or first_span(of_row) else 0.0 for of_row in targets])
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> SpanHead:
         return SpanHead(config)

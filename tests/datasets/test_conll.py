@@ -75,7 +75,7 @@ def test_read_conll_leaves_comments_out_or_refuses_them(read, text, comment, col
     assert sentences(read(text, comment=comment, **columns)) == [expected]
     with pytest.raises(ValueError, match=re.escape("train.txt, line 1: '#") + ".* looks like a comment. Set comment="):
         read(text, **columns)
-    with pytest.raises(ValueError, match="line 2: '#.* looks like a comment"):
+    with pytest.raises(ValueError, match=r"line 2: '#.* looks like a comment"):
         read("-DOCSTART- O\n" + text, **columns)
 
 

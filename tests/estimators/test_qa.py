@@ -266,6 +266,30 @@ def test_score_and_validation_do_not_need_answers_in_contexts(fitted):
         qa().fit(X, y)
 
 
+def test_fit_with_dropped_answers_equals_leaving_rows_out():
+    y = [*ANSWERS[:6], "Mallory", ("Oslo", 99)]
+    with pytest.warns(
+        UserWarning, match=r"y, row 6: .*\ny, row 7: .*\n2 of 8 rows have wrong answers. They are not learn"
+    ):
+        dropped = qa(max_epochs=2, errors="drop", device="cpu").fit(X, y)
+    without = qa(max_epochs=2, device="cpu").fit(X[:6], y[:6])
+    pd.testing.assert_frame_equal(dropped.predict_answers(X), without.predict_answers(X))
+    assert not dropped.has_unanswerable_
+    with pytest.warns(UserWarning, match="8 of 8 rows"), pytest.raises(ValueError, match="no answer in any row"):
+        qa(errors="drop").fit(X, ["Mallory"] * 8)
+
+
+def test_validation_loss_leaves_out_answers_that_are_not_in_contexts():
+    settings = {"tuning": "head", "max_epochs": 1}
+    some = qa(**settings).fit(X, ANSWERS, X_val=X[:6], y_val=ANSWERS[:6])
+    more = qa(**settings).fit(X, ANSWERS, X_val=X, y_val=[*ANSWERS[:6], "Mallory", "Mallory"])
+    none = qa(**settings).fit(X, ANSWERS, X_val=X, y_val=["Mallory"] * 8)
+    assert more.history_.validation_loss[0] == pytest.approx(some.history_.validation_loss[0])
+    assert more.history_.validation_score[0] < some.history_.validation_score[0] or not some.score(X[:6], ANSWERS[:6])
+    assert np.isnan(none.history_.validation_loss[0])
+    assert none.history_.validation_score[0] == 0
+
+
 def test_score_takes_language_and_grid_search_uses_that_of_the_estimator():
     frame = pd.DataFrame({"question": ["谁？"] * 8, "context": [f"{i}号是王小明和李雷。" for i in range(8)]})
     answers = ["王小明和李雷"] * 8

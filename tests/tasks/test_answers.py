@@ -103,19 +103,19 @@ def test_check_answers_returns_answers_as_they_stand_in_the_context():
     column = check_questions([["?", "in  New \n York"], ["?", "Cafe\u0301"]])
     y = [("New York", 3), "Café"]
     assert check_answers(y, column) == [[("New \n York", 4)], [("Cafe\u0301", 0)]]
-    assert check_answers(y, column, to_learn=False) == check_answers(y, column)
+    assert check_answers(y, column, errors="keep") == check_answers(y, column)
 
 
-def test_check_answers_to_score_need_not_stand_in_their_contexts():
+def test_check_answers_that_are_kept_need_not_stand_in_their_contexts():
     column = check_questions(X)
-    assert check_answers([["Eve", "Ada"], ("Rome", 3)], column, to_learn=False) == [
+    assert check_answers([["Eve", "Ada"], ("Rome", 3)], column, errors="keep") == [
         [("Eve", None), ("Ada", 0)],
         [("Rome", None)],
     ]
     with pytest.raises(TypeError, match="y, row 1: 5 is not an answer"):
-        check_answers(["Eve", 5], column, to_learn=False)
+        check_answers(["Eve", 5], column, errors="keep")
     twice = check_questions([["Who?", "Ada and Ada"]])
-    assert check_answers(["Ada"], twice, to_learn=False) == [[("Ada", 0)]], "without a warning"
+    assert check_answers(["Ada"], twice, errors="keep") == [[("Ada", 0)]], "without a warning"
 
 
 def test_check_answers_lists_the_first_wrong_rows_and_counts_all():
@@ -126,8 +126,9 @@ def test_check_answers_lists_the_first_wrong_rows_and_counts_all():
         check_answers(["Ada", "Eve"] * 15, column)
     *rows, counted, columns = str(raised.value).split("\n")
     assert [line.split(":")[0] for line in rows] == [f"y, row {i}" for i in range(1, 21, 2)]
-    assert counted.startswith("15 of 30 rows, of which these are the first, have wrong answers")
-    assert columns == "The questions are those of column 'question' of X, the contexts those of column 'context'."
+    assert counted == "15 of 30 rows, of which these are the first, have wrong answers."
+    where = "The questions are those of column 'question' of X, the contexts those of column 'context'."
+    assert columns == f"{where} errors='drop' leaves such rows out."
 
 
 def test_check_answers_says_which_columns_were_read_and_if_they_are_swapped():
@@ -140,5 +141,14 @@ def test_check_answers_says_which_columns_were_read_and_if_they_are_swapped():
         ValueError, match="The questions are the first column of X, the contexts the second: is the order"
     ):
         check_answers(ANSWERS, check_questions(swapped.to_numpy()))
-    with pytest.raises(ValueError, match=r"The questions are the first column of X, the contexts the second\.$"):
+    with pytest.raises(ValueError, match=r"The questions are the first column of X, the contexts the second\. errors="):
         check_answers(["Eve", "Rome"], check_questions(X.to_numpy()))
+
+
+def test_check_answers_that_are_dropped_warns_of_rows_without_any():
+    y = [["Eve", "Ada"], ("Rome", 3), ""]
+    column = check_questions(pd.concat([X, X[:1]], ignore_index=True))
+    with pytest.warns(UserWarning, match=r"^y, row 1: the answer 'Rome' .* character 3, .* They are not learned.$"):
+        assert check_answers(y, column, errors="drop") == [[("Eve", None), ("Ada", 0)], [("Rome", None)], []]
+    with pytest.raises(TypeError, match="y, row 0: 5 is not an answer"):
+        check_answers([5, "Eve", ""], column, errors="drop")
