@@ -28,25 +28,36 @@ from skxlmr.training.rows import Rows
 COLUMNS = ("question", "context")
 
 
-def check_questions(X: Any) -> TextColumn:
-    """Read questions (the texts) and contexts (the pairs): columns of these names, or two columns in this order.
+def select_questions(X: Any) -> Any:
+    """Select the columns `question` and `context`, in this order, of a frame that has both; return anything else.
 
-    Of two columns, one of such a name says which the other is.
+    The names are compared without case. Of two columns, one of such a name says which the other is.
+
+    Raises
+    ------
+    ValueError
+        If a frame has more than two columns, and not both of these.
     """
     frame = nw.from_native(X, eager_only=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame):
-        columns = list(frame.columns)
-        named = {str(column).strip().lower(): column for column in reversed(columns)}
-        if set(COLUMNS) <= set(named):
-            X = frame.select([named[name] for name in COLUMNS]).to_native()
-        elif len(columns) == 2 and (named.get("context") == columns[0] or named.get("question") == columns[1]):
-            X = frame.select(columns[::-1]).to_native()
-        elif len(columns) > 2:
-            raise ValueError(
-                f"X has {len(columns)} columns, {', '.join(map(repr, columns))}, but not both 'question' and "
-                f"'context'. Select two, in this order: df[['question', 'context']]."
-            )
-    column = check_text_column(X)
+    if not isinstance(frame, nw.DataFrame):
+        return X
+    columns = list(frame.columns)
+    named = {str(column).strip().lower(): column for column in reversed(columns)}
+    if set(COLUMNS) <= set(named):
+        return frame.select([named[name] for name in COLUMNS]).to_native()
+    if len(columns) == 2 and (named.get("context") == columns[0] or named.get("question") == columns[1]):
+        return frame.select(columns[::-1]).to_native()
+    if len(columns) > 2:
+        raise ValueError(
+            f"X has {len(columns)} columns, {', '.join(map(repr, columns))}, but not both 'question' and 'context'. "
+            f"Select two, in this order: df[['question', 'context']]."
+        )
+    return X
+
+
+def check_questions(X: Any) -> TextColumn:
+    """Read questions (the texts) and contexts (the pairs): columns of these names, or two columns in this order."""
+    column = check_text_column(select_questions(X))
     if column.pairs is None:
         raise ValueError("X has 1 column; questions need two, df[['question', 'context']].")
     return column
