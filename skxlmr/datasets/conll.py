@@ -40,7 +40,7 @@ def read_conll(
     comment : str, tuple of str or None, default=None
         Lines that begin with this, or with one of these, are left out: "#" for GermEval 2014, "# id" for MultiCoNER.
         With None and "" no line is left out; with None, a line at the beginning of a sentence that looks like a comment
-        ("# id = 1") is an error.
+        is an error: "# id = 1", or "# name" if no other token has the tag "name".
     header : bool, default=False
         Whether the first line has the names of the columns.
     documents : bool, default=False
@@ -72,6 +72,8 @@ def read_conll(
     table = _Table(path, token, tag, sep, header)
     rows: list[tuple[list[str], list[str], int]] = []
     n_documents = 0
+    seen = {"O"}
+    suspects: list[tuple[int, str, str]] = []  # lines that are comments unless their tags are those of other tokens
     for sentence in sentences(path, encoding):
         tokens: list[str] = []
         tags: list[str] = []
@@ -79,10 +81,7 @@ def read_conll(
             if comment and line.startswith(comment):
                 continue
             if comment is None and not tokens and _looks_like_comment(line):
-                raise ValueError(
-                    f"{in_line(path, number, line)} looks like a comment. Set comment='#', or more of the beginning, "
-                    f"to leave such lines out, or comment='' to read them."
-                )
+                raise _comment_error(path, number, line)
             fields = table.split(line)
             if table.begins_document(line, fields):
                 rows.append((tokens, tags, n_documents))
@@ -92,9 +91,17 @@ def read_conll(
                 table.check_first(number, line, fields)
                 if header:
                     continue
-            for values, value in zip((tokens, tags), table.token_and_tag(number, line, fields), strict=True):
-                values.append(value)
+            word, its_tag = table.token_and_tag(number, line, fields)
+            if comment is None and not tokens and line.startswith("#") and (word == "#" or not its_tag[0].isupper()):
+                suspects.append((number, line, its_tag))
+            else:
+                seen.add(its_tag)
+            tokens.append(word)
+            tags.append(its_tag)
         rows.append((tokens, tags, n_documents))
+    for number, line, its_tag in suspects:
+        if its_tag not in seen:
+            raise _comment_error(path, number, line)
     frame = pd.DataFrame([row for row in rows if row[0]], columns=["tokens", "tags", "document"])
     return frame if documents else frame[["tokens", "tags"]]
 
@@ -155,6 +162,13 @@ class _Table:
             if not value:
                 raise ValueError(f"{where} has an empty {name}.")
         return found
+
+
+def _comment_error(path: str | os.PathLike, number: int, line: str) -> ValueError:
+    return ValueError(
+        f"{in_line(path, number, line)} looks like a comment. Set comment='#', or more of the beginning, to leave such "
+        f"lines out, or comment='' to read them."
+    )
 
 
 def _looks_like_comment(line: str) -> bool:

@@ -74,7 +74,7 @@ def read_squad(path: str | os.PathLike, *, errors: str = "raise", encoding: str 
     except ValueError as error:
         raise ValueError(f"{name} is not a SQuAD file: {error}") from error
     has_ids = any(_id(question.entry) is not None for question in questions)
-    has_answers = any(not _ANSWER_KEYS.isdisjoint(question.entry) for question in questions)
+    has_answers = any(_has_answers(question.entry) for question in questions)
     rows, bad = [], []
     for number, question in enumerate(questions):
         try:
@@ -88,9 +88,6 @@ def read_squad(path: str | os.PathLike, *, errors: str = "raise", encoding: str 
             raise ValueError(f"{name}: {n} (errors='drop' leaves them out):\n{shown}")
         warn(f"{name}: {n} and were left out:\n{shown}")
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-_ANSWER_KEYS = frozenset(("answers", "answer", "is_impossible"))
 
 
 def _entries(text: str) -> list[tuple[str, Any]]:
@@ -162,6 +159,13 @@ def _of_paragraph(paragraph: Any, where: str, title: Any) -> Iterator[_Question]
         yield _Question(_named(f"{where}, question {i}", question), question, paragraph.get("context"), title)
 
 
+def _has_answers(question: Mapping) -> bool:
+    try:
+        return bool(answers_of(question))
+    except ValueError:
+        return True
+
+
 def _named(where: str, question: Mapping) -> str:
     return where if _id(question) is None else f"{where} (id {_id(question)!r:.40})"
 
@@ -179,9 +183,11 @@ def _row(question: _Question, number: str | None, has_answers: bool, keep: bool)
     for key, value in (("question", entry.get("question")), ("context", context)):
         if not isinstance(value, str):
             raise ValueError(f"its {key} is {'missing' if value is None else f'{value!r:.60}, not a text'}")
-    if has_answers and _ANSWER_KEYS.isdisjoint(entry):
+    if has_answers and all(entry.get(key) is None for key in ("answers", "answer", "is_impossible")):
         raise ValueError("it has no 'answers', which other questions have")
     answers = [] if is_impossible(entry) else [_placed(*answer, context, keep) for answer in answers_of(entry)]
+    if has_answers and not answers and entry.get("is_impossible") is False:
+        raise ValueError("it has no answers, though is_impossible is false")
     texts, starts = ([answer[i] for answer in answers] for i in range(2))
     return dict(
         zip(COLUMNS, (name, title, entry["question"], context, {"text": texts, "answer_start": starts}), strict=True)

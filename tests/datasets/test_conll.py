@@ -66,13 +66,14 @@ COMMENTED = {
         "# sent_id = a-1\n# text = Where is Lindau?\n1\tWhere\tO\t-\t-\n3\tLindau\tB-LOC\t-\tann1\n",
         "#", {"token": 1, "tag": 2}, [("Where", "O"), ("Lindau", "B-LOC")],
     ),
+    "two-columns": ("# newdoc\na O\n\n#id 5\nb B-X\n", "#", {}, [("a", "O")]),
     "OntoNotes": ("#begin document (x/y/00); part 000\na O\n\n#end document\n", ("#begin", "#end"), {}, [("a", "O")]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "comment", "columns", "expected"), COMMENTED.values(), ids=COMMENTED)
 def test_read_conll_leaves_comments_out_or_refuses_them(read, text, comment, columns, expected):
-    assert sentences(read(text, comment=comment, **columns)) == [expected]
+    assert sentences(read(text, comment=comment, **columns))[0] == expected
     with pytest.raises(ValueError, match=re.escape("train.txt, line 1: '#") + ".* looks like a comment. Set comment="):
         read(text, **columns)
     with pytest.raises(ValueError, match=r"line 2: '#.* looks like a comment"):
@@ -81,7 +82,9 @@ def test_read_conll_leaves_comments_out_or_refuses_them(read, text, comment, col
 
 def test_read_conll_reads_tokens_that_begin_with_a_hash(read):
     assert sentences(read("#tag O\n# O\n\n# O\n")) == [[("#tag", "O"), ("#", "O")], [("#", "O")]]
+    assert sentences(read("# B-X\na B-X\n\n#tag B-Y\n")) == [[("#", "B-X"), ("a", "B-X")], [("#tag", "B-Y")]]
     assert sentences(read("# a=b O\n", comment="")) == [[("#", "O")]]
+    assert sentences(read("# name\na O\n", comment="")) == [[("#", "name"), ("a", "O")]]
 
 
 def test_read_conll_with_header_finds_columns_by_name(read):

@@ -92,6 +92,8 @@ def test_read_squad_without_ids_or_answers_in_any_question(read):
     frame = read(articles(*({"question": "Who?"} for _ in range(2))))
     assert frame.id.tolist() == ["0", "1"]
     assert frame.answers.tolist() == [NONE, NONE]
+    unlabelled = qa(1, answers=[], is_impossible=False)
+    assert read(articles(unlabelled, unlabelled)).answers.tolist() == [NONE, NONE]
     assert read(json.dumps(RECORD)).id.tolist() == ["1"]
 
 
@@ -108,6 +110,8 @@ BAD = {
     "no-question": ({"id": "x", "answers": [ADA]}, "(id 'x'): its question is missing"),
     "number": ({"id": "x", "question": 5, "answers": [ADA]}, "(id 'x'): its question is 5, not a text"),
     "no-answers": (qa("x"), "(id 'x'): it has no 'answers', which other questions have"),
+    "null": (qa("x", answers=None), "(id 'x'): it has no 'answers', which other questions have"),
+    "not-impossible": (qa("x", answers=[], is_impossible=False), "it has no answers, though is_impossible is false"),
     "not-there": (qa("x", answers=[EVE]), "(id 'x'): the answer 'Eve' does not stand in its context"),
     "wrong-start": (
         qa("x", answers=[{"text": "met", "answer_start": 5}]),

@@ -311,7 +311,7 @@ def test_fit_learns_answers_of_other_composition_and_white_space():
         {"question": X.question, "context": X.context.str.replace("lives in", "lives  in  Cafe\u0301")}
     )
     answers = ["lives in Café"] * len(frame)
-    clf = qa(device="cpu").fit(frame, answers)
+    clf = qa(device="cpu", max_epochs=12).fit(frame, answers)
     assert clf.predict(frame).tolist() == ["lives  in  Cafe\u0301"] * len(frame)
     assert clf.score(frame, answers) == 1
 
