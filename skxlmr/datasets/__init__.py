@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from skxlmr.datasets.readers import read_conll, read_conllu, read_squad
+from skxlmr.datasets.conll import read_conll
+from skxlmr.datasets.conllu import read_conllu
+from skxlmr.datasets.squad import read_squad
 
 __all__ = ["load_reviews", "load_udhr", "read_conll", "read_conllu", "read_squad"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import TextColumn, as_objects
@@ -18,17 +18,21 @@ from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.metrics import squad_scores
 from skxlmr.runtime.plan import Windows
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tasks.questions import Answering, QuestionPlan, best_spans, check_answers, mean_f1
+from skxlmr.tasks.answers import check_answers
+from skxlmr.tasks.questions import Answering, mean_f1
+from skxlmr.tasks.spans import QuestionPlan
 
 
 @declare_parameters
 class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     """Find the answers to questions in their contexts, by fine-tuning XLM-RoBERTa-XL.
 
-    X has two columns, question and context. y has one answer per row: a text that occurs in the context, (text, start),
-    a dict as in SQuAD ({"text": [...], "answer_start": [...]}), or a list of several; None, "" or an empty list means
-    that there is no answer. If there are several, the first is learned, and all count in the score. Long contexts are
-    read in overlapping windows; nothing is cut off.
+    X has two columns, question and context: a frame's columns of these names, or the first and the second. y has one
+    answer per row: a text that occurs in the context, (text, start), a dict as in SQuAD ({"text": [...],
+    "answer_start": [...]}, or with "answers", "answer" or "is_impossible"), or a list of several; None, "" or an empty
+    list means that there is no answer. If there are several, the first is learned, and all count in the score. Answers
+    may differ from the context in white space and in the composition of characters; in scores they are compared as they
+    stand there. Long contexts are read in overlapping windows; nothing is cut off.
 
     Parameters
     ----------
@@ -39,12 +43,21 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         the best answer by more than this; in logits.
     language : str or None
         How answers are compared in scores: None follows SQuAD, a code such as "zh" the rules of MLQA for that language;
-        see `skxlmr.metrics.normalize_answer`.
+        see `skxlmr.metrics.normalize_answer`. It holds for `score`, and so for early stopping and searches.
+    align_to_words : bool
+        Whether predicted answers begin where a word begins and end where one ends, and not within it ("ected bureau"),
+        if there is such an answer of at most `max_answer_length`. In scripts without spaces between words each
+        character is a word, and in Korean an answer may end before a particle. If more than one answer in y, and
+        5% of them, begin or end within a word, `fit` warns.
+    errors : {"raise", "drop"}
+        What `fit` does if answers do not occur in their contexts, or not at their starts: an error lists the first of
+        these rows, or they are left out with such a warning. `score` and `metrics` take all answers.
 
     Attributes
     ----------
     has_unanswerable_ : bool
-        Whether `fit` has seen questions without an answer; if not, an answer is always predicted.
+        Whether `fit` has seen questions without an answer; if not, an answer is always predicted, unless the context
+        has no characters to predict.
     $history
 
     See Also
@@ -65,10 +78,19 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     max_answer_length: int = parameter(default=30, valid=[Interval(Integral, 1, None, closed="left")], order=20)
     null_threshold: float = parameter(default=0.0, valid=[Interval(Real, None, None, closed="neither")], order=20)
     language: str | None = parameter(default=None, valid=[str, None], order=20)
+    align_to_words: bool = parameter(default=True, valid=["boolean"], order=20)
+    errors: str = parameter(default="raise", valid=[StrOptions({"raise", "drop"})], order=20)
 
     def _new_task(self) -> Answering:
         windows = Windows(self.max_length, self.stride)
-        return Answering(windows, self.max_answer_length, self.null_threshold, language=self.language)
+        return Answering(
+            windows,
+            self.max_answer_length,
+            self.null_threshold,
+            language=self.language,
+            align_to_words=self.align_to_words,
+            errors=self.errors,
+        )
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the best answer to each question.
@@ -116,7 +138,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
             task = replace(task, null_threshold=null_threshold)
 
         def best(outputs: np.ndarray, plan: QuestionPlan) -> np.ndarray:
-            rows = zip(*best_spans(outputs, plan, task.max_answer_length, top_k), plan.text_of_row, strict=True)
+            rows = zip(*task.best_spans(outputs, plan, top_k), plan.text_of_row, strict=True)
             return as_objects([(spans, null, plan.contexts[text]) for spans, null, text in rows])
 
         found = []
@@ -137,26 +159,30 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         ----------
         X : two columns, question and context
         y : answers as `fit` takes them
+            They need not occur in the contexts.
         language : str, default=None
             Overrides the parameter of this name.
 
         Returns
         -------
         dict
-            f1 and exact_match, from 0 to 1.
+            f1 and exact_match, from 0 to 1; see `skxlmr.metrics.squad_scores`.
         """
         predicted, answers = self._predict_with_answers(X, y)[:2]
         return squad_scores(predicted, answers, self.language if language is None else language)
 
     @requires_y
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the mean F1 of answers, over words, as the scorer of SQuAD, or of MLQA for `language`, computes it.
+    def score(self, X: Any, y: Any, sample_weight: Any = None, language: str | None = None) -> float:
+        """Return the mean F1 of answers, over words, as the scorer of SQuAD, or of MLQA for a language, computes it.
 
         Parameters
         ----------
         X : two columns, question and context
         y : answers as `fit` takes them
+            They need not occur in the contexts.
         sample_weight : array-like of shape (n_samples,), default=None
+        language : str, default=None
+            Overrides the parameter of this name.
 
         Returns
         -------
@@ -164,10 +190,10 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         """
         predicted, answers, column = self._predict_with_answers(X, y)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
-        return mean_f1(predicted, answers, weights, self.language)
+        return mean_f1(predicted, answers, weights, self.language if language is None else language)
 
     def _predict_with_answers(self, X: Any, y: Any) -> tuple[list[str], list[list[str]], TextColumn]:
         """Predict, and read the true answers of each row; both from one reading of X."""
         column = self._check_fitted_column(X)
-        answers = [[text for text, _ in of_row] for of_row in check_answers(y, column)]
+        answers = [[text for text, _ in of_row] for of_row in check_answers(y, column, errors="keep")]
         return self._run(column, self._task().per_row).tolist(), answers, column

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import chain
-from numbers import Integral, Real
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
-from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.columns import (
-    TextColumn,
-    check_column_of_texts,
-    lengths,
-    name_row,
-    one_column,
-    split_columns,
-    total_lengths,
-)
+from skxlmr.columns import lengths
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMultipleChoice, XLMRobertaXLTokenizer
 from skxlmr.model.heads import ChoiceHead
 from skxlmr.model.packing import segment_logsumexp
@@ -31,32 +20,10 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import pool_windows
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task
+from skxlmr.tasks.choice_columns import ChoiceColumn, check_choices
+from skxlmr.tasks.right_choices import check_right_choices
 from skxlmr.text.batching import deduplicate
 from skxlmr.training.rows import Rows
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ChoiceColumn(TextColumn):
-    """Prompts, the texts, and their choices: at least one per row, in the caller's order.
-
-    `most_choices` is that of a row of the whole column, of which this may be a part.
-    """
-
-    choices: list[tuple[str, ...]]
-    most_choices: int
-
-    @property
-    def strings(self) -> list[str]:
-        return [*self.texts, *chain.from_iterable(self.choices)]
-
-    @property
-    def keys(self) -> list[tuple[str, tuple[str, ...]]]:
-        return list(zip(self.texts, self.choices, strict=True))
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Characters of each row as it is read, with the prompt before each choice, (n_rows,)."""
-        return lengths(self.texts) * lengths(self.choices) + total_lengths(self.choices)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,36 +38,22 @@ class ChoicePlan(WindowPlan):
     choice_of_window: np.ndarray
 
 
-def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
-    """Read a column of prompts, and one column of lists of choices or a column for each choice; errors name the row."""
-    columns, labels, index = split_columns(X, name)
-    if len(columns) < 2:
-        raise ValueError(
-            f"{name} has {len(columns)} column; multiple choice needs the prompts and their choices: a column of lists,"
-            f" or a column for each choice."
-        )
-    prompts, *rest = columns
-    if not len(prompts):
-        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no prompt.")
-    named = [name if labels is None else f"{name}, column {label!r}" for label in labels or columns]
-    texts = check_column_of_texts(prompts, named[0], index)
-    if len(rest) == 1:
-        choices = [_check_list(row, f"{named[1]}, {name_row(i, index)}") for i, row in enumerate(rest[0])]
-    else:
-        choices = _check_cells(rest, named[1:], index)
-    unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
-    names = np.array(labels, object) if unique and hasattr(X, "columns") else None
-    return ChoiceColumn(texts, None, names, len(columns), choices=choices, most_choices=max(map(len, choices)))
-
-
 @dataclass(frozen=True, eq=False)
 class Choosing(Task[ChoiceColumn]):
-    """The right one of a row's choices; targets are their indices. `form` is what y holds: "index" or "choice"."""
+    """The right one of a row's choices; targets are their indices.
 
+    `form` is what y holds, one of `skxlmr.tasks.right_choices.FORMS`; `prompts` are the positions of the columns that
+    are the prompt, and `prompt_columns` their names if the user says so.
+    """
+
+    prompt_columns: Sequence[str] | Sequence[int] | None = None
     form: str = "index"
+    prompts: list[int] = field(default_factory=list)
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_choices)
-    found: ClassVar[dict[str, str]] = {"target_form_": "form"}
+    found: ClassVar[dict[str, str]] = {"target_form_": "form", "prompt_columns_": "prompts"}
+
+    def read(self, X: Any) -> ChoiceColumn:
+        return check_choices(X, self.prompts or self.prompt_columns)
 
     def plan(self, backbone: Backbone, column: ChoiceColumn) -> ChoicePlan:
         max_length, stride = self.windows.resolve(backbone)
@@ -110,7 +63,7 @@ class Choosing(Task[ChoiceColumn]):
         targets, form = check_right_choices(y, column)
         if max(len(choices) for choices, weight in zip(column.choices, weights, strict=True) if weight) < 2:
             raise ValueError("X has only one choice in every row: there is nothing to learn from.")
-        return replace(self, form=form), targets
+        return replace(self, form=form, prompts=list(column.prompts)), targets
 
     def targets(self, y: Any, column: ChoiceColumn, name: str = "y") -> np.ndarray:
         return check_right_choices(y, column, name)[0]
@@ -166,64 +119,6 @@ def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _on(device: torch.device, array: np.ndarray) -> Tensor:
     return torch.from_numpy(array).to(device)
-
-
-def _check_list(row: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(row, list | tuple | np.ndarray):
-        raise TypeError(
-            f"{where}: {row!r:.60} is not a list of choices. Give lists of texts in one column, or a column for each "
-            f"choice."
-        )
-    for i, choice in enumerate(row):
-        if not isinstance(choice, str):
-            raise TypeError(f"{where}: choice {i} is {choice!r:.60}, a {type(choice).__name__}, not a text.")
-    if not len(row):
-        raise ValueError(f"{where}: there is no choice. Leave this row out.")
-    return tuple(map(str, row))
-
-
-def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) -> list[tuple[str, ...]]:
-    """Read the choices of all rows, one cell each; a row that has fewer ends in missing values."""
-    rows = []
-    for i, cells in enumerate(zip(*columns, strict=True)):
-        given = [not (cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))) for cell in cells]
-        n = sum(given)
-        if not n or not all(given[:n]):
-            missing = names[given.index(False)]
-            why = "there is no choice" if not n else "it is missing, but a later choice is there"
-            raise ValueError(f"{missing}, {name_row(i, index)}: {why}. Only the last choices of a row may be missing.")
-        for cell, column in zip(cells[:n], names, strict=False):
-            if not isinstance(cell, str):
-                raise TypeError(
-                    f"{column}, {name_row(i, index)}: {cell!r:.60} is a {type(cell).__name__}, not a text. Turn it "
-                    f"into text first, for example with astype(str)."
-                )
-        rows.append(tuple(map(str, cells[:n])))
-    return rows
-
-
-def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[np.ndarray, str]:
-    """Read which choices are right, by index from 0 or by text; returns (n_rows,) indices and the form of y."""
-    values, _, index = one_column(y.ravel() if isinstance(y, np.ndarray) and y.shape[1:] == (1,) else y, name)
-    check_consistent_length(column.texts, values)
-    form = "choice" if isinstance(values[0], str) else "index"
-    indices = np.empty(len(values), np.int64)
-    for i, (value, choices) in enumerate(zip(values, column.choices, strict=True)):
-        where = f"{name}, {name_row(i, index)}: {value!r:.60}"
-        if form == "choice":
-            if not isinstance(value, str) or value not in choices:
-                raise ValueError(f"{where} is not one of the choices {list(choices)!r:.120}.")
-            indices[i] = choices.index(value)
-            continue
-        whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
-        if not whole or isinstance(value, bool | np.bool_):
-            raise TypeError(
-                f"{where} is not an index of a choice. Give indices from 0 in all rows, or the choices' texts."
-            )
-        if not 0 <= value < len(choices):
-            raise ValueError(f"{where} is not an index of one of {len(choices)} choices, which are counted from 0.")
-        indices[i] = int(value)
-    return indices, form
 
 
 def plan_choices(tokenizer: XLMRobertaXLTokenizer, column: ChoiceColumn, *, max_length: int, stride: int) -> ChoicePlan:

@@ -59,6 +59,41 @@ def test_predict_returns_form_of_targets():
     assert index.predict(X).dtype.kind == "i"
 
 
+@pytest.mark.parametrize(
+    ("form", "y"), [("digit", ["0", "1"] * 3), ("letter", ["B", "A"] * 3), ("label", ["x", "y"] * 3)], ids=str
+)
+def test_predict_and_grid_search_return_forms_of_texts(form, y):
+    choices = [{"text": ["wet", "dry"], "label": ["x", "y"]}] * 6 if form == "label" else [["wet", "dry"]] * 6
+    frame = pd.DataFrame({"prompt": PROMPTS, "choices": choices})
+    search = GridSearchCV(chooser(tuning="head", max_epochs=2), {"learning_rate": [1e-2]}, scoring="accuracy", cv=2)
+    clf = search.fit(frame, y).best_estimator_
+    assert clf.target_form_ == form
+    assert set(clf.predict(frame)) <= set(y)
+    assert clf.score(frame, y) == np.mean(clf.predict(frame) == np.array(y))
+
+
+def test_prompt_columns_of_fit_hold_for_columns_without_names(tmp_path):
+    frame = pd.DataFrame(
+        {"premise": PROMPTS, "question": ["effect", "cause"] * 3, "choice1": ["wet"] * 6, "choice2": ["dry"] * 6}
+    )
+    clf = chooser(tuning="head", max_epochs=2).fit(frame, RIGHT, X_val=frame, y_val=RIGHT)
+    assert clf.prompt_columns_ == [0, 1]
+    scores = clf.decision_function(frame)
+    assert scores.shape == (6, 2)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        np.testing.assert_array_equal(clf.decision_function(frame.to_numpy().tolist()), scores)
+    joined = pd.DataFrame({"prompt": frame.premise + " " + frame.question, "choices": [["wet", "dry"]] * 6})
+    of_joined = chooser(tuning="head", max_epochs=2).fit(joined, RIGHT)
+    np.testing.assert_array_equal(of_joined.decision_function(joined), scores)
+    assert of_joined.prompt_columns_ == [0]
+    clf.save(tmp_path)
+    np.testing.assert_array_equal(skxlmr.load(tmp_path).decision_function(frame), scores)
+    chosen = chooser(tuning="head", max_epochs=2, prompt_columns=["premise"]).fit(frame, RIGHT)
+    assert chosen.decision_function(frame).shape == (6, 3)
+    with pytest.raises(ValueError, match="X has 2 columns, of which prompt_columns="):
+        clf.predict(frame[["premise", "choice1"]])
+
+
 @pytest.mark.parametrize("tuning", [LoRA(rank=2), "head"], ids=str)
 def test_multiple_choice_survives_pickle_and_save(tuning, tmp_path):
     clf = chooser(tuning=tuning, max_epochs=2).fit(X, TEXTS)

@@ -9,6 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
+from sklearn.model_selection import GridSearchCV
 
 import skxlmr
 from skxlmr import XLMRXLQA, Full, LoRA
@@ -16,12 +17,10 @@ from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import read_squad
 from skxlmr.metrics import squad_scores
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.questions import (
-    best_spans,
-    check_questions,
-    plan_questions,
-    target_units,
-)
+from skxlmr.tasks.answers import first_span
+from skxlmr.tasks.questions import check_questions, plan_questions
+from skxlmr.tasks.spans import best_spans, target_units
+from skxlmr.text.word_edges import word_edges
 
 PEOPLE = ["Ada", "Bob", "Eve", "Li Wei"]
 PLACES = ["Rome", "Oslo", "New York", "北京"]
@@ -202,7 +201,7 @@ def test_loss_equals_transformers(tmp_path):
     losses = task.losses(rows, torch.device("cpu"))
     every = np.arange(len(rows.plan.windows))
     got = losses(outputs, every, every)
-    units = target_units(rows.plan, [t[:2] for t in targets])
+    units = target_units(rows.plan, [first_span(target) for target in targets])
     stop = 0
     for window, at, (start, end), loss in zip(rows.plan.windows, rows.plan.positions, units, got, strict=True):
         with torch.no_grad():
@@ -254,6 +253,89 @@ def test_language_sets_rules_of_scores_and_of_early_stopping(fitted):
     clf.set_params(language=None)
     assert clf.score(frame, answers) == pytest.approx(as_squad["f1"])
     assert clf.metrics(frame, answers) == as_squad
+
+
+def test_score_and_validation_do_not_need_answers_in_contexts(fitted):
+    y = [*ANSWERS[:6], ["Mallory"], ("Oslo", 99)]
+    expected = squad_scores(fitted.predict(X), [[a] for a in ANSWERS[:6]] + [["Mallory"], ["Oslo"]])
+    assert fitted.metrics(X, y) == expected
+    assert fitted.score(X, y) == pytest.approx(expected["f1"])
+    clf = qa(tuning="head", max_epochs=2).fit(X, ANSWERS, X_val=X, y_val=y)
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(X, y))
+    with pytest.raises(ValueError, match="y, row 6: the answer 'Mallory' does not stand in its context"):
+        qa().fit(X, y)
+
+
+def test_fit_with_dropped_answers_equals_leaving_rows_out():
+    y = [*ANSWERS[:6], "Mallory", ("Oslo", 99)]
+    with pytest.warns(
+        UserWarning, match=r"y, row 6: .*\ny, row 7: .*\n2 of 8 rows have wrong answers. They are not learn"
+    ):
+        dropped = qa(max_epochs=2, errors="drop", device="cpu").fit(X, y)
+    without = qa(max_epochs=2, device="cpu").fit(X[:6], y[:6])
+    pd.testing.assert_frame_equal(dropped.predict_answers(X), without.predict_answers(X))
+    assert not dropped.has_unanswerable_
+    with pytest.warns(UserWarning, match="8 of 8 rows"), pytest.raises(ValueError, match="no answer in any row"):
+        qa(errors="drop").fit(X, ["Mallory"] * 8)
+
+
+def test_validation_loss_leaves_out_answers_that_are_not_in_contexts():
+    settings = {"tuning": "head", "max_epochs": 1}
+    some = qa(**settings).fit(X, ANSWERS, X_val=X[:6], y_val=ANSWERS[:6])
+    more = qa(**settings).fit(X, ANSWERS, X_val=X, y_val=[*ANSWERS[:6], "Mallory", "Mallory"])
+    none = qa(**settings).fit(X, ANSWERS, X_val=X, y_val=["Mallory"] * 8)
+    assert more.history_.validation_loss[0] == pytest.approx(some.history_.validation_loss[0])
+    assert more.history_.validation_score[0] < some.history_.validation_score[0] or not some.score(X[:6], ANSWERS[:6])
+    assert np.isnan(none.history_.validation_loss[0])
+    assert none.history_.validation_score[0] == 0
+
+
+def test_score_takes_language_and_grid_search_uses_that_of_the_estimator():
+    frame = pd.DataFrame({"question": ["谁？"] * 8, "context": [f"{i}号是王小明和李雷。" for i in range(8)]})
+    answers = ["王小明和李雷"] * 8
+    search = GridSearchCV(
+        qa(max_epochs=1, tuning="head", language="zh", max_answer_length=3), {"learning_rate": [1e-3]}, cv=2
+    ).fit(frame, answers)
+    clf = search.best_estimator_
+    scores = {
+        language: squad_scores(clf.predict(frame), [[a] for a in answers], language)["f1"] for language in ("zh", "de")
+    }
+    assert scores["zh"] > scores["de"]
+    assert clf.score(frame, answers) == pytest.approx(scores["zh"])
+    assert clf.score(frame, answers, language="de") == pytest.approx(scores["de"])
+    assert search.cv_results_["mean_test_score"][0] > scores["de"]
+
+
+def test_fit_learns_answers_of_other_composition_and_white_space():
+    frame = pd.DataFrame(
+        {"question": X.question, "context": X.context.str.replace("lives in", "lives  in  Cafe\u0301")}
+    )
+    answers = ["lives in Café"] * len(frame)
+    clf = qa(device="cpu", max_epochs=12).fit(frame, answers)
+    assert clf.predict(frame).tolist() == ["lives  in  Cafe\u0301"] * len(frame)
+    assert clf.score(frame, answers) == 1
+
+
+def test_align_to_words_predicts_whole_words(fitted):
+    contexts = ["Counterproductively lives Lovelace-like in Oslostadtbezirk.", "Ada lives in New York."] * 4
+    frame = pd.DataFrame({"question": X.question, "context": contexts})
+    for aligned in (True, False):
+        table = copy.copy(fitted).set_params(align_to_words=aligned).predict_answers(frame, top_k=20)
+        edges = [word_edges(contexts[row]) for row in table.row]
+        whole = [b[i] and e[j] for (b, e), i, j in zip(edges, table.start, table.end, strict=True)]
+        assert all(whole) == aligned
+
+
+def test_fit_with_parts_of_words_as_answers_warns():
+    with pytest.warns(UserWarning, match="8 of 8 answers begin or end within a word, as 'ive' does"):
+        qa(max_epochs=1, tuning="head").fit(X, ["ive"] * 8)
+    qa(max_epochs=1, tuning="head", align_to_words=False).fit(X, ["ive"] * 8)
+
+
+def test_predict_always_answers_where_fit_saw_answers_only(fitted):
+    frame = pd.DataFrame({"question": ["Who?"], "context": ["Donaudampfschifffahrtsgesellschaft" * 20]})
+    clf = copy.copy(fitted).set_params(max_answer_length=1)
+    assert clf.predict(frame)[0]
 
 
 def test_predict_answers_on_xquad_returns_substrings_of_contexts(shared_data):

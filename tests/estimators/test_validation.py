@@ -25,7 +25,8 @@ from skxlmr import (
 from skxlmr.columns import check_text_column
 from skxlmr.model import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM, XLMRobertaXLForQuestionAnswering
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.tasks.questions import target_units
+from skxlmr.tasks.answers import first_span
+from skxlmr.tasks.spans import target_units
 
 # One epoch is enough to compare scores and losses with others.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -389,7 +390,7 @@ def test_validation_loss_of_qa_equals_mean_over_windows(tmp_path):
     model = XLMRobertaXLForQuestionAnswering.from_pretrained(tmp_path).eval()
     task, column = qa._task(), qa._check_column(QUESTIONS[:4])
     plan = task.plan(get_backbone("nano", device="cpu"), column)
-    ends = target_units(plan, [row[:2] for row in task.targets(ANSWERS[:4], column)])
+    ends = target_units(plan, [first_span(row) for row in task.targets(ANSWERS[:4], column)])
     of_windows = []
     for window, at, (start, end) in zip(plan.windows, plan.positions, ends, strict=True):
         with torch.no_grad():
