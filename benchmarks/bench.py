@@ -149,7 +149,7 @@ def predict(bench: Bench, models: list[str]) -> Iterator[Row]:
         embedder = XLMRXLEmbedder(**model, pooling="cls")
         classifier = XLMRXLClassifier(**options).fit(texts[:16], np.arange(16) % 2)
         tagger = XLMRXLTagger(**options).fit(words[:16], tags)
-        answering = XLMRXLQA(**options).fit(pairs[:16], [(text[:3], 0) for text in texts[:16]])
+        answering = XLMRXLQA(**options).fit(pairs[:16], [(text.split()[0], 0) for text in texts[:16]])
         single, double = count_tokens(texts), count_tokens(questions, texts)
         engines = {
             "embedder": (partial(embedder.fit_transform, texts), single),

@@ -60,7 +60,7 @@ def predicting(folder: Path, texts: list[str]) -> dict[str, tuple[Run, Run]]:
     for cls, X, y, twin, theirs in (
         (XLMRXLClassifier, texts, np.arange(16) % 2, transformers.AutoModelForSequenceClassification, (texts,)),
         (XLMRXLTagger, words, tags[:16], transformers.AutoModelForTokenClassification, (words,)),
-        (XLMRXLQA, pairs, [(text[:3], 0) for text in texts[:16]], transformers.AutoModelForQuestionAnswering,
+        (XLMRXLQA, pairs, [(text.split()[0], 0) for text in texts[:16]], transformers.AutoModelForQuestionAnswering,
          (questions, texts)),
     ):  # fmt: skip
         fitted, name = cls(**OPTIONS).fit(X[:16], y), cls.__name__
