@@ -69,6 +69,8 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
     skxlmr.tags.convert_tags : Tags of another scheme.
     skxlmr.metrics.entity_report : Scores of tags or spans.
     skxlmr.datasets.read_conll : Tagged sentences from a file.
+    skxlmr.datasets.read_doccano : Spans that were annotated with doccano.
+    skxlmr.datasets.read_label_studio : Spans that were annotated with Label Studio.
     skxlmr.datasets.read_conllu : Treebanks of Universal Dependencies.
 
     Examples
