@@ -204,8 +204,8 @@ def _convert(regions: list[Any], text: str, where: str) -> list[Span]:
         _check_range(start, end, len(text), region, where)
         if not _is_span(start, end, region, text):
             raise ValueError(
-                f"{where}: the region {region!r:.100} has the text {region.get('text')!r:.60}, but characters {start} to "
-                f"{end} are {text[start:end]!r:.60}."
+                f"{where}: the region {region!r:.100} has the text {region.get('text')!r:.60}, but characters {start} "
+                f"to {end} are {text[start:end]!r:.60}."
             )
     raise ValueError(f"{where}: its regions count characters in different ways.")
 
