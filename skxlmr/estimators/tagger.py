@@ -38,7 +38,8 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
     Parameters
     ----------
     scheme : {"auto", "BIO", "IOB1", "IOE1", "IOE2", "BIOES", "BILOU", "BMES", "IO", "plain"}
-        What the tags mean; IOB2, IOBES and BILUO are other names of BIO, BIOES and BILOU. Only sequences are predicted
+        What the tags mean; IOB2, IOBES and BILUO are other names of BIO, BIOES
+        and BILOU. Only sequences are predicted
         that the scheme allows. "auto" infers it from y; if most tags have a scheme, others are an error. "IO" is for
         types without a prefix (PERSON PERSON O), too, if it is set; "plain" is for tags that mark no entities, such as
         parts of speech. Spans become tags of the scheme, with "auto" of BIO.
@@ -61,7 +62,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         The tags, sorted.
     scheme_ : {"BIO", "IOB1", "IOE1", "IOE2", "BIOES", "BILOU", "BMES", "IO", "plain"}
     tokenizer_name_ : str or None
-        Name of the tokenizer that split strings in `fit`.
+        Name of the tokenizer of the fit; None if there was none, since X had token lists.
     $history
 
     See Also
@@ -100,13 +101,11 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
 
     def _check_fitted_column(self, X: Any) -> TokenColumn:
         column = super()._check_fitted_column(X)
-        name = tokenizer_name(self.tokenizer)
-        if column.sources is not None and name != self.tokenizer_name_:
-            now = "no tokenizer is set" if name is None else f"the tokenizer is {name}"
-            then = "without one" if self.tokenizer_name_ is None else f"with {self.tokenizer_name_}"
+        now, then = tokenizer_name(self.tokenizer), self.tokenizer_name_
+        if column.sources is not None and then not in (None, now):
             raise ValueError(
-                f"X has strings, and {now}, but the fit split them {then}. Set the same by set_params(tokenizer=...); "
-                f"`save` does not write it. Or pass token lists."
+                f"X has strings, which {now} would split, but the estimator was fitted with the tokenizer {then}. Set "
+                f"the same by set_params(tokenizer=...), which `save` does not write; or pass token lists."
             )
         return column
 

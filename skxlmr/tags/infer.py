@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
-from skxlmr.tags.schemes import LIKE_OUTSIDE, OUTSIDE, is_well_formed, refuse_tags, split_tag
+from skxlmr.tags.schemes import LIKE_OUTSIDE, OUTSIDE, has_type, refuse_tags, split_tag
 
 # Tags that are written otherwise, and the arguments of `convert_tags` that read them.
 OTHER_FORMS = (
@@ -52,9 +52,9 @@ def infer_scheme(rows: Sequence[Sequence[str]], *, name: str = "y", names: Seque
     ('BIO', 'plain', 'IOB1')
     """
     counts = Counter(tag for row in rows for tag in row)
-    typed = {tag for tag in counts if _has_type(tag)}
+    typed = {tag for tag in counts if has_type(tag)}
     odd = counts.keys() - typed - {"O"}
-    spaced = {tag for tag in counts if tag != tag.strip() and (tag.strip() == "O" or _has_type(tag.strip()))}
+    spaced = {tag for tag in counts if tag != tag.strip() and (tag.strip() == "O" or has_type(tag.strip()))}
     if spaced:
         advice = f"Strip it: [[tag.strip() for tag in row] for row in {name}]."
         refuse_tags(rows, spaced, "a tag with white space at its ends", f"{advice} {PLAIN}", name, names)
@@ -74,10 +74,6 @@ def infer_scheme(rows: Sequence[Sequence[str]], *, name: str = "y", names: Seque
             f"are entities, set scheme='IO'; if each tag stands for itself, as parts of speech do, set scheme='plain'."
         )
     return "plain"
-
-
-def _has_type(tag: str) -> bool:
-    return "-" in tag and is_well_formed(tag)
 
 
 def _are_bare(tags: Set[str]) -> bool:

@@ -76,8 +76,8 @@ SCHEMES = {
         Scheme("IO", "I", "I", "I", "I"),
     )
 }
-# The names of seqeval (IOB2, IOBES) and of spaCy (BILUO).
-OTHER_NAMES = {"IOB2": "BIO", "IOBES": "BIOES", "BILUO": "BILOU"}
+# The names of seqeval (IOB2, IOBES), spaCy (BILUO) and AllenNLP (BIOUL).
+OTHER_NAMES = {"IOB2": "BIO", "IOBES": "BIOES", "BILUO": "BILOU", "BIOUL": "BILOU"}
 PREFIXES = "BIESLUM"
 LIKE_OUTSIDE = {"", "-", "_", "0", "o", "O ", " O", "OUT", "OUTSIDE", "NONE", "None", "none", "null", "nan"}  # for O
 # Each prefix as the one of BIOES that means the same.
@@ -109,9 +109,15 @@ def is_well_formed(tag: str, prefixes: str = PREFIXES) -> bool:
     return len(prefix) == 1 and prefix in prefixes and bool(kind) == bool(hyphen) and kind == kind.strip()
 
 
+def has_type(tag: str) -> bool:
+    """Whether a tag is a prefix of some scheme, a hyphen and a type."""
+    return "-" in tag and is_well_formed(tag)
+
+
 def is_raw(tags: Iterable[str]) -> bool:
     """Whether the tags of the scheme IO are types without a prefix, such as PERSON."""
-    return not any(is_well_formed(tag, "I") for tag in set(tags) - {"O"})
+    types = set(tags) - {"O"}
+    return not any(is_well_formed(tag, "I") for tag in types) and not all(map(has_type, types))
 
 
 def read_tags(

@@ -340,12 +340,21 @@ def test_tokenizer_of_tagger_splits_strings_and_survives_pickle(split, tmp_path)
     clf.save(tmp_path)
     loaded = skxlmr.load(tmp_path)
     assert loaded.tokenizer is None
-    with pytest.raises(ValueError, match=rf"no tokenizer is set, but the fit split them with .*{split.__name__}"):
+    with pytest.raises(ValueError, match=rf"split_words would split, but .* with the tokenizer .*{split.__name__}"):
         loaded.predict(texts)
     assert loaded.predict(expected).tolist() == clf.predict(texts).tolist(), "token lists need no tokenizer"
     assert loaded.set_params(tokenizer=split).predict(texts).tolist() == clf.predict(texts).tolist()
-    with pytest.raises(ValueError, match=r"the tokenizer is str\.split, but"):
+    with pytest.raises(ValueError, match=r"X has strings, which str\.split would split"):
         loaded.set_params(tokenizer=str.split).score(texts, y)
+
+
+def test_tokenizer_of_tagger_fitted_to_token_lists_may_be_set_later():
+    clf = tagger(max_epochs=1).fit(SENTENCES, TAGS)
+    assert clf.tokenizer_name_ is None
+    texts = [" ".join(tokens) for tokens in SENTENCES]
+    assert clf.set_params(tokenizer=str.split).predict(texts).tolist() == clf.predict(SENTENCES).tolist()
+    clf.set_params(warm_start=True, tokenizer=None).fit(texts, TAGS)
+    assert clf.tokenizer_name_ == "skxlmr.text.words.split_words"
 
 
 def test_tokenize_returns_tokens_or_offsets(fitted):

@@ -35,6 +35,8 @@ def test_entity_spans_of_types_without_prefix_needs_the_scheme():
     assert entity_spans(tags, "IO") == [(0, 2, "PERSON"), (3, 4, "B-cell"), (4, 5, "LOC")]
     with pytest.raises(ValueError, match="need scheme='IO'"):
         entity_spans(tags)
+    with pytest.raises(ValueError, match="tag 0 is 'B-PER', a tag that scheme='IO' does not have"):
+        entity_spans(["B-PER", "O"], "IO")
     with pytest.raises(ValueError, match="tag 1 is '0'"):
         entity_spans(["PERSON", "0"], "IO")
     with pytest.raises(ValueError, match="tag 1 is 'PERSON', a tag that scheme='IO' does not have"):

@@ -12,7 +12,7 @@ import numpy as np
 from skxlmr.system.warn import warn
 from skxlmr.tags.entities import Span, spans_to_tags
 from skxlmr.tags.rows import raise_for_rows
-from skxlmr.tags.schemes import PREFIXES, is_well_formed, split_tag
+from skxlmr.tags.schemes import has_type, split_tag
 from skxlmr.tags.spans import LabelledSpan, read_span
 from skxlmr.tasks.tagging.sentences import TokenColumn
 
@@ -161,7 +161,7 @@ def wrong_labels(labels: set[str]) -> dict[str, str]:
     {'B-geo': "'B-geo' is itself a tag", 'O': "'O' is that of tokens outside of spans; leave such spans out"}
     """
     reasons: dict[str, str] = {}
-    with_prefix = {label for label in labels if "-" in label and is_well_formed(label, PREFIXES)}
+    with_prefix = {label for label in labels if has_type(label)}
     all_have = len(with_prefix) > 1 and with_prefix == labels - {"O"}
     kinds = [split_tag(label)[1] for label in with_prefix]
     for label in sorted(labels):

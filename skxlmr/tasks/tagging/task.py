@@ -49,7 +49,7 @@ class Tagging(Task[TokenColumn]):
     tokenizer : callable or None
         Splits strings.
     tokenizer_name : str or None
-        Name of the tokenizer of the fit.
+        Name of the tokenizer of the fit; None if it read token lists.
     """
 
     scheme: str = "auto"
@@ -88,12 +88,13 @@ class Tagging(Task[TokenColumn]):
         scheme = find_scheme(rows, weights > 0, self.scheme, y)
         of_tags = np.repeat(weights[weights > 0], [len(row) for row in used])
         tag_weights = check_class_weight(self.class_weight, classes, np.array(tags), of_tags)
+        splits = column.sources is not None or self.tokenizer is not None
         task = replace(
             self,
             classes=classes,
             scheme=scheme,
             tag_weights=tag_weights,
-            tokenizer_name=tokenizer_name(self.tokenizer),
+            tokenizer_name=tokenizer_name(self.tokenizer) if splits else None,
         )
         return task, task._numbers(rows, "y")
 
@@ -115,6 +116,10 @@ class Tagging(Task[TokenColumn]):
             if unknown:
                 raise ValueError(f"{name}, row {i}: the tag {unknown[0]!r} is not one of those that y has.")
         return as_objects([np.array([number.get(tag, 0) for tag in row], np.int64) for row in rows])
+
+    def continued(self, earlier: Self) -> Self:
+        """As other tasks; but a warm start may read strings where the earlier fit read token lists."""
+        return super().continued(replace(earlier, tokenizer_name=self.tokenizer_name))
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> TokenHead:
         return TokenHead(config, len(self.classes))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from skxlmr.text.words import split_words
+
 # From a string to its tokens: their characters (start, end), or the tokens themselves, in order.
 Tokenizer = Callable[[str], Iterable[Any]]
 
@@ -53,10 +55,10 @@ def _read_pair(token: Any, where: str) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def tokenizer_name(tokenizer: Tokenizer | None) -> str | None:
-    """Return the name by which a fitted estimator remembers its tokenizer; None without one."""
+def tokenizer_name(tokenizer: Tokenizer | None) -> str:
+    """Return the name by which a fitted estimator remembers its tokenizer; None stands for `split_words`."""
     if tokenizer is None:
-        return None
+        tokenizer = split_words
     function = tokenizer.func if isinstance(tokenizer, partial) else tokenizer
     named: Any = function if hasattr(function, "__qualname__") else type(function)
     module = getattr(named, "__module__", None)  # methods of classes that are written in C have none

@@ -45,7 +45,7 @@ def test_token_offsets_with_other_result_raises_and_names_row(result, error, mes
 
 
 def test_tokenizer_name_names_functions_and_objects():
-    assert tokenizer_name(None) is None
+    assert tokenizer_name(None) == "skxlmr.text.words.split_words"
     assert tokenizer_name(spans_of_words) == f"{__name__}.spans_of_words"
     assert tokenizer_name(partial(spans_of_words)) == f"{__name__}.spans_of_words"
     assert tokenizer_name(str.split) == "str.split"
