@@ -64,7 +64,7 @@ def infer_scheme(rows: Sequence[Sequence[str]], *, name: str = "y", names: Seque
         return _scheme_of(rows, typed, name, names) if typed else "plain"
     if typed and _mostly(counts, typed, odd):
         what = f"a tag without a scheme, where others have one, such as {min(typed)!r}"
-        refuse_tags(rows, odd, what, f"Write 'O' for a token outside of entities. {PLAIN}", name, names)
+        refuse_tags(rows, odd, what, f"Write it as those, or as 'O'. {PLAIN}", name, names)
     _refuse_other_forms(rows, counts, name, names)
     outside = [tag for tag in NAMES_OF_OUTSIDE if tag in counts]
     if outside and not typed and any(len(tag) > 1 for tag in odd - set(outside)):
