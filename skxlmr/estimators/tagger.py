@@ -53,8 +53,9 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         with its marks, is a token of its own (`skxlmr.text.words.split_words`).
     aggregation : {"first", "mean", "max"}
         What of a token is read, in training and prediction: its first piece, as the reference's example run_ner.py
-        trains, or the mean or the maximum of the vectors of its pieces. A bare space, as before most Chinese words,
-        does not count as a piece.
+        trains, or the mean or the maximum of the vectors of its pieces, which was more accurate with few sentences. A
+        bare space, as before most Chinese words, does not count as a piece. An exported model returns logits of pieces:
+        those of a token are with "mean" their mean, but with "max" they cannot be computed from them.
 
     Attributes
     ----------

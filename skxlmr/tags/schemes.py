@@ -95,6 +95,19 @@ def get_scheme(name: str) -> Scheme:
     return scheme
 
 
+def scheme_of_prefixes(prefixes: Set[str]) -> Scheme:
+    """Return the scheme that some prefixes suggest: BIO for B, IOB1 for I alone, IOE2 for E without B and S."""
+    if "M" in prefixes:
+        return SCHEMES["BMES"]
+    if prefixes & {"L", "U"}:
+        return SCHEMES["BILOU"]
+    if "E" in prefixes and not prefixes & {"B", "S"}:
+        return SCHEMES["IOE2"]
+    if prefixes & {"E", "S"}:
+        return SCHEMES["BIOES"]
+    return SCHEMES["IOB1" if prefixes - {"O"} == {"I"} else "BIO"]
+
+
 def split_tag(tag: str) -> tuple[str, str]:
     """Split a tag into prefix and type: "B-PER" into "B" and "PER", "O" into "O" and ""."""
     prefix, _, kind = tag.partition("-")
@@ -163,7 +176,7 @@ def refuse_tags(
 
 def _advice(scheme: Scheme | None) -> str:
     prefixes = ", ".join(PREFIXES if scheme is None else scheme.prefixes)
-    own = "" if scheme is None else " Set scheme='auto' to infer the scheme."
+    own = "" if scheme is None else " Or set another scheme."
     return (
         f"Tags are O, or begin with one of {prefixes} and a hyphen, as in {(scheme.only if scheme else 'B')}-PER. "
         f"Write them so, with skxlmr.tags.convert_tags for another separator or for suffixes; types without a prefix, "

@@ -11,7 +11,7 @@ import pandas as pd
 
 from skxlmr.tags.entities import Span, lenient_spans, strict_spans
 from skxlmr.tags.rows import name_rows, raise_for_rows
-from skxlmr.tags.schemes import get_scheme, read_tags
+from skxlmr.tags.schemes import get_scheme, read_tags, scheme_of_prefixes, split_tag
 from skxlmr.tags.spans import SPAN_TYPES, read_span
 
 AVERAGES = ("micro avg", "macro avg", "weighted avg")
@@ -40,7 +40,8 @@ def entity_f1(
         Count only well-formed entities; see `strict_entity_spans`. Otherwise tags are read as by `entity_spans`.
     scheme : str, default=None
         Scheme of the tags: BIO, IOB1, IOE1, IOE2, BIOES, BILOU, BMES, IO, or a name of seqeval, IOB2 or IOBES. "IO" is
-        for types without a prefix (PERSON), too. None allows all prefixes; with `strict` it is BIO.
+        for types without a prefix (PERSON), too. None allows all prefixes; with `strict` it is the one that the
+        prefixes of y_true suggest, as in seqeval.
     sample_weight : sequence of float, default=None
         Weight of the entities of each sentence.
 
@@ -154,6 +155,11 @@ def count_entities(
     weights = [1.0] * len(true) if sample_weight is None else sample_weight
     if len(weights) != len(true):
         raise ValueError(f"sample_weight has {len(weights)} values for {len(true)} sentences.")
+    if strict and scheme is None:
+        prefixes = [
+            {split_tag(tag)[0] for row in rows for tag in row if isinstance(tag, str)} for rows in (true, predicted)
+        ]
+        scheme = scheme_of_prefixes(prefixes[0] if prefixes[0] - {"O"} else prefixes[1]).name
     spans = [_read_rows(rows, strict, scheme, name) for rows, name in ((true, names[0]), (predicted, names[1]))]
     both_tags = all(map(_are_tags, true)) and all(map(_are_tags, predicted))
     for i, (a, b) in enumerate(zip(true, predicted, strict=True)):
@@ -186,9 +192,9 @@ def _read_rows(rows: list[Any], strict: bool, scheme: str | None, name: str) -> 
         odd = next((tag for tag in row if not isinstance(tag, str)), None)
         if odd is not None:
             raise TypeError(f"{name}, sentence {i}: {odd!r:.60} is a {type(odd).__name__}, not a tag.")
-    parts = read_tags(rows, scheme or ("BIO" if strict else None), name=name, names=names)
-    if strict:
-        of_scheme = get_scheme(scheme or "BIO")
+    parts = read_tags(rows, scheme, name=name, names=names)
+    if strict and scheme is not None:
+        of_scheme = get_scheme(scheme)
         return [set(strict_spans(row, of_scheme)) for row in parts]
     return [set(lenient_spans(row)) for row in parts]
 

@@ -377,6 +377,10 @@ def test_aggregation_combines_the_pieces_of_tokens(tuning, aggregation, tmp_path
     clf = tagger(tuning=tuning, aggregation=aggregation, max_epochs=40, device="cpu")
     clf.fit(sentences, y, X_val=sentences, y_val=y)
     assert clf.validation_scores_[-1] == pytest.approx(clf.score(sentences, y)) == pytest.approx(1.0)
+    number = {tag: i for i, tag in enumerate(clf.classes_)}
+    losses = [-np.log(p[number[tag]]) for row, tags in zip(clf.predict_proba(sentences), y, strict=True)
+              for p, tag in zip(row, tags, strict=True)]  # fmt: skip
+    assert clf.history_.validation_loss.iloc[-1] == pytest.approx(np.mean(losses), rel=1e-4)
     backbone = get_backbone("nano", device="cpu")
     (ids,) = [np.concatenate(backbone.tokenizer.encode_batch(sentences[0]))]
     counts = [len(piece) for piece in backbone.tokenizer.encode_batch(sentences[0])]

@@ -79,6 +79,24 @@ def test_report_and_f1_of_random_tags_equal_seqeval(scheme, strict):
     assert 0.1 < f1 < 0.9
 
 
+@IGNORE_UNDEFINED
+@pytest.mark.parametrize("scheme", ["IOB2", "IOE2", "IOBES", "BILOU"])
+def test_strict_f1_without_scheme_finds_it_as_seqeval_does(scheme):
+    true = random_tags(8, PREFIXES[scheme], 300)
+    predicted = partly_right(true, random_tags(9, PREFIXES[scheme], 300), 10)
+    expected = seqeval.metrics.f1_score(true, predicted, mode="strict", scheme=seqeval.scheme.auto_detect(true))
+    assert expected > 0.1
+    assert entity_f1(true, predicted, strict=True) == pytest.approx(expected, abs=1e-12)
+
+
+def test_strict_f1_without_scheme_of_other_prefixes_finds_it():
+    assert entity_f1([["I-A", "O"]], [["I-A", "O"]], strict=True) == 1.0
+    assert entity_f1([["B-A", "M-A", "E-A"]], [["B-A", "M-A", "E-A"]], strict=True) == 1.0
+    assert entity_f1([["O", "O"]], [["S-A", "O"]], strict=True) == 0.0, "y_true shows no scheme"
+    with pytest.raises(ValueError, match="y_pred, sentence 0: tag 1 is 'E-A', a tag that scheme='BIO' does not have"):
+        entity_f1([["B-A", "I-A"]], [["B-A", "E-A"]], strict=True)
+
+
 @pytest.mark.parametrize(
     ("true", "predicted"),
     [
