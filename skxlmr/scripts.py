@@ -30,6 +30,12 @@ SCRIPTS = {
     "Tibetan": Script(("bo", "dz"), ((0x0F00, 0x0FFF),)),
     "Myanmar": Script(("my",), ((0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F)), splits=True),
     "Khmer": Script(("km",), ((0x1780, 0x17FF),), splits=True),
+    # Of languages that are mostly written in other scripts today.
+    "Tai Le, New Tai Lue": Script((), ((0x1950, 0x19DF),), splits=True),
+    "Lanna": Script((), ((0x1A20, 0x1AAF),), splits=True),
+    "Tai Viet": Script((), ((0xAA80, 0xAADF),), splits=True),
+    "Balinese": Script((), ((0x1B00, 0x1B7F),), splits=True),
+    "Javanese": Script((), ((0xA980, 0xA9DF),), splits=True),
 }
 
 

@@ -161,16 +161,32 @@ def count_entities(
         ]
         scheme = scheme_of_prefixes(prefixes[0] if prefixes[0] - {"O"} else prefixes[1]).name
     spans = [_read_rows(rows, strict, scheme, name) for rows, name in ((true, names[0]), (predicted, names[1]))]
-    both_tags = all(map(_are_tags, true)) and all(map(_are_tags, predicted))
-    for i, (a, b) in enumerate(zip(true, predicted, strict=True)):
-        if len(a) != len(b) and both_tags and not isinstance(y_pred, pd.DataFrame):
-            raise ValueError(f"sentence {i} has {len(a)} tags in {names[0]}, but {len(b)} in {names[1]}.")
+    _check_lengths(true, predicted, spans, names, isinstance(y_pred, pd.DataFrame))
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     for weight, have, got in zip(weights, *spans, strict=True):
         for column, of_sentence in enumerate((have & got, got, have)):
             for _, _, kind in of_sentence:
                 counts[kind][column] += weight
     return dict(counts)
+
+
+def _check_lengths(
+    true: list[Any], predicted: list[Any], spans: list[list[set[Span]]], names: tuple[str, str], is_table: bool
+) -> None:
+    """Check that rows of tags are equally long, and that spans lie within the tags that they are compared with."""
+    are_tags = (all(map(_are_tags, true)), all(map(_are_tags, predicted)) and not is_table)
+    for i, rows in enumerate(zip(true, predicted, strict=True)):
+        if all(are_tags) and len(rows[0]) != len(rows[1]):
+            raise ValueError(f"sentence {i} has {len(rows[0])} tags in {names[0]}, but {len(rows[1])} in {names[1]}.")
+        if are_tags[0] == are_tags[1]:
+            continue
+        tags, others = (0, 1) if are_tags[0] else (1, 0)
+        beyond = [span for span in spans[others][i] if span[1] > len(rows[tags])]
+        if beyond:
+            raise ValueError(
+                f"sentence {i} has the span {min(beyond)} in {names[others]}, but {len(rows[tags])} tags in "
+                f"{names[tags]}. If spans count characters, compare them with those of XLMRXLTagger.predict_spans."
+            )
 
 
 def _are_tags(row: Sequence[Any]) -> bool:

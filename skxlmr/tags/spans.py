@@ -35,6 +35,8 @@ def read_span(item: Any) -> LabelledSpan:
     'ORG'
     """
     text = None
+    if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping):  # a region of Label Studio
+        item = item["value"]
     if isinstance(item, Mapping):
         found = [next((key for key in keys if key in item), None) for keys in (STARTS, ENDS, LABELS)]
         if None in found:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 ZERO_WIDTH_SPACE = "\u200b"
 # Byte order mark, word joiner, and the marks, embeddings and isolates of the direction of writing.
 INVISIBLE = frozenset("\ufeff\u2060\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-STACKERS = frozenset("\u17d2\u1039")  # of Khmer and Burmese: the next consonant stands below the one before
+# Of Khmer, Burmese, Lanna, Balinese and Javanese: the next consonant stands below the one before.
+STACKERS = frozenset("\u17d2\u1039\u1a60\u1b44\ua9c0")
 # The vowel AM of Thai and Lao, which extends a grapheme cluster, and the voicing marks of half-width katakana.
 LETTERS_AS_MARKS = frozenset("\u0e33\u0eb3\uff9e\uff9f")
 
@@ -50,10 +51,11 @@ def split_words(text: str) -> np.ndarray:
     """Return the characters of each token of a string, ``start, stop`` as (n_tokens, 2).
 
     Tokens are separated by white space and zero-width spaces. Each punctuation mark, each symbol and each letter of
-    Chinese, Japanese, Thai, Lao, Khmer and Burmese is a token; any other run of characters is one. Combining marks, and
-    the selectors and joiners of emoji, belong to the character before them, so that tokens of these scripts are
-    grapheme clusters (Unicode Standard Annex 29); the consonants of a stack, which Khmer and Burmese write below each
-    other, are one token. A byte order mark and the marks of direction of writing are not part of a token at its ends.
+    Chinese, Japanese, Thai, Lao, Khmer, Burmese and scripts like them is a token; any other run of characters is one.
+    Combining marks, and the selectors and joiners of emoji, belong to the character before them, so that tokens of
+    these scripts are grapheme clusters (Unicode Standard Annex 29); the consonants of a stack, which Khmer and Burmese
+    write below each other, are one token. A byte order mark and the marks of direction of writing are not part of a
+    token at its ends.
 
     Examples
     --------

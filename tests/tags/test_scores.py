@@ -173,6 +173,10 @@ def test_scores_with_invalid_input_name_the_sentence():
         entity_f1(["B-A"], ["B-A"])
     with pytest.raises(TypeError, match="y_pred, sentence 0: 1 is a int, not a tag"):
         entity_f1([["O"]], [[1]])
+    with pytest.raises(
+        ValueError, match=r"sentence 0 has the span \(8, 11, 'A'\) in y_true, but 3 tags in y_pred.*predict_"
+    ):
+        entity_report([[(8, 11, "A")]], [["O", "O", "B-A"]])
     with pytest.raises(ValueError, match="y_true has 1 sentences, but y_pred 2"):
         entity_report([["O"]], [["O"], ["O"]])
     with pytest.raises(TypeError, match=r"y_pred, sentence 1: \(0, 1\) is not a span"):

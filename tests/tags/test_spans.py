@@ -12,6 +12,7 @@ from skxlmr.tags.spans import read_span
         (0, 2, "ORG"), [0, 2, "ORG"], np.array([0, 2, "ORG"], object), {"start": 0, "end": 2, "label": "ORG"},
         {"id": 1, "label": "ORG", "start_offset": 0, "end_offset": 2, "Comments": []},
         {"start": np.int64(0), "end": 2, "labels": ["ORG"], "globalOffsets": {"start": 0, "end": 2}},
+        {"id": "a", "type": "labels", "value": {"start": 0, "end": 2, "labels": ["ORG"]}},
         {"entity_group": "ORG", "score": 0.9, "word": "EU", "start": 0, "end": 2},
     ],
 )  # fmt: skip
