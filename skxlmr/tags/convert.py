@@ -30,7 +30,7 @@ def convert_tags(
     scheme : str, default="auto"
         Scheme of the tags, one of those, or "auto", which infers it. "IO" is for types without a prefix (PERSON), too.
     separator : str, default="-"
-        What stands between prefix and type: "_" for B_PER. In the result it is a hyphen.
+        What stands between prefix and type: "_" for B_PER, "" for BPER. In the result it is a hyphen.
     suffix : bool, default=False
         Whether the prefix stands behind the type (PER-B). In the result it stands before it.
 
@@ -73,9 +73,11 @@ def convert_tags(
 
 def _rewrite(tag: str, separator: str, suffix: bool) -> str:
     """Return a tag with its prefix in front and a hyphen."""
-    if separator not in tag:
+    if separator not in tag or tag == "O":
         return tag
-    if suffix:
+    if not separator:
+        prefix, kind = (tag[-1:], tag[:-1]) if suffix else (tag[:1], tag[1:])
+    elif suffix:
         kind, _, prefix = tag.rpartition(separator)
     else:
         prefix, _, kind = tag.partition(separator)

@@ -13,8 +13,9 @@ OTHER_FORMS = (
     (re.compile(r"(?P<prefix>[BIESLUM])(?P<separator>[_/:.|=+ \u2010-\u2015\u2212])(?P<kind>\S.*)"), "separator={!r}"),
     (re.compile(r"(?P<kind>.*\S)(?P<separator>[-_/:.|=+ \u2010-\u2015\u2212])(?P<prefix>[BIESLUM])"), "suffix=True"),
     (re.compile(r"(?P<prefix>[biesl])(?P<separator>-)(?P<kind>\S.*)"), ""),
+    (re.compile(r"(?P<prefix>[BIESLUM])(?P<separator>)(?P<kind>\w\w.*)"), "separator=''"),
 )
-NAMES_OF_OUTSIDE = ("O", "0", "OUT", "OUTSIDE")
+NAMES_OF_OUTSIDE = ("O", "o", "0", "OUT", "OUTSIDE")
 PLAIN = "Or set scheme='plain', if the tags mark no entities."
 
 
@@ -97,7 +98,10 @@ def _refuse_other_forms(
         prefixes = {(match["prefix"], match["kind"]) for match in found.values()}
         n_kinds = len({kind for _, kind in prefixes})
         outside = "O" in counts or bool(counts.keys() & LIKE_OUTSIDE)
-        is_form = bool(prefixes) and len(found) * 2 > len(tags) and (outside or n_kinds * 2 <= len(prefixes))
+        shared = n_kinds * 2 <= len(prefixes)  # most types have several prefixes
+        is_form = (
+            bool(prefixes) and len(found) * 2 > len(tags) and (shared or (outside and arguments != "separator=''"))
+        )
         if not is_form or not {prefix.upper() for prefix, _ in prefixes} & set("BISU"):
             continue
         separator = Counter(match["separator"] for match in found.values()).most_common(1)[0][0]

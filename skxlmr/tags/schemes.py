@@ -175,6 +175,8 @@ def refuse_tags(
 
 
 def _advice(scheme: Scheme | None) -> str:
+    if scheme is not None and scheme.name == "IO":
+        return "Tags are O, and either types (PERSON) or types with the prefix I (I-PERSON). Or set another scheme."
     prefixes = ", ".join(PREFIXES if scheme is None else scheme.prefixes)
     own = "" if scheme is None else " Or set another scheme."
     return (

@@ -31,7 +31,7 @@ def test_infer_scheme_of_tags_with_prefixes_returns_their_scheme(tags, scheme):
         ["NOUN", "VERB"], ["O"], [], ["B-A", "NOUN"], ["BI-A", "X"], ["B", "S"], ["-LRB-", "NN"],
         ["N", "V", "O", "P", "S", "^"],  # parts of speech of tweets: O is a pronoun
         ["N------S1I", "S----3MS1-", "I---------", "VIIA-3MS--", "P---------", "N------S1R"],  # of Arabic
-        ["_", "_", "NN"], ["S", "E", "B", "V", "RD", "I"],  # of Italian
+        ["BES", "IN", "MD", "LS", "UH", "EX", "NN"], ["_", "_", "NN"], ["S", "E", "B", "V", "RD", "I"],  # of Italian
     ],
 )  # fmt: skip
 def test_infer_scheme_of_parts_of_speech_returns_plain(tags):
@@ -62,6 +62,7 @@ def test_infer_scheme_with_other_name_of_outside_raises(outside):
         ([["B_PER", "I_PER", "O"]], "separator='_'"), ([["O", "B/PER"]], "separator='/'"),
         ([["PER-B", "PER-I", "O"]], "suffix=True"), ([["PER_B", "PER_I"]], "separator='_', suffix=True"),
         ([["B\u2013PER", "O"]], "separator='\u2013'"), ([["B PER", "I PER"]], "separator=' '"),
+        ([["BPER", "IPER", "O"]], "separator=''"),
     ],
 )  # fmt: skip
 def test_infer_scheme_of_other_forms_raises_and_convert_tags_reads_them(rows, advice):
@@ -76,7 +77,7 @@ def test_infer_scheme_of_other_forms_raises_and_convert_tags_reads_them(rows, ad
     ("rows", "message"),
     [
         ([["PERSON", "PERSON", "O"]], "the tag 'O' and tags without a prefix, such as 'PERSON'.*scheme='IO'.*'plain'"),
-        ([["PERSON", "0"]], "has the tag '0'"), ([["O", "X-A"]], "'X-A'"),
+        ([["PERSON", "0"]], "has the tag '0'"), ([["o", "PER"]], "has the tag 'o'"), ([["O", "X-A"]], "'X-A'"),
         ([["b-per", "o"]], "tag 0 is 'b-per'.*upper case"), ([["b-per", "i-per"]], "upper case"),
         ([["B-PER\r", "O\r"]], r"'B-PER\\r', a tag with white space at its ends. Strip it"),
         ([["O", "B-PER "]], "white space"),

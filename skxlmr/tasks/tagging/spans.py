@@ -98,9 +98,11 @@ class SpanReader:
             raise ValueError(f"the span {shown} is empty or beyond the {len(source)} {unit}")
         has = source[span.start : span.end]
         if span.text is not None and not _same_text(span.text, has):
+            has_astral = self.column.sources is not None and max(source) > "\uffff"
+            units = " (an emoji counts as one)" if has_astral else ""
             raise ValueError(
                 f"the span {self._show(i, span)} has the text {span.text!r:.60} in its annotation, which are not these "
-                f"{unit}"
+                f"{unit}{units}"
             )
 
     def _tokens(self, i: int, span: LabelledSpan) -> tuple[int, int] | None:

@@ -58,6 +58,8 @@ def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, n
             types.append((names[i], f"tag {odd} is {row[odd]!r:.60}, a {type(row[odd]).__name__}, not a text"))
     if types:
         advice = "Numbers of tags are turned into them by [names[number] for number in row]."
+        if all(len(row) == 3 and isinstance(row[2], str) for row in rows):
+            advice = "If they are spans, put those of each row into a list: [(start, end, label)]."
         raise_for_rows(name, types, len(rows), "", advice, TypeError)
     if lengths:
         advice = "" if column.sources is None else "XLMRXLTagger.tokenize shows the tokens of strings."

@@ -24,7 +24,13 @@ def token_offsets(tokenizer: Tokenizer, text: str, where: str) -> np.ndarray:
     [[0, 3], [5, 9]]
     """
     found, end = [], 0
-    for token in tokenizer(text):
+    tokens = tokenizer(text)
+    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+        raise TypeError(
+            f"{where}: the tokenizer returned {tokens!r:.60}, a {type(tokens).__name__}. It must return a list of str, "
+            f"or of pairs (start, end)."
+        )
+    for token in tokens:
         if isinstance(token, str):
             start = text.find(token, end)
             if not token or start < 0:

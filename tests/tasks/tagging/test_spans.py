@@ -34,6 +34,8 @@ def test_check_tags_with_span_of_each_form_returns_tags(text, span, expected):
     [
         ("Ada met Bob", [{"start": 4, "end": 7, "label": "PER", "text": "Bob"}],
          r"row 0: the span \(4, 7, 'PER'\) 'met' has the text 'Bob' in its annotation.*characters.*from 0"),
+        ("💩 Ada", [{"start": 3, "end": 6, "label": "PER", "text": "Ada"}], "beyond the 5 characters"),
+        ("💩 Ada x", [{"start": 3, "end": 6, "label": "PER", "text": "Ada"}], r"an emoji counts as one"),
         (["Ada", "met"], [{"start": 1, "end": 2, "label": "PER", "text": "Ada"}], "'met' has the text 'Ada'.*tokens"),
         ("The College of Oslo", [(4, 19, "ORG"), (15, 19, "LOC")],
          r"the span \(15, 19, 'LOC'\) 'Oslo' overlaps \(4, 19, 'ORG'\) 'College of Oslo': both have the token 'Oslo'"),

@@ -34,6 +34,8 @@ def test_token_offsets_of_each_form_returns_the_same(tokenizer):
         (["b", "a"], ValueError, "returned 'b'"), ([""], ValueError, "returned ''"),
         ([(0, 2), (1, 3)], ValueError, r"returned the token \(1, 3\) after one that ends at 2"),
         ([(0, 0)], ValueError, r"\(0, 0\)"), ([(0, 99)], ValueError, "of a text of 5 characters"),
+        ("no no", TypeError, "X, row 1: the tokenizer returned 'no no', a str. It must"),
+        (None, TypeError, "a NoneType"),
         ([0, 1], TypeError, "returned 0, a int. It must return a list of str, or of pairs"),
         ([(0, 1, 2)], TypeError, "a tuple"), ([("no", 1)], TypeError, "a tuple"),
     ],
