@@ -38,11 +38,10 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
     Parameters
     ----------
     scheme : {"auto", "BIO", "IOB1", "IOE1", "IOE2", "BIOES", "BILOU", "BMES", "IO", "plain"}
-        What the tags mean; IOB2, IOBES and BILUO are other names of BIO, BIOES
-        and BILOU. Only sequences are predicted
-        that the scheme allows. "auto" infers it from y; if most tags have a scheme, others are an error. "IO" is for
-        types without a prefix (PERSON PERSON O), too, if it is set; "plain" is for tags that mark no entities, such as
-        parts of speech. Spans become tags of the scheme, with "auto" of BIO.
+        What the tags mean; IOB2, IOBES and BILUO are other names of BIO, BIOES and BILOU. Only sequences are predicted
+        that the scheme allows. "auto" infers it from y; if most tags have a scheme, others are an error. "IO" joins
+        entities of one type that touch, and is also for types without a prefix (PERSON PERSON O), if it is set; "plain"
+        is for tags that mark no entities, such as parts of speech. Spans become tags of the scheme, with "auto" of BIO.
     align : {"strict", "expand", "contract"}
         What becomes of a span of characters that begins or ends within a token: an error, a span of all tokens that it
         touches, or one of the tokens that it contains (if there are none, it is left out, with a warning).
