@@ -8,12 +8,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from skxlmr.scripts import unspaced_languages
+from skxlmr.tags import entity_spans, split_tag, strict_entity_spans
+from skxlmr.tags.scores import entity_f1, entity_report
 
 __all__ = [
     "entity_f1",
+    "entity_report",
     "entity_spans",
     "exact_match",
     "normalize_answer",
@@ -22,143 +23,6 @@ __all__ = [
     "strict_entity_spans",
     "token_f1",
 ]
-
-Span = tuple[int, int, str]  # first token, the token after the last, type
-
-
-def split_tag(tag: str) -> tuple[str, str]:
-    """Split a tag into prefix and type: "B-PER" into "B" and "PER", "O" into "O" and ""."""
-    prefix, _, kind = tag.partition("-")
-    return prefix, kind
-
-
-def entity_spans(tags: Sequence[str]) -> list[Span]:
-    """Return the entities of one sentence, also of ill-formed tags, as CoNLL's own scorer does.
-
-    An entity starts at B and S, after O, E and S, and where the type changes. It ends before a start or an O, and after
-    E and S.
-
-    Parameters
-    ----------
-    tags : sequence of str
-        In BIO, IOB1, BIOES or IO.
-
-    Returns
-    -------
-    list of tuple
-        (first token, one past the last token, type), in order.
-
-    Examples
-    --------
-    >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC"])
-    [(0, 2, 'PER'), (3, 4, 'LOC')]
-    """
-    spans, begun = [], None
-    before, kind_before = "O", ""
-    for i, tag in enumerate([*tags, "O"]):
-        prefix, kind = split_tag(tag)
-        changes = kind != kind_before
-        if begun is not None and (before in "ES" or prefix in "BSO" or changes):
-            spans.append((begun, i, kind_before))
-            begun = None
-        if prefix != "O" and (prefix in "BS" or before in "ESO" or changes):
-            begun = i
-        before, kind_before = prefix, kind
-    return spans
-
-
-def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
-    """Return the well-formed entities of one sentence.
-
-    Parameters
-    ----------
-    tags : sequence of str
-    scheme : {"BIO", "BIOES", "IO"}
-        In BIO an entity is a B followed by any number of I of the same type. In BIOES it is an S, or a B, any number of
-        I, and an E, all of the same type. In IO every entity is well-formed.
-
-    Returns
-    -------
-    list of tuple
-        As `entity_spans`.
-
-    Examples
-    --------
-    >>> strict_entity_spans(["B-PER", "I-PER", "O", "I-LOC"], "BIO")
-    [(0, 2, 'PER')]
-    """
-    if scheme == "IO":
-        return entity_spans(tags)
-    spans, i = [], 0
-    inside = "I" if scheme == "BIO" else "IE"
-    while i < len(tags):
-        prefix, kind = split_tag(tags[i])
-        end = i + 1
-        if prefix == "B" or (prefix == "S" and scheme == "BIOES"):
-            while (
-                end < len(tags)
-                and split_tag(tags[end - 1])[0] in "BI"
-                and split_tag(tags[end]) in [(p, kind) for p in inside]
-            ):
-                end += 1
-            if scheme == "BIO" or split_tag(tags[end - 1])[0] in "SE":
-                spans.append((i, end, kind))
-        i = end
-    return spans
-
-
-def entity_f1(
-    y_true: Iterable[Sequence[str]],
-    y_pred: Iterable[Sequence[str]],
-    *,
-    strict: bool = False,
-    scheme: str = "BIO",
-    sample_weight: Sequence[float] | np.ndarray | None = None,
-) -> float:
-    """Compute the micro-averaged F1 of entities; an entity is correct if its type, start and end are.
-
-    Parameters
-    ----------
-    y_true, y_pred : iterable of sequence of str
-        Tags of each sentence.
-    strict : bool, default=False
-        Count only well-formed entities; see `strict_entity_spans`.
-    scheme : {"BIO", "BIOES", "IO"}, default="BIO"
-        Used if `strict`.
-    sample_weight : sequence of float, default=None
-        Weight of the entities of each sentence.
-
-    Returns
-    -------
-    float
-        0.0 if no entity is correct.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a sentence is a str, or its numbers of tags differ; the message names the sentence.
-
-    Examples
-    --------
-    >>> entity_f1([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "O"]])
-    0.6666666666666666
-    """
-    y_true = list(y_true)
-    weights = [1.0] * len(y_true) if sample_weight is None else sample_weight
-    n_true = n_pred = n_right = 0.0
-    for i, (true, predicted, weight) in enumerate(zip(y_true, y_pred, weights, strict=True)):
-        if isinstance(true, str) or isinstance(predicted, str):
-            raise TypeError(f"sentence {i} is a str, not a list of tags. Put the tags of each sentence into a list.")
-        if len(true) != len(predicted):
-            raise ValueError(f"sentence {i} has {len(true)} tags in y_true, but {len(predicted)} in y_pred.")
-        have, got = (
-            set(strict_entity_spans(tags, scheme) if strict else entity_spans(tags)) for tags in (true, predicted)
-        )
-        n_true += weight * len(have)
-        n_pred += weight * len(got)
-        n_right += weight * len(have & got)
-    return float(2 * n_right / (n_true + n_pred)) if n_right else 0.0
-
 
 # What the scorer of MLQA (arXiv:1910.07475) removes from answers, by language.
 ARTICLES = {

@@ -10,26 +10,32 @@ class Script(NamedTuple):
 
     languages: tuple[str, ...]  # ISO 639-1
     code_points: tuple[tuple[int, int], ...]  # first and last ones
-    characters_are_words: bool = False
+    splits: bool = False  # strings are split into its characters, since words cannot be found without a dictionary
 
 
 SCRIPTS = {
     "Han": Script(
         ("zh", "ja"),
         ((0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)),
-        characters_are_words=True,
+        splits=True,
     ),
     "Kana": Script(
         ("ja",),
-        ((0x3041, 0x3096), (0x309D, 0x309F), (0x30A1, 0x30FF), (0x31F0, 0x31FF), (0x1AFF0, 0x1B16F)),
-        characters_are_words=True,
+        ((0x3041, 0x3096), (0x309D, 0x309F), (0x30A1, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F), (0x1AFF0, 0x1B16F)),
+        splits=True,
     ),
     "Bopomofo": Script(("zh",), ((0x3100, 0x312F), (0x31A0, 0x31BF))),
-    "Thai": Script(("th",), ((0x0E00, 0x0E7F),)),
-    "Lao": Script(("lo",), ((0x0E80, 0x0EFF),)),
+    "Thai": Script(("th",), ((0x0E00, 0x0E7F),), splits=True),
+    "Lao": Script(("lo",), ((0x0E80, 0x0EFF),), splits=True),
     "Tibetan": Script(("bo", "dz"), ((0x0F00, 0x0FFF),)),
-    "Myanmar": Script(("my",), ((0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F))),
-    "Khmer": Script(("km",), ((0x1780, 0x17FF),)),
+    "Myanmar": Script(("my",), ((0x1000, 0x109F), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F)), splits=True),
+    "Khmer": Script(("km",), ((0x1780, 0x17FF),), splits=True),
+    # Of languages that are mostly written in other scripts today.
+    "Tai Le, New Tai Lue": Script((), ((0x1950, 0x19DF),), splits=True),
+    "Lanna": Script((), ((0x1A20, 0x1AAF),), splits=True),
+    "Tai Viet": Script((), ((0xAA80, 0xAADF),), splits=True),
+    "Balinese": Script((), ((0x1B00, 0x1B7F),), splits=True),
+    "Javanese": Script((), ((0xA980, 0xA9DF),), splits=True),
 }
 
 

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from skxlmr.datasets.annotations import read_doccano, read_label_studio
 from skxlmr.datasets.conll import read_conll
 from skxlmr.datasets.conllu import read_conllu
 from skxlmr.datasets.squad import read_squad
 
-__all__ = ["load_reviews", "load_udhr", "read_conll", "read_conllu", "read_squad"]
+__all__ = [
+    "load_reviews",
+    "load_udhr",
+    "read_conll",
+    "read_conllu",
+    "read_doccano",
+    "read_label_studio",
+    "read_squad",
+]
 
 DATA = Path(__file__).parent / "data"
 

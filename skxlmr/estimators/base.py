@@ -22,8 +22,8 @@ from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 # The estimators that can be loaded, by name.
 ESTIMATORS: dict[str, type[XLMRXLEstimator]] = {}
 
-# Parameters that are not saved: joblib unpickles what lies in the folder that is named here.
-NOT_SAVED_PARAMETERS = {"memory"}
+# Parameters that are not saved: joblib unpickles what lies in the folder `memory`, and a tokenizer is a function.
+NOT_SAVED_PARAMETERS = {"memory", "tokenizer"}
 
 # Attributes of a fitted estimator that are not saved as values: what is written separately, and transient state.
 NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", "_skl_callbacks", "_metadata_request"}
@@ -91,7 +91,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
         It holds the trained weights, the parameters, and the base's name and fingerprint; not the base. A saved
         estimator that is there already is replaced, at once or not at all. Callbacks of `set_callbacks`, metadata
-        requests and `memory` are not saved.
+        requests, `memory` and `tokenizer` are not saved.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ def load(directory: str | os.PathLike) -> XLMRXLEstimator:
     """Read an estimator that `save` has written.
 
     No base model is loaded until the first prediction. Nothing in the files is executed. `memory` is None: a folder of
-    pickles that a file names is not to be trusted.
+    pickles that a file names is not to be trusted. So is `tokenizer`: set it again where there was one.
 
     Parameters
     ----------

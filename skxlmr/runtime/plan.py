@@ -222,6 +222,32 @@ class PiecePlan(WindowPlan):
     positions: list[np.ndarray]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WordPlan(PiecePlan):
+    """A plan of words that are read at several pieces, whose features are combined.
+
+    The pieces of a word are next to each other in the positions of one window.
+    """
+
+    n_pieces: list[np.ndarray]  # of each word of a window, at least 1
+    aggregation: str  # "mean" or "max"
+
+    @property
+    def counts_of_units(self) -> np.ndarray:
+        return np.fromiter(map(len, self.n_pieces), np.int64, len(self.windows))
+
+    def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
+        """Combine the features of pieces, (n_pieces, H), to those of words, (n_words, H)."""
+        counts = np.concatenate([self.n_pieces[i] for i in windows])
+        of_piece = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(features.device)
+        words = features.new_zeros(len(counts), features.shape[1])
+        if self.aggregation == "max":
+            index = of_piece[:, None].expand_as(features)
+            return words.scatter_reduce(0, index, features, "amax", include_self=False)
+        shares = features / torch.from_numpy(counts)[:, None].to(features)[of_piece]
+        return words.index_add(0, of_piece, shares)
+
+
 def make_plan(
     tokenizer: XLMRobertaXLTokenizer,
     texts: Sequence[str],

@@ -211,7 +211,7 @@ class Task(Generic[Column]):
         starts, n_windows = windows[plan.unit_starts(windows)], plan.windows_per_unit
         units = np.searchsorted(np.cumsum(n_windows), starts, side="right")
         if plan.positions is not None:
-            units = rows_of(units, plan.counts)
+            units = rows_of(units, plan.counts_of_units)
         each = self.losses(rows, torch.device("cpu"))(of_units[units], windows, place).double().numpy()
         shares = (rows.weights / np.bincount(place))[place]
         return float((each * shares).sum() / rows.weights.sum())

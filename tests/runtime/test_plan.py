@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from skxlmr.runtime.backbone import get_backbone
-from skxlmr.runtime.plan import make_pair_plan, make_plan
+from skxlmr.runtime.plan import WordPlan, make_pair_plan, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,22 @@ def test_sides_of_pair_plan_are_single_texts_in_the_order_of_rows(tokenizer):
     assert place.tolist() == expected_place.tolist()
     assert len(place) > 6
     assert [sides.windows[i].tolist() for i in got] == [single.windows[i].tolist() for i in expected]
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+def test_word_plan_combines_the_features_of_pieces(aggregation):
+    n_pieces = [np.array([2, 1]), np.empty(0, np.int64), np.array([3])]
+    positions = [np.array([1, 2, 3]), np.empty(0, np.int64), np.array([1, 2, 3])]
+    windows = [np.zeros(5, np.int32), np.zeros(2, np.int32), np.zeros(6, np.int32)]
+    plan = WordPlan(
+        windows, np.arange(3), np.arange(3), positions=positions, n_pieces=n_pieces, aggregation=aggregation
+    )
+    assert plan.counts.tolist() == [3, 0, 3]
+    assert plan.counts_of_units.tolist() == [2, 0, 1]
+    # The windows 2, 1 and 0: a word of three pieces, then words of two and of one.
+    features = torch.tensor([[1.0, 5.0], [2.0, 4.0], [3.0, 0.0], [-1.0, 0.0], [-3.0, 8.0], [4.0, 1.0]])
+    expected = {"mean": [[2, 3], [-2, 4], [4, 1]], "max": [[3, 5], [-1, 8], [4, 1]]}[aggregation]
+    combined = plan.combine(features.requires_grad_(), np.array([2, 1, 0]))
+    np.testing.assert_allclose(combined.detach(), expected)
+    combined.sum().backward()
+    assert features.grad.sum() == combined.numel(), "each word passes on its whole gradient"

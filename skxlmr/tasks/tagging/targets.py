@@ -2,80 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Integral
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.validation import check_consistent_length
 
 from skxlmr.columns import name_row, one_column
-from skxlmr.tasks.tagging.schemes import spans_to_tags
+from skxlmr.tags.infer import infer_scheme
+from skxlmr.tags.rows import raise_for_rows
+from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, get_scheme, read_tags
+from skxlmr.tags.spans import SPAN_TYPES
 from skxlmr.tasks.tagging.sentences import TokenColumn
+from skxlmr.tasks.tagging.spans import SpanReader
 
-SPANS = (list, tuple, np.ndarray, Mapping)  # what one span may be
+SCHEME_NAMES = {"auto", "plain", *SCHEMES, *OTHER_NAMES}  # what the parameter `scheme` of a tagger may be
 
 
-def check_tags(y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
+def check_tags(
+    y: Any, column: TokenColumn, name: str = "y", *, scheme: str = "auto", align: str = "strict"
+) -> list[list[str]]:
     """Read one tag per token of each row, or turn the spans of each row into tags.
 
-    A row of y is a list of str, one per token, or a list of spans: (start, end, label), or dicts with these keys.
-    Errors name the row.
+    A row of y is a list of str, one per token, or a list of spans: (start, end, label), or dicts; see
+    `skxlmr.tags.spans.read_span`. Spans become tags of the scheme, of BIO if it is "auto". Errors count the rows and
+    show the first ten.
     """
     rows, _, index = one_column(y, name)
     check_consistent_length(column.texts, rows)
-    for i, row in enumerate(rows):
-        if not isinstance(row, list | tuple | np.ndarray):
-            raise TypeError(f"{name}, {name_row(i, index)}: {row!r:.60} is not a list of tags or spans.")
-    if any(isinstance(item, SPANS) for row in rows for item in row):
-        return [_from_spans(row, i, column, f"{name}, {name_row(i, index)}") for i, row in enumerate(rows)]
-    for i, (row, tokens) in enumerate(zip(rows, column.texts, strict=True)):
-        # Rows without a span are empty lists in both forms.
-        if len(row) != len(tokens) and (len(row) or any(map(len, rows))):
-            raise ValueError(f"{name}, {name_row(i, index)}: {len(row)} tags for {len(tokens)} tokens.")
-        for j, tag in enumerate(row):
-            if not isinstance(tag, str):
-                raise TypeError(
-                    f"{name}, {name_row(i, index)}: tag {j} is {tag!r:.60}, a {type(tag).__name__}, not a text. "
-                    f"Numbers of tags are turned into them by [names[number] for number in row]."
-                )
+    names = _row_names(index, len(rows))
+    bad = [
+        (names[i], f"{row!r:.60} is not a list of tags or spans")
+        for i, row in enumerate(rows)
+        if not isinstance(row, list | tuple | np.ndarray)
+    ]
+    if bad:
+        raise_for_rows(name, bad, len(rows), "", error=TypeError)
+    if any(isinstance(item, SPAN_TYPES) for row in rows for item in row):
+        if scheme == "plain":
+            raise ValueError(f"{name} has spans, which tags of scheme='plain' cannot mark. Set scheme='auto'.")
+        return SpanReader(column, align).tags(rows, "BIO" if scheme == "auto" else scheme, name, names)
+    _check_tags_of_tokens(rows, column, name, names)
     return [list(map(str, row)) if len(row) else ["O"] * len(t) for row, t in zip(rows, column.texts, strict=True)]
 
 
-def _from_spans(row: Any, i: int, column: TokenColumn, where: str) -> list[str]:
-    spans = []
-    for span in row:
-        if isinstance(span, Mapping) and {"start", "end", "label"} <= span.keys():
-            span = (span["start"], span["end"], span["label"])
-        if not isinstance(span, list | tuple | np.ndarray) or len(span) != 3:
-            raise TypeError(f"{where}: {span!r:.60} is not a span (start, end, label).")
-        start, end, label = span
-        if not (isinstance(start, Integral) and isinstance(end, Integral)):
-            raise TypeError(f"{where}: start and end of the span {span!r:.60} must be integers.")
-        if not isinstance(label, str | Integral):
-            raise TypeError(f"{where}: the label of the span {span!r:.60} is a {type(label).__name__}, not a text.")
-        if column.sources is not None:
-            start, end = _to_tokens(int(start), int(end), column, i, where)
-        spans.append((int(start), int(end), str(label)))
-    try:
-        return spans_to_tags(spans, len(column.texts[i]))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}.") from error
+def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, names: Sequence[str]) -> None:
+    some = any(map(len, rows))  # rows without a span are empty lists in both forms
+    lengths, types = [], []
+    for i, (row, tokens) in enumerate(zip(rows, column.texts, strict=True)):
+        if len(row) != len(tokens) and some:
+            lengths.append((names[i], f"{len(row)} tags for {len(tokens)} tokens"))
+        odd = next((j for j, tag in enumerate(row) if not isinstance(tag, str)), None)
+        if odd is not None:
+            types.append((names[i], f"tag {odd} is {row[odd]!r:.60}, a {type(row[odd]).__name__}, not a text"))
+    if types:
+        advice = "Numbers of tags are turned into them by [names[number] for number in row]."
+        if all(len(row) == 3 and isinstance(row[2], str) for row in rows):
+            advice = "If they are spans, put those of each row into a list: [(start, end, label)]."
+        raise_for_rows(name, types, len(rows), "", advice, TypeError)
+    if lengths:
+        advice = "" if column.sources is None else "XLMRXLTagger.tokenize shows the tokens of strings."
+        raise_for_rows(name, lengths, len(rows), "", advice)
 
 
-def _to_tokens(start: int, end: int, column: TokenColumn, i: int, where: str) -> tuple[int, int]:
-    """Convert a span of characters to tokens; it has to begin and end where tokens do."""
-    assert column.sources is not None
-    assert column.offsets is not None
-    source, offsets = column.sources[i], column.offsets[i]
-    text = source[start:end]
-    if not 0 <= start < end <= len(source) or not text.strip():
-        raise ValueError(f"{where}: the span ({start}, {end}) is empty or beyond the {len(source)} characters.")
-    start, end = start + len(text) - len(text.lstrip()), end - (len(text) - len(text.rstrip()))
-    first, last = np.flatnonzero(offsets[:, 0] == start), np.flatnonzero(offsets[:, 1] == end)
-    if not len(first) or not len(last):
-        raise ValueError(
-            f"{where}: the span ({start}, {end}), {text!r:.40}, begins or ends within a token. Pass token lists of "
-            f"your own in the place of strings."
-        )
-    return int(first[0]), int(last[0]) + 1
+def _row_names(index: pd.Index | None, n: int) -> list[str]:
+    return [name_row(i, index) for i in range(n)]
+
+
+def find_scheme(rows: Sequence[Sequence[str]], used: np.ndarray, scheme: str, y: Any) -> str:
+    """Return the scheme of the tags of the rows that are used, (n_rows,) bool, inferred if it is "auto".
+
+    Raises a ValueError, which names rows as y does, if the scheme does not have one of the tags.
+    """
+    name, every = "y", _row_names(one_column(y, "y")[2], len(rows))
+    chosen = np.flatnonzero(used).tolist()
+    names, rows = [every[i] for i in chosen], [rows[i] for i in chosen]
+    if scheme == "auto":
+        return infer_scheme(rows, name=name, names=names)
+    if scheme != "plain":
+        read_tags(rows, scheme, name=name, names=names)
+        return get_scheme(scheme).name
+    return scheme

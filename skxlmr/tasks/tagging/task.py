@@ -14,17 +14,19 @@ from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import as_objects
-from skxlmr.metrics import entity_spans
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
 from skxlmr.model.heads import TokenHead
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
+from skxlmr.tags.entities import entity_spans
+from skxlmr.tags.schemes import is_raw
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
 from skxlmr.tasks.classification import check_class_weight
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
-from skxlmr.tasks.tagging.schemes import check_scheme, decode, infer_scheme, tag_score
+from skxlmr.tasks.tagging.schemes import decode, scheme_of_score, tag_score
 from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
-from skxlmr.tasks.tagging.targets import check_tags
+from skxlmr.tasks.tagging.targets import check_tags, find_scheme
+from skxlmr.tasks.tagging.tokenizers import Tokenizer, tokenizer_name
 from skxlmr.training.rows import Rows
 
 
@@ -34,28 +36,48 @@ class Tagging(Task[TokenColumn]):
 
     Attributes
     ----------
-    scheme : {"auto", "BIO", "BIOES", "IO", "plain"}
+    scheme : str
+        "auto", "plain", or a scheme of `skxlmr.tags.schemes`.
     class_weight : dict, "balanced" or None
     classes : ndarray of shape (n_tags,)
     tag_weights : ndarray of shape (n_tags,)
         Weights of the tags in the loss.
+    align : {"strict", "expand", "contract"}
+        See `skxlmr.tasks.tagging.spans.SpanReader`.
+    aggregation : {"first", "mean", "max"}
+        How the pieces of a token are read; see `skxlmr.tasks.tagging.sentences.plan_tokens`.
+    tokenizer : callable or None
+        Splits strings.
+    tokenizer_name : str or None
+        Name of the tokenizer of the fit; None if it read token lists.
     """
 
     scheme: str = "auto"
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)
     tag_weights: np.ndarray = field(default_factory=not_found)
+    align: str = field(default="strict", kw_only=True)
+    aggregation: str = field(default="first", kw_only=True)
+    tokenizer: Tokenizer | None = field(default=None, kw_only=True, repr=False)
+    tokenizer_name: str | None = field(default=None, kw_only=True)
 
-    found: ClassVar[dict[str, str]] = {"classes_": "classes", "scheme_": "scheme"}
+    found: ClassVar[dict[str, str]] = {
+        "classes_": "classes",
+        "scheme_": "scheme",
+        "tokenizer_name_": "tokenizer_name",
+    }
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_token_column)
+    def read(self, X: Any) -> TokenColumn:
+        return check_token_column(X, tokenizer=self.tokenizer)
 
     def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
         max_length, stride = self.windows.resolve(backbone)
-        return plan_tokens(backbone.tokenizer, column.texts, max_length=max_length, stride=stride)
+        return plan_tokens(
+            backbone.tokenizer, column.texts, max_length=max_length, stride=stride, aggregation=self.aggregation
+        )
 
     def find(self, y: Any, column: TokenColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
-        rows = check_tags(y, column)
+        rows = self.check_tags(y, column)
         used = [row for row, weight in zip(rows, weights, strict=True) if weight]
         if not used:
             raise ValueError("There are no rows to learn from: all their weights are zero.")
@@ -63,15 +85,28 @@ class Tagging(Task[TokenColumn]):
         classes = np.unique(tags)
         if len(classes) < 2:
             raise ValueError(f"A tagger needs at least 2 tags to tell apart, but y has {classes.tolist()}.")
-        scheme = infer_scheme(used) if self.scheme == "auto" else self.scheme
-        check_scheme(classes.tolist(), scheme)
+        scheme = find_scheme(rows, weights > 0, self.scheme, y)
         of_tags = np.repeat(weights[weights > 0], [len(row) for row in used])
         tag_weights = check_class_weight(self.class_weight, classes, np.array(tags), of_tags)
-        task = replace(self, classes=classes, scheme=scheme, tag_weights=tag_weights)
+        splits = column.sources is not None or self.tokenizer is not None
+        task = replace(
+            self,
+            classes=classes,
+            scheme=scheme,
+            tag_weights=tag_weights,
+            tokenizer_name=tokenizer_name(self.tokenizer) if splits else None,
+        )
         return task, task._numbers(rows, "y")
 
     def targets(self, y: Any, column: TokenColumn, name: str = "y") -> np.ndarray:
-        return self._numbers(check_tags(y, column, name), name)
+        return self._numbers(self.check_tags(y, column, name), name)
+
+    def check_tags(self, y: Any, column: TokenColumn, name: str = "y") -> list[list[str]]:
+        """Read y as one tag per token; spans become tags of the scheme, as `classes` are written."""
+        rows = check_tags(y, column, name, scheme=self.scheme, align=self.align)
+        if self.scheme == "IO" and len(self.classes) and is_raw(self.classes.tolist()):
+            return [[tag.removeprefix("I-") for tag in row] for row in rows]
+        return rows
 
     def _numbers(self, rows: list[list[str]], name: str) -> np.ndarray:
         """Turn tags into their numbers; a tag that only rows of weight zero have is number 0."""
@@ -82,13 +117,17 @@ class Tagging(Task[TokenColumn]):
                 raise ValueError(f"{name}, row {i}: the tag {unknown[0]!r} is not one of those that y has.")
         return as_objects([np.array([number.get(tag, 0) for tag in row], np.int64) for row in rows])
 
+    def continued(self, earlier: Self) -> Self:
+        """As other tasks; but a warm start may read strings where the earlier fit read token lists."""
+        return super().continued(replace(earlier, tokenizer_name=self.tokenizer_name))
+
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> TokenHead:
         return TokenHead(config, len(self.classes))
 
     def samples(self, rows: Rows, units: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the tags of all tokens of some windows, and their weights."""
         plan = rows.plan
-        counts = plan.counts
+        counts = plan.counts_of_units
         targets = np.concatenate(self._targets_of_texts(rows))[rows_of(units, counts)]
         shares = rows.weights / self.loss_weights(rows.targets)
         return targets, np.repeat(shares[place], counts[units]) * self.tag_weights[targets]
@@ -131,7 +170,7 @@ class Tagging(Task[TokenColumn]):
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the weighted mean over a row's tokens, which its windows add up to."""
         plan = rows.plan
-        counts = plan.counts
+        counts = plan.counts_of_units
         targets = self._targets_of_texts(rows)
         totals = self.loss_weights(as_objects(targets))
         totals[totals == 0] = 1.0  # of sentences that are left out
@@ -162,11 +201,16 @@ class Tagging(Task[TokenColumn]):
         logits, rows = self.per_row(outputs, plan), []
         for tags, of_row in zip(decode(logits, self.classes.tolist(), self.scheme), logits, strict=True):
             names = self.classes[tags].tolist()
-            plain = self.scheme == "plain"
-            spans = [(i, i + 1, name) for i, name in enumerate(names)] if plain else entity_spans(names)
+            spans = self._spans_of_tags(names)
             proba = np.take_along_axis(softmax(of_row, axis=1), tags[:, None], axis=1)[:, 0] if spans else np.empty(0)
             rows.append([(start, end, label, float(proba[start:end].mean())) for start, end, label in spans])
         return as_objects(rows)
+
+    def _spans_of_tags(self, tags: list[str]) -> list[tuple[int, int, str]]:
+        """Return the spans that tags mark; without a scheme, each token with another tag than O."""
+        if self.scheme == "plain":
+            return [(i, i + 1, tag) for i, tag in enumerate(tags) if tag != "O"]
+        return entity_spans(tags, scheme_of_score(self.scheme, strict=False))
 
     def score(self, outputs: np.ndarray, rows: Rows) -> float:
         true = [self.classes[row].tolist() for row in rows.targets]
@@ -186,4 +230,4 @@ class Tagging(Task[TokenColumn]):
 def tokens_of_texts(plan: WindowPlan) -> np.ndarray:
     """Count the tokens of each sentence of a plan."""
     n_texts = len(plan.windows_per_text)
-    return np.bincount(plan.text_of_window, plan.counts, minlength=n_texts).astype(np.int64)
+    return np.bincount(plan.text_of_window, plan.counts_of_units, minlength=n_texts).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Tagging schemes: inference, transitions, decoding and scores."""
+"""Decoding of tags, and their score."""
 
 import itertools
 
@@ -6,47 +6,19 @@ import numpy as np
 import pytest
 
 import skxlmr
-from skxlmr.metrics import entity_spans, strict_entity_spans
-from skxlmr.tasks.tagging.schemes import (
-    FORBIDDEN,
-    check_scheme,
-    decode,
-    infer_scheme,
-    log_softmax,
-    spans_to_tags,
-    tag_score,
-    transitions,
-)
+from skxlmr.metrics import strict_entity_spans
+from skxlmr.tasks.tagging.schemes import FORBIDDEN, decode, log_softmax, tag_score, transitions
 
 BIO = ["O", "B-A", "I-A", "B-C", "I-C"]
 BIOES = ["O", "B-A", "I-A", "E-A", "S-A", "S-C"]
+OF_SCHEMES = [
+    (BIO, "BIO"), (["O", "I-A", "B-A", "I-C", "B-C"], "IOB1"), (["O", "I-A", "E-A", "I-C", "E-C"], "IOE2"),
+    (BIOES, "BIOES"), (["O", "B-A", "I-A", "L-A", "U-A", "U-C"], "BILOU"), (["O", "B-A", "M-A", "E-A", "S-C"], "BMES"),
+    (["O", "I-A", "I-C"], "IO"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("tags", "scheme"),
-    [
-        (BIO, "BIO"), (["O", "B-A"], "BIO"), (BIOES, "BIOES"), (["O", "S-A"], "BIOES"), (["O", "I-A"], "IO"),
-        (["NOUN", "VERB"], "plain"), (["O"], "plain"), (["O", "X-A"], "plain"), (["B-A", "NOUN"], "plain"),
-        (["-LRB-", "O"], "plain"), (["BI-A", "O"], "plain"), (["O", "B", "I"], "BIO"), (["B", "S"], "plain"),
-        (["I-A", "B-A", "I-C", "O"], "IO"), (["O", "I-A", "O", "B-A"], "BIO"), (["B-A", "B-A", "O"], "BIO"),
-        (["B-A", "E-A", "I-A"], "BIOES"),
-    ],
-)  # fmt: skip
-def test_infer_scheme_from_tags_returns_their_scheme(tags, scheme):
-    assert infer_scheme([tags]) == scheme
-
-
-def test_check_scheme_with_tags_of_other_scheme_raises():
-    with pytest.raises(ValueError, match=r"BILOU.*Write E- and S-.*scheme='plain'"):
-        infer_scheme([["B-A", "L-A", "O"], ["U-A"]])
-    for scheme, bad in [("BIO", "E-A"), ("BIO", "NOUN"), ("BIOES", "-LRB-"), ("IO", "S-A")]:
-        with pytest.raises(ValueError, match=f"the tag '{bad}', which scheme='{scheme}' does not have"):
-            check_scheme(["O", "I-A", bad], scheme)
-    check_scheme(["NOUN"], "plain")
-    check_scheme(["O", "B-A", "I-A"], "IO")
-
-
-@pytest.mark.parametrize(("tags", "scheme"), [(BIO, "BIO"), (BIOES, "BIOES")])
+@pytest.mark.parametrize(("tags", "scheme"), OF_SCHEMES)
 def test_transitions_allow_exactly_sequences_valid_under_strict_reading(tags, scheme):
     between, first, last = transitions(tags, scheme)
     for sequence in itertools.product(range(len(tags)), repeat=3):
@@ -56,7 +28,14 @@ def test_transitions_allow_exactly_sequences_valid_under_strict_reading(tags, sc
         assert (cost == 0) == (covered == {i for i, name in enumerate(names) if name != "O"}), names
 
 
-@pytest.mark.parametrize(("tags", "scheme"), [(BIO, "BIO"), (BIOES, "BIOES")])
+def test_transitions_of_ioe1_allow_e_only_before_an_entity_of_its_type():
+    between, first, last = transitions(["O", "I-A", "E-A", "I-C"], "IOE1")
+    assert (between == 0).tolist() == [[True] * 4, [True] * 4, [False, True, True, False], [True] * 4]
+    assert (last == 0).tolist() == [True, True, False, True]
+    assert not first.any()
+
+
+@pytest.mark.parametrize(("tags", "scheme"), OF_SCHEMES)
 def test_decode_equals_exhaustive_search(tags, scheme):
     rng = np.random.RandomState(0)
     between, first, last = transitions(tags, scheme)
@@ -100,14 +79,3 @@ def test_tag_score_of_plain_tags_weights_tokens_by_row():
     assert tag_score(true, predicted, "plain", np.array([1.0, 1.0, 1.0])) == 2 / 4
     assert tag_score(true, predicted, "plain", np.array([2.0, 1.0, 5.0])) == 4 / 7
     assert tag_score([[]], [[]], "plain", np.ones(1)) == 0.0
-
-
-def test_spans_to_tags_inverts_entity_spans_and_rejects_invalid_spans():
-    rng = np.random.RandomState(0)
-    for _ in range(50):
-        cuts = np.sort(rng.choice(np.arange(13), 6, replace=False)).tolist()
-        spans = [(a, b, "XY"[i % 2]) for i, (a, b) in enumerate(zip(cuts[::2], cuts[1::2], strict=True))]
-        assert entity_spans(spans_to_tags(spans, 12)) == spans
-    for bad, message in [([(0, 0, "A")], "empty"), ([(1, 9, "A")], "beyond"), ([(0, 2, "A"), (1, 3, "A")], "overlaps")]:
-        with pytest.raises(ValueError, match=message):
-            spans_to_tags(bad, 5)

@@ -64,6 +64,26 @@ def test_plan_tokens_with_long_sentence_reads_each_token_once_at_its_first_piece
     assert min(margins[len(pieces[0]) : -12]) >= 1, "within the sentence no token is read at the edge of a window"
 
 
+def test_plan_tokens_with_all_pieces_reads_each_token_once_in_its_window():
+    tokenizer = get_backbone("nano").tokenizer
+    sentence = [word for row in SENTENCES for word in row] * 2 + ["Donaudampfschifffahrtsgesellschaftskapitänsmütze"]
+    first = plan_tokens(tokenizer, [sentence, [], ["a"]], max_length=12, stride=4)
+    plan = plan_tokens(tokenizer, [sentence, [], ["a"]], max_length=12, stride=4, aggregation="mean")
+    assert plan.counts_of_units.tolist() == first.counts.tolist()
+    starts = [at[np.cumsum(n) - n].tolist() for at, n in zip(plan.positions, plan.n_pieces, strict=True)]
+    assert starts == [at.tolist() for at in first.positions]
+    pieces = [ids[int(ids[0] == tokenizer.convert_tokens_to_ids("▁") and len(ids) > 1) :]
+              for ids in tokenizer.encode_batch([*sentence, "a"])]  # fmt: skip
+    assert len(pieces[-2]) > 10, "longer than a window"
+    shown = [window[part] for window, at, n in zip(plan.windows, plan.positions, plan.n_pieces, strict=True)
+             for part in np.split(at, np.cumsum(n)[:-1]) if len(n)]  # fmt: skip
+    for got, expected in zip(shown, pieces, strict=True):
+        assert len(got) >= 1
+        assert got.tolist() == expected[: len(got)].tolist()
+    whole = [len(got) == len(expected) for got, expected in zip(shown, pieces, strict=True)]
+    assert whole.count(False) <= 1, "only the longest token is cut"
+
+
 def test_best_window_of_long_sentence_has_most_context_and_needs_linear_memory():
     rng = np.random.RandomState(0)
     for length, room, stride in [(1, 5, 2), (90, 10, 3), (91, 10, 9), (200, 30, 0), (77, 2, 1)]:
