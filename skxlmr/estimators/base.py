@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -16,6 +17,7 @@ from skxlmr.columns import TextColumn, check_features, check_text_column
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.plan import WindowParameters
+from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.estimators import SavedEstimator, damaged, read_estimator, write_estimator
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 
@@ -36,10 +38,17 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
     Parameters
     ----------
     $parameters
+
+    Notes
+    -----
+    All public methods of subclasses run in `skxlmr.runtime.torch_state.default_torch_state`.
     """
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if isinstance(method, FunctionType) and not name.startswith("_"):
+                setattr(cls, name, default_torch_state()(method))
         if not abstract and _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             ESTIMATORS[cls.__name__] = cls
 
@@ -86,6 +95,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
                 raise ValueError(f"it has an attribute {name!r}")
         self.__dict__.update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
 
+    @default_torch_state()
     def save(self, directory: str | os.PathLike) -> None:
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
 
@@ -149,6 +159,7 @@ def _same_class(one: type, other: type) -> bool:
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
+@default_torch_state()
 def load(directory: str | os.PathLike) -> XLMRXLEstimator:
     """Read an estimator that `save` has written.
 
