@@ -6,7 +6,7 @@ import copy
 import os
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
@@ -44,6 +44,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
     All public methods of subclasses run in `skxlmr.runtime.torch_state.default_torch_state`.
     """
 
+    missing: ClassVar[str] = "error"  # a parameter of some subclasses
+
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
@@ -54,7 +56,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""
-        return check_text_column(X)
+        return check_text_column(X, missing=self.missing)
 
     def _check_fitted_column(self, X: Any) -> Any:
         """Check X after fit: it must have the columns that fit saw."""
@@ -151,6 +153,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         tags.input_tags.categorical = False
+        tags.input_tags.allow_nan = self.missing == "empty"
         return tags
 
 

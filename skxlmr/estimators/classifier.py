@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from skxlmr.columns import as_objects, check_column_of_texts
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.classification import Classification, check_classes, is_probabilities, multilabel_form
@@ -28,6 +28,7 @@ from skxlmr.tasks.classification import Classification, check_classes, is_probab
 class XLMRXLClassifier(
     ClassifierMixin,
     SentenceVectors,
+    MissingTexts,
     Truncation,
     Vocabulary,
     FeatureMemory,
@@ -79,7 +80,13 @@ class XLMRXLClassifier(
     def _new_task(self) -> Classification:
         windows = Windows(self.max_length, self.stride, self.truncation)
         return Classification(
-            windows, self.label_smoothing, self.class_weight, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs
+            windows,
+            self.label_smoothing,
+            self.class_weight,
+            pooling=self.pooling,
+            prompt=self.prompt,
+            pairs=self.pairs,
+            missing=self.missing,
         )
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.parameters import MissingTexts
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Truncation
@@ -24,7 +25,7 @@ from skxlmr.training.sklearn_callbacks import with_callbacks
 
 
 @declare_parameters
-class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=True):
+class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeling], abstract=True):
     """Base class of the estimators that predict words.
 
     The head is the checkpoint's own, tied to the word embeddings, and is trained, too.

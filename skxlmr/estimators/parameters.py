@@ -44,6 +44,20 @@ class Vocabulary:
 
 
 @parameter_group
+class MissingTexts:
+    """What is done about missing texts.
+
+    Parameters
+    ----------
+    missing : {"error", "empty"}
+        What to do about missing texts (None, NaN, pd.NA, NaT): raise an error that names the row, or read them as empty
+        texts. skrub's `TableVectorizer`, for one, turns empty texts into missing ones.
+    """
+
+    missing: str = parameter(default="error", valid=[StrOptions({"error", "empty"})], order=20)
+
+
+@parameter_group
 class SentenceVectors:
     """How a text, or a pair of texts, becomes the vector that the head takes.
 

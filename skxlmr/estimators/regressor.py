@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import FeatureMemory, Init, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
@@ -18,7 +18,14 @@ from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
 
 @declare_parameters
 class XLMRXLRegressor(
-    RegressorMixin, SentenceVectors, Truncation, Vocabulary, FeatureMemory, Init, XLMRXLLearner[Regression]
+    RegressorMixin,
+    SentenceVectors,
+    MissingTexts,
+    Truncation,
+    Vocabulary,
+    FeatureMemory,
+    Init,
+    XLMRXLLearner[Regression],
 ):
     """Predict numbers from texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
@@ -54,7 +61,9 @@ class XLMRXLRegressor(
 
     def _new_task(self) -> Regression:
         windows = Windows(self.max_length, self.stride, self.truncation)
-        return Regression(windows, self.loss, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs)
+        return Regression(
+            windows, self.loss, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs, missing=self.missing
+        )
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the numbers.

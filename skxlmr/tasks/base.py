@@ -92,8 +92,9 @@ class Task(Generic[Column]):
     causal: ClassVar[bool] = False
     pooling: str = field(default="cls", kw_only=True)
 
-    # Checks X and returns it as a column.
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_text_column)
+    def read(self, X: Any) -> Any:
+        """Check X and return it as a column."""
+        return check_text_column(X)
 
     def read_as(self, settings: SentenceSettings, column: Column) -> Self:
         """Return this task with what the files of the model say about reading texts."""

@@ -99,7 +99,9 @@ class Choosing(Task[ChoiceColumn]):
 
     form: str = "index"
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_choices)
+    def read(self, X: Any) -> ChoiceColumn:
+        return check_choices(X)
+
     found: ClassVar[dict[str, str]] = {"target_form_": "form"}
 
     def plan(self, backbone: Backbone, column: ChoiceColumn) -> ChoicePlan:

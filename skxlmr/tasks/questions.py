@@ -77,7 +77,9 @@ class Answering(Task[TextColumn]):
     has_unanswerable: bool = False
     language: str | None = None
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_questions)
+    def read(self, X: Any) -> TextColumn:
+        return check_questions(X)
+
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:

@@ -48,7 +48,8 @@ class Tagging(Task[TokenColumn]):
 
     found: ClassVar[dict[str, str]] = {"classes_": "classes", "scheme_": "scheme"}
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_token_column)
+    def read(self, X: Any) -> TokenColumn:
+        return check_token_column(X)
 
     def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
         max_length, stride = self.windows.resolve(backbone)
