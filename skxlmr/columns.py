@@ -133,18 +133,6 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
         )
 
 
-def as_pandas(y: Any) -> Any:
-    """Return a frame of polars or pyarrow as one of pandas, a series as a list, and anything else as it is."""
-    if isinstance(y, pd.DataFrame | pd.Series):
-        return y
-    frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame):
-        return pd.DataFrame({name: frame[name].to_list() for name in frame.columns})
-    if isinstance(frame, nw.Series):
-        return frame.to_list()
-    return y.to_pylist() if hasattr(y, "to_pylist") else y
-
-
 def is_sequence(values: Any) -> bool:
     """Whether these are several values in order, such as a list, and not a single text."""
     return isinstance(values, Sequence) and not isinstance(values, SINGLE_TEXTS)

@@ -94,7 +94,7 @@ class XLMRXLRegressor(
         -------
         float
         """
-        return super().score(X, y, sample_weight)
+        return self._score(X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

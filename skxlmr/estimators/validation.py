@@ -9,10 +9,12 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import TextColumn
@@ -105,7 +107,19 @@ def check_scorer(estimator: Any) -> Callable[..., Any] | None:
     return None if estimator.scoring is None else check_scoring(estimator, estimator.scoring)
 
 
+def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
+    """Return y as the user passed it, if scikit-learn's metrics can read it; otherwise what the task makes of it."""
+    try:
+        readable = y is None or type_of_target(y) != "unknown"
+    except (TypeError, ValueError):
+        readable = False
+    in_other_form = None if readable else task.as_y(targets)
+    return y if in_other_form is None else in_other_form
+
+
 def _take(data: Any, rows: np.ndarray) -> Any:
+    if isinstance(data, pd.Index):
+        return data[rows]
     return _safe_indexing(data.tocsr() if sparse.issparse(data) else data, rows)
 
 

@@ -124,6 +124,14 @@ class Task(Generic[Column]):
         """Check y and return it as `row_losses` takes it, one target per row; messages call it `name`."""
         raise NotImplementedError
 
+    def targets_of_score(self, y: Any, column: Column) -> np.ndarray:
+        """Return the targets that `row_score` takes; labels that fit has not seen are wrong there, not an error."""
+        return self.targets(y, column)
+
+    def as_y(self, targets: np.ndarray) -> np.ndarray | None:
+        """Return targets as the y that scikit-learn's metrics take; None, the default, if they take no such y."""
+        return None
+
     def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
         """Return the factors of rows in the loss, beside their sample weights."""
         return 1.0
@@ -146,7 +154,7 @@ class Task(Generic[Column]):
         return Rows(plan.take(kept), targets[kept], weights[kept], kept)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        """Return the classes by which held-out rows are stratified; None for no stratification."""
+        """Return the classes by which held-out rows are stratified, by the user's names; None for no stratification."""
         return None
 
     def held_out(self, rows: Rows) -> Rows:
