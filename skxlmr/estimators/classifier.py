@@ -68,16 +68,16 @@ class XLMRXLClassifier(
         Whether there are several labels per row, and how `fit` was given them: as a matrix of 0 and 1, or as lists.
     $history
 
+    See Also
+    --------
+    XLMRXLEmbedder : Turn texts into vectors for any other estimator.
+
     Notes
     -----
     The splitters of scikit-learn that `cv=5` stands for refuse a y of lists of labels ("legacy multi-label data
     representation"), before it arrives here. With `cv=KFold(5)` `GridSearchCV` and `cross_val_score` take it; or turn
     the lists into an indicator by `sklearn.preprocessing.MultiLabelBinarizer`, which its metrics, such as
     scoring="f1_micro", need, too.
-
-    See Also
-    --------
-    XLMRXLEmbedder : Turn texts into vectors for any other estimator.
 
     Examples
     --------

@@ -110,7 +110,8 @@ def check_scorer(estimator: Any) -> Callable[..., Any] | None:
 def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
     """Return y as the user passed it, if scikit-learn's metrics can read it; otherwise what the task makes of it."""
     try:
-        readable = y is None or type_of_target(y) != "unknown"
+        values = np.asarray(y) if isinstance(y, pd.DataFrame) else y  # columns may have nullable dtypes
+        readable = y is None or type_of_target(values) != "unknown"
     except (TypeError, ValueError):
         readable = False
     in_other_form = None if readable else task.as_y(targets)
