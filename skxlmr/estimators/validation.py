@@ -111,7 +111,7 @@ def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
     """Return y as the user passed it, if scikit-learn's metrics can read it; otherwise what the task makes of it."""
     try:
         values = np.asarray(y) if isinstance(y, pd.DataFrame) else y  # columns may have nullable dtypes
-        readable = y is None or type_of_target(values) != "unknown"
+        readable = y is None or not (sparse.issparse(y) or type_of_target(values) == "unknown")
     except (TypeError, ValueError):
         readable = False
     in_other_form = None if readable else task.as_y(targets)
@@ -119,9 +119,9 @@ def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
 
 
 def _take(data: Any, rows: np.ndarray) -> Any:
-    if isinstance(data, pd.Index):
+    if isinstance(data, pd.Index):  # scikit-learn would take it for a list
         return data[rows]
-    return _safe_indexing(data.tocsr() if sparse.issparse(data) else data, rows)
+    return _safe_indexing(data, rows)
 
 
 def _takes_sample_weight(scorer: Callable[..., Any]) -> bool:

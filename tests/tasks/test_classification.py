@@ -1,5 +1,7 @@
 """Labels, one or several per row, and their losses."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,17 @@ def test_balanced_class_weight_equals_sklearn_on_repeated_rows():
     np.testing.assert_allclose(without, [1, 1, 1])
     task, _ = Classification(class_weight="balanced").find(y, check_text_column(y), counts)
     np.testing.assert_allclose(task.class_weights, repeated)
+
+
+@pytest.mark.skipif(
+    "sample_weight" not in inspect.signature(compute_class_weight).parameters, reason="needs scikit-learn 1.9"
+)
+def test_balanced_class_weight_with_sample_weight_equals_that_of_sklearn():
+    rng = np.random.RandomState(0)
+    y, weights = rng.choice(["a", "b", "c"], 60), rng.choice([0, 0.5, 1, 3], 60)
+    expected = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=y, sample_weight=weights)
+    task, _ = Classification(class_weight="balanced").find(y, check_text_column(["text"] * 60), weights)
+    np.testing.assert_allclose(task.class_weights, expected)
 
 
 def test_class_weights_of_labels_count_positives_as_much_as_negatives():
