@@ -187,16 +187,20 @@ def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | N
 
 def _split_rows(rows: Sequence, name: str) -> list[list]:
     """Return the columns of a list of texts, or of a list of rows with one or two texts each."""
-    if not rows or not isinstance(rows[0], list | tuple | np.ndarray):
+    if not rows or not _is_row(rows[0]):
         return [list(rows)]
     width = len(rows[0])
     for i, row in enumerate(rows):
-        if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
-            got = f"{len(row)} values" if isinstance(row, list | tuple | np.ndarray) else repr(row)[:40]
+        if not _is_row(row) or len(row) != width:
+            got = f"{len(row)} values" if _is_row(row) else repr(row)[:40]
             raise ValueError(
                 f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts."
             )
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _is_row(value: Any) -> bool:
+    return is_sequence(value) or isinstance(value, np.ndarray)
 
 
 def _split_array(array: np.ndarray, name: str) -> list[list]:

@@ -54,6 +54,7 @@ ONE = {
 PAIRS = {
     "array": np.array([TEXTS, TEXTS[::-1]], object).T,
     "list of tuples": list(zip(TEXTS, TEXTS[::-1], strict=True)),
+    "list of UserLists": list(map(UserList, zip(TEXTS, TEXTS[::-1], strict=True))),
     "deque of lists": deque(map(list, zip(TEXTS, TEXTS[::-1], strict=True))),
     "DataFrame": pd.DataFrame({"a": TEXTS, "b": TEXTS[::-1]}),
     "same name twice": pd.DataFrame(np.array([TEXTS, TEXTS[::-1]], object).T, columns=["a", "a"]),

@@ -17,7 +17,7 @@ from skxlmr.tasks.base import not_found
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
-from skxlmr.tasks.targets import refuse_y_as_text
+from skxlmr.tasks.targets import refuse_y_as_text, warn_of_y_in_other_words
 from skxlmr.training.rows import Rows
 
 
@@ -41,11 +41,13 @@ class Classification(PooledTask):
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         labels, used = read_labels(y, column), np.flatnonzero(weights)
+        labels.warn_of_column()
         classes = labels.classes(used)
         targets = labels.numbers(classes, unknown=0)  # of rows of weight zero
         task = replace(self, classes=classes, form=labels.form).weighted(targets, weights)
         if labels.kind == "single":
             refuse_y_as_text(column, labels.values)
+            warn_of_y_in_other_words(column, targets)
             used = np.unique(targets[weights * task.loss_weights(targets) > 0])
             if len(used) == 1:
                 label = classes.tolist()[used[0]]

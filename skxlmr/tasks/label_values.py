@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite
 
@@ -70,7 +69,7 @@ def _check_label(label: Any, target: Target, row: int) -> Any:
         raise TypeError(
             f"{target.where(row)}: the label {label!r:.60} is a {type(label).__name__}; labels must be hashable."
         )
-    if isinstance(label, float | np.floating) and label != int(label):
+    if isinstance(label, float | np.floating) and not float(label).is_integer():
         raise ValueError(
             f"{target.where(row)}: the label {label} is a fraction, not a class. Rows of probabilities must sum to 1."
         )
@@ -80,12 +79,6 @@ def _check_label(label: Any, target: Target, row: int) -> Any:
 def check_single(target: Target) -> np.ndarray:
     """Check one label per row, and give them their own dtype."""
     labels = target.values
-    if target.is_column:
-        warn(
-            f"A column-vector {target.name} was passed when a 1d array was expected. Please change its shape to "
-            f"(n_samples,), for example by ravel() or df['label'].",
-            DataConversionWarning,
-        )
     missing = np.flatnonzero(pd.isna(labels))
     if len(missing):
         raise ValueError(

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.exceptions import DataConversionWarning
 
 from skxlmr.columns import TextColumn, as_objects
+from skxlmr.system.warn import warn
 from skxlmr.tasks.label_values import are_probabilities, check_indicator, check_lists, check_single, infer_labels
 from skxlmr.tasks.targets import Target, is_vector, read_target
 
@@ -45,6 +47,15 @@ class Labels:
     def form(self) -> str | None:
         """How several labels per row are given: "indicator" or "lists"; None if there is one per row."""
         return self.kind if self.kind in ("indicator", "lists") else None
+
+    def warn_of_column(self) -> None:
+        """Warn if a table of one column was taken for one label per row, as scikit-learn does in `fit`."""
+        if self.kind == "single" and self.target.is_column:
+            warn(
+                f"A column-vector {self.target.name} was passed when a 1d array was expected. Please change the shape "
+                f"of {self.target.name} to (n_samples,), for example using ravel().",
+                DataConversionWarning,
+            )
 
     def classes(self, rows: np.ndarray) -> np.ndarray:
         """Return the classes: those that some rows have, sorted; or the columns of a table, of an indicator in order.
@@ -186,6 +197,7 @@ def check_labels(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
     labels = read_labels(y, column, name, form=None)
     if labels.kind != "single":
         raise ValueError(f"{name} should be a 1d array, with one label per row, but it has probabilities.")
+    labels.warn_of_column()
     return labels.values
 
 

@@ -13,7 +13,9 @@ from scipy import sparse
 from sklearn.utils.validation import check_consistent_length
 
 from skxlmr.columns import SINGLE_TEXTS, TextColumn, as_objects, is_missing, is_sequence, name_row
+from skxlmr.system.warn import warn
 
+LEAVE_OUT = "Leave it out of X: df['text'] for single texts, df[['first', 'second']] for pairs."
 SCALARS = {str, int, float, bool, type(None)}  # types that are not vectors
 
 
@@ -157,11 +159,30 @@ def refuse_y_as_text(column: TextColumn, values: np.ndarray) -> None:
     """Raise a ValueError if one of two columns of texts has the labels, or the numbers, (n_rows,), of y."""
     for i, texts in enumerate((column.texts, column.pairs) if column.pairs is not None else ()):
         if all(map(_says, texts, values.tolist())):
-            which = i if column.feature_names is None else repr(column.feature_names[i])
             raise ValueError(
-                f"X, column {which}: it is the same as y, so the answers would be read with the texts. Leave it out of "
-                f"X: df['text'] for single texts, df[['first', 'second']] for pairs."
+                f"X, column {_name_column(column, i)}: it is the same as y, so the answers would be read with the "
+                f"texts. {LEAVE_OUT}"
             )
+
+
+def warn_of_y_in_other_words(column: TextColumn, classes: np.ndarray) -> None:
+    """Warn if one of two columns of texts has one text per class, (n_rows,), and the other column has other texts.
+
+    So it is where X is a whole frame, with the names of the labels, and y has their numbers.
+    """
+    if column.pairs is None:
+        return
+    n_classes, n_texts = len(np.unique(classes)), [len(set(texts)) for texts in (column.texts, column.pairs)]
+    for i, texts in enumerate((column.texts, column.pairs)):
+        if n_texts[i] == n_classes == len(set(zip(texts, classes.tolist(), strict=True))) < n_texts[1 - i] / 2:
+            warn(
+                f"X, column {_name_column(column, i)}: it has one text for each class of y, so it may be the answers. "
+                f"{LEAVE_OUT}"
+            )
+
+
+def _name_column(column: TextColumn, i: int) -> str:
+    return str(i) if column.feature_names is None else repr(column.feature_names[i])
 
 
 def _says(text: str, value: Any) -> bool:

@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from scipy.special import log_softmax
+from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
 from sklearn.utils import get_tags
 
@@ -104,6 +105,14 @@ def test_labels_that_fit_has_not_seen_are_wrong_but_other_types_are_refused():
         clf.score(TEXTS, ["p", None] * 8)
 
 
+def test_table_of_one_column_warns_in_fit_only():
+    y = pd.DataFrame({"label": NAMES})
+    with pytest.warns(DataConversionWarning, match="A column-vector y was passed when a 1d array was expected"):
+        clf = classifier().fit(TEXTS, y)
+    assert clf.score(TEXTS, y) == clf.score(TEXTS, NAMES)
+    assert clf.fit(TEXTS, NAMES, X_val=TEXTS, y_val=y).best_validation_score_ == clf.score(TEXTS, y)
+
+
 def test_missing_labels_and_mixed_types_in_lists_are_refused():
     for missing in (None, float("nan"), pd.NA):
         with pytest.raises(ValueError, match=r"y, row 15: .* is not a label"):
@@ -128,7 +137,10 @@ def test_column_of_pairs_that_equals_y_is_refused():
         XLMRXLRegressor("nano").fit(frame.assign(label=[str(n) for n in NUMBERS]), NUMBERS)
     with pytest.raises(ValueError, match="X, column 'label': it is the same as y"):
         XLMRXLEmbedder("nano", objective="classes").fit(frame, frame.label)
-    assert classifier().fit(frame, NUMBERS).n_features_in_ == 2
+    with pytest.warns(UserWarning, match="X, column 'label': it has one text for each class of y, so it may be the an"):
+        assert classifier().fit(frame, NUMBERS).n_features_in_ == 2
+    few_texts = frame.assign(text=["a", "b", "b", "a"] * 4)
+    assert classifier().fit(few_texts, NUMBERS).n_features_in_ == 2
 
 
 @pytest.mark.parametrize("y", [NAMES, [["p"], ["p", "n"]] * 8], ids=["single", "several"])

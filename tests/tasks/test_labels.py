@@ -1,7 +1,5 @@
 """What labels are, whatever holds them."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -67,8 +65,7 @@ def test_vectors_of_names_are_lists_in_every_container(container):
     ],
 )
 def test_form_of_labels(y, form):
-    with pytest.warns(UserWarning, match="column-vector") if isinstance(y, pd.DataFrame) else nullcontext():
-        assert read_labels(y, COLUMN).form == find_form(y) == form
+    assert read_labels(y, COLUMN).form == find_form(y) == form
 
 
 def test_find_form_with_known_classes_takes_vectors_of_another_length_for_lists():
