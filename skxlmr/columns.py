@@ -206,6 +206,8 @@ def _is_row(value: Any) -> bool:
 def _split_array(array: np.ndarray, name: str) -> list[list]:
     if array.ndim not in (1, 2):
         raise ValueError(f"{name} has {array.ndim} dimensions; a text column has one.")
+    if array.dtype.kind == "f" and np.isnan(array).all():  # all of them are missing, so their type is not known
+        array = array.astype(object)
     if array.dtype.kind not in "OUT" and array.size:
         hint = "Decode it first: np.char.decode." if array.dtype.kind == "S" else "Pass the texts themselves."
         raise TypeError(f"{name} is an array of {array.dtype}, but a column of texts is needed. {hint}")
@@ -225,7 +227,7 @@ def check_column_of_texts(values: list, name: str, index: pd.Index | None, missi
         if not all(issubclass(t, str) for t in types):
             row = next(i for i, value in enumerate(values) if not isinstance(value, str))
             _refuse(values[row], row, name, index)
-        values = list(map(str, values))
+        values = list(map(str.__str__, values))  # str() of an enum's member is its name
     return _replace_surrogates(values, name, index)
 
 

@@ -98,6 +98,7 @@ REFUSED = [
     ("nan", with_bad(float("nan")), ValueError, "row 3: nan is a missing.*dropna"),
     ("pd.NA", with_bad(pd.NA), ValueError, "row 3: <NA> is a missing"),
     ("NaT", with_bad(pd.NaT), ValueError, "row 3: NaT is a missing"),
+    ("nan in an array of floats", np.full(3, np.nan), ValueError, "row 0: nan is a missing"),
     ("None in a Series", pd.Series(with_bad(None), name="t", index=range(10, 16)), ValueError,
      r"X, column 't', row 3 \(index 13\): .*missing"),
     ("None in a Series of labels", pd.Series(with_bad(None), index=list("uvwxyz")), ValueError,

@@ -74,10 +74,11 @@ class XLMRXLClassifier(
 
     Notes
     -----
-    The splitters of scikit-learn that `cv=5` stands for refuse a y of lists of labels ("legacy multi-label data
-    representation"), before it arrives here. With `cv=KFold(5)` `GridSearchCV` and `cross_val_score` take it; or turn
-    the lists into an indicator by `sklearn.preprocessing.MultiLabelBinarizer`, which its metrics, such as
-    scoring="f1_micro", need, too.
+    The splitters of scikit-learn that `cv=5` stands for refuse a column of lists, of labels or of 0 and 1, as a "legacy
+    multi-label data representation" before it arrives here. With `cv=KFold(5)`, `GridSearchCV` and `cross_val_score`
+    take it. The metrics of scikit-learn, such as scoring="f1_micro", need a matrix, as `np.array(y.tolist())` makes it
+    of vectors, and `sklearn.preprocessing.MultiLabelBinarizer` of lists of labels; the `scoring` of early stopping
+    takes a column of vectors, too.
 
     Examples
     --------

@@ -29,7 +29,8 @@ class XLMRXLRegressor(
 ):
     """Predict numbers from texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
-    The targets are standardised before training and mapped back afterwards, so that their unit does not matter.
+    The targets are standardised before training and mapped back afterwards, so that their unit does not matter. For
+    several outputs y is a table, or a column of vectors of numbers.
 
     Parameters
     ----------

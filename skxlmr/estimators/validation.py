@@ -108,14 +108,22 @@ def check_scorer(estimator: Any) -> Callable[..., Any] | None:
 
 
 def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
-    """Return y as the user passed it, if scikit-learn's metrics can read it; otherwise what the task makes of it."""
+    """Return y as the user passed it, if scikit-learn's metrics read it alike; otherwise as the task writes it."""
+    ours = None if y is None else task.as_y(targets)
+    if ours is None or (not sparse.issparse(y) and _is_read_as(y, ours)):
+        return y
+    return ours
+
+
+def _is_read_as(y: Any, ours: np.ndarray) -> bool:
+    """Whether scikit-learn's metrics know the type of y, and its values are ours."""
     try:
-        values = np.asarray(y) if isinstance(y, pd.DataFrame) else y  # columns may have nullable dtypes
-        readable = y is None or not (sparse.issparse(y) or type_of_target(values) == "unknown")
+        values = np.asarray(y)
+        if type_of_target(values if values.ndim == 2 else y) == "unknown" or values.shape != ours.shape:
+            return False
+        return bool(np.allclose(values, ours) if ours.dtype.kind == "f" else np.array_equal(values, ours))
     except (TypeError, ValueError):
-        readable = False
-    in_other_form = None if readable else task.as_y(targets)
-    return y if in_other_form is None else in_other_form
+        return False
 
 
 def _take(data: Any, rows: np.ndarray) -> Any:

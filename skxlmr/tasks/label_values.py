@@ -22,7 +22,7 @@ def infer_labels(y: np.ndarray, name: str = "y") -> np.ndarray:
     """Give labels that came as objects their own dtype; strings stay objects."""
     types = set(map(type, y))
     if all(issubclass(t, str) for t in types):
-        return np.array([str(label) for label in y], object)
+        return np.array([str.__str__(label) for label in y], object)
     if len(types) > 1 and not all(issubclass(t, int | float | np.number | np.bool_) for t in types):
         names = " and ".join(sorted(t.__name__ for t in types))
         raise TypeError(
@@ -73,7 +73,7 @@ def _check_label(label: Any, target: Target, row: int) -> Any:
         raise ValueError(
             f"{target.where(row)}: the label {label} is a fraction, not a class. Rows of probabilities must sum to 1."
         )
-    return str(label) if isinstance(label, str) else label
+    return str.__str__(label) if isinstance(label, str) else label
 
 
 def check_single(target: Target) -> np.ndarray:

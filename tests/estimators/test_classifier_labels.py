@@ -1,6 +1,7 @@
 """What the y of a classifier with one label per row may be."""
 
 import collections
+import enum
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,14 @@ CONTAINERS = {
     "UserList": (collections.UserList(NAMES), NAMES),
     "tuple": (tuple(NAMES), NAMES),
 }
+
+
+class Name(str, enum.Enum):  # `enum.StrEnum` differs: `str` of its members is their value
+    P = "p"
+    N = "n"
+
+
+CONTAINERS["enum of strings"] = ([Name.P, Name.N] * 8, NAMES)
 if hasattr(np.dtypes, "StringDType"):  # since NumPy 2.0
     CONTAINERS["StringDType"] = (np.array(NAMES, np.dtypes.StringDType()), NAMES)
 
