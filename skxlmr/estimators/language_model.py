@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context
+from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight
 from typing_extensions import Self
 
@@ -105,6 +106,11 @@ class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeli
         rows = task.rows(backbone, column, task.targets(None, column), weights)
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
         return task.evaluate(finetuned, backbone, rows, batch_tokens, verbose=self.verbose)["validation_score"]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
 
     def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> PiecePlan:
         """Plan windows over each distinct text; the positions are all pieces, each in the window with most context."""

@@ -96,7 +96,7 @@ class XLMRXLLearner(
         y : array-like of shape (n_samples,), or (n_samples, n_outputs)
             What is to be learned; see the class.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the loss. Rows of weight zero are left out.
+            Weights of the rows in the loss. Rows of weight zero are left out: their words and labels are not learned.
         X_val, y_val : text column and array-like of shape (n_validation,), default=None
             Rows to score after each epoch, in place of those that early stopping would set aside.
         sample_weight_val : array-like of shape (n_validation,), default=None
@@ -237,7 +237,7 @@ class XLMRXLLearner(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self._new_task().needs_y
+        tags.target_tags.required = True
         return tags
 
     def _fitted_names(self) -> tuple[str, ...]:

@@ -147,11 +147,12 @@ class Task(Generic[Column]):
             Weights to train with; None means rows to validate on, which all count alike.
         """
         weights = np.ones(len(targets)) if sample_weight is None else sample_weight * self.loss_weights(targets)
-        plan, kept = self.plan(backbone, column), np.flatnonzero(weights)
-        plan.warn_of_cut()
+        kept = np.flatnonzero(weights)
         if not len(kept):
             raise ValueError("There are no rows to learn from: all their weights are zero.")
-        return Rows(plan.take(kept), targets[kept], weights[kept], kept)
+        plan = self.plan(backbone, column if len(kept) == len(weights) else column.take(kept))
+        plan.warn_of_cut()
+        return Rows(plan, targets[kept], weights[kept], kept)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         """Return the classes by which held-out rows are stratified, by the user's names; None for no stratification."""

@@ -1,6 +1,7 @@
 """Repeated fitting with `warm_start` and `partial_fit`, and validation while fitting."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -200,6 +201,15 @@ def test_rows_of_weight_zero_equal_removed_rows(kind, class_weight):
         assert with_zeros.classes_.tolist() == without.classes_.tolist()
     history = with_zeros.history_.drop(columns="seconds")
     pd.testing.assert_frame_equal(history, without.history_.drop(columns="seconds"))
+
+
+def test_rows_of_weight_zero_are_neither_read_nor_counted_as_cut():
+    long = "word " * 600
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = classifier(truncation=True).fit([long, *TEXTS], ["yes", *LABELS], sample_weight=np.r_[0, np.ones(12)])
+    with pytest.warns(UserWarning, match="1 of 13 distinct texts were cut"):
+        clf.fit([long, *TEXTS], ["yes", *LABELS])
 
 
 def test_fit_with_weights_that_are_all_zero_raises():

@@ -131,3 +131,31 @@ def test_missing_texts_of_pairs_trim_validation_rows_and_partial_fit_are_empty()
     assert missing.score(X, [0, 1]) == empty.score(filled, [0, 1])
     begun = XLMRXLClassifier("nano", missing="empty").partial_fit([None, "a"], [0, 1], classes=[0, 1])
     assert begun.predict([None]).shape == (1,)
+
+
+def test_column_of_datasets_is_read_like_a_list():
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    content = {"text": ["good", "bad"] * 6, "label": [1, 0] * 6, "tags": [[1, 0, 0], [0, 1, 1]] * 6}
+    content["tokens"], content["words"] = [["Ada", "is"], ["Rome"]] * 6, [["N", "V"], ["N"]] * 6
+    data, settings = datasets.Dataset.from_dict(content), {"model": "nano", "max_epochs": 1, "random_state": 0}
+    for cls, X, y in (
+        (XLMRXLClassifier, "text", "label"),
+        (XLMRXLClassifier, "text", "tags"),
+        (XLMRXLRegressor, "text", "tags"),
+        (XLMRXLTagger, "tokens", "words"),
+    ):
+        of_column = cls(**settings).fit(data[X], data[y])
+        of_list = cls(**settings).fit(content[X], content[y])
+        assert of_column.score(data[X], data[y]) == of_list.score(content[X], content[y])
+        for a, b in zip(of_column.predict(data[X]), of_list.predict(content[X]), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert of_column.fit(data["tokens"], data["words"], X_val=data["tokens"], y_val=data["words"]).validation_scores_
+
+
+def test_table_vectorizer_of_skrub_may_make_empty_texts_missing():
+    skrub = pytest.importorskip("skrub", reason="needs skrub")
+    frame = pd.DataFrame({"text": ["", *[f"text {i}" for i in range(49)]]})
+    vectorizer = skrub.TableVectorizer(high_cardinality=XLMRXLEmbedder("nano", missing="empty"))
+    vectors = XLMRXLEmbedder("nano").fit_transform(frame.text)
+    np.testing.assert_array_equal(vectorizer.fit_transform(frame).to_numpy(), vectors)
+    np.testing.assert_array_equal(vectorizer.transform(frame.head(2)).to_numpy(), vectors[:2])
