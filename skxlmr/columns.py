@@ -58,7 +58,7 @@ class TextColumn:
         in_texts = lengths(self.texts)
         return in_texts if self.pairs is None else in_texts + lengths(self.pairs)
 
-    def take(self, rows: Sequence[int]) -> Self:
+    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
         """Select rows."""
         taken: dict[str, Any] = {
             name: [values[i] for i in rows] for name, values in vars(self).items() if isinstance(values, list)

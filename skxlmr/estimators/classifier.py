@@ -74,10 +74,10 @@ class XLMRXLClassifier(
 
     Notes
     -----
-    The splitters of scikit-learn that `cv=5` stands for refuse a column of lists, of labels or of 0 and 1, as a "legacy
-    multi-label data representation" before it arrives here. With `cv=KFold(5)`, `GridSearchCV` and `cross_val_score`
-    take it. The metrics of scikit-learn, such as scoring="f1_micro", need a matrix, as `np.array(y.tolist())` makes it
-    of vectors, and `sklearn.preprocessing.MultiLabelBinarizer` of lists of labels; the `scoring` of early stopping
+    For `cv=5`, `GridSearchCV` and `cross_val_score` refuse a column of lists as a "legacy multi-label data
+    representation" before it arrives here. They take sets of labels, `y.map(set)`, and with `cv=KFold(5)` lists, too.
+    The metrics of scikit-learn, such as scoring="f1_micro", need a matrix: `np.array(y.tolist())` makes it of vectors
+    of 0 and 1, `sklearn.preprocessing.MultiLabelBinarizer` of lists of labels. The `scoring` of early stopping
     takes a column of vectors, too.
 
     Examples

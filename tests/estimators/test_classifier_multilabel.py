@@ -221,6 +221,16 @@ def test_sets_of_0_and_1_are_sets_of_labels():
     assert begun.partial_fit(TEXTS[:2], [[0, 1], [1, 0]]).multilabel_ == "lists"
 
 
+@pytest.mark.parametrize("y", [list(map(set, LISTS)), pd.Series(map(frozenset, LISTS))], ids=["list", "Series"])
+def test_grid_search_over_sets_of_labels_works_with_a_number_of_folds(y):
+    search = GridSearchCV(classifier(tuning="head"), {"label_smoothing": [0.0]}, cv=2, error_score="raise").fit(
+        TEXTS, y
+    )
+    lists = GridSearchCV(search.estimator, {"label_smoothing": [0.0]}, cv=KFold(2)).fit(TEXTS, LISTS)
+    assert search.best_score_ == lists.best_score_
+    np.testing.assert_array_equal(search.predict(TEXTS), lists.predict(TEXTS))
+
+
 def test_grid_search_over_lists_of_labels_works_with_kfold():
     lists = [*LISTS[:-1], ["rare"]]  # which one of the folds has only to score
     search = GridSearchCV(classifier(tuning="head", max_epochs=1), {"label_smoothing": [0.0, 0.1]}, cv=KFold(2))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV
 
 import skxlmr
 from skxlmr import (
@@ -152,6 +153,28 @@ def test_results_do_not_depend_on_settings_of_torch(kind, tmp_path):
             found = results(kind, tmp_path / state)
             assert settings_of_torch() == before, state
         np.testing.assert_array_equal(found, expected, err_msg=state)
+
+
+def test_other_methods_do_not_depend_on_settings_of_torch():
+    def found():
+        begun = XLMRXLClassifier("nano", random_state=0, device="cpu").partial_fit(TEXTS, LABELS, classes=["no", "yes"])
+        begun.partial_fit(TEXTS, LABELS)
+        writer = XLMRXLGenerator(**SETTINGS).fit(TEXTS)
+        lm = XLMRXLMaskedLM("nano", device="cpu")
+        return (
+            begun.predict_log_proba(TEXTS).tolist(),
+            begun.score(TEXTS, LABELS, sample_weight=np.arange(8.0)),
+            writer.generate(TEXTS[:2], 5, do_sample=True).tolist(),
+            lm.fill_mask(["a <mask> film"], 2).to_dict("list"),
+            lm.score(TEXTS),
+            GridSearchCV(XLMRXLClassifier(**SETTINGS), {"tuning": ["head"]}, cv=2).fit(TEXTS, LABELS).best_score_,
+        )
+
+    expected = found()
+    with entered("all"):
+        before = settings_of_torch()
+        assert found() == expected
+        assert settings_of_torch() == before
 
 
 def test_exports_do_not_depend_on_settings_of_torch(tmp_path):
