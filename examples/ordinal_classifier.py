@@ -18,7 +18,7 @@ from skxlmr.model.heads import ClassificationHead
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.base import Task, not_found
-from skxlmr.tasks.classification import check_labels
+from skxlmr.tasks.labels import check_labels
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserString
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ROWS_AT_ONCE = 10_000
+SINGLE_TEXTS = (str, UserString, bytes, bytearray, memoryview)  # sequences that are not columns
 REMEDIES = {
-    "missing": "Fill missing texts, for example with fillna(''), or drop these rows with dropna().",
+    "missing": "Fill missing texts, for example with fillna(''), or drop these rows with dropna(); where an estimator "
+    "has the parameter `missing`, 'empty' reads them as empty texts.",
     "bytes": "Decode it first: value.decode('utf-8').",
     "other": "If it is meant as text, convert it first, for example with astype(str).",
 }
@@ -55,7 +58,7 @@ class TextColumn:
         in_texts = lengths(self.texts)
         return in_texts if self.pairs is None else in_texts + lengths(self.pairs)
 
-    def take(self, rows: Sequence[int]) -> Self:
+    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
         """Select rows."""
         taken: dict[str, Any] = {
             name: [values[i] for i in rows] for name, values in vars(self).items() if isinstance(values, list)
@@ -81,10 +84,11 @@ def total_lengths(rows: Sequence[Sequence[Sized]]) -> np.ndarray:
     return np.fromiter((sum(map(len, row)) for row in rows), np.int64, len(rows))
 
 
-def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
-    """Read one column of texts, or two columns of text pairs, of any library that narwhals knows.
+def check_text_column(X: Any, *, name: str = "X", missing: str = "error") -> TextColumn:
+    """Read one column of texts, or two columns of text pairs, of any sequence or library that narwhals knows.
 
-    Errors name the row. Lone surrogates, which no encoding can write, become U+FFFD, with one warning.
+    Errors name the row. With missing="empty", missing values become empty texts. Lone surrogates, which no encoding can
+    write, become U+FFFD, with one warning.
 
     Examples
     --------
@@ -101,7 +105,7 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     if not len(columns[0]):
         raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no text.")
     texts = [
-        check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index)
+        check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index, missing)
         for i, column in enumerate(columns)
     ]
     names = None
@@ -110,9 +114,9 @@ def check_text_column(X: Any, *, name: str = "X") -> TextColumn:
     return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
 
 
-def check_one_text(X: Any) -> TextColumn:
+def check_one_text(X: Any, missing: str = "error") -> TextColumn:
     """Read one column of texts; two are an error."""
-    column = check_text_column(X)
+    column = check_text_column(X, missing=missing)
     if column.pairs is not None:
         raise ValueError("X has 2 columns, where one of texts is needed. Select it: df['text'].")
     return column
@@ -129,21 +133,14 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
         )
 
 
-def as_pandas(y: Any) -> Any:
-    """Return a frame of polars or pyarrow as one of pandas, a series as a list, and anything else as it is."""
-    if isinstance(y, pd.DataFrame | pd.Series):
-        return y
-    frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame):
-        return pd.DataFrame({name: frame[name].to_list() for name in frame.columns})
-    if isinstance(frame, nw.Series):
-        return frame.to_list()
-    return y.to_pylist() if hasattr(y, "to_pylist") else y
+def is_sequence(values: Any) -> bool:
+    """Whether these are several values in order, such as a list, and not a single text."""
+    return isinstance(values, Sequence) and not isinstance(values, SINGLE_TEXTS)
 
 
 def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
     """Return the values of each column, the column names or None, and the index of pandas or None."""
-    if isinstance(X, str | bytes):
+    if isinstance(X, SINGLE_TEXTS):
         raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
     if isinstance(X, Mapping | Set | Iterator):
         raise TypeError(f"{name} is a {type(X).__name__}, which is not a column. Use a list, an array or a Series.")
@@ -155,8 +152,8 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
         return [X.tolist()], None if X.name is None else [X.name], X.index
     if hasattr(X, "to_pylist") and not hasattr(X, "columns"):  # an array of pyarrow
         return [X.to_pylist()], None, None
-    if isinstance(X, list | tuple):
-        return _split_rows(X, name), None, None
+    if isinstance(X, Sequence):  # a list, a tuple, a deque, a column of datasets, ...
+        return _split_rows(list(X), name), None, None
     frame = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         return [frame[column].to_list() for column in frame.columns], list(frame.columns), None
@@ -177,7 +174,7 @@ def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | N
     TypeError, ValueError
         If X is not a column, or has several.
     """
-    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim == 1):
+    if is_sequence(X) or (isinstance(X, np.ndarray) and X.ndim == 1):
         return list(X), None, None
     if isinstance(X, np.ndarray):
         raise TypeError(f"{name} is an array of {X.ndim} dimensions, not a column of lists. Use {name}.tolist().")
@@ -190,43 +187,60 @@ def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | N
 
 def _split_rows(rows: Sequence, name: str) -> list[list]:
     """Return the columns of a list of texts, or of a list of rows with one or two texts each."""
-    if not rows or not isinstance(rows[0], list | tuple | np.ndarray):
+    if not rows or not _is_row(rows[0]):
         return [list(rows)]
     width = len(rows[0])
     for i, row in enumerate(rows):
-        if not isinstance(row, list | tuple | np.ndarray) or len(row) != width:
-            got = f"{len(row)} values" if isinstance(row, list | tuple | np.ndarray) else repr(row)[:40]
+        if not _is_row(row) or len(row) != width:
+            got = f"{len(row)} values" if _is_row(row) else repr(row)[:40]
             raise ValueError(
                 f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts."
             )
     return [list(column) for column in zip(*rows, strict=True)]
 
 
+def _is_row(value: Any) -> bool:
+    return is_sequence(value) or isinstance(value, np.ndarray)
+
+
 def _split_array(array: np.ndarray, name: str) -> list[list]:
     if array.ndim not in (1, 2):
         raise ValueError(f"{name} has {array.ndim} dimensions; a text column has one.")
+    if array.dtype.kind == "f" and np.isnan(array).all():  # all of them are missing, so their type is not known
+        array = array.astype(object)
     if array.dtype.kind not in "OUT" and array.size:
         hint = "Decode it first: np.char.decode." if array.dtype.kind == "S" else "Pass the texts themselves."
         raise TypeError(f"{name} is an array of {array.dtype}, but a column of texts is needed. {hint}")
     return [array.tolist()] if array.ndim == 1 else [array[:, i].tolist() for i in range(array.shape[1])]
 
 
-def check_column_of_texts(values: list, name: str, index: pd.Index | None) -> list[str]:
-    """Check that every value is a str, and replace what cannot be encoded as UTF-8."""
+def check_column_of_texts(values: list, name: str, index: pd.Index | None, missing: str = "error") -> list[str]:
+    """Check that every value is a str, and replace what cannot be encoded as UTF-8.
+
+    With missing="empty", missing values become empty texts; otherwise they are an error.
+    """
     types = set(map(type, values))
+    if missing == "empty" and types != {str}:
+        values = ["" if is_missing(value) else value for value in values]
+        types = set(map(type, values))
     if types != {str}:
         if not all(issubclass(t, str) for t in types):
             row = next(i for i, value in enumerate(values) if not isinstance(value, str))
             _refuse(values[row], row, name, index)
-        values = list(map(str, values))
+        values = list(map(str.__str__, values))  # str() of an enum's member is its name
     return _replace_surrogates(values, name, index)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, NaT or the like."""
+    return not isinstance(value, str) and pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
 def _refuse(value: Any, row: int, name: str, index: pd.Index | None) -> NoReturn:
     """Raise an error that says what the value is."""
     shown = repr(value)
     what = f"{name}, {name_row(row, index)}: {shown[:60]}{'...' if len(shown) > 60 else ''}"
-    if pd.api.types.is_scalar(value) and pd.isna(value):
+    if is_missing(value):
         raise ValueError(f"{what} is a missing value, not a text. {REMEDIES['missing']}")
     kind = "bytes" if isinstance(value, bytes | bytearray) else "other"
     raise TypeError(f"{what} is a {type(value).__name__}, not a text. {REMEDIES[kind]}")

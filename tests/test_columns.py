@@ -1,5 +1,7 @@
 import re
 import time
+from collections import UserList, UserString, deque
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,23 @@ from skxlmr import XLMRXLClassifier
 from skxlmr.columns import check_features, check_text_column
 
 TEXTS = ["one", "", "drei 🎬", "אַרבע", "\x00\x07", "x" * 1_000_000]
+
+
+class Texts(Sequence):
+    """A sequence of another library, as a column of datasets is."""
+
+    def __getitem__(self, i):
+        return TEXTS[i]
+
+    def __len__(self):
+        return len(TEXTS)
+
+
 ONE = {
     "list": TEXTS,
+    "deque": deque(TEXTS),
+    "UserList": UserList(TEXTS),
+    "sequence": Texts(),
     "tuple": tuple(TEXTS),
     "str array": np.array(TEXTS),
     "object array": np.array(TEXTS, object),
@@ -37,6 +54,8 @@ ONE = {
 PAIRS = {
     "array": np.array([TEXTS, TEXTS[::-1]], object).T,
     "list of tuples": list(zip(TEXTS, TEXTS[::-1], strict=True)),
+    "list of UserLists": list(map(UserList, zip(TEXTS, TEXTS[::-1], strict=True))),
+    "deque of lists": deque(map(list, zip(TEXTS, TEXTS[::-1], strict=True))),
     "DataFrame": pd.DataFrame({"a": TEXTS, "b": TEXTS[::-1]}),
     "same name twice": pd.DataFrame(np.array([TEXTS, TEXTS[::-1]], object).T, columns=["a", "a"]),
     "polars DataFrame": pl.DataFrame({"a": TEXTS, "b": TEXTS[::-1]}),
@@ -71,10 +90,15 @@ def with_bad(value, at=3):
 REFUSED = [
     ("a bare string", "a text", TypeError, r"single str.*\[X\]"),
     ("bare bytes", b"a text", TypeError, "single bytes"),
+    ("a bare UserString", UserString("a text"), TypeError, "single UserString"),
+    ("a bare bytearray", bytearray(b"a text"), TypeError, "single bytearray"),
+    ("a range", range(3), TypeError, "row 0: 0 is a int, not a text"),
+    ("a deque with a number", deque(["a", 1]), TypeError, "row 1: 1 is a int"),
     ("None", with_bad(None), ValueError, r"row 3: None is a missing.*fillna\(''\)"),
     ("nan", with_bad(float("nan")), ValueError, "row 3: nan is a missing.*dropna"),
     ("pd.NA", with_bad(pd.NA), ValueError, "row 3: <NA> is a missing"),
     ("NaT", with_bad(pd.NaT), ValueError, "row 3: NaT is a missing"),
+    ("nan in an array of floats", np.full(3, np.nan), ValueError, "row 0: nan is a missing"),
     ("None in a Series", pd.Series(with_bad(None), name="t", index=range(10, 16)), ValueError,
      r"X, column 't', row 3 \(index 13\): .*missing"),
     ("None in a Series of labels", pd.Series(with_bad(None), index=list("uvwxyz")), ValueError,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
@@ -16,6 +17,7 @@ from skxlmr.columns import TextColumn, check_features, check_text_column
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.plan import WindowParameters
+from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.estimators import SavedEstimator, damaged, read_estimator, write_estimator
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 
@@ -36,16 +38,25 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
     Parameters
     ----------
     $parameters
+
+    Notes
+    -----
+    All public methods of subclasses run in `skxlmr.runtime.torch_state.default_torch_state`.
     """
+
+    missing: ClassVar[str] = "error"  # a parameter of some subclasses
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if isinstance(method, FunctionType) and not name.startswith("_"):
+                setattr(cls, name, default_torch_state()(method))
         if not abstract and _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             ESTIMATORS[cls.__name__] = cls
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""
-        return check_text_column(X)
+        return check_text_column(X, missing=self.missing)
 
     def _check_fitted_column(self, X: Any) -> Any:
         """Check X after fit: it must have the columns that fit saw."""
@@ -86,6 +97,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
                 raise ValueError(f"it has an attribute {name!r}")
         self.__dict__.update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
 
+    @default_torch_state()
     def save(self, directory: str | os.PathLike) -> None:
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
 
@@ -141,6 +153,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         tags.input_tags.categorical = False
+        tags.input_tags.allow_nan = self.missing == "empty"
         return tags
 
 
@@ -149,6 +162,7 @@ def _same_class(one: type, other: type) -> bool:
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
+@default_torch_state()
 def load(directory: str | os.PathLike) -> XLMRXLEstimator:
     """Read an estimator that `save` has written.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
@@ -18,16 +18,18 @@ from typing_extensions import Self
 
 from skxlmr.columns import as_objects, check_column_of_texts
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tasks.classification import Classification, check_classes, is_probabilities, multilabel_form
+from skxlmr.tasks.classification import Classification
+from skxlmr.tasks.labels import check_classes, find_form
 
 
 @declare_parameters
 class XLMRXLClassifier(
     ClassifierMixin,
     SentenceVectors,
+    MissingTexts,
     Truncation,
     Vocabulary,
     FeatureMemory,
@@ -41,6 +43,12 @@ class XLMRXLClassifier(
     head on the vector of the text (`tuning="lora"`), the head alone (`"head"`), or a copy of all weights (`"full"`).
     The head starts from a logistic regression on the frozen vectors. For a text that is longer than the model reads at
     once, the logits of its windows are averaged.
+
+    y holds one label per row, or several: as an indicator of 0 and 1, that is a matrix, a frame with a column per label
+    or a column of vectors, such as [1, 0, 1]; or as a column of lists or sets of labels, such as ["sport", "politics"].
+    The same values mean the same in every container. Vectors of one length of at least 2 that hold nothing but 0 and 1
+    are an indicator; where 0 and 1 are the names of labels, give sets, such as {0, 1}. In `partial_fit` vectors are an
+    indicator only if they are as long as `classes`. Once fitted, y is read in the form that `fit` has found.
 
     y may also hold a probability for each class, (n_samples, n_classes), as `predict_proba` of a teacher returns it: a
     small model then learns what a large one predicts for texts without labels (Hinton et al., arXiv:1503.02531). The
@@ -64,6 +72,14 @@ class XLMRXLClassifier(
     --------
     XLMRXLEmbedder : Turn texts into vectors for any other estimator.
 
+    Notes
+    -----
+    For `cv=5`, `GridSearchCV` and `cross_val_score` refuse a column of lists as a "legacy multi-label data
+    representation" before it arrives here. They take sets of labels, `y.map(set)`, and with `cv=KFold(5)` lists, too.
+    The metrics of scikit-learn, such as scoring="f1_micro", need a matrix: `np.array(y.tolist())` makes it of vectors
+    of 0 and 1, `sklearn.preprocessing.MultiLabelBinarizer` of lists of labels. The `scoring` of early stopping
+    takes a column of vectors, too.
+
     Examples
     --------
     >>> from skxlmr import XLMRXLClassifier
@@ -79,7 +95,13 @@ class XLMRXLClassifier(
     def _new_task(self) -> Classification:
         windows = Windows(self.max_length, self.stride, self.truncation)
         return Classification(
-            windows, self.label_smoothing, self.class_weight, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs
+            windows,
+            self.label_smoothing,
+            self.class_weight,
+            pooling=self.pooling,
+            prompt=self.prompt,
+            pairs=self.pairs,
+            missing=self.missing,
         )
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -117,7 +139,8 @@ class XLMRXLClassifier(
             )
         if classes is None and not hasattr(self, "classes_"):
             raise ValueError("The first call of partial_fit needs classes: all labels of this and later calls.")
-        form = None if is_probabilities(y) else multilabel_form(y)
+        classes = classes if classes is None else list(classes)
+        form = self.multilabel_ if hasattr(self, "classes_") else find_form(y, classes)
         classes = self.classes_ if classes is None else check_classes(classes, form)
         known = replace(self._new_task(), classes=classes, form=form).weighted(np.empty(0, np.int64), np.empty(0))
         return self._fit(X, y, sample_weight, known=known)
@@ -155,6 +178,21 @@ class XLMRXLClassifier(
         logits = self._outputs(X)
         return softmax(logits, axis=1) if self.multilabel_ is None else expit(logits)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,), or two text columns
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            In the order of `classes_`; finite, also where `predict_proba` rounds to 0.
+        """
+        logits = self._outputs(X)
+        return log_softmax(logits, axis=1) if self.multilabel_ is None else log_expit(logits)
+
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class, or all labels that are more probable than not.
 
@@ -179,6 +217,8 @@ class XLMRXLClassifier(
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; with several labels per row all of them must be right.
 
+        Labels that `fit` has not seen count as wrong.
+
         Parameters
         ----------
         X : text column of shape (n_samples,), or two text columns
@@ -189,9 +229,6 @@ class XLMRXLClassifier(
         -------
         float
         """
-        check_is_fitted(self)
-        if self.multilabel_ is None and not is_probabilities(y):  # labels that fit has not seen count as wrong
-            return super().score(X, y, sample_weight)
         return self._score(X, y, sample_weight)
 
     def zero_shot(self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.") -> pd.DataFrame:

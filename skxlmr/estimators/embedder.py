@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.base import XLMRXLEstimator
-from skxlmr.estimators.parameters import HISTORY, FeatureMemory, Tuned, Vocabulary
+from skxlmr.estimators.parameters import HISTORY, FeatureMemory, MissingTexts, Tuned, Vocabulary
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.features import POOLINGS, frozen_features
@@ -43,6 +43,7 @@ AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 class XLMRXLEmbedder(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
+    MissingTexts,
     Truncation,
     Vocabulary,
     FeatureMemory,
@@ -224,6 +225,7 @@ class XLMRXLEmbedder(
         else:
             backbone = load_base(self)
         self._layers(backbone, reading.pooling)
+        Windows(self.max_length, self.stride, self.truncation).resolve(backbone)  # raises what transform would
         width = self._width(backbone)
         self._check_components(len(reading.texts(column).texts), width)
         learned: dict[str, Any] = {}

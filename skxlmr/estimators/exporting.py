@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.utils.validation import check_is_fitted
 
 from skxlmr.runtime.backbone import find_checkpoint
+from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.peft import export_adapter
 from skxlmr.saving.transformers import ExportedModel, export_pretrained
 
@@ -15,6 +16,7 @@ from skxlmr.saving.transformers import ExportedModel, export_pretrained
 class ExportMixin:
     """Mixin of the estimators that are trained: writes what they learned in the formats of transformers and peft."""
 
+    @default_torch_state()
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write what was fitted as a whole model that others load without skxlmr.
 
@@ -57,6 +59,7 @@ class ExportMixin:
         """
         export_pretrained(self._exported(), directory, dtype)
 
+    @default_torch_state()
     def export_adapter(self, directory: str | os.PathLike) -> None:
         """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
 

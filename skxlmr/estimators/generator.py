@@ -49,7 +49,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
     """
 
     def _new_task(self) -> NextToken:
-        return NextToken(Windows(self.max_length, self.stride, self.truncation))
+        return NextToken(Windows(self.max_length, self.stride, self.truncation), missing=self.missing)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable continuation of each text: `generate` with its defaults.

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context
+from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.learner import XLMRXLLearner
+from skxlmr.estimators.parameters import MissingTexts
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Truncation
@@ -24,7 +26,7 @@ from skxlmr.training.sklearn_callbacks import with_callbacks
 
 
 @declare_parameters
-class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=True):
+class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeling], abstract=True):
     """Base class of the estimators that predict words.
 
     The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
@@ -104,6 +106,11 @@ class XLMRXLLanguageModel(Truncation, XLMRXLLearner[LanguageModeling], abstract=
         rows = task.rows(backbone, column, task.targets(None, column), weights)
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
         return task.evaluate(finetuned, backbone, rows, batch_tokens, verbose=self.verbose)["validation_score"]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
 
     def _plan_every_piece(self, backbone: Backbone, column: TextColumn, causal: bool = False) -> PiecePlan:
         """Plan windows over each distinct text; the positions are all pieces, each in the window with most context."""

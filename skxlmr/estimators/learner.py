@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
+from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from typing_extensions import Self
@@ -19,7 +20,7 @@ from skxlmr.columns import TextColumn, check_features
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, Tuned
-from skxlmr.estimators.validation import Scorer, ValidationData, check_scorer
+from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
@@ -95,7 +96,7 @@ class XLMRXLLearner(
         y : array-like of shape (n_samples,), or (n_samples, n_outputs)
             What is to be learned; see the class.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the loss. Rows of weight zero are left out.
+            Weights of the rows in the loss. Rows of weight zero are left out: their words and labels are not learned.
         X_val, y_val : text column and array-like of shape (n_validation,), default=None
             Rows to score after each epoch, in place of those that early stopping would set aside.
         sample_weight_val : array-like of shape (n_validation,), default=None
@@ -136,6 +137,8 @@ class XLMRXLLearner(
         if known is not None and hasattr(self, "_finetuned"):
             check_features(self, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        if not weights.any():  # scikit-learn checks this since 1.9
+            raise ValueError("There are no rows to learn from: all sample weights are zero.")
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
         if start is None:
@@ -145,7 +148,8 @@ class XLMRXLLearner(
             targets = targets if task is new else task.targets(y, column)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
-            backbone = load_trimmed(self, task.prompted(column))
+            used = np.flatnonzero(weights * task.loss_weights(targets))
+            backbone = load_trimmed(self, task.prompted(column.take(used)))
         else:
             backbone = load_base(self)
         validation = ValidationData.check(X_val, y_val, sample_weight_val, column, task)
@@ -162,8 +166,12 @@ class XLMRXLLearner(
             observer.fitted_attributes = holding
         score = None
         if scorer is not None:
-            data, read = ((X, y), column) if validation is None else ((X_val, y_val), validation.column)
-            score = Scorer(self, scorer, *data, lambda module: holding(module, read))
+            data, read, true = (X, y), column, targets
+            if validation is not None:
+                data, read, true = (X_val, y_val), validation.column, validation.targets
+            score = Scorer(
+                self, scorer, data[0], as_metrics_take(data[1], task, true), lambda module: holding(module, read)
+            )
         fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory, self.init, score)
         outcome = fit.learn(rows, held_out, start, observers, epoch)
         history, scores, state = outcome.history, outcome.validation_scores, outcome.optimizer_state
@@ -223,9 +231,14 @@ class XLMRXLLearner(
     def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
         """Score the results of rows, all from one reading of X."""
         column, task = self._check_fitted_column(X), self._task()
-        targets = task.targets(y, column)
+        targets = task.targets_of_score(y, column)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
         return task.row_score(self._run(column, task.per_row), targets, weights)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
 
     def _fitted_names(self) -> tuple[str, ...]:
         return (*super()._fitted_names(), *self._new_task().found)

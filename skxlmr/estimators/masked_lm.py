@@ -69,7 +69,8 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
     mlm_probability: float = parameter(default=0.15, valid=[Interval(Real, 0, 1, closed="right")], order=20)
 
     def _new_task(self) -> Masking:
-        return Masking(Windows(self.max_length, self.stride, self.truncation), self.mlm_probability)
+        windows = Windows(self.max_length, self.stride, self.truncation)
+        return Masking(windows, self.mlm_probability, missing=self.missing)
 
     def _check_fitted_column(self, X: Any) -> TextColumn:
         return super()._check_fitted_column(X) if hasattr(self, "_finetuned") else self._check_column(X)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
@@ -91,6 +91,20 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
             0 where a row has fewer choices than other rows.
         """
         return softmax(self.decision_function(X), axis=1)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of what `predict_proba` returns.
+
+        Parameters
+        ----------
+        X : prompts and choices
+
+        Returns
+        -------
+        ndarray of shape (n_samples, most choices), float32
+            -inf where a row has fewer choices than other rows.
+        """
+        return log_softmax(self.decision_function(X), axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the choice with the highest score.

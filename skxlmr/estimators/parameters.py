@@ -44,6 +44,20 @@ class Vocabulary:
 
 
 @parameter_group
+class MissingTexts:
+    """What is done about missing texts.
+
+    Parameters
+    ----------
+    missing : {"error", "empty"}
+        What to do about missing texts (None, NaN, pd.NA, NaT): raise an error that names the row, or read them as empty
+        texts. skrub's `TableVectorizer`, for one, turns empty texts into missing ones.
+    """
+
+    missing: str = parameter(default="error", valid=[StrOptions({"error", "empty"})], order=20)
+
+
+@parameter_group
 class SentenceVectors:
     """How a text, or a pair of texts, becomes the vector that the head takes.
 
@@ -109,9 +123,10 @@ class ClassWeight:
     Parameters
     ----------
     class_weight : dict, "balanced" or None
-        Weights of the classes, or of the tags, in the loss, as in scikit-learn. With several labels per row a dict has
-        weights of the labels' positives, those of negatives being 1, and with "balanced" the positives of a label count
-        as much as its negatives.
+        Weights of the classes, or of the tags, in the loss, as in scikit-learn; they are multiplied by `sample_weight`,
+        with which "balanced" also counts the rows. With several labels per row a dict has weights of the labels'
+        positives, those of negatives being 1, and with "balanced" the positives of a label count as much as its
+        negatives.
     """
 
     class_weight: dict | str | None = parameter(default=None, valid=[dict, StrOptions({"balanced"}), None], order=40)

@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import FeatureMemory, Init, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
@@ -18,11 +18,19 @@ from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
 
 @declare_parameters
 class XLMRXLRegressor(
-    RegressorMixin, SentenceVectors, Truncation, Vocabulary, FeatureMemory, Init, XLMRXLLearner[Regression]
+    RegressorMixin,
+    SentenceVectors,
+    MissingTexts,
+    Truncation,
+    Vocabulary,
+    FeatureMemory,
+    Init,
+    XLMRXLLearner[Regression],
 ):
     """Predict numbers from texts, or pairs of texts, by fine-tuning XLM-RoBERTa-XL.
 
-    The targets are standardised before training and mapped back afterwards, so that their unit does not matter.
+    The targets are standardised before training and mapped back afterwards, so that their unit does not matter. For
+    several outputs y is a table, or a column of vectors of numbers.
 
     Parameters
     ----------
@@ -54,7 +62,9 @@ class XLMRXLRegressor(
 
     def _new_task(self) -> Regression:
         windows = Windows(self.max_length, self.stride, self.truncation)
-        return Regression(windows, self.loss, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs)
+        return Regression(
+            windows, self.loss, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs, missing=self.missing
+        )
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the numbers.
@@ -85,7 +95,7 @@ class XLMRXLRegressor(
         -------
         float
         """
-        return super().score(X, y, sample_weight)
+        return self._score(X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
-from sklearn.utils import Tags
+from scipy.special import log_softmax, softmax
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
@@ -172,6 +171,22 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
             logits[i] = softmax(of_row, axis=1)
         return logits
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of what `predict_proba` returns.
+
+        Parameters
+        ----------
+        X : column of token lists or of strings, of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) of ndarray of shape (n_tokens, n_tags)
+        """
+        logits = self._outputs(X)
+        for i, of_row in enumerate(logits):
+            logits[i] = log_softmax(of_row, axis=1)
+        return logits
+
     def predict_spans(self, X: Any) -> pd.DataFrame:
         """Return the spans that the predicted tags mark.
 
@@ -250,8 +265,3 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
         scheme = scheme_of_score(self.scheme_, strict)
         return entity_report(true, self._run(column, task.tags), strict=strict, scheme=scheme, sample_weight=weights)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags

@@ -9,10 +9,12 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_sample_weight
 
 from skxlmr.columns import TextColumn
@@ -105,8 +107,29 @@ def check_scorer(estimator: Any) -> Callable[..., Any] | None:
     return None if estimator.scoring is None else check_scoring(estimator, estimator.scoring)
 
 
+def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
+    """Return y as the user passed it, if scikit-learn's metrics read it alike; otherwise as the task writes it."""
+    ours = None if y is None else task.as_y(targets)
+    if ours is None or (not sparse.issparse(y) and _is_read_as(y, ours)):
+        return y
+    return ours
+
+
+def _is_read_as(y: Any, ours: np.ndarray) -> bool:
+    """Whether scikit-learn's metrics know the type of y, and its values are ours."""
+    try:
+        values = np.asarray(y)
+        if type_of_target(values if values.ndim == 2 else y) == "unknown" or values.shape != ours.shape:
+            return False
+        return bool(np.allclose(values, ours) if ours.dtype.kind == "f" else np.array_equal(values, ours))
+    except (TypeError, ValueError):
+        return False
+
+
 def _take(data: Any, rows: np.ndarray) -> Any:
-    return _safe_indexing(data.tocsr() if sparse.issparse(data) else data, rows)
+    if isinstance(data, pd.Index):  # scikit-learn would take it for a list
+        return data[rows]
+    return _safe_indexing(data, rows)
 
 
 def _takes_sample_weight(scorer: Callable[..., Any]) -> bool:

@@ -60,12 +60,21 @@ class Windows:
     truncation: bool = False
 
     def resolve(self, backbone: Backbone) -> tuple[int, int]:
-        """Return `max_length` and `stride` as numbers; raises ValueError if the model reads less than `max_length`."""
+        """Return `max_length` and `stride` as numbers.
+
+        Raises ValueError if the model reads less than `max_length`, or neighbouring windows would be the same.
+        """
         longest, name = backbone.model.config.max_length, backbone.name
         if self.max_length is not None and self.max_length > longest:
             raise ValueError(f"max_length={self.max_length}, but {name!r} reads at most {longest} tokens at once.")
         max_length = self.max_length or longest
-        return max_length, max_length // 8 if self.stride == "auto" else int(self.stride)
+        stride, room = max_length // 8 if self.stride == "auto" else int(self.stride), max_length - 2
+        if stride >= room and not self.truncation:
+            raise ValueError(
+                f"stride={stride} leaves no way to advance: a window holds {room} pieces beside its special tokens. "
+                f"Use a stride below {room}, or raise max_length."
+            )
+        return max_length, stride
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,8 +95,9 @@ class Task(Generic[Column]):
     # Factor of the outputs of a head that has been started, if more than the head is trained; see `SoftStart`.
     start_factor: ClassVar[float] = 1.0
 
-    # Checks X and returns it as a column.
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_text_column)
+    def read(self, X: Any) -> Any:
+        """Check X and return it as a column."""
+        return check_text_column(X)
 
     def read_as(self, settings: SentenceSettings, column: Column) -> Self:
         """Return this task with what the files of the model say about reading texts."""
@@ -126,6 +127,14 @@ class Task(Generic[Column]):
         """Check y and return it as `row_losses` takes it, one target per row; messages call it `name`."""
         raise NotImplementedError
 
+    def targets_of_score(self, y: Any, column: Column) -> np.ndarray:
+        """Return the targets that `row_score` takes; labels that fit has not seen are wrong there, not an error."""
+        return self.targets(y, column)
+
+    def as_y(self, targets: np.ndarray) -> np.ndarray | None:
+        """Return targets as the y that scikit-learn's metrics take; None, the default, if they take no such y."""
+        return None
+
     def loss_weights(self, targets: np.ndarray) -> np.ndarray | float:
         """Return the factors of rows in the loss, beside their sample weights."""
         return 1.0
@@ -141,14 +150,15 @@ class Task(Generic[Column]):
             Weights to train with; None means rows to validate on, which all count alike.
         """
         weights = np.ones(len(targets)) if sample_weight is None else sample_weight * self.loss_weights(targets)
-        plan, kept = self.plan(backbone, column), np.flatnonzero(weights)
-        plan.warn_of_cut()
+        kept = np.flatnonzero(weights)
         if not len(kept):
             raise ValueError("There are no rows to learn from: all their weights are zero.")
-        return Rows(plan.take(kept), targets[kept], weights[kept], kept)
+        plan = self.plan(backbone, column if len(kept) == len(weights) else column.take(kept))
+        plan.warn_of_cut()
+        return Rows(plan, targets[kept], weights[kept], kept)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        """Return the classes by which held-out rows are stratified; None for no stratification."""
+        """Return the classes by which held-out rows are stratified, by the user's names; None for no stratification."""
         return None
 
     def held_out(self, rows: Rows) -> Rows:

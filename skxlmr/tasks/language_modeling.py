@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,8 +45,11 @@ class LanguageModeling(Task[TextColumn]):
     """Base class of the tasks without y: the texts say what is to be predicted.
 
     The head is the checkpoint's own, tied to the word embeddings, and is trained, too. `repeats` says whether the
-    examples are the same in each epoch; `model_class` is the class of the reference in which it is exported.
+    examples are the same in each epoch; `model_class` is the class of the reference in which it is exported. `missing`
+    is "error" or "empty", see `skxlmr.columns.check_text_column`.
     """
+
+    missing: str = field(default="error", kw_only=True)
 
     needs_y: ClassVar[bool] = False
     repeats: ClassVar[bool] = False
@@ -56,7 +59,8 @@ class LanguageModeling(Task[TextColumn]):
         """Draw what is to be predicted in each window of a plan."""
         raise NotImplementedError
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_one_text)
+    def read(self, X: Any) -> TextColumn:
+        return check_one_text(X, self.missing)
 
     def find(self, y: None, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         return self, self.targets(y, column)

@@ -9,7 +9,7 @@ from torch import nn
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from skxlmr.model.heads import ClassificationHead, PairHead, PooledHead
 from skxlmr.runtime.backbone import Backbone
@@ -30,12 +30,15 @@ class PooledTask(Task[TextColumn]):
         None if each row has one text.
     normalize : bool
         Whether vectors are scaled to the same length; part of what "auto" stands for.
+    missing : {"error", "empty"}
+        Whether missing texts are an error, or empty texts.
     """
 
     pooling: str = "auto"
     prompt: str | None = "auto"
     pairs: str | None = "auto"
     normalize: bool = False
+    missing: str = "error"
 
     found: ClassVar[dict[str, str]] = {
         "pooling_": "pooling",
@@ -48,6 +51,9 @@ class PooledTask(Task[TextColumn]):
     def n_outputs(self) -> int:
         """Number of outputs of the head."""
         raise NotImplementedError
+
+    def read(self, X: Any) -> TextColumn:
+        return check_text_column(X, missing=self.missing)
 
     def read_as(self, settings: SentenceSettings, column: TextColumn) -> Self:
         """Replace "auto" by what the files of the model say, and by what suits the column."""

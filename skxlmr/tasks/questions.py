@@ -83,7 +83,9 @@ class Answering(Task[TextColumn]):
     align_to_words: bool = False
     errors: str = "raise"
 
-    read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_questions)
+    def read(self, X: Any) -> TextColumn:
+        return check_questions(X)
+
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:

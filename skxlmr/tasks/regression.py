@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import torch.nn.functional as F
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, name_row
+from skxlmr.columns import TextColumn
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
+from skxlmr.tasks.targets import Target, is_vector, read_target, refuse_y_as_text
 from skxlmr.training.rows import Rows
 
 # The loss of a difference to the target, in standard deviations of the target.
@@ -48,11 +48,14 @@ class Regression(PooledTask):
     }
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
-        values = check_numbers(y, column)
-        mean = np.average(values, axis=0, weights=weights)
-        scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+        target = read_numbers(y, column)
+        values, used = target.values.reshape(len(weights), -1), np.flatnonzero(weights)
+        if values.shape[1] == 1:
+            refuse_y_as_text(column, values[:, 0])
+        mean = np.average(values[used], axis=0, weights=weights[used])
+        scale = np.sqrt(np.average((values[used] - mean) ** 2, axis=0, weights=weights[used]))
         scale = np.where(scale > 0, scale, 1.0)
-        task = replace(self, mean=mean, scale=scale, one_dimensional=np.asarray(y).ndim == 1)
+        task = replace(self, mean=mean, scale=scale, one_dimensional=target.values.ndim == 1)
         return task, (values - mean) / scale
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
@@ -60,6 +63,10 @@ class Regression(PooledTask):
         if values.shape[1] != self.n_outputs:
             raise ValueError(f"{name} has {values.shape[1]} columns, but {self.n_outputs} are needed.")
         return (values - self.mean) / self.scale
+
+    def as_y(self, targets: np.ndarray) -> np.ndarray:
+        values = targets * self.scale + self.mean
+        return values[:, 0] if self.one_dimensional else values
 
     @property
     def n_outputs(self) -> int:
@@ -116,34 +123,60 @@ class Regression(PooledTask):
 
 def check_numbers(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
     """Read finite numbers, (n_rows, n_outputs) float64; errors name the row."""
-    index = y.index if isinstance(y, pd.Series | pd.DataFrame) else None
-    check_consistent_length(column.texts, y)
-    values = _as_floats(y, name, index)
-    if values.ndim not in (1, 2):
-        raise ValueError(f"{name} has {values.ndim} dimensions; numbers in one or two are needed.")
+    values = read_numbers(y, column, name).values
+    return values.reshape(len(values), -1)
+
+
+def read_numbers(y: Any, column: TextColumn, name: str = "y") -> Target:
+    """Read finite numbers, float64: (n_rows,), or (n_rows, n_outputs) of a table or a column of vectors."""
+    target = read_target(y, column, name)
+    values = target.values
+    if target.has_vectors:
+        values = _stack(target)
+    elif target.is_column:
+        values = values[:, None]
+    values = _as_floats(values, target)
     if not values.size:
         raise ValueError(f"{name} has shape {values.shape}: there is nothing to learn.")
-    values = values.reshape(len(values), -1)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad):
         raise ValueError(
-            f"{name}, {name_row(bad[0], index)}: {values[bad[0]].tolist()} is NaN or infinity ({len(bad)} rows in "
-            f"all). Leave these rows out of X and y."
+            f"{target.where(bad[0])}: {values[bad[0]].tolist()} is NaN or infinity ({len(bad)} rows in all). Leave "
+            f"these rows out of X and y."
         )
-    return values
+    return replace(target, values=values)
 
 
-def _as_floats(y: Any, name: str, index: pd.Index | None) -> np.ndarray:
-    if hasattr(y, "dtype") and np.iscomplexobj(y):
-        raise ValueError(f"{name} holds complex numbers. Give their real and imaginary parts as two columns.")
+def _stack(target: Target) -> np.ndarray:
+    """Return a column of vectors of numbers as a table."""
+    table = target.stack()
+    if table is not None:
+        return table
+    rows = target.values
+    width = len(next(filter(is_vector, rows)))
+    for i, row in enumerate(rows):
+        if not is_vector(row) or isinstance(row, Set) or len(row) != width:
+            raise ValueError(f"{target.where(i)}: {row!r:.60} is not a vector of {width} numbers, as other rows have.")
+    return np.array([list(row) for row in rows], object)
+
+
+def _as_floats(values: np.ndarray, target: Target) -> np.ndarray:
+    if np.iscomplexobj(values):
+        raise ValueError(f"{target.name} holds complex numbers. Give their real and imaginary parts as two columns.")
+    if values.dtype.kind in "mM":
+        raise ValueError(f"{target.name} holds {values.dtype}, not numbers. Convert it to a number of days or seconds.")
+    if values.dtype == object:
+        values = np.where(pd.isna(values), np.nan, values)
     try:
-        return np.asarray(y, dtype=np.float64)
+        return values.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        for i, row in enumerate(y.to_numpy() if isinstance(y, pd.DataFrame) else y):
+        for i, row in enumerate(values):
             try:
                 np.asarray(row, np.float64)
             except (TypeError, ValueError, OverflowError):
                 raise ValueError(
-                    f"{name}, {name_row(i, index)}: {row!r:.60} is not a number. Make it one, or leave its row out."
+                    f"{target.where(i)}: {row!r:.60} is not a number. Make it one, or leave its row out."
                 ) from error
-        raise ValueError(f"{name} holds something that is not a number: {error}. Use y.astype(float).") from error
+        raise ValueError(
+            f"{target.name} holds something that is not a number: {error}. Use y.astype(float)."
+        ) from error

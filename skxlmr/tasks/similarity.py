@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,9 +20,10 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PairPlan, WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.run import pool_texts
-from skxlmr.tasks.base import Task
-from skxlmr.tasks.classification import check_labels
+from skxlmr.tasks.base import Task, not_found
+from skxlmr.tasks.labels import check_labels
 from skxlmr.tasks.regression import check_numbers
+from skxlmr.tasks.targets import refuse_y_as_text
 from skxlmr.text.batching import deduplicate
 from skxlmr.training.fit import Objective
 from skxlmr.training.gradients import BatchLosses
@@ -54,17 +55,26 @@ class SimilarityLearning(Task[TextColumn]):
         What is put before each text; of two that are read together, before the first.
     dims : tuple of int
         The loss is the mean over vectors that are truncated to these numbers of dimensions.
+    classes : ndarray of shape (n_classes,)
+        The labels that the numbers of classes stand for.
     """
 
     goal: str
     prompt: str = ""
     dims: tuple[int, ...] = ()
+    classes: np.ndarray = field(default_factory=not_found)
 
     needs_y: ClassVar[bool] = False
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         task = replace(self, goal="similarities") if self.goal == "pairs" and y is not None else self
-        targets = task.targets(y, column)
+        if self.goal == "classes" and y is not None:
+            labels = check_labels(y, column)
+            refuse_y_as_text(column, labels)
+            classes, targets = np.unique(labels, return_inverse=True)
+            task = replace(task, classes=classes)
+        else:
+            targets = task.targets(y, column)
         if problem := task._problem(targets):
             raise ValueError(problem)
         return task, targets
@@ -117,7 +127,7 @@ class SimilarityLearning(Task[TextColumn]):
         return plan_pairs(backbone, column, self.windows)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
-        return targets if self.goal == "classes" else None
+        return self.classes[targets] if self.goal == "classes" else None
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
         return nn.Identity()

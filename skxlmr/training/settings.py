@@ -47,7 +47,8 @@ class TrainingParameters(RunParameters):
     scoring : str, callable or None
         The validation score: a scorer of scikit-learn or its name, such as "f1_macro", or a function of an estimator, X
         and y (without y where there is none) that returns a number; higher is better. It is given the rows as `fit`
-        was, and `sample_weight` if it takes that. None is what `score` computes.
+        was (a y that scikit-learn's metrics cannot read, such as a column of vectors, as an array that they can), and
+        `sample_weight` if it takes that. None is what `score` computes.
     validation_fraction : float
         Share of the rows that early stopping sets aside, stratified by class where there are classes; not used if `fit`
         is given `X_val`.

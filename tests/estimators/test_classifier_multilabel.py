@@ -5,7 +5,10 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from containers import COLUMNS_OF_VECTORS, TABLES
 from scipy.sparse import csr_matrix
+from sklearn.metrics import f1_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 from sklearn.preprocessing import MultiLabelBinarizer
 
 import skxlmr
@@ -162,3 +165,103 @@ def test_partial_fit_with_class_weight_equals_one_epoch_of_fit():
     assert not np.array_equal(classifier(**settings).fit(TEXTS, LISTS).predict_proba(TEXTS), whole)
     with pytest.raises(ValueError, match="class_weight='balanced'"):
         classifier(class_weight="balanced").partial_fit(TEXTS, LISTS, classes=["sport", "weather"])
+
+
+# -- containers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_array():
+    """What comes of a NumPy indicator, as `everything` returns it."""
+    return everything(lambda rows: np.array(rows))
+
+
+def everything(make):
+    """All that can be done with a y of one container."""
+    y, some = make(INDICATOR.tolist()), make(INDICATOR[:5].tolist())
+    settings = {"tuning": "head", "max_epochs": 2, "class_weight": "balanced"}
+    clf = classifier(**settings, scoring="f1_micro").fit(TEXTS, y, X_val=TEXTS[:5], y_val=some)
+    stopped = classifier(**settings, early_stopping=True, validation_fraction=0.3, scoring="f1_macro").fit(TEXTS, y)
+    begun = classifier(tuning="head").partial_fit(TEXTS, y, classes=[0, 1]).partial_fit(TEXTS[:5], some)
+    return {
+        "form": [clf.multilabel_, begun.multilabel_],
+        "probabilities": [model.predict_proba(TEXTS) for model in (clf, stopped, begun)],
+        "predictions": clf.predict(TEXTS),
+        "scores": [clf.score(TEXTS, y), clf.score(TEXTS, y, sample_weight=np.arange(10.0)), clf.score(TEXTS[:5], some)],
+        "validation": [clf.validation_scores_, clf.history_.validation_loss.tolist(), stopped.validation_scores_],
+    }
+
+
+@pytest.mark.parametrize("container", COLUMNS_OF_VECTORS | TABLES)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_indicator_means_the_same_in_every_container(container, of_array):
+    make = (COLUMNS_OF_VECTORS | TABLES)[container]
+    if container in ("polars frame", "pyarrow table") and make is TABLES[container]:
+        pytest.skip("its columns have names, which are the classes; see test_labels.py")
+    found = everything(make)
+    assert found["form"] == of_array["form"] == ["indicator", "indicator"]
+    for name in ("probabilities", "predictions", "scores", "validation"):
+        np.testing.assert_array_equal(found[name], of_array[name], err_msg=name)
+    assert 0.5 < of_array["scores"][0] <= 1
+
+
+def test_scoring_of_a_column_of_vectors_is_that_of_sklearn(of_array):
+    settings = {"tuning": "head", "max_epochs": 2, "class_weight": "balanced", "scoring": "f1_micro"}
+    clf = classifier(**settings).fit(TEXTS, pd.Series(INDICATOR.tolist()), X_val=TEXTS, y_val=INDICATOR.tolist())
+    assert clf.validation_scores_[-1] == f1_score(INDICATOR, clf.predict(TEXTS), average="micro")
+
+
+def test_sets_of_0_and_1_are_sets_of_labels():
+    y = [{0, 1} if "sun" in text else {1, 2} for text in TEXTS]
+    clf = classifier(tuning="head", max_epochs=1).fit(TEXTS, pd.Series(y))
+    assert (clf.multilabel_, clf.classes_.tolist()) == ("lists", [0, 1, 2])
+    as_vectors = [sorted(row) for row in y]
+    assert clf.score(TEXTS, as_vectors) == clf.score(TEXTS, y), "once fitted, vectors are lists of labels, too"
+    begun = classifier(tuning="head").partial_fit(TEXTS, as_vectors, classes=[0, 1, 2])
+    assert begun.partial_fit(TEXTS[:2], [[0, 1], [1, 0]]).multilabel_ == "lists"
+
+
+@pytest.mark.parametrize("y", [list(map(set, LISTS)), pd.Series(map(frozenset, LISTS))], ids=["list", "Series"])
+def test_grid_search_over_sets_of_labels_works_with_a_number_of_folds(y):
+    search = GridSearchCV(classifier(tuning="head"), {"label_smoothing": [0.0]}, cv=2, error_score="raise").fit(
+        TEXTS, y
+    )
+    lists = GridSearchCV(search.estimator, {"label_smoothing": [0.0]}, cv=KFold(2)).fit(TEXTS, LISTS)
+    assert search.best_score_ == lists.best_score_
+    np.testing.assert_array_equal(search.predict(TEXTS), lists.predict(TEXTS))
+
+
+def test_grid_search_over_lists_of_labels_works_with_kfold():
+    lists = [*LISTS[:-1], ["rare"]]  # which one of the folds has only to score
+    search = GridSearchCV(classifier(tuning="head", max_epochs=1), {"label_smoothing": [0.0, 0.1]}, cv=KFold(2))
+    search.set_params(error_score="raise").fit(TEXTS, lists)
+    assert search.best_estimator_.classes_.tolist() == ["rare", "sport", "weather"]
+    predicted = cross_val_predict(search.best_estimator_, TEXTS, LISTS, cv=KFold(2))
+    right = [set(a) == set(b) for a, b in zip(predicted, LISTS, strict=True)]
+    assert 0 <= np.mean(right) <= 1
+
+
+def test_score_counts_labels_that_fit_has_not_seen_as_wrong():
+    clf = classifier(tuning="head").fit(TEXTS, LISTS)
+    predicted = clf.predict(TEXTS).tolist()
+    assert clf.score(TEXTS, predicted) == 1.0
+    assert clf.score(TEXTS, [[*predicted[0], "art"], *predicted[1:]]) == 0.9
+
+
+# -- rows of weight zero ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [LISTS, INDICATOR], ids=["lists", "indicator"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("tuning", ["head", "lora"])
+def test_rows_of_weight_zero_equal_removed_rows(y, class_weight, tuning):
+    settings = {"class_weight": class_weight, "tuning": tuning, "max_epochs": 2, "vocabulary": "trim"}
+    unused = ["xylophone", "quartz"]
+    extra = [["weather", "music"], ["music"]] if y is LISTS else [[1, 1], [1, 1]]
+    weights = np.r_[0.0, np.linspace(0.5, 2, 10), 0.0]
+    texts, labels = [unused[0], *TEXTS, unused[1]], [extra[0], *y, extra[1]]
+    with_zeros = classifier(**settings).fit(texts, labels, sample_weight=weights)
+    without = classifier(**settings).fit(TEXTS, y, sample_weight=weights[1:-1])
+    assert with_zeros.classes_.tolist() == without.classes_.tolist()
+    np.testing.assert_array_equal(with_zeros._base.pieces, without._base.pieces)
+    np.testing.assert_array_equal(with_zeros.predict_proba(TEXTS), without.predict_proba(TEXTS))

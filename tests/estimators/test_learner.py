@@ -1,13 +1,24 @@
 """Repeated fitting with `warm_start` and `partial_fit`, and validation while fitting."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from skxlmr import Full, LoRA, XLMRXLClassifier, XLMRXLRegressor
+from skxlmr import (
+    XLMRXLQA,
+    Full,
+    LoRA,
+    XLMRXLClassifier,
+    XLMRXLGenerator,
+    XLMRXLMaskedLM,
+    XLMRXLMultipleChoice,
+    XLMRXLRegressor,
+    XLMRXLTagger,
+)
 from skxlmr.columns import check_text_column
 from skxlmr.runtime import run as run_module
 from skxlmr.runtime.backbone import get_backbone
@@ -138,3 +149,69 @@ def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     assert [sorted(of_epoch) for of_epoch in (of_start, first, second, third)] == [sorted(plan.lengths)] * 4
     assert [len(of_run) for of_run in start] == [len(trained)] * 2  # the training rows: to start, and to judge it
     assert clf.best_validation_score_ == clf.score([texts[i] for i in held], labels[held])
+
+
+# -- rows of weight zero ----------------------------------------------------------------------------------------------
+
+ROWS = ["good film", "bad film", "fine", "poor show", "nice", "awful"]
+UNUSED = "quartz xylophone"
+PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8]] * 3)
+OF_EVERY_TASK = {
+    "classifier": (XLMRXLClassifier, ROWS, ["yes", "no"] * 3, (UNUSED, "perhaps"), "decision_function"),
+    "probabilities": (XLMRXLClassifier, ROWS, PROBABILITIES, (UNUSED, np.array([0.0, 1.0])), "decision_function"),
+    "regressor": (XLMRXLRegressor, ROWS, [1.0, 2.0, 2.0, 5.0, 1.0, 7.0], (UNUSED, 1e6), "predict"),
+    "outputs": (XLMRXLRegressor, ROWS, [[1.0, i] for i in range(6)], (UNUSED, [-1e6, 1e6]), "predict"),
+    "tagger": (
+        XLMRXLTagger, [["a", "b"], ["b"]] * 3, [["B-X", "O"], ["O"]] * 3, ([UNUSED], ["B-LOC"]), "predict_proba",
+    ),
+    "qa": (
+        XLMRXLQA, [["who", "Ann did"], ["where", "in Rome"]] * 3, ["Ann", "Rome"] * 3, ([UNUSED, UNUSED], ""), "predict"
+    ),
+    "choices": (
+        XLMRXLMultipleChoice, [["a", ["b", "c"]], ["d", ["e", "f"]]] * 3, [0, 1] * 3, ([UNUSED, ["x", "y", "z"]], 2),
+        "decision_function",
+    ),
+    "masked": (XLMRXLMaskedLM, ROWS, None, (UNUSED, None), "pseudo_log_likelihood"),
+    "generator": (XLMRXLGenerator, ROWS, None, (UNUSED, None), "log_likelihood"),
+}  # fmt: skip
+
+
+WEIGHTED = [(kind, None) for kind in OF_EVERY_TASK] + [("classifier", "balanced"), ("tagger", "balanced")]
+
+
+@pytest.mark.parametrize(("kind", "class_weight"), WEIGHTED)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rows_of_weight_zero_equal_removed_rows(kind, class_weight):
+    """Not their words, nor their classes, targets or lengths are used, in training, in its start or in validation."""
+    cls, X, y, (text, target), method = OF_EVERY_TASK[kind]
+    settings = {"model": "nano", "random_state": 0, "device": "cpu", "vocabulary": "trim", "max_epochs": 2}
+    settings |= {"class_weight": class_weight, "early_stopping": True, "validation_fraction": 0.34}
+    settings = {name: value for name, value in settings.items() if name in cls().get_params()}
+    weights = np.linspace(0.5, 2, len(X))
+    data = {"X": [text, *X, text], "sample_weight": np.r_[0, weights, 0]}
+    removed = {"X": X, "sample_weight": weights}
+    if y is not None:
+        data["y"] = [target, *y, target] if isinstance(y, list) else np.array([target, *y, target])
+        removed["y"] = y
+    with_zeros, without = cls(**settings).fit(**data), cls(**settings).fit(**removed)
+    np.testing.assert_array_equal(with_zeros._base.pieces, without._base.pieces)
+    for a, b in zip(getattr(with_zeros, method)(X), getattr(without, method)(X), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if hasattr(without, "classes_"):
+        assert with_zeros.classes_.tolist() == without.classes_.tolist()
+    history = with_zeros.history_.drop(columns="seconds")
+    pd.testing.assert_frame_equal(history, without.history_.drop(columns="seconds"))
+
+
+def test_rows_of_weight_zero_are_neither_read_nor_counted_as_cut():
+    long = "word " * 600
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = classifier(truncation=True).fit([long, *TEXTS], ["yes", *LABELS], sample_weight=np.r_[0, np.ones(12)])
+    with pytest.warns(UserWarning, match="1 of 13 distinct texts were cut"):
+        clf.fit([long, *TEXTS], ["yes", *LABELS])
+
+
+def test_fit_with_weights_that_are_all_zero_raises():
+    with pytest.raises(ValueError, match="zero"):
+        classifier().fit(TEXTS, LABELS, sample_weight=np.zeros(12))

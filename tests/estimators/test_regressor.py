@@ -1,12 +1,16 @@
 """Losses, outputs, weights and targets of the regressor."""
 
+import collections
 import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 import transformers
+from containers import COLUMNS_OF_VECTORS, TABLES
 from sklearn.metrics import r2_score
 
 import skxlmr
@@ -84,9 +88,9 @@ def test_fit_on_frame_of_text_pairs_keeps_feature_names():
     [
         ([*STARS[:-1], np.nan], "y, row 19: .* is NaN or infinity"),
         ([*STARS[:-1], "five"], "y, row 19: 'five' is not a number"),
-        (pd.Series([*STARS[:-1], pd.NA], index=range(5, 25)), r"y, row 19 \(index 24\): <NA> is not a number"),
+        (pd.Series([*STARS[:-1], pd.NA], index=range(5, 25)), r"y, row 19 \(index 24\): nan is NaN or infinity"),
         ([10**400, *STARS[1:]], "y, row 0: 1000.* is not a number"),
-        ([[star] for star in STARS[:-1]] + [[1, 2]], "y holds something that is not a number: .*inhomogeneous"),
+        ([[star] for star in STARS[:-1]] + [[1, 2]], r"y, row 19: \[1, 2\] is not a vector of 1 numbers"),
         (np.array(STARS) * 1j, "y holds complex numbers"),
         (STARS[:-1], "inconsistent"),
         (None, "requires y"),
@@ -119,3 +123,44 @@ def test_warm_start_with_other_number_of_outputs_raises():
     reg = regressor(max_epochs=1, warm_start=True).fit(TEXTS, STARS)
     with pytest.raises(ValueError, match="asks for 2 outputs"):
         reg.fit(TEXTS, np.column_stack([STARS, STARS]))
+
+
+@pytest.mark.parametrize("container", COLUMNS_OF_VECTORS | TABLES)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_vectors_are_several_outputs_in_every_container(container):
+    make = (COLUMNS_OF_VECTORS | TABLES)[container]
+    rows = [[star, star**2, -1.5] for star in STARS]
+    settings = {"tuning": "head", "max_epochs": 2, "scoring": "neg_mean_absolute_error"}
+    reg = regressor(**settings).fit(TEXTS, make(rows), X_val=TEXTS[:9], y_val=make(rows[:9]))
+    expected = regressor(**settings).fit(TEXTS, np.array(rows), X_val=TEXTS[:9], y_val=np.array(rows)[:9])
+    np.testing.assert_array_equal(reg.predict(TEXTS), expected.predict(TEXTS))
+    assert reg.predict(TEXTS).shape == (20, 3)
+    assert reg.score(TEXTS, make(rows)) == expected.score(TEXTS, np.array(rows))
+    assert expected.score(TEXTS, np.array(rows)) == pytest.approx(r2_score(rows, reg.predict(TEXTS)), abs=1e-6)
+    assert reg.validation_scores_ == pytest.approx(expected.validation_scores_)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda y: pd.Series(y, dtype="Float64"),
+        lambda y: pd.Series(y, dtype=pd.ArrowDtype(pa.float64())),
+        lambda y: np.array(y, object),
+        lambda y: np.array(y, np.float32),
+        lambda y: np.array(y, int),
+        pl.Series,
+        pa.array,
+        collections.deque,
+    ],
+    ids=["Float64", "Arrow", "objects", "float32", "int", "polars", "pyarrow", "deque"],
+)
+def test_numbers_of_every_dtype_work(make):
+    reg = regressor(tuning="head", scoring="r2").fit(TEXTS, make(STARS), X_val=TEXTS, y_val=make(STARS))
+    np.testing.assert_array_equal(reg.predict(TEXTS), regressor(tuning="head").fit(TEXTS, STARS).predict(TEXTS))
+    assert reg.predict(TEXTS).ndim == 1
+    assert reg.score(TEXTS, make(STARS)) == pytest.approx(r2_score(STARS, reg.predict(TEXTS)))
+
+
+def test_column_of_dates_is_refused():
+    with pytest.raises(ValueError, match=r"y holds datetime64.*not numbers"):
+        regressor().fit(TEXTS, pd.Series(pd.date_range("2020", periods=20)))

@@ -150,13 +150,13 @@ def test_loss_equals_weighted_mean_over_tokens():
     chosen = torch.cat([outputs[starts[w] : starts[w] + counts[w]] for w in every])
     of_window = losses(chosen, every, place).numpy()
     got = (of_window * rows.weights[place] / np.bincount(place)[place]).sum() / rows.weights.sum()
-    texts = np.split(outputs.log_softmax(1).numpy(), np.cumsum([len(row) for row in SENTENCES])[:-1])
+    texts = np.split(outputs.log_softmax(1).numpy(), np.cumsum([len(SENTENCES[i]) for i in rows.numbers])[:-1])
     number = {tag: i for i, tag in enumerate(task.classes)}
     of_tag = {"B-PER": 3.0, "O": 0.5}
     pairs = [
-        (weight * of_tag.get(tag, 1.0), -row[i, number[tag]])
-        for row, tags, weight in zip(texts, TAGS, weights, strict=True)
-        for i, tag in enumerate(tags)
+        (weights[of_row] * of_tag.get(tag, 1.0), -row[i, number[tag]])
+        for row, of_row in zip(texts, rows.numbers, strict=True)
+        for i, tag in enumerate(TAGS[of_row])
     ]
     assert got == pytest.approx(np.average([loss for _, loss in pairs], weights=[w for w, _ in pairs]))
 

@@ -1,11 +1,8 @@
 """Labels, one or several per row, and their losses."""
 
-import re
+import inspect
 
 import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,44 +14,12 @@ from skxlmr.runtime.plan import Windows
 from skxlmr.tasks.classification import (
     Classification,
     check_class_weight,
-    check_labels,
-    check_multilabel,
-    find_labels,
-    multilabel_form,
 )
 from skxlmr.tasks.probes import logistic_start, one_vs_rest_start
 from skxlmr.training.rows import Rows
 
 LISTS = [["sport", "weather"], ["weather"], ["sport"], []]
 INDICATOR = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])  # columns sport, weather
-
-
-def test_multilabel_form_tells_single_labels_indicators_and_lists_apart():
-    assert multilabel_form(pd.DataFrame({"y": [0, 1]})) is None
-    assert multilabel_form(np.array(["a", "b"])) is None
-    assert multilabel_form([[0, 1], [1, 1]]) == "indicator"
-    assert multilabel_form([[0, 1], [1]]) == "lists"
-    assert multilabel_form([["a"], []]) == "lists"
-
-
-def test_multilabel_form_with_sets_of_0_and_1_is_lists():
-    assert multilabel_form([{0, 1}, {0, 1}]) == "lists"
-    assert multilabel_form([[True, False], [False, True]]) == "indicator"
-
-
-def test_check_multilabel_with_frames_of_any_library_equals_indicator():
-    columns = {"sport": INDICATOR[:, 0].tolist(), "weather": INDICATOR[:, 1].tolist()}
-    texts = check_text_column(["text"] * len(LISTS))
-    for y in (pd.DataFrame(columns, dtype="Int64"), pl.DataFrame(columns), pa.table(columns)):
-        assert multilabel_form(y) == "indicator"
-        classes = find_labels(y, texts, "indicator")
-        assert classes.tolist() == ["sport", "weather"]
-        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "indicator"), INDICATOR)
-    for y in (pl.Series(LISTS), pa.array(LISTS), list(map(np.array, LISTS)), [*LISTS[:-1], np.array([], str)]):
-        assert multilabel_form(y) == "lists"
-        classes = find_labels(y, texts, "lists")
-        assert classes.tolist() == ["sport", "weather"]
-        np.testing.assert_array_equal(check_multilabel(y, texts, classes, "lists"), INDICATOR)
 
 
 def test_label_smoothing_lowers_the_largest_probability():
@@ -75,40 +40,7 @@ def test_classification_losses_of_several_labels_equal_mean_over_labels():
     torch.testing.assert_close(task.row_losses(outputs, targets), expected)
 
 
-LABELS = {
-    "str": (["a", "b", "a", "b"], "U"),
-    "objects": (np.array(["a", "b", "a", "b"], object), "O"),
-    "bool": ([True, False, True, False], "b"),
-    "Int64": (pd.Series([1, 2, 1, 2], dtype="Int64"), "i"),
-    "string": (pd.Series(["a", "b", "a", "b"], dtype="string"), "O"),
-    "category": (pd.Series(["a", "b", "a", "b"], dtype="category"), "O"),
-    "polars": (pl.Series(["a", "b", "a", "b"]), "U"),
-    "float": (np.array([0.0, 1.0, 0.0, 1.0]), "f"),
-}
-INVALID = {
-    "too few": (["a", "b"], ValueError, "inconsistent numbers of samples"),
-    "None": (["a", None, "b", "a"], ValueError, "y, row 1: None is not a label.*1 in all"),
-    "indexed": (pd.Series(["a", None, "b", "a"], index=list("wxyz")), ValueError, r"y, row 1 \(index 'x'\)"),
-    "nan": ([0.0, np.nan, 1.0, np.nan], ValueError, "row 1: .*nan.* not a label.*2 in all"),
-    "inf": ([0.0, np.inf, 1.0, 1.0], ValueError, "infinity"),
-    "continuous": ([0.1, 0.5, 0.7, 0.9], ValueError, "Unknown label type: continuous"),
-    "two dimensions": ([[0, 1], [1, 0], [1, 1], [0, 0]], ValueError, "1d array"),
-    "several types": (np.array([1, "a", 1, "a"], object), TypeError, r"several types \(int and str\)"),
-}
 COLUMN = check_text_column(["text"] * 4)
-
-
-@pytest.mark.parametrize(("y", "dtype"), LABELS.values(), ids=LABELS)
-def test_check_labels_keeps_values_and_dtype(y, dtype):
-    labels = check_labels(y, COLUMN)
-    assert labels.dtype.kind == dtype
-    assert labels.tolist() == list(y)
-
-
-@pytest.mark.parametrize(("y", "error", "message"), INVALID.values(), ids=INVALID)
-def test_check_labels_with_invalid_labels_raises(y, error, message):
-    with pytest.raises(error, match=re.compile(message, re.DOTALL)):
-        check_labels(y, COLUMN)
 
 
 def test_classification_find_with_one_class_raises():
@@ -141,6 +73,17 @@ def test_balanced_class_weight_equals_sklearn_on_repeated_rows():
     np.testing.assert_allclose(without, [1, 1, 1])
     task, _ = Classification(class_weight="balanced").find(y, check_text_column(y), counts)
     np.testing.assert_allclose(task.class_weights, repeated)
+
+
+@pytest.mark.skipif(
+    "sample_weight" not in inspect.signature(compute_class_weight).parameters, reason="needs scikit-learn 1.9"
+)
+def test_balanced_class_weight_with_sample_weight_equals_that_of_sklearn():
+    rng = np.random.RandomState(0)
+    y, weights = rng.choice(["a", "b", "c"], 60), rng.choice([0, 0.5, 1, 3], 60)
+    expected = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=y, sample_weight=weights)
+    task, _ = Classification(class_weight="balanced").find(y, check_text_column(["text"] * 60), weights)
+    np.testing.assert_allclose(task.class_weights, expected)
 
 
 def test_class_weights_of_labels_count_positives_as_much_as_negatives():
