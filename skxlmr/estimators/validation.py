@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils.multiclass import type_of_target
@@ -110,7 +109,7 @@ def check_scorer(estimator: Any) -> Callable[..., Any] | None:
 def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:
     """Return y as the user passed it, if scikit-learn's metrics read it alike; otherwise as the task writes it."""
     ours = None if y is None else task.as_y(targets)
-    if ours is None or (not sparse.issparse(y) and _is_read_as(y, ours)):
+    if ours is None or (isinstance(y, list | np.ndarray | pd.Series | pd.DataFrame) and _is_read_as(y, ours)):
         return y
     return ours
 

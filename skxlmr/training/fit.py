@@ -285,18 +285,15 @@ class Fit:
 
     def _hold_out(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
         """Split off rows for validation, stratified by class; returns the rows to train on, and those held out."""
-        fraction = self.settings.validation_fraction
+        fraction, classes = self.settings.validation_fraction, self.task.strata(rows.targets)
         try:
             kept, held = train_test_split(
-                np.arange(len(rows.numbers)),
-                test_size=fraction,
-                random_state=seed,
-                stratify=self.task.strata(rows.targets),
+                np.arange(len(rows.numbers)), test_size=fraction, random_state=seed, stratify=classes
             )
         except ValueError as error:
             raise ValueError(
                 f"early_stopping=True cannot set validation_fraction={fraction} of {len(rows.numbers)} rows aside: "
-                f"{error} Pass X_val and y_val, or use another validation_fraction."
+                f"{_why_not_stratified(classes) or error} Pass X_val and y_val, or use another validation_fraction."
             ) from error
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
@@ -317,3 +314,12 @@ class Fit:
             stops=settings.early_stopping,
             started=started,
         )
+
+
+def _why_not_stratified(classes: np.ndarray | None) -> str | None:
+    """Say which classes have one row only; None if there are none."""
+    if classes is None:
+        return None
+    labels, counts = np.unique(classes, return_counts=True)
+    alone = labels[counts == 1].tolist()
+    return f"each class needs two rows or more, but {alone[:5]} have one." if alone else None

@@ -65,7 +65,7 @@ def test_fit_with_sample_weight_weights_mean_scale_and_score():
     assert reg.target_scale_.tolist() == [0.5]
     expected = r2_score(STARS, reg.predict(TEXTS), sample_weight=weights)
     assert reg.score(TEXTS, STARS, sample_weight=weights) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="non-zero"):
+    with pytest.raises(ValueError, match="zero"):
         reg.fit(TEXTS, STARS, sample_weight=np.zeros(len(TEXTS)))
 
 
