@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.columns import TextColumn, check_features, check_text_column
+from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.plan import WindowParameters
@@ -47,11 +47,25 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Check what a user passed as X."""
         return check_text_column(X)
 
+    def _select(self, X: Any) -> Any:
+        """Select those columns of X that are read, if they are found by name."""
+        return X
+
+    def _needs_all_features(self, n_features: int) -> bool:
+        """Whether X of so many columns must have the columns that fit saw."""
+        return True
+
     def _check_fitted_column(self, X: Any) -> Any:
-        """Check X after fit: it must have the columns that fit saw."""
+        """Check X after fit: it must have the columns that fit saw. Wrong names are told before wrong values."""
         check_is_fitted(self)
+        names = feature_names(self._select(X))
+        if names is not None and self._needs_all_features(len(names)):
+            check_feature_names(self, names)
         column = self._check_column(X)
-        check_features(self, column)
+        if self._needs_all_features(column.n_features):
+            if names is None:
+                check_feature_names(self, None)
+            check_n_features(self, column)
         return column
 
     def _fitted_backbone(self) -> Backbone:

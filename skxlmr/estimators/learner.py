@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_features
+from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, Tuned
@@ -132,9 +132,8 @@ class XLMRXLLearner(
         """Fit; with a `known` task, which y need not show in full, train for one epoch."""
         observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
         task, scorer = self._new_task() if known is None else known, check_scorer(self)
-        column = task.read(X)
-        if known is not None and hasattr(self, "_finetuned"):
-            check_features(self, column)
+        continues = known is not None and hasattr(self, "_finetuned")
+        column = self._check_fitted_column(X) if continues else task.read(X)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
@@ -195,6 +194,9 @@ class XLMRXLLearner(
 
     def _check_column(self, X: Any) -> Any:
         return self._new_task().read(X)
+
+    def _select(self, X: Any) -> Any:
+        return self._new_task().select(X)
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the task's result for each row of X."""

@@ -95,6 +95,9 @@ class Task(Generic[Column]):
     # Checks X and returns it as a column.
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_text_column)
 
+    # Selects those columns of X that are read, if they are found by name.
+    select: ClassVar[staticmethod[[Any], Any]] = staticmethod(lambda X: X)
+
     def read_as(self, settings: SentenceSettings, column: Column) -> Self:
         """Return this task with what the files of the model say about reading texts."""
         return self

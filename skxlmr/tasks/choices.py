@@ -18,6 +18,7 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import (
     TextColumn,
     check_column_of_texts,
+    feature_names,
     lengths,
     name_row,
     one_column,
@@ -74,6 +75,7 @@ class ChoicePlan(WindowPlan):
 def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
     """Read a column of prompts, and one column of lists of choices or a column for each choice; errors name the row."""
     columns, labels, index = split_columns(X, name)
+    names = feature_names(X, name)
     if len(columns) < 2:
         raise ValueError(
             f"{name} has {len(columns)} column; multiple choice needs the prompts and their choices: a column of lists,"
@@ -88,9 +90,8 @@ def check_choices(X: Any, *, name: str = "X") -> ChoiceColumn:
         choices = [_check_list(row, f"{named[1]}, {name_row(i, index)}") for i, row in enumerate(rest[0])]
     else:
         choices = _check_cells(rest, named[1:], index)
-    unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
-    names = np.array(labels, object) if unique and hasattr(X, "columns") else None
-    return ChoiceColumn(texts, None, names, len(columns), choices=choices, most_choices=max(map(len, choices)))
+    most_choices = max(map(len, choices))
+    return ChoiceColumn(texts, None, names, len(columns), choices=choices, most_choices=most_choices)
 
 
 @dataclass(frozen=True, eq=False)

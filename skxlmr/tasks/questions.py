@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.columns import TextColumn, as_objects, check_text_column, name_row, one_column
+from skxlmr.columns import TextColumn, as_objects, check_text_column, feature_names, name_row, one_column
 from skxlmr.metrics import squad_scores
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, XLMRobertaXLTokenizer
 from skxlmr.model.heads import SpanHead
@@ -48,12 +48,17 @@ class QuestionPlan(PiecePlan):
         return f"{n_cut} {have} of more than {self.cut_at} pieces, half of a window; the rest is not read."
 
 
+def select_questions(X: Any) -> Any:
+    """Select the columns `question` and `context`, in this order, of a frame that has both; return anything else."""
+    names = feature_names(X)
+    if names is None or not set(COLUMNS) <= set(names):
+        return X
+    return nw.from_native(X, eager_only=True).select(COLUMNS).to_native()
+
+
 def check_questions(X: Any) -> TextColumn:
     """Read questions (the texts) and contexts (the pairs): two columns in this order, or columns of these names."""
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame) and set(COLUMNS) <= set(frame.columns):
-        X = frame.select(COLUMNS).to_native()
-    column = check_text_column(X)
+    column = check_text_column(select_questions(X))
     if column.pairs is None:
         raise ValueError("X has 1 column; questions need two, df[['question', 'context']].")
     return column
@@ -78,6 +83,7 @@ class Answering(Task[TextColumn]):
     language: str | None = None
 
     read: ClassVar[staticmethod[[Any], Any]] = staticmethod(check_questions)
+    select: ClassVar[staticmethod[[Any], Any]] = staticmethod(select_questions)
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:

@@ -348,11 +348,11 @@ def test_embedder_in_column_transformer_and_feature_union_names_its_columns():
         [("title", embedder, "title"), ("both", embedder, ["title", "body"]), ("rest", "passthrough", ["stars"])]
     )
     assert columns.fit_transform(df).shape == (len(df), 192 + 192 + 1)
-    assert columns.get_feature_names_out()[0] == "title__xlmrxlembedder0"
+    assert columns.get_feature_names_out()[0] == "title__title_0"
     union = FeatureUnion([("mean", embedder), ("max", clone(embedder).set_params(pooling="max"))])
     assert union.fit_transform(df.title).shape == (len(df), 384)
     frame = clone(embedder).set_output(transform="pandas").fit_transform(df.title)
-    assert list(frame.columns[:2]) == ["xlmrxlembedder0", "xlmrxlembedder1"]
+    assert list(frame.columns[:2]) == ["title_0", "title_1"]
     assert (frame.index == df.index).all()
     assert (frame.dtypes == "float32").all()
 
