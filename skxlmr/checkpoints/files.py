@@ -18,8 +18,8 @@ MAX_JSON_BYTES = 16 * 2**20
 def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     """Parse a JSON object strictly; `where` names the data in the error message.
 
-    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, is nested deeper than 100 levels, repeats
-    a key, or contains NaN or an infinity.
+    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, is nested deeper than 100 levels,
+    repeats a key, or contains NaN or an infinity.
     """
     try:
         value = nested_json.loads(

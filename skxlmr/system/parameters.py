@@ -176,7 +176,6 @@ class DeclaredParameters:
                 )
         return super().set_params(**params)  # type: ignore[misc]
 
-
     @classmethod
     def _objects_of(cls, name: str) -> str:
         """Say which objects with parameters of their own a parameter may be."""
