@@ -28,7 +28,7 @@ from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
 from skxlmr.runtime.run import pool_texts
 from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
-from skxlmr.saving.estimators import SavedEstimator, SavedWeights
+from skxlmr.saving.estimators import SavedWeights
 from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.similarity import SimilarityLearning
@@ -444,10 +444,8 @@ class XLMRXLEmbedder(
         own = ("pca_", "pooling_", "normalize_", "prompt_", "_n_dims", "_separate", "_n_features_out")
         return (*super()._fitted_names(), *own)
 
-    def _restore(self, saved: SavedEstimator) -> None:
-        super()._restore(saved)
-        if isinstance(saved.finetuned, SavedWeights):
-            self._finetuned = saved.finetuned.build(lambda config: nn.Identity(), self.pooling_, causal=False)
+    def _build(self, weights: SavedWeights) -> Finetuned:
+        return weights.build(lambda config: nn.Identity(), self.pooling_, causal=False)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

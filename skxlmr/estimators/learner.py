@@ -21,6 +21,7 @@ from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, Tuned
 from skxlmr.estimators.validation import Scorer, ValidationData, check_scorer
 from skxlmr.runtime.base_choice import load_base, load_trimmed
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
@@ -234,7 +235,9 @@ class XLMRXLLearner(
 
     def _restore(self, saved: SavedEstimator) -> None:
         super()._restore(saved)
-        if not isinstance(saved.finetuned, SavedWeights):
+        if saved.finetuned is None:
             raise ValueError("it has no trained weights")
+
+    def _build(self, weights: SavedWeights) -> Finetuned:
         task = self._task()
-        self._finetuned = saved.finetuned.build(task.head, task.pooling, task.causal)
+        return weights.build(task.head, task.pooling, task.causal)
