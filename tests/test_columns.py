@@ -46,6 +46,8 @@ PAIRS = {
 def test_check_text_column_reads_every_kind(kind):
     column = check_text_column(ONE[kind])
     expected = [text.rstrip("\x00") for text in TEXTS] if kind == "str array" else TEXTS  # numpy drops final NULs
+    if kind == "categorical Series":
+        expected = ONE[kind].tolist()  # pandas 2.0 takes categories for equal up to a NUL
     assert column.texts == expected
     assert {type(text) for text in column.texts} == {str}
     assert column.pairs is None

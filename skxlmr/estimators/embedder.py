@@ -8,11 +8,13 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from torch import nn
 from typing_extensions import Self
@@ -189,7 +191,7 @@ class XLMRXLEmbedder(
         -------
         ndarray of shape (n_samples, n_features_out), float32
         """
-        return self._finish(self._fit(X, y, embed=True))
+        return self._with_index(self._finish(self._fit(X, y, embed=True)), X)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the vectors of texts.
@@ -206,7 +208,8 @@ class XLMRXLEmbedder(
         """
         column = self._check_fitted_column(X)
         finetuned = getattr(self, "_finetuned", None)
-        return self._finish(self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned))
+        vectors = self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned)
+        return self._with_index(self._finish(vectors), X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the dimensions: the name of the text column, and their number from 0.
@@ -435,6 +438,12 @@ class XLMRXLEmbedder(
             vectors = self.pca_.transform(vectors)
         vectors = normalize(vectors, copy=False) if self.normalize_ else vectors
         return vectors.reshape(n_rows, -1)
+
+    def _with_index(self, vectors: np.ndarray, X: Any) -> Any:
+        """Give vectors the index of a Series where pandas output is asked for: scikit-learn 1.6 drops it."""
+        if isinstance(X, pd.Series) and _get_output_config("transform", self)["dense"] == "pandas":
+            return pd.DataFrame(vectors, index=X.index)
+        return vectors
 
     def _needs_all_features(self, n_features: int) -> bool:
         """Where the texts of pairs are read separately, one column is enough."""

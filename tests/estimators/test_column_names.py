@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from polars_support import takes_polars
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
@@ -200,14 +201,20 @@ def test_names_of_output_with_input_features():
         embedder.fit(WORDS).get_feature_names_out(["a", "b"])
 
 
-def test_embedders_of_two_columns_do_not_clash_without_prefixes():
+@pytest.mark.parametrize(
+    "X", [PAIRS, pytest.param(pl.from_pandas(PAIRS), marks=takes_polars)], ids=["pandas", "polars"]
+)
+@pytest.mark.parametrize("output", ["default", "pandas", "polars"])
+def test_names_of_embedders_of_two_columns_do_not_clash(X, output):
     embedder = XLMRXLEmbedder("nano", n_components=1, random_state=0)
     steps = [("first", embedder, "a"), ("second", embedder, ["b"])]
-    for X in (PAIRS, pl.from_pandas(PAIRS)):
-        for output in ("default", "pandas", "polars"):
-            columns = ColumnTransformer(steps, verbose_feature_names_out=False).set_output(transform=output)
-            columns.fit_transform(X)
-            assert columns.get_feature_names_out().tolist() == ["a_0", "b_0"]
+    columns = ColumnTransformer(steps, verbose_feature_names_out=False).set_output(transform=output)
+    columns.fit_transform(X)
+    assert columns.get_feature_names_out().tolist() == ["a_0", "b_0"]
+
+
+def test_names_of_embedders_in_unions_and_pipelines():
+    embedder = XLMRXLEmbedder("nano", n_components=1, random_state=0)
     columns = ColumnTransformer([("x", embedder, [0]), ("y", embedder, [1])], verbose_feature_names_out=False)
     columns.fit(PAIRS.to_numpy())
     assert columns.get_feature_names_out().tolist() == ["x0_0", "x1_0"]
