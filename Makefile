@@ -4,13 +4,47 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-smoke clean
+.PHONY: demo test test-oldest test-sklearn lint bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+# The oldest releases that pyproject.toml allows. For Linux on x86 that torch comes with CUDA only, which is a few GB.
+OLDEST := .venv-oldest
+OLDEST_TESTS := tests/test_columns.py tests/test_sklearn_defaults.py tests/test_tuning.py tests/estimators/test_common.py \
+	tests/estimators/test_sklearn_checks.py tests/estimators/test_column_names.py tests/estimators/test_skops_types.py \
+	tests/estimators/test_classifier.py tests/saving/test_estimators.py tests/saving/test_values.py \
+	tests/saving/test_plain_state.py tests/training/test_loop.py tests/training/test_checkpointing.py \
+	tests/text/test_tokenizer.py tests/text/test_windows.py tests/checkpoints/test_formats.py tests/checkpoints/test_hub.py \
+	tests/checkpoints/test_cache.py tests/system tests/model/test_encoder.py tests/model/test_int8.py tests/model/test_nf4.py
+# pandas 2.0 calls a function that numpy 1.25 deprecated.
+OLDEST_WARNINGS := -W "ignore:np.find_common_type:DeprecationWarning"
+
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -q $(OLDEST_WARNINGS) $(OLDEST_TESTS)
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e . pytest polars pyarrow skops
+	touch $@
+
+# The checks of scikit-learn in one of its older releases, with the newest releases of the rest that it works with.
+SKLEARN ?= 1.8
+SKLEARN_TESTS := tests/estimators/test_sklearn_checks.py tests/estimators/test_column_names.py tests/test_sklearn_defaults.py
+
+test-sklearn: .venv-sklearn-$(SKLEARN)/.installed
+	.venv-sklearn-$(SKLEARN)/bin/python -m pytest -q $(SKLEARN_TESTS)
+
+.venv-sklearn-%/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-sklearn-$*
+	grep -v '^scikit-learn==' constraints.txt > .venv-sklearn-$*/constraints.txt
+	.venv-sklearn-$*/bin/python -m pip install --quiet -c .venv-sklearn-$*/constraints.txt torch==2.13.0
+	.venv-sklearn-$*/bin/python -m pip install --quiet -c .venv-sklearn-$*/constraints.txt "scikit-learn==$*.*" "scipy<1.16" \
+		-e . pytest polars pyarrow
+	touch $@
 
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
@@ -37,4 +71,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv* build dist *.egg-info

@@ -10,6 +10,7 @@ from skxlmr.estimators.masked_lm import XLMRXLMaskedLM
 from skxlmr.estimators.multiple_choice import XLMRXLMultipleChoice
 from skxlmr.estimators.qa import XLMRXLQA
 from skxlmr.estimators.regressor import XLMRXLRegressor
+from skxlmr.estimators.skops_types import skops_types
 from skxlmr.estimators.tagger import XLMRXLTagger
 from skxlmr.hardware.estimate import memory_estimate
 from skxlmr.hardware.versions import show_versions
@@ -37,6 +38,7 @@ __all__ = [
     "release_models",
     "set_feature_cache",
     "show_versions",
+    "skops_types",
 ]
 
 __version__ = _version("skxlmr")

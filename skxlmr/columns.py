@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_feature_names
+from sklearn.utils.validation import _check_feature_names, _get_feature_names
 
 from skxlmr.system.warn import warn
 
@@ -96,6 +96,7 @@ def check_text_column(X: Any, *, name: str = "X", missing: str = "error") -> Tex
     ['one', 'two']
     """
     columns, labels, index = split_columns(X, name)
+    names = feature_names(X, name)
     if len(columns) not in (1, 2):
         listed = f": {', '.join(map(repr, labels))}" if labels is not None else ""
         raise ValueError(
@@ -108,9 +109,6 @@ def check_text_column(X: Any, *, name: str = "X", missing: str = "error") -> Tex
         check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index, missing)
         for i, column in enumerate(columns)
     ]
-    names = None
-    if hasattr(X, "columns") and labels is not None and all(isinstance(label, str) for label in labels):
-        names = np.array(labels, object) if len(set(labels)) == len(labels) else None
     return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
 
 
@@ -122,10 +120,50 @@ def check_one_text(X: Any, missing: str = "error") -> TextColumn:
     return column
 
 
-def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
-    """Raise a ValueError if a column has not as many features, or not the names, that fit saw."""
-    names = None if column.feature_names is None else pd.DataFrame(columns=column.feature_names)
-    _check_feature_names(estimator, names, reset=False)
+def feature_names(X: Any, name: str = "X") -> np.ndarray | None:
+    """Return the names of a frame's columns, (n_columns,), as scikit-learn's estimators do.
+
+    None if X is not a frame, or if its columns are named by other things than strings, such as numbers.
+
+    Raises
+    ------
+    TypeError
+        If some of the names are strings and others are not; the message is that of scikit-learn.
+    ValueError
+        If two columns have the same name.
+    """
+    labels = _column_labels(X)
+    if labels is None:
+        return None
+    twice = sorted({repr(label) for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(
+            f"Expected unique column names, but {name} has several columns of the name {', '.join(twice)}. Rename them."
+        )
+    return _get_feature_names(_empty_frame(labels))
+
+
+def input_names(X: Any) -> list[str] | None:
+    """Return the names of the columns of a frame, or of a series; None if there are none that are strings."""
+    names = feature_names(X)
+    if names is not None:
+        return list(names)
+    series = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
+    if isinstance(series, nw.Series) and isinstance(series.name, str) and series.name:
+        return [series.name]
+    return None
+
+
+def check_feature_names(estimator: BaseEstimator, names: np.ndarray | None) -> None:
+    """Raise scikit-learn's error if these are not the column names, in their order, that fit saw; None if X has none.
+
+    Warns, as scikit-learn does, if only one of both has names.
+    """
+    _check_feature_names(estimator, None if names is None else _empty_frame(names), reset=False)
+
+
+def check_n_features(estimator: BaseEstimator, column: TextColumn) -> None:
+    """Raise scikit-learn's error unless a column has as many features as fit saw."""
     if column.n_features != estimator.n_features_in_:
         raise ValueError(
             f"X has {column.n_features} features, but {type(estimator).__name__} is expecting "
@@ -136,6 +174,19 @@ def check_features(estimator: BaseEstimator, column: TextColumn) -> None:
 def is_sequence(values: Any) -> bool:
     """Whether these are several values in order, such as a list, and not a single text."""
     return isinstance(values, Sequence) and not isinstance(values, SINGLE_TEXTS)
+
+
+def _column_labels(X: Any) -> list | None:
+    """Return the labels of a frame's columns; None if X is not a frame."""
+    if isinstance(X, pd.DataFrame):
+        return list(X.columns)
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return list(frame.columns) if isinstance(frame, nw.DataFrame) else None
+
+
+def _empty_frame(labels: Sequence | np.ndarray) -> pd.DataFrame:
+    """Return a frame of these columns without rows, which scikit-learn's functions take for any frame."""
+    return pd.DataFrame(columns=pd.Index(labels, dtype=object, tupleize_cols=False))
 
 
 def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
@@ -179,10 +230,10 @@ def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | N
     if isinstance(X, np.ndarray):
         raise TypeError(f"{name} is an array of {X.ndim} dimensions, not a column of lists. Use {name}.tolist().")
     columns, labels, index = split_columns(X, name)
+    names = feature_names(X, name)
     if len(columns) != 1:
         raise ValueError(f"{name} has {len(columns)} columns: {labels}. Select one: df['...'].")
-    named = hasattr(X, "columns") and labels is not None and isinstance(labels[0], str)
-    return columns[0], np.array(labels, object) if named else None, index
+    return columns[0], names, index
 
 
 def _split_rows(rows: Sequence, name: str) -> list[list]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections import Counter
@@ -11,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
+from skxlmr.system import nested_json
 
 MAX_JSON_BYTES = 16 * 2**20
 
@@ -18,17 +18,17 @@ MAX_JSON_BYTES = 16 * 2**20
 def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     """Parse a JSON object strictly; `where` names the data in the error message.
 
-    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, repeats a key, or contains NaN or an
-    infinity.
+    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, is nested deeper than 100 levels,
+    repeats a key, or contains NaN or an infinity.
     """
     try:
-        value = json.loads(
+        value = nested_json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_object_with_distinct_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
         )
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise CheckpointError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} contains a JSON {type(value).__name__}; expected an object {{...}}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import copyreg
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
@@ -13,12 +14,14 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.columns import TextColumn, check_features, check_text_column
+from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowParameters
 from skxlmr.runtime.torch_state import default_torch_state
-from skxlmr.saving.estimators import SavedEstimator, damaged, read_estimator, write_estimator
+from skxlmr.saving.estimators import NAME, SavedEstimator, SavedWeights, damaged, read_estimator, write_estimator
+from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 
 # The estimators that can be loaded, by name.
@@ -28,7 +31,12 @@ ESTIMATORS: dict[str, type[XLMRXLEstimator]] = {}
 NOT_SAVED_PARAMETERS = {"memory", "tokenizer"}
 
 # Attributes of a fitted estimator that are not saved as values: what is written separately, and transient state.
-NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", "_skl_callbacks", "_metadata_request"}
+TRUSTED = {"_skl_callbacks", "_metadata_request"}  # these are in pickles
+NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", *TRUSTED}
+
+
+class StateOfPickle(dict):
+    """The state of an estimator in a pickle or a copy. skops, which does not trust this type, cannot make one."""
 
 
 @declare_parameters
@@ -58,11 +66,25 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Check what a user passed as X."""
         return check_text_column(X, missing=self.missing)
 
+    def _select(self, X: Any) -> Any:
+        """Select those columns of X that are read, if they are found by name."""
+        return X
+
+    def _needs_all_features(self, n_features: int) -> bool:
+        """Whether X of so many columns must have the columns that fit saw."""
+        return True
+
     def _check_fitted_column(self, X: Any) -> Any:
-        """Check X after fit: it must have the columns that fit saw."""
+        """Check X after fit: it must have the columns that fit saw. Wrong names are told before wrong values."""
         check_is_fitted(self)
+        names = feature_names(self._select(X))
+        if names is not None and self._needs_all_features(len(names)):
+            check_feature_names(self, names)
         column = self._check_column(X)
-        check_features(self, column)
+        if self._needs_all_features(column.n_features):
+            if names is None:
+                check_feature_names(self, None)
+            check_n_features(self, column)
         return column
 
     def _fitted_backbone(self) -> Backbone:
@@ -96,6 +118,12 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
             if not name.isidentifier() or name.startswith("__") or hasattr(type(self), name):
                 raise ValueError(f"it has an attribute {name!r}")
         self.__dict__.update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
+        if isinstance(saved.finetuned, SavedWeights):
+            self._finetuned = self._build(saved.finetuned)
+
+    def _build(self, weights: SavedWeights) -> Finetuned:
+        """Build the modules of trained weights that were read; the other fitted attributes are there already."""
+        raise NotImplementedError
 
     @default_torch_state()
     def save(self, directory: str | os.PathLike) -> None:
@@ -140,12 +168,31 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         write_estimator(directory, saved)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the base model out of pickles, and move the trained weights to the CPU."""
-        state = dict(super().__getstate__())
+        """Return what a file of skops may hold: plain values and arrays, and nothing of the base model."""
+        state = _without_trusted(super().__getstate__())
         state.pop("_optimizer_state", None)
-        if "_finetuned" in state and self._base.device_type != "cpu":
-            state["_finetuned"] = copy.deepcopy(state["_finetuned"]).cpu()
+        if "_finetuned" in state:
+            state["_finetuned"] = plain_weights(state["_finetuned"])
+        if "history_" in state:
+            state["history_"] = plain_frame(state["history_"])
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        where = f"The state of this {type(self).__name__}"
+        with damaged(where):
+            state = dict(state) if isinstance(state, StateOfPickle) else _without_trusted(state)
+            weights = state.pop("_finetuned", None)
+            if "history_" in state:
+                state["history_"] = read_frame(state["history_"])
+            super().__setstate__(state)
+            if weights is not None:
+                self._finetuned = self._build(read_weights(weights, where))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[type], dict[str, Any]]:
+        """Keep also in pickles and copies, whose source is trusted anyway, what a file of skops may not hold."""
+        state = StateOfPickle(self.__getstate__())
+        state.update({name: vars(self)[name] for name in (TRUSTED | NOT_SAVED_PARAMETERS) & vars(self).keys()})
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -155,6 +202,13 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         tags.input_tags.categorical = False
         tags.input_tags.allow_nan = self.missing == "empty"
         return tags
+
+
+def _without_trusted(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state without what is kept only in pickles and copies."""
+    return {
+        name: None if name in NOT_SAVED_PARAMETERS else value for name, value in state.items() if name not in TRUSTED
+    }
 
 
 def _same_class(one: type, other: type) -> bool:
@@ -201,7 +255,7 @@ def load(directory: str | os.PathLike) -> XLMRXLEstimator:
         raise CheckpointError(
             f"{Path(directory)} holds a {saved.class_name!r}, which is not one of {', '.join(sorted(ESTIMATORS))}."
         )
-    with damaged(directory):
+    with damaged(Path(directory).expanduser() / NAME):
         parameters = {name: value for name, value in saved.parameters.items() if name not in NOT_SAVED_PARAMETERS}
         estimator = cls(**parameters)
         estimator._restore(saved)

@@ -8,16 +8,18 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_features
+from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.parameters import HISTORY, FeatureMemory, MissingTexts, Tuned, Vocabulary
 from skxlmr.runtime.backbone import Backbone
@@ -28,7 +30,8 @@ from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
 from skxlmr.runtime.run import pool_texts
 from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
-from skxlmr.saving.estimators import SavedEstimator, SavedWeights
+from skxlmr.saving.estimators import SavedWeights
+from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.similarity import SimilarityLearning
 from skxlmr.training.fit import Fit
@@ -189,7 +192,7 @@ class XLMRXLEmbedder(
         -------
         ndarray of shape (n_samples, n_features_out), float32
         """
-        return self._finish(self._fit(X, y, embed=True))
+        return self._with_index(self._finish(self._fit(X, y, embed=True)), X)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the vectors of texts.
@@ -206,7 +209,47 @@ class XLMRXLEmbedder(
         """
         column = self._check_fitted_column(X)
         finetuned = getattr(self, "_finetuned", None)
-        return self._finish(self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned))
+        vectors = self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned)
+        return self._with_index(self._finish(vectors), X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the dimensions: the name of the text column, and their number from 0.
+
+        Names of two columns that are read as one are joined by an underscore. Without a name of the column, that of the
+        class stands for it.
+
+        Parameters
+        ----------
+        input_features : array-like of str of shape (n_features_in_,), default=None
+            Names of the columns; None takes those that `fit` saw, of a DataFrame or a Series.
+
+        Returns
+        -------
+        ndarray of shape (n_features_out,) of str objects
+
+        Raises
+        ------
+        NotFittedError
+            If it is not fitted.
+        ValueError
+            If `input_features` has another length, or other names than the DataFrame that `fit` saw.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from skxlmr import XLMRXLEmbedder
+        >>> titles = pd.Series(["good", "bad"], name="title")
+        >>> XLMRXLEmbedder("nano", n_dims=2).fit(titles).get_feature_names_out()
+        array(['title_0', 'title_1'], dtype=object)
+        """
+        check_is_fitted(self)
+        given = _check_feature_names_in(self, input_features, generate_names=False)
+        names = getattr(self, "_input_names", None) if given is None else list(given)
+        if names is None:
+            return super().get_feature_names_out()
+        groups = names if self._separate else ["_".join(map(str, names))]
+        width = self._n_features_out // len(groups)
+        return np.array([f"{name}_{i}" for name in groups for i in range(width)], object)
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         column = self._check_column(X)
@@ -237,7 +280,8 @@ class XLMRXLEmbedder(
             vectors = self._embed(backbone, column, reading, learned.get("_finetuned"))
         pca = None
         if self.n_components is not None:
-            pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
+            with sklearn_defaults():
+                pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
             width = self.n_components
         attributes = self._fitted_attributes(
             backbone,
@@ -248,6 +292,7 @@ class XLMRXLEmbedder(
             prompt_=reading.prompt,
             _n_dims=reading.n_dims,
             _separate=reading.separate,
+            _input_names=input_names(X),
             _n_features_out=2 * width if reading.separate else width,
             **learned,
         )
@@ -387,6 +432,7 @@ class XLMRXLEmbedder(
     def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
         return plan_texts(backbone, column, Windows(self.max_length, self.stride, self.truncation))
 
+    @sklearn_defaults()
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         """Apply PCA and scaling; returns (n_rows, n_features_out)."""
         n_rows, vectors = len(vectors), vectors.reshape(-1, vectors.shape[-1])
@@ -395,22 +441,22 @@ class XLMRXLEmbedder(
         vectors = normalize(vectors, copy=False) if self.normalize_ else vectors
         return vectors.reshape(n_rows, -1)
 
-    def _check_fitted_column(self, X: Any) -> TextColumn:
-        """Check X after fit; where it had pairs that are read separately, one column is enough."""
-        check_is_fitted(self)
-        column = self._check_column(X)
-        if column.pairs is not None or not self._separate:
-            check_features(self, column)
-        return column
+    def _with_index(self, vectors: np.ndarray, X: Any) -> Any:
+        """Give vectors the index of a Series where pandas output is asked for: scikit-learn 1.6 drops it."""
+        if isinstance(X, pd.Series) and _get_output_config("transform", self)["dense"] == "pandas":
+            return pd.DataFrame(vectors, index=X.index)
+        return vectors
+
+    def _needs_all_features(self, n_features: int) -> bool:
+        """Where the texts of pairs are read separately, one column is enough."""
+        return n_features > 1 or not self._separate
 
     def _fitted_names(self) -> tuple[str, ...]:
         own = ("pca_", "pooling_", "normalize_", "prompt_", "_n_dims", "_separate", "_n_features_out")
         return (*super()._fitted_names(), *own)
 
-    def _restore(self, saved: SavedEstimator) -> None:
-        super()._restore(saved)
-        if isinstance(saved.finetuned, SavedWeights):
-            self._finetuned = saved.finetuned.build(lambda config: nn.Identity(), self.pooling_, causal=False)
+    def _build(self, weights: SavedWeights) -> Finetuned:
+        return weights.build(lambda config: nn.Identity(), self.pooling_, causal=False)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

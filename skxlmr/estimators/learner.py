@@ -16,12 +16,13 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_features
+from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, Tuned
 from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
 from skxlmr.runtime.base_choice import load_base, load_trimmed
+from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
@@ -133,9 +134,8 @@ class XLMRXLLearner(
         """Fit; with a `known` task, which y need not show in full, train for one epoch."""
         observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
         task, scorer = self._new_task() if known is None else known, check_scorer(self)
-        column = task.read(X)
-        if known is not None and hasattr(self, "_finetuned"):
-            check_features(self, column)
+        continues = known is not None and hasattr(self, "_finetuned")
+        column = self._check_fitted_column(X) if continues else task.read(X)
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():  # scikit-learn checks this since 1.9
             raise ValueError("There are no rows to learn from: all sample weights are zero.")
@@ -204,6 +204,9 @@ class XLMRXLLearner(
     def _check_column(self, X: Any) -> Any:
         return self._new_task().read(X)
 
+    def _select(self, X: Any) -> Any:
+        return self._new_task().select(X)
+
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the task's result for each row of X."""
         return self._run(self._check_fitted_column(X), self._task().per_row)
@@ -245,7 +248,9 @@ class XLMRXLLearner(
 
     def _restore(self, saved: SavedEstimator) -> None:
         super()._restore(saved)
-        if not isinstance(saved.finetuned, SavedWeights):
+        if saved.finetuned is None:
             raise ValueError("it has no trained weights")
+
+    def _build(self, weights: SavedWeights) -> Finetuned:
         task = self._task()
-        self._finetuned = saved.finetuned.build(task.head, task.pooling, task.causal)
+        return weights.build(task.head, task.pooling, task.causal)

@@ -16,7 +16,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_sample_weight
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, feature_names
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.tasks.base import Task
@@ -40,12 +40,12 @@ class ValidationData:
             return None
         if X is None or (y is None and task.needs_y):
             raise ValueError("X_val and y_val go together: one of them is missing.")
+        names = [None if n is None else list(n) for n in (feature_names(task.select(X), "X_val"), column.feature_names)]
+        if None not in names and names[0] != names[1]:
+            raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
         held_out = task.read(X)
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
-        names = [None if c.feature_names is None else list(c.feature_names) for c in (held_out, column)]
-        if None not in names and names[0] != names[1]:
-            raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
         weights = None if sample_weight is None else _check_weights(sample_weight, held_out)
         return cls(held_out, task.targets(y, held_out, "y_val"), weights)
 

@@ -119,11 +119,6 @@ class FittedBase:
         base._loaded = _values(choice), backbone
         return base
 
-    @property
-    def device_type(self) -> str:
-        """The type of the device on which it is loaded; "cpu" if it is not loaded."""
-        return "cpu" if self._loaded is None else self._loaded[1].model.device.type
-
     def load(self, choice: BaseChoice) -> Backbone:
         """Return the base model in the dtype, storage and device that the parameters ask for now.
 

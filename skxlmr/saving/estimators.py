@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import describe_file, read_json, sha256_of_file
-from skxlmr.checkpoints.formats import TensorInfo, open_weights
+from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import check_base_name
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
@@ -52,16 +52,18 @@ class SavedWeights:
 
     tuning: Tuning
     config: XLMRobertaXLConfig
-    where: Path
+    where: str | Path  # they were read from, for error messages
     tensors: dict[str, Tensor] = field(repr=False)
 
     def build(self, make_head: Callable[[XLMRobertaXLConfig], nn.Module], pooling: str, causal: bool) -> Finetuned:
         """Build the modules, raising CheckpointError unless the tensors are exactly theirs."""
         with torch.device("meta"):
             base = XLMRobertaXLModel(self.config, add_pooling_layer=False)
-            finetuned = Finetuned(self.tuning, base, make_head(self.config), pooling, causal)
-        need = {name: TensorInfo(tuple(p.shape), p.dtype, self.where) for name, p in finetuned.state_dict().items()}
-        have = {name: TensorInfo(tuple(p.shape), p.dtype, self.where) for name, p in self.tensors.items()}
+            finetuned = Finetuned(self.tuning, base, make_head(self.config), pooling, causal).float()
+        need, have = (
+            {name: (tuple(p.shape), p.dtype) for name, p in tensors.items()}
+            for tensors in (finetuned.state_dict(), self.tensors)
+        )
         if need != have:
             wrong = sorted(name for name in need.keys() | have.keys() if need.get(name) != have.get(name))
             raise CheckpointError(f"{self.where} is damaged: its tensors are not those of its tuning: {wrong[:3]}")
@@ -70,14 +72,14 @@ class SavedWeights:
 
 
 @contextmanager
-def damaged(directory: str | os.PathLike) -> Iterator[None]:
-    """Turn the errors that invalid content causes into a CheckpointError."""
+def damaged(where: str | Path) -> Iterator[None]:
+    """Turn the errors that invalid content causes into a CheckpointError, which says where the content is."""
     try:
         yield
     except CheckpointError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"{Path(directory).expanduser() / NAME} is damaged: {error!r}") from error
+        raise CheckpointError(f"{where} is damaged: {error!r}") from error
 
 
 def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None:
@@ -145,7 +147,7 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
             f"{path} was written by {content.get('library')!r} in format {content.get('format')!r}; this version reads "
             f"format {FORMAT}. Load it with the version that wrote it."
         )
-    with damaged(directory):
+    with damaged(path):
         tensors = _read_tensors(directory, content["tensors"])
         decoder = Decoder(tensors, path)
         saved = SavedEstimator(

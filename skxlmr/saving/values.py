@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.model.int8 import Int8
+from skxlmr.system.nested_json import MAX_DEPTH
 from skxlmr.tuning import Bias, Full, Head, LoRA
 
 # The classes that can be saved, by name; files cannot create objects of any other class.
@@ -28,6 +29,9 @@ UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
 # Maximum size of an array of strings when loading: a damaged dtype could ask for any amount of memory.
 MAX_STRING_BYTES = 2**31
 
+# Maximum depth of a value, so that its JSON, with at most two levels for each of the value, can be read again.
+MAX_NESTING = (MAX_DEPTH - 10) // 2
+
 # Floats that JSON cannot represent.
 SPECIAL_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -37,6 +41,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.arrays: dict[str, Tensor] = {}  # by the keys that the JSON contains in their place
+        self._depth = 0  # of the value that is being converted
 
     def encode(self, value: Any, name: str) -> Any:
         """Convert a value: numbers, strings and lists stay as they are, others become {"kind": ...}.
@@ -47,8 +52,17 @@ class Encoder:
             return value
         for cls, encode in self._encoders().items():
             if isinstance(value, cls):
-                return encode(value, name)
+                return self._encode_within(encode, value, name)
         raise TypeError(f"{name} cannot be saved: it is {value!r}, of type {type(value).__name__}.")
+
+    def _encode_within(self, encode: Callable[[Any, str], Any], value: Any, name: str) -> Any:
+        if self._depth == MAX_NESTING:
+            raise TypeError(f"{name} cannot be saved: it is nested deeper than {MAX_NESTING} levels.")
+        self._depth += 1
+        try:
+            return encode(value, name)
+        finally:
+            self._depth -= 1
 
     def _encoders(self) -> dict[type | tuple[type, ...], Callable[[Any, str], Any]]:
         return {

@@ -142,6 +142,9 @@ class DeclaredParameters:
     def set_params(self, **params: Any) -> Self:
         """Set parameters, those of nested objects as `name__parameter`.
 
+        A name that stands for an object, such as `tuning="lora"`, is replaced by the object if a parameter of it is
+        set: `set_params(tuning__rank=4)` makes it `LoRA(rank=4)`.
+
         Parameters
         ----------
         **params
@@ -154,7 +157,8 @@ class DeclaredParameters:
         Raises
         ------
         ValueError
-            If there is no such parameter; the message suggests one.
+            If there is no such parameter; the message suggests one. Or if it is one of an object, but the parameter
+            of its name is not an object.
         """
         names = list(inspect.signature(type(self)).parameters)
         for key in list(params):
@@ -166,7 +170,20 @@ class DeclaredParameters:
             value = params.get(name, getattr(self, name))
             if nested and isinstance(value, str) and value in self._named.get(name, {}):
                 params[name] = self._named[name][value]()
+            elif nested and not hasattr(value, "set_params"):
+                raise ValueError(
+                    f"{key!r} cannot be set, since {name}={value!r} has no parameters. {self._objects_of(name)}"
+                )
         return super().set_params(**params)  # type: ignore[misc]
+
+    @classmethod
+    def _objects_of(cls, name: str) -> str:
+        """Say which objects with parameters of their own a parameter may be."""
+        valid = getattr(cls, "_parameter_constraints", {}).get(name, [])
+        kinds = list(cls._named.get(name, {}).values()) or [kind for kind in valid if hasattr(kind, "set_params")]
+        if not kinds:
+            return f"{name} is never an object."
+        return f"Pass an object: {name}={' or '.join(f'{kind.__name__}(...)' for kind in kinds)}."
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -99,6 +99,10 @@ class Task(Generic[Column]):
         """Check X and return it as a column."""
         return check_text_column(X)
 
+    def select(self, X: Any) -> Any:
+        """Select those columns of X that are read, if they are found by name."""
+        return X
+
     def read_as(self, settings: SentenceSettings, column: Column) -> Self:
         """Return this task with what the files of the model say about reading texts."""
         return self

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skxlmr.columns import TextColumn, check_column_of_texts, lengths, name_row, split_columns, total_lengths
+from skxlmr.columns import (
+    TextColumn,
+    check_column_of_texts,
+    feature_names,
+    lengths,
+    name_row,
+    split_columns,
+    total_lengths,
+)
 
 # Names that columns of prompts have in published data: (X)COPA, RACE, SWAG, HellaSwag, PIQA, SocialIQA, alphaNLI,
 # CommonsenseQA, OpenBookQA, ARC, Cosmos QA, StoryCloze, DREAM, QuAIL.
@@ -67,6 +75,7 @@ def check_choices(X: Any, prompts: Sequence[str] | Sequence[int] | None = None, 
         raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no prompt.")
     named = [name if labels is None else f"{name}, column {label!r}" for label in labels or columns]
     unique = labels is not None and all(isinstance(label, str) for label in labels) and len(set(labels)) == len(labels)
+    names = feature_names(X, name)
     at = (
         _prompts(columns, labels if unique else None, name)
         if prompts is None
@@ -83,7 +92,7 @@ def check_choices(X: Any, prompts: Sequence[str] | Sequence[int] | None = None, 
     return ChoiceColumn(
         texts[0] if len(texts) == 1 else [" ".join(parts) for parts in zip(*texts, strict=True)],
         None,
-        np.array(labels, object) if unique and hasattr(X, "columns") else None,
+        names,
         len(columns),
         choices=choices,
         labels=[of_row for _, of_row in read],

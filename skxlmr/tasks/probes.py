@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from skxlmr.sklearn_defaults import sklearn_defaults
+
 # Inverse strengths of the L2 penalty of vectors whose mean square length is 1, the strongest first. On the study's data
 # 1 was as good with few rows only, and 100, which the likelihood always preferred, never (benchmarks/NOTES.md).
 STRENGTHS = (3.0, 10.0, 30.0)
@@ -56,6 +58,7 @@ class Centering:
         return LinearStart(weight, intercept - weight @ self.mean)
 
 
+@sklearn_defaults()
 def logistic_start(
     features: np.ndarray,
     targets: np.ndarray,
@@ -109,6 +112,7 @@ def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.nda
     return LinearStart(weight, bias)
 
 
+@sklearn_defaults()
 def ridge_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
     """Fit ridge regressions of numbers, (n, n_outputs), each with the strength of the least leave-one-out error."""
     n_outputs = targets.shape[1]

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.columns import TextColumn, as_objects, check_text_column
+from skxlmr.columns import TextColumn, as_objects, check_text_column, feature_names
 from skxlmr.metrics import language_code, squad_scores
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, XLMRobertaXLTokenizer
 from skxlmr.model.heads import SpanHead
@@ -36,8 +36,9 @@ def select_questions(X: Any) -> Any:
     Raises
     ------
     ValueError
-        If a frame has more than two columns, and not both of these.
+        If a frame has more than two columns, and not both of these, or two of the same name.
     """
+    feature_names(X)
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
         return X
@@ -83,10 +84,13 @@ class Answering(Task[TextColumn]):
     align_to_words: bool = False
     errors: str = "raise"
 
+    found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
+
     def read(self, X: Any) -> TextColumn:
         return check_questions(X)
 
-    found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
+    def select(self, X: Any) -> Any:
+        return select_questions(X)
 
     def plan(self, backbone: Backbone, column: TextColumn) -> QuestionPlan:
         max_length, stride = self.windows.resolve(backbone)

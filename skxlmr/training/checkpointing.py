@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.system import atomic
+from skxlmr.system import atomic, nested_json
 from skxlmr.training.callbacks import Callback, CallbackState
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def read_checkpoint(directory: Path) -> CallbackState | None:
         return None
     try:
         tensors = safetensors.torch.load(data)
-        numbers = json.loads(tensors.pop(NUMBERS).numpy().tobytes())
+        numbers = nested_json.loads(tensors.pop(NUMBERS).numpy().tobytes().decode())
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Remove it to train from the beginning.") from error
     return numbers, tensors

@@ -23,6 +23,7 @@ from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.training.callbacks import Callback, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
@@ -283,6 +284,7 @@ class Fit:
             *([] if start is None else [value.cpu().numpy() for value in start.state_dict().values()]),
         ]
 
+    @sklearn_defaults()
     def _hold_out(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
         """Split off rows for validation, stratified by class; returns the rows to train on, and those held out."""
         fraction, classes = self.settings.validation_fraction, self.task.strata(rows.targets)

@@ -23,7 +23,8 @@ from skxlmr.checkpoints.files import checked_file, read_json
         (b'{"a": 1', "not valid JSON"),
         (b'{"a": "\xff"}', "utf-8"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
-        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
+        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper than 100"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "nested deeper than 100"),
     ],
     ids=lambda value: repr(value[:20]),
 )

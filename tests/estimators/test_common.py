@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import warnings
 
 import joblib
 import numpy as np
@@ -13,13 +12,11 @@ import pytest
 import sklearn
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
-from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.utils import estimator_checks, get_tags
-from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import _get_feature_names, check_array
+from sklearn.utils import get_tags
 
 import skxlmr
 from skxlmr import (
@@ -34,7 +31,6 @@ from skxlmr import (
     XLMRXLRegressor,
     XLMRXLTagger,
 )
-from skxlmr.columns import TextColumn
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.text.words import split_words
 
@@ -101,115 +97,6 @@ def assert_same(got, expected, atol=1e-5):
 def test_estimators_under_test_cover_all_public_estimators():
     public = {value for name in skxlmr.__all__ if name.startswith("XLMRXL") for value in [getattr(skxlmr, name)]}
     assert {type(estimator) for estimator in ESTIMATORS} | set(OF_SEVERAL_COLUMNS) == public
-
-
-# -- scikit-learn's own checks ------------------------------------------------------------------------------------
-
-
-class Words:
-    """Mixin that turns rows of numbers, all that scikit-learn's checks provide, into texts with one word per number."""
-
-    def _check_column(self, X):
-        names = _get_feature_names(X)
-        X = check_array(X, estimator=self)
-        words = [" ".join("abcdefghij"[j % 10] + str(round(float(v))) for j, v in enumerate(row)) for row in X]
-        return TextColumn(texts=words, pairs=None, feature_names=names, n_features=X.shape[1])
-
-
-class TaskOnWords(Words):
-    def _new_task(self):
-        task = super()._new_task()
-        return type("OnWords", (type(task),), {"read": staticmethod(self._check_column)})(**vars(task))
-
-
-class WordsClassifier(TaskOnWords, XLMRXLClassifier):
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = tags.input_tags.one_d_array = False
-        tags.input_tags.two_d_array = True
-        tags.classifier_tags.poor_score = True  # a few steps on meaningless words
-        return tags
-
-
-class WordsRegressor(TaskOnWords, XLMRXLRegressor):
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = tags.input_tags.one_d_array = False
-        tags.input_tags.two_d_array = True
-        return tags
-
-
-class WordsEmbedder(Words, XLMRXLEmbedder):
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = tags.input_tags.one_d_array = False
-        tags.input_tags.two_d_array = True
-        return tags
-
-
-EXPECTED_FAILURES = {
-    "WordsClassifier": {
-        "check_sample_weight_equivalence_on_dense_data": "a row of weight 2 and a repeated row fall into different "
-        "batches; that rows of weight 0 are left out is tested in test_classifier.py",
-    },
-    "WordsRegressor": {
-        "check_sample_weight_equivalence_on_dense_data": "as for WordsClassifier",
-    },
-    "WordsEmbedder": {},
-}
-
-
-@parametrize_with_checks(
-    [
-        WordsClassifier(model="nano", max_epochs=1, random_state=0),
-        WordsRegressor(model="nano", max_epochs=1, random_state=0),
-        WordsEmbedder(model="nano"),
-    ],
-    expected_failed_checks=lambda estimator: EXPECTED_FAILURES[type(estimator).__name__],
-)
-def test_sklearn_checks_with_numbers_as_words_pass(estimator, check):
-    check(estimator)
-
-
-TEXT_CHECKS = [
-    "check_no_attributes_set_in_init",
-    "check_get_params_invariance",
-    "check_set_params",
-    "check_parameters_default_constructible",
-    "check_dont_overwrite_attributes_names",
-    "check_estimator_cloneable",
-    "check_estimator_repr",
-    "check_estimator_get_tags_default_keys",
-    "check_estimator_tags_renamed",
-    "check_valid_tag_types",
-    "check_mixin_order",
-    "check_do_not_raise_errors_in_init_or_set_param",
-    "check_param_validation",
-]
-
-
-@pytest.mark.parametrize("name", [check for check in TEXT_CHECKS if hasattr(estimator_checks, check)])
-@pytest.mark.parametrize(
-    "estimator", [*ESTIMATORS, *(of_several(model="nano") for of_several in OF_SEVERAL_COLUMNS)], ids=ids
-)
-def test_sklearn_checks_without_data_pass(estimator, name):
-    check = getattr(estimator_checks, name)
-    if name == "check_parameters_default_constructible":
-        check(type(estimator).__name__, type(estimator)())
-    else:
-        check(type(estimator).__name__, clone(estimator))
-
-
-with warnings.catch_warnings():  # only one check applies to text input
-    warnings.simplefilter("ignore", SkipTestWarning)
-    checks_on_text = parametrize_with_checks(
-        [XLMRXLClassifier(model="nano"), XLMRXLRegressor(model="nano"), XLMRXLEmbedder(model="nano")]
-    )
-
-
-@checks_on_text
-def test_sklearn_checks_for_text_input_pass(estimator, check):
-    check(estimator)
 
 
 # -- parameters and persistence -----------------------------------------------------------------------------------
@@ -348,11 +235,11 @@ def test_embedder_in_column_transformer_and_feature_union_names_its_columns():
         [("title", embedder, "title"), ("both", embedder, ["title", "body"]), ("rest", "passthrough", ["stars"])]
     )
     assert columns.fit_transform(df).shape == (len(df), 192 + 192 + 1)
-    assert columns.get_feature_names_out()[0] == "title__xlmrxlembedder0"
+    assert columns.get_feature_names_out()[0] == "title__title_0"
     union = FeatureUnion([("mean", embedder), ("max", clone(embedder).set_params(pooling="max"))])
     assert union.fit_transform(df.title).shape == (len(df), 384)
     frame = clone(embedder).set_output(transform="pandas").fit_transform(df.title)
-    assert list(frame.columns[:2]) == ["xlmrxlembedder0", "xlmrxlembedder1"]
+    assert list(frame.columns[:2]) == ["title_0", "title_1"]
     assert (frame.index == df.index).all()
     assert (frame.dtypes == "float32").all()
 

@@ -7,6 +7,7 @@ import pytest
 from skxlmr import Int8, LoRA
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.saving.values import Decoder, Encoder
+from skxlmr.system.nested_json import loads
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,24 @@ def test_decode_of_encoded_value_returns_it(value):
 def test_encode_with_unsupported_value_raises(value):
     with pytest.raises(TypeError, match=r"my value.* cannot be saved"):
         Encoder().encode(value, "my value")
+
+
+def nested(kind, depth):
+    value = 1
+    for _ in range(depth):
+        value = kind(value)
+    return value
+
+
+@pytest.mark.parametrize("kind", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}])
+def test_encode_of_deep_value_raises_or_its_json_can_be_read(kind):
+    depth = 0
+    with pytest.raises(TypeError, match=r"my value.* cannot be saved: it is nested deeper than 45 levels"):  # noqa: PT012
+        while True:
+            depth += 1
+            text = json.dumps({"fitted": {"x_": Encoder().encode(nested(kind, depth), "my value")}})
+            assert repr(Decoder({}, Path("x.json")).decode(loads(text)["fitted"]["x_"])) == repr(nested(kind, depth))
+    assert 15 < depth < 50
 
 
 class LoRAOfUser(LoRA):

@@ -153,6 +153,39 @@ def test_get_params_with_short_name_lists_nested_parameters():
     assert XLMRXLClassifier(tuning="lora").get_params()["tuning__rank"] == LoRA().rank
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"load_in_8bit__threshold": 5.0}, "load_in_8bit='auto' has no parameters. Pass an object: load_in_8bit=Int8"),
+        ({"load_in_8bit": True, "load_in_8bit__threshold": 5.0}, "load_in_8bit=True has no parameters"),
+        ({"tuning": "other", "tuning__rank": 4}, r"tuning=LoRA\(...\) or Bias\(...\) or Head\(...\) or Full\(...\)"),
+        ({"class_weight__a": 1}, "class_weight=None has no parameters. class_weight is never an object"),
+        ({"max_length__a": 1}, "max_length is never an object"),
+    ],
+)
+def test_set_params_of_nested_parameter_without_an_object_raises(params, message):
+    with pytest.raises(ValueError, match=message):
+        XLMRXLClassifier().set_params(**params)
+
+
+def test_set_params_of_parameter_that_the_tuning_lacks_raises():
+    with pytest.raises(ValueError, match="Invalid parameter 'rank' for estimator Head"):
+        XLMRXLClassifier(tuning="head").set_params(tuning__rank=4)
+
+
+@pytest.mark.parametrize("tuning", ["lora", LoRA(), LoRA(rank=1)], ids=repr)
+def test_grid_search_over_nested_parameters_of_the_tuning_fits_each(tuning):
+    clf = XLMRXLClassifier("nano", tuning=tuning, max_epochs=1, random_state=0)
+    grid = GridSearchCV(clf, {"tuning__rank": [2, 4], "tuning__alpha": [8]}, cv=2)
+    grid.fit(["good", "bad", "fine", "poor"], ["yes", "no"] * 2)
+    assert grid.best_estimator_.tuning.get_params()["rank"] == grid.best_params_["tuning__rank"]
+    assert {p.shape[0] for name, p in grid.best_estimator_._finetuned.named_parameters() if name.endswith(".a")} == {
+        grid.best_params_["tuning__rank"]
+    }
+    search = GridSearchCV(clf, {"tuning": [LoRA(rank=1), "bias"], "max_epochs": [1, 2]}, cv=2)
+    assert len(search.fit(["good", "bad", "fine", "poor"], ["yes", "no"] * 2).cv_results_["params"]) == 4
+
+
 def test_set_params_of_nested_parameter_replaces_short_name_by_object():
     reader = Reader().set_params(solver__steps=3)
     assert (type(reader.solver), reader.solver.steps) == (Solver, 3)
