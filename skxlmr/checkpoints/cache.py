@@ -25,6 +25,7 @@ import torch
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, safetensors_ranges
 from skxlmr.system import atomic
+from skxlmr.system.sizes import in_bytes
 from skxlmr.system.warn import warn
 
 FORMAT_VERSION = 1  # increase when the layout, the quantisation or the sentences that find outliers change
@@ -103,7 +104,7 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     needed = len(header) + sum(tensor.nbytes for tensor in ordered.values())
     free = shutil.disk_usage(path.parent).free
     if needed > free:
-        raise OSError(f"{path.parent} has {free / 1e9:.1f} GB left on its disk, but {needed / 1e9:.1f} GB are needed")
+        raise OSError(f"{path.parent} has {in_bytes(free)} left on its disk, but {in_bytes(needed)} are needed")
     with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(header)
         for tensor in ordered.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections import defaultdict
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from skxlmr.system import nested_json
 
 Span = tuple[int, int, str]
 
@@ -196,7 +197,7 @@ def _convert(regions: list[Any], text: str, where: str) -> list[Span]:
             raise ValueError(f"{where}: the region {region!r:.100} has not one label, but {labels!r:.60}.")
     for widths in _ways_to_count(text):
         places = {unit: i for i, unit in enumerate(accumulate(widths, initial=0))}
-        ends = [(places.get(region.get("start"), -1), places.get(region.get("end"), -1)) for region in regions]
+        ends = [tuple(_place(places, region.get(key)) for key in ("start", "end")) for region in regions]
         if all(_is_span(*pair, region, text) for pair, region in zip(ends, regions, strict=True)):
             return sorted((*pair, region["labels"][0]) for pair, region in zip(ends, regions, strict=True))
     for region in regions:  # what is wrong with characters as Python counts them
@@ -208,6 +209,11 @@ def _convert(regions: list[Any], text: str, where: str) -> list[Span]:
                 f"to {end} are {text[start:end]!r:.60}."
             )
     raise ValueError(f"{where}: its regions count characters in different ways.")
+
+
+def _place(places: dict[int, int], unit: Any) -> int:
+    """Return the character at a place as a region counts them; -1 if it is not the place of a character."""
+    return places.get(unit, -1) if isinstance(unit, int | float) else -1
 
 
 def _ways_to_count(text: str) -> Iterator[list[int]]:
@@ -262,6 +268,6 @@ def _records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return nested_json.loads(text)
+    except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
-# In characters; those that normalisation replaces by several count as these: U+FDFA becomes 18. A text of this length is
-# tokenised in 1 s, in 0.2 GB if it consists of words, and in 0.8 GB if it is Chinese; both are in proportion to the
+# In characters; those that normalisation replaces by several count as these: U+FDFA becomes 18. A text of this length
+# is tokenised in 1 s, in 0.2 GB if it consists of words, and in 0.8 GB if it is Chinese; both are in proportion to the
 # length. The longest novels have about this length.
 MAX_TEXT_LENGTH = 10_000_000
 LARGEST_GROWTH = 18  # of a character, in the normalisation NFKC
