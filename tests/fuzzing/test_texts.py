@@ -97,7 +97,8 @@ def test_tagger_finds_spans_in_any_texts(fitted, column):
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=3))
 def test_qa_answers_with_a_part_of_the_context(fitted, rows):
-    answers = reads(lambda: fitted["qa"].predict(rows), warning=SURROGATES)
+    warning = f"{SURROGATES}|.*questions? of more than .* pieces"
+    answers = reads(lambda: fitted["qa"].predict(rows), warning=warning)
     if answers is not None:
         for answer, (_, context) in zip(answers, rows, strict=True):
             assert answer in context.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
