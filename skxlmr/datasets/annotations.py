@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections import defaultdict
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from skxlmr.system import nested_json
 
 Span = tuple[int, int, str]
 
@@ -262,6 +263,6 @@ def _records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return nested_json.loads(text)
+    except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from error

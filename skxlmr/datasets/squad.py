@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import pandas as pd
 
 from skxlmr.datasets.lines import read_text
 from skxlmr.datasets.places import PlaceError, find_text
+from skxlmr.system import nested_json
 from skxlmr.system.warn import warn
 
 COLUMNS = ("id", "title", "question", "context", "answers")
@@ -93,14 +93,12 @@ def read_squad(path: str | os.PathLike, *, errors: str = "raise", encoding: str 
 def _entries(text: str) -> list[tuple[str, Any]]:
     """Return the articles, or records, of a file with the name of each."""
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = nested_json.loads(text)
+    except ValueError as error:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if len(lines) < 2 or not _is_json(lines[0][1]):
             raise ValueError(str(error)) from error
         return [(f"line {number}", _record(number, line)) for number, line in lines]
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
     if isinstance(content, Mapping):
         if "data" not in content:
             return [("line 1", content)]  # JSON lines of one line
@@ -112,16 +110,16 @@ def _entries(text: str) -> list[tuple[str, Any]]:
 
 def _is_json(line: str) -> bool:
     try:
-        json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+        nested_json.loads(line)
+    except ValueError:
         return False
     return True
 
 
 def _record(number: int, line: str) -> Any:
     try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return nested_json.loads(line)
+    except ValueError as error:
         raise ValueError(f"line {number} is not JSON: {error}") from error
 
 
