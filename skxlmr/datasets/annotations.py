@@ -116,7 +116,7 @@ def read_label_studio(path: str | os.PathLike, *, text: str | None = None, contr
 
     Examples
     --------
-    >>> import tempfile
+    >>> import json, tempfile
     >>> path = Path(tempfile.mkdtemp()) / "project.json"
     >>> span = {"start": 0, "end": 2, "text": "EU", "labels": ["ORG"]}
     >>> _ = path.write_text(json.dumps([{"id": 1, "text": "EU rejects", "label": [span], "annotator": 1}]))
