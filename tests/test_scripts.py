@@ -14,6 +14,11 @@ UNICODE_NAMES = {  # beginnings of the names of characters
     "Tibetan": ("TIBETAN",),
     "Myanmar": ("MYANMAR",),
     "Khmer": ("KHMER",),
+    "Tai Le, New Tai Lue": ("TAI LE ", "NEW TAI LUE"),
+    "Lanna": ("TAI THAM",),  # codespell:ignore tham
+    "Tai Viet": ("TAI VIET",),
+    "Balinese": ("BALINESE",),
+    "Javanese": ("JAVANESE",),
 }
 
 

@@ -58,7 +58,7 @@ def read_squad(path: str | os.PathLike, *, errors: str = "raise", encoding: str 
 
     Examples
     --------
-    >>> import tempfile
+    >>> import json, tempfile
     >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp()) / "train.jsonl"
     >>> record = {"id": "1", "question": "Who?", "context": "Ada wrote it.", "answers": {"text": ["Ada"]}}

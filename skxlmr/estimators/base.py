@@ -206,6 +206,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
             state["history_"] = plain_frame(state["history_"])
         return state
 
+    @default_torch_state()
     def __setstate__(self, state: dict[str, Any]) -> None:
         where = f"The state of this {type(self).__name__}"
         with damaged(where):

@@ -8,19 +8,17 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from torch import nn
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
+from skxlmr.estimators.frames_of_vectors import FramesOfVectors
 from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
@@ -45,7 +43,7 @@ AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 
 @declare_parameters
 class XLMRXLEmbedder(
-    ClassNamePrefixFeaturesOutMixin,
+    FramesOfVectors,
     TransformerMixin,
     MissingTexts,
     Truncation,
@@ -212,45 +210,6 @@ class XLMRXLEmbedder(
         finetuned = getattr(self, "_finetuned", None)
         vectors = self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned)
         return self._with_index(self._finish(vectors), X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the dimensions: the name of the text column, and their number from 0.
-
-        Names of two columns that are read as one are joined by an underscore. Without a name of the column, that of the
-        class stands for it.
-
-        Parameters
-        ----------
-        input_features : array-like of str of shape (n_features_in_,), default=None
-            Names of the columns; None takes those that `fit` saw, of a DataFrame or a Series.
-
-        Returns
-        -------
-        ndarray of shape (n_features_out,) of str objects
-
-        Raises
-        ------
-        NotFittedError
-            If it is not fitted.
-        ValueError
-            If `input_features` has another length, or other names than the DataFrame that `fit` saw.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> from skxlmr import XLMRXLEmbedder
-        >>> titles = pd.Series(["good", "bad"], name="title")
-        >>> XLMRXLEmbedder("nano", n_dims=2).fit(titles).get_feature_names_out()
-        array(['title_0', 'title_1'], dtype=object)
-        """
-        check_is_fitted(self)
-        given = _check_feature_names_in(self, input_features, generate_names=False)
-        names = getattr(self, "_input_names", None) if given is None else list(given)
-        if names is None:
-            return super().get_feature_names_out()
-        groups = names if self._separate else ["_".join(map(str, names))]
-        width = self._n_features_out // len(groups)
-        return np.array([f"{name}_{i}" for name in groups for i in range(width)], object)
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         column = self._check_column(X)
@@ -441,12 +400,6 @@ class XLMRXLEmbedder(
             vectors = self.pca_.transform(vectors)
         vectors = normalize(vectors, copy=False) if self.normalize_ else vectors
         return vectors.reshape(n_rows, -1)
-
-    def _with_index(self, vectors: np.ndarray, X: Any) -> Any:
-        """Give vectors the index of a Series where pandas output is asked for: scikit-learn 1.6 drops it."""
-        if isinstance(X, pd.Series) and _get_output_config("transform", self)["dense"] == "pandas":
-            return pd.DataFrame(vectors, index=X.index)
-        return vectors
 
     def _needs_all_features(self, n_features: int) -> bool:
         """Where the texts of pairs are read separately, one column is enough."""

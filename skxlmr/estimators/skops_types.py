@@ -7,6 +7,7 @@ from pathlib import Path
 from skxlmr.estimators.base import ESTIMATORS
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.base_choice import FittedBase
+from skxlmr.training.callbacks import MLflowLogger, ProgressBar, TensorBoardLogger
 from skxlmr.tuning import TUNINGS
 
 
@@ -42,5 +43,6 @@ def skops_types() -> list[str]:
 
     With skops, `skops.io.load("model.skops", trusted=skxlmr.skops_types())`.
     """
-    own = [*ESTIMATORS.values(), *TUNINGS.values(), Int8, FittedBase]
+    callbacks = [ProgressBar, TensorBoardLogger, MLflowLogger]
+    own = [*ESTIMATORS.values(), *TUNINGS.values(), *callbacks, Int8, FittedBase]
     return sorted({f"{cls.__module__}.{cls.__qualname__}" for cls in (*own, type(Path()))})

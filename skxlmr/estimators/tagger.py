@@ -50,8 +50,8 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         zero-width spaces; each punctuation mark, and each character of Chinese, Japanese, Thai, Lao, Khmer and Burmese
         with its marks, is a token of its own (`skxlmr.text.words.split_words`).
     aggregation : {"first", "mean", "max"}
-        What of a token is read, in training and prediction: its first piece, as the reference's example run_ner.py
-        trains, or the mean or the maximum of the vectors of its pieces, which was more accurate with few sentences. A
+        What of a token is read, in training and prediction: the mean or the maximum of the vectors of its pieces, or
+        its first piece, as the reference's example run_ner.py trains, which was less accurate with few sentences. A
         bare space, as before most Chinese words, does not count as a piece. An exported model returns logits of pieces:
         those of a token are with "mean" their mean, but with "max" they cannot be computed from them.
 
@@ -86,7 +86,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
     scheme: str = parameter(default="auto", valid=[StrOptions(SCHEME_NAMES)], order=20)
     align: str = parameter(default="strict", valid=[StrOptions(set(ALIGNMENTS))], order=20)
     tokenizer: Tokenizer | None = parameter(default=None, valid=[callable, None], order=20)
-    aggregation: str = parameter(default="first", valid=[StrOptions({"first", "mean", "max"})], order=20)
+    aggregation: str = parameter(default="mean", valid=[StrOptions({"first", "mean", "max"})], order=20)
 
     def _new_task(self) -> Tagging:
         return Tagging(

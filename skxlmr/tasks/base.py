@@ -96,9 +96,6 @@ class Task(Generic[Column]):
     causal: ClassVar[bool] = False
     pooling: str = field(default="cls", kw_only=True)
 
-    # Factor of the outputs of a head that has been started, if more than the head is trained; see `SoftStart`.
-    start_factor: ClassVar[float] = 1.0
-
     def read(self, X: Any) -> Any:
         """Check X and return it as a column."""
         return check_text_column(X)
@@ -196,6 +193,10 @@ class Task(Generic[Column]):
         """
         return None
 
+    def start_factor(self, targets: np.ndarray) -> float:
+        """Return the factor of the outputs of a started head, if more than the head is trained; see `SoftStart`."""
+        return 1.0
+
     def learning_rate_factor(self, n_rows: int) -> float:
         """Return by what `learning_rate="auto"` multiplies the rate of the tuning, for a head that has been started."""
         return 1.0
@@ -288,7 +289,7 @@ class Task(Generic[Column]):
         return Quality(
             self.mean_loss(outputs, rows),
             self.mean_loss(same, rows),
-            score=None if self.start_factor == 1 else self.score(outputs, rows),
+            score=None if self.start_factor(rows.targets) == 1 else self.score(outputs, rows),
             most_predicted=self.most_predicted(outputs, rows),
         )
 

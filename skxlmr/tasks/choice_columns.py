@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -199,6 +200,10 @@ def _check_list(row: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...] 
     return tuple(map(str, row)), None if labels is None else tuple(map(str, labels))
 
 
+def _name_cell(names: list[str], index: pd.Index | None, row: int, column: int) -> str:
+    return f"{names[column]}, {name_row(row, index)}"
+
+
 def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) -> list[tuple[str, ...]]:
     """Read the choices of all rows, one cell each; a row that has fewer ends in missing values."""
     rows = []
@@ -215,6 +220,6 @@ def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) 
                     f"{column}, {name_row(i, index)}: {cell!r:.60} is a {type(cell).__name__}, not a text. Turn it "
                     f"into text first, for example with astype(str)."
                 )
-        check_lengths(cells[:n], lambda j, i=i: f"{names[j]}, {name_row(i, index)}")
+        check_lengths(cells[:n], partial(_name_cell, names, index, i))
         rows.append(tuple(map(str, cells[:n])))
     return rows

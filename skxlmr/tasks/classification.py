@@ -32,9 +32,6 @@ class Classification(PooledTask):
     and the positives of each label, (2, n_classes); None for no weights.
     """
 
-    # Of the study's factors from 0.05 to 1 (benchmarks/NOTES.md).
-    start_factor: ClassVar[float] = 0.1
-
     label_smoothing: float = 0.0
     class_weight: dict | str | None = None
     classes: np.ndarray = field(default_factory=not_found)
@@ -112,6 +109,10 @@ class Classification(PooledTask):
     @property
     def n_outputs(self) -> int:
         return len(self.classes)
+
+    def start_factor(self, targets: np.ndarray) -> float:
+        """Return 0.1, the best of a study (benchmarks/NOTES.md), or 1 for probabilities, which separate no classes."""
+        return 1.0 if self.form is None and targets.ndim == 2 else 0.1
 
     def start(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
         """Fit a logistic regression, or one for each of several labels per row."""

@@ -61,7 +61,6 @@ class Learnable(Startable, Protocol):
     """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
     causal: ClassVar[bool]
-    start_factor: ClassVar[float]
 
     @property
     def pooling(self) -> str: ...
@@ -69,6 +68,8 @@ class Learnable(Startable, Protocol):
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
 
     def learning_rate_factor(self, n_rows: int) -> float: ...
+
+    def start_factor(self, targets: np.ndarray) -> float: ...
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None: ...
 
@@ -159,7 +160,7 @@ class Fit:
         soft: SoftStart | None = None
         if started and not finetuned.only_head:
             assert isinstance(finetuned.head, Head)
-            soft = SoftStart(finetuned.head, self.task.start_factor)
+            soft = SoftStart(finetuned.head, self.task.start_factor(rows.targets))
         added = [*needed, *bars, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
         trainer = Trainer(
             losses,

@@ -79,7 +79,7 @@ def test_readers_of_other_files_raise_and_name_them(read, tmp_path):
     path = tmp_path / "export.json"
     for content, message in [
         (b'{"text": ', "line 1 is not JSON"), (b"[1]", "record 0 is a int, not an object"),
-        (b"[" * 10**5, "is not JSON"),
+        (b"[" * 10**5, "nested deeper than 100"),
         ('{"text": "ä"}'.encode("latin-1"), "is not in utf-8"),
     ]:  # fmt: skip
         path.write_bytes(content)

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.fixes import parse_version
 
 import skxlmr
 from skxlmr import (
@@ -59,6 +60,10 @@ def ids(estimator):
     return repr(estimator).replace("\n", "").replace("model='nano', ", "").replace("  ", "")
 
 
+routes_weights_of_scores = pytest.mark.skipif(
+    parse_version(sklearn.__version__) < parse_version("1.8"),
+    reason="a Pipeline of scikit-learn before 1.8 routes no weights of scores",
+)
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=ids)
 
 
@@ -244,7 +249,8 @@ def test_embedder_in_column_transformer_and_feature_union_names_its_columns():
     assert (frame.dtypes == "float32").all()
 
 
-def test_sample_weight_with_metadata_routing_reaches_fit():
+@pytest.mark.parametrize("in_pipeline", [False, pytest.param(True, marks=routes_weights_of_scores)])
+def test_sample_weight_with_metadata_routing_reaches_fit(in_pipeline):
     class Spy(XLMRXLClassifier):
         def fit(self, X, y, sample_weight=None):
             assert sample_weight is not None
@@ -254,4 +260,5 @@ def test_sample_weight_with_metadata_routing_reaches_fit():
     with sklearn.config_context(enable_metadata_routing=True):
         spy = Spy(model="nano", tuning="head", max_epochs=1).set_fit_request(sample_weight=True)
         spy.set_score_request(sample_weight=True)
-        cross_val_score(Pipeline([("clf", spy)]), TEXTS, LABELS, cv=2, params={"sample_weight": weights})
+        estimator = Pipeline([("clf", spy)]) if in_pipeline else spy
+        cross_val_score(estimator, TEXTS, LABELS, cv=2, params={"sample_weight": weights})

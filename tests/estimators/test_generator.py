@@ -3,7 +3,6 @@
 import pickle
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import transformers
@@ -157,7 +156,7 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
     for X, error, message in [
         (["a", None], ValueError, "X, row 1: None is a missing value"),
         ("a", TypeError, "a single str"),
-        (pd.DataFrame({"a": ["b"], "c": ["d"]}), ValueError, "2 columns, where one of texts is needed"),
+        (np.array([["b", "d"]], object), ValueError, "2 columns, where one of texts is needed"),
     ]:
         for method in (fitted.generate, fitted.score, fitted.log_likelihood, writer().fit):
             with pytest.raises(error, match=message):

@@ -91,6 +91,8 @@ def test_prompt_columns_of_fit_hold_for_columns_without_names(tmp_path):
     chosen = chooser(tuning="head", max_epochs=2, prompt_columns=["premise"]).fit(frame, RIGHT)
     assert chosen.decision_function(frame).shape == (6, 3)
     with pytest.raises(ValueError, match="X has 2 columns, of which prompt_columns="):
+        clf.predict(frame[["premise", "choice1"]].to_numpy().tolist())
+    with pytest.raises(ValueError, match="feature names should match"):
         clf.predict(frame[["premise", "choice1"]])
 
 

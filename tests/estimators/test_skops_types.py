@@ -35,6 +35,7 @@ from skxlmr import (
     XLMRXLRegressor,
     XLMRXLTagger,
 )
+from skxlmr.training import MLflowLogger, ProgressBar, TensorBoardLogger
 
 TEXTS = ["good", "bad", "fine", "poor"]
 LABELS = ["yes", "no"] * 2
@@ -111,6 +112,16 @@ def test_skops_restores_fitted_estimator_with_the_listed_types(name):
     if hasattr(model, "history_"):
         pd.testing.assert_frame_equal(again.history_, model.history_)
     assert_same(outputs(sio.loads(sio.dumps(again), trusted=skxlmr.skops_types()), X), outputs(model, X))
+
+
+def test_skops_restores_callbacks_of_this_library(tmp_path):
+    callbacks = [ProgressBar(), TensorBoardLogger(tmp_path), MLflowLogger(run_name="mine")]
+    clf = XLMRXLClassifier(callbacks=callbacks, checkpoint_dir=tmp_path)
+    again = sio.loads(sio.dumps(clf), trusted=skxlmr.skops_types())
+    assert [type(callback) for callback in again.callbacks] == [type(callback) for callback in callbacks]
+    assert (again.callbacks[1].log_dir, again.callbacks[2].run_name) == (tmp_path, "mine")
+    fitted = clone(clf).set_params(callbacks=callbacks[:1], **HEAD).fit(TEXTS, LABELS)
+    sio.loads(sio.dumps(fitted), trusted=skxlmr.skops_types())
 
 
 @pytest.mark.parametrize("name", ["classifier", "embedder"])

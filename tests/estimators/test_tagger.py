@@ -96,10 +96,10 @@ def test_predict_with_unusual_tokens_returns_one_tag_per_token(fitted):
 
 
 def test_outputs_of_long_sentence_equal_its_windows():
-    clf = tagger(max_epochs=3, max_length=12, stride=4, device="cpu").fit(SENTENCES, TAGS)
+    clf = tagger(aggregation="first", max_epochs=3, max_length=12, stride=4, device="cpu").fit(SENTENCES, TAGS)
     sentence = [word for row in SENTENCES for word in row] * 2
     backbone = get_backbone("nano", device="cpu")
-    plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)
+    plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)  # of first pieces
     logits = clf._outputs([sentence])[0]
     assert len(logits) == len(sentence)
     hidden = clf._finetuned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
@@ -108,9 +108,10 @@ def test_outputs_of_long_sentence_equal_its_windows():
     np.testing.assert_allclose(logits[start : start + len(of_window)], of_window, atol=1e-5)
 
 
+@pytest.mark.parametrize("aggregation", ["first", "mean"])
 @pytest.mark.parametrize("tuning", [LoRA(rank=3), Full(layers=1)], ids=str)
-def test_export_pretrained_equals_transformers(tuning, tmp_path):
-    clf = tagger(tuning=tuning, max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+def test_export_pretrained_equals_transformers(tuning, aggregation, tmp_path):
+    clf = tagger(tuning=tuning, aggregation=aggregation, max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     clf.export_pretrained(tmp_path)
     model = transformers.XLMRobertaXLForTokenClassification.from_pretrained(tmp_path).eval()
     assert model.config.id2label == dict(enumerate(clf.classes_))
@@ -128,15 +129,18 @@ def test_export_adapter_equals_peft(tmp_path):
 
 
 def assert_same_logits(model, clf):
-    plan = plan_tokens(get_backbone("nano").tokenizer, SENTENCES, max_length=512, stride=64)
-    for window, at, expected in zip(plan.windows, plan.positions, clf._outputs(SENTENCES), strict=True):
+    settings = {"max_length": 512, "stride": 64, "aggregation": clf.aggregation}
+    plan = plan_tokens(get_backbone("nano").tokenizer, SENTENCES, **settings)
+    for i, expected in enumerate(clf._outputs(SENTENCES)):
         with torch.no_grad():
-            logits = model(input_ids=torch.from_numpy(window)[None].long()).logits[0].numpy()
-        np.testing.assert_allclose(logits[at], expected, atol=1e-5)
+            logits = model(input_ids=torch.from_numpy(plan.windows[i])[None].long()).logits[0]
+        of_tokens = plan.combine(logits[plan.positions[i]], np.array([i]))  # with "mean" the mean over their pieces
+        np.testing.assert_allclose(of_tokens.numpy(), expected, atol=1e-5)
 
 
 def test_loss_equals_weighted_mean_over_tokens():
-    clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, max_length=6, stride=2, device="cpu")
+    settings = {"aggregation": "first", "max_length": 6, "stride": 2, "device": "cpu"}
+    clf = tagger(class_weight={"B-PER": 3.0, "O": 0.5}, **settings)
     column = check_token_column(SENTENCES)
     weights = np.array([1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 1.0, 3.0])
     task, targets = clf._new_task().find(TAGS, column, weights)
@@ -461,7 +465,7 @@ def test_grid_search_with_head_tuning_encodes_each_row_once(monkeypatch):
 
 
 def test_predict_proba_with_head_tuning_computes_features_in_chunks(monkeypatch):
-    clf = tagger(tuning="head", max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
+    clf = tagger(aggregation="first", tuning="head", max_epochs=2, device="cpu").fit(SENTENCES, TAGS)
     expected, sizes = clf.predict_proba(SENTENCES), []
     frozen = learned.frozen_features
 

@@ -144,7 +144,8 @@ class WordsMultipleChoice(TaskOnWords, XLMRXLMultipleChoice):
     def _column_of(self, words, features):
         texts = list(map(" ".join, words))
         choices = [(text, text[::-1]) for text in texts]
-        return ChoiceColumn(texts=texts, pairs=None, choices=choices, most_choices=2, **features)
+        read = {"choices": choices, "labels": [None] * len(texts), "most_choices": 2, "prompts": (0,)}
+        return ChoiceColumn(texts=texts, pairs=None, **read, **features)
 
     def _targets_of(self, y, column):
         return [value % 2 for value in column_of_numbers(y, column)]

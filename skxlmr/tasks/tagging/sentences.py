@@ -64,7 +64,7 @@ def check_token_column(X: Any, *, name: str = "X", tokenizer: Tokenizer | None =
                     f"{name}, {name_row(i, index)}: token {j} is {token!r:.60}, a {type(token).__name__}, not a text."
                 )
         tokens.append(tuple(map(str, row)))
-        check_lengths(["".join(tokens[-1])], lambda _, i=i: f"{name}, {name_row(i, index)}")
+    check_lengths(list(map("".join, tokens)), lambda i: f"{name}, {name_row(i, index)}")
     return TokenColumn(tokens, None, names, 1)
 
 

@@ -58,7 +58,7 @@ class Tagging(Task[TokenColumn]):
     classes: np.ndarray = field(default_factory=not_found)
     tag_weights: np.ndarray = field(default_factory=not_found)
     align: str = field(default="strict", kw_only=True)
-    aggregation: str = field(default="first", kw_only=True)
+    aggregation: str = field(default="mean", kw_only=True)
     tokenizer: Tokenizer | None = field(default=None, kw_only=True, repr=False)
     tokenizer_name: str | None = field(default=None, kw_only=True)
 
