@@ -60,10 +60,11 @@ lint: $(STAMP)
 fuzz: $(STAMP)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/fuzzing
 
-# Compares the releases of constraints.txt with the database of known vulnerabilities, for which it needs the network.
+# Compares the releases of constraints.txt with the database of known vulnerabilities of PyPI, for which it needs the network.
+# A release that is not in the database is an error (--strict), so that no audit passes without it.
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 # Compares this library with the alternatives; DEVICE=cuda on a machine with a GPU.
 DEVICE ?= cpu
