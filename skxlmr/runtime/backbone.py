@@ -208,9 +208,6 @@ def release_models() -> None:
 
 
 @after_fork
-def _make_usable_in_child() -> None:
-    """Run a forked child on one thread if its parent has run a model: OpenMP's threads are not copied."""
+def _renew_lock() -> None:
     global _lock
     _lock = threading.Lock()
-    if _pool:
-        torch.set_num_threads(1)
