@@ -3,6 +3,10 @@
 A file contains its own checksum: SHA-256 over the SHA-256 of each block of 16 MiB, with zeros in place of the checksum.
 If two processes write the same file at the same time, one complete file remains. A damaged file is removed and written
 again.
+
+A file is opened once; what was opened is checked and then mapped, so it may be removed at any moment. Only a program
+that shortens the file in place, or a disk that loses part of it, while it is mapped, can end the process (SIGBUS on
+Linux): no check can prevent that. This package does not write to a file that has its final name.
 """
 
 from __future__ import annotations
@@ -10,19 +14,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
+from io import BufferedReader
 from pathlib import Path
 
 import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import open_regular
 from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, safetensors_ranges
 from skxlmr.system import atomic
 from skxlmr.system.warn import warn
@@ -49,10 +57,38 @@ class CachedFile:
 
 
 def cache_directory() -> Path:
-    """Return the folder of quantised weights: "quantized" in $SKXLMR_CACHE, or else in the user's cache directory."""
+    """Return the folder of quantised weights: "quantized" in $SKXLMR_CACHE, or else in the user's cache directory.
+
+    Raises FileNotFoundError if SKXLMR_CACHE is not set and the user has no home directory.
+    """
+    return (_chosen_directory() or _home_directory()) / "quantized"
+
+
+def _chosen_directory() -> Path | None:
+    chosen = os.environ.get("SKXLMR_CACHE")
+    return Path(chosen) if chosen else None
+
+
+def _home_directory() -> Path:
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("SKXLMR_CACHE") or user_cache_path("skxlmr")) / "quantized"
+    try:
+        path = user_cache_path("skxlmr")
+    except RuntimeError:  # of newer versions; older ones return "~/.cache/skxlmr"
+        path = Path("~")
+    if not path.is_absolute():
+        raise FileNotFoundError(
+            "there is no cache: the user has no home directory (HOME is not set, and the user id is unknown). "
+            "Set the environment variable SKXLMR_CACHE to a folder"
+        )
+    return path
+
+
+def hint_at_folder(error: OSError) -> str:
+    """Return a sentence for warnings of a cache that cannot be used; empty if the error says the same."""
+    if "SKXLMR_CACHE" in str(error):
+        return ""
+    return " The environment variable SKXLMR_CACHE chooses another folder for the cache."
 
 
 def decoded_directory(model: str, version: str) -> Path:
@@ -75,8 +111,8 @@ def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
     The tensors are views of one private map of the file; writing to them does not change the file. Warns if the file
     cannot be read, or is damaged; a damaged file is removed.
     """
-    path = cached_path(fingerprint, kind)
     try:
+        path = cached_path(fingerprint, kind)
         return _map_checked(path, fingerprint)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -85,7 +121,7 @@ def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
         with contextlib.suppress(OSError):
             path.unlink()
     except OSError as error:
-        warn(f"Cached quantised weights cannot be read: {error}.")
+        warn(f"Cached quantised weights cannot be read: {error}.{hint_at_folder(error)}")
     return None
 
 
@@ -109,7 +145,8 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
         for tensor in ordered.values():
             file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         file.flush()
-        checksum = _checksum(temporary, header)
+        with open(temporary, "rb") as written:
+            checksum = _checksum(written, header)
         file.seek(header.index(NO_CHECKSUM.encode()))
         file.write(checksum.encode())
     return path
@@ -133,8 +170,9 @@ def list_cached() -> list[CachedFile]:
     found = []
     for path in cache_directory().glob("*.safetensors"):
         with contextlib.suppress(OSError, CheckpointError):
-            status = path.stat()
-            about = _read_header(path)[1]
+            with open_regular(path) as opened:
+                status = os.fstat(opened.fileno())
+                about = _read_header(opened, path, status.st_size)[1]
             modified = datetime.fromtimestamp(status.st_mtime)
             found.append(CachedFile(about["model"], about["kind"], status.st_size, modified, path))
     for path in _decoded().glob("*"):
@@ -178,45 +216,55 @@ def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
     return len(text).to_bytes(8, "little") + text
 
 
-def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
-    with open(path, "rb") as file:
-        header, _, about = safetensors_header(file, path, path.stat().st_size)
+def _read_header(file: BufferedReader, path: Path, size: int) -> tuple[bytes, dict[str, str]]:
+    header, _, about = safetensors_header(file, path, size)
     if not {"model", "kind", "fingerprint", "format_version", "sha256"} <= about.keys():
         raise CheckpointError(f"{path} has no metadata of this cache")
     return header, about
 
 
 def _map_checked(path: Path, fingerprint: str) -> dict[str, torch.Tensor]:
-    header, about = _read_header(path)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header, about = _read_header(file, path, size)
+        file.seek(0)
         ranges = safetensors_ranges(file, path, size)
-    if about["fingerprint"] != fingerprint or about["format_version"] != str(FORMAT_VERSION):
-        raise CheckpointError(f"{path} belongs to another checkpoint or format")
-    checksum = about["sha256"].encode()
-    if header.count(checksum) != 1 or len(checksum) != len(NO_CHECKSUM):
-        raise CheckpointError(f"{path} has no checksum")
-    if _checksum(path, header.replace(checksum, NO_CHECKSUM.encode())) != about["sha256"]:
-        raise CheckpointError(f"{path} does not match its checksum")
-    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        if about["fingerprint"] != fingerprint or about["format_version"] != str(FORMAT_VERSION):
+            raise CheckpointError(f"{path} belongs to another checkpoint or format")
+        checksum = about["sha256"].encode()
+        if header.count(checksum) != 1 or len(checksum) != len(NO_CHECKSUM):
+            raise CheckpointError(f"{path} has no checksum")
+        if _checksum(file, header.replace(checksum, NO_CHECKSUM.encode())) != about["sha256"]:
+            raise CheckpointError(f"{path} does not match its checksum")
+        mapped = _map(file, path, size)
     return {
         name: mapped[where.offset : where.offset + where.nbytes].view(where.dtype).view(where.shape)
         for name, where in ranges.items()
     }
 
 
-def _checksum(path: Path, header: bytes) -> str:
-    """Compute the checksum of a file, with this header in place of its own."""
+def _map(file: BufferedReader, path: Path, size: int) -> torch.Tensor:
+    """Map an open file privately, as uint8; the map holds the file open by a descriptor of its own."""
+    try:
+        content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+    except ValueError as error:  # it has just become shorter
+        raise CheckpointError(f"{path} is truncated: {error}") from error
+    return torch.frombuffer(content, dtype=torch.uint8)
+
+
+def _checksum(file: BufferedReader, header: bytes) -> str:
+    """Compute the checksum of an open file, with this header in place of its own."""
+    reading = threading.Lock()
 
     def digest(start: int) -> bytes:
-        with open(path, "rb") as file:  # mapped pages would count as memory of this process
+        with reading:  # from a disk it is one block after the other anyway
             file.seek(start)
-            block = file.read(BLOCK_BYTES)
+            block = file.read(BLOCK_BYTES)  # mapped pages would count as memory of this process
         of_header = header[start : start + BLOCK_BYTES]
         sha256 = hashlib.sha256(of_header)
         sha256.update(memoryview(block)[len(of_header) :])
         return sha256.digest()
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_HASH_THREADS)) as pool:  # hashlib releases the GIL
-        digests = pool.map(digest, range(0, path.stat().st_size, BLOCK_BYTES))
+        digests = pool.map(digest, range(0, os.fstat(file.fileno()).st_size, BLOCK_BYTES))
         return hashlib.sha256(b"".join(digests)).hexdigest()

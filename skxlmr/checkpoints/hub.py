@@ -128,6 +128,11 @@ class _Repo:
             folder = self.snapshot([layout.CONFIG], local_files_only=True)
         except (OSError, ValueError) as error:  # not cached, or not a valid id
             raise not_cached(which) from error
+        except RuntimeError as error:  # of pathlib
+            raise ModelNotFoundError(
+                f"{which} cannot be downloaded: there is no home directory for the cache of the hub. Set the "
+                f"environment variable HF_HOME to a folder."
+            ) from error
         weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
         if not (folder / layout.CONFIG).exists() or (weights is None and not config_only):
             raise not_cached(f"{which} as a whole")

@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from skxlmr.checkpoints import e5, hub, layout
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.fingerprint import fingerprint_of
+from skxlmr.system.lazy import lazy_property
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
@@ -39,7 +40,7 @@ class CheckpointFiles:
     index: Path | None = None  # of the shards
     tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """The fingerprint of config, tokenizer and weights (see `fingerprint_of`)."""
         small_files = [path for path in (self.config, self.tokenizer) if path is not None]

@@ -255,7 +255,6 @@ class XLMRXLEmbedder(
             _n_features_out=2 * width if reading.separate else width,
             **learned,
         )
-        self.__dict__.pop("_finetuned", None)  # of an earlier fit
         self._set_fitted(attributes)
         return vectors
 

@@ -82,9 +82,10 @@ class ExportMixin:
 
     def _exported(self: Any) -> ExportedModel:
         check_is_fitted(self, "_finetuned")
-        export = self._task().export
+        fitted = self._snapshot()  # of one fit, also if another thread ends one meanwhile
+        export = fitted._task().export
         if export is None:
             raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
-        self._base.check(files.fingerprint, self)
-        return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))
+        fitted._base.check(files.fingerprint, self)
+        return ExportedModel(fitted._finetuned, export, files, fitted._base.pieces, str(self.model))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from skxlmr.system.lazy import lazy_property
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Packing:
         """Number of texts, B."""
         return len(self.cu_seqlens) - 1
 
-    @cached_property
+    @lazy_property
     def runs(self) -> list[tuple[int, int]]:
         """Runs of consecutive texts of the same length, as (number of texts, length)."""
         lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)

@@ -187,9 +187,16 @@ def _read_tokenizer(directory: Path, fingerprint: str) -> XLMRobertaXLTokenizer:
 
 
 def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:
-    """Find the files of a checkpoint; local ones are looked up each time, the hub is asked once per process."""
+    """Find the files of a checkpoint; local ones are looked up each time, the hub is asked once per process.
+
+    It is asked again if the files that it gave have been removed.
+    """
     if model in BUNDLED or os.path.isdir(model):
         return resolve(model)
+    files = _find_on_hub(os.fspath(model))
+    if all(path.exists() for path in (files.config, *files.weights)):
+        return files
+    _find_on_hub.cache_clear()
     return _find_on_hub(os.fspath(model))
 
 
@@ -208,9 +215,6 @@ def release_models() -> None:
 
 
 @after_fork
-def _make_usable_in_child() -> None:
-    """Run a forked child on one thread if its parent has run a model: OpenMP's threads are not copied."""
+def _renew_lock() -> None:
     global _lock
     _lock = threading.Lock()
-    if _pool:
-        torch.set_num_threads(1)

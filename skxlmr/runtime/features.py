@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from skxlmr.model.packing import Packing
 from skxlmr.runtime.feature_cache import cache
 from skxlmr.runtime.run import encode, run
+from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
     from skxlmr.runtime.backbone import Backbone
@@ -57,10 +58,8 @@ def frozen_features(
     }
     missing = {key: i for i, key in enumerate(keys) if key not in rows}
     fresh = list(missing)
-    on_disk = None
-    if memory is not None:
-        memory = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
-        on_disk = check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
+    on_disk = _on_disk(memory)
+    if on_disk is not None:
         for key in [key for key in missing if on_disk.check_call_in_cache(key, rows)]:
             with contextlib.suppress(KeyError):  # of `_give`: the file is damaged, or has just been deleted
                 rows[key] = on_disk(key, rows)
@@ -82,8 +81,7 @@ def frozen_features(
         )
         rows |= zip(missing, (part.copy() for part in np.split(computed, np.cumsum(counts)[:-1])), strict=True)
         if on_disk is not None:
-            for key in missing:
-                on_disk(key, rows)
+            _keep(on_disk, missing, rows)
     cache.put(fresh, [rows[key] for key in fresh])
     return np.concatenate([rows[key] for key in keys])
 
@@ -97,6 +95,31 @@ def pooled(
     counts = torch.tensor([len(at) for at in positions])
     tokens = packing.first.cpu().repeat_interleave(counts) + torch.from_numpy(np.concatenate(positions))
     return hidden[-1][tokens.to(hidden[-1].device)].float()
+
+
+def _on_disk(memory: str | os.PathLike | joblib.Memory | None) -> Any:
+    """Return `_give` with the cache on disk; None if there is no memory, or if it cannot be used, with a warning."""
+    if memory is None:
+        return None
+    try:
+        memory = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+        return check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
+    except OSError as error:
+        _warn_not_kept(error)
+        return None
+
+
+def _keep(on_disk: Any, keys: Iterable[bytes], rows: dict[bytes, np.ndarray]) -> None:
+    """Write rows into the cache on disk. Joblib itself warns if it cannot write one of them."""
+    try:
+        for key in keys:
+            on_disk(key, rows)
+    except OSError as error:
+        _warn_not_kept(error)
+
+
+def _warn_not_kept(error: OSError) -> None:
+    warn(f"Features are not kept on disk: {error}. Choose another folder by the parameter memory.")
 
 
 def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:

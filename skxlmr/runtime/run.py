@@ -12,6 +12,7 @@ from torch import Tensor
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.packing import Packing
 from skxlmr.runtime.plan import WindowPlan, rows_of
+from skxlmr.system.forks import gate
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
@@ -69,7 +70,8 @@ def run(
 def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -> Tensor:
     """Run a batch, in halves if memory runs out."""
     try:
-        return compute(batch)
+        with gate.inside():
+            return compute(batch)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise

@@ -254,3 +254,12 @@ def test_resolve_config_of_unavailable_model_raises(hub: Hub, cache: Path):
     hub.stop()
     with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
         resolve_config(REPO, cache_dir=cache / "3")
+
+
+def test_fetch_without_home_names_variable(monkeypatch):
+    def no_home(*arguments, **options):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_home)
+    with pytest.raises(ModelNotFoundError, match=r"no home directory.*HF_HOME"):
+        resolve("organisation/name", local_files_only=True)

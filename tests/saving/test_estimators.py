@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import joblib
@@ -167,6 +168,82 @@ def test_save_of_unfitted_estimator_raises(tmp_path):
     with pytest.raises(NotFittedError):
         classifier().save(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+class Saver(Callback):
+    """Save the estimator after each step of its own fit; a callback itself is not saved."""
+
+    def __init__(self, clf, directory):
+        self.clf, self.directory, self.n_saved = clf, directory, 0
+
+    def on_step_end(self, trainer):
+        self.clf.set_params(callbacks=None).save(self.directory)
+        self.n_saved += 1
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("tuning", ["head", "lora", "full"])
+def test_save_by_callback_of_next_fit_writes_earlier_fit(tuning, warm_start, tmp_path):
+    clf = classifier(tuning=tuning, warm_start=warm_start).fit(TEXTS, LABELS)
+    before = clf.predict_proba(TEXTS)
+    saver = Saver(clf, tmp_path)
+    clf.set_params(callbacks=[saver], learning_rate=1e-2).fit(TEXTS, LABELS)
+    assert saver.n_saved == 2
+    assert not np.allclose(clf.predict_proba(TEXTS), before, atol=1e-4), "the next fit has changed nothing"
+    np.testing.assert_allclose(skxlmr.load(tmp_path).predict_proba(TEXTS), before, atol=1e-6)
+
+
+def test_save_by_callback_of_first_fit_raises(tmp_path):
+    clf = classifier()
+    with pytest.raises(NotFittedError):
+        clf.set_params(callbacks=[Saver(clf, tmp_path)]).fit(TEXTS, LABELS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_while_another_thread_fits_writes_one_whole_fit(tmp_path):
+    targets = {2: LABELS, 4: ["a", "b", "c", "d"] * 2}
+    expected = {n: classifier(max_epochs=1).fit(TEXTS, y).predict_proba(TEXTS) for n, y in targets.items()}
+    clf = classifier(max_epochs=1).fit(TEXTS, LABELS)
+    done = threading.Event()
+
+    def fit():
+        while not done.is_set():
+            for y in targets.values():
+                clf.fit(TEXTS, y)
+
+    thread = threading.Thread(target=fit)
+    thread.start()
+    try:
+        for _ in range(30):
+            clf.save(tmp_path)
+            again = skxlmr.load(tmp_path)
+            n = len(again.classes_)
+            np.testing.assert_allclose(again.predict_proba(TEXTS), expected[n], atol=1e-5)
+    finally:
+        done.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_set_fitted_is_seen_whole_by_other_threads():
+    """The attributes of two fits are never there together, nor neither of them."""
+    clf, done, seen = classifier(), threading.Event(), set()
+    clf._set_fitted({"a_": 1, "only_a_": 1, "_finetuned": 1})
+
+    def look():
+        while not done.is_set():
+            state = vars(clf).copy()
+            seen.add(tuple(name for name in ("a_", "only_a_", "_finetuned", "b_") if name in state))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(20_000):
+        clf._set_fitted({"a_": 2, "b_": 2})
+        clf._set_fitted({"a_": 1, "only_a_": 1, "_finetuned": 1})
+    done.set()
+    thread.join(60)
+    assert seen <= {("a_", "b_"), ("a_", "only_a_", "_finetuned")}
+    assert clf.get_params()["max_epochs"] == 2
 
 
 @pytest.mark.parametrize(
