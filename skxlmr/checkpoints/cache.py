@@ -101,10 +101,7 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     with atomic.replacing(path) as temporary:
         atomic.write_file(temporary, content)
         checksum = _checksum(temporary, content.header)
-        with open(temporary, "rb+", buffering=0) as file:
-            file.seek(content.header.index(NO_CHECKSUM.encode()))
-            file.write(checksum.encode())
-            os.fsync(file.fileno())
+        atomic.overwrite(temporary, content.header.index(NO_CHECKSUM.encode()), checksum.encode())
     return path
 
 

@@ -68,10 +68,14 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    write_adapter(directory, tensors, config)
+
+
+def write_adapter(directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write the two files of an adapter, or replace them together."""
     # The default is for NumPy scalars, which a search may have set.
     config_json = (json.dumps(config, indent=2, default=lambda number: number.item()) + "\n").encode()
     content = SafetensorsContent(tensors, {"format": "pt"})
-    size = content.nbytes + len(config_json)
-    with atomic.replacing_whole(Path(directory).expanduser(), size=size) as new:
+    with atomic.replacing_whole(Path(directory).expanduser(), size=content.nbytes + len(config_json)) as new:
         new.add("adapter_model.safetensors", content)
         new.add("adapter_config.json", [config_json])

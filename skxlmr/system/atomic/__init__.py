@@ -10,7 +10,7 @@ system, with the mode that the umask asks for, flushed to the disk, and renamed:
 Every function removes what dead writers have left; errors are OSError, with the errno of the system.
 """
 
-from skxlmr.system.atomic.disk import check_space, format_bytes, remove, write_file
+from skxlmr.system.atomic.disk import check_space, format_bytes, overwrite, remove, write_file
 from skxlmr.system.atomic.leftovers import is_temporary, remove_left_over
 from skxlmr.system.atomic.pending import is_pending, recover
 from skxlmr.system.atomic.single import replacing, write_bytes, write_chunks
@@ -22,6 +22,7 @@ __all__ = [
     "format_bytes",
     "is_pending",
     "is_temporary",
+    "overwrite",
     "recover",
     "remove",
     "remove_left_over",

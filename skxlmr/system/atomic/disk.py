@@ -6,8 +6,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Chunks = Iterable[bytes | bytearray | memoryview]
@@ -21,15 +21,28 @@ def write_file(path: Path, chunks: Chunks) -> dict[str, object]:
     names the file, if the disk is full or fails.
     """
     digest, size = hashlib.sha256(), 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o666)
-    try:
+    with _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
         for chunk in chunks:
-            rest = memoryview(chunk).cast("B")
-            digest.update(rest)
-            size += len(rest)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+            data = memoryview(chunk).cast("B")
+            digest.update(data)
+            size += len(data)
+            _write_all(descriptor, data)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def overwrite(path: Path, position: int, data: bytes) -> None:
+    """Overwrite some bytes of a file, which no other process uses yet, and flush it to the disk."""
+    with _opened(path) as descriptor:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        _write_all(descriptor, memoryview(data))
+
+
+@contextmanager
+def _opened(path: Path, flags: int = 0) -> Iterator[int]:
+    """Open a file for writing, and flush it to the disk at the end; errors name the file."""
+    descriptor = os.open(path, flags | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        yield descriptor
         os.fsync(descriptor)
     except OSError as error:
         if error.filename is None and error.errno is not None:
@@ -37,7 +50,11 @@ def write_file(path: Path, chunks: Chunks) -> dict[str, object]:
         raise
     finally:
         os.close(descriptor)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def sync_directory(directory: Path) -> None:

@@ -42,10 +42,12 @@ class _OpenDirectory:
 
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            with suppress(OSError):
-                os.close(descriptor)
+            try:
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+            finally:
+                with suppress(OSError):
+                    os.close(descriptor)
 
     __del__ = release
 
