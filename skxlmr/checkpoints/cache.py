@@ -94,7 +94,7 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     """
     path = cached_path(fingerprint, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": version("skxlmr")}
+    about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": str(version("skxlmr"))}
     metadata = {**about, "format_version": str(FORMAT_VERSION), "sha256": NO_CHECKSUM}
     content = SafetensorsContent(tensors, metadata, alignment=PAGE)
     atomic.check_space(path.parent, content.nbytes)

@@ -59,7 +59,7 @@ class Counter:
 
     def __init__(self, fault: Fault | None, at: int) -> None:
         self.fault, self.at, self.names = fault, at, []
-        self.opened: list[int] = []  # descriptors that an interrupted caller does not know of
+        self.opened: list[Any] = []  # files that an interrupted caller does not know of
 
     def call(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.names.append(name)
@@ -68,7 +68,7 @@ class Counter:
             return None if name == "fsync" else original(*args, **kwargs)
         if fault.after or name in ALWAYS_DONE:
             result = original(*args, **kwargs)
-            self.opened += [result] if name == "open" and isinstance(result, int) else []
+            self.opened += [result] if name == "open" else []
         elif name == "write":
             original(args[0], args[1][: len(args[1]) // 2])
         fault.happen()
@@ -90,5 +90,5 @@ def counted(fault: Fault | None = None, at: int = 0) -> Iterator[Counter]:
     finally:
         for (module, name), original in zip(FUNCTIONS, originals, strict=True):
             setattr(module, name, original)
-        for descriptor in counter.opened:
-            os.close(descriptor)
+        for opened in counter.opened:
+            os.close(opened) if isinstance(opened, int) else opened.close()

@@ -29,6 +29,7 @@ class Writer:
     """Writes a number below `place`, and reads it again; None if there is nothing, an error if it is not whole."""
 
     other_files: Mapping[str, bytes] = {}
+    step = 1  # of the operations that the quick sweep tries; more for writers that take long
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -85,6 +86,7 @@ class Pretrained(Writer):
     """Other files in the directory are kept."""
 
     other_files = {"README.md": b"mine"}
+    step = 6
 
     def write(self, number):
         model(number).save_pretrained(self.directory)
@@ -97,7 +99,7 @@ class Pretrained(Writer):
                 raise
             return None
         assert read.config.vocab_size == 10 + read.config.intermediate_size
-        numbers = [float(value) for parameter in read.parameters() for value in parameter.flatten()[:2]]
+        numbers = [float(value) for parameter in read.parameters() for value in parameter.detach().flatten()[:2]]
         return same([*numbers, read.config.intermediate_size])
 
     def read_as_others(self):
@@ -157,11 +159,15 @@ class InPlace:
 
     @contextmanager
     def settings(self):
-        with mock.patch("skxlmr.system.atomic.whole.can_exchange", lambda directory: False):
+        with mock.patch("skxlmr.system.atomic.whole.can_exchange", return_value=False):
             yield
 
     def read_as_others(self):  # they may see a mixture
         return self.read()
+
+
+class PretrainedInPlace(InPlace, Pretrained):
+    pass
 
 
 class ExportedInPlace(InPlace, Exported):
@@ -195,13 +201,21 @@ class Cache(Writer):
         with self.settings():
             if not cached_path(FINGERPRINT, "int8").exists():
                 return None
-            found = find_cached(FINGERPRINT, "int8")
+            try:
+                found = find_cached(FINGERPRINT, "int8")
+            except RuntimeError as error:
+                if "unable to open file" in str(error):  # cleared just before it was mapped
+                    return None
+                raise
+        if found is None:
+            return None
         return same([len(found["x"]), *found["x"].tolist()])
 
 
 WRITERS = {
     "save": Estimator,
     "save_pretrained": Pretrained,
+    "save_pretrained, in place": PretrainedInPlace,
     "export_pretrained": Exported,
     "export_pretrained, in place": ExportedInPlace,
     "export_adapter": Adapter,

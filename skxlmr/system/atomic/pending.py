@@ -35,7 +35,7 @@ def recover(directory: Path) -> None:
 
 def put(new: NewFiles, directory: Path, is_obsolete: Callable[[str], object]) -> None:
     """Replace the files of a directory by new ones, which lie in a folder in it; the caller holds its lock."""
-    obsolete = [entry.name for entry in os.scandir(directory) if entry.is_file() and is_obsolete(entry.name)]
+    obsolete = [entry.name for entry in list(os.scandir(directory)) if entry.is_file() and is_obsolete(entry.name)]
     text = "\n".join(name for name in obsolete if name not in new.names)
     if text:
         write_file(new.folder / OBSOLETE, [text.encode()])
@@ -62,7 +62,7 @@ def finish(directory: Path) -> None:
         return
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "is a link", os.fspath(folder))
-    subfolders = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    subfolders = [entry.name for entry in list(os.scandir(folder)) if entry.is_dir(follow_symlinks=False)]
     for subfolder in ("", *subfolders):
         target = directory / subfolder
         if subfolder:

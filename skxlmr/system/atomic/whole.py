@@ -105,7 +105,7 @@ def _kept(new: NewFiles, directory: Path, is_obsolete: Callable[[str], object]) 
     for folder in ("", *folders):
         if not os.path.isdir(directory / folder):
             continue
-        for entry in os.scandir(directory / folder):
+        for entry in list(os.scandir(directory / folder)):
             name = f"{folder}/{entry.name}" if folder else entry.name
             if name in new.names or name in folders or (not folder and is_obsolete(name)):
                 continue
