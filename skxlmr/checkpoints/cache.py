@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import mmap
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +29,8 @@ import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import open_regular
-from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, safetensors_ranges
+from skxlmr.checkpoints.formats import safetensors_header, safetensors_ranges
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
@@ -42,7 +41,6 @@ PAGE = 4096  # the first tensor begins at a page
 NO_CHECKSUM = "0" * 64
 LOCK_SECONDS = 30 * 60
 DECODED_NAME = re.compile(r"(?P<model>[^.].*)-[0-9a-f]{16}-\d+")
-DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -132,23 +130,15 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     """
     path = cached_path(fingerprint, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # With the largest elements first every tensor begins at a multiple of its element size.
-    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
-    about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": version("skxlmr")}
-    header = _header(ordered, {**about, "format_version": str(FORMAT_VERSION), "sha256": NO_CHECKSUM})
-    needed = len(header) + sum(tensor.nbytes for tensor in ordered.values())
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OSError(f"{path.parent} has {free / 1e9:.1f} GB left on its disk, but {needed / 1e9:.1f} GB are needed")
-    with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(header)
-        for tensor in ordered.values():
-            file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        file.flush()
+    about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": str(version("skxlmr"))}
+    metadata = {**about, "format_version": str(FORMAT_VERSION), "sha256": NO_CHECKSUM}
+    content = SafetensorsContent(tensors, metadata, alignment=PAGE)
+    atomic.check_space(path.parent, content.nbytes)
+    with atomic.replacing(path) as temporary:
+        atomic.write_file(temporary, content)
         with open(temporary, "rb") as written:
-            checksum = _checksum(written, header)
-        file.seek(header.index(NO_CHECKSUM.encode()))
-        file.write(checksum.encode())
+            checksum = _checksum(written, content.header)
+        atomic.overwrite(temporary, content.header.index(NO_CHECKSUM.encode()), checksum.encode())
     return path
 
 
@@ -201,19 +191,6 @@ def clear_cached(model: str | None = None) -> list[CachedFile]:
             if path.suffix in (".lock", ".safetensors"):
                 atomic.remove(path)
     return removed
-
-
-def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Build the header of a safetensors file, padded so that the tensors start at a page."""
-    entries: dict[str, object] = {"__metadata__": dict(metadata)}
-    position = 0
-    for name, tensor in tensors.items():
-        offsets = [position, position + tensor.nbytes]
-        entries[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        position += tensor.nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % PAGE)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _read_header(file: BufferedReader, path: Path, size: int) -> tuple[bytes, dict[str, str]]:

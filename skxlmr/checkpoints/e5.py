@@ -27,7 +27,6 @@ from skxlmr.checkpoints.cache import decoded_directory, hint_at_folder
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentencepiece_file import NORMALIZER, PIECE, delimited, fields, unigram_model
 from skxlmr.checkpoints.writing import write_checkpoint
-from skxlmr.system import atomic
 from skxlmr.system.warn import warn
 
 NAME = "e5-small"
@@ -107,9 +106,7 @@ def _in_cache() -> Path | None:
 
 
 def _decode_to(directory: Path, data: bytes) -> Path:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.replacing_directory(directory, is_complete=_is_complete) as temporary:
-        decode(data, temporary)
+    decode(data, directory)
     return directory
 
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import checked_file, read_json, sha256_of_file
+from skxlmr.checkpoints.files import checked_file, read_json, read_limited, sha256_of_file
+from skxlmr.system import atomic
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
@@ -55,6 +56,24 @@ def read_index(path: Path) -> dict[str, str]:
 def shard_names(weights: Path) -> list[str]:
     """Return the names of the shards if a file of weights is an index, or else none; raises as `read_index`."""
     return sorted(set(read_index(weights).values())) if weights.name.endswith(".index.json") else []
+
+
+def present_manifest(directory: Path) -> bytes | None:
+    """Return the content of the manifest of a directory, which changes with all saves; None if there is none.
+
+    What a killed process had begun to put in place is completed first. Raises CheckpointError if that is impossible.
+    """
+    try:
+        atomic.recover(directory)
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory} is an incomplete checkpoint: saving it was interrupted, and cannot be completed: {error}."
+        ) from error
+    path = directory / MANIFEST
+    try:
+        return read_limited(path) if path.is_file() else None
+    except CheckpointError:  # removed since
+        return None
 
 
 def check_manifest(directory: Path, root: Path) -> set[str] | None:

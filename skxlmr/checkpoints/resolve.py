@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ WELL_KNOWN = (
     *(f"intfloat/multilingual-e5-{size}" for size in ("small", "base", "large")),
     "BAAI/bge-m3",
 )
+READING_ATTEMPTS = 100  # each fails only if another process has replaced the checkpoint meanwhile
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -39,6 +40,11 @@ class CheckpointFiles:
     weights: tuple[Path, ...]  # one file, or the shards sorted by name
     index: Path | None = None  # of the shards
     tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
+    manifest: bytes | None = field(default=None, compare=False, repr=False)  # as it was; None if there is none
+
+    def is_unchanged(self) -> bool:
+        """Whether the directory still has these files, and no others that were saved in their place."""
+        return self.manifest is None or layout.present_manifest(self.directory) == self.manifest
 
     @lazy_property
     def fingerprint(self) -> str:
@@ -69,7 +75,15 @@ def resolve(
         return model
     fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
     name, directory = _find(model, revision, fetch)
-    return _in_directory(name, directory, _link_root(directory))
+    root = _link_root(directory)
+    for _ in range(READING_ATTEMPTS):
+        manifest = layout.present_manifest(directory)
+        try:
+            return _in_directory(name, directory, root, manifest)
+        except CheckpointError:
+            if layout.present_manifest(directory) == manifest:  # and not another process that is replacing it
+                raise
+    raise CheckpointError(f"{directory} is being replaced all the time, by other processes. Load it again.")
 
 
 def resolve_config(
@@ -126,7 +140,7 @@ def _config_in(directory: Path, root: Path) -> Path:
     return checked_file(directory / layout.CONFIG, root)
 
 
-def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
+def _in_directory(name: str, directory: Path, root: Path, manifest: bytes | None) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
     config = _config_in(directory, root)
@@ -138,7 +152,7 @@ def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
     weights, index = (shards, chosen) if shards else ((chosen,), None)
     tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
     tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
-    return CheckpointFiles(name, directory, config, weights, index, tokenizer)
+    return CheckpointFiles(name, directory, config, weights, index, tokenizer, manifest)
 
 
 def _link_root(directory: Path) -> Path:

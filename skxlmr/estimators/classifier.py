@@ -42,9 +42,9 @@ class XLMRXLClassifier(
     The base model stays frozen and is shared by all estimators of the process; trained are a small adapter and a linear
     head on the vector of the text (`tuning="lora"`), the head alone (`"head"`), or a copy of all weights (`"full"`).
     The head starts from a logistic regression on the frozen vectors. Before other weights are trained, its outputs are
-    multiplied by 0.1, since a start that separates the rows leaves nothing to learn; after very few steps, probabilities
-    are therefore close to each other. For a text that is longer than the model reads at once, the logits of its windows
-    are averaged.
+    multiplied by 0.1, since a start that separates the rows leaves nothing to learn; after very few steps,
+    probabilities are therefore close to each other. For a text that is longer than the model reads at once, the logits
+    of its windows are averaged.
 
     y holds one label per row, or several: as an indicator of 0 and 1, that is a matrix, a frame with a column per label
     or a column of vectors, such as [1, 0, 1]; or as a column of lists or sets of labels, such as ["sport", "politics"].

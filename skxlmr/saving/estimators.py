@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import describe_file, read_json, sha256_of_file
+from skxlmr.checkpoints.files import parse_json, read_json, read_limited, sha256_of_file
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import check_base_name
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.values import Decoder, Encoder
@@ -31,6 +30,7 @@ FORMAT = 3
 NAME = "estimator.json"
 TENSORS = "tensors-{}.safetensors"
 FINETUNED = "finetuned/"  # before the names of trained weights
+READING_ATTEMPTS = 100
 MAX_JSON_BYTES = 2**28  # the labels and the history of a large fit
 
 
@@ -110,8 +110,8 @@ def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether a file is written by `write_estimator`, or left over by one that was killed."""
-    return path.match(TENSORS.format("*")) or atomic.is_left_over(path, NAME)
+    """Return whether a file is written by `write_estimator`, now or by one that was killed."""
+    return path.match(TENSORS.format("*")) or atomic.is_temporary(path)
 
 
 def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
@@ -123,25 +123,50 @@ def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
 
 def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write the tensors under a new name, then the JSON that refers to them; until then the earlier save is valid."""
-    with atomic.replacing_files(directory, last=NAME, obsolete=_is_own) as staging:
-        path = staging / TENSORS.format(secrets.token_hex(8))
-        safetensors.torch.save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
-        content["tensors"] = {"file": path.name, **describe_file(path)}
-        text = json.dumps(content, allow_nan=False, indent=1)  # ASCII, since a label may contain a lone surrogate
-        (staging / NAME).write_text(text)
+    written = SafetensorsContent(tensors, {})
+    draft = _to_json(content)
+    size = written.nbytes + len(draft)
+    with atomic.replacing_version(directory, manifest=NAME, size=size, unused=_unused) as new:
+        content["tensors"] = new.add_by_content(TENSORS, written)
+        new.add(NAME, [_to_json(content)])
+
+
+def _to_json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, allow_nan=False, indent=1).encode()  # ASCII, since a label may have a lone surrogate
+
+
+def _unused(directory: Path) -> set[str]:
+    """Return the tensor files that the present estimator does not refer to."""
+    with suppress(CheckpointError, KeyError, TypeError):
+        present = read_json(directory / NAME, MAX_JSON_BYTES)["tensors"]["file"]
+        return {path.name for path in directory.glob(TENSORS.format("*"))} - {present}
+    return set()
 
 
 def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
-    """Read a saved estimator.
+    """Read a saved estimator, as a whole, also while it is being replaced.
 
     Raises FileNotFoundError if there is none, and CheckpointError if the files are damaged, from a newer version, or
     not written by this library.
     """
     directory = Path(directory).expanduser()
     path = directory / NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{directory} holds no saved estimator: there is no {NAME} in it.")
-    content = read_json(path, MAX_JSON_BYTES)
+    for _ in range(READING_ATTEMPTS):
+        if not path.is_file():
+            raise FileNotFoundError(f"{directory} holds no saved estimator: there is no {NAME} in it.")
+        data = read_limited(path, MAX_JSON_BYTES)
+        try:
+            return _read(directory, data)
+        except CheckpointError:
+            # Another process may have replaced the estimator, and removed its tensors, meanwhile.
+            if not path.is_file() or read_limited(path, MAX_JSON_BYTES) == data:
+                raise
+    raise CheckpointError(f"{directory} is being replaced all the time, by other processes. Load it again.")
+
+
+def _read(directory: Path, data: bytes) -> SavedEstimator:
+    path = directory / NAME
+    content = parse_json(data, path)
     if content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} was written by {content.get('library')!r} in format {content.get('format')!r}; this version reads "
@@ -171,7 +196,11 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
 
 def _read_tensors(directory: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
     path = directory / check_base_name(entry["file"], directory / NAME)
-    if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_of_file(path) != entry["sha256"]:
+    try:
+        is_whole = path.is_file() and path.stat().st_size == entry["bytes"] and sha256_of_file(path) == entry["sha256"]
+    except FileNotFoundError:  # removed since the first look
+        is_whole = False
+    if not is_whole:
         raise CheckpointError(f"{path} is missing or damaged: it is not the file that was saved.")
     with closing(open_weights(path)) as file:
         return {name: file.read(name) for name in file.tensors}

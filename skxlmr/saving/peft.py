@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model.key_maps import key_map
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
@@ -68,12 +68,14 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    write_adapter(directory, tensors, config)
+
+
+def write_adapter(directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write the two files of an adapter, or replace them together."""
     # The default is for NumPy scalars, which a search may have set.
-    config_json = json.dumps(config, indent=2, default=lambda number: number.item()) + "\n"
-    directory = Path(directory).expanduser()
-    directory.mkdir(parents=True, exist_ok=True)
-    data = safetensors.torch.save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
-    )
-    atomic.write_bytes(directory / "adapter_model.safetensors", data)
-    atomic.write_bytes(directory / "adapter_config.json", config_json.encode())
+    config_json = (json.dumps(config, indent=2, default=lambda number: number.item()) + "\n").encode()
+    content = SafetensorsContent(tensors, {"format": "pt"})
+    with atomic.replacing_whole(Path(directory).expanduser(), size=content.nbytes + len(config_json)) as new:
+        new.add("adapter_model.safetensors", content)
+        new.add("adapter_config.json", [config_json])

@@ -89,8 +89,8 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
             pooling=finetuned.pooling,
             prompt=exported.export.prompt,
             config=exported.export.config,
+            tokenizer_files=tokenizer.files(),
         )
-        tokenizer.save_pretrained(directory)
         return
     model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
     with torch.device("meta"):
@@ -100,8 +100,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
     for name, module in heads.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    model.write(directory, tokenizer.files())
 
 
 @torch.no_grad()

@@ -235,13 +235,21 @@ class XLMRobertaXLTokenizer:
         Parameters
         ----------
         directory : str or path
-            Created if missing. Each file is replaced as a whole or not at all.
+            Created if missing. The files of an earlier tokenizer are replaced together.
 
         Returns
         -------
         list of Path
             ``sentencepiece.bpe.model``, ``tokenizer_config.json``, and ``tokenizer.json`` if it is a unigram model.
         """
+        directory, content = Path(directory), self.files()
+        with atomic.replacing_whole(directory, size=sum(map(len, content.values()))) as new:
+            for name, data in content.items():
+                new.add(name, [data])
+        return [directory / name for name in content]
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of the files that `save_pretrained` writes, by name."""
         names = ("bos_token", "cls_token", "pad_token", "eos_token", "sep_token", "unk_token", "mask_token")
         config = {
             "tokenizer_class": "XLMRobertaTokenizer",
@@ -251,11 +259,7 @@ class XLMRobertaXLTokenizer:
         content = {VOCABULARY_FILE: self.vocabulary.model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
         if (tokenizer := self.vocabulary.as_tokenizer_json()) is not None:
             content[TOKENIZER_JSON] = json.dumps(tokenizer, ensure_ascii=False).encode()
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, data in content.items():
-            atomic.write_bytes(directory / name, data)
-        return [directory / name for name in content]
+        return content
 
     def __call__(
         self,

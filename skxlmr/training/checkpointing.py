@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.system import atomic, nested_json
+from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NAME = "training.safetensors"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 NUMBERS = "numbers"  # the tensor that holds the JSON, so that one file, written at once or not at all, holds everything
 
 
@@ -31,6 +35,9 @@ class Checkpointing(Callback):
 
     The directory belongs to this training only; see `training_directory`. While another process fits the same, there
     are no checkpoints of this one. Call `remove` when the fit is complete.
+
+    An error of the disk while a checkpoint is written gives one warning; training goes on, and so do the attempts,
+    since the disk may be emptied. The earlier checkpoint stays.
     """
 
     def __init__(self, directory: Path, every: int) -> None:
@@ -39,6 +46,7 @@ class Checkpointing(Callback):
         self.directory = directory
         self.every = every
         self._lock = FileLock(directory.with_suffix(".lock"))  # without locks, atomic renames suffice
+        self._has_failed = False
 
     def _acquire(self) -> bool:
         """Lock the directory; return whether no other fit uses it."""
@@ -54,18 +62,23 @@ class Checkpointing(Callback):
         return True
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        self._active = self._acquire()
-        if not self._active:
-            return
+        self._active = False
         try:
-            self._resume(trainer)
+            self._active = self._acquire()
+            if self._active:
+                self._resume(trainer)
+        except OSError as error:
+            self._lock.release()
+            if error.errno not in FULL_DISK:
+                raise
+            self._active = False
+            self._warn(error)
         except BaseException:
             self._lock.release()  # otherwise a later fit of this process would find the directory in use
             raise
 
     def _resume(self, trainer: Trainer) -> None:
         self.directory.mkdir(exist_ok=True)
-        atomic.remove_left_over(self.directory)
         checkpoint = read_checkpoint(self.directory)
         if checkpoint is not None:
             try:
@@ -77,25 +90,45 @@ class Checkpointing(Callback):
                 ) from error
 
     def on_step_end(self, trainer: Trainer) -> None:
-        if self._active and trainer.step % self.every == 0:
-            write_checkpoint(self.directory, *trainer.state())
+        if trainer.step % self.every == 0:
+            self._write(trainer)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        if self._active:
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if not self._active:
+            return
+        try:
             write_checkpoint(self.directory, *trainer.state())
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            warn(
+                f"A checkpoint of the training cannot be written: {error}. Training goes on; should it be killed, it "
+                f"resumes from the last checkpoint that was written, if any."
+            )
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._lock.release()
 
     def remove(self) -> None:
         """Remove the checkpoint, and its directory unless that holds other files or another fit uses it."""
-        if not (self._active and self._acquire()):
-            return
-        (self.directory / NAME).unlink(missing_ok=True)
-        if self.directory.is_dir() and not any(self.directory.iterdir()):
-            self.directory.rmdir()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        try:
+            if not (self._active and self._acquire()):
+                return
+            atomic.remove_left_over(self.directory)
+            (self.directory / NAME).unlink(missing_ok=True)
+            if self.directory.is_dir() and not any(self.directory.iterdir()):
+                self.directory.rmdir()
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        except OSError as error:  # what was learned is not lost for that
+            self._lock.release()
+            warn(f"The checkpoint of the training cannot be removed: {error}.")
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:
@@ -131,7 +164,5 @@ def read_checkpoint(directory: Path) -> CallbackState | None:
 def write_checkpoint(directory: Path, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Replace the checkpoint atomically: at any moment the old one or the new one is there and complete."""
     text = json.dumps(numbers, default=float).encode()  # the metrics of a callback may be NumPy scalars, or NaN
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    tensors[NUMBERS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    with atomic.replacing(directory / NAME) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+    content = SafetensorsContent({**tensors, NUMBERS: torch.frombuffer(bytearray(text), dtype=torch.uint8)}, {})
+    atomic.write_chunks(directory / NAME, content, content.nbytes)

@@ -114,9 +114,10 @@ def test_find_cached_with_file_of_other_checkpoint_warns(path):
 
 def test_write_cached_without_disk_space_raises_before_writing(own_cache, monkeypatch):
     own_cache.mkdir(parents=True)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(OSError, match=r"0\.0 GB left on its disk"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(OSError, match=r"kB are needed, and the disk of the folder has 1 kB left") as raised:
         write_cached(KEY, "int8", tensors(), model="tiny")
+    assert raised.value.errno == errno.ENOSPC
     assert not list(own_cache.iterdir())
 
 

@@ -142,7 +142,7 @@ def test_embedder_has_settings_of_hub_model(package, monkeypatch):
 
 def test_resolve_after_killed_decoding_decodes_again(package, monkeypatch):
     def killed(path, tensors, config, **_):
-        path.mkdir()
+        path.mkdir(parents=True)
         (path / "skxlmr.json").write_text('{"format_version": 1, "complete": false}')
         raise KeyboardInterrupt
 
@@ -152,6 +152,7 @@ def test_resolve_after_killed_decoding_decodes_again(package, monkeypatch):
             resolve("e5-small")
     files = resolve("e5-small")
     assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
+    assert BertModel.from_pretrained("e5-small", add_pooling_layer=False).config.hidden_size == HIDDEN
 
 
 def test_list_cached_includes_decoded_checkpoint(package):
