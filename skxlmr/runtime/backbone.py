@@ -25,7 +25,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLToke
 from skxlmr.model.int8 import Int8
 from skxlmr.model.pretrained import read_config
 from skxlmr.model.word_embedding import read_words
-from skxlmr.system.forks import after_fork
+from skxlmr.system.forks import after_fork, gate
 from skxlmr.system.warn import warn
 from skxlmr.tuning import Tuning
 
@@ -101,7 +101,7 @@ def get_backbone(
     torch_dtype = choose_dtype(dtype, torch_device, config)
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
-    with _lock:
+    with _lock, gate.inside():  # in a child that is forked meanwhile, a module that is imported here would stay locked
         backbone = _pool.get(key) or _share_layers(key, files, whole)
         if backbone is not None and not backbone.files.directory.exists():
             backbone.files = files  # the same content in another directory
