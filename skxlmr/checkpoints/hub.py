@@ -14,6 +14,8 @@ SMALL_FILES = (
     layout.CONFIG,
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    layout.TOKENIZER_JSON,
     layout.OUTLIERS,
     *sentence_transformers.FILES,
 )
@@ -101,8 +103,7 @@ class _Repo:
             raise CheckpointError(
                 f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}"
             )
-        tokenizer = layout.TOKENIZER if layout.TOKENIZER in listed else layout.TOKENIZER_JSON
-        folder = self.snapshot([*SMALL_FILES, tokenizer, weights])
+        folder = self.snapshot([*SMALL_FILES, layout.TOKENIZER, weights])
         shards = layout.shard_names(folder / weights)
         if shards:
             self.snapshot(shards, revision=folder.name)  # of the same commit, even if the branch has moved since

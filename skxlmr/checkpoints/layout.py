@@ -10,7 +10,7 @@ from skxlmr.checkpoints.files import checked_file, read_json, sha256_of_file
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
-TOKENIZER_JSON = "tokenizer.json"  # the format of newer transformers; read only without a TOKENIZER
+TOKENIZER_JSON = "tokenizer.json"  # of newer transformers: the normaliser, added tokens, pieces without a TOKENIZER
 OUTLIERS = "outliers.json"  # columns that an 8-bit model keeps in 16 bits
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"

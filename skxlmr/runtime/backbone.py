@@ -172,9 +172,12 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
 def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobertaXLTokenizer:
     """Read the tokenizer of a checkpoint; raises CheckpointError if it does not fit the model."""
     tokenizer = _read_tokenizer(files.directory, files.fingerprint)
-    if tokenizer.mask_token_id > config.vocab_size:  # a model may lack <mask>, the last id, which is in no text
+    n_needed = len(tokenizer)
+    if n_needed == tokenizer.vocab_size:  # without added tokens; a model may lack <mask>, the last id, in no text
+        n_needed -= 1
+    if n_needed > config.vocab_size:
         raise CheckpointError(
-            f"{files.directory}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}. The "
+            f"{files.directory}: its tokenizer has {len(tokenizer)} ids, its model {config.vocab_size}. The "
             f"tokenizer is that of another model."
         )
     return tokenizer
