@@ -104,7 +104,8 @@ class _Repo:
                 f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}"
             )
         folder = self.snapshot([*SMALL_FILES, layout.TOKENIZER, weights])
-        shards = layout.shard_names(folder / weights)
+        inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
+        shards = [*layout.shard_names(folder / weights), *inside]
         if shards:
             self.snapshot(shards, revision=folder.name)  # of the same commit, even if the branch has moved since
         return folder
@@ -137,6 +138,14 @@ class _Repo:
                 if not (folder / shard).exists():
                     raise not_cached(f"{shard} of {name}")
         return folder
+
+
+def _module_folders(folder: Path) -> list[str]:
+    """Return the folders of the modules of a model of sentence-transformers, such as "2_Dense/"."""
+    if not sentence_transformers.is_sentence_model(folder):
+        return []
+    paths = [module.get("path") for _, module in sentence_transformers.read_module_list(folder)]
+    return [f"{path}/" for path in paths if isinstance(path, str) and path]
 
 
 def _endpoint() -> str | None:

@@ -21,6 +21,7 @@ MASK = "<mask>"
 MAX_JSON_BYTES = 2**27  # that of XLM-RoBERTa has 17 MB
 
 PRECOMPILED = {"type": "Precompiled"}  # the rules of the sentencepiece model
+LOWERCASE = {"type": "Lowercase"}
 SPLIT_AT_WHITESPACE = {"type": "WhitespaceSplit"}  # of the pre-tokenizer, which follows the normaliser
 STEPS = ("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents")  # without settings
 REPEATED_SPACES = re.compile(r" (\{\d+,\}|\+)")  # as a regular expression in a tokenizer.json
@@ -66,6 +67,13 @@ def read_model(path: Path) -> bytes:
         return unigram_model([name.encode() for name in names[4:-1]], scores[4:-1], normalizer)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, struct.error, binascii.Error) as error:
         raise _unreadable(path, error) from error
+
+
+def with_lowercase(steps: Steps) -> Steps:
+    """Return the steps of a normaliser that puts texts in lower case before all else."""
+    if LOWERCASE in steps:
+        return steps
+    return (LOWERCASE, *(steps or (PRECOMPILED, SPLIT_AT_WHITESPACE)))
 
 
 def as_tokenizer_json(

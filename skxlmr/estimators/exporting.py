@@ -86,5 +86,5 @@ class ExportMixin:
         if export is None:
             raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
-        self._base.check(files.fingerprint, self)
+        self._base.check(files.fingerprint_as(self._base.fingerprint), self)
         return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))

@@ -495,6 +495,19 @@ class XLMRobertaXLTokenizer:
         """
         return np.isin(_as_list(ids), self.all_special_ids).astype(int).tolist()
 
+    def lowercased(self) -> XLMRobertaXLTokenizer:
+        """Return a tokenizer that puts texts in lower case before all else.
+
+        Returns
+        -------
+        XLMRobertaXLTokenizer
+            With the same ids. Offsets are those of the original text.
+        """
+        lower = copy.copy(self)
+        lower.vocabulary = self.vocabulary.lowercased()
+        lower.piece_encoder = PieceEncoder(lower.vocabulary)
+        return lower
+
     def trim(self, used: Iterable[int]) -> tuple[XLMRobertaXLTokenizer, np.ndarray]:
         """Return a tokenizer with only the pieces that are used, single characters, special and added tokens.
 

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentencepiece_file import is_unigram, without_pieces
-from skxlmr.checkpoints.tokenizer_json import Steps, as_tokenizer_json
+from skxlmr.checkpoints.tokenizer_json import Steps, as_tokenizer_json, with_lowercase
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 
@@ -120,6 +120,10 @@ class Vocabulary:
         kept = np.concatenate([np.arange(4), kept, [self.mask_id], added[added > self.mask_id]])
         renumbered = [replace(token, id=int(np.searchsorted(kept, token.id))) for token in self.added]
         return Vocabulary(without_pieces(self.model, keep), renumbered, self.steps), kept
+
+    def lowercased(self) -> Vocabulary:
+        """Return a vocabulary whose normaliser begins by putting texts in lower case."""
+        return Vocabulary(self.model, self.added, with_lowercase(self.steps))
 
     def as_tokenizer_json(self) -> dict[str, Any] | None:
         """Return the content of the tokenizer.json of transformers; None if the model is not a unigram model."""
