@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 from skxlmr.checkpoints.errors import CheckpointError
@@ -138,11 +139,11 @@ def _tokens_digest(directory: Path, files: tuple[Identity, ...]) -> str:
         processor = SentencePieceProcessor()
         processor.LoadFromSerializedProto(model)
         every = list(range(3, len(processor)))
-        scores = [round(score, 6) for score in processor.get_score(every)]
-        tokens = [processor.id_to_piece(every), scores, is_unigram(model), [vars(token) for token in content.added]]
-        steps = with_lowercase(content.steps) if lowercases(directory) else content.steps
-        digest.update(json.dumps([*tokens, steps]).encode())
+        digest.update("\n".join(processor.id_to_piece(every)).encode())
+        digest.update(np.array(processor.get_score(every), np.float32).tobytes())
         digest.update(rules_of(model))
+        steps = with_lowercase(content.steps) if lowercases(directory) else content.steps
+        digest.update(json.dumps([is_unigram(model), [vars(token) for token in content.added], steps]).encode())
     except (OSError, ValueError, RuntimeError, CheckpointError):  # what is wrong is told where it is read to be used
         for path, *_ in files[:1]:
             digest.update(cached_sha256(path).encode())

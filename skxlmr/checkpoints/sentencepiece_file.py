@@ -27,7 +27,7 @@ def unigram_model(pieces: Iterable[bytes], scores: Iterable[float], rest: bytes)
 
 def is_unigram(model: bytes) -> bool:
     """Whether a sentencepiece model is of the unigram type, which is the default."""
-    settings = (raw[start:] for number, raw, start in fields(model) if number == TRAINER)
+    settings = (raw[start:] for number, raw, start in _settings(model) if number == TRAINER)
     return all(value == UNIGRAM for part in settings for field, _, value in fields(part) if field == MODEL_TYPE)
 
 
@@ -69,9 +69,17 @@ def rules_only(rules: bytes) -> bytes:
 
 
 def _normalizer_fields(model: bytes) -> Iterator[tuple[int, bytes, int]]:
-    for number, raw, start in fields(model):
+    for number, raw, start in _settings(model):
         if number == NORMALIZER:
             yield from fields(raw[start:])
+
+
+def _settings(model: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Iterate over the fields of a model after its pieces, which come first; these are skipped as fast as possible."""
+    at, end = 0, len(model)
+    while at + 1 < end and model[at] == PIECE << 3 | LENGTH and model[at + 1] < 0x80:
+        at += 2 + model[at + 1]
+    return (field for field in fields(model[at:]) if field[0] != PIECE)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:

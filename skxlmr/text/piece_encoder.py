@@ -72,7 +72,8 @@ class PieceEncoder:
         offsets : ndarray of shape (n_pieces, 2), int32
             ``text[start:stop]`` is the source of the piece, without leading whitespace and without characters that
             the normaliser drops around it. Pieces that share a character ("ﬁ" cut into "f" and "i") each have all of
-            it. For the bare space "▁", as before Chinese words, ``start == stop``, where the next piece begins.
+            it. For the bare space "▁", as before Chinese words, ``start == stop``, where the next piece begins. White
+            space that an added token takes is not part of its characters either.
 
         Notes
         -----
@@ -81,7 +82,7 @@ class PieceEncoder:
         and are off by one if the text begins with a control character.
         """
         (text,) = check_texts([text])
-        (pieces,) = self.segmenter.encode([text], with_offsets=True)
+        (pieces,) = self.segmenter.encode([text], with_offsets=True, tight=True)
         return pieces.ids, pieces.offsets
 
     def build_inputs(self, ids_a: np.ndarray, ids_b: np.ndarray | None = None) -> np.ndarray:

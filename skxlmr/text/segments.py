@@ -12,7 +12,7 @@ from sentencepiece import SentencePieceProcessor
 from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.checkpoints.sentencepiece_file import without_rules
 from skxlmr.text.added_tokens import TokenFinder
-from skxlmr.text.normalizer import Aligned, Normalizer
+from skxlmr.text.normalizer import WHITESPACE, Aligned, Normalizer
 from skxlmr.text.offsets import piece_offsets
 from skxlmr.text.vocabulary import Vocabulary, fairseq_ids, without_surrogates
 
@@ -67,10 +67,18 @@ class Segmenter:
         *,
         special_tokens: bool = False,
         with_offsets: bool = False,
+        tight: bool = False,
         num_threads: int = 1,
     ) -> list[Pieces]:
-        """Encode texts; with `special_tokens`, "</s>" and the other names of XLM-RoBERTa's are these in a text."""
+        """Encode texts; with `special_tokens`, "</s>" and the other names of XLM-RoBERTa's are these in a text.
+
+        Offsets of tokens include the white space that they take; if `tight` they do not, as those of pieces.
+        """
+        if not (special_tokens or with_offsets or self._raw or self._normalizer):
+            return list(self._pieces([_utf8(text) for text in texts], num_threads))
         split = [list(self._segments(without_surrogates(text), special_tokens)) for text in texts]
+        if with_offsets and tight:
+            split = [[_tight(segment, text) for segment in parts] for parts, text in zip(split, texts, strict=True)]
         strings = [segment for segments in split for segment in segments if segment.token is None]
         encoded = self._with_offsets(strings) if with_offsets else self._without_offsets(strings, num_threads)
         return [self._joined(segments, encoded) for segments in split]
@@ -112,17 +120,15 @@ class Segmenter:
         return self.vocabulary.processor if segment.normalized is None else self._of_normalized
 
     def _without_offsets(self, segments: list[Segment], num_threads: int) -> Iterator[Pieces]:
-        # Bytes, because with a string Python would keep a UTF-8 copy inside the caller's object.
-        if num_threads <= 1 or self._normalizer is not None:
-            pieces = [self._processor(segment).encode(segment.text.encode()) for segment in segments]
-        else:
-            strings = [segment.text.encode() for segment in segments]
-            pieces = self.vocabulary.processor.encode(strings, num_threads=num_threads)
-        lengths = [len(ids) for ids in pieces]
-        ids = fairseq_ids(np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=sum(lengths)))
-        nowhere = np.zeros((max(lengths, default=0), 2), np.int32)
-        for start, stop in pairwise(accumulate(lengths, initial=0)):
-            yield Pieces(ids[start:stop], nowhere[: stop - start])
+        if self._normalizer is None:
+            return self._pieces([segment.text.encode() for segment in segments], num_threads)
+        return _as_pieces([self._processor(segment).encode(segment.text.encode()) for segment in segments])
+
+    def _pieces(self, strings: list[bytes], num_threads: int) -> Iterator[Pieces]:
+        processor = self.vocabulary.processor
+        if num_threads <= 1:
+            return _as_pieces([processor.encode(string) for string in strings])
+        return _as_pieces(processor.encode(strings, num_threads=num_threads))
 
     def _with_offsets(self, segments: list[Segment]) -> Iterator[Pieces]:
         for segment in segments:
@@ -147,6 +153,35 @@ class Segmenter:
             ids.append(pieces.ids)
             offsets.append(pieces.offsets)
         return Pieces(np.concatenate(ids), np.concatenate(offsets))
+
+
+def _as_pieces(pieces: list[list[int]]) -> Iterator[Pieces]:
+    """Renumber the ids of texts; the results are views of one array."""
+    lengths = [len(ids) for ids in pieces]
+    ids = fairseq_ids(np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=sum(lengths)))
+    nowhere = np.zeros((max(lengths, default=0), 2), np.int32)
+    for start, stop in pairwise(accumulate(lengths, initial=0)):
+        yield Pieces(ids[start:stop], nowhere[: stop - start])
+
+
+def _utf8(text: str) -> bytes:
+    # Bytes, because with a string Python would keep a UTF-8 copy inside the caller's object.
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return without_surrogates(text).encode()
+
+
+def _tight(segment: Segment, text: str) -> Segment:
+    """Leave the white space at the ends of a token out of its place."""
+    start, stop = segment.start, segment.stop
+    if segment.token is None or not set(text[start:stop]) - WHITESPACE:
+        return segment
+    while text[start] in WHITESPACE:
+        start += 1
+    while text[stop - 1] in WHITESPACE:
+        stop -= 1
+    return segment._replace(start=start, stop=stop)
 
 
 def _original(offsets: np.ndarray, normalized: Aligned) -> np.ndarray:

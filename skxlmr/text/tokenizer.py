@@ -312,7 +312,8 @@ class XLMRobertaXLTokenizer:
         return_tensors : {"pt", "np"}, optional
             Return int64 torch tensors or NumPy arrays, with one row for a single text, instead of lists.
         return_offsets_mapping : bool, default=False
-            Add `offset_mapping`: ``start, stop`` of each id as from `encode_with_offsets`, (0, 0) for added tokens.
+            Add `offset_mapping`: ``start, stop`` of each id as from `encode_with_offsets`, but with the white space
+            that added tokens take; (0, 0) for ``<s>``, ``</s>`` and padding.
         return_attention_mask : bool, default=True
             Add `attention_mask`: 1 for ids, 0 for padding.
         return_token_type_ids : bool, default=False

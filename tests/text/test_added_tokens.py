@@ -115,6 +115,14 @@ def test_encode_batch_finds_added_tokens_but_not_own_special_tokens(ours):
     )
 
 
+def test_encode_with_offsets_leaves_white_space_out(ours):
+    text = "a  L  b R\n "
+    ids, offsets = ours.encode_with_offsets(text)
+    spelled = [text[start:stop] for start, stop in offsets]
+    assert spelled == ["a", "L", "b", "R"]
+    assert ours.convert_ids_to_tokens(ids)[1::2] == ["L", "R"]
+
+
 def test_save_pretrained_keeps_added_tokens(ours, theirs, tmp_path):
     ours.save_pretrained(tmp_path)
     assert_equal(XLMRobertaXLTokenizer.from_directory(tmp_path), theirs[0])
