@@ -44,7 +44,8 @@ class TokenFinder:
         >>> [(text.start, text.stop, text.token and text.token.id) for text in finder.split("[E] cat a")]
         [(0, 3, 9), (3, 8, None), (8, 9, 10)]
         """
-        parts, end = [], 0
+        parts: list[Part] = []
+        end = 0
         for match in self._pattern.finditer(text):
             token, (start, stop) = self._tokens[match[0]], match.span()
             if token.single_word and (_is_of_word(text[start - 1 : start]) or _is_of_word(text[stop : stop + 1])):
@@ -53,9 +54,12 @@ class TokenFinder:
                 start -= 1
             while token.rstrip and stop < len(text) and text[stop] in WHITESPACE:
                 stop += 1
+            if token.lstrip:
+                start = max(start, end)  # the token before may have taken this one's own white space
             if end < start:
                 parts.append(Part(None, end, start))
-            parts.append(Part(token, start, stop))
+            if start < stop:
+                parts.append(Part(token, start, stop))
             end = stop
         if end < len(text) or not parts:
             parts.append(Part(None, end, len(text)))

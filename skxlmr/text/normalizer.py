@@ -11,7 +11,7 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor
 
 from skxlmr.checkpoints.sentencepiece_file import rules_of, rules_only
-from skxlmr.checkpoints.tokenizer_json import PRECOMPILED, Steps
+from skxlmr.checkpoints.tokenizer_json import PRECOMPILED, SPLIT_AT_WHITESPACE, Steps
 from skxlmr.text.offsets import step_stops
 
 # What Unicode calls white space; Python's `isspace` has the separators U+001C to U+001F, too.
@@ -27,6 +27,10 @@ class Aligned(NamedTuple):
     text: str
     start: np.ndarray
     stop: np.ndarray
+
+    def with_plain_spaces(self) -> Aligned:
+        """Return this text with spaces for any white space, at which a pre-tokenizer splits."""
+        return self._replace(text="".join(" " if character in WHITESPACE else character for character in self.text))
 
     def part(self, start: int, stop: int) -> Aligned:
         """Return a part of this text."""
@@ -49,7 +53,7 @@ class Normalizer:
     def __init__(self, model: bytes, steps: Steps) -> None:
         self._processor = SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(rules_only(rules_of(model)))
-        self._steps = steps or (PRECOMPILED,)
+        self._steps = [step for step in steps or (PRECOMPILED,) if step != SPLIT_AT_WHITESPACE]
 
     def __call__(self, text: str) -> Aligned:
         """Normalise a text; spaces at its ends and repeated ones stay unless a step removes them."""
@@ -68,8 +72,6 @@ class Normalizer:
                 return _each(aligned, str.lower)
             case "StripAccents":
                 return _each(aligned, lambda c: "" if unicodedata.category(c)[0] == "M" else c)
-            case "WhitespaceSplit":
-                return _each(aligned, lambda c: " " if c in WHITESPACE else c)
             case "Strip":
                 start, stop = 0, whole
                 while step["strip_left"] and start < stop and text[start] in WHITESPACE:

@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 
 from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.checkpoints.sentencepiece_file import without_rules
+from skxlmr.checkpoints.tokenizer_json import SPLIT_AT_WHITESPACE
 from skxlmr.text.added_tokens import TokenFinder
 from skxlmr.text.normalizer import WHITESPACE, Aligned, Normalizer
 from skxlmr.text.offsets import piece_offsets
@@ -47,7 +48,7 @@ class Segmenter:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         own = [
-            AddedToken(id, content, normalized=False, special=True)
+            AddedToken(id, content, lstrip=id == vocabulary.mask_id, normalized=False, special=True)
             for id, content in vocabulary.own_special_tokens.items()
         ]
         raw = [token for token in vocabulary.added if not token.normalized]
@@ -112,6 +113,8 @@ class Segmenter:
         for token, start, stop in parts:
             of_part = normalized.part(start, stop)
             if token is None:
+                if SPLIT_AT_WHITESPACE in self.vocabulary.steps:
+                    of_part = of_part.with_plain_spaces()
                 yield Segment(None, of_part.text, begin, begin + len(string), of_part)
             else:
                 yield Segment(token, of_part.text, begin + int(of_part.start[0]), begin + int(of_part.stop[-1]))

@@ -95,7 +95,7 @@ def test_call_with_any_flags_equals_tokenizers(flags, tiny_spm, tmp_path):
     tokenizer = transformers.XLMRobertaTokenizer.from_pretrained(tiny_spm)
     tokenizer.add_tokens([tokenizers.AddedToken("ﬁx", **dict(zip(names, flags, strict=True)))])
     tokenizer.save_pretrained(tmp_path)
-    texts = ["a  ﬁx  b", "fixﬁx ﬁx", "ﬁx\n\tﬁxed fix", "ﬁx", "</s>ﬁx <mask>ﬁx"]
+    texts = ["a  ﬁx  b", "fixﬁx", "fixﬁx ﬁx", "ﬁx\n\tﬁxed fix", "ﬁx", "</s>ﬁx <mask>ﬁx"]
     ids = XLMRobertaXLTokenizer.from_directory(tmp_path)(texts).input_ids
     assert ids == tokenizer(texts).input_ids
 
@@ -169,3 +169,22 @@ def test_trim_keeps_added_tokens(ours):
             np.testing.assert_array_equal(trimmed, whole)
         np.testing.assert_array_equal(trimmed[trimmed > ours.mask_token_id], whole[whole > ours.mask_token_id])
     assert small.convert_ids_to_tokens(range(len(small))) == ours.convert_ids_to_tokens(kept)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ([("ab", {"single_word": True}), ("b", {})], "xab ab abc"),
+        ([(" ", {"lstrip": True, "rstrip": True, "special": True})], "a \u3000 b"),  # takes the next one, too
+        ([("a", {}), ("aab", {}), ("ab", {})], "aaabab"),
+    ],
+    ids=range(3),
+)
+def test_tokens_that_overlap_equal_tokenizers(tokens, text, tiny_spm, tmp_path):
+    tokenizer = transformers.XLMRobertaTokenizer.from_pretrained(tiny_spm)
+    tokenizer.add_tokens(
+        [tokenizers.AddedToken(content, **{"normalized": False, **flags}) for content, flags in tokens]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    ours = XLMRobertaXLTokenizer.from_directory(tmp_path)
+    assert ours(text).input_ids == tokenizer(text).input_ids
