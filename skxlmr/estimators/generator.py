@@ -124,7 +124,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
             with gate.inside():
                 hidden, past = finetuned.decode(backbone, ids, mask, positions, past)
                 logits = finetuned.head(hidden, finetuned.words(backbone.model))
-                return only_real_tokens(logits, backbone.tokenizer.vocab_size), past
+                return only_real_tokens(logits, len(backbone.tokenizer)), past
 
         texts = np.empty(len(prompts), object)
         for batch in token_batches(lengths + max_new_tokens, backbone.batch_tokens(self.batch_tokens)):

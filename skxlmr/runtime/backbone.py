@@ -17,6 +17,7 @@ from joblib.parallel import get_active_backend
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
+from skxlmr.checkpoints.sentence_transformers import lowercases
 from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.hardware.estimate import memory_estimate
@@ -172,9 +173,12 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
 def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobertaXLTokenizer:
     """Read the tokenizer of a checkpoint; raises CheckpointError if it does not fit the model."""
     tokenizer = _read_tokenizer(files.directory, files.fingerprint)
-    if tokenizer.mask_token_id > config.vocab_size:  # a model may lack <mask>, the last id, which is in no text
+    n_needed = len(tokenizer)
+    if n_needed == tokenizer.vocab_size:  # without added tokens; a model may lack <mask>, the last id, in no text
+        n_needed -= 1
+    if n_needed > config.vocab_size:
         raise CheckpointError(
-            f"{files.directory}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}. The "
+            f"{files.directory}: its tokenizer has {len(tokenizer)} ids, its model {config.vocab_size}. The "
             f"tokenizer is that of another model."
         )
     return tokenizer
@@ -183,7 +187,13 @@ def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobe
 @functools.lru_cache(maxsize=2)
 def _read_tokenizer(directory: Path, fingerprint: str) -> XLMRobertaXLTokenizer:
     """Read a tokenizer; the fingerprint is part of the cache's key, so changed files are read again."""
-    return XLMRobertaXLTokenizer.from_directory(directory)
+    return read_tokenizer(directory)
+
+
+def read_tokenizer(directory: Path) -> XLMRobertaXLTokenizer:
+    """Read the tokenizer of a checkpoint; texts become lower case where sentence-transformers does so with it."""
+    tokenizer = XLMRobertaXLTokenizer.from_directory(directory)
+    return tokenizer.lowercased() if lowercases(directory) else tokenizer
 
 
 def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:

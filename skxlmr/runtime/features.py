@@ -22,12 +22,15 @@ from skxlmr.system.warn import warn
 if TYPE_CHECKING:
     from skxlmr.runtime.backbone import Backbone
 
-# From the hidden states of a batch to one vector per window.
+# From the hidden states of a batch to one vector per window. Several, joined by "+", are concatenated.
 POOLINGS = {
     "mean": lambda hidden, packing: packing.mean(hidden[-1].float()),
     "max": lambda hidden, packing: packing.max(hidden[-1].float()),
     "cls": lambda hidden, packing: hidden[-1][packing.first].float(),
     "first_last_mean": lambda hidden, packing: packing.mean((hidden[0].float() + hidden[-1].float()) / 2),
+    "mean_sqrt_len_tokens": lambda hidden, packing: packing.mean(hidden[-1].float()) * packing.lengths.sqrt()[:, None],
+    "weightedmean": lambda hidden, packing: packing.weighted_mean(hidden[-1].float()),
+    "lasttoken": lambda hidden, packing: hidden[-1][packing.last].float(),
 }
 
 FORMAT = 1  # of features on disk: increase it when the outputs of the model change
@@ -91,7 +94,7 @@ def pooled(
 ) -> Tensor:
     """Compute the features of a batch: one pooled vector per window, or one per position in the windows."""
     if positions is None:
-        return POOLINGS[pooling](hidden, packing)
+        return torch.cat([POOLINGS[mode](hidden, packing) for mode in pooling.split("+")], 1)
     counts = torch.tensor([len(at) for at in positions])
     tokens = packing.first.cpu().repeat_interleave(counts) + torch.from_numpy(np.concatenate(positions))
     return hidden[-1][tokens.to(hidden[-1].device)].float()

@@ -104,6 +104,10 @@ def pool_texts(vectors: np.ndarray, plan: WindowPlan, pooling: str) -> np.ndarra
 
     Means are weighted by the numbers of tokens; with "cls" windows are averaged.
     """
+    if "+" in pooling:
+        modes = pooling.split("+")
+        parts = np.split(vectors, len(modes), axis=1)
+        return np.hstack([pool_texts(part, plan, mode) for part, mode in zip(parts, modes, strict=True)])
     how = "max" if pooling == "max" else "mean"
     return pool_windows(vectors, plan.text_of_window, how, plan.lengths if "mean" in pooling else None)[
         plan.text_of_row

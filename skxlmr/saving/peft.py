@@ -48,10 +48,14 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     for name, module in heads.items():
         of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
         tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
+    base_model, revision = exported.model, ""
+    if not os.path.isdir(base_model):
+        base_model, _, revision = exported.files.name.partition("@")
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": exported.export.peft_task,
-        "base_model_name_or_path": exported.model if os.path.isdir(exported.model) else exported.files.name,
+        "base_model_name_or_path": base_model,
+        "revision": revision or None,
         "inference_mode": True,
         "r": tuning.rank,
         "lora_alpha": tuning.alpha,

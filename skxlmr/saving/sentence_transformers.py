@@ -12,11 +12,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from skxlmr.checkpoints.sentence_transformers import MODULES, POOLING, POOLING_MODES, PROMPTS
+from skxlmr.checkpoints.sentence_transformers import MODULES, POOLING, POOLING_MODES, PROMPTS, SETTINGS
 from skxlmr.model import BertModel, XLMRobertaXLModel
 from skxlmr.model.heads import PooledHead
 
-SETTINGS = "sentence_bert_config.json"
 DENSE = "2_Dense"
 NORMALIZE = "3_Normalize"
 PROMPT_NAME = "fitted"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -26,7 +29,10 @@ from skxlmr import (
     XLMRXLRegressor,
     XLMRXLTagger,
 )
-from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.checkpoints.fingerprint import file_fingerprint_of
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.saving.estimators import NAME
 from skxlmr.training import Callback
 
@@ -115,6 +121,32 @@ def test_predict_with_other_checkpoint_than_saved_raises(saved):
     (saved / NAME).write_text(json.dumps(content))
     with pytest.raises(ValueError, match="fitted on another checkpoint than model='nano' is now"):
         skxlmr.load(saved).predict(TEXTS)
+
+
+def test_predict_with_same_weights_in_other_files(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False).save_pretrained(first)
+    XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(first)
+    (first / "skxlmr.json").unlink()
+    clf = XLMRXLClassifier(first, tuning="head", random_state=0).fit(TEXTS, LABELS)
+    clf.save(tmp_path / "saved")
+    content = json.loads((tmp_path / "saved" / NAME).read_text())
+    shutil.copytree(first, second)
+    torch.save(load_file(second / "model.safetensors"), second / "pytorch_model.bin")
+    (second / "model.safetensors").unlink()
+    config = json.loads((second / "config.json").read_text())
+    (second / "config.json").write_text(json.dumps({**config, "transformers_version": "4.30.0"}))
+    files = resolve(first)
+    content["base"]["fingerprint"] = file_fingerprint_of([files.config, files.tokenizer], files.weights)
+    (tmp_path / "saved" / NAME).write_text(json.dumps(content))
+    of_earlier_version = skxlmr.load(tmp_path / "saved")
+    assert of_earlier_version.predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
+    clf.save(tmp_path / "saved")
+    first.rename(tmp_path / "moved")
+    loaded = skxlmr.load(tmp_path / "saved")
+    with pytest.raises(ModelNotFoundError, match=r"was fitted on it.*set_params\(model=\.\.\.\) with its new place"):
+        loaded.predict(TEXTS)
+    np.testing.assert_array_equal(loaded.set_params(model=second).predict_proba(TEXTS), clf.predict_proba(TEXTS))
 
 
 class XLMRXLShouter(XLMRXLClassifier):
