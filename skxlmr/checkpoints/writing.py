@@ -14,6 +14,7 @@ import torch
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.formats import DTYPES, all_finite
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
+from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS
 from skxlmr.system import atomic
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -67,7 +68,10 @@ def write_checkpoint(
     }
     size = sum(map(len, (*small_files.values(), *unlisted_files.values())))
     size += sum(content.nbytes for content in weights.values())
-    with atomic.replacing_whole(Path(directory).expanduser(), size=size, is_obsolete=OWN_WEIGHTS.fullmatch) as new:
+    own = {layout.TOKENIZER_JSON, ADDED_TOKENS} if layout.TOKENIZER in extra_files else set()  # of an older tokenizer
+    with atomic.replacing_whole(
+        Path(directory).expanduser(), size=size, is_obsolete=lambda name: OWN_WEIGHTS.fullmatch(name) or name in own
+    ) as new:
         files = {name: new.add(name, content) for name, content in weights.items()}
         files |= {name: new.add(name, [data]) for name, data in small_files.items()}
         for name, data in unlisted_files.items():

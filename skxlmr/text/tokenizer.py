@@ -244,7 +244,8 @@ class XLMRobertaXLTokenizer:
             ``added_tokens.json`` if there are such tokens.
         """
         directory, content = Path(directory), self.files()
-        with atomic.replacing_whole(directory, size=sum(map(len, content.values()))) as new:
+        size, own = sum(map(len, content.values())), {TOKENIZER_JSON, ADDED_TOKENS_FILE}
+        with atomic.replacing_whole(directory, size=size, is_obsolete=own.__contains__) as new:
             for name, data in content.items():
                 new.add(name, [data])
         return [directory / name for name in content]
