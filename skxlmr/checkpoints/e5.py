@@ -7,6 +7,7 @@ bits and 16 bytes, whose low halves are the first 16 weights and whose high halv
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import struct
@@ -87,8 +88,9 @@ def e5_directory() -> Path | None:
         decode(data, directory)
     except OSError as error:
         raise OSError(
+            error.errno or errno.EIO,
             f"{NAME!r} cannot be decoded into {directory.parent}: {error}. Set the environment variable SKXLMR_CACHE "
-            f"to another folder."
+            f"to another folder.",
         ) from error
     return directory
 
