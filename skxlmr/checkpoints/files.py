@@ -94,6 +94,15 @@ def checked_file(path: Path, root: Path) -> Path:
     return path
 
 
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """Return numbers that differ after a file was replaced, even by one of the same content; None if it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def sha256_of_file(path: Path) -> str:
     """Compute the SHA-256 of a whole file, in hexadecimal."""
     digest = hashlib.sha256()

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import checked_file, read_json, read_limited, sha256_of_file
+from skxlmr.checkpoints.files import checked_file, file_identity, read_json, sha256_of_file
 from skxlmr.system import atomic
 
 CONFIG = "config.json"
@@ -58,8 +58,8 @@ def shard_names(weights: Path) -> list[str]:
     return sorted(set(read_index(weights).values())) if weights.name.endswith(".index.json") else []
 
 
-def present_manifest(directory: Path) -> bytes | None:
-    """Return the content of the manifest of a directory, which changes with all saves; None if there is none.
+def saved_at(directory: Path) -> tuple[int, ...] | None:
+    """Return what identifies the last save into a directory, the file of its manifest; None if there is no manifest.
 
     What a killed process had begun to put in place is completed first. Raises CheckpointError if that is impossible.
     """
@@ -69,11 +69,7 @@ def present_manifest(directory: Path) -> bytes | None:
         raise CheckpointError(
             f"{directory} is an incomplete checkpoint: saving it was interrupted, and cannot be completed: {error}."
         ) from error
-    path = directory / MANIFEST
-    try:
-        return read_limited(path) if path.is_file() else None
-    except CheckpointError:  # removed since
-        return None
+    return file_identity(directory / MANIFEST)
 
 
 def check_manifest(directory: Path, root: Path) -> set[str] | None:

@@ -41,11 +41,11 @@ class CheckpointFiles:
     weights: tuple[Path, ...]  # one file, or the shards sorted by name
     index: Path | None = None  # of the shards
     tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
-    manifest: bytes | None = field(default=None, compare=False, repr=False)  # as it was; None if there is none
+    saved_at: tuple[int, ...] | None = field(default=None, compare=False, repr=False)  # see `layout.saved_at`
 
     def is_unchanged(self) -> bool:
         """Whether the directory still has these files, and no others that were saved in their place."""
-        return self.manifest is None or layout.present_manifest(self.directory) == self.manifest
+        return self.saved_at is None or layout.saved_at(self.directory) == self.saved_at
 
     @lazy_property
     def fingerprint(self) -> str:
@@ -86,11 +86,11 @@ def resolve(
     name, directory = _find(model, revision, fetch)
     root = _link_root(directory)
     for _ in range(READING_ATTEMPTS):
-        manifest = layout.present_manifest(directory)
+        saved_at = layout.saved_at(directory)
         try:
-            return _in_directory(name, directory, root, manifest)
+            return _in_directory(name, directory, root, saved_at)
         except CheckpointError:
-            if layout.present_manifest(directory) == manifest:  # and not another process that is replacing it
+            if layout.saved_at(directory) == saved_at:  # and not another process that is replacing it
                 raise
     raise CheckpointError(f"{directory} is being replaced all the time, by other processes. Load it again.")
 
@@ -156,7 +156,7 @@ def _config_in(directory: Path, root: Path) -> Path:
     return checked_file(directory / layout.CONFIG, root)
 
 
-def _in_directory(name: str, directory: Path, root: Path, manifest: bytes | None) -> CheckpointFiles:
+def _in_directory(name: str, directory: Path, root: Path, saved_at: tuple[int, ...] | None) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
     config = _config_in(directory, root)
@@ -168,7 +168,7 @@ def _in_directory(name: str, directory: Path, root: Path, manifest: bytes | None
     weights, index = (shards, chosen) if shards else ((chosen,), None)
     tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
     tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
-    return CheckpointFiles(name, directory, config, weights, index, tokenizer, manifest)
+    return CheckpointFiles(name, directory, config, weights, index, tokenizer, saved_at)
 
 
 def _link_root(directory: Path) -> Path:

@@ -140,7 +140,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
 
         It holds the trained weights, the parameters, and the base's name and fingerprint; not the base. A saved
-        estimator that is there already is replaced, at once or not at all. Callbacks of `set_callbacks`, metadata
+        estimator that is there already is replaced, at once or not at all, also if the process is killed or others
+        save there at the same time. Callbacks of `set_callbacks`, metadata
         requests, `memory` and `tokenizer` are not saved.
 
         While `fit` runs, the estimator is still that of the earlier fit: a callback, or another thread, saves what the

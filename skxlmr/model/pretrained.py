@@ -197,13 +197,16 @@ class PretrainedModel(nn.Module):
         Parameters
         ----------
         directory : str or path
-            Created if missing. An existing checkpoint is replaced only when the new one is complete. A model in 8 bits
-            is written in 8 bits, and transformers loads it with bitsandbytes.
+            Created if missing. An existing checkpoint is replaced as a whole when the new one is complete; see
+            `XLMRXLClassifier.export_pretrained`. A model in 8 bits is written in 8 bits, and transformers loads it with
+            bitsandbytes.
 
         Raises
         ------
         ValueError
             If the model is in 4 bits.
+        OSError
+            If the disk is full or not writable; an existing checkpoint is then unchanged.
         """
         self.write(directory, {})
 

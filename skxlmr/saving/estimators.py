@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import parse_json, read_json, read_limited, sha256_of_file
+from skxlmr.checkpoints.files import file_identity, read_json, sha256_of_file
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import check_base_name
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
@@ -152,21 +152,21 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
     directory = Path(directory).expanduser()
     path = directory / NAME
     for _ in range(READING_ATTEMPTS):
-        if not path.is_file():
+        before = file_identity(path)
+        if before is None or not path.is_file():
             raise FileNotFoundError(f"{directory} holds no saved estimator: there is no {NAME} in it.")
-        data = read_limited(path, MAX_JSON_BYTES)
         try:
-            return _read(directory, data)
+            return _read(directory)
         except CheckpointError:
             # Another process may have replaced the estimator, and removed its tensors, meanwhile.
-            if not path.is_file() or read_limited(path, MAX_JSON_BYTES) == data:
+            if file_identity(path) == before:
                 raise
     raise CheckpointError(f"{directory} is being replaced all the time, by other processes. Load it again.")
 
 
-def _read(directory: Path, data: bytes) -> SavedEstimator:
+def _read(directory: Path) -> SavedEstimator:
     path = directory / NAME
-    content = parse_json(data, path)
+    content = read_json(path, MAX_JSON_BYTES)
     if content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} was written by {content.get('library')!r} in format {content.get('format')!r}; this version reads "

@@ -79,6 +79,7 @@ class Checkpointing(Callback):
 
     def _resume(self, trainer: Trainer) -> None:
         self.directory.mkdir(exist_ok=True)
+        atomic.remove_left_over(self.directory, only_ours=True)
         checkpoint = read_checkpoint(self.directory)
         if checkpoint is not None:
             try:
@@ -120,7 +121,7 @@ class Checkpointing(Callback):
         try:
             if not (self._active and self._acquire()):
                 return
-            atomic.remove_left_over(self.directory)
+            atomic.remove_left_over(self.directory, only_ours=True)
             (self.directory / NAME).unlink(missing_ok=True)
             if self.directory.is_dir() and not any(self.directory.iterdir()):
                 self.directory.rmdir()

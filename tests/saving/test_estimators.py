@@ -188,7 +188,8 @@ def test_load_ignores_joblib_memory_of_file(saved, tmp_path):
 
 
 def test_save_after_killed_save_removes_its_leftovers(tmp_path):
-    for name in ("tensors-0123456789abcdef.safetensors", f".{NAME}.0123456789abcdef.tmp"):
+    names = ("tensors-0123456789abcdef.safetensors", f".{NAME}.0123456789abcdef.tmp", ".incomplete-1", ".tmpA1b2C3")
+    for name in names:
         (tmp_path / name).write_bytes(b"half")
     clf = classifier().fit(TEXTS, LABELS)
     clf.save(tmp_path)

@@ -193,6 +193,6 @@ def test_tokens_that_overlap_equal_tokenizers(tokens, text, tiny_spm, tmp_path):
 def test_save_pretrained_removes_added_tokens_of_another_tokenizer(tiny_spm, tmp_path):
     (tmp_path / "added_tokens.json").write_text('{"[E1]": 400}')
     (tmp_path / "notes.txt").write_text("kept")
-    XLMRobertaXLTokenizer(tiny_spm).save_pretrained(tmp_path)
+    XLMRobertaXLTokenizer.from_pretrained(tiny_spm).save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} > {"notes.txt", "sentencepiece.bpe.model"}
     assert not (tmp_path / "added_tokens.json").exists()

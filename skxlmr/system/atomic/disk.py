@@ -74,10 +74,11 @@ def check_space(directory: Path, needed: int) -> None:
 
     The folder need not exist yet. What is to be replaced is not counted as free: it stays until the new is complete.
     """
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
+    present = directory
+    while not present.exists() and present != present.parent:
+        present = present.parent
     try:
-        usage = shutil.disk_usage(directory)
+        usage = shutil.disk_usage(present)
     except OSError:  # the write itself will tell
         return
     if usage.total and needed > usage.free:

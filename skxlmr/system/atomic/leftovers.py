@@ -54,12 +54,15 @@ def is_temporary(path: Path) -> bool:
     return any(pattern.fullmatch(path.name) for pattern in (TEMPORARY_NAME, EARLIER_NAME, SAFETENSORS_NAME))
 
 
-def is_left_over(path: Path) -> bool:
-    """Whether a path is a temporary file or folder whose writer is dead."""
+def is_left_over(path: Path, *, only_ours: bool = False) -> bool:
+    """Whether a path is a temporary file or folder whose writer is dead.
+
+    With `only_ours`, no other program writes to its directory.
+    """
     if EARLIER_NAME.fullmatch(path.name):
         return True
     if SAFETENSORS_NAME.fullmatch(path.name):
-        return _age(path) > NOT_IN_USE_AFTER_SECONDS
+        return only_ours or _age(path) > NOT_IN_USE_AFTER_SECONDS
     found = TEMPORARY_NAME.fullmatch(path.name)
     if found is None or path.name in _in_use:
         return False
@@ -70,14 +73,17 @@ def is_left_over(path: Path) -> bool:
     return _age(path) > DEAD_AFTER_SECONDS
 
 
-def remove_left_over(directory: Path, name: str | None = None) -> None:
-    """Remove what dead writers have left in a directory, of `name` only if it is given; errors are ignored."""
+def remove_left_over(directory: Path, name: str | None = None, *, only_ours: bool = False) -> None:
+    """Remove what dead writers have left in a directory, of `name` only if it is given; errors are ignored.
+
+    With `only_ours`, no other program writes to the directory.
+    """
     with suppress(OSError):
         for path in list(directory.iterdir()):
             found = TEMPORARY_NAME.fullmatch(path.name)
             if name is not None and (found is None or found["name"] != name[:MAX_NAME]):
                 continue
-            if is_left_over(path):
+            if is_left_over(path, only_ours=only_ours):
                 with suppress(OSError):
                     remove(path)
 

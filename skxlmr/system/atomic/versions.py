@@ -66,7 +66,7 @@ def _put(new: NewFiles, directory: Path, manifest: str) -> None:
 
 
 def _clean(directory: Path, own: str, is_locked: bool, unused: Callable[[Path], set[str]]) -> None:
-    remove_left_over(directory)
+    remove_left_over(directory, only_ours=True)
     listed = {path.name for path in directory.iterdir()}
     # Without the lock another writer may have renamed its files, and not yet the manifest.
     if is_locked or not has_living_writer(directory, own):
