@@ -17,7 +17,7 @@ from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json, read_limited
 from skxlmr.checkpoints.formats import WeightFile, open_weights
 from skxlmr.checkpoints.layout import SMALL_FILE, TOKENIZER, TOKENIZER_JSON, cached_sha256
-from skxlmr.checkpoints.sentence_transformers import SETTINGS, lowercases
+from skxlmr.checkpoints.sentence_transformers import SETTINGS_NAMES, lowercases
 from skxlmr.checkpoints.sentencepiece_file import is_unigram, rules_of
 from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, read_tokenizer_files
 from skxlmr.checkpoints.tokenizer_json import MAX_JSON_BYTES, with_lowercase
@@ -53,7 +53,7 @@ DERIVED = re.compile(
     r"(.*\.)?(position_ids|token_type_ids|weight_format)|(lm_head|cls\.predictions)\.decoder\.(weight|bias)"
 )
 BASE_PREFIX = re.compile(r"(roberta|bert)\.")
-TOKENIZER_FILES = (TOKENIZER, TOKENIZER_JSON, CONFIG, ADDED_TOKENS, SPECIAL_TOKENS, SETTINGS)
+TOKENIZER_FILES = (TOKENIZER, TOKENIZER_JSON, CONFIG, ADDED_TOKENS, SPECIAL_TOKENS, *SETTINGS_NAMES)
 
 Identity = tuple[Path, int, int, int]  # of a file: path, size, modification time, inode
 

@@ -12,7 +12,9 @@ MODULES = "modules.json"
 POOLING = "1_Pooling/config.json"
 PROMPTS = "config_sentence_transformers.json"
 SETTINGS = "sentence_bert_config.json"  # of the transformer
-FILES = (MODULES, POOLING, PROMPTS, SETTINGS)
+# The names of that file: the first, or those of early versions.
+SETTINGS_NAMES = (SETTINGS, "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
+FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES)
 
 KINDS = ("Transformer", "Pooling", "Normalize")
 POOLING_MODES = {
@@ -71,8 +73,8 @@ def sentence_directory(directory: Path) -> Path:
 
 def lowercases(directory: Path) -> bool:
     """Whether sentence-transformers puts texts in lower case before the tokenizer of the model in a directory."""
-    path = directory / SETTINGS
-    return path.is_file() and read_json(path).get("do_lower_case") is True
+    path = next((directory / name for name in SETTINGS_NAMES if (directory / name).is_file()), None)
+    return path is not None and read_json(path).get("do_lower_case") is True
 
 
 def is_sentence_model(directory: Path) -> bool:
