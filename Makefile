@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-oldest test-sklearn lint bench bench-smoke clean
+.PHONY: demo test test-slow test-oldest test-sklearn lint fuzz audit bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -58,6 +58,17 @@ lint: $(STAMP)
 	$(BIN)/numpydoc lint $$(git ls-files 'skxlmr/*.py')
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive skxlmr
+
+# Minutes of random files and texts, where `make test` has a few that are always the same.
+fuzz: $(STAMP)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/fuzzing
+
+# Compares the releases of constraints.txt with the database of known vulnerabilities of PyPI, for which it needs the network.
+# A release that is not in the database is an error (--strict), so that no audit passes without it.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 # Compares this library with the alternatives; DEVICE=cuda on a machine with a GPU.
 DEVICE ?= cpu

@@ -14,6 +14,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _get_feature_names
 
+from skxlmr.system.text_length import check_lengths
 from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
@@ -279,6 +280,7 @@ def check_column_of_texts(values: list, name: str, index: pd.Index | None, missi
             row = next(i for i, value in enumerate(values) if not isinstance(value, str))
             _refuse(values[row], row, name, index)
         values = list(map(str.__str__, values))  # str() of an enum's member is its name
+    check_lengths(values, lambda row: f"{name}, {name_row(row, index)}")
     return _replace_surrogates(values, name, index)
 
 

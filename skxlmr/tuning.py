@@ -93,6 +93,11 @@ class Tuning(DeclaredParameters, BaseEstimator):
     layers: int | float | None = None
     _parameter_constraints: dict = {}
 
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is not valid for any model."""
+        parameters = self.get_params(deep=False)
+        validate_parameter_constraints(self._parameter_constraints, parameters, type(self).__name__)
+
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList | None:
         """Make the adapter of a frozen base: one `LayerAdapter` per layer, or None."""
         return None
@@ -113,8 +118,8 @@ class Tuning(DeclaredParameters, BaseEstimator):
         ValueError
             If a parameter is not valid, or the model has fewer than `layers` layers.
         """
+        self.check()
         name = type(self).__name__
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), name)
         depth = config.num_hidden_layers
         if isinstance(self.layers, Integral) and self.layers > depth:
             raise ValueError(f"{name} layers={self.layers}, but this model has {depth} layers.")

@@ -15,7 +15,7 @@ UNICODE_NAMES = {  # beginnings of the names of characters
     "Myanmar": ("MYANMAR",),
     "Khmer": ("KHMER",),
     "Tai Le, New Tai Lue": ("TAI LE ", "NEW TAI LUE"),
-    "Lanna": ("TAI THAM",),
+    "Lanna": ("TAI THAM",),  # codespell:ignore tham
     "Tai Viet": ("TAI VIET",),
     "Balinese": ("BALINESE",),
     "Javanese": ("JAVANESE",),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.formats import TensorInfo, WeightFile, all_finite, open_weights
+from skxlmr.checkpoints.formats import MAX_TENSORS, TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.layout import read_index
 from skxlmr.checkpoints.resolve import CheckpointFiles
@@ -151,6 +151,8 @@ def _check_distinct(weight_files: list[WeightFile]) -> None:
             if key in seen:
                 raise CheckpointError(f"tensor {key!r} is in two shards, {seen[key].file} and {info.file}")
             seen[key] = info
+        if len(seen) > MAX_TENSORS:
+            raise CheckpointError(f"the shards have more than {MAX_TENSORS:,} tensors, which is the limit")
 
 
 def _check_index(index: Path, weight_files: list[WeightFile]) -> None:

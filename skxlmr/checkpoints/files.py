@@ -9,22 +9,36 @@ import stat
 from collections import Counter
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, TypeVar
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.system import nested_json
+from skxlmr.system import nested_json, schema
+from skxlmr.system.schema import shown
 
 MAX_JSON_BYTES = 16 * 2**20
+MAX_JSON_VALUES = 1_000_000  # of one file; a config has about a hundred, the index of XXL about a thousand
+
+T = TypeVar("T")
 
 
-def parse_json(data: bytes, where: str | os.PathLike) -> dict:
+def checked_as(expected: type[T], content: Any, where: str | os.PathLike) -> T:
+    """Compare content with its declaration, as `schema.parse`; raises CheckpointError, which says where it is."""
+    try:
+        return schema.parse(expected, content)
+    except schema.SchemaError as error:
+        raise CheckpointError(f"{where} is damaged: {error}") from error
+
+
+def parse_json(data: bytes, where: str | os.PathLike, max_values: int = MAX_JSON_VALUES) -> dict:
     """Parse a JSON object strictly; `where` names the data in the error message.
 
-    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, is nested deeper than 100 levels,
-    repeats a key, or contains NaN or an infinity.
+    Raises CheckpointError if the data is not UTF-8, not JSON or not an object, is nested deeper than 100 levels, has
+    more than `max_values`, repeats a key, or contains NaN or an infinity.
     """
     try:
         value = nested_json.loads(
             data.decode("utf-8"),
+            max_values=max_values,
             object_pairs_hook=_object_with_distinct_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
@@ -36,9 +50,16 @@ def parse_json(data: bytes, where: str | os.PathLike) -> dict:
     return value
 
 
-def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> dict:
+def read_json(
+    path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES, max_values: int = MAX_JSON_VALUES
+) -> dict[str, Any]:
     """Read a file of at most `max_bytes` that contains one JSON object, as strictly as `parse_json`."""
-    return parse_json(read_limited(path, max_bytes), path)
+    return parse_json(read_limited(path, max_bytes), path, max_values)
+
+
+def read_json_as(expected: type[T], path: str | os.PathLike) -> T:
+    """Read a JSON object whose entries are the fields of the dataclass `expected`; see `skxlmr.system.schema`."""
+    return checked_as(expected, read_json(path), path)
 
 
 def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> bytes:
@@ -121,7 +142,7 @@ def _object_with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
     result = dict(pairs)
     if len(result) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"key {key!r} appears twice")
+        raise ValueError(f"key {shown(key)} appears twice")
     return result
 
 
@@ -132,5 +153,5 @@ def _refuse_constant(text: str) -> None:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is too large for a float")
+        raise ValueError(f"{text:.60} is too large for a float")
     return value

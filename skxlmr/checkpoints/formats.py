@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -19,8 +19,12 @@ import torch
 from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 from skxlmr.checkpoints.files import open_file, parse_json
+from skxlmr.system.schema import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+MAX_TENSORS = 20_000  # in all files of a checkpoint; XXL has about 800, and 2,000 with 8-bit weights
+MAX_NAME_LENGTH = 500  # of a tensor, in characters
+VALUES_PER_TENSOR = 10 + 16  # in the header: three entries with their lists, and at most MAX_RANK sizes
 MAX_RANK = 16
 MAX_LEGACY_BYTES = 8 * 2**30
 
@@ -220,11 +224,24 @@ def safetensors_header(file: BufferedReader, path: Path, size: int) -> tuple[byt
     if 8 + n_bytes > size:
         raise CheckpointError(f"{path} is truncated: it has {size:,} bytes, and declares a header of {n_bytes:,}")
     text = file.read(n_bytes)
-    entries = parse_json(text, f"the header of {path}")
+    entries = parse_json(text, f"the header of {path}", MAX_TENSORS * VALUES_PER_TENSOR)
     metadata = entries.pop("__metadata__", {})
+    check_names(path, entries)
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must map strings to strings")
     return length + text, entries, metadata
+
+
+def check_names(path: Path, names: Collection[str]) -> None:
+    """Raise CheckpointError if there are too many names of tensors, or if one is too long."""
+    if len(names) > MAX_TENSORS:
+        raise CheckpointError(f"{path} has {len(names):,} tensors; at most {MAX_TENSORS:,} are read")
+    long = next((name for name in names if len(name) > MAX_NAME_LENGTH), None)
+    if long is not None:
+        raise CheckpointError(
+            f"{path} has a tensor whose name has {len(long):,} characters, {long[:40]!r}...; at most "
+            f"{MAX_NAME_LENGTH} are allowed"
+        )
 
 
 def _safetensors_range(path: Path, key: str, entry: object, *, start: int) -> ByteRange:
@@ -235,12 +252,12 @@ def _safetensors_range(path: Path, key: str, entry: object, *, start: int) -> By
         raise refuse("needs exactly dtype, shape and data_offsets in the header")
     dtype = SAFETENSORS_DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
-        raise refuse(f"has dtype {entry['dtype']!r}; supported are {', '.join(SAFETENSORS_DTYPES)}")
+        raise refuse(f"has dtype {shown(entry['dtype'])}; supported are {', '.join(SAFETENSORS_DTYPES)}")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or not are_sizes(shape) or len(shape) > MAX_RANK:
-        raise refuse(f"has shape {shape!r}, which is not a list of at most {MAX_RANK} sizes")
+        raise refuse(f"has shape {shown(shape)}, which is not a list of at most {MAX_RANK} sizes")
     if not isinstance(offsets, list) or not are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise refuse(f"has data_offsets {offsets!r}, which are not a begin and an end")
+        raise refuse(f"has data_offsets {shown(offsets)}, which are not a begin and an end")
     begin, end = offsets
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise refuse(f"has {end - begin:,} bytes, which is not the size of {entry['dtype']} of shape {shape}")
@@ -297,6 +314,7 @@ def strided_range(
 
 
 def _checked(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    check_names(path, tensors)
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES or tensor.layout is not torch.strided or tensor.is_neg():
             raise CheckpointError(

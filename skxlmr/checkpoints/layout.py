@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import checked_file, file_identity, read_json, sha256_of_file
+from skxlmr.checkpoints.files import checked_file, file_identity, read_json, read_json_as, sha256_of_file
 from skxlmr.system import atomic
+from skxlmr.system.schema import shown
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
@@ -27,6 +30,13 @@ SMALL_FILE = 64 * 2**20  # bytes; smaller files are hashed completely whenever t
 MAX_SHARDS = 512  # all are open at the same time
 
 
+@dataclass
+class ShardIndex:
+    """The content of an index file."""
+
+    weight_map: dict[str, Any]  # from tensor names to the names of their shards, which `check_base_name` checks
+
+
 def check_base_name(name: object, where: Path) -> str:
     """Return `name` if it can only refer to a file directly inside a folder.
 
@@ -36,7 +46,9 @@ def check_base_name(name: object, where: Path) -> str:
     plain = isinstance(name, str) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
     if isinstance(name, str) and plain and 0 < len(name) <= 255 and not name.startswith("."):
         return name
-    raise UnsafeCheckpointError(f"{where} names the file {name!r}; only plain names inside its own folder are read")
+    raise UnsafeCheckpointError(
+        f"{where} names the file {shown(name)}; only plain names inside its own folder are read"
+    )
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -44,9 +56,9 @@ def read_index(path: Path) -> dict[str, str]:
 
     Raises CheckpointError if it is not a valid index, and UnsafeCheckpointError if it names a file outside its folder.
     """
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f'{path} has no "weight_map" of tensor names to file names')
+    weight_map = read_json_as(ShardIndex, path).weight_map
+    if not weight_map:
+        raise CheckpointError(f"{path} lists no tensors in its weight_map")
     shards = {check_base_name(name, path) for name in weight_map.values()}
     if len(shards) > MAX_SHARDS:
         raise CheckpointError(f"{path} names {len(shards)} shards; at most {MAX_SHARDS} are read")
@@ -106,7 +118,7 @@ def read_manifest(directory: Path, root: Path) -> dict[str, tuple[int, str]]:
     manifest = read_json(path)
     if manifest.get("format_version") != MANIFEST_VERSION:
         raise CheckpointError(
-            f"{path} has format_version {manifest.get('format_version')!r}; this version of skxlmr reads "
+            f"{path} has format_version {shown(manifest.get('format_version'))}; this version of skxlmr reads "
             f"{MANIFEST_VERSION}. Upgrade skxlmr."
         )
     if manifest.get("complete") is not True:

@@ -196,8 +196,8 @@ def _convert(regions: list[Any], text: str, where: str) -> list[Span]:
         if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
             raise ValueError(f"{where}: the region {region!r:.100} has not one label, but {labels!r:.60}.")
     for widths in _ways_to_count(text):
-        places = {unit: i for i, unit in enumerate(accumulate(widths, initial=0))}
-        ends = [(places.get(region.get("start"), -1), places.get(region.get("end"), -1)) for region in regions]
+        places: dict[float, int] = {unit: i for i, unit in enumerate(accumulate(widths, initial=0))}
+        ends = [(_place(places, region.get("start")), _place(places, region.get("end"))) for region in regions]
         if all(_is_span(*pair, region, text) for pair, region in zip(ends, regions, strict=True)):
             return sorted((*pair, region["labels"][0]) for pair, region in zip(ends, regions, strict=True))
     for region in regions:  # what is wrong with characters as Python counts them
@@ -209,6 +209,11 @@ def _convert(regions: list[Any], text: str, where: str) -> list[Span]:
                 f"to {end} are {text[start:end]!r:.60}."
             )
     raise ValueError(f"{where}: its regions count characters in different ways.")
+
+
+def _place(places: dict[float, int], unit: Any) -> int:
+    """Return the character at a place as a region counts them; -1 if it is not the place of a character."""
+    return places.get(unit, -1) if isinstance(unit, int | float) else -1
 
 
 def _ways_to_count(text: str) -> Iterator[list[int]]:

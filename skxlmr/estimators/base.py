@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
+from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.finetuned import Finetuned
@@ -24,6 +25,8 @@ from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.estimators import NAME, SavedEstimator, SavedWeights, damaged, read_estimator, write_estimator
 from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
+from skxlmr.system.schema import POSITIVE, parse, vector
+from skxlmr.tuning import Tuning
 
 # The estimators that can be loaded, by name.
 ESTIMATORS: dict[str, type[XLMRXLEstimator]] = {}
@@ -119,17 +122,43 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Attributes without which nothing can be predicted."""
         return ("n_features_in_",)
 
+    def _fitted_types(self) -> dict[str, Any]:
+        """The types of fitted attributes, as `skxlmr.system.schema.parse` takes them; those of others are free."""
+        return {
+            "n_features_in_": POSITIVE,
+            "feature_names_in_": vector("UO", "names"),
+            "_sklearn_output_config": dict[str, str],
+        }
+
+    def _check_restored(self) -> None:
+        """Raise a ValueError if fitted attributes that were read from a file do not fit together."""
+        if len(getattr(self, "feature_names_in_", range(self.n_features_in_))) != self.n_features_in_:
+            raise ValueError(f"its feature_names_in_ are not {self.n_features_in_} names")
+
     def _restore(self, saved: SavedEstimator) -> None:
         """Become what was saved."""
-        for name in self._fitted_names():
-            if name not in saved.fitted:
-                raise ValueError(f"it has no attribute {name!r}")
+        self._validate_params()
+        for value in self.get_params(deep=False).values():
+            if isinstance(value, Tuning | Int8):
+                value.check()
+        not_fitted = self.get_params(deep=False).keys() | NOT_SAVED
         for name in saved.fitted:
-            if not name.isidentifier() or name.startswith("__") or hasattr(type(self), name):
-                raise ValueError(f"it has an attribute {name!r}")
+            if not name.isidentifier() or name.startswith("__") or hasattr(type(self), name) or name in not_fitted:
+                raise ValueError(f"it has an attribute {name!r:.60}")
+        self._check_fitted_attributes(saved.fitted)
         self.__dict__.update(saved.fitted, _base=FittedBase(saved.fingerprint, saved.pieces))
+        self._check_restored()
         if isinstance(saved.finetuned, SavedWeights):
             self._finetuned = self._build(saved.finetuned)
+
+    def _check_fitted_attributes(self, attributes: dict[str, Any]) -> None:
+        """Raise a ValueError if an attribute is missing without which nothing can be predicted, or of another type."""
+        for name in self._fitted_names():
+            if name not in attributes:
+                raise ValueError(f"it has no attribute {name!r}")
+        types = self._fitted_types()
+        for name in types.keys() & attributes.keys():
+            parse(types[name], attributes[name], name)
 
     def _build(self, weights: SavedWeights) -> Finetuned:
         """Build the modules of trained weights that were read; the other fitted attributes are there already."""

@@ -20,7 +20,7 @@ from skxlmr.checkpoints.sentence_modules import Layer
 from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
-from skxlmr.estimators.parameters import HISTORY, FeatureMemory, MissingTexts, Tuned, Vocabulary
+from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.features import POOLINGS, frozen_features
@@ -30,9 +30,10 @@ from skxlmr.runtime.run import pool_texts
 from skxlmr.runtime.sentence_layers import apply_layers, width_after
 from skxlmr.runtime.sentence_settings import read_sentence_modules, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
-from skxlmr.saving.estimators import SavedWeights
+from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.system.schema import POSITIVE, one_of, parse
 from skxlmr.tasks.similarity import SimilarityLearning
 from skxlmr.training.fit import Fit
 from skxlmr.training.rows import Rows
@@ -418,6 +419,37 @@ class XLMRXLEmbedder(
     def _fitted_names(self) -> tuple[str, ...]:
         own = ("pca_", "pooling_", "normalize_", "prompt_", "_n_dims", "_separate", "_n_features_out")
         return (*super()._fitted_names(), *own)
+
+    def _fitted_types(self) -> dict[str, Any]:
+        own = {
+            "pca_": PCA | None,
+            "pooling_": one_of(*POOLINGS),
+            "normalize_": bool,
+            "prompt_": str,
+            "_n_dims": POSITIVE | None,
+            "_separate": bool,
+            "_n_features_out": POSITIVE,
+            "_input_names": list[Any] | None,
+        }
+        return super()._fitted_types() | OF_TRAINING | own
+
+    def _restore(self, saved: SavedEstimator) -> None:
+        super()._restore(saved)
+        if hasattr(self, "n_iter_") and saved.finetuned is None:
+            raise ValueError("it has no trained weights")
+
+    def _check_restored(self) -> None:
+        super()._check_restored()
+        if self.n_features_in_ > 2:
+            raise ValueError(f"X had {self.n_features_in_} columns, but one or two are read")
+        n_vectors = 2 if self._separate else 1
+        width, rest = divmod(self._n_features_out, n_vectors)
+        if self.pca_ is not None:  # run it: it has many attributes of its own
+            width = parse(POSITIVE, self.pca_.n_features_in_, "pca_.n_features_in_")
+        if rest or self._n_dims not in (None, width):
+            raise ValueError(f"its vectors have {width} dimensions, but _n_dims is {self._n_dims}")
+        if self._finish(np.zeros((1, n_vectors, width), np.float32)).shape != (1, self._n_features_out):
+            raise ValueError(f"its vectors have not {self._n_features_out} dimensions")
 
     def _build(self, weights: SavedWeights) -> Finetuned:
         return weights.build(lambda config: nn.Identity(), self.pooling_, causal=False)

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
-from skxlmr.estimators.parameters import HISTORY, Tuned
+from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, Tuned
 from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.finetuned import Finetuned
@@ -243,6 +243,13 @@ class XLMRXLLearner(
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
+
+    def _fitted_types(self) -> dict[str, Any]:
+        return super()._fitted_types() | OF_TRAINING | self._new_task().found_types
+
+    def _check_restored(self) -> None:
+        super()._check_restored()
+        self._task().check_found(self.n_features_in_)
 
     def _fitted_names(self) -> tuple[str, ...]:
         return (*super()._fitted_names(), *self._new_task().found)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import joblib
+import pandas as pd
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
 from skxlmr.system.parameters import parameter, parameter_group
+from skxlmr.system.schema import COUNT
 from skxlmr.tuning import TUNINGS, Tuning
 
 
@@ -131,6 +133,16 @@ class ClassWeight:
 
     class_weight: dict | str | None = parameter(default=None, valid=[dict, StrOptions({"balanced"}), None], order=40)
 
+
+# The types of the fitted attributes that every training leaves.
+OF_TRAINING: dict[str, Any] = {
+    "history_": pd.DataFrame,
+    "loss_curve_": list[float],
+    "start_metrics_": dict[str, float] | None,
+    "validation_scores_": list[float] | None,
+    "best_validation_score_": float | None,
+    "n_iter_": COUNT,
+}
 
 HISTORY = """\
 history_ : DataFrame

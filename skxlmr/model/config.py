@@ -16,7 +16,8 @@ from torch import Tensor
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import resolve_config
-from skxlmr.system import atomic
+from skxlmr.system import atomic, schema
+from skxlmr.system.schema import shown
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -73,7 +74,7 @@ class XLMRobertaXLConfig:
         Standard deviation of initial weights.
     layer_norm_eps : float, default=1e-5
     pad_token_id : int, default=1
-    bos_token_id : int, default=0
+    bos_token_id : int or None, default=0
     eos_token_id : int, list of int or None, default=2
         Ids at which `generate` ends a text.
     position_embedding_type : {"absolute", "relative_key", "relative_key_query"}, default="absolute"
@@ -131,7 +132,7 @@ class XLMRobertaXLConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-05
     pad_token_id: int = 1
-    bos_token_id: int = 0
+    bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 2
     position_embedding_type: str = "absolute"
     use_cache: bool = True
@@ -289,15 +290,15 @@ class XLMRobertaXLConfig:
         """
         values = read_json(path)
         kind = values.get("model_type")
-        if kind not in CONFIGS:
-            raise CheckpointError(f"{path}: model_type is {kind!r}; this package runs {', '.join(CONFIGS)}.")
+        if not isinstance(kind, str) or kind not in CONFIGS:
+            raise CheckpointError(f"{path}: model_type is {shown(kind)}; this package runs {', '.join(CONFIGS)}.")
         if kind == "xlm-roberta":
             if pre_layer_norm is None:
                 pre_layer_norm = values.get("hidden_size") in (2560, 4096)
             values["model_type"] = "xlm-roberta-xl" if pre_layer_norm else kind
         try:
             return XLMRobertaXLConfig.from_dict(values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
@@ -315,11 +316,15 @@ class XLMRobertaXLConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
         """Return the configuration for the content of a config.json, of the class for its `model_type` if it has one.
 
-        Unknown keys become `extra`.
+        Unknown keys become `extra`. Raises ValueError if an entry is of another type than the field has.
         """
-        cls = CONFIGS.get(values.get("model_type", ""), cls)
-        known = {f.name for f in fields(cls)} - {"extra"}
+        kind = schema.parse(str, values.get("model_type", cls.model_type), "model_type")
+        cls = CONFIGS.get(kind, cls)
+        types = schema.types_of(cls) | {"id2label": dict[str | int, str] | None}
+        known = types.keys() - {"extra"}
         values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id")}
+        for name in known & values.keys():
+            schema.parse(types[name], values[name], name)
         return cls(
             **{k: v for k, v in values.items() if k in known},
             extra={k: v for k, v in values.items() if k not in known},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.checkpoint import Checkpoint, load_into
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.files import checked_as, read_json
 from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.cached_weights import assign, find_or_build
@@ -100,6 +100,14 @@ def bitsandbytes_config(model: nn.Module) -> dict[str, object]:
     }
 
 
+@dataclass
+class Outliers:
+    """What the file of outliers has of a layer."""
+
+    columns: list[int]
+    peaks: list[float]
+
+
 def outliers_to_json(model: nn.Module) -> bytes:
     """Serialise the outlier candidates of an 8-bit model, by layer."""
     found = {
@@ -111,15 +119,13 @@ def outliers_to_json(model: nn.Module) -> bytes:
 
 def read_outliers(encoder: nn.Module, path: Path) -> None:
     """Set the outliers of an 8-bit encoder that were saved with it; raise CheckpointError if they do not fit it."""
-    found = read_json(path)
+    found = checked_as(dict[str, Outliers], read_json(path), path)
     for name, layer in int8_layers(encoder).items():
-        try:
-            entry = found[name]
-            columns = torch.tensor(entry["columns"], dtype=torch.int64)
-            peaks = torch.tensor(entry["peaks"], dtype=torch.float32)
-        except (TypeError, KeyError, ValueError, RuntimeError, OverflowError) as error:
-            raise CheckpointError(f"{path} has no columns and peaks for {name}") from error
-        inside = columns.ndim == 1 and ((columns >= 0) & (columns < layer.in_features)).all()
+        if name not in found:
+            raise CheckpointError(f"{path} has no columns and peaks for {name}")
+        columns = torch.tensor(found[name].columns, dtype=torch.int64)
+        peaks = torch.tensor(found[name].peaks, dtype=torch.float32)
+        inside = ((columns >= 0) & (columns < layer.in_features)).all()
         if not inside or peaks.shape != columns.shape or len(columns.unique()) < len(columns):
             raise CheckpointError(f"{path} names columns for {name} that its input does not have")
         layer.set_candidates(columns, peaks)

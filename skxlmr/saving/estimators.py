@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.values import Decoder, Encoder
 from skxlmr.system import atomic
+from skxlmr.system.schema import Rule, parse, shown
 from skxlmr.tuning import Tuning
 
 FORMAT = 3
@@ -31,7 +33,17 @@ NAME = "estimator.json"
 TENSORS = "tensors-{}.safetensors"
 FINETUNED = "finetuned/"  # before the names of trained weights
 READING_ATTEMPTS = 100
-MAX_JSON_BYTES = 2**28  # the labels and the history of a large fit
+MAX_JSON_BYTES = 2**27  # the labels and the history of a large fit
+MAX_JSON_VALUES = 4_000_000
+
+FINGERPRINT = Annotated[str, Rule("64 hexadecimal digits", re.compile("[0-9a-f]{64}").fullmatch)]
+PIECES = Annotated[
+    np.ndarray,
+    Rule(
+        "an array of ascending int64, from 0 on",
+        lambda ids: ids.dtype == np.int64 and ids.ndim == 1 and len(ids) and ids[0] == 0 and (np.diff(ids) > 0).all(),
+    ),
+]
 
 
 @dataclass
@@ -71,6 +83,31 @@ class SavedWeights:
         return finetuned.eval().requires_grad_(False)
 
 
+@dataclass
+class TensorsEntry:
+    """What the JSON says about the file of tensors."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class BaseEntry:
+    """What the JSON says about the base model."""
+
+    fingerprint: FINGERPRINT
+    pieces: Any  # not decoded yet
+
+
+@dataclass
+class FinetunedEntry:
+    """What the JSON says about trained weights."""
+
+    tuning: Any  # not decoded yet
+    config: dict[str, Any]
+
+
 @contextmanager
 def damaged(where: str | Path) -> Iterator[None]:
     """Turn the errors that invalid content causes into a CheckpointError, which says where the content is."""
@@ -78,8 +115,9 @@ def damaged(where: str | Path) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"{where} is damaged: {error!r}") from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise CheckpointError(f"{where} is damaged: {reason:.500}") from error
 
 
 def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None:
@@ -166,38 +204,40 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
 
 def _read(directory: Path) -> SavedEstimator:
     path = directory / NAME
-    content = read_json(path, MAX_JSON_BYTES)
+    content = read_json(path, MAX_JSON_BYTES, MAX_JSON_VALUES)
     if content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} was written by {content.get('library')!r} in format {content.get('format')!r}; this version reads "
-            f"format {FORMAT}. Load it with the version that wrote it."
+            f"{path} was written by {shown(content.get('library'))} in format {shown(content.get('format'))}; this "
+            f"version reads format {FORMAT}. Load it with the version that wrote it."
         )
     with damaged(path):
-        tensors = _read_tensors(directory, content["tensors"])
+        kind = parse(str, content["class"], "class")
+        base = parse(BaseEntry, content["base"], "base")
+        parameters, fitted = (parse(dict[str, Any], content[part], part) for part in ("parameters", "fitted"))
+        tensors = _read_tensors(directory, parse(TensorsEntry, content["tensors"], "tensors"))
         decoder = Decoder(tensors, path)
         saved = SavedEstimator(
-            class_name=str(content["class"]),
-            parameters={name: decoder.decode(value) for name, value in content["parameters"].items()},
-            fitted={name: decoder.decode(value) for name, value in content["fitted"].items()},
-            fingerprint=content["base"]["fingerprint"],
-            pieces=decoder.decode(content["base"]["pieces"]),
+            class_name=kind,
+            parameters={name: decoder.decode(value) for name, value in parameters.items()},
+            fitted={name: decoder.decode(value) for name, value in fitted.items()},
+            fingerprint=base.fingerprint,
+            pieces=parse(PIECES | None, decoder.decode(base.pieces), "base.pieces"),
         )
-        if not isinstance(saved.fingerprint, str):
-            raise ValueError("its fingerprint is not a string")
         if "finetuned" in content:
+            finetuned = parse(FinetunedEntry, content["finetuned"], "finetuned")
             saved.finetuned = SavedWeights(
-                decoder.decode(content["finetuned"]["tuning"]),
-                XLMRobertaXLConfig.from_dict(content["finetuned"]["config"]),
+                parse(Tuning, decoder.decode(finetuned.tuning), "finetuned.tuning"),
+                XLMRobertaXLConfig.from_dict(finetuned.config),
                 path,
                 {name.removeprefix(FINETUNED): t for name, t in tensors.items() if name.startswith(FINETUNED)},
             )
     return saved
 
 
-def _read_tensors(directory: Path, entry: dict[str, Any]) -> dict[str, Tensor]:
-    path = directory / check_base_name(entry["file"], directory / NAME)
+def _read_tensors(directory: Path, entry: TensorsEntry) -> dict[str, Tensor]:
+    path = directory / check_base_name(entry.file, directory / NAME)
     try:
-        is_whole = path.is_file() and path.stat().st_size == entry["bytes"] and sha256_of_file(path) == entry["sha256"]
+        is_whole = path.is_file() and path.stat().st_size == entry.bytes and sha256_of_file(path) == entry.sha256
     except FileNotFoundError:  # removed since the first look
         is_whole = False
     if not is_whole:

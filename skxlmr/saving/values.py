@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from torch import Tensor
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.model.int8 import Int8
 from skxlmr.system.nested_json import MAX_DEPTH
+from skxlmr.system.schema import parse, shown
 from skxlmr.tuning import Bias, Full, Head, LoRA
 
 # The classes that can be saved, by name; files cannot create objects of any other class.
@@ -26,8 +27,8 @@ OBJECTS: dict[str, type[BaseEstimator]] = {cls.__name__: cls for cls in (LoRA, B
 # Dtypes that safetensors files cannot hold, and those that the same bits are written as.
 UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
 
-# Maximum size of an array of strings when loading: a damaged dtype could ask for any amount of memory.
-MAX_STRING_BYTES = 2**31
+# Maximum size of all arrays of strings when loading: a damaged dtype could ask for any amount of memory.
+MAX_STRING_BYTES = 2**28
 
 # Maximum depth of a value, so that its JSON, with at most two levels for each of the value, can be read again.
 MAX_NESTING = (MAX_DEPTH - 10) // 2
@@ -110,11 +111,26 @@ class Encoder:
 
 
 class Decoder:
-    """Convert the JSON and the arrays of an `Encoder` back to values; `where` is the file, for error messages."""
+    """Convert the JSON and the arrays of an `Encoder` back to values; `where` is the file, for error messages.
+
+    What a file can ask for is bounded: an array can be used once, and arrays of strings have `MAX_STRING_BYTES`
+    together.
+    """
 
     def __init__(self, arrays: dict[str, Tensor], where: Path) -> None:
-        self.arrays = arrays
+        self.arrays = dict(arrays)
         self.where = where
+        self._string_bytes = 0
+        self._kinds: dict[str, Callable[[dict], Any]] = {
+            "float": lambda v: SPECIAL_FLOATS[v["value"]],
+            "tuple": lambda v: tuple(parse(list, self.decode(v["items"]))),
+            "dict": lambda v: dict(parse(list[tuple[Any, Any]], self.decode(v["items"]))),
+            "path": lambda v: Path(v["path"]),
+            "array": self._decode_array,
+            "strings": self._decode_strings,
+            "frame": self._decode_frame,
+            "object": self._decode_object,
+        }
 
     def decode(self, value: Any) -> Any:
         """Return the value that was passed to `Encoder.encode`; raises CheckpointError for any other JSON."""
@@ -122,44 +138,42 @@ class Decoder:
             return [self.decode(item) for item in value]
         if not isinstance(value, dict):
             return value
-        kinds: dict[str, Callable[[dict], Any]] = {
-            "float": lambda v: SPECIAL_FLOATS[v["value"]],
-            "tuple": lambda v: tuple(self.decode(v["items"])),
-            "dict": lambda v: dict(self.decode(v["items"])),
-            "path": lambda v: Path(v["path"]),
-            "array": self._decode_array,
-            "strings": self._decode_strings,
-            "frame": lambda v: pd.DataFrame({self.decode(name): self.decode(column) for name, column in v["columns"]}),
-            "object": self._decode_object,
-        }
         try:
-            return kinds[value["kind"]](value)
+            return self._kinds[value["kind"]](value)
+        except CheckpointError:  # of a value inside of this one, which says more
+            raise
         except (KeyError, TypeError, ValueError, MemoryError) as error:
-            raise CheckpointError(f"{self.where} is damaged: it contains {str(value)[:80]} ({error!r})") from error
+            raise CheckpointError(f"{self.where} is damaged: it contains {shown(value)} ({error!r:.200})") from error
 
     def _decode_array(self, value: dict) -> np.ndarray:
-        array = self.arrays[value["tensor"]].numpy()
+        array = self.arrays.pop(value["tensor"]).numpy()
         if "dtype" in value:
             if UNSIGNED[value["dtype"]] != array.dtype.name:
                 raise ValueError(f"expected an array of {UNSIGNED[value['dtype']]}, got {array.dtype}")
             array = array.view(value["dtype"])
-        return np.asarray(array, order=value["order"])
+        return np.asarray(array, order=parse(Literal["C", "F"], value["order"], "order"))
 
     def _decode_strings(self, value: dict) -> np.ndarray:
-        dtype = np.dtype(value["dtype"])
+        dtype = np.dtype(parse(str, value["dtype"], "dtype"))
         if dtype.kind not in "UO":
             raise ValueError(f"{dtype} is not a dtype of strings")
-        items = self.decode(value["items"])
-        if len(items) * dtype.itemsize > MAX_STRING_BYTES:
-            raise ValueError(f"{len(items)} strings of {dtype} are too large")
+        items = parse(list, self.decode(value["items"]))
+        self._string_bytes += len(items) * dtype.itemsize
+        if self._string_bytes > MAX_STRING_BYTES:
+            raise ValueError(f"{len(items)} strings of {dtype} are too large: the limit is {MAX_STRING_BYTES:,} bytes")
         array = np.empty(len(items), dtype)
         array[:] = items
         return array
 
+    def _decode_frame(self, value: dict) -> pd.DataFrame:
+        columns = [parse(tuple[str, Any], column) for column in parse(list, value["columns"])]
+        return pd.DataFrame({name: parse(np.ndarray, self.decode(column)) for name, column in columns})
+
     def _decode_object(self, value: dict) -> BaseEstimator:
-        decoded = OBJECTS[value["class"]](**{key: self.decode(item) for key, item in value["parameters"].items()})
-        for key, item in value["fitted"].items():
-            if not key.isidentifier() or key.startswith("__"):
-                raise ValueError(f"{key!r} is not the name of an attribute")
+        parameters, fitted = (parse(dict[str, Any], value[part], part) for part in ("parameters", "fitted"))
+        decoded = OBJECTS[value["class"]](**{key: self.decode(item) for key, item in parameters.items()})
+        for key, item in fitted.items():
+            if not key.isidentifier() or hasattr(type(decoded), key):
+                raise ValueError(f"{key!r:.60} is not the name of an attribute")
             setattr(decoded, key, self.decode(item))
         return decoded

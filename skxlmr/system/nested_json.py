@@ -1,4 +1,7 @@
-"""Parsing of JSON whose depth is bounded, so that it does not depend on the recursion limit of Python."""
+"""Parsing of JSON whose depth and number of values are bounded.
+
+The result does not depend on the recursion limit of Python, and the memory that it takes is in proportion to the limit.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,29 @@ def check_depth(text: str) -> None:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} lists and objects")
 
 
-def loads(text: str, **options: Any) -> Any:
-    """Parse JSON, with the options of `json.loads`.
+def check_number_of_values(text: str, most: int) -> None:
+    """Raise a ValueError if a text of JSON has more than about `most` values: lists, objects, and what is in them.
+
+    Examples
+    --------
+    >>> check_number_of_values('{"a": ["b, c, d"]}', 2)
+    """
+    if text.count(",") + text.count("[") + text.count("{") <= most:
+        return
+    outside = STRING.sub("", text)
+    if outside.count(",") + outside.count("[") + outside.count("{") > most:
+        raise ValueError(f"it has more than {most:,} values, which is the limit")
+
+
+def loads(text: str, *, max_values: int | None = None, **options: Any) -> Any:
+    """Parse JSON, with the options of `json.loads`; `max_values` None means any number of values.
 
     Raises
     ------
     ValueError
-        If the text is not JSON, or nested deeper than `MAX_DEPTH`.
+        If the text is not JSON, nested deeper than `MAX_DEPTH`, or has more than `max_values`.
     """
     check_depth(text)
+    if max_values is not None:
+        check_number_of_values(text, max_values)
     return json.loads(text, **options)

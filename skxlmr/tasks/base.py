@@ -77,6 +77,9 @@ class Task(Generic[Column]):
     windows : Windows
     found : dict of str to str
         The fields that `find` sets, by the names of the estimator's attributes that show them.
+    found_types : dict of str to type
+        The types of these attributes, as `skxlmr.system.schema.parse` takes them: they are compared when an estimator
+        is read from a file. Attributes that are not listed are not compared.
     needs_y : bool
         Whether there is nothing to learn without y.
     causal : bool
@@ -88,6 +91,7 @@ class Task(Generic[Column]):
     windows: Windows = field(default_factory=Windows)
 
     found: ClassVar[dict[str, str]] = {}
+    found_types: ClassVar[dict[str, Any]] = {}
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
     pooling: str = field(default="cls", kw_only=True)
@@ -300,6 +304,9 @@ class Task(Generic[Column]):
     def restore(self, attributes: dict[str, Any]) -> Self:
         """Return this task with what an earlier fit found, from its attributes."""
         return replace(self, **{name: attributes[attribute] for attribute, name in self.found.items()})
+
+    def check_found(self, n_features: int) -> None:
+        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns."""
 
     def continued(self, earlier: Self) -> Self:
         """Return the task with which training continues from an earlier one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,6 +21,7 @@ from skxlmr.columns import (
     split_columns,
     total_lengths,
 )
+from skxlmr.system.text_length import check_lengths
 
 # Names that columns of prompts have in published data: (X)COPA, RACE, SWAG, HellaSwag, PIQA, SocialIQA, alphaNLI,
 # CommonsenseQA, OpenBookQA, ARC, Cosmos QA, StoryCloze, DREAM, QuAIL.
@@ -194,7 +196,12 @@ def _check_list(row: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...] 
             raise TypeError(f"{where}: choice {i} is {choice!r:.60}, a {type(choice).__name__}, not a text.")
     if not len(row):
         raise ValueError(f"{where}: there is no choice. Leave this row out.")
+    check_lengths(list(row), lambda i: f"{where}, choice {i}")
     return tuple(map(str, row)), None if labels is None else tuple(map(str, labels))
+
+
+def _name_cell(names: list[str], index: pd.Index | None, row: int, column: int) -> str:
+    return f"{names[column]}, {name_row(row, index)}"
 
 
 def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) -> list[tuple[str, ...]]:
@@ -213,5 +220,6 @@ def _check_cells(columns: list[list], names: list[str], index: pd.Index | None) 
                     f"{column}, {name_row(i, index)}: {cell!r:.60} is a {type(cell).__name__}, not a text. Turn it "
                     f"into text first, for example with astype(str)."
                 )
+        check_lengths(cells[:n], partial(_name_cell, names, index, i))
         rows.append(tuple(map(str, cells[:n])))
     return rows

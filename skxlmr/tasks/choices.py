@@ -19,9 +19,10 @@ from skxlmr.model.packing import segment_logsumexp
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import pool_windows
+from skxlmr.system.schema import COUNT, one_of, shown
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task
 from skxlmr.tasks.choice_columns import ChoiceColumn, check_choices
-from skxlmr.tasks.right_choices import check_right_choices
+from skxlmr.tasks.right_choices import FORMS, check_right_choices
 from skxlmr.text.batching import deduplicate
 from skxlmr.training.rows import Rows
 
@@ -51,6 +52,12 @@ class Choosing(Task[ChoiceColumn]):
     prompts: list[int] = field(default_factory=list)
 
     found: ClassVar[dict[str, str]] = {"target_form_": "form", "prompt_columns_": "prompts"}
+    found_types: ClassVar[dict[str, Any]] = {"target_form_": one_of(*FORMS), "prompt_columns_": list[COUNT]}
+
+    def check_found(self, n_features: int) -> None:
+        columns = set(self.prompts)
+        if not columns or not columns < set(range(n_features)) or len(columns) < len(self.prompts):
+            raise ValueError(f"its prompt_columns_ are not some of {n_features} columns: {shown(self.prompts)}")
 
     def read(self, X: Any) -> ChoiceColumn:
         return check_choices(X, self.prompts or self.prompt_columns)

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
+from skxlmr.system.schema import one_of, shown, vector
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
@@ -38,6 +39,14 @@ class Classification(PooledTask):
     class_weights: np.ndarray | None = None
 
     found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
+    found_types: ClassVar[dict[str, Any]] = PooledTask.found_types | {
+        "classes_": vector("biufUO", "labels"),
+        "multilabel_": one_of("indicator", "lists") | None,
+    }
+
+    def check_found(self, n_features: int) -> None:
+        super().check_found(n_features)
+        check_distinct(self.classes)
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         labels, used = read_labels(y, column), np.flatnonzero(weights)
@@ -153,6 +162,12 @@ class Classification(PooledTask):
         kind = "single" if self.form is None else "multi"
         names = {i: str(label) for i, label in enumerate(self.classes)}
         return {"id2label": names, "problem_type": f"{kind}_label_classification"}
+
+
+def check_distinct(classes: np.ndarray) -> None:
+    """Raise a ValueError unless classes that were read from a file differ."""
+    if len(set(classes.tolist())) < len(classes):
+        raise ValueError(f"its classes are not distinct: {shown(classes.tolist())}")
 
 
 def most_likely(targets: np.ndarray) -> np.ndarray:

@@ -55,6 +55,10 @@ class LanguageModeling(Task[TextColumn]):
     repeats: ClassVar[bool] = False
     model_class: ClassVar[type[PretrainedModel]] = XLMRobertaXLForMaskedLM
 
+    def check_found(self, n_features: int) -> None:
+        if n_features != 1:
+            raise ValueError(f"X had {n_features} columns, but one of texts is read")
+
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
         """Draw what is to be predicted in each window of a plan."""
         raise NotImplementedError

@@ -13,8 +13,10 @@ from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from skxlmr.model.heads import ClassificationHead, PairHead, PooledHead
 from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.features import POOLINGS
 from skxlmr.runtime.plan import WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.sentence_settings import SentenceSettings
+from skxlmr.system.schema import one_of
 from skxlmr.tasks.base import Export, Task
 
 
@@ -46,6 +48,17 @@ class PooledTask(Task[TextColumn]):
         "pairs_": "pairs",
         "_normalize": "normalize",
     }
+
+    found_types: ClassVar[dict[str, Any]] = {
+        "pooling_": one_of(*POOLINGS),
+        "prompt_": str,
+        "pairs_": one_of("joint", "separate") | None,
+        "_normalize": bool,
+    }
+
+    def check_found(self, n_features: int) -> None:
+        if n_features != (1 if self.pairs is None else 2):
+            raise ValueError(f"it has pairs_={self.pairs!r}, but n_features_in_={n_features}")
 
     @property
     def n_outputs(self) -> int:

@@ -85,6 +85,11 @@ class Answering(Task[TextColumn]):
     errors: str = "raise"
 
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
+    found_types: ClassVar[dict[str, Any]] = {"has_unanswerable_": bool}
+
+    def check_found(self, n_features: int) -> None:
+        if n_features != 2:
+            raise ValueError(f"X had {n_features} columns, but questions and contexts are two")
 
     def read(self, X: Any) -> TextColumn:
         return check_questions(X)

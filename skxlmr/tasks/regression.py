@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
+from skxlmr.system.schema import POSITIVE, vector
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
@@ -46,6 +47,19 @@ class Regression(PooledTask):
         "n_outputs_": "n_outputs",
         "_one_dimensional": "one_dimensional",
     }
+    found_types: ClassVar[dict[str, Any]] = PooledTask.found_types | {
+        "target_mean_": vector("f", "finite numbers"),
+        "target_scale_": vector("f", "finite numbers"),
+        "n_outputs_": POSITIVE,
+        "_one_dimensional": bool,
+    }
+
+    def check_found(self, n_features: int) -> None:
+        super().check_found(n_features)
+        if self.mean.shape != self.scale.shape or not (self.scale > 0).all():
+            raise ValueError("its target_scale_ is not a positive number for each element of target_mean_")
+        if self.one_dimensional and self.n_outputs != 1:
+            raise ValueError(f"y was of one dimension, but target_mean_ has {self.n_outputs} elements")
 
     def find(self, y: Any, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         target = read_numbers(y, column)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from skxlmr.system.text_length import check_lengths
+
 
 class BatchEncoding(dict):
     """Model inputs by name, as keys and as attributes; unpacks into a model call: ``model(**encoding)``."""
@@ -74,4 +76,5 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{row}] is {type(text).__name__}, not a string: {text!r:.60}")
+    check_lengths(texts, lambda row: f"{name}[{row}]")
     return texts

@@ -7,26 +7,31 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from skxlmr.checkpoints.checksum import NO_CHECKSUM, add_checksum, verify_checksum
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import checked_file
+from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.system import atomic, nested_json
+from skxlmr.system.schema import parse
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
 
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer
 
-FORMAT = 1
+FORMAT = 2
 NAME = "training.safetensors"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+MAX_VALUES = 4_000_000  # of the JSON: the history, and what callbacks remember
 NUMBERS = "numbers"  # the tensor that holds the JSON, so that one file, written at once or not at all, holds everything
 
 
@@ -80,7 +85,7 @@ class Checkpointing(Callback):
     def _resume(self, trainer: Trainer) -> None:
         self.directory.mkdir(exist_ok=True)
         atomic.remove_left_over(self.directory, only_ours=True)
-        checkpoint = read_checkpoint(self.directory)
+        checkpoint = usable_checkpoint(self.directory)
         if checkpoint is not None:
             try:
                 trainer.load_state(*checkpoint)
@@ -147,23 +152,40 @@ def training_directory(parent: str | os.PathLike, identity: Iterable[object]) ->
     return Path(parent).expanduser() / f"fit-{digest.hexdigest()}"
 
 
-def read_checkpoint(directory: Path) -> CallbackState | None:
-    """Read a checkpoint; None if there is none. Raises CheckpointError if it is damaged."""
-    path = directory / NAME
+def usable_checkpoint(directory: Path) -> CallbackState | None:
+    """Read a checkpoint; None if there is none. One that is damaged is removed, with a warning."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        return read_checkpoint(directory)
+    except CheckpointError as error:
+        warn(f"{error} It is removed, and training starts from the beginning.")
+        with suppress(OSError):
+            (directory / NAME).unlink()
+    return None
+
+
+def read_checkpoint(directory: Path) -> CallbackState | None:
+    """Read a checkpoint; None if there is none. Raises CheckpointError if it does not match its checksum."""
+    path = directory / NAME
+    if not os.path.lexists(path):
         return None
     try:
-        tensors = safetensors.torch.load(data)
-        numbers = nested_json.loads(tensors.pop(NUMBERS).numpy().tobytes().decode())
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Remove it to train from the beginning.") from error
-    return numbers, tensors
+        checked_file(path, directory)
+        verify_checksum(path)
+        with closing(open_weights(path)) as file:
+            tensors = {name: file.read(name) for name in file.tensors}
+        text = tensors.pop(NUMBERS).numpy().tobytes().decode()
+        numbers = nested_json.loads(text, max_values=MAX_VALUES)  # among them may be NaN
+        return parse(dict[str, Any], numbers), tensors
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
 
 
 def write_checkpoint(directory: Path, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Replace the checkpoint atomically: at any moment the old one or the new one is there and complete."""
     text = json.dumps(numbers, default=float).encode()  # the metrics of a callback may be NumPy scalars, or NaN
-    content = SafetensorsContent({**tensors, NUMBERS: torch.frombuffer(bytearray(text), dtype=torch.uint8)}, {})
-    atomic.write_chunks(directory / NAME, content, content.nbytes)
+    numbers_as_tensor = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    content = SafetensorsContent({**tensors, NUMBERS: numbers_as_tensor}, NO_CHECKSUM)
+    atomic.check_space(directory, content.nbytes)
+    with atomic.replacing(directory / NAME) as temporary:
+        atomic.write_file(temporary, content)
+        add_checksum(temporary)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from skxlmr.system.schema import COUNT, parse
 from skxlmr.training.callbacks import Callback, CallbackState
+from skxlmr.training.optimizers import check_same_shapes
 
 if TYPE_CHECKING:
     from skxlmr.training.loop import Trainer
+
+
+@dataclass
+class SavedScores:
+    """The numbers of an `EarlyStopping.state`, as a file holds them."""
+
+    scores: list[float]
+    n_without_improvement: COUNT
+    start_score: float | None
 
 
 class EarlyStopping(Callback):
@@ -93,7 +105,11 @@ class EarlyStopping(Callback):
         return numbers, self.best_weights
 
     def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.scores, self.n_without_improvement = list(numbers["scores"]), numbers["n_without_improvement"]
-        self.start_score = -np.inf if numbers["start_score"] is None else numbers["start_score"]
+        saved = parse(SavedScores, numbers)
+        trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        if tensors:
+            check_same_shapes(tensors, trained, "best weights")
+        self.scores, self.n_without_improvement = saved.scores, saved.n_without_improvement
+        self.start_score = -np.inf if saved.start_score is None else saved.start_score
         device = next(self.module.parameters()).device
         self.best_weights = {name: tensor.to(device) for name, tensor in tensors.items()}

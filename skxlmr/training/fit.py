@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from torch import nn
 
+from skxlmr.checkpoints.files import checked_as
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.advice import training_budget
 from skxlmr.model import XLMRobertaXLConfig
@@ -24,8 +25,9 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.sklearn_defaults import sklearn_defaults
+from skxlmr.system.schema import COUNT
 from skxlmr.training.callbacks import Callback, ProgressBar
-from skxlmr.training.checkpointing import Checkpointing, read_checkpoint, training_directory
+from skxlmr.training.checkpointing import Checkpointing, training_directory, usable_checkpoint
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
 from skxlmr.training.gradients import BatchLosses, Losses
@@ -137,9 +139,9 @@ class Fit:
             identity = self._identity(schedule, rows, held_out, start, seed)
             directory = training_directory(settings.checkpoint_dir, identity)
             checkpointing = Checkpointing(directory, settings.checkpoint_steps)
-            checkpoint = read_checkpoint(directory) if settings.random_state is None else None
+            checkpoint = usable_checkpoint(directory) if settings.random_state is None else None
             if checkpoint is not None:  # continue with the seed of the fit that was killed
-                seed = checkpoint[0]["seed"]
+                seed = checked_as(COUNT, checkpoint[0].get("seed"), directory)
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)
         finetuned = self._new_finetuned(start, seed)

@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
 from skxlmr.training.gradients import BatchLosses, Losses, NotFiniteError, accumulate_gradients, clip_gradients
-from skxlmr.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
+from skxlmr.training.optimizers import (
+    check_optimizer_state,
+    check_same_shapes,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+)
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.schedule import Schedule
 
@@ -36,18 +43,27 @@ METRICS = ("epoch", "loss", "learning_rate", "seconds")
 class Position:
     """The progress of a training; with weights, optimiser and random states, all that is needed to resume it."""
 
-    batch_tokens: int
+    batch_tokens: POSITIVE
     recompute: bool
     loss_scale: float
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done
-    rows_done: int = 0  # of this epoch
+    epoch: COUNT = 0  # epochs done
+    step: COUNT = 0  # steps done
+    rows_done: COUNT = 0  # of this epoch
     loss_sum: float = 0.0  # of this epoch, weighted
     weight_sum: float = 0.0
     seconds: float = 0.0
-    steps_since_overflow: int = 0
+    steps_since_overflow: COUNT = 0
     stopped: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class SavedState:
+    """The numbers of a `Trainer.state`, as a file holds them."""
+
+    position: Position
+    optimizer: dict[str, Any]
+    callbacks: list[dict[str, Any]]
 
 
 class _LossScaleError(Exception):
@@ -265,25 +281,47 @@ class Trainer:
         }
 
     def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Resume from a `state`. Raises ValueError if there are more or fewer callbacks that have a state."""
+        """Resume from a `state`.
+
+        Raises ValueError if there are more or fewer callbacks that have a state, or if it is not that of this training;
+        nothing is changed then, unless it is a callback that raises.
+        """
+        saved = parse(SavedState, numbers)
         with_state = self._with_state()
-        if len(with_state) != len(numbers["callbacks"]):
+        if len(with_state) != len(saved.callbacks):
             raise ValueError(
-                f"it was written with {len(numbers['callbacks'])} callbacks that have a state, but there are "
+                f"it was written with {len(saved.callbacks)} callbacks that have a state, but there are "
                 f"{len(with_state)} now"
             )
 
         def part(name: str) -> dict[str, Tensor]:
             return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
 
+        learned, states = part("learned"), part("random")
+        check_same_shapes(learned, self.parameters, "learned")
+        self.randomness.check([states[str(i)] for i in range(len(states)) if str(i) in states])
+        check_optimizer_state(self.optimizer, saved.optimizer, part("optimizer"))
+        self._check_position(saved.position)
         with torch.no_grad():
-            for name, value in part("learned").items():
+            for name, value in learned.items():
                 self.parameters[name].copy_(value)
-        load_optimizer_state(self.optimizer, numbers["optimizer"], part("optimizer"))
-        self.position = Position(**numbers["position"])
-        self.randomness.states = list(part("random").values())
-        for i, (callback, of_callback) in enumerate(zip(with_state, numbers["callbacks"], strict=True)):
+        load_optimizer_state(self.optimizer, saved.optimizer, part("optimizer"))
+        self.position = saved.position
+        self.randomness.states = [states[str(i)] for i in range(len(states))]
+        for i, (callback, of_callback) in enumerate(zip(with_state, saved.callbacks, strict=True)):
             callback.load_state(of_callback, part(f"callback{i}"))
+
+    def _check_position(self, position: Position) -> None:
+        """Raise a ValueError if a training of these rows and epochs cannot be there."""
+        is_begun = position.rows_done > 0
+        if (
+            position.epoch > self.schedule.max_epochs
+            or position.rows_done > len(self.row_weights)
+            or is_begun > (position.weight_sum > 0)
+            or not 0 < position.loss_scale < float("inf")
+            or len(position.history) != position.epoch
+        ):
+            raise ValueError(f"this training cannot be at {shown(position)}")
 
     def _with_state(self) -> list[Callback]:
         """Callbacks that have a state; others, such as a progress bar, may differ when training resumes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import unwrap
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
+from skxlmr.system.schema import shown
 
 # Numbers for JSON, and tensors, both by "parameter.name".
 OptimizerState = tuple[dict[str, Any], dict[str, Tensor]]
@@ -28,6 +30,9 @@ class AdamW(torch.optim.AdamW):
     state_dict = unwrap(torch.optim.AdamW.state_dict)
     load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+OF_PARAMETERS = {"exp_avg", "exp_avg_sq"}  # what AdamW remembers of a parameter, in its shape
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
@@ -69,3 +74,30 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, numbers: dict[str, An
         i, name = key.split(".", 1)
         state.setdefault(int(i), {})[name] = value.clone() if isinstance(value, Tensor) else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def check_same_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """Raise a ValueError unless tensors from a file have the names, shapes and dtypes of others."""
+    have, need = ({name: (tuple(t.shape), t.dtype) for name, t in each.items()} for each in (tensors, expected))
+    if have != need:
+        wrong = sorted(name for name in have.keys() | need.keys() if have.get(name) != need.get(name))
+        raise ValueError(f"its tensors {what}/{shown(wrong[0])} are not those of this training")
+
+
+def check_optimizer_state(
+    optimizer: torch.optim.Optimizer, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Raise a ValueError if a state from a file is not one of this optimizer."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names: dict[str, set[str]] = {str(i): set() for i in range(len(parameters))}
+    for key in (*numbers, *tensors):
+        i, _, name = key.partition(".")
+        if i not in names:
+            raise ValueError(f"its optimizer has {shown(key)}, which is not a parameter of this training")
+        names[i].add(name)
+        value = tensors.get(key)
+        if value is not None and name in OF_PARAMETERS and value.shape != parameters[int(i)].shape:
+            raise ValueError(f"its optimizer has {shown(key)} of shape {tuple(value.shape)}, which is wrong")
+    complete = [set(), OF_PARAMETERS | {"step"}] if isinstance(optimizer, torch.optim.AdamW) else list(names.values())
+    if any(of_parameter not in complete for of_parameter in names.values()):
+        raise ValueError("the state of its optimizer is not complete")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from skxlmr.system.forks import after_fork, gate
 
@@ -29,6 +30,15 @@ class Randomness:
         if device.type != "cpu":
             generators.append(torch.Generator(device))
         self.states = [generator.manual_seed(seed).get_state() for generator in generators]  # uint8, the CPU's first
+
+    def check(self, states: Sequence[Tensor]) -> None:
+        """Raise a ValueError if states from a file are not those of generators on this device."""
+        if [(s.shape, s.dtype) for s in states] != [(s.shape, s.dtype) for s in self.states]:
+            raise ValueError(f"it does not have {len(self.states)} random states of this device")
+        try:
+            torch.Generator().set_state(states[0])
+        except RuntimeError as error:
+            raise ValueError(f"its random state is not valid: {error}") from error
 
     @contextmanager
     def drawing(self) -> Iterator[None]:

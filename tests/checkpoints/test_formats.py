@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, all_finite, open_weights
+from skxlmr.checkpoints.formats import MAX_TENSORS, SAFETENSORS_DTYPES, all_finite, open_weights
 
 
 def entry(dtype: object = "F32", shape: object = (2,), data_offsets: object = (0, 8)) -> dict:
@@ -52,6 +52,10 @@ DAMAGED_HEADERS = {
     "metadata nested": ({"__metadata__": {"a": {}}, "w": entry()}, "__metadata__"),
     "key twice": (b'{"w": %b, "w": %b}' % ((json.dumps(entry()).encode(),) * 2), "'w' appears twice"),
     "field twice": (b'{"w": {"dtype": "F32", "dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}', "appears twice"),
+    "too many names": ({f"w{i}": {} for i in range(MAX_TENSORS + 1)}, "has 20,001 tensors; at most 20,000 are read"),
+    "too long a name": ({"w" * 501: entry()}, "whose name has 501 characters, 'wwww.*; at most 500 are allowed"),
+    "too many values": ({"w": [0] * MAX_TENSORS * 30}, "it has more than 520,000 values, which is the limit"),
+    "long nonsense as dtype": ({"w": entry(dtype="F" * 10**6)}, "'w' has dtype 'FFFF"),
     "no JSON": (b"{nonsense", "not valid JSON"),
     "not UTF-8": (b'{"\xff": 1}', "not valid JSON"),
 }
@@ -64,6 +68,7 @@ def test_open_weights_with_damaged_header_raises(tmp_path: Path, header: dict | 
     with pytest.raises(CheckpointError, match=message) as caught:
         open_weights(path)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 300
 
 
 @pytest.mark.parametrize(

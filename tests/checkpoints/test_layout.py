@@ -12,6 +12,7 @@ from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 from skxlmr.checkpoints.layout import verify_checkpoint
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.writing import write_checkpoint
+from skxlmr.system.schema import shown
 
 INDEX = "model.safetensors.index.json"
 OUTSIDE = [
@@ -33,7 +34,7 @@ def test_read_index_with_path_instead_of_name_raises(sharded_directory: Path, na
     (sharded_directory / INDEX).write_text(json.dumps({"weight_map": {"transposed": name}}))
     with pytest.raises(UnsafeCheckpointError, match="only plain names") as caught:
         resolve(sharded_directory)
-    assert repr(name) in str(caught.value)
+    assert shown(name) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [3, None, ["x"], {"x": "y"}])

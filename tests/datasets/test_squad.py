@@ -167,7 +167,7 @@ def test_read_squad_lists_the_first_bad_rows_and_counts_all(read):
         ("{", "Expecting property name"),
         ("", "Expecting value"),
         ('{\n"data": [],\n}', "property name enclosed in double quotes: line 3"),
-        ("[" * 100_000, "nested deeper than 100"),
+        ("[" * 100_000, "nested deeper than 100 lists and objects"),
         ('{"a": 1}\n{', "line 2 is not JSON"),
         ('{"a": 1}', "line 1 has neither 'paragraphs' nor 'qas' nor a 'question'"),
         ("5", "its data is a int, not a list of articles or records"),

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 from transformers import AutoConfig
 
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.model import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 
 
@@ -81,3 +84,34 @@ def test_number_and_names_of_labels_stay_linked(tmp_path):
         with pytest.raises(ValueError, match=r"num_labels must be|label2id must map"):
             setattr(config, name, value)
     assert config.num_labels == len(config.id2label) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_type": {}}, "model_type is {}"),
+        ({"model_type": ["bert"]}, r"model_type is \['bert'\]"),
+        ({"id2label": []}, "id2label must be an object or null, got"),
+        ({"id2label": {"0": None}}, "id2label.0 must be a string, got None"),
+        ({"id2label": {"zero": "a"}}, "invalid literal"),
+        ({"hidden_size": "64"}, "hidden_size must be an integer of 64 bits, got '64'"),
+        ({"layer_norm_eps": [1e-5]}, "layer_norm_eps must be a number"),
+        ({"use_cache": "false"}, "use_cache must be true or false, got 'false'"),
+        ({"problem_type": {"a": [[[[]]]]}}, "problem_type must be a string or null"),
+        ({"eos_token_id": "2"}, "eos_token_id must be an integer of 64 bits or a list of integers or null"),
+        ({"bos_token_id": 2**70}, "bos_token_id must be an integer of 64 bits or null"),
+    ],
+)
+def test_config_file_with_value_of_other_type_raises(values, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "xlm-roberta-xl", **values}))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        XLMRobertaXLConfig.from_file(tmp_path / "config.json")
+    assert str(tmp_path / "config.json") in str(caught.value)
+    with pytest.raises(CheckpointError):
+        XLMRobertaXLConfig.from_pretrained(tmp_path)
+
+
+def test_config_file_without_ids_of_begin_and_end_is_read(tmp_path):
+    content = {"model_type": "bert", "bos_token_id": None, "eos_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert XLMRobertaXLConfig.from_file(tmp_path / "config.json").eos_token_id is None

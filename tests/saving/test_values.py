@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from skxlmr import Int8, LoRA
 from skxlmr.checkpoints.errors import CheckpointError
@@ -90,3 +91,30 @@ def test_decode_with_damaged_value_raises(value, message):
     decoder = Decoder({"a": arrays.arrays["array/0"]}, Path("x.json"))
     with pytest.raises(CheckpointError, match=rf"x\.json is damaged.*{message}"):
         decoder.decode(value)
+
+
+@pytest.mark.parametrize("depth", [1, 10, 48])
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_decode_of_nested_nonsense_has_message_that_does_not_grow(depth, kind):
+    value = {"kind": "nonsense"}
+    for _ in range(depth):
+        value = {"kind": kind, "items": value if kind == "tuple" else [["a", value]]}
+    with pytest.raises(CheckpointError, match="nonsense") as caught:
+        Decoder({}, Path("estimator.json")).decode(value)
+    assert len(str(caught.value)) < 200
+
+
+def test_decode_of_array_that_is_named_twice_raises():
+    """Otherwise a small file could ask for any number of copies of a large array."""
+    value = {"kind": "array", "tensor": "array/0", "order": "F"}
+    decoder = Decoder({"array/0": torch.zeros(2, 3)}, Path("estimator.json"))
+    decoder.decode(value)
+    with pytest.raises(CheckpointError, match="array/0"):
+        decoder.decode(value)
+
+
+def test_decode_of_many_arrays_of_wide_strings_raises():
+    value = {"kind": "strings", "dtype": f"<U{2**24}", "items": ["a", "b"]}  # 128 MiB
+    decoder = Decoder({}, Path("estimator.json"))
+    with pytest.raises(CheckpointError, match="too large: the limit is"):
+        decoder.decode([value] * 3)

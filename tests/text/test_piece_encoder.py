@@ -168,3 +168,8 @@ def test_windows_without_room_raises(tokenizer):
         tokenizer.truncate(ids, ids, max_length=5)
     with pytest.raises(ValueError, match=r"stride=7 leaves no way to advance.*below 7"):
         tokenizer.windows(ids, max_length=9, stride=7)
+
+
+def test_encode_of_a_text_that_is_too_long_raises(tokenizer):
+    with pytest.raises(ValueError, match=r"texts\[1\]: the text has 100,000,000 characters.*Split it"):
+        tokenizer.encode_batch(["a", "x" * 10**8])

@@ -9,6 +9,8 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.tasks.base:Task.evaluate", 2),
-    ("skxlmr.system.atomic.single:write_file", 2),
+    ("skxlmr.system.atomic:write_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
     ("skxlmr.system.atomic.single:sync_directory", 4),
     ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
@@ -244,9 +246,10 @@ def test_fit_in_threads_with_one_checkpoint_dir_stays_separate(tmp_path):
 def test_checkpointing_after_a_failed_start_releases_the_folder(tmp_path):
     callback = checkpointing.Checkpointing(tmp_path / "fit-1", 1)
     callback.directory.mkdir()
-    (callback.directory / NAME).write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="is damaged"):
-        callback.on_fit_begin(None)
+    write_checkpoint(callback.directory, {"seed": 0}, {})
+    trainer = SimpleNamespace(load_state=Mock(side_effect=ValueError("it has other callbacks")))
+    with pytest.raises(CheckpointError, match=r"cannot resume .*it has other callbacks"):
+        callback.on_fit_begin(trainer)
     (callback.directory / NAME).unlink()
     again = checkpointing.Checkpointing(tmp_path / "fit-1", 1)
     again.on_fit_begin(None)
@@ -262,7 +265,7 @@ def test_read_checkpoint_of_a_damaged_file_raises(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     data = (tmp_path / NAME).read_bytes()
     (tmp_path / NAME).write_bytes(data[:-5])
-    with pytest.raises(CheckpointError, match=rf"{NAME} is damaged.*Remove it"):
+    with pytest.raises(CheckpointError, match=rf"{NAME} is damaged.*does not match its checksum"):
         read_checkpoint(tmp_path)
 
 
@@ -291,7 +294,7 @@ def test_fit_on_full_disk_warns_once_and_goes_on(number, tmp_path, monkeypatch):
 
     clf = XLMRXLClassifier(**parameters, checkpoint_dir=tmp_path, checkpoint_steps=1)
     with monkeypatch.context() as patch:
-        patch.setattr("skxlmr.system.atomic.single.write_file", fail)
+        patch.setattr("skxlmr.system.atomic.write_file", fail)
         with pytest.warns(UserWarning, match="checkpoint of the training cannot be written") as caught:
             clf.fit(TEXTS, LABELS)
     assert sum("cannot be written" in str(warning.message) for warning in caught) == 1
@@ -327,3 +330,101 @@ def test_fit_removes_leftovers_of_killed_fit(tmp_path, monkeypatch):
     (folder / ".tmpA1b2C3").write_bytes(b"of safetensors")
     clf.fit(TEXTS, LABELS)
     assert not list(tmp_path.iterdir())
+
+
+SMALL = {"tuning": "lora", "max_epochs": 3, "batch_size": 4, "random_state": 0}
+
+
+class KilledError(Exception):
+    pass
+
+
+class KilledAfterAnEpoch(Callback):
+    def on_epoch_end(self, trainer):
+        raise KilledError
+
+
+def killed(directory, **parameters):
+    """Fit until the end of the first epoch, and return the checkpoint that is left."""
+    clf = XLMRXLClassifier("nano", **{**SMALL, **parameters}, checkpoint_dir=directory, checkpoint_steps=1)
+    with pytest.raises(KilledError):
+        clf.set_params(callbacks=[KilledAfterAnEpoch()]).fit(TEXTS, LABELS)
+    return next(directory.rglob(NAME))
+
+
+def resumed(directory, **parameters):
+    return XLMRXLClassifier("nano", **{**SMALL, **parameters}, checkpoint_dir=directory).fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_fit_with_a_flipped_bit_in_the_checkpoint_warns_and_equals_an_uninterrupted_one(place, tmp_path):
+    expected = XLMRXLClassifier("nano", **SMALL).fit(TEXTS, LABELS).predict_proba(TEXTS)
+    path = killed(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="is damaged.* training starts from the beginning"):
+        again = resumed(tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+
+
+def test_fit_without_random_state_warns_once_of_a_damaged_checkpoint(tmp_path):
+    path = killed(tmp_path, random_state=None)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="is damaged") as caught:
+        resumed(tmp_path, random_state=None)
+    assert len([warning for warning in caught if "is damaged" in str(warning.message)]) == 1
+
+
+def change_numbers(path, change):
+    """Write a checkpoint again whose checksum is right, but whose content is not."""
+    numbers, tensors = read_checkpoint(path.parent)
+    change(numbers, tensors)
+    write_checkpoint(path.parent, numbers, tensors)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda n, t: n.update(position=[]), "position must be an object, got"),
+        (lambda n, t: n.pop("optimizer"), "has no 'optimizer', which must be an object"),
+        (lambda n, t: n.update(callbacks={"0": {}}), "callbacks must be a list"),
+        (lambda n, t: n["position"].update(epoch="1"), "position.epoch must be an integer"),
+        (lambda n, t: n["position"].update(epoch=-1), "position.epoch must be an integer from 0"),
+        (lambda n, t: n["position"].update(epoch=4), "cannot be at"),
+        (lambda n, t: n["position"].update(rows_done=10**9), "cannot be at"),
+        (lambda n, t: n["position"].update(history=[[]]), r"position.history\[0\] must be an object"),
+        (lambda n, t: n["position"].update(batch_tokens=0), "batch_tokens must be an integer from 1"),
+        (lambda n, t: n["optimizer"].update({"999.step": 3}), "its optimizer has '999.step'"),
+        (lambda n, t: n["optimizer"].update({"": 3}), "its optimizer has ''"),
+        (lambda n, t: t.pop("optimizer/0.exp_avg"), "state of its optimizer is not complete"),
+        (lambda n, t: t.update({"optimizer/0.exp_avg": torch.zeros(1)}), r"'0.exp_avg' of shape \(1,\)"),
+        (lambda n, t: t.update({"random/0": torch.zeros(3)}), "random states of this device"),
+        (lambda n, t: t.pop("random/0"), "random states of this device"),
+        (lambda n, t: t.update({"random/0": torch.zeros_like(t["random/0"])}), "its random state is not valid"),
+        (lambda n, t: t.update({"learned/x": torch.zeros(3)}), "its tensors learned/'x' are not those"),
+    ],
+)  # fmt: skip
+def test_fit_with_wrong_content_in_the_checkpoint_raises_and_names_it(change, message, tmp_path):
+    path = killed(tmp_path)
+    change_numbers(path, change)
+    with pytest.raises(CheckpointError, match=message):
+        resumed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda n, t: n["callbacks"].append({}), "written with 2 callbacks"),
+        (lambda n, t: n["callbacks"].__setitem__(0, {}), "has no 'scores'"),
+        (lambda n, t: n["callbacks"][0].update(scores=["a"]), r"scores\[0\] must be a number"),
+        (lambda n, t: n["callbacks"][0].update(n_without_improvement=None), "n_without_improvement must be an integer"),
+        (lambda n, t: t.update({"callback0/x": torch.zeros(3)}), "best weights/'x'"),
+    ],
+)  # fmt: skip
+def test_fit_with_wrong_scores_in_the_checkpoint_raises_and_names_it(change, message, tmp_path):
+    stopping = {"early_stopping": True, "validation_fraction": 0.25}
+    path = killed(tmp_path, **stopping)
+    change_numbers(path, change)
+    with pytest.raises(CheckpointError, match=message):
+        resumed(tmp_path, **stopping)

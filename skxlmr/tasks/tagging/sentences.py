@@ -13,6 +13,7 @@ import pandas as pd
 from skxlmr.columns import TextColumn, check_text_column, name_row, one_column, total_lengths
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.plan import PiecePlan, WordPlan
+from skxlmr.system.text_length import check_lengths
 from skxlmr.tasks.tagging.tokenizers import Tokenizer, token_offsets
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.windows import window_ranges
@@ -63,6 +64,7 @@ def check_token_column(X: Any, *, name: str = "X", tokenizer: Tokenizer | None =
                     f"{name}, {name_row(i, index)}: token {j} is {token!r:.60}, a {type(token).__name__}, not a text."
                 )
         tokens.append(tuple(map(str, row)))
+    check_lengths(list(map("".join, tokens)), lambda i: f"{name}, {name_row(i, index)}")
     return TokenColumn(tokens, None, names, 1)
 
 

@@ -18,10 +18,11 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
 from skxlmr.model.heads import TokenHead
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
+from skxlmr.system.schema import one_of, vector
 from skxlmr.tags.entities import entity_spans
-from skxlmr.tags.schemes import is_raw
+from skxlmr.tags.schemes import SCHEMES, is_raw, read_tags
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
-from skxlmr.tasks.classification import check_class_weight
+from skxlmr.tasks.classification import check_class_weight, check_distinct
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
 from skxlmr.tasks.tagging.schemes import decode, scheme_of_score, tag_score
 from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
@@ -66,6 +67,18 @@ class Tagging(Task[TokenColumn]):
         "scheme_": "scheme",
         "tokenizer_name_": "tokenizer_name",
     }
+    found_types: ClassVar[dict[str, Any]] = {
+        "classes_": vector("UO", "tags"),
+        "scheme_": one_of(*SCHEMES, "plain"),
+        "tokenizer_name_": str | None,
+    }
+
+    def check_found(self, n_features: int) -> None:
+        check_distinct(self.classes)
+        if not all(isinstance(tag, str) for tag in self.classes.tolist()) or n_features != 1:
+            raise ValueError("its tags are not texts, or X had several columns")
+        if self.scheme != "plain":
+            read_tags([self.classes.tolist()], self.scheme, name="classes_")
 
     def read(self, X: Any) -> TokenColumn:
         return check_token_column(X, tokenizer=self.tokenizer)
