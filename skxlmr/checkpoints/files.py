@@ -133,11 +133,6 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_file(path: Path) -> dict[str, object]:
-    """Return size and checksum of a file, as a manifest lists them."""
-    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
-
-
 def _object_with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
     result = dict(pairs)
     if len(result) < len(pairs):
