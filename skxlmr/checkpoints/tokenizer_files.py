@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skxlmr.checkpoints.added_tokens import AddedToken, added_token
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.layout import TOKENIZER, TOKENIZER_JSON
-from skxlmr.checkpoints.tokenizer_json import MASK, SPECIAL, Steps, read_model, read_settings
+from skxlmr.checkpoints.tokenizer_json import MASK, SPECIAL, Steps, own_tokens, read_model, read_settings
 
 CONFIG = "tokenizer_config.json"
 ADDED_TOKENS = "added_tokens.json"  # of old versions of transformers: contents and ids
@@ -54,6 +56,17 @@ def read_tokenizer_files(directory: Path) -> TokenizerContent:
     if type(length) is not int or not 0 < length < 10**9:  # transformers writes 10**30 if it is not known
         length = None
     return TokenizerContent(vocabulary, others, steps, length)
+
+
+def added_tokens_config(added: Sequence[AddedToken], mask_id: int) -> dict[str, Any]:
+    """Return the entries of tokenizer_config.json about added tokens; none without such tokens."""
+    if not added:
+        return {}
+    every = sorted([*own_tokens(mask_id), *added], key=lambda token: token.id)
+    return {
+        "added_tokens_decoder": {str(token.id): {"content": token.content, **token.flags()} for token in every},
+        "additional_special_tokens": [token.content for token in added if token.special],
+    }
 
 
 def _legacy_tokens(directory: Path, config: dict) -> list[AddedToken]:

@@ -69,6 +69,12 @@ def read_model(path: Path) -> bytes:
         raise _unreadable(path, error) from error
 
 
+def own_tokens(mask_id: int) -> list[AddedToken]:
+    """Return the special tokens of XLM-RoBERTa; a mask includes the white space before it."""
+    ids = {**{name: i for i, name in enumerate(SPECIAL)}, MASK: mask_id}
+    return [AddedToken(i, name, lstrip=name == MASK, normalized=False, special=True) for name, i in ids.items()]
+
+
 def with_lowercase(steps: Steps) -> Steps:
     """Return the steps of a normaliser that puts texts in lower case before all else."""
     if LOWERCASE in steps:
@@ -90,8 +96,7 @@ def as_tokenizer_json(
     spaces = {"replacement": "▁", "add_prefix_space": True, "prepend_scheme": "always", "split": True}
     begin, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
-    # A mask includes the space before it.
-    special = [AddedToken(i, name, lstrip=name == MASK, normalized=False, special=True) for name, i in ids.items()]
+    special = own_tokens(ids[MASK])
     return {
         "version": "1.0",
         "truncation": None,

@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 
 from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.checkpoints.sentencepiece_file import without_rules
-from skxlmr.checkpoints.tokenizer_json import SPLIT_AT_WHITESPACE
+from skxlmr.checkpoints.tokenizer_json import SPLIT_AT_WHITESPACE, own_tokens
 from skxlmr.text.added_tokens import TokenFinder
 from skxlmr.text.normalizer import WHITESPACE, Aligned, Normalizer
 from skxlmr.text.offsets import piece_offsets
@@ -47,13 +47,9 @@ class Segmenter:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        own = [
-            AddedToken(id, content, lstrip=id == vocabulary.mask_id, normalized=False, special=True)
-            for id, content in vocabulary.own_special_tokens.items()
-        ]
         raw = [token for token in vocabulary.added if not token.normalized]
         normalized = [token for token in vocabulary.added if token.normalized]
-        self._raw, self._raw_and_own = TokenFinder(raw), TokenFinder([*raw, *own])
+        self._raw, self._raw_and_own = TokenFinder(raw), TokenFinder([*raw, *own_tokens(vocabulary.mask_id)])
         self._normalizer: Normalizer | None = None
         if normalized or vocabulary.steps:
             self._normalizer = Normalizer(vocabulary.model, vocabulary.steps)

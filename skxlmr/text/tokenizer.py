@@ -19,24 +19,18 @@ from skxlmr.checkpoints.layout import TOKENIZER_JSON
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS as ADDED_TOKENS_FILE
 from skxlmr.checkpoints.tokenizer_files import CONFIG as CONFIG_FILE
-from skxlmr.checkpoints.tokenizer_files import read_tokenizer_files
+from skxlmr.checkpoints.tokenizer_files import added_tokens_config, read_tokenizer_files
 from skxlmr.checkpoints.tokenizer_json import Steps
 from skxlmr.system import atomic
 from skxlmr.text.batch_encoding import BatchEncoding, as_tensors, check_texts, pad_rows
+from skxlmr.text.call_options import TRUNCATIONS, check_options
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.piece_encoder import PieceEncoder, cut, join
 from skxlmr.text.segments import Pieces
 from skxlmr.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
-from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
+from skxlmr.text.windows import Range, plan_truncation, plan_windows
 
 MAX_LENGTH = 512  # XLM-R has 514 rows of positions, of which the first two belong to padding
-
-_TRUNCATIONS: dict[bool | str, Only] = {
-    True: "longest",
-    "longest_first": "longest",
-    "only_first": "first",
-    "only_second": "second",
-}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -257,7 +251,7 @@ class XLMRobertaXLTokenizer:
             "tokenizer_class": "XLMRobertaTokenizer",
             "model_max_length": self.model_max_length,
             **{name: getattr(self, name) for name in names},
-            **self._added_tokens_config(),
+            **added_tokens_config(self.vocabulary.added, self.mask_token_id),
         }
         content = {VOCABULARY_FILE: self.vocabulary.model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
         if (tokenizer := self.vocabulary.as_tokenizer_json()) is not None:
@@ -266,21 +260,6 @@ class XLMRobertaXLTokenizer:
         if following:
             content[ADDED_TOKENS_FILE] = json.dumps(following, ensure_ascii=False).encode()
         return content
-
-    def _added_tokens_config(self) -> dict[str, Any]:
-        """Return the entries of tokenizer_config.json about added tokens."""
-        added = self.vocabulary.added
-        if not added:
-            return {}
-        own = [
-            AddedToken(id, content, lstrip=content == self.mask_token, normalized=False, special=True)
-            for id, content in self.vocabulary.own_special_tokens.items()
-        ]
-        every = sorted([*own, *added], key=lambda token: token.id)
-        return {
-            "added_tokens_decoder": {str(token.id): {"content": token.content, **token.flags()} for token in every},
-            "additional_special_tokens": [token.content for token in added if token.special],
-        }
 
     def __call__(
         self,
@@ -342,7 +321,7 @@ class XLMRobertaXLTokenizer:
         ValueError
             If an option is unknown or would have no effect, or rows of unequal length would become one tensor.
         """
-        _check_options(padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens)
+        check_options(padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens)
         limit = self.model_max_length if max_length is None else max_length
         bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]])[:, : int(add_special_tokens)]
         nowhere = np.zeros((int(add_special_tokens), 2), dtype=np.int32)
@@ -565,7 +544,7 @@ class XLMRobertaXLTokenizer:
         lengths = tuple(len(pieces.ids) for pieces in sample)
         if not truncation:
             return [tuple((0, length) for length in lengths)]
-        room, only = self.piece_encoder.room(max_length, len(sample), add_special_tokens), _TRUNCATIONS[truncation]
+        room, only = self.piece_encoder.room(max_length, len(sample), add_special_tokens), TRUNCATIONS[truncation]
         if return_overflowing_tokens:
             return plan_windows(lengths, room, stride, only)[0]
         return [plan_truncation(lengths, room, only)]
@@ -583,31 +562,6 @@ class XLMRobertaXLTokenizer:
             lengths = " and ".join(f"{len(column)} in {name}" for name, column in columns.items())
             raise ValueError(f"text and text_pair must have the same length: there are {lengths}")
         return zip(*(encode(column) for column in columns.values()), strict=True)
-
-
-def _check_options(
-    padding: bool | str,
-    truncation: bool | str,
-    max_length: int | None,
-    stride: int,
-    return_tensors: str | None,
-    return_overflowing_tokens: bool,
-) -> None:
-    """Raise ValueError for options that are unknown or would have no effect."""
-    choices = {
-        "padding": (padding, (False, True, "longest", "max_length")),
-        "truncation": (truncation, (False, *_TRUNCATIONS)),
-        "return_tensors": (return_tensors, (None, "pt", "np")),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}")
-    if max_length is not None and not truncation and padding != "max_length":
-        raise ValueError(f"max_length={max_length} has no effect: add truncation=True or padding='max_length'")
-    if return_overflowing_tokens and not truncation:
-        raise ValueError("return_overflowing_tokens=True has no effect: add truncation=True, which then drops nothing")
-    if stride and not return_overflowing_tokens:
-        raise ValueError(f"stride={stride} has no effect: add return_overflowing_tokens=True")
 
 
 def _as_list(ids: Any) -> Any:
