@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-oldest test-sklearn lint fuzz audit bench bench-smoke clean
+.PHONY: demo test test-slow test-oldest test-sklearn lint fuzz audit bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+# Tests that take minutes: a fault at every operation on a file, and 200 rounds of writers that race.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow
 
 # The oldest releases that pyproject.toml allows. For Linux on x86 that torch comes with CUDA only, which is a few GB.
 OLDEST := .venv-oldest

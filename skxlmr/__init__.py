@@ -2,6 +2,9 @@
 
 from importlib.metadata import version as _version
 
+from skxlmr.system.forks import torch_threads as _torch_threads  # before anything that imports torch
+
+# isort: split
 from skxlmr.estimators.base import load
 from skxlmr.estimators.classifier import XLMRXLClassifier
 from skxlmr.estimators.embedder import XLMRXLEmbedder
@@ -42,3 +45,5 @@ __all__ = [
 ]
 
 __version__ = _version("skxlmr")
+
+_torch_threads.note_imports()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +20,8 @@ from skxlmr.hardware.versions import show_versions
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.word_embedding import WORTH_MAPPING
 
+READER_HAS_ENDED = 128 + 13  # what shells report of a program that the signal SIGPIPE, number 13, has ended
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -29,13 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2.
+        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2. If a program
+        that reads the output has ended, as `head` does, it exits with 141, which shells report for other tools, too.
 
     Examples
     --------
     >>> main(["convert", "fairseq", "nowhere/model.pt", "xlm-roberta-xl"])  # stderr: ... cannot be read ...
     1
     """
+    printed = io.StringIO()  # written at the end, where an error is one of the output for certain
+    try:
+        with contextlib.redirect_stdout(printed):
+            return _run(argv)
+    finally:
+        _write(printed.getvalue())
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="skxlmr", description="Inspect, convert and cache the models that skxlmr runs."
     )
@@ -47,9 +62,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"skxlmr: error: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return _report(error)
     return 0
+
+
+def _write(text: str) -> None:
+    """Write to standard output; exit if its reader has ended, or its disk is full."""
+    if sys.stdout is None:  # it was closed by the caller
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):  # otherwise Python tries again, at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(READER_HAS_ENDED if isinstance(error, BrokenPipeError) else _report(error))
+
+
+def _report(error: Exception) -> int:
+    print(f"skxlmr: error: {_one_line(error)}", file=sys.stderr)
+    return 1
 
 
 def _one_line(error: Exception) -> str:

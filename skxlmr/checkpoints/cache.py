@@ -3,29 +3,35 @@
 A file contains its own checksum: SHA-256 over the SHA-256 of each block of 16 MiB, with zeros in place of the checksum.
 If two processes write the same file at the same time, one complete file remains. A damaged file is removed and written
 again.
+
+A file is opened once; what was opened is checked and then mapped, so it may be removed at any moment. Only a program
+that shortens the file in place, or a disk that loses part of it, while it is mapped, can end the process (SIGBUS on
+Linux): no check can prevent that. This package does not write to a file that has its final name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import mmap
 import os
 import re
-import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
+from io import BufferedReader
 from pathlib import Path
 
 import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.formats import SAFETENSORS_DTYPES, safetensors_header, safetensors_ranges
+from skxlmr.checkpoints.files import open_regular
+from skxlmr.checkpoints.formats import safetensors_header, safetensors_ranges
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.system import atomic
-from skxlmr.system.sizes import in_bytes
 from skxlmr.system.warn import warn
 
 FORMAT_VERSION = 1  # increase when the layout, the quantisation or the sentences that find outliers change
@@ -35,7 +41,6 @@ PAGE = 4096  # the first tensor begins at a page
 NO_CHECKSUM = "0" * 64
 LOCK_SECONDS = 30 * 60
 DECODED_NAME = re.compile(r"(?P<model>[^.].*)-[0-9a-f]{16}-\d+")
-DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,38 @@ class CachedFile:
 
 
 def cache_directory() -> Path:
-    """Return the folder of quantised weights: "quantized" in $SKXLMR_CACHE, or else in the user's cache directory."""
+    """Return the folder of quantised weights: "quantized" in $SKXLMR_CACHE, or else in the user's cache directory.
+
+    Raises FileNotFoundError if SKXLMR_CACHE is not set and the user has no home directory.
+    """
+    return (_chosen_directory() or _home_directory()) / "quantized"
+
+
+def _chosen_directory() -> Path | None:
+    chosen = os.environ.get("SKXLMR_CACHE")
+    return Path(chosen) if chosen else None
+
+
+def _home_directory() -> Path:
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("SKXLMR_CACHE") or user_cache_path("skxlmr")) / "quantized"
+    try:
+        path = user_cache_path("skxlmr")
+    except RuntimeError:  # of newer versions; older ones return "~/.cache/skxlmr"
+        path = Path("~")
+    if not path.is_absolute():
+        raise FileNotFoundError(
+            "there is no cache: the user has no home directory (HOME is not set, and the user id is unknown). "
+            "Set the environment variable SKXLMR_CACHE to a folder"
+        )
+    return path
+
+
+def hint_at_folder(error: OSError) -> str:
+    """Return a sentence for warnings of a cache that cannot be used; empty if the error says the same."""
+    if "SKXLMR_CACHE" in str(error):
+        return ""
+    return " The environment variable SKXLMR_CACHE chooses another folder for the cache."
 
 
 def decoded_directory(model: str, version: str) -> Path:
@@ -76,8 +109,8 @@ def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
     The tensors are views of one private map of the file; writing to them does not change the file. Warns if the file
     cannot be read, or is damaged; a damaged file is removed.
     """
-    path = cached_path(fingerprint, kind)
     try:
+        path = cached_path(fingerprint, kind)
         return _map_checked(path, fingerprint)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -86,7 +119,7 @@ def find_cached(fingerprint: str, kind: str) -> dict[str, torch.Tensor] | None:
         with contextlib.suppress(OSError):
             path.unlink()
     except OSError as error:
-        warn(f"Cached quantised weights cannot be read: {error}.")
+        warn(f"Cached quantised weights cannot be read: {error}.{hint_at_folder(error)}")
     return None
 
 
@@ -97,22 +130,15 @@ def write_cached(fingerprint: str, kind: str, tensors: Mapping[str, torch.Tensor
     """
     path = cached_path(fingerprint, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # With the largest elements first every tensor begins at a multiple of its element size.
-    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
-    about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": version("skxlmr")}
-    header = _header(ordered, {**about, "format_version": str(FORMAT_VERSION), "sha256": NO_CHECKSUM})
-    needed = len(header) + sum(tensor.nbytes for tensor in ordered.values())
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OSError(f"{path.parent} has {in_bytes(free)} left on its disk, but {in_bytes(needed)} are needed")
-    with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(header)
-        for tensor in ordered.values():
-            file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        file.flush()
-        checksum = _checksum(temporary, header)
-        file.seek(header.index(NO_CHECKSUM.encode()))
-        file.write(checksum.encode())
+    about = {"model": model, "kind": kind, "fingerprint": fingerprint, "skxlmr": str(version("skxlmr"))}
+    metadata = {**about, "format_version": str(FORMAT_VERSION), "sha256": NO_CHECKSUM}
+    content = SafetensorsContent(tensors, metadata, alignment=PAGE)
+    atomic.check_space(path.parent, content.nbytes)
+    with atomic.replacing(path) as temporary:
+        atomic.write_file(temporary, content)
+        with open(temporary, "rb") as written:
+            checksum = _checksum(written, content.header)
+        atomic.overwrite(temporary, content.header.index(NO_CHECKSUM.encode()), checksum.encode())
     return path
 
 
@@ -134,8 +160,9 @@ def list_cached() -> list[CachedFile]:
     found = []
     for path in cache_directory().glob("*.safetensors"):
         with contextlib.suppress(OSError, CheckpointError):
-            status = path.stat()
-            about = _read_header(path)[1]
+            with open_regular(path) as opened:
+                status = os.fstat(opened.fileno())
+                about = _read_header(opened, path, status.st_size)[1]
             modified = datetime.fromtimestamp(status.st_mtime)
             found.append(CachedFile(about["model"], about["kind"], status.st_size, modified, path))
     for path in _decoded().glob("*"):
@@ -166,58 +193,55 @@ def clear_cached(model: str | None = None) -> list[CachedFile]:
     return removed
 
 
-def _header(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Build the header of a safetensors file, padded so that the tensors start at a page."""
-    entries: dict[str, object] = {"__metadata__": dict(metadata)}
-    position = 0
-    for name, tensor in tensors.items():
-        offsets = [position, position + tensor.nbytes]
-        entries[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        position += tensor.nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % PAGE)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _read_header(path: Path) -> tuple[bytes, dict[str, str]]:
-    with open(path, "rb") as file:
-        header, _, about = safetensors_header(file, path, path.stat().st_size)
+def _read_header(file: BufferedReader, path: Path, size: int) -> tuple[bytes, dict[str, str]]:
+    header, _, about = safetensors_header(file, path, size)
     if not {"model", "kind", "fingerprint", "format_version", "sha256"} <= about.keys():
         raise CheckpointError(f"{path} has no metadata of this cache")
     return header, about
 
 
 def _map_checked(path: Path, fingerprint: str) -> dict[str, torch.Tensor]:
-    header, about = _read_header(path)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header, about = _read_header(file, path, size)
+        file.seek(0)
         ranges = safetensors_ranges(file, path, size)
-    if about["fingerprint"] != fingerprint or about["format_version"] != str(FORMAT_VERSION):
-        raise CheckpointError(f"{path} belongs to another checkpoint or format")
-    checksum = about["sha256"].encode()
-    if header.count(checksum) != 1 or len(checksum) != len(NO_CHECKSUM):
-        raise CheckpointError(f"{path} has no checksum")
-    if _checksum(path, header.replace(checksum, NO_CHECKSUM.encode())) != about["sha256"]:
-        raise CheckpointError(f"{path} does not match its checksum")
-    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        if about["fingerprint"] != fingerprint or about["format_version"] != str(FORMAT_VERSION):
+            raise CheckpointError(f"{path} belongs to another checkpoint or format")
+        checksum = about["sha256"].encode()
+        if header.count(checksum) != 1 or len(checksum) != len(NO_CHECKSUM):
+            raise CheckpointError(f"{path} has no checksum")
+        if _checksum(file, header.replace(checksum, NO_CHECKSUM.encode())) != about["sha256"]:
+            raise CheckpointError(f"{path} does not match its checksum")
+        mapped = _map(file, path, size)
     return {
         name: mapped[where.offset : where.offset + where.nbytes].view(where.dtype).view(where.shape)
         for name, where in ranges.items()
     }
 
 
-def _checksum(path: Path, header: bytes) -> str:
-    """Compute the checksum of a file, with this header in place of its own."""
+def _map(file: BufferedReader, path: Path, size: int) -> torch.Tensor:
+    """Map an open file privately, as uint8; the map holds the file open by a descriptor of its own."""
+    try:
+        content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+    except ValueError as error:  # it has just become shorter
+        raise CheckpointError(f"{path} is truncated: {error}") from error
+    return torch.frombuffer(content, dtype=torch.uint8)
+
+
+def _checksum(file: BufferedReader, header: bytes) -> str:
+    """Compute the checksum of an open file, with this header in place of its own."""
+    reading = threading.Lock()
 
     def digest(start: int) -> bytes:
-        with open(path, "rb") as file:  # mapped pages would count as memory of this process
+        with reading:  # from a disk it is one block after the other anyway
             file.seek(start)
-            block = file.read(BLOCK_BYTES)
+            block = file.read(BLOCK_BYTES)  # mapped pages would count as memory of this process
         of_header = header[start : start + BLOCK_BYTES]
         sha256 = hashlib.sha256(of_header)
         sha256.update(memoryview(block)[len(of_header) :])
         return sha256.digest()
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_HASH_THREADS)) as pool:  # hashlib releases the GIL
-        digests = pool.map(digest, range(0, path.stat().st_size, BLOCK_BYTES))
+        digests = pool.map(digest, range(0, os.fstat(file.fileno()).st_size, BLOCK_BYTES))
         return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.formats import safetensors_header
+from skxlmr.system import atomic
 
 KEY = "sha256"  # in the metadata
 NO_CHECKSUM = {KEY: "0" * 64}  # the metadata of a file before `add_checksum`
@@ -17,9 +18,7 @@ def add_checksum(path: Path) -> None:
     """Fill in the checksum of a file that was written with the metadata `NO_CHECKSUM`."""
     header, checksum = _header(path)
     digest = _digest(path, header)
-    with open(path, "rb+") as file:
-        file.seek(header.index(checksum.encode()))
-        file.write(digest.encode())
+    atomic.overwrite(path, header.index(checksum.encode()), digest.encode())
 
 
 def verify_checksum(path: Path) -> None:

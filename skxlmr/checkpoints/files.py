@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import stat
 from collections import Counter
 from io import BufferedReader
 from pathlib import Path
@@ -74,11 +75,25 @@ def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> by
 
 
 def open_file(path: str | os.PathLike) -> BufferedReader:
-    """Open a file for reading; raises CheckpointError if it is missing or not readable."""
+    """Open a file for reading; raises CheckpointError if it is missing, not readable or not a regular file."""
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def open_regular(path: str | os.PathLike) -> BufferedReader:
+    """Open a regular file for reading; raises OSError like `open`, and CheckpointError if it is something else.
+
+    What was opened is checked, not what the path leads to at another time. A pipe or a device in the place of a file
+    is not waited for.
+    """
+    without_waiting = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # Windows has neither
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | without_waiting)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"{path} cannot be read: it is not a regular file")
+    return open(descriptor, "rb")
 
 
 def checked_file(path: Path, root: Path) -> Path:
@@ -100,6 +115,15 @@ def checked_file(path: Path, root: Path) -> Path:
     return path
 
 
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """Return numbers that differ after a file was replaced, even by one of the same content; None if it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def sha256_of_file(path: Path) -> str:
     """Compute the SHA-256 of a whole file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -107,11 +131,6 @@ def sha256_of_file(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def describe_file(path: Path) -> dict[str, object]:
-    """Return size and checksum of a file, as a manifest lists them."""
-    return {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
 def _object_with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:

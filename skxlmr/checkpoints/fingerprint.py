@@ -1,26 +1,84 @@
-"""Fingerprints of checkpoints: fast to compute, and dependent on the content alone."""
+"""Fingerprints of checkpoints: of what is computed with, whatever files hold it; fast to compute."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import lru_cache
 from pathlib import Path
 
-from skxlmr.checkpoints.formats import open_weights
-from skxlmr.checkpoints.layout import SMALL_FILE, cached_sha256
+import numpy as np
+from sentencepiece import SentencePieceProcessor
+
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import read_json, read_limited
+from skxlmr.checkpoints.formats import WeightFile, open_weights
+from skxlmr.checkpoints.layout import SMALL_FILE, TOKENIZER, TOKENIZER_JSON, cached_sha256
+from skxlmr.checkpoints.sentence_transformers import SETTINGS_NAMES, lowercases
+from skxlmr.checkpoints.sentencepiece_file import is_unigram, rules_of
+from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, read_tokenizer_files
+from skxlmr.checkpoints.tokenizer_json import MAX_JSON_BYTES, with_lowercase
 
 SAMPLE_BYTES = 8192  # at least one whole bias or layer norm of XXL in 16 bits
+TENSOR_SAMPLES = 8  # of each larger tensor
 EVEN_SAMPLES = 256
 MAX_TENSOR_SAMPLES = 4096
 
+# The keys of a config.json on which results depend, with the value of a missing one; other keys do not count.
+COMPUTED = {
+    "model_type": None,
+    "vocab_size": None,
+    "hidden_size": None,
+    "num_hidden_layers": None,
+    "num_attention_heads": None,
+    "intermediate_size": None,
+    "max_position_embeddings": None,
+    "layer_norm_eps": None,
+    "type_vocab_size": None,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "classifier_dropout": None,
+    "pad_token_id": 1,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "quantization_config": None,
+}
+# Tensors that are computed, or second names of others: some file formats leave them out.
+DERIVED = re.compile(
+    r"(.*\.)?(position_ids|token_type_ids|weight_format)|(lm_head|cls\.predictions)\.decoder\.(weight|bias)"
+)
+BASE_PREFIX = re.compile(r"(roberta|bert)\.")
+TOKENIZER_FILES = (TOKENIZER, TOKENIZER_JSON, CONFIG, ADDED_TOKENS, SPECIAL_TOKENS, *SETTINGS_NAMES)
 
-def fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
-    """Compute a SHA-256 over the names, sizes and content of files, in hexadecimal.
+Identity = tuple[Path, int, int, int]  # of a file: path, size, modification time, inode
 
-    Of weight files above 64 MiB only samples are read: the beginning of every tensor, so that no bias or layer norm is
-    missed, and 256 places evenly spread over the file. Raises CheckpointError if such a file has no readable header.
+
+def fingerprint_of(directory: Path, config: Path, weights: Iterable[Path]) -> str:
+    """Compute a SHA-256 over what a checkpoint computes with, in hexadecimal.
+
+    This is the settings of its config that matter for results, names, shapes, dtypes and content of its tensors, and
+    the tokens of its tokenizer; not the format or number of files, nor their other content. Of the tensors of a
+    checkpoint above 64 MiB only samples are read: those of up to 64 KiB whole, so that no bias or layer norm is
+    missed, and of others 8 evenly spread places of 8 KiB. Raises CheckpointError if a file of weights has no readable
+    header, or the config is damaged.
+    """
+    tensors = _tensors_digest(tuple(map(_identity, weights)))
+    tokenizer = tuple(_identity(directory / name) for name in TOKENIZER_FILES if (directory / name).is_file())
+    settings = _settings(read_json(config), tensors.is_xl)
+    parts = (json.dumps(settings, sort_keys=True), tensors, _tokens_digest(directory, tokenizer))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def file_fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
+    """Compute the fingerprint of earlier versions: a SHA-256 over the names, sizes and content of files.
+
+    Of weight files above 64 MiB only samples are read: the beginning of every tensor, and 256 places evenly spread over
+    the file. Raises CheckpointError if such a file has no readable header.
     """
     digest = hashlib.sha256()
     parts = [(path, cached_sha256(path)) for path in small_files]
@@ -28,6 +86,73 @@ def fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
     for path, content in parts:
         digest.update(f"{path.name}\0{path.stat().st_size}\0{content}\0".encode())
     return digest.hexdigest()
+
+
+class _Digest(str):
+    """The digest of all tensors, and whether their names are those of an XL model."""
+
+    is_xl = False
+
+
+def _settings(config: dict, is_xl: bool) -> dict:
+    """Return the settings of a config that results depend on; some files of XL models say "xlm-roberta"."""
+    settings = {name: config[name] for name, missing in COMPUTED.items() if config.get(name, missing) != missing}
+    return settings | {"model_type": "xlm-roberta-xl"} if is_xl else settings
+
+
+@lru_cache(maxsize=256)
+def _tensors_digest(files: tuple[Identity, ...]) -> _Digest:
+    digest = hashlib.sha256()
+    with ExitStack() as opened:
+        where: dict[str, WeightFile] = {}
+        for path, *_ in files:
+            weights = opened.enter_context(closing(open_weights(path)))
+            where |= {name: weights for name in weights.tensors if not DERIVED.fullmatch(name)}
+        whole = sum(weights.tensors[name].nbytes for name, weights in where.items()) <= SMALL_FILE
+        for short, name in sorted((BASE_PREFIX.sub("", name, count=1), name) for name in where):
+            info = where[name].tensors[name]
+            digest.update(f"{short}\0{info.dtype}\0{info.shape}\0".encode())
+            for part in _samples(where[name], name, info.nbytes, whole):
+                digest.update(part)
+    result = _Digest(digest.hexdigest())
+    result.is_xl = any("self_attn_layer_norm" in name for name in where)
+    return result
+
+
+def _samples(weights: WeightFile, name: str, nbytes: int, whole: bool) -> Iterable[bytes]:
+    """Return the bytes of a tensor, row-major, or samples of them."""
+    if whole or nbytes <= SAMPLE_BYTES * TENSOR_SAMPLES:
+        return [weights.read_bytes(name, 0, nbytes)]
+    last = nbytes - SAMPLE_BYTES
+    starts = [last * number // (TENSOR_SAMPLES - 1) for number in range(TENSOR_SAMPLES)]
+    return [weights.read_bytes(name, start, start + SAMPLE_BYTES) for start in starts]
+
+
+@lru_cache(maxsize=256)
+def _tokens_digest(directory: Path, files: tuple[Identity, ...]) -> str:
+    """Compute a SHA-256 over the tokens of a tokenizer; over its first file if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        content = read_tokenizer_files(directory)
+        model = content.vocabulary
+        model = model if isinstance(model, bytes) else read_limited(model, MAX_JSON_BYTES)
+        processor = SentencePieceProcessor()
+        processor.LoadFromSerializedProto(model)
+        every = list(range(3, len(processor)))
+        digest.update("\n".join(processor.id_to_piece(every)).encode())
+        digest.update(np.array(processor.get_score(every), np.float32).tobytes())
+        digest.update(rules_of(model))
+        steps = with_lowercase(content.steps) if lowercases(directory) else content.steps
+        digest.update(json.dumps([is_unigram(model), [vars(token) for token in content.added], steps]).encode())
+    except (OSError, ValueError, RuntimeError, CheckpointError):  # what is wrong is told where it is read to be used
+        for path, *_ in files[:1]:
+            digest.update(cached_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _identity(path: Path) -> Identity:
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _weights_digest(path: Path) -> str:

@@ -77,6 +77,9 @@ class WeightFile(Protocol):
     def read(self, key: str) -> torch.Tensor:
         """Return one tensor, on the CPU, in memory of its own."""
 
+    def read_bytes(self, key: str, start: int, stop: int) -> bytes:
+        """Return some of the bytes of a tensor, counted in row-major order."""
+
     def close(self) -> None:
         """Release the file."""
 
@@ -106,6 +109,17 @@ class TensorFile:
             return flat.view(where.shape)
         return flat.as_strided(where.shape, where.stride).contiguous()
 
+    def read_bytes(self, key: str, start: int, stop: int) -> bytes:
+        where = self._ranges[key]
+        if where.stride not in (None, _row_major(where.shape)):
+            return _bytes_of(self.read(key), start, stop)
+        with self._lock:
+            self._file.seek(where.offset + start)
+            data = self._file.read(stop - start)
+        if len(data) != stop - start:
+            raise CheckpointError(f"{self._path} is truncated: it ends inside tensor {key!r}")
+        return data
+
     def close(self) -> None:
         self._file.close()
 
@@ -126,9 +140,21 @@ class LegacyFile:
                 self._loaded = torch_files.load_legacy(self._file, self._path)
         return self._loaded[key].detach().clone(memory_format=torch.contiguous_format)
 
+    def read_bytes(self, key: str, start: int, stop: int) -> bytes:
+        return _bytes_of(self.read(key), start, stop)
+
     def close(self) -> None:
         self._loaded = None
         self._file.close()
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a tensor without gaps."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def _bytes_of(tensor: torch.Tensor, start: int, stop: int) -> bytes:
+    return tensor.flatten().view(torch.uint8)[start:stop].numpy().tobytes()
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

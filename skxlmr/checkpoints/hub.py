@@ -14,6 +14,8 @@ SMALL_FILES = (
     layout.CONFIG,
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
+    layout.TOKENIZER_JSON,
     layout.OUTLIERS,
     *sentence_transformers.FILES,
 )
@@ -101,9 +103,9 @@ class _Repo:
             raise CheckpointError(
                 f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}"
             )
-        tokenizer = layout.TOKENIZER if layout.TOKENIZER in listed else layout.TOKENIZER_JSON
-        folder = self.snapshot([*SMALL_FILES, tokenizer, weights])
-        shards = layout.shard_names(folder / weights)
+        folder = self.snapshot([*SMALL_FILES, layout.TOKENIZER, weights])
+        inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
+        shards = [*layout.shard_names(folder / weights), *inside]
         if shards:
             self.snapshot(shards, revision=folder.name)  # of the same commit, even if the branch has moved since
         return folder
@@ -128,6 +130,11 @@ class _Repo:
             folder = self.snapshot([layout.CONFIG], local_files_only=True)
         except (OSError, ValueError) as error:  # not cached, or not a valid id
             raise not_cached(which) from error
+        except RuntimeError as error:  # of pathlib
+            raise ModelNotFoundError(
+                f"{which} cannot be downloaded: there is no home directory for the cache of the hub. Set the "
+                f"environment variable HF_HOME to a folder."
+            ) from error
         weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
         if not (folder / layout.CONFIG).exists() or (weights is None and not config_only):
             raise not_cached(f"{which} as a whole")
@@ -136,6 +143,14 @@ class _Repo:
                 if not (folder / shard).exists():
                     raise not_cached(f"{shard} of {name}")
         return folder
+
+
+def _module_folders(folder: Path) -> list[str]:
+    """Return the folders of the modules of a model of sentence-transformers, such as "2_Dense/"."""
+    if not sentence_transformers.is_sentence_model(folder):
+        return []
+    paths = [module.get("path") for _, module in sentence_transformers.read_module_list(folder)]
+    return [f"{path}/" for path in paths if isinstance(path, str) and path]
 
 
 def _endpoint() -> str | None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import checked_file, read_json, read_json_as, sha256_of_file
+from skxlmr.checkpoints.files import checked_file, file_identity, read_json, read_json_as, sha256_of_file
+from skxlmr.system import atomic
 from skxlmr.system.schema import shown
 
 CONFIG = "config.json"
 TOKENIZER = "sentencepiece.bpe.model"
-TOKENIZER_JSON = "tokenizer.json"  # the format of newer transformers; read only without a TOKENIZER
+TOKENIZER_JSON = "tokenizer.json"  # of newer transformers: the normaliser, added tokens, pieces without a TOKENIZER
 OUTLIERS = "outliers.json"  # columns that an 8-bit model keeps in 16 bits
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -67,6 +68,20 @@ def read_index(path: Path) -> dict[str, str]:
 def shard_names(weights: Path) -> list[str]:
     """Return the names of the shards if a file of weights is an index, or else none; raises as `read_index`."""
     return sorted(set(read_index(weights).values())) if weights.name.endswith(".index.json") else []
+
+
+def saved_at(directory: Path) -> tuple[int, ...] | None:
+    """Return what identifies the last save into a directory, the file of its manifest; None if there is no manifest.
+
+    What a killed process had begun to put in place is completed first. Raises CheckpointError if that is impossible.
+    """
+    try:
+        atomic.recover(directory)
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory} is an incomplete checkpoint: saving it was interrupted, and cannot be completed: {error}."
+        ) from error
+    return file_identity(directory / MANIFEST)
 
 
 def check_manifest(directory: Path, root: Path) -> set[str] | None:

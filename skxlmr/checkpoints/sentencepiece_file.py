@@ -1,27 +1,18 @@
-"""Conversion between sentencepiece models and tokenizer.json: pieces, scores and normaliser."""
+"""Reading and changing sentencepiece models: their pieces, scores and normaliser."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-
-from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import read_json
 
 # The protobuf fields of a sentencepiece model, and the values in them, that are used here.
 PIECE, TRAINER, NORMALIZER = 1, 2, 3
 MODEL_TYPE = 3  # in TRAINER
 UNIGRAM = 1  # a value of MODEL_TYPE
-RULES = 2  # in NORMALIZER: the compiled rules
+RULES, DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES = 2, 3, 4, 5  # in NORMALIZER
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # types of pieces
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # the first ids of XLM-RoBERTa; <mask> is the last
-MAX_JSON_BYTES = 2**27  # that of XLM-RoBERTa has 17 MB
 
 # Wire types of protobuf
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
@@ -36,80 +27,8 @@ def unigram_model(pieces: Iterable[bytes], scores: Iterable[float], rest: bytes)
 
 def is_unigram(model: bytes) -> bool:
     """Whether a sentencepiece model is of the unigram type, which is the default."""
-    settings = (raw[start:] for number, raw, start in fields(model) if number == TRAINER)
+    settings = (raw[start:] for number, raw, start in _settings(model) if number == TRAINER)
     return all(value == UNIGRAM for part in settings for field, _, value in fields(part) if field == MODEL_TYPE)
-
-
-def read_tokenizer_json(path: Path) -> bytes:
-    """Read a tokenizer.json of transformers and convert it to a sentencepiece model.
-
-    Raises CheckpointError if the file is damaged, or the tokenizer not like that of XLM-RoBERTa: a unigram model with
-    the special ids of fairseq and a normaliser that sentencepiece has compiled.
-    """
-    content = read_json(path, MAX_JSON_BYTES)
-    try:
-        model = content["model"]
-        if model.get("type") != "Unigram":
-            raise CheckpointError(f"{path} is a tokenizer of type {model.get('type')!r}, not 'Unigram' as XLM-RoBERTa.")
-        names, scores = zip(*model["vocab"], strict=True)
-        if [*names[:4]] != SPECIAL or names[-1] != "<mask>":
-            raise CheckpointError(f"{path} has other ids of special tokens than XLM-RoBERTa.")
-        rules = base64.b64decode(_compiled_rules(content["normalizer"]), validate=True)
-        normalizer = delimited(NORMALIZER, delimited(RULES, rules))
-        return unigram_model([name.encode() for name in names[4:-1]], scores[4:-1], normalizer)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, struct.error, binascii.Error) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error!r}") from error
-
-
-def as_tokenizer_json(pieces: Sequence[str], scores: Sequence[float], model: bytes) -> dict[str, Any]:
-    """Return the content of a tokenizer.json for a sentencepiece unigram model, of which the normaliser is used.
-
-    The pieces and scores are those of the model without the first three, which are special.
-    """
-    vocabulary = [*((name, 0.0) for name in SPECIAL), *zip(pieces, scores, strict=True), ("<mask>", 0.0)]
-    ids = {name: i for i, name in enumerate(SPECIAL)} | {"<mask>": len(vocabulary) - 1}
-    spaces = {"replacement": "▁", "prepend_scheme": "always", "split": True}
-    begin, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
-    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
-    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": i, "content": name, "lstrip": name == "<mask>", **flags}  # a mask includes the space before it
-            for name, i in ids.items()
-        ],
-        "normalizer": _precompiled(model),
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [{"type": "WhitespaceSplit"}, {"type": "Metaspace", **spaces}],
-        },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [begin, first, end],
-            "pair": [begin, first, end, end, second, end],
-            "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("<s>", "</s>")},
-        },
-        "decoder": {"type": "Metaspace", **spaces},
-        "model": {"type": "Unigram", "unk_id": ids["<unk>"], "vocab": vocabulary, "byte_fallback": False},
-    }
-
-
-def _precompiled(model: bytes) -> dict[str, str] | None:
-    """Return the normaliser of a sentencepiece model in the format of tokenizer.json; None if it has no rules."""
-    settings = (raw[start:] for number, raw, start in fields(model) if number == NORMALIZER)
-    rules = b"".join(raw[start:] for part in settings for field, raw, start in fields(part) if field == RULES)
-    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(rules).decode()} if rules else None
-
-
-def _compiled_rules(normalizer: dict[str, Any]) -> str:
-    """Return the compiled rules of a normaliser, which may be one of a sequence."""
-    parts: Sequence[dict[str, Any]] = normalizer.get("normalizers", [normalizer])
-    (rules,) = (part["precompiled_charsmap"] for part in parts if part.get("type") == "Precompiled")
-    return rules
 
 
 def _piece(text: bytes, score: float, piece_type: int) -> bytes:
@@ -126,6 +45,41 @@ def without_pieces(model: bytes, keep: np.ndarray) -> bytes:
         raise ValueError("this sentencepiece model is not a unigram model; its pieces depend on each other.")
     kept = iter(keep)
     return b"".join(raw for number, raw, _ in fields(model) if number != PIECE or next(kept))
+
+
+def rules_of(model: bytes) -> bytes:
+    """Return the compiled rules of the normaliser of a sentencepiece model; empty if it has none."""
+    return b"".join(raw[start:] for number, raw, start in _normalizer_fields(model) if number == RULES)
+
+
+def without_rules(model: bytes) -> bytes:
+    """Return a sentencepiece model whose normaliser only removes repeated spaces."""
+    settings = b"".join(raw for number, raw, _ in _normalizer_fields(model) if number != RULES)
+    rest = b"".join(raw for number, raw, _ in fields(model) if number != NORMALIZER)
+    return rest + delimited(NORMALIZER, settings)
+
+
+def rules_only(rules: bytes) -> bytes:
+    """Return a sentencepiece model of one piece whose normaliser applies these rules, and leaves spaces alone."""
+    keeps_spaces = b"".join(
+        varint(number << 3 | VARINT) + b"\0" for number in (DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES)
+    )
+    settings = (delimited(RULES, rules) if rules else b"") + keeps_spaces
+    return unigram_model([b"a"], [0.0], delimited(NORMALIZER, settings))
+
+
+def _normalizer_fields(model: bytes) -> Iterator[tuple[int, bytes, int]]:
+    for number, raw, start in _settings(model):
+        if number == NORMALIZER:
+            yield from fields(raw[start:])
+
+
+def _settings(model: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Iterate over the fields of a model after its pieces, which come first; these are skipped as fast as possible."""
+    at, end = 0, len(model)
+    while at + 1 < end and model[at] == PIECE << 3 | LENGTH and model[at + 1] < 0x80:
+        at += 2 + model[at + 1]
+    return (field for field in fields(model[at:]) if field[0] != PIECE)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:

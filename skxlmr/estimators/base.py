@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
@@ -35,7 +36,8 @@ NOT_SAVED_PARAMETERS = {"memory", "tokenizer"}
 
 # Attributes of a fitted estimator that are not saved as values: what is written separately, and transient state.
 TRUSTED = {"_skl_callbacks", "_metadata_request"}  # these are in pickles
-NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", *TRUSTED}
+OF_RUNNING_FIT = {"_parent_callback_ctx", "_callback_fit_ctx", "_skl_callbacks_to_teardown"}  # set by scikit-learn
+NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", *TRUSTED, *OF_RUNNING_FIT}
 
 
 class StateOfPickle(dict):
@@ -103,10 +105,18 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         return attributes
 
     def _set_fitted(self, attributes: dict[str, Any]) -> None:
-        """Replace what an earlier fit left, at once and only when everything is there."""
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
-        self.__dict__.update(attributes)
+        """Replace what an earlier fit left, at once and only when everything is there.
+
+        In another thread, too, the estimator is that of the earlier fit until then, and that of this one afterwards.
+        """
+        others = {name: value for name, value in vars(self).items() if not name.endswith("_") and name != "_finetuned"}
+        self.__dict__ = others | attributes
+
+    def _snapshot(self) -> Self:
+        """Return a shallow copy as of now, which a fit in another thread does not change."""
+        copied = object.__new__(type(self))
+        copied.__dict__ = vars(self).copy()
+        return copied
 
     def _fitted_names(self) -> tuple[str, ...]:
         """Attributes without which nothing can be predicted."""
@@ -159,8 +169,12 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Write this fitted estimator to a directory: tensors and JSON, no pickle. `skxlmr.load` reads it.
 
         It holds the trained weights, the parameters, and the base's name and fingerprint; not the base. A saved
-        estimator that is there already is replaced, at once or not at all. Callbacks of `set_callbacks`, metadata
+        estimator that is there already is replaced, at once or not at all, also if the process is killed or others
+        save there at the same time. Callbacks of `set_callbacks`, metadata
         requests, `memory` and `tokenizer` are not saved.
+
+        While `fit` runs, the estimator is still that of the earlier fit: a callback, or another thread, saves what the
+        earlier fit learned, with the parameters as they are then. During a first fit it raises NotFittedError.
 
         Parameters
         ----------
@@ -180,6 +194,9 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
             If the disk is full or the directory not writable; an earlier save is then untouched.
         """
         check_is_fitted(self, "_base")
+        self._snapshot()._save(directory)
+
+    def _save(self, directory: str | os.PathLike) -> None:
         cls = type(self)
         if not _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             name = cls.__name__
@@ -199,7 +216,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
     def __getstate__(self) -> dict[str, Any]:
         """Return what a file of skops may hold: plain values and arrays, and nothing of the base model."""
         state = _without_trusted(super().__getstate__())
-        state.pop("_optimizer_state", None)
+        for name in ("_optimizer_state", *OF_RUNNING_FIT):
+            state.pop(name, None)
         if "_finetuned" in state:
             state["_finetuned"] = plain_weights(state["_finetuned"])
         if "history_" in state:

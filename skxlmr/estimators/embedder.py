@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from typing_extensions import Self
 
+from skxlmr.checkpoints.sentence_modules import Layer
 from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
@@ -26,7 +27,8 @@ from skxlmr.runtime.features import POOLINGS, frozen_features
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
 from skxlmr.runtime.run import pool_texts
-from skxlmr.runtime.sentence_settings import read_sentence_settings
+from skxlmr.runtime.sentence_layers import apply_layers, width_after
+from skxlmr.runtime.sentence_settings import read_sentence_modules, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.sklearn_defaults import sklearn_defaults
@@ -61,10 +63,11 @@ class XLMRXLEmbedder(
 
     Parameters
     ----------
-    pooling : {"auto", "mean", "cls", "max", "first_last_mean"}
+    pooling : {"auto", "mean", "cls", "max", "first_last_mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"}
         How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean over the
-        tokens of the first and the last layer. The special tokens count as tokens. "auto" is what a directory of
-        sentence-transformers says, otherwise the mean.
+        tokens of the first and the last layer; their sum divided by the square root of their number; the mean weighted
+        by their positions; the last token alone. The special tokens count as tokens. "auto" is what a directory of
+        sentence-transformers says, with its dense layers and its `truncate_dim`, otherwise the mean.
     layer : int
         The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
         Layers above it are not run.
@@ -228,8 +231,9 @@ class XLMRXLEmbedder(
         else:
             backbone = load_base(self)
         self._layers(backbone, reading.pooling)
+        self._check_n_dims(backbone, reading)
         Windows(self.max_length, self.stride, self.truncation).resolve(backbone)  # raises what transform would
-        width = self._width(backbone)
+        width = reading.width(backbone.model.config.hidden_size)
         self._check_components(len(reading.texts(column).texts), width)
         learned: dict[str, Any] = {}
         if task is not None:
@@ -251,12 +255,12 @@ class XLMRXLEmbedder(
             normalize_=reading.normalize,
             prompt_=reading.prompt,
             _n_dims=reading.n_dims,
+            _after_pooling=reading.layers,
             _separate=reading.separate,
             _input_names=input_names(X),
             _n_features_out=2 * width if reading.separate else width,
             **learned,
         )
-        self.__dict__.pop("_finetuned", None)  # of an earlier fit
         self._set_fitted(attributes)
         return vectors
 
@@ -282,7 +286,7 @@ class XLMRXLEmbedder(
                 raise ValueError("matryoshka_dims needs an objective to train with, such as objective='classes'.")
             return None
         last = "is trained on the last layer; use "
-        if reading.pooling == "first_last_mean":
+        if reading.pooling not in ("mean", "cls", "max") or reading.layers:
             raise ValueError(f"objective={self.objective!r} {last}pooling='mean', 'cls' or 'max', or objective=None.")
         if self.layer != -1:
             raise ValueError(f"objective={self.objective!r} {last}layer=-1 (it is {self.layer}), or objective=None.")
@@ -302,12 +306,10 @@ class XLMRXLEmbedder(
     def _trained_by(self) -> Tuning | None:
         return None if self.objective is None else super()._trained_by
 
-    def _width(self, backbone: Backbone) -> int:
-        """Return the number of dimensions before PCA."""
-        hidden_size = backbone.model.config.hidden_size
-        if self.n_dims is not None and self.n_dims > hidden_size:
-            raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {hidden_size} dimensions.")
-        return self.n_dims or hidden_size
+    def _check_n_dims(self, backbone: Backbone, reading: Reading) -> None:
+        whole = reading._replace(n_dims=None).width(backbone.model.config.hidden_size)
+        if self.n_dims is not None and self.n_dims > whole:
+            raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {whole} dimensions.")
 
     def _dims(self, width: int) -> tuple[int, ...]:
         """Return the numbers of dimensions of the vectors that are trained; the last one is `width`."""
@@ -327,15 +329,22 @@ class XLMRXLEmbedder(
     def _resolved(self) -> Reading:
         """Return how texts are read; "auto" as the model's own files say."""
         pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
-        if "auto" in (pooling, normalize, prompt):
-            own = read_sentence_settings(self.model, needs_pooling="auto" in (pooling, normalize))
-            pooling = own.pooling if pooling == "auto" else pooling
+        n_dims = self.n_dims
+        layers: tuple[Layer, ...] = ()
+        if prompt == "auto":
+            prompt = read_sentence_settings(self.model, needs_pooling=False).prompt
+        if "auto" in (pooling, normalize):
+            own = read_sentence_modules(self.model)
+            if pooling == "auto":
+                pooling, layers = own.pooling, own.layers
+                n_dims = own.truncate_dim if n_dims is None else n_dims
+                own.check_prompt(prompt, self.model)
             normalize = own.normalize if normalize == "auto" else normalize
-            prompt = own.prompt if prompt == "auto" else prompt
-        return Reading(pooling, normalize, prompt, self.n_dims, self.objective == "pairs")
+        return Reading(pooling, normalize, prompt, n_dims, self.objective == "pairs", layers)
 
     def _fitted_reading(self) -> Reading:
-        return Reading(self.pooling_, self.normalize_, self.prompt_, self._n_dims, self._separate)
+        layers = getattr(self, "_after_pooling", ())  # estimators of earlier versions have none
+        return Reading(self.pooling_, self.normalize_, self.prompt_, self._n_dims, self._separate, layers)
 
     def _check_reading(self, reading: Reading) -> None:
         """Raise a ValueError if the earlier fit, which training continues, read texts in another way."""
@@ -385,6 +394,8 @@ class XLMRXLEmbedder(
             description="embed",
             verbose=self.verbose,
         )
+        if reading.layers:
+            vectors = apply_layers(reading.layers, vectors)
         if reading.n_dims is not None:
             vectors = np.ascontiguousarray(vectors[:, : reading.n_dims])
         return vectors if len(vectors) == len(column.texts) else vectors.reshape(len(column.texts), 2, -1)
@@ -459,6 +470,12 @@ class Reading(NamedTuple):
     prompt: str
     n_dims: int | None
     separate: bool  # whether the texts of a pair are read one by one
+    layers: tuple[Layer, ...] = ()  # of the model's own modules, after the pooling
+
+    def width(self, hidden_size: int) -> int:
+        """Return the number of dimensions of the vectors before PCA."""
+        width = width_after(self.layers, hidden_size * len(self.pooling.split("+")))
+        return width if self.n_dims is None else min(width, self.n_dims)
 
     def texts(self, column: TextColumn) -> TextColumn:
         """Return a column of what is read at once; of separate pairs the first text, then the second."""

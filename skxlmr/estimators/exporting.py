@@ -31,7 +31,11 @@ class ExportMixin:
         Parameters
         ----------
         directory : str or path
-            A model that is there already is replaced when the new one is complete.
+            A model that is there already is replaced as a whole when the new one is complete; other files in the
+            directory are kept. On Linux all programs find the old or the new files, at every moment and after a kill.
+            On other systems and network disks, in the current directory, and in one with other folders in it, the new
+            files are moved to their places one by one: a kill just then leaves a mixture to other programs, until
+            skxlmr reads the directory or exports to it again, which completes the move.
         dtype : {"float32", "bfloat16", "float16"}, default="float32"
             Of the weights that are written.
 
@@ -44,6 +48,8 @@ class ExportMixin:
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
             `directory` is where it lies.
+        OSError
+            If the disk is full or not writable; an earlier model is then unchanged.
 
         Examples
         --------
@@ -68,6 +74,7 @@ class ExportMixin:
         Parameters
         ----------
         directory : str or path
+            An adapter that is there already is replaced as `export_pretrained` replaces a model.
 
         Raises
         ------
@@ -77,14 +84,17 @@ class ExportMixin:
             If peft has no format for the head, or transformers no class for what it learned.
         ValueError
             If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
+        OSError
+            If the disk is full or not writable; an earlier adapter is then unchanged.
         """
         export_adapter(self._exported(), directory)
 
     def _exported(self: Any) -> ExportedModel:
         check_is_fitted(self, "_finetuned")
-        export = self._task().export
+        fitted = self._snapshot()  # of one fit, also if another thread ends one meanwhile
+        export = fitted._task().export
         if export is None:
             raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
-        self._base.check(files.fingerprint, self)
-        return ExportedModel(self._finetuned, export, files, self._base.pieces, str(self.model))
+        fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
+        return ExportedModel(fitted._finetuned, export, files, fitted._base.pieces, str(self.model))

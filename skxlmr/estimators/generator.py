@@ -16,6 +16,7 @@ from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.model.reference.generation import Past, generate, only_real_tokens
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import Windows
+from skxlmr.system.forks import gate
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.system.warn import warn
 from skxlmr.tasks.language_modeling import Examples, NextToken, losses_of
@@ -120,9 +121,10 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-            hidden, past = finetuned.decode(backbone, ids, mask, positions, past)
-            logits = finetuned.head(hidden, finetuned.words(backbone.model))
-            return only_real_tokens(logits, backbone.tokenizer.vocab_size), past
+            with gate.inside():
+                hidden, past = finetuned.decode(backbone, ids, mask, positions, past)
+                logits = finetuned.head(hidden, finetuned.words(backbone.model))
+                return only_real_tokens(logits, len(backbone.tokenizer)), past
 
         texts = np.empty(len(prompts), object)
         for batch in token_batches(lengths + max_new_tokens, backbone.batch_tokens(self.batch_tokens)):

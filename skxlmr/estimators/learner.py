@@ -213,7 +213,8 @@ class XLMRXLLearner(
 
     def _run(self, column: TextColumn, per_row: Callable[[np.ndarray, Any], np.ndarray]) -> np.ndarray:
         """Run a column, a long one in parts, and let `per_row` turn the head's outputs into results of rows."""
-        backbone, finetuned, task = self._fitted_backbone(), self._finetuned, self._task()  # one fit, in threads too
+        fitted = self._snapshot()  # of one fit, also if another thread ends one meanwhile
+        backbone, finetuned, task = fitted._fitted_backbone(), fitted._finetuned, fitted._task()
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
 
         def compute(plan: WindowPlan, description: str) -> np.ndarray:

@@ -199,11 +199,11 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         """Return the most probable pieces at each mask of split texts, and their probabilities, (n_masks, k)."""
         backbone, finetuned = self._ready()
         plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
-        top_k = min(top_k, tokenizer.vocab_size - len(tokenizer.all_special_ids))
+        top_k = min(top_k, len(tokenizer) - len(tokenizer.all_special_ids))
 
         def likeliest(hidden: Tensor) -> Tensor:
             logits = finetuned.head(hidden, finetuned.words(backbone.model))
-            probabilities = only_real_tokens(logits, tokenizer.vocab_size).softmax(-1)
+            probabilities = only_real_tokens(logits, len(tokenizer)).softmax(-1)
             probabilities[:, tokenizer.all_special_ids] = -1.0  # special tokens are not pieces
             highest, ids = probabilities.topk(top_k)
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24

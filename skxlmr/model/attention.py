@@ -82,7 +82,7 @@ class Attention(nn.Module):
 
         Texts are padded here: T is B * Q for queries, and another multiple of B for keys and values.
         """
-        batch_size = len(eager.mask)
+        batch_size = eager.mask.shape[0]
         q, k, v = (x.unflatten(0, (batch_size, -1)).transpose(1, 2) for x in (q, k, v))  # -> (B, N, Q or K, D)
         if eager.past and eager.source is not None:
             k, v = eager.past

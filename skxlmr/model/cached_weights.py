@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from skxlmr.checkpoints.cache import building, find_cached, write_cached
+from skxlmr.checkpoints.cache import building, find_cached, hint_at_folder, write_cached
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.system.warn import warn
 
@@ -38,7 +38,7 @@ def find_or_build(
         try:
             write_cached(files.fingerprint, kind, tensors, model=files.name)
         except OSError as error:
-            warn(f"{otherwise}: {error}. The environment variable SKXLMR_CACHE chooses another folder for the cache.")
+            warn(f"{otherwise}: {error}.{hint_at_folder(error)}")
             return None
         return find()
 

@@ -42,6 +42,11 @@ LARGEST = {
 }
 
 
+def default_labels(num_labels: int) -> dict[int, str]:
+    """Return the names of outputs that have none of their own."""
+    return {i: f"LABEL_{i}" for i in range(num_labels)}
+
+
 @dataclass
 class XLMRobertaXLConfig:
     """Configuration of an XLM-RoBERTa-XL model.
@@ -70,8 +75,8 @@ class XLMRobertaXLConfig:
     layer_norm_eps : float, default=1e-5
     pad_token_id : int, default=1
     bos_token_id : int or None, default=0
-    eos_token_id : int or None, default=2
-        A text that is generated ends with it.
+    eos_token_id : int, list of int or None, default=2
+        Ids at which `generate` ends a text.
     position_embedding_type : {"absolute", "relative_key", "relative_key_query"}, default="absolute"
         The published checkpoints have absolute positions; the other types score the distance of two tokens.
     use_cache : bool, default=True
@@ -79,9 +84,10 @@ class XLMRobertaXLConfig:
     classifier_dropout : float or None, default=None
         Dropout of the classification head; None means `hidden_dropout_prob`.
     num_labels : int, default=2
-        Number of outputs of a classification head; that of `id2label`, if it is given.
+        Number of outputs of a classification head; that of `id2label`, if it is given. Setting another number later
+        names the outputs LABEL_0, LABEL_1...
     id2label : dict of int to str or None, default=None
-        Names of the outputs; None is LABEL_0, LABEL_1...
+        Names of the outputs; None is LABEL_0, LABEL_1... Setting it later sets `num_labels`, too.
     problem_type : str or None, default=None
         "regression", "single_label_classification" or "multi_label_classification"; None infers it from the labels.
     is_decoder : bool, default=False
@@ -127,7 +133,7 @@ class XLMRobertaXLConfig:
     layer_norm_eps: float = 1e-05
     pad_token_id: int = 1
     bos_token_id: int | None = 0
-    eos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 2
     position_embedding_type: str = "absolute"
     use_cache: bool = True
     classifier_dropout: float | None = None
@@ -143,12 +149,9 @@ class XLMRobertaXLConfig:
 
     def __post_init__(self) -> None:
         if self.id2label is not None:
-            self.id2label = {int(i): label for i, label in self.id2label.items()}
             self.num_labels = len(self.id2label)
-        for name, largest in LARGEST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-                raise ValueError(f"{name} must be an integer from 1 to {largest}, got {value!r}.")
+        for name in LARGEST:
+            self._check_number(name, getattr(self, name))
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
@@ -167,7 +170,7 @@ class XLMRobertaXLConfig:
         if self.add_cross_attention and not self.is_decoder:
             raise ValueError("add_cross_attention=True needs is_decoder=True.")
         if self.id2label is None:
-            self.id2label = {i: f"LABEL_{i}" for i in range(self.num_labels)}
+            self.id2label = default_labels(self.num_labels)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
@@ -180,6 +183,39 @@ class XLMRobertaXLConfig:
                 f"max_position_embeddings must be at least {self.first_position + 3} (for three tokens), "
                 f"got {self.max_position_embeddings}."
             )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; `num_labels` and `id2label` always agree."""
+        made = "extra" in self.__dict__  # the constructor sets this field last
+        if name == "num_labels" and made:
+            self._check_number("num_labels", value)
+            if value != len(self.id2label or {}):
+                super().__setattr__("id2label", default_labels(value))
+        if name == "id2label":
+            if value is not None:
+                value = {int(i): label for i, label in value.items()}
+            elif made:
+                value = default_labels(self.num_labels)
+            if made:
+                self._check_number("num_labels", len(value))
+                super().__setattr__("num_labels", len(value))
+        super().__setattr__(name, value)
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Ids of the names in `id2label`; setting it sets `id2label`."""
+        return {label: i for i, label in (self.id2label or {}).items()}
+
+    @label2id.setter
+    def label2id(self, value: Mapping[str, int]) -> None:
+        ids = sorted(value.values())
+        if ids != list(range(len(ids))):
+            raise ValueError(f"label2id must map the names of the labels to 0, 1, 2..., got {dict(value)!r}.")
+        self.id2label = {i: label for label, i in sorted(value.items(), key=lambda item: item[1])}
+
+    def _check_number(self, name: str, value: object) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST[name]:
+            raise ValueError(f"{name} must be an integer from 1 to {LARGEST[name]}, got {value!r}.")
 
     @staticmethod
     def xl() -> XLMRobertaXLConfig:
@@ -299,9 +335,8 @@ class XLMRobertaXLConfig:
         if callable(self.hidden_act):
             raise TypeError("hidden_act is a callable, which cannot be saved; use one of " + ", ".join(ACTIVATIONS))
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
-        id2label = self.id2label or {}
-        values["id2label"] = {str(i): label for i, label in id2label.items()}
-        values["label2id"] = {label: i for i, label in id2label.items()}
+        values["id2label"] = {str(i): label for i, label in (self.id2label or {}).items()}
+        values["label2id"] = self.label2id
         return {"model_type": self.model_type, **values, **self.extra}
 
 

@@ -6,7 +6,7 @@ Notation: T packed tokens, H hidden size, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,7 @@ class Encoder(PretrainedModel):
         start: int = 0,
         recompute: bool = False,
         eager: Sequence[tuple[Eager, Eager | None]] | None = None,
+        through: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = None,
     ) -> list[Tensor]:
         """Run the encoder on token ids (T,) or word embeddings (T, H); return the hidden states (T, H) after `layers`.
 
@@ -75,6 +76,8 @@ class Encoder(PretrainedModel):
         ("query", "key", "value", "output", "up" or "down"), and return the output with their term added. `recompute`
         keeps only the input of each layer for the backward pass, and runs the layer again there. `eager` switches to
         eager attention: what self-attention and cross-attention of each layer need, and where they store their results.
+        `through` is a conversion of hidden states and its inverse: the converted ones are returned, and lie between the
+        layers on the graph of autograd.
         Raise NotImplementedError for relative positions without `eager`.
         """
         if eager is None and not self.embeddings.absolute:
@@ -88,16 +91,32 @@ class Encoder(PretrainedModel):
         if not start:
             words = self.embeddings.word(inputs) if inputs.ndim == 1 else inputs
             x = self.embeddings(words, position_ids, token_type_ids)
-        n_tokens = len(x)
+        n_tokens = x.shape[0]
         if eager is None and x.device.type == "cpu" and x.dtype.itemsize <= 4:
             x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))  # (T, H) -> (T', H), T' one of few sizes
         kept = {start: x}
+        if through is not None:
+            kept[start], x = _through(x, n_tokens, *through)
         for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
             arguments = (x, packing, NO_DELTAS if adapter is None else adapter[i - 1], *(eager[i - 1] if eager else ()))
             if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
                 x = checkpoint(layer, *arguments, use_reentrant=False)
             else:
                 x = layer(*arguments)
-            if i in wanted:
-                kept[i] = self.norm(x) if i == depth else x
+            if i == depth:
+                x = self.norm(x)
+            if i in wanted and through is not None:
+                kept[i], x = _through(x, n_tokens, *through)
+            elif i in wanted:
+                kept[i] = x
+        if through is not None:
+            return [kept[i] for i in wanted]
         return [kept[i][:n_tokens] for i in wanted]  # (T', H) -> (T, H)
+
+
+def _through(
+    x: Tensor, n_tokens: int, convert: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Convert hidden states (T', H), and return the result and what it is converted back to, (T', H)."""
+    converted = convert(x[:n_tokens])
+    return converted, F.pad(back(converted), (0, 0, 0, x.shape[0] - n_tokens))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +17,7 @@ from skxlmr.checkpoints.checkpoint import Checkpoint, load_into, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.keymap import match
-from skxlmr.checkpoints.resolve import CheckpointFiles, resolve
+from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
 from skxlmr.checkpoints.writing import write_checkpoint
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
@@ -125,13 +127,13 @@ class PretrainedModel(nn.Module):
             If the checkpoint lacks the head, which then starts with random weights.
         """
         settings = quantization_settings(load_in_8bit, load_in_4bit)
-        files = resolve(model, revision=revision, local_files_only=local_files_only)
-        config = config or read_config(files)
-        if num_labels is not None and num_labels != config.num_labels:
-            config = replace(config, num_labels=num_labels, id2label=None)
-        if problem_type is not None:
-            config = replace(config, problem_type=problem_type)
-        with open_checkpoint(files) as checkpoint:
+        find = partial(resolve, model, revision=revision, local_files_only=local_files_only)
+        files, config, checkpoint = _open(find, config)
+        with checkpoint:
+            if num_labels is not None and num_labels != config.num_labels:
+                config = replace(config, num_labels=num_labels, id2label=None)
+            if problem_type is not None:
+                config = replace(config, problem_type=problem_type)
             with torch.device("meta"):
                 module = cls(config, **model_parameters)
             new = module._load(checkpoint, files, dtype, device, settings, map_word_embedding)
@@ -195,14 +197,21 @@ class PretrainedModel(nn.Module):
         Parameters
         ----------
         directory : str or path
-            Created if missing. An existing checkpoint is replaced only when the new one is complete. A model in 8 bits
-            is written in 8 bits, and transformers loads it with bitsandbytes.
+            Created if missing. An existing checkpoint is replaced as a whole when the new one is complete; see
+            `XLMRXLClassifier.export_pretrained`. A model in 8 bits is written in 8 bits, and transformers loads it with
+            bitsandbytes.
 
         Raises
         ------
         ValueError
             If the model is in 4 bits.
+        OSError
+            If the disk is full or not writable; an existing checkpoint is then unchanged.
         """
+        self.write(directory, {})
+
+    def write(self, directory: str | os.PathLike, other_files: Mapping[str, bytes]) -> None:
+        """Write the files of `save_pretrained`, and others whose content is given by name, all at once."""
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
         prefix, names = self.own_prefix, key_map(self.config.model_type)
         cut = THEIR_BASE[self.config.model_type] if prefix else ""
@@ -219,7 +228,7 @@ class PretrainedModel(nn.Module):
             extra_files[layout.OUTLIERS] = outliers_to_json(self)
             scaled = [key.removesuffix(SCALES) for key in tensors if key.endswith(SCALES)]
             tensors |= {f"{key}.weight_format": torch.tensor(0, dtype=torch.uint8) for key in scaled}  # 0: row-major
-        write_checkpoint(directory, tensors, config, extra_files=extra_files)
+        write_checkpoint(directory, tensors, config, extra_files=extra_files, unlisted_files=other_files)
 
     def gradient_checkpointing_enable(self) -> None:
         """Keep only the inputs of the layers for the backward pass and recompute the rest: less memory, more time."""
@@ -253,6 +262,26 @@ def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
         f"Train them before you use their outputs.",
         NewHeadWarning,
     )
+
+
+def _open(
+    find: Callable[[], CheckpointFiles], config: XLMRobertaXLConfig | None
+) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint]:
+    """Open the weights of a checkpoint, and read the config that belongs to them, also while it is being replaced."""
+    for _ in range(READING_ATTEMPTS):
+        files = find()
+        with ExitStack() as opened:
+            try:
+                found = config or read_config(files)
+                checkpoint = opened.enter_context(open_checkpoint(files))
+            except CheckpointError:
+                if files.is_unchanged():
+                    raise
+                continue
+            if files.is_unchanged():
+                opened.pop_all()
+                return files, found, checkpoint
+    raise CheckpointError(f"{files.directory} was replaced while it was being read. Load it again.")
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:

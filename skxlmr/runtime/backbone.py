@@ -17,6 +17,7 @@ from joblib.parallel import get_active_backend
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
+from skxlmr.checkpoints.sentence_transformers import lowercases
 from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.hardware.estimate import memory_estimate
@@ -25,7 +26,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLToke
 from skxlmr.model.int8 import Int8
 from skxlmr.model.pretrained import read_config
 from skxlmr.model.word_embedding import read_words
-from skxlmr.system.forks import after_fork
+from skxlmr.system.forks import after_fork, gate
 from skxlmr.system.warn import warn
 from skxlmr.tuning import Tuning
 
@@ -101,7 +102,7 @@ def get_backbone(
     torch_dtype = choose_dtype(dtype, torch_device, config)
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
-    with _lock:
+    with _lock, gate.inside():  # in a child that is forked meanwhile, a module that is imported here would stay locked
         backbone = _pool.get(key) or _share_layers(key, files, whole)
         if backbone is not None and not backbone.files.directory.exists():
             backbone.files = files  # the same content in another directory
@@ -172,9 +173,12 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
 def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobertaXLTokenizer:
     """Read the tokenizer of a checkpoint; raises CheckpointError if it does not fit the model."""
     tokenizer = _read_tokenizer(files.directory, files.fingerprint)
-    if tokenizer.mask_token_id > config.vocab_size:  # a model may lack <mask>, the last id, which is in no text
+    n_needed = len(tokenizer)
+    if n_needed == tokenizer.vocab_size:  # without added tokens; a model may lack <mask>, the last id, in no text
+        n_needed -= 1
+    if n_needed > config.vocab_size:
         raise CheckpointError(
-            f"{files.directory}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}. The "
+            f"{files.directory}: its tokenizer has {len(tokenizer)} ids, its model {config.vocab_size}. The "
             f"tokenizer is that of another model."
         )
     return tokenizer
@@ -183,13 +187,26 @@ def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobe
 @functools.lru_cache(maxsize=2)
 def _read_tokenizer(directory: Path, fingerprint: str) -> XLMRobertaXLTokenizer:
     """Read a tokenizer; the fingerprint is part of the cache's key, so changed files are read again."""
-    return XLMRobertaXLTokenizer.from_directory(directory)
+    return read_tokenizer(directory)
+
+
+def read_tokenizer(directory: Path) -> XLMRobertaXLTokenizer:
+    """Read the tokenizer of a checkpoint; texts become lower case where sentence-transformers does so with it."""
+    tokenizer = XLMRobertaXLTokenizer.from_directory(directory)
+    return tokenizer.lowercased() if lowercases(directory) else tokenizer
 
 
 def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:
-    """Find the files of a checkpoint; local ones are looked up each time, the hub is asked once per process."""
+    """Find the files of a checkpoint; local ones are looked up each time, the hub is asked once per process.
+
+    It is asked again if the files that it gave have been removed.
+    """
     if model in BUNDLED or os.path.isdir(model):
         return resolve(model)
+    files = _find_on_hub(os.fspath(model))
+    if all(path.exists() for path in (files.config, *files.weights)):
+        return files
+    _find_on_hub.cache_clear()
     return _find_on_hub(os.fspath(model))
 
 
@@ -208,9 +225,6 @@ def release_models() -> None:
 
 
 @after_fork
-def _make_usable_in_child() -> None:
-    """Run a forked child on one thread if its parent has run a model: OpenMP's threads are not copied."""
+def _renew_lock() -> None:
     global _lock
     _lock = threading.Lock()
-    if _pool:
-        torch.set_num_threads(1)

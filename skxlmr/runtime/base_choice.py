@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.columns import TextColumn
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model.int8 import Int8
-from skxlmr.runtime.backbone import Backbone, get_backbone, trim
+from skxlmr.runtime.backbone import Backbone, find_checkpoint, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter, parameter_group
 from skxlmr.tuning import Tuning, as_tuning
 
@@ -47,7 +48,8 @@ class BaseChoice(RunParameters):
     Parameters
     ----------
     model : str or path
-        Id of a checkpoint on the hub, a local directory, "e5-small", or "nano", the small one that is bundled.
+        Id of a checkpoint on the hub ("name@revision" pins a branch, tag or commit), a local directory, "e5-small", or
+        "nano", the small one that is bundled.
     load_in_8bit : "auto", bool or Int8
         Store the frozen base in 8 bits: a quarter of float32's size, and faster on CPUs. "auto" does so for XL and XXL,
         on a GPU only where 16 bits would take more than half of its memory. With an `Int8` object you can search over
@@ -125,17 +127,29 @@ class FittedBase:
         Raises ValueError if `model` is another checkpoint now.
         """
         if self._loaded is None or self._loaded[0] != _values(choice):
-            backbone = load_base(choice, whole=self.pieces is None)
-            self.check(backbone.fingerprint, choice)
+            backbone = self._found(choice)
+            if backbone.fingerprint != self.fingerprint:
+                self.check(find_checkpoint(choice.model).fingerprint_as(self.fingerprint), choice)
             self._loaded = _values(choice), backbone if self.pieces is None else trim(backbone, self.pieces)
         return self._loaded[1]
+
+    def _found(self, choice: BaseChoice) -> Backbone:
+        """Load the base model; if there is none at its place, say how to tell another."""
+        try:
+            return load_base(choice, whole=self.pieces is None)
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(
+                f"{error} This {type(choice).__name__} was fitted on it. If the checkpoint lies elsewhere now, use "
+                f"set_params(model=...) with its new place."
+            ) from error
 
     def check(self, fingerprint: str, choice: BaseChoice) -> None:
         """Raise a ValueError if this is not the fingerprint of the checkpoint that was fitted on."""
         if fingerprint != self.fingerprint:
             raise ValueError(
                 f"This {type(choice).__name__} was fitted on another checkpoint than model={str(choice.model)!r} is "
-                f"now. Bring back the checkpoint that it was fitted on, or fit again."
+                f"now: its weights, tokens or settings differ. Bring back the checkpoint that it was fitted on, use "
+                f"set_params(model=...) if that lies elsewhere, or fit again."
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
@@ -17,16 +17,20 @@ from torch import Tensor
 from skxlmr.model.packing import Packing
 from skxlmr.runtime.feature_cache import cache
 from skxlmr.runtime.run import encode, run
+from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
     from skxlmr.runtime.backbone import Backbone
 
-# From the hidden states of a batch to one vector per window.
+# From the hidden states of a batch to one vector per window. Several, joined by "+", are concatenated.
 POOLINGS = {
     "mean": lambda hidden, packing: packing.mean(hidden[-1].float()),
     "max": lambda hidden, packing: packing.max(hidden[-1].float()),
     "cls": lambda hidden, packing: hidden[-1][packing.first].float(),
     "first_last_mean": lambda hidden, packing: packing.mean((hidden[0].float() + hidden[-1].float()) / 2),
+    "mean_sqrt_len_tokens": lambda hidden, packing: packing.mean(hidden[-1].float()) * packing.lengths.sqrt()[:, None],
+    "weightedmean": lambda hidden, packing: packing.weighted_mean(hidden[-1].float()),
+    "lasttoken": lambda hidden, packing: hidden[-1][packing.last].float(),
 }
 
 FORMAT = 1  # of features on disk: increase it when the outputs of the model change
@@ -57,10 +61,8 @@ def frozen_features(
     }
     missing = {key: i for i, key in enumerate(keys) if key not in rows}
     fresh = list(missing)
-    on_disk = None
-    if memory is not None:
-        memory = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
-        on_disk = check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
+    on_disk = _on_disk(memory)
+    if on_disk is not None:
         for key in [key for key in missing if on_disk.check_call_in_cache(key, rows)]:
             with contextlib.suppress(KeyError):  # of `_give`: the file is damaged, or has just been deleted
                 rows[key] = on_disk(key, rows)
@@ -82,8 +84,7 @@ def frozen_features(
         )
         rows |= zip(missing, (part.copy() for part in np.split(computed, np.cumsum(counts)[:-1])), strict=True)
         if on_disk is not None:
-            for key in missing:
-                on_disk(key, rows)
+            _keep(on_disk, missing, rows)
     cache.put(fresh, [rows[key] for key in fresh])
     return np.concatenate([rows[key] for key in keys])
 
@@ -93,10 +94,35 @@ def pooled(
 ) -> Tensor:
     """Compute the features of a batch: one pooled vector per window, or one per position in the windows."""
     if positions is None:
-        return POOLINGS[pooling](hidden, packing)
+        return torch.cat([POOLINGS[mode](hidden, packing) for mode in pooling.split("+")], 1)
     counts = torch.tensor([len(at) for at in positions])
     tokens = packing.first.cpu().repeat_interleave(counts) + torch.from_numpy(np.concatenate(positions))
     return hidden[-1][tokens.to(hidden[-1].device)].float()
+
+
+def _on_disk(memory: str | os.PathLike | joblib.Memory | None) -> Any:
+    """Return `_give` with the cache on disk; None if there is no memory, or if it cannot be used, with a warning."""
+    if memory is None:
+        return None
+    try:
+        memory = os.fspath(memory) if isinstance(memory, os.PathLike) else memory
+        return check_memory(memory).cache(_give, ignore=["rows"], verbose=0)
+    except OSError as error:
+        _warn_not_kept(error)
+        return None
+
+
+def _keep(on_disk: Any, keys: Iterable[bytes], rows: dict[bytes, np.ndarray]) -> None:
+    """Write rows into the cache on disk. Joblib itself warns if it cannot write one of them."""
+    try:
+        for key in keys:
+            on_disk(key, rows)
+    except OSError as error:
+        _warn_not_kept(error)
+
+
+def _warn_not_kept(error: OSError) -> None:
+    warn(f"Features are not kept on disk: {error}. Choose another folder by the parameter memory.")
 
 
 def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:

@@ -19,6 +19,7 @@ from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.features import frozen_features, frozen_states, pooled
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.runtime.run import collate, run
+from skxlmr.system.forks import gate
 from skxlmr.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Finetuned(nn.Module):
             self.to(backbone.model.device)
         if self.only_head:
             parts = self.frozen(backbone, plan, batch_tokens, memory=memory, verbose=verbose, description=description)
-            return np.concatenate([self.head(part).detach().float().cpu().numpy() for part in parts])
+            return np.concatenate([self._head_outputs(part) for part in parts])
         of_a_row = np.zeros(plan.n_texts, bool)
         of_a_row[plan.text_of_row] = True
         asked = np.flatnonzero(of_a_row[plan.text_of_unit])
@@ -190,6 +191,10 @@ class Finetuned(nn.Module):
         every = np.zeros((counts.sum(), outputs.shape[1]), np.float32)
         every[rows_of(asked, counts)] = outputs
         return every
+
+    def _head_outputs(self, features: Tensor) -> np.ndarray:
+        with gate.inside():
+            return self.head(features).detach().float().cpu().numpy()
 
     @torch.no_grad()
     def frozen(

@@ -12,6 +12,7 @@ from torch import Tensor
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.packing import Packing
 from skxlmr.runtime.plan import WindowPlan, rows_of
+from skxlmr.system.forks import gate
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
@@ -69,7 +70,8 @@ def run(
 def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -> Tensor:
     """Run a batch, in halves if memory runs out."""
     try:
-        return compute(batch)
+        with gate.inside():
+            return compute(batch)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
@@ -102,6 +104,10 @@ def pool_texts(vectors: np.ndarray, plan: WindowPlan, pooling: str) -> np.ndarra
 
     Means are weighted by the numbers of tokens; with "cls" windows are averaged.
     """
+    if "+" in pooling:
+        modes = pooling.split("+")
+        parts = np.split(vectors, len(modes), axis=1)
+        return np.hstack([pool_texts(part, plan, mode) for part, mode in zip(parts, modes, strict=True)])
     how = "max" if pooling == "max" else "mean"
     return pool_windows(vectors, plan.text_of_window, how, plan.lengths if "mean" in pooling else None)[
         plan.text_of_row

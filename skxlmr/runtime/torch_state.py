@@ -17,12 +17,21 @@ AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 _lock = threading.Lock()
 _n_users = 0
 _dtype_of_user = torch.float32
+_of_thread = threading.local()  # its `depth` is how many of the blocks the current thread is in
 
 
 @after_fork
-def _renew_lock() -> None:
-    global _lock
+def _forget_other_threads() -> None:
+    """Renew the lock, and leave the blocks of threads that do not exist in a forked child."""
+    global _lock, _n_users
     _lock = threading.Lock()
+    n_others, _n_users = _n_users - _depth(), _depth()
+    if n_others and not _n_users:
+        torch.set_default_dtype(_dtype_of_user)
+
+
+def _depth() -> int:
+    return getattr(_of_thread, "depth", 0)
 
 
 @contextmanager
@@ -65,10 +74,12 @@ def _float32() -> Iterator[None]:
             if _dtype_of_user != torch.float32:
                 torch.set_default_dtype(torch.float32)
         _n_users += 1
+        _of_thread.depth = _depth() + 1
     try:
         yield
     finally:
         with _lock:
             _n_users -= 1
+            _of_thread.depth -= 1
             if not _n_users and _dtype_of_user != torch.float32:
                 torch.set_default_dtype(_dtype_of_user)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import describe_file, read_json, sha256_of_file
+from skxlmr.checkpoints.files import file_identity, read_json, sha256_of_file
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import check_base_name
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.values import Decoder, Encoder
@@ -33,6 +32,7 @@ FORMAT = 3
 NAME = "estimator.json"
 TENSORS = "tensors-{}.safetensors"
 FINETUNED = "finetuned/"  # before the names of trained weights
+READING_ATTEMPTS = 100
 MAX_JSON_BYTES = 2**27  # the labels and the history of a large fit
 MAX_JSON_VALUES = 4_000_000
 
@@ -148,8 +148,8 @@ def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether a file is written by `write_estimator`, or left over by one that was killed."""
-    return path.match(TENSORS.format("*")) or atomic.is_left_over(path, NAME)
+    """Return whether a file is written by `write_estimator`, now or by one that was killed."""
+    return path.match(TENSORS.format("*")) or atomic.is_temporary(path)
 
 
 def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
@@ -161,24 +161,49 @@ def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
 
 def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write the tensors under a new name, then the JSON that refers to them; until then the earlier save is valid."""
-    with atomic.replacing_files(directory, last=NAME, obsolete=_is_own) as staging:
-        path = staging / TENSORS.format(secrets.token_hex(8))
-        safetensors.torch.save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
-        content["tensors"] = {"file": path.name, **describe_file(path)}
-        text = json.dumps(content, allow_nan=False, indent=1)  # ASCII, since a label may contain a lone surrogate
-        (staging / NAME).write_text(text)
+    written = SafetensorsContent(tensors, {})
+    draft = _to_json(content)
+    size = written.nbytes + len(draft)
+    with atomic.replacing_version(directory, manifest=NAME, size=size, unused=_unused) as new:
+        content["tensors"] = new.add_by_content(TENSORS, written)
+        new.add(NAME, [_to_json(content)])
+
+
+def _to_json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, allow_nan=False, indent=1).encode()  # ASCII, since a label may have a lone surrogate
+
+
+def _unused(directory: Path) -> set[str]:
+    """Return the tensor files that the present estimator does not refer to."""
+    with suppress(CheckpointError, KeyError, TypeError):
+        present = read_json(directory / NAME, MAX_JSON_BYTES)["tensors"]["file"]
+        return {path.name for path in directory.glob(TENSORS.format("*"))} - {present}
+    return set()
 
 
 def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
-    """Read a saved estimator.
+    """Read a saved estimator, as a whole, also while it is being replaced.
 
     Raises FileNotFoundError if there is none, and CheckpointError if the files are damaged, from a newer version, or
     not written by this library.
     """
     directory = Path(directory).expanduser()
     path = directory / NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{directory} holds no saved estimator: there is no {NAME} in it.")
+    for _ in range(READING_ATTEMPTS):
+        before = file_identity(path)
+        if before is None or not path.is_file():
+            raise FileNotFoundError(f"{directory} holds no saved estimator: there is no {NAME} in it.")
+        try:
+            return _read(directory)
+        except CheckpointError:
+            # Another process may have replaced the estimator, and removed its tensors, meanwhile.
+            if file_identity(path) == before:
+                raise
+    raise CheckpointError(f"{directory} is being replaced all the time, by other processes. Load it again.")
+
+
+def _read(directory: Path) -> SavedEstimator:
+    path = directory / NAME
     content = read_json(path, MAX_JSON_BYTES, MAX_JSON_VALUES)
     if content.get("format") != FORMAT:
         raise CheckpointError(
@@ -211,7 +236,11 @@ def read_estimator(directory: str | os.PathLike) -> SavedEstimator:
 
 def _read_tensors(directory: Path, entry: TensorsEntry) -> dict[str, Tensor]:
     path = directory / check_base_name(entry.file, directory / NAME)
-    if not path.is_file() or path.stat().st_size != entry.bytes or sha256_of_file(path) != entry.sha256:
+    try:
+        is_whole = path.is_file() and path.stat().st_size == entry.bytes and sha256_of_file(path) == entry.sha256
+    except FileNotFoundError:  # removed since the first look
+        is_whole = False
+    if not is_whole:
         raise CheckpointError(f"{path} is missing or damaged: it is not the file that was saved.")
     with closing(open_weights(path)) as file:
         return {name: file.read(name) for name in file.tensors}

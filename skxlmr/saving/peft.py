@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model.key_maps import key_map
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
@@ -48,10 +48,14 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     for name, module in heads.items():
         of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
         tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
+    base_model, revision = exported.model, ""
+    if not os.path.isdir(base_model):
+        base_model, _, revision = exported.files.name.partition("@")
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": exported.export.peft_task,
-        "base_model_name_or_path": exported.model if os.path.isdir(exported.model) else exported.files.name,
+        "base_model_name_or_path": base_model,
+        "revision": revision or None,
         "inference_mode": True,
         "r": tuning.rank,
         "lora_alpha": tuning.alpha,
@@ -68,12 +72,14 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    write_adapter(directory, tensors, config)
+
+
+def write_adapter(directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write the two files of an adapter, or replace them together."""
     # The default is for NumPy scalars, which a search may have set.
-    config_json = json.dumps(config, indent=2, default=lambda number: number.item()) + "\n"
-    directory = Path(directory).expanduser()
-    directory.mkdir(parents=True, exist_ok=True)
-    data = safetensors.torch.save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata={"format": "pt"}
-    )
-    atomic.write_bytes(directory / "adapter_model.safetensors", data)
-    atomic.write_bytes(directory / "adapter_config.json", config_json.encode())
+    config_json = (json.dumps(config, indent=2, default=lambda number: number.item()) + "\n").encode()
+    content = SafetensorsContent(tensors, {"format": "pt"})
+    with atomic.replacing_whole(Path(directory).expanduser(), size=content.nbytes + len(config_json)) as new:
+        new.add("adapter_model.safetensors", content)
+        new.add("adapter_config.json", [config_json])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from skxlmr.checkpoints.sentence_transformers import MODULES, POOLING, POOLING_MODES, PROMPTS
+from skxlmr.checkpoints.sentence_transformers import MODULES, POOLING, POOLING_MODES, PROMPTS, SETTINGS
 from skxlmr.model import BertModel, XLMRobertaXLModel
 from skxlmr.model.heads import PooledHead
-from skxlmr.system import atomic
 
-SETTINGS = "sentence_bert_config.json"
 DENSE = "2_Dense"
 NORMALIZE = "3_Normalize"
 PROMPT_NAME = "fitted"
@@ -30,6 +29,7 @@ def write_sentence_model(
     pooling: str,
     prompt: str,
     config: dict[str, Any],
+    tokenizer_files: Mapping[str, bytes],
 ) -> None:
     """Write a model whose `SentenceTransformer.encode` returns the outputs of the head.
 
@@ -37,13 +37,11 @@ def write_sentence_model(
     activation. The base model itself lies in the directory, so that transformers' AutoModel loads it. Texts get the
     prompt by themselves.
     """
-    directory = Path(directory).expanduser()
     model_class = BertModel if base.config.model_type == "bert" else XLMRobertaXLModel
     with torch.device("meta"):
         model = model_class(replace(base.config, is_decoder=False, **config), add_pooling_layer=False)
     for name, module in base.named_children():
         setattr(model, name, module)
-    model.save_pretrained(directory)
     width, n_outputs = head.linear.in_features, head.linear.out_features
     scale = width**0.5 if head.normalize else 1.0  # of a vector of length 1, see PooledHead
     weights = {"linear.weight": head.linear.weight.detach() * scale, "linear.bias": head.linear.bias.detach()}
@@ -73,9 +71,6 @@ def write_sentence_model(
             "similarity_fn_name": None,
         },
     }
-    for name, content in files.items():
-        (directory / name).parent.mkdir(exist_ok=True)
-        atomic.write_bytes(directory / name, (json.dumps(content, indent=2) + "\n").encode())
-    if head.normalize:
-        (directory / NORMALIZE).mkdir(exist_ok=True)
-    atomic.write_bytes(directory / DENSE / "model.safetensors", safetensors.torch.save(weights))
+    written = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in files.items()}
+    written[f"{DENSE}/model.safetensors"] = safetensors.torch.save(weights)
+    model.write(directory, {**tokenizer_files, **written})

@@ -17,12 +17,12 @@ from skxlmr.model import (
     BertForSequenceClassification,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLModel,
-    XLMRobertaXLTokenizer,
 )
 from skxlmr.model.heads import ClassificationHead, PooledHead
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.quantized import quantized_layers
+from skxlmr.runtime.backbone import read_tokenizer
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.sentence_transformers import write_sentence_model
 from skxlmr.tasks.base import Export
@@ -74,7 +74,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
     base = XLMRobertaXLModel.from_pretrained(files, dtype=torch.float32, add_pooling_layer=False)
     if quantized_layers(base):
         raise ValueError(f"{files.name!r} holds 8-bit weights, into which nothing can be merged. Use export_adapter.")
-    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
+    tokenizer = read_tokenizer(files.directory)
     if exported.pieces is not None:
         tokenizer, kept = tokenizer.trim(exported.pieces)
         base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
@@ -89,8 +89,8 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
             pooling=finetuned.pooling,
             prompt=exported.export.prompt,
             config=exported.export.config,
+            tokenizer_files=tokenizer.files(),
         )
-        tokenizer.save_pretrained(directory)
         return
     model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
     with torch.device("meta"):
@@ -100,8 +100,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
     for name, module in heads.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    model.write(directory, tokenizer.files())
 
 
 @torch.no_grad()

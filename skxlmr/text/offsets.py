@@ -33,14 +33,23 @@ def piece_offsets(processor: SentencePieceProcessor, text: str) -> np.ndarray:
     visible = first < after
 
     start = origin[first]
-    last_step = origin[after - 1]  # where the step of each piece's last character begins
-    step_ends = np.append(origin, np.int32(len(text)))
-    stop = step_ends[np.searchsorted(origin, last_step, side="right")]
-
-    # Characters that normalise to nothing belong to the step before them: leave them out.
-    for i in np.flatnonzero(visible & (stop - last_step > 1)):
-        stop[i] = _tight_stop(processor, text, int(last_step[i]), int(stop[i]))
+    stop = step_stops(processor, text, origin)[after - 1]
     return np.stack([start, np.where(visible, stop, start)], axis=1)
+
+
+def step_stops(processor: SentencePieceProcessor, text: str, origin: np.ndarray) -> np.ndarray:
+    """Return where the step of the normaliser ends that gave each character, (n,).
+
+    `origin` is where it begins, as from `SentencePieceProcessor.normalize`, (n + 1,).
+    """
+    step_ends = np.append(origin, origin.dtype.type(len(text)))
+    stop = step_ends[np.searchsorted(origin, origin[:-1], side="right")]
+    # Characters that normalise to nothing belong to the step before them: leave them out.
+    long = np.flatnonzero(stop - origin[:-1] > 1)
+    steps = dict(zip(origin[long].tolist(), stop[long].tolist(), strict=True))
+    tight = {start: _tight_stop(processor, text, start, end) for start, end in steps.items()}
+    stop[long] = [tight[start] for start in origin[long].tolist()]
+    return stop
 
 
 def _tight_stop(processor: SentencePieceProcessor, text: str, start: int, stop: int) -> int:

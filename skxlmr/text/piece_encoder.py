@@ -1,16 +1,16 @@
-"""Texts to piece ids, and these to inputs of the model; nothing in a text is read as a special token."""
+"""Texts to piece ids, and these to inputs of the model; "</s>" in a text is not read as the special token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 
 import numpy as np
 import torch
 
 from skxlmr.text.batch_encoding import check_texts
-from skxlmr.text.offsets import piece_offsets
-from skxlmr.text.vocabulary import BOS, EOS, Vocabulary, fairseq_ids, without_surrogates
+from skxlmr.text.segments import Segmenter
+from skxlmr.text.vocabulary import BOS, EOS, Vocabulary
 from skxlmr.text.windows import Only, Range, Window, plan_truncation, plan_windows
 
 CHARACTERS_PER_THREAD = 8192  # about a millisecond of work; below it a thread costs more than it saves
@@ -24,9 +24,12 @@ class PieceEncoder:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
+        self.segmenter = Segmenter(vocabulary)
 
     def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[np.ndarray]:
         """Encode texts to piece ids, without special tokens; "</s>" in a text is four characters of text.
+
+        Tokens that the checkpoint has added beside XLM-RoBERTa's five, special or not, are found in the texts.
 
         Parameters
         ----------
@@ -52,14 +55,7 @@ class PieceEncoder:
             num_threads = min(worthwhile, torch.get_num_threads()) if worthwhile > 1 else 1
         elif num_threads < 1:
             raise ValueError(f"num_threads={num_threads} must be at least 1, or None")
-        encoded = [_utf8(text) for text in texts]
-        if num_threads <= 1:
-            pieces = [self.vocabulary.processor.encode(text) for text in encoded]
-        else:
-            pieces = self.vocabulary.processor.encode(encoded, num_threads=num_threads)
-        lengths = [len(ids) for ids in pieces]
-        ids = fairseq_ids(np.fromiter(chain.from_iterable(pieces), dtype=np.int32, count=sum(lengths)))
-        return [ids[start:stop] for start, stop in pairwise(accumulate(lengths, initial=0))]
+        return [pieces.ids for pieces in self.segmenter.encode(texts, num_threads=num_threads)]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Encode a text to piece ids, without special tokens, with the characters that each piece comes from.
@@ -76,7 +72,8 @@ class PieceEncoder:
         offsets : ndarray of shape (n_pieces, 2), int32
             ``text[start:stop]`` is the source of the piece, without leading whitespace and without characters that
             the normaliser drops around it. Pieces that share a character ("ﬁ" cut into "f" and "i") each have all of
-            it. For the bare space "▁", as before Chinese words, ``start == stop``, where the next piece begins.
+            it. For the bare space "▁", as before Chinese words, ``start == stop``, where the next piece begins. White
+            space that an added token takes is not part of its characters either.
 
         Notes
         -----
@@ -85,9 +82,8 @@ class PieceEncoder:
         and are off by one if the text begins with a control character.
         """
         (text,) = check_texts([text])
-        text = without_surrogates(text)
-        ids = np.array(self.vocabulary.processor.encode(text), dtype=np.int32)
-        return fairseq_ids(ids), piece_offsets(self.vocabulary.processor, text)
+        (pieces,) = self.segmenter.encode([text], with_offsets=True, tight=True)
+        return pieces.ids, pieces.offsets
 
     def build_inputs(self, ids_a: np.ndarray, ids_b: np.ndarray | None = None) -> np.ndarray:
         """Add the special tokens: ``<s> A </s>`` or ``<s> A </s></s> B </s>``.
@@ -189,14 +185,6 @@ class PieceEncoder:
                 f"use at least {special + n_texts}"
             )
         return max_length - special
-
-
-def _utf8(text: str) -> bytes:
-    # Bytes, because with a string Python would keep a UTF-8 copy inside the caller's object.
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return without_surrogates(text).encode()
 
 
 def _arrays(ids_a: np.ndarray, ids_b: np.ndarray | None) -> list[np.ndarray]:

@@ -6,36 +6,31 @@ import copy
 import functools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 import numpy as np
 
-from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.checkpoints.layout import TOKENIZER as VOCABULARY_FILE
 from skxlmr.checkpoints.layout import TOKENIZER_JSON
 from skxlmr.checkpoints.resolve import resolve
-from skxlmr.checkpoints.sentencepiece_file import read_tokenizer_json
+from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS as ADDED_TOKENS_FILE
+from skxlmr.checkpoints.tokenizer_files import CONFIG as CONFIG_FILE
+from skxlmr.checkpoints.tokenizer_files import added_tokens_config, read_tokenizer_files
+from skxlmr.checkpoints.tokenizer_json import Steps
 from skxlmr.system import atomic
 from skxlmr.text.batch_encoding import BatchEncoding, as_tensors, check_texts, pad_rows
+from skxlmr.text.call_options import TRUNCATIONS, check_options
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.piece_encoder import PieceEncoder, cut, join
-from skxlmr.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, without_surrogates
-from skxlmr.text.windows import Only, Range, plan_truncation, plan_windows
+from skxlmr.text.segments import Pieces
+from skxlmr.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
+from skxlmr.text.windows import Range, plan_truncation, plan_windows
 
-CONFIG_FILE = "tokenizer_config.json"
 MAX_LENGTH = 512  # XLM-R has 514 rows of positions, of which the first two belong to padding
-
-_SPECIAL_TOKEN = re.compile("(<s>|<pad>|</s>|<unk>|<mask>)")
-_TRUNCATIONS: dict[bool | str, Only] = {
-    True: "longest",
-    "longest_first": "longest",
-    "only_first": "first",
-    "only_second": "second",
-}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,13 +46,6 @@ def _of_piece_encoder(
         return method(tokenizer.piece_encoder, *args, **kwargs)
 
     return call
-
-
-class _Pieces(NamedTuple):
-    """The pieces of a text: ids (n,) and offsets (n, 2), which are all zero if they are not requested."""
-
-    ids: np.ndarray
-    offsets: np.ndarray
 
 
 class XLMRobertaXLTokenizer:
@@ -78,6 +66,11 @@ class XLMRobertaXLTokenizer:
         The sentencepiece model: a file, or the content of one.
     model_max_length : int, default=512
         Maximum number of ids, special tokens included; the default of `max_length` in a call.
+    added_tokens : iterable of AddedToken, default=()
+        Tokens beside the pieces and XLM-RoBERTa's five special ones, ascending by id; see
+        `skxlmr.checkpoints.added_tokens`. Both interfaces find them in texts.
+    normalizer : tuple of dict, default=()
+        Steps of a normaliser as in ``tokenizer.json``, if it does more than the rules of the sentencepiece model.
 
     Attributes
     ----------
@@ -120,8 +113,15 @@ class XLMRobertaXLTokenizer:
     unk_token, unk_token_id = "<unk>", UNK
     mask_token = "<mask>"
 
-    def __init__(self, vocab_file: str | os.PathLike[str] | bytes, *, model_max_length: int = MAX_LENGTH) -> None:
-        self.vocabulary = Vocabulary(vocab_file)
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike[str] | bytes,
+        *,
+        model_max_length: int = MAX_LENGTH,
+        added_tokens: Iterable[AddedToken] = (),
+        normalizer: Steps = (),
+    ) -> None:
+        self.vocabulary = Vocabulary(vocab_file, added_tokens, normalizer)
         self.piece_encoder = PieceEncoder(self.vocabulary)
         self.model_max_length = model_max_length
 
@@ -133,12 +133,12 @@ class XLMRobertaXLTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special tokens included (250002 for XLM-R; a checkpoint may have more rows than that)."""
-        return len(self.vocabulary)
+        """Number of ids without added tokens, which `len` counts, too; special tokens included (250002 for XLM-R)."""
+        return self.vocabulary.n_pieces
 
     @property
     def mask_token_id(self) -> int:
-        """Id of ``<mask>``, the last one."""
+        """Id of ``<mask>``, the last one before added tokens."""
         return self.vocabulary.mask_id
 
     @property
@@ -192,8 +192,8 @@ class XLMRobertaXLTokenizer:
     def from_directory(cls, directory: str | os.PathLike[str]) -> XLMRobertaXLTokenizer:
         """Load a tokenizer from a directory.
 
-        It reads ``sentencepiece.bpe.model``, or ``tokenizer.json`` if that is missing, and ``tokenizer_config.json`` if
-        it is there.
+        It reads ``sentencepiece.bpe.model``, or ``tokenizer.json`` if that is missing; the normaliser and added tokens
+        of ``tokenizer.json``, or else the tokens of ``tokenizer_config.json`` or ``added_tokens.json``.
 
         Parameters
         ----------
@@ -212,22 +212,16 @@ class XLMRobertaXLTokenizer:
         ValueError
             If the sentencepiece model is damaged.
         CheckpointError
-            If one of the JSON files is damaged, or ``tokenizer.json`` is of another kind of tokenizer.
+            If one of the JSON files is damaged, or ``tokenizer.json`` is of another kind of tokenizer: with another
+            model, pre-tokenizer, or normaliser than those that are supported.
         """
-        directory = Path(directory)
-        vocabulary: Path | bytes = directory / VOCABULARY_FILE
-        if not (directory / VOCABULARY_FILE).exists():
-            if not (directory / TOKENIZER_JSON).exists():
-                raise FileNotFoundError(
-                    f"{directory} has no {VOCABULARY_FILE} and no {TOKENIZER_JSON}. Copy one of them from the model "
-                    f"that this one was made from."
-                )
-            vocabulary = read_tokenizer_json(directory / TOKENIZER_JSON)
-        config = read_json(directory / CONFIG_FILE) if (directory / CONFIG_FILE).exists() else {}
-        length = config.get("model_max_length")
-        if type(length) is not int or not 0 < length < 10**9:  # the reference writes 10**30 if it is not known
-            length = MAX_LENGTH
-        return cls(vocabulary, model_max_length=length)
+        content = read_tokenizer_files(Path(directory))
+        return cls(
+            content.vocabulary,
+            model_max_length=content.model_max_length or MAX_LENGTH,
+            added_tokens=content.added,
+            normalizer=content.steps,
+        )
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> list[Path]:
         """Write the sentencepiece model, byte for byte, and what transformers reads.
@@ -235,27 +229,37 @@ class XLMRobertaXLTokenizer:
         Parameters
         ----------
         directory : str or path
-            Created if missing. Each file is replaced as a whole or not at all.
+            Created if missing. The files of an earlier tokenizer are replaced together.
 
         Returns
         -------
         list of Path
-            ``sentencepiece.bpe.model``, ``tokenizer_config.json``, and ``tokenizer.json`` if it is a unigram model.
+            ``sentencepiece.bpe.model``, ``tokenizer_config.json``, ``tokenizer.json`` if it is a unigram model, and
+            ``added_tokens.json`` if there are such tokens.
         """
+        directory, content = Path(directory), self.files()
+        size, own = sum(map(len, content.values())), {TOKENIZER_JSON, ADDED_TOKENS_FILE}
+        with atomic.replacing_whole(directory, size=size, is_obsolete=own.__contains__) as new:
+            for name, data in content.items():
+                new.add(name, [data])
+        return [directory / name for name in content]
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of the files that `save_pretrained` writes, by name."""
         names = ("bos_token", "cls_token", "pad_token", "eos_token", "sep_token", "unk_token", "mask_token")
         config = {
             "tokenizer_class": "XLMRobertaTokenizer",
             "model_max_length": self.model_max_length,
             **{name: getattr(self, name) for name in names},
+            **added_tokens_config(self.vocabulary.added, self.mask_token_id),
         }
         content = {VOCABULARY_FILE: self.vocabulary.model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
         if (tokenizer := self.vocabulary.as_tokenizer_json()) is not None:
             content[TOKENIZER_JSON] = json.dumps(tokenizer, ensure_ascii=False).encode()
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, data in content.items():
-            atomic.write_bytes(directory / name, data)
-        return [directory / name for name in content]
+        following = {token.content: token.id for token in self.vocabulary.added if token.id > self.mask_token_id}
+        if following:
+            content[ADDED_TOKENS_FILE] = json.dumps(following, ensure_ascii=False).encode()
+        return content
 
     def __call__(
         self,
@@ -292,7 +296,8 @@ class XLMRobertaXLTokenizer:
         return_tensors : {"pt", "np"}, optional
             Return int64 torch tensors or NumPy arrays, with one row for a single text, instead of lists.
         return_offsets_mapping : bool, default=False
-            Add `offset_mapping`: ``start, stop`` of each id as from `encode_with_offsets`, (0, 0) for added tokens.
+            Add `offset_mapping`: ``start, stop`` of each id as from `encode_with_offsets`, but with the white space
+            that added tokens take; (0, 0) for ``<s>``, ``</s>`` and padding.
         return_attention_mask : bool, default=True
             Add `attention_mask`: 1 for ids, 0 for padding.
         return_token_type_ids : bool, default=False
@@ -316,7 +321,7 @@ class XLMRobertaXLTokenizer:
         ValueError
             If an option is unknown or would have no effect, or rows of unequal length would become one tensor.
         """
-        _check_options(padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens)
+        check_options(padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens)
         limit = self.model_max_length if max_length is None else max_length
         bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]])[:, : int(add_special_tokens)]
         nowhere = np.zeros((int(add_special_tokens), 2), dtype=np.int32)
@@ -360,12 +365,7 @@ class XLMRobertaXLTokenizer:
             An unknown piece is returned as it is in the text, not as ``<unk>``.
         """
         (text,) = check_texts([text])
-        parts = _SPECIAL_TOKEN.split(without_surrogates(text))
-        return [
-            token
-            for i, part in enumerate(parts)
-            for token in ([part] if i % 2 else self.vocabulary.processor.encode(part, out_type=str))
-        ]
+        return self.piece_encoder.segmenter.tokenize(text)
 
     @overload
     def convert_ids_to_tokens(self, ids: int, skip_special_tokens: bool = False) -> str: ...
@@ -480,8 +480,21 @@ class XLMRobertaXLTokenizer:
         """
         return np.isin(_as_list(ids), self.all_special_ids).astype(int).tolist()
 
+    def lowercased(self) -> XLMRobertaXLTokenizer:
+        """Return a tokenizer that puts texts in lower case before all else.
+
+        Returns
+        -------
+        XLMRobertaXLTokenizer
+            With the same ids. Offsets are those of the original text.
+        """
+        lower = copy.copy(self)
+        lower.vocabulary = self.vocabulary.lowercased()
+        lower.piece_encoder = PieceEncoder(lower.vocabulary)
+        return lower
+
     def trim(self, used: Iterable[int]) -> tuple[XLMRobertaXLTokenizer, np.ndarray]:
-        """Return a tokenizer with only the pieces that are used, all single characters, and the special tokens.
+        """Return a tokenizer with only the pieces that are used, single characters, special and added tokens.
 
         A text is encoded as before if all its pieces are kept: the better segmentations are still there. A piece that
         is dropped is encoded as smaller ones, down to characters.
@@ -495,7 +508,7 @@ class XLMRobertaXLTokenizer:
         -------
         tokenizer : XLMRobertaXLTokenizer
             Its ids are contiguous, with the special tokens where XLM-R has them.
-        kept : ndarray of shape (tokenizer.vocab_size,), int64
+        kept : ndarray of shape (len(tokenizer),), int64
             The id here of each of its ids, ascending.
 
         Raises
@@ -520,7 +533,7 @@ class XLMRobertaXLTokenizer:
 
     def _plan(
         self,
-        sample: tuple[_Pieces, ...],
+        sample: tuple[Pieces, ...],
         truncation: bool | str,
         max_length: int,
         stride: int,
@@ -531,15 +544,16 @@ class XLMRobertaXLTokenizer:
         lengths = tuple(len(pieces.ids) for pieces in sample)
         if not truncation:
             return [tuple((0, length) for length in lengths)]
-        room, only = self.piece_encoder.room(max_length, len(sample), add_special_tokens), _TRUNCATIONS[truncation]
+        room, only = self.piece_encoder.room(max_length, len(sample), add_special_tokens), TRUNCATIONS[truncation]
         if return_overflowing_tokens:
             return plan_windows(lengths, room, stride, only)[0]
         return [plan_truncation(lengths, room, only)]
 
     def _read_samples(
         self, text: str | Sequence[str], text_pair: str | Sequence[str] | None, with_offsets: bool
-    ) -> Iterator[tuple[_Pieces, ...]]:
+    ) -> Iterator[tuple[Pieces, ...]]:
         """Encode the texts, or the pairs, of a call."""
+        encode = partial(self.piece_encoder.segmenter.encode, special_tokens=True, with_offsets=with_offsets)
         given = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
         if len({isinstance(column, str) for column in given.values()}) > 1:
             raise TypeError("text and text_pair must both be strings or both be lists of strings")
@@ -547,55 +561,7 @@ class XLMRobertaXLTokenizer:
         if len(set(map(len, columns.values()))) > 1:
             lengths = " and ".join(f"{len(column)} in {name}" for name, column in columns.items())
             raise ValueError(f"text and text_pair must have the same length: there are {lengths}")
-        return zip(*(self._read(column, with_offsets) for column in columns.values()), strict=True)
-
-    def _read(self, texts: list[str], with_offsets: bool) -> list[_Pieces]:
-        # As in the reference, `<mask>` drops the whitespace before it: sentencepiece drops it at the end of a segment.
-        split = [_SPECIAL_TOKEN.split(text) for text in texts]  # text, special token, text, ..., text
-        segments = [segment for parts in split for segment in parts[::2]]
-        if with_offsets:
-            encoded = iter([_Pieces(*self.encode_with_offsets(segment)) for segment in segments])
-        else:
-            encoded = iter([_Pieces(ids, np.zeros((len(ids), 2), np.int32)) for ids in self.encode_batch(segments)])
-        return [self._join_segments(parts, encoded) for parts in split]
-
-    def _join_segments(self, parts: list[str], encoded: Iterator[_Pieces]) -> _Pieces:
-        """Join the encoded segments of one text and the special tokens between them."""
-        ids, offsets = [], []
-        starts = accumulate(map(len, parts[:-1]), initial=0)
-        for i, (part, start) in enumerate(zip(parts, starts, strict=True)):
-            if i % 2:
-                pieces = _Pieces(np.array(self.vocabulary.to_ids([part])), np.array([[0, len(part)]]))
-            else:
-                pieces = next(encoded)
-            ids.append(pieces.ids)
-            offsets.append(pieces.offsets + start)
-        return _Pieces(np.concatenate(ids), np.concatenate(offsets))
-
-
-def _check_options(
-    padding: bool | str,
-    truncation: bool | str,
-    max_length: int | None,
-    stride: int,
-    return_tensors: str | None,
-    return_overflowing_tokens: bool,
-) -> None:
-    """Raise ValueError for options that are unknown or would have no effect."""
-    choices = {
-        "padding": (padding, (False, True, "longest", "max_length")),
-        "truncation": (truncation, (False, *_TRUNCATIONS)),
-        "return_tensors": (return_tensors, (None, "pt", "np")),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}")
-    if max_length is not None and not truncation and padding != "max_length":
-        raise ValueError(f"max_length={max_length} has no effect: add truncation=True or padding='max_length'")
-    if return_overflowing_tokens and not truncation:
-        raise ValueError("return_overflowing_tokens=True has no effect: add truncation=True, which then drops nothing")
-    if stride and not return_overflowing_tokens:
-        raise ValueError(f"stride={stride} has no effect: add return_overflowing_tokens=True")
+        return zip(*(encode(column) for column in columns.values()), strict=True)
 
 
 def _as_list(ids: Any) -> Any:

@@ -28,11 +28,13 @@ def word_starts(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
     """Return which pieces of one or several texts begin a word, (n_pieces,) bool.
 
     A word extends from one space to the next, without punctuation. In scripts without spaces between words each piece
-    is a word.
+    is a word; so is each added token.
     """
     distinct, inverse = np.unique(ids, return_inverse=True)
     pieces = vocabulary.to_tokens(distinct.tolist())
-    alone = np.array([_stands_alone(piece) for piece in pieces], bool)[inverse]
+    added = {token.id for token in vocabulary.added}
+    alone = np.array([i in added or _stands_alone(p) for i, p in zip(distinct.tolist(), pieces, strict=True)], bool)
+    alone = alone[inverse]
     spaced = np.array([piece.startswith(SPACE) for piece in pieces], bool)[inverse]
     after_alone = np.concatenate([[True], alone[:-1]])[: len(ids)]
     return spaced | alone | after_alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from skxlmr.checkpoints.checksum import NO_CHECKSUM, add_checksum, verify_checks
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.formats import open_weights
+from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.system import atomic, nested_json
 from skxlmr.system.schema import parse
 from skxlmr.system.warn import warn
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 NAME = "training.safetensors"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MAX_VALUES = 4_000_000  # of the JSON: the history, and what callbacks remember
 NUMBERS = "numbers"  # the tensor that holds the JSON, so that one file, written at once or not at all, holds everything
 
@@ -38,6 +40,9 @@ class Checkpointing(Callback):
 
     The directory belongs to this training only; see `training_directory`. While another process fits the same, there
     are no checkpoints of this one. Call `remove` when the fit is complete.
+
+    An error of the disk while a checkpoint is written gives one warning; training goes on, and so do the attempts,
+    since the disk may be emptied. The earlier checkpoint stays.
     """
 
     def __init__(self, directory: Path, every: int) -> None:
@@ -46,6 +51,7 @@ class Checkpointing(Callback):
         self.directory = directory
         self.every = every
         self._lock = FileLock(directory.with_suffix(".lock"))  # without locks, atomic renames suffice
+        self._has_failed = False
 
     def _acquire(self) -> bool:
         """Lock the directory; return whether no other fit uses it."""
@@ -61,18 +67,24 @@ class Checkpointing(Callback):
         return True
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        self._active = self._acquire()
-        if not self._active:
-            return
+        self._active = False
         try:
-            self._resume(trainer)
+            self._active = self._acquire()
+            if self._active:
+                self._resume(trainer)
+        except OSError as error:
+            self._lock.release()
+            if error.errno not in FULL_DISK:
+                raise
+            self._active = False
+            self._warn(error)
         except BaseException:
             self._lock.release()  # otherwise a later fit of this process would find the directory in use
             raise
 
     def _resume(self, trainer: Trainer) -> None:
         self.directory.mkdir(exist_ok=True)
-        atomic.remove_left_over(self.directory)
+        atomic.remove_left_over(self.directory, only_ours=True)
         checkpoint = usable_checkpoint(self.directory)
         if checkpoint is not None:
             try:
@@ -84,25 +96,45 @@ class Checkpointing(Callback):
                 ) from error
 
     def on_step_end(self, trainer: Trainer) -> None:
-        if self._active and trainer.step % self.every == 0:
-            write_checkpoint(self.directory, *trainer.state())
+        if trainer.step % self.every == 0:
+            self._write(trainer)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        if self._active:
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if not self._active:
+            return
+        try:
             write_checkpoint(self.directory, *trainer.state())
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            warn(
+                f"A checkpoint of the training cannot be written: {error}. Training goes on; should it be killed, it "
+                f"resumes from the last checkpoint that was written, if any."
+            )
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._lock.release()
 
     def remove(self) -> None:
         """Remove the checkpoint, and its directory unless that holds other files or another fit uses it."""
-        if not (self._active and self._acquire()):
-            return
-        (self.directory / NAME).unlink(missing_ok=True)
-        if self.directory.is_dir() and not any(self.directory.iterdir()):
-            self.directory.rmdir()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        try:
+            if not (self._active and self._acquire()):
+                return
+            atomic.remove_left_over(self.directory, only_ours=True)
+            (self.directory / NAME).unlink(missing_ok=True)
+            if self.directory.is_dir() and not any(self.directory.iterdir()):
+                self.directory.rmdir()
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        except OSError as error:  # what was learned is not lost for that
+            self._lock.release()
+            warn(f"The checkpoint of the training cannot be removed: {error}.")
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:
@@ -151,8 +183,9 @@ def read_checkpoint(directory: Path) -> CallbackState | None:
 def write_checkpoint(directory: Path, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Replace the checkpoint atomically: at any moment the old one or the new one is there and complete."""
     text = json.dumps(numbers, default=float).encode()  # the metrics of a callback may be NumPy scalars, or NaN
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    tensors[NUMBERS] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    numbers_as_tensor = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    content = SafetensorsContent({**tensors, NUMBERS: numbers_as_tensor}, NO_CHECKSUM)
+    atomic.check_space(directory, content.nbytes)
     with atomic.replacing(directory / NAME) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=NO_CHECKSUM)
+        atomic.write_file(temporary, content)
         add_checksum(temporary)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from skxlmr.system.forks import after_fork
+from skxlmr.system.forks import after_fork, gate
 
 # Torch's dropout draws from generators that the whole process shares, so trainings in several threads take turns.
 _turn = threading.RLock()
@@ -47,7 +47,7 @@ class Randomness:
         After an exception the state is that from before, so the next attempt draws the same numbers.
         """
         device, devices = self.device, [] if self.device.type == "cpu" else [self.device]
-        with _turn, torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+        with _turn, gate.inside(), torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
             torch.set_rng_state(self.states[0])
             for state in self.states[1:]:
                 torch.get_device_module(device).set_rng_state(state, device)

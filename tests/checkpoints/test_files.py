@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,15 @@ def test_checked_file_with_named_pipe_raises(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="pipe is not a regular file"):
         checked_file(tmp_path / "pipe", tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+def test_read_limited_with_named_pipe_raises_without_waiting(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    program = (
+        "import sys\nfrom skxlmr.checkpoints.files import read_limited\n"
+        "try:\n    read_limited(sys.argv[1])\nexcept ValueError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "pipe")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{tmp_path / 'pipe'} cannot be read: it is not a regular file\n", done.stderr

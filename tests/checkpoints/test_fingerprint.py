@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from skxlmr.checkpoints import fingerprint
 from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import XLMRobertaXLTokenizer
 
 
 @pytest.fixture(params=["hashed whole", "sampled"])
@@ -17,6 +19,7 @@ def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     """Whether the toy weights are treated as a large file, of which only samples are hashed."""
     if request.param == "sampled":
         monkeypatch.setattr(fingerprint, "SMALL_FILE", 0)
+        fingerprint._tensors_digest.cache_clear()
         monkeypatch.setattr(fingerprint, "SAMPLE_BYTES", 8)
         monkeypatch.setattr(fingerprint, "EVEN_SAMPLES", 16)
     return request.param == "sampled"
@@ -81,3 +84,53 @@ def test_fingerprint_of_large_file_reads_samples_only(tmp_path: Path):
         file.seek(-1, os.SEEK_END)
         file.write(b"\1")
     assert resolve(tmp_path).fingerprint != first
+
+
+@pytest.mark.usefixtures("large")
+def test_fingerprint_of_same_tensors_in_other_files_is_equal(every_format: list[Path]):
+    assert len({resolve(directory).fingerprint for directory in every_format}) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [
+        ({"torch_dtype": "float16", "id2label": {"0": "a"}, "position_embedding_type": "absolute"}, True),
+        ({"hidden_act": "relu"}, False),
+        ({"layer_norm_eps": 1e-3}, False),
+    ],
+    ids=str,
+)
+def test_fingerprint_depends_on_settings_of_the_computation(values: dict, same: bool, checkpoint_directory: Path):
+    first = resolve(checkpoint_directory).fingerprint
+    (checkpoint_directory / "config.json").write_text(json.dumps({"hidden_size": 4, **values}, indent=7))
+    assert (resolve(checkpoint_directory).fingerprint == first) == same
+
+
+def test_fingerprint_of_same_tokens_in_other_files_is_equal(tmp_path: Path):
+    nano = XLMRobertaXLTokenizer.from_pretrained("nano")
+    directory = shutil.copytree(resolve("nano").directory, tmp_path / "model")
+    (directory / "skxlmr.json").unlink(missing_ok=True)
+    first = resolve(directory).fingerprint
+    nano.save_pretrained(directory)
+    assert resolve(directory).fingerprint == first
+    (directory / "sentencepiece.bpe.model").unlink()
+    assert resolve(directory).fingerprint == first
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    (directory / "tokenizer.json").write_text(json.dumps(content, indent=3), encoding="utf-8")
+    assert resolve(directory).fingerprint == first
+    content["model"]["vocab"][100][1] -= 1
+    (directory / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert resolve(directory).fingerprint != first
+    nano.lowercased().save_pretrained(directory)
+    lower = resolve(directory).fingerprint
+    assert lower != first
+    nano.save_pretrained(directory)
+    (directory / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    assert resolve(directory).fingerprint == lower
+
+
+def test_fingerprint_as_knows_that_of_earlier_versions(checkpoint_directory: Path):
+    files = resolve(checkpoint_directory)
+    earlier = fingerprint.file_fingerprint_of([files.config, files.tokenizer], files.weights)
+    assert files.fingerprint_as(earlier) == earlier != files.fingerprint
+    assert files.fingerprint_as("other") == files.fingerprint_as(files.fingerprint) == files.fingerprint

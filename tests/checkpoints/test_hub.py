@@ -62,7 +62,8 @@ def test_resolve_downloads_needed_files_only(hub: Hub, cache: Path):
     assert files.name == REPO
     assert files.directory.is_relative_to(cache)
     assert files.tokenizer.read_bytes() == b"pieces"
-    assert hub.downloaded == {"config.json", "model.safetensors", "sentencepiece.bpe.model", "tokenizer_config.json"}
+    tokenizer = {"sentencepiece.bpe.model", "tokenizer_config.json", "tokenizer.json"}
+    assert hub.downloaded == {"config.json", "model.safetensors", *tokenizer}
     assert value_of(cache) == 1
 
 
@@ -123,6 +124,11 @@ def test_resolve_with_revision_downloads_it(hub: Hub, cache: Path):
     assert value_of(cache, revision="main") == 1
     hub.stop()
     assert value_of(cache, revision="v1", local_files_only=True) == 2
+    pinned = resolve(f"{REPO}@v1", cache_dir=cache)
+    assert (pinned.name, pinned.directory) == (f"{REPO}@v1", resolve(REPO, cache_dir=cache, revision="v1").directory)
+    assert resolve(f"{REPO}@v1", cache_dir=cache, revision="v1").directory == pinned.directory
+    with pytest.raises(ValueError, match="contradicts the revision of model='organisation/name@v1'"):
+        resolve(f"{REPO}@v1", cache_dir=cache, revision="main")
     with pytest.raises(ModelNotFoundError, match="Revision 'v2' of 'organisation/name' is not in the cache"):
         resolve(REPO, cache_dir=cache, revision="v2", local_files_only=True)
 
@@ -254,3 +260,12 @@ def test_resolve_config_of_unavailable_model_raises(hub: Hub, cache: Path):
     hub.stop()
     with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
         resolve_config(REPO, cache_dir=cache / "3")
+
+
+def test_fetch_without_home_names_variable(monkeypatch):
+    def no_home(*arguments, **options):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", no_home)
+    with pytest.raises(ModelNotFoundError, match=r"no home directory.*HF_HOME"):
+        resolve("organisation/name", local_files_only=True)

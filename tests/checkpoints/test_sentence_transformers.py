@@ -3,7 +3,7 @@ import json
 import pytest
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.sentence_transformers import read_pooling, read_prompt
+from skxlmr.checkpoints.sentence_transformers import lowercases, read_pooling, read_prompt
 
 
 def write(directory, kinds=("Transformer", "Pooling"), pooling=None, folder="1_Pooling", **files):
@@ -83,3 +83,11 @@ def test_read_pooling_with_unsupported_settings_raises(tmp_path):
     (tmp_path / "modules.json").write_text("[")
     with pytest.raises(CheckpointError, match=r"modules\.json"):
         read_pooling(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_xlm-roberta_config.json"])
+def test_lowercases_by_settings_of_the_transformer(tmp_path, name):
+    assert not lowercases(tmp_path)
+    for value in (True, False):
+        (tmp_path / name).write_text(json.dumps({"max_seq_length": 64, "do_lower_case": value}))
+        assert lowercases(tmp_path) is value

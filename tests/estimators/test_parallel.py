@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ LABELS = ["yes", "no"] * 6
 
 
 CLASSIFIER = XLMRXLClassifier("nano", tuning=LoRA(rank=2), max_epochs=2, random_state=0, device="cpu")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
 EMBEDDER = make_pipeline(XLMRXLEmbedder("nano", device="cpu"), LogisticRegression())
 
 
@@ -37,34 +40,115 @@ def test_grid_search_with_two_jobs_equals_one_job(estimator, grid):
         np.testing.assert_array_equal(results[1][name], results[0][name])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-def test_forked_children_after_model_run_do_not_hang():
-    program = (
-        "from joblib import Parallel, delayed\n"
-        "from skxlmr import XLMRXLClassifier, XLMRXLEmbedder\n"
-        f"texts, labels = {TEXTS * 8!r}, {LABELS * 8!r}\n"
-        "clf = XLMRXLClassifier('nano', max_epochs=1, random_state=0, device='cpu').fit(texts, labels)\n"
-        "parallel = Parallel(n_jobs=2, backend='multiprocessing')\n"
-        "fitted = parallel(delayed(clf.fit)(texts, labels) for _ in range(3))\n"
-        "import os\n"
-        "child = os.fork()\n"
-        "if not child:\n"
-        "    XLMRXLEmbedder('nano', device='cpu').fit_transform(texts + ['new text'])\n"
-        "    os._exit(0)\n"
-        "assert os.waitpid(child, 0)[1] == 0\n"
-        "print(fitted[0].score(texts, labels))\n"
-    )
+FITTED = f"""
+import gc, multiprocessing, os, threading
+import numpy as np, torch
+import skxlmr
+from skxlmr import XLMRXLClassifier, XLMRXLEmbedder
+torch.set_num_threads(2)  # a pool of threads also on one processor
+texts, labels = {TEXTS * 8!r}, {LABELS * 8!r}
+def fitted():
+    return XLMRXLClassifier("nano", max_epochs=1, random_state=0, device="cpu").fit(texts, labels)
+def in_child(function):
+    child = os.fork()
+    if not child:
+        os._exit(not function())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+
+def output_of(program, seconds=120):
+    """Return the output of a program after `FITTED`; after so many seconds it and its children are killed."""
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        [sys.executable, "-W", "ignore", "-c", FITTED + program], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            out, errors = process.communicate(timeout=120)
+            out, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            pytest.fail("a forked child hangs")
+            pytest.fail("a child hangs")
     assert process.returncode == 0, errors
-    assert 0 <= float(out) <= 1
+    return out
+
+
+@needs_fork
+def test_forked_children_after_model_run_predict_and_fit():
+    out = output_of(
+        "clf = fitted()\n"
+        "from joblib import Parallel, delayed\n"
+        "children = Parallel(n_jobs=2, backend='multiprocessing')(delayed(clf.fit)(texts, labels) for _ in range(3))\n"
+        "print(in_child(lambda: XLMRXLEmbedder('nano', device='cpu').fit_transform(texts + ['new text']).any()))\n"
+        "print(all(np.allclose(child.predict_proba(texts), clf.predict_proba(texts)) for child in children))\n"
+    )
+    assert out == "0\nTrue\n"
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "clf = fitted(); clf.save(directory); del clf; skxlmr.release_models(); gc.collect()",
+        "from skxlmr.model import XLMRobertaXLModel\n"
+        "model = XLMRobertaXLModel.from_pretrained('nano', add_pooling_layer=False)\n"
+        "ids = torch.arange(4, 400)[None]\n"
+        "with torch.no_grad(): model(ids)\n",
+        "matrix = torch.ones(600, 600); matrix @ matrix",
+    ],
+    ids=["models released", "model without estimator", "torch without model"],
+)
+def test_forked_children_of_process_without_estimator_predict_and_fit(parent, tmp_path):
+    out = output_of(
+        f"directory = {str(tmp_path)!r}\n{parent}\n"
+        "def work(saved):\n"
+        "    clf = skxlmr.load(directory) if saved else fitted()\n"
+        "    return len(clf.predict([text + ' again' for text in texts]))\n"
+        "saved = os.path.exists(os.path.join(directory, 'estimator.json'))\n"
+        "with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "    print(pool.map(work, [saved, False]))\n"
+        "if 'model' in globals():\n"
+        "    with torch.no_grad(): want = model(ids).last_hidden_state\n"
+        "    def same():\n"
+        "        with torch.no_grad(): return torch.allclose(model(ids).last_hidden_state, want, atol=1e-5)\n"
+        "    print(in_child(same))\n"
+    )
+    assert out.splitlines()[0] == f"[{len(TEXTS * 8)}, {len(TEXTS * 8)}]"
+    assert out.splitlines()[1:] in ([], ["0"])
+
+
+@needs_fork
+def test_forked_children_while_other_threads_predict_fit_and_load():
+    out = output_of(
+        "clf = fitted(); want = clf.predict_proba(texts); stop = threading.Event()\n"
+        "def serve():\n"
+        "    i = 0\n"
+        "    while not stop.is_set(): i += 1; clf.predict([f'request {i}'] * 3)\n"
+        "def train():\n"
+        "    while not stop.is_set(): fitted()\n"
+        "def load():\n"
+        "    while not stop.is_set():\n"
+        "        skxlmr.release_models(); gc.collect()\n"
+        "        XLMRXLEmbedder('nano', load_in_8bit=True, device='cpu').fit(['a']).transform(['a'])\n"
+        "threads = [threading.Thread(target=target, daemon=True) for target in (serve, train, load)]\n"
+        "[thread.start() for thread in threads]\n"
+        "skxlmr.set_feature_cache(0)\n"
+        "same = lambda: np.allclose(clf.predict_proba(texts), want, atol=1e-5)\n"
+        "print([in_child(same) for _ in range(8)], in_child(lambda: fitted().score(texts, labels) <= 1))\n"
+        "stop.set(); [thread.join() for thread in threads]\n"
+    )
+    assert out == f"{[0] * 8} 0\n"
+
+
+def _score(estimator):
+    return estimator.fit(TEXTS, LABELS).score(TEXTS, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns where there are other threads
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_process_pool_after_model_run_fits_and_scores(method):
+    want = _score(CLASSIFIER)
+    with multiprocessing.get_context(method).Pool(1) as pool:  # its end kills the worker
+        assert pool.apply_async(_score, [CLASSIFIER]).get(timeout=120) == want
 
 
 def test_get_backbone_on_gpu_in_parallel_workers_warns(monkeypatch):

@@ -64,6 +64,28 @@ def test_config_invalid_values_raise(values, message):
         XLMRobertaXLConfig(**values)
 
 
+def test_number_and_names_of_labels_stay_linked(tmp_path):
+    config = XLMRobertaXLConfig()
+    config.num_labels = 5
+    assert config.id2label == {i: f"LABEL_{i}" for i in range(5)}
+    config.id2label = {0: "no", "1": "yes", 2: "perhaps"}
+    assert (config.num_labels, config.label2id) == (3, {"no": 0, "yes": 1, "perhaps": 2})
+    config.num_labels = 3
+    assert config.id2label[2] == "perhaps"
+    config.label2id = {"b": 1, "a": 0}
+    assert (config.num_labels, config.id2label) == (2, {0: "a", 1: "b"})
+    config.save_pretrained(tmp_path)
+    assert XLMRobertaXLConfig.from_pretrained(tmp_path).id2label == {0: "a", 1: "b"}
+    theirs = AutoConfig.from_pretrained(tmp_path)
+    assert (theirs.num_labels, theirs.label2id) == (2, {"a": 0, "b": 1})
+    config.id2label = None
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    for name, value in (("num_labels", 0), ("num_labels", "3"), ("id2label", {}), ("label2id", {"a": 1})):
+        with pytest.raises(ValueError, match=r"num_labels must be|label2id must map"):
+            setattr(config, name, value)
+    assert config.num_labels == len(config.id2label) == 2
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -76,7 +98,7 @@ def test_config_invalid_values_raise(values, message):
         ({"layer_norm_eps": [1e-5]}, "layer_norm_eps must be a number"),
         ({"use_cache": "false"}, "use_cache must be true or false, got 'false'"),
         ({"problem_type": {"a": [[[[]]]]}}, "problem_type must be a string or null"),
-        ({"eos_token_id": "2"}, "eos_token_id must be an integer of 64 bits or null"),
+        ({"eos_token_id": "2"}, "eos_token_id must be an integer of 64 bits or a list of integers or null"),
         ({"bos_token_id": 2**70}, "bos_token_id must be an integer of 64 bits or null"),
     ],
 )

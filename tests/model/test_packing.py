@@ -47,3 +47,13 @@ def test_few_sizes_has_sixteen_sizes_per_doubling():
     assert all(n <= size <= n * 17 / 16 for n, size in enumerate(sizes, start=1))
     assert len(set(sizes[1024:2048])) == 16
     assert sum(sizes) / sum(range(1, 20_001)) < 1.03
+
+
+def test_weighted_mean_and_last_equal_loop():
+    lengths = [3, 1, 4]
+    packing, x = Packing.from_lengths(lengths), torch.randn(8, 5, dtype=torch.float64)
+    parts = x.split(lengths)
+    weights = [torch.arange(1.0, n + 1, dtype=torch.float64)[:, None] for n in lengths]
+    expected = [(w * part).sum(0) / w.sum() for w, part in zip(weights, parts, strict=True)]
+    torch.testing.assert_close(packing.weighted_mean(x), torch.stack(expected))
+    torch.testing.assert_close(x[packing.last], torch.stack([part[-1] for part in parts]))

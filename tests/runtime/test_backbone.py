@@ -2,13 +2,16 @@ import gc
 import shutil
 import threading
 
+import numpy as np
 import pytest
+import torch
+import transformers
 from hub_server import MAIN, REPO, Hub
 
 from skxlmr import XLMRXLEmbedder
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
-from skxlmr.model import BertConfig, BertModel, XLMRobertaXLModel
+from skxlmr.model import BertConfig, BertModel, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone, release_models
 
 
@@ -85,3 +88,25 @@ def test_get_backbone_with_the_tokenizer_of_another_model_raises(tmp_path):
         else:
             with pytest.raises(CheckpointError, match="tokenizer has 9502 ids, its model 9500"):
                 get_backbone(tmp_path)
+
+
+def test_base_with_added_tokens_equals_transformers(tmp_path):
+    XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["covid19", transformers.AddedToken("[E1]", lstrip=True, special=True)])
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.XLMRobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=130, **shape)
+    torch.manual_seed(0)
+    model = transformers.XLMRobertaModel(config).eval()
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    texts = ["covid19 spreads", "Paris [E1] and </s", "plain"]
+    with torch.no_grad():
+        expected = np.vstack([model(**tokenizer(t, return_tensors="pt")).last_hidden_state.mean(1) for t in texts])
+    for vocabulary in ("full", "trim"):
+        embedder = XLMRXLEmbedder(tmp_path, pooling="mean", dtype="float32", vocabulary=vocabulary)
+        np.testing.assert_allclose(embedder.fit(texts).transform(texts), expected, atol=1e-5)
+    model.resize_token_embeddings(len(tokenizer) - 1)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="its tokenizer has 9504 ids, its model 9503"):
+        get_backbone(tmp_path)

@@ -203,3 +203,23 @@ def test_frozen_features_of_equal_windows_are_equal():
     one = frozen_features(backbone, [np.array([0, 9, 2], np.int32)] * 2, "mean", batch_tokens=100)
     assert one.shape == (2, backbone.model.config.hidden_size)
     np.testing.assert_array_equal(one[0], one[1])
+
+
+def test_memory_whose_files_were_removed_computes_them_again(tmp_path, encoded):
+    expected = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
+    for path in tmp_path.rglob("output.pkl"):
+        path.unlink()
+    feature_cache.clear_features()
+    np.testing.assert_array_equal(XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS), expected)
+    assert n_encoded(encoded) == 2 * len(TEXTS)
+
+
+@pytest.mark.parametrize("in_the_way", ["joblib", "joblib/skxlmr"])
+def test_memory_that_cannot_be_written_warns_and_computes(in_the_way, tmp_path):
+    expected = XLMRXLEmbedder("nano").fit_transform(TEXTS)
+    feature_cache.clear_features()
+    (tmp_path / in_the_way).parent.mkdir(exist_ok=True)
+    (tmp_path / in_the_way).write_text("a file in the place of the folder")
+    with pytest.warns(UserWarning, match="not kept on disk: .*another folder by the parameter memory"):
+        vectors = XLMRXLEmbedder("nano", memory=tmp_path).fit_transform(TEXTS)
+    np.testing.assert_array_equal(vectors, expected)

@@ -1,5 +1,8 @@
 """Results do not depend on the global settings of torch, and these are left as they were."""
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
 
@@ -227,3 +230,37 @@ def test_weights_trained_in_half_precision_are_not_taken_from_the_autocast_cache
             torch.nn.init.zeros_(linear.bias)
             with torch.autocast("cpu", torch.bfloat16):
                 assert linear(torch.ones(1, 2)).tolist() == [[2 * value, 2 * value]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_default_torch_state_in_child_forgets_blocks_of_other_threads():
+    program = """
+import os, threading, torch
+from skxlmr.runtime.torch_state import default_torch_state
+torch.set_default_dtype(torch.float64)
+inside, done = threading.Event(), threading.Event()
+def work():
+    with default_torch_state():
+        inside.set()
+        done.wait()
+threading.Thread(target=work, daemon=True).start()
+inside.wait()
+def dtypes():
+    with default_torch_state():
+        seen = [torch.get_default_dtype()]
+    return [*seen, torch.get_default_dtype()]
+def in_child():
+    child = os.fork()
+    if not child:
+        os._exit(dtypes() != [torch.float32, torch.float64])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(in_child())
+with default_torch_state():
+    child = os.fork()
+    if not child:
+        os._exit(dtypes() != [torch.float32, torch.float32])  # still within the block of the thread that forked
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0\n0\n", done.stderr

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -25,7 +29,10 @@ from skxlmr import (
     XLMRXLRegressor,
     XLMRXLTagger,
 )
-from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.checkpoints.fingerprint import file_fingerprint_of
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.saving.estimators import NAME
 from skxlmr.training import Callback
 
@@ -116,6 +123,32 @@ def test_predict_with_other_checkpoint_than_saved_raises(saved):
         skxlmr.load(saved).predict(TEXTS)
 
 
+def test_predict_with_same_weights_in_other_files(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    XLMRobertaXLModel.from_pretrained("nano", add_pooling_layer=False).save_pretrained(first)
+    XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(first)
+    (first / "skxlmr.json").unlink()
+    clf = XLMRXLClassifier(first, tuning="head", random_state=0).fit(TEXTS, LABELS)
+    clf.save(tmp_path / "saved")
+    content = json.loads((tmp_path / "saved" / NAME).read_text())
+    shutil.copytree(first, second)
+    torch.save(load_file(second / "model.safetensors"), second / "pytorch_model.bin")
+    (second / "model.safetensors").unlink()
+    config = json.loads((second / "config.json").read_text())
+    (second / "config.json").write_text(json.dumps({**config, "transformers_version": "4.30.0"}))
+    files = resolve(first)
+    content["base"]["fingerprint"] = file_fingerprint_of([files.config, files.tokenizer], files.weights)
+    (tmp_path / "saved" / NAME).write_text(json.dumps(content))
+    of_earlier_version = skxlmr.load(tmp_path / "saved")
+    assert of_earlier_version.predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
+    clf.save(tmp_path / "saved")
+    first.rename(tmp_path / "moved")
+    loaded = skxlmr.load(tmp_path / "saved")
+    with pytest.raises(ModelNotFoundError, match=r"was fitted on it.*set_params\(model=\.\.\.\) with its new place"):
+        loaded.predict(TEXTS)
+    np.testing.assert_array_equal(loaded.set_params(model=second).predict_proba(TEXTS), clf.predict_proba(TEXTS))
+
+
 class XLMRXLShouter(XLMRXLClassifier):
     """A user's subclass with an inherited constructor."""
 
@@ -155,7 +188,8 @@ def test_load_ignores_joblib_memory_of_file(saved, tmp_path):
 
 
 def test_save_after_killed_save_removes_its_leftovers(tmp_path):
-    for name in ("tensors-0123456789abcdef.safetensors", f".{NAME}.0123456789abcdef.tmp"):
+    names = ("tensors-0123456789abcdef.safetensors", f".{NAME}.0123456789abcdef.tmp", ".incomplete-1", ".tmpA1b2C3")
+    for name in names:
         (tmp_path / name).write_bytes(b"half")
     clf = classifier().fit(TEXTS, LABELS)
     clf.save(tmp_path)
@@ -167,6 +201,82 @@ def test_save_of_unfitted_estimator_raises(tmp_path):
     with pytest.raises(NotFittedError):
         classifier().save(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+class Saver(Callback):
+    """Save the estimator after each step of its own fit; a callback itself is not saved."""
+
+    def __init__(self, clf, directory):
+        self.clf, self.directory, self.n_saved = clf, directory, 0
+
+    def on_step_end(self, trainer):
+        self.clf.set_params(callbacks=None).save(self.directory)
+        self.n_saved += 1
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("tuning", ["head", "lora", "full"])
+def test_save_by_callback_of_next_fit_writes_earlier_fit(tuning, warm_start, tmp_path):
+    clf = classifier(tuning=tuning, warm_start=warm_start).fit(TEXTS, LABELS)
+    before = clf.predict_proba(TEXTS)
+    saver = Saver(clf, tmp_path)
+    clf.set_params(callbacks=[saver], learning_rate=1e-2).fit(TEXTS, LABELS)
+    assert saver.n_saved == 2
+    assert not np.allclose(clf.predict_proba(TEXTS), before, atol=1e-4), "the next fit has changed nothing"
+    np.testing.assert_allclose(skxlmr.load(tmp_path).predict_proba(TEXTS), before, atol=1e-6)
+
+
+def test_save_by_callback_of_first_fit_raises(tmp_path):
+    clf = classifier()
+    with pytest.raises(NotFittedError):
+        clf.set_params(callbacks=[Saver(clf, tmp_path)]).fit(TEXTS, LABELS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_while_another_thread_fits_writes_one_whole_fit(tmp_path):
+    targets = {2: LABELS, 4: ["a", "b", "c", "d"] * 2}
+    expected = {n: classifier(max_epochs=1).fit(TEXTS, y).predict_proba(TEXTS) for n, y in targets.items()}
+    clf = classifier(max_epochs=1).fit(TEXTS, LABELS)
+    done = threading.Event()
+
+    def fit():
+        while not done.is_set():
+            for y in targets.values():
+                clf.fit(TEXTS, y)
+
+    thread = threading.Thread(target=fit)
+    thread.start()
+    try:
+        for _ in range(30):
+            clf.save(tmp_path)
+            again = skxlmr.load(tmp_path)
+            n = len(again.classes_)
+            np.testing.assert_allclose(again.predict_proba(TEXTS), expected[n], atol=1e-5)
+    finally:
+        done.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_set_fitted_is_seen_whole_by_other_threads():
+    """The attributes of two fits are never there together, nor neither of them."""
+    clf, done, seen = classifier(), threading.Event(), set()
+    clf._set_fitted({"a_": 1, "only_a_": 1, "_finetuned": 1})
+
+    def look():
+        while not done.is_set():
+            state = vars(clf).copy()
+            seen.add(tuple(name for name in ("a_", "only_a_", "_finetuned", "b_") if name in state))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(20_000):
+        clf._set_fitted({"a_": 2, "b_": 2})
+        clf._set_fitted({"a_": 1, "only_a_": 1, "_finetuned": 1})
+    done.set()
+    thread.join(60)
+    assert seen <= {("a_", "b_"), ("a_", "only_a_", "_finetuned")}
+    assert clf.get_params()["max_epochs"] == 2
 
 
 @pytest.mark.parametrize(
@@ -184,7 +294,7 @@ def test_save_with_unsupported_parameter_raises_and_names_it(name, value, tmp_pa
 def test_save_over_saved_estimator_is_atomic(saved, monkeypatch):
     first = skxlmr.load(saved)
     second = classifier(max_epochs=3).fit(TEXTS, LABELS[::-1])
-    for step in ("os.replace", "skxlmr.saving.estimators.describe_file", "os.fsync"):
+    for step in ("os.replace", "os.write", "os.fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(step, lambda *args: (_ for _ in ()).throw(OSError("disk full")))
             with pytest.raises(OSError, match="disk full"):

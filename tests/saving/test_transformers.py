@@ -9,9 +9,10 @@ import transformers
 from scipy.special import softmax
 from sklearn.exceptions import NotFittedError
 
+import skxlmr
 from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM
 from skxlmr.checkpoints.resolve import resolve
-from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel
+from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tuning import LINEAR_LAYERS
 
@@ -203,3 +204,26 @@ def test_export_pretrained_on_decoder_checkpoint_writes_encoder(tmp_path):
     with torch.no_grad():
         best = model(ids).logits.softmax(-1)[ids == ids.max()].max().item()  # the mask token has the highest id
     assert lm.fill_mask(["A <mask> film."], top_k=1).score[0] == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.parametrize("vocabulary", ["full", "trim"])
+def test_export_pretrained_with_added_tokens_equals_transformers(vocabulary, tmp_path):
+    base, out = tmp_path / "base", tmp_path / "out"
+    XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(base)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["covid19", transformers.AddedToken("[E1]", lstrip=True, special=True)])
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    transformers.XLMRobertaModel(transformers.XLMRobertaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(
+        base
+    )
+    tokenizer.save_pretrained(base)
+    texts = ["covid19 spreads", "Paris [E1] is", "good covid19[E1]", "bad"] * 2
+    clf = XLMRXLClassifier(base, pooling="cls", max_epochs=2, dtype="float32", vocabulary=vocabulary, random_state=0)
+    clf.fit(texts, LABELS).export_pretrained(out)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(out).eval()
+    batch = transformers.AutoTokenizer.from_pretrained(out)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**batch).logits, clf._outputs(texts), atol=1e-5)
+    clf.save(tmp_path / "saved")
+    np.testing.assert_array_equal(skxlmr.load(tmp_path / "saved").predict_proba(texts), clf.predict_proba(texts))

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.text.vocabulary import Vocabulary
 from skxlmr.text.words import INVISIBLE, _kind, split_words, word_starts
 
 
@@ -84,3 +86,10 @@ def test_split_words_of_random_characters_covers_all_visible_ones_once():
         assert (at[1:, 0] >= at[:-1, 1]).all()
         outside = set(range(len(text))) - {i for start, stop in at for i in range(start, stop)}
         assert all(text[i] in INVISIBLE | {"\u200b"} or _kind(text[i]) == "space" for i in outside)
+
+
+def test_word_starts_at_added_tokens(tokenizer):
+    added = [AddedToken(len(tokenizer), "covid19")]
+    vocabulary = Vocabulary(tokenizer.vocabulary.model, added)
+    ids = np.array([5, len(tokenizer), len(tokenizer), 5])
+    assert word_starts(vocabulary, ids).tolist() == [True] * 4

@@ -1,11 +1,14 @@
+import copy
 import importlib.util
 import sys
 import types
 
+import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+import skxlmr
 from skxlmr import XLMRXLClassifier
 from skxlmr.training import Callback, MLflowLogger, ProgressBar, TensorBoardLogger
 from skxlmr.training import sklearn_callbacks as sklearn_callbacks_module
@@ -206,6 +209,25 @@ def test_sklearn_callback_does_not_change_the_training(sklearn_callbacks):
     plain = classifier(tuning="lora").fit(TEXTS, LABELS)
     watched = classifier(tuning="lora").set_callbacks(Tasks()).fit(TEXTS, LABELS)
     assert watched.loss_curve_ == plain.loss_curve_
+
+
+def test_save_and_copy_in_sklearn_callback_of_next_fit_hold_earlier_fit(sklearn_callbacks, tmp_path):
+    class Keeping(Tasks):
+        def on_fit_task_begin(self, estimator, context, *, X):
+            clf.save(tmp_path / "earlier")
+            self.copied = copy.copy(clf)  # by the state of pickles
+
+        def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+            fitted_estimator.save(tmp_path / "current")
+
+    clf, keeping = classifier().fit(TEXTS, LABELS), Keeping()
+    before = clf.predict_proba(TEXTS)
+    clf.set_params(learning_rate=1e-2).set_callbacks(keeping).fit(TEXTS, LABELS)
+    for earlier in (skxlmr.load(tmp_path / "earlier"), keeping.copied):
+        np.testing.assert_allclose(earlier.predict_proba(TEXTS), before, atol=1e-6)
+        assert not [name for name in vars(earlier) if name.endswith("_ctx")]
+    current = skxlmr.load(tmp_path / "current")
+    np.testing.assert_allclose(current.predict_proba(TEXTS), clf.predict_proba(TEXTS), atol=1e-6)
 
 
 def test_sklearn_scoring_monitor_logs_each_epoch(sklearn_callbacks):

@@ -1,5 +1,6 @@
 """A fit that is killed and run again gives the same result. The processes are really killed."""
 
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -90,9 +92,9 @@ KILLED_IN = [
     ("skxlmr.training.loop:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.tasks.base:Task.evaluate", 2),
-    ("safetensors.torch:save_file", 2),
+    ("skxlmr.system.atomic:write_file", 2),
     ("os:replace", 3),  # the new checkpoint is written, the old one has its name
-    ("skxlmr.system.atomic:_sync_directory", 4),
+    ("skxlmr.system.atomic.single:sync_directory", 4),
     ("pathlib:Path.unlink", 1),  # trained to the end, the checkpoint not yet removed
 ]
 
@@ -280,6 +282,54 @@ def test_training_directory_depends_on_every_part(tmp_path):
     assert training_directory(tmp_path, parts) == same
     for other in ([np.arange(4).astype(np.int32), *parts[1:]], [np.arange(4).reshape(2, 2), *parts[1:]], parts[:2]):
         assert training_directory(tmp_path, other) != same
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_fit_on_full_disk_warns_once_and_goes_on(number, tmp_path, monkeypatch):
+    parameters = {"model": "nano", "tuning": "head", "random_state": 0, "max_epochs": 2, "batch_size": 4}
+    whole = XLMRXLClassifier(**parameters).fit(TEXTS, LABELS)
+
+    def fail(path, *args):
+        raise OSError(number, os.strerror(number), str(path))
+
+    clf = XLMRXLClassifier(**parameters, checkpoint_dir=tmp_path, checkpoint_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("skxlmr.system.atomic.write_file", fail)
+        with pytest.warns(UserWarning, match="checkpoint of the training cannot be written") as caught:
+            clf.fit(TEXTS, LABELS)
+    assert sum("cannot be written" in str(warning.message) for warning in caught) == 1
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), whole.predict_proba(TEXTS))
+    assert not list(tmp_path.iterdir())
+
+
+def test_fit_on_disk_that_is_full_at_the_start_warns_and_goes_on(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=1, checkpoint_dir=tmp_path / "new")
+    with pytest.warns(UserWarning, match="cannot be written: .*No space left"):
+        clf.fit(TEXTS, LABELS)
+    assert clf.n_iter_ == 1
+
+
+def test_fit_in_directory_that_is_a_file_raises(tmp_path):
+    (tmp_path / "file").touch()
+    clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=1, checkpoint_dir=tmp_path / "file")
+    with pytest.raises(OSError, match="file"):
+        clf.fit(TEXTS, LABELS)
+
+
+def test_fit_removes_leftovers_of_killed_fit(tmp_path, monkeypatch):
+    clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=1, checkpoint_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
+        clf.fit(TEXTS, LABELS)
+    (folder,) = folders(tmp_path)
+    (folder / f".{NAME}.0123456789abcdef.tmp").write_bytes(b"half")
+    (folder / ".tmpA1b2C3").write_bytes(b"of safetensors")
+    clf.fit(TEXTS, LABELS)
+    assert not list(tmp_path.iterdir())
 
 
 SMALL = {"tuning": "lora", "max_epochs": 3, "batch_size": 4, "random_state": 0}

@@ -32,13 +32,13 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    eos_token_id: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Continue the texts of a batch with a decoder that is run by `step`; see `XLMRobertaXLForCausalLM.generate`."""
     mask = (input_ids != config.pad_token_id) if attention_mask is None else attention_mask.bool()
     _check(config, mask, max_new_tokens, temperature, top_k, top_p)
-    eos = config.eos_token_id if eos_token_id is None else eos_token_id
+    ends = _end_ids(config.eos_token_id if eos_token_id is None else eos_token_id).to(input_ids.device)
     running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
     past, inputs = None, input_ids
     for _ in range(max_new_tokens):
@@ -54,11 +54,21 @@ def generate(
         tokens = torch.where(running, tokens, config.pad_token_id)
         input_ids = torch.cat([input_ids, tokens[:, None]], 1)
         mask = torch.cat([mask, running[:, None]], 1)
-        running = running & (tokens != eos)
+        running = running & ~torch.isin(tokens, ends)
         if not running.any():
             break
         inputs = input_ids if past is None else tokens[:, None]
     return input_ids
+
+
+def _end_ids(eos_token_id: int | Sequence[int] | None) -> Tensor:
+    """Return the ids that end a text, (n,); raise ValueError if they are not integers."""
+    ids = list(eos_token_id) if isinstance(eos_token_id, list | tuple) else [eos_token_id]
+    if ids == [None]:
+        return torch.empty(0, dtype=torch.int64)
+    if not all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
+        raise ValueError(f"eos_token_id must be an integer, a list of integers or None, got {eos_token_id!r}.")
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def only_real_tokens(logits: Tensor, vocab_size: int) -> Tensor:

@@ -17,7 +17,7 @@ from skxlmr.model.lm_head import LMHead
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.reference.generation import Past, generate
 from skxlmr.model.reference.outputs import ModelOutput, returned
-from skxlmr.model.reference.padded import XLMRobertaXLModel, mask_labels
+from skxlmr.model.reference.padded import XLMRobertaXLModel, labels_on_padding
 
 
 class LanguageModel(PretrainedModel):
@@ -63,7 +63,7 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Token ids; -100 and padding are ignored by the mean loss.
+            Token ids; -100 is ignored by the mean loss. Where padding has other labels, its states are computed.
 
         Returns
         -------
@@ -73,12 +73,12 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
         encoded = self.roberta.encode_padded(
             input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
             encoder_attention_mask, use_cache=False, output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+            output_hidden_states=output_hidden_states, every_position=labels_on_padding(labels, attention_mask),
         )  # fmt: skip
         logits, outputs = self.predict_tokens(encoded.last), encoded.more
         outputs.logits, outputs.cross_attentions = encoded.batch.unpack(logits), None
         if labels is not None:
-            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(mask_labels(labels, attention_mask)))
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(labels))
         return returned(outputs, return_dict, self.config)
 
 
@@ -140,7 +140,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        eos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         use_cache: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -161,8 +161,9 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             Sample from this many most likely tokens.
         top_p : float, default=None
             Sample from the fewest most likely tokens with this total probability (Holtzman et al., 2020).
-        eos_token_id : int, default=None
-            Id that ends a text, after which it is padded; None takes that of the config.
+        eos_token_id : int or list of int, default=None
+            Ids that end a text, after which it is padded; None takes those of the config. If this has none either, all
+            new tokens are generated.
         use_cache : bool, default=True
             Whether to keep keys and values instead of recomputing them; the result is the same.
         generator : torch.Generator, default=None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +17,7 @@ class ModelOutput(Mapping):
     """Outputs of a model; those that it does not compute are None.
 
     They can be read as attributes, and without those that are None also by position (`outputs[0]`) or as from a dict.
+    `ModelOutput(mapping)` makes one from names and values.
 
     Attributes
     ----------
@@ -46,6 +48,19 @@ class ModelOutput(Mapping):
     attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Take the fields from a single argument that is a mapping of them, or pairs of names and values."""
+        given = self.loss
+        if given is None or isinstance(given, Tensor) or not isinstance(given, Iterable):
+            return
+        names = {f.name for f in fields(self)}
+        values = dict(given)
+        if not values.keys() <= names or len(self) > 1:
+            raise TypeError(f"ModelOutput takes tensors, or one mapping of {', '.join(sorted(names))}.")
+        self.loss = None
+        for name, value in values.items():
+            setattr(self, name, value)
+
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the fields that are not None, in order."""
         return tuple(self.values())
@@ -65,6 +80,14 @@ class ModelOutput(Mapping):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+@functools.cache
+def register_output() -> None:
+    """Let torch.export return a ModelOutput from an exported model."""
+    from torch.export import register_dataclass  # only here: its import takes long
+
+    register_dataclass(ModelOutput, serialized_type_name="skxlmr.model.ModelOutput")
 
 
 def returned(

@@ -16,7 +16,7 @@ from torch import Tensor
 from skxlmr.model.attention import Adapter, Eager
 from skxlmr.model.encoder import Encoder
 from skxlmr.model.packing import Packing
-from skxlmr.model.reference.outputs import ModelOutput, returned
+from skxlmr.model.reference.outputs import ModelOutput, register_output, returned
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class PaddedBatch:
     packing: Packing
     places: Tensor | None  # (T,) int64, index of each real token in the flattened (B, S) batch; None if all are real
     shape: tuple[int, int]  # (B, S)
+    starts: Tensor | None = None  # (B,), index of each text's first real token; None is the first of its packed ones
 
     @classmethod
     def from_mask(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
@@ -40,6 +41,15 @@ class PaddedBatch:
             row = int((lengths == 0).nonzero()[0])
             raise ValueError(f"attention_mask has no real token in row {row}; leave that row out.")
         return cls(Packing.from_lengths(lengths, device), real.flatten().nonzero().flatten(), shape)
+
+    @classmethod
+    def whole(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
+        """Build from a batch whose padding is computed, too, without a look at the values of the mask."""
+        bounds = torch.arange(shape[0] + 1, device=device) * shape[1]
+        starts = bounds[:-1]
+        if attention_mask is not None and attention_mask.ndim == 2:
+            starts = starts + (attention_mask != 0).long().argmax(1)
+        return cls(Packing(bounds.int(), shape[1], None), None, shape, starts)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (T, ...)."""
@@ -74,7 +84,7 @@ class Encoded:
     @property
     def first(self) -> Tensor:
         """The final hidden state of each text's first token, (B, H)."""
-        return self.last[self.batch.packing.first]
+        return self.last[self.batch.packing.first if self.batch.starts is None else self.batch.starts]
 
 
 class XLMRobertaXLModel(Encoder):
@@ -122,6 +132,14 @@ class XLMRobertaXLModel(Encoder):
         The arguments are those of `forward`, and whether to compute `every_position` (the hidden states of padding,
         too), and the `adapter` of `encode`.
         """
+        if torch.jit.is_tracing():
+            raise NotImplementedError(
+                "torch.jit.trace would record the lengths of these texts, and give wrong results for others. Use "
+                "torch.export.export, which keeps them free, or torch.compile."
+            )
+        exporting = torch.compiler.is_exporting()
+        if exporting:
+            register_output()
         inputs = either(input_ids, inputs_embeds)
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -132,12 +150,15 @@ class XLMRobertaXLModel(Encoder):
         position_ids = self._position_ids(inputs, input_ids, position_ids, past_length)
 
         eager = None
-        if self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
+        if exporting or self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
             eager = self._eager(
                 (*shape, past_length), attention_mask, head_mask, encoder_hidden_states, encoder_attention_mask,
                 past_key_values,
             )  # fmt: skip
-        batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, inputs.device)
+        if exporting:  # lengths stay free, so nothing may depend on the values of the mask
+            batch = PaddedBatch.whole(attention_mask, shape, inputs.device)
+        else:
+            batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, inputs.device)
         hidden = self.encode(
             batch.pack(inputs),
             batch.pack(position_ids.expand(shape)),
@@ -146,16 +167,17 @@ class XLMRobertaXLModel(Encoder):
             adapter=adapter,
             layers=range(0 if output_hidden_states else len(self.layers), len(self.layers) + 1),
             eager=eager,
+            through=(batch.unpack, batch.pack) if output_hidden_states else None,
         )
-        more = ModelOutput()
+        more, last = ModelOutput(), hidden[-1]
         if output_hidden_states:
-            more.hidden_states = tuple(batch.unpack(x) for x in hidden)
+            more.hidden_states, last = tuple(hidden), batch.pack(last)
         if eager is not None and output_attentions:
             more.attentions = tuple(own.probs for own, _ in eager)
             more.cross_attentions = tuple(cross.probs for _, cross in eager if cross is not None) or None
         if eager is not None and config.is_decoder and (config.use_cache if use_cache is None else use_cache):
             more.past_key_values = tuple((*own.present, *(cross.present if cross else ())) for own, cross in eager)
-        return Encoded(hidden[-1], batch, more)
+        return Encoded(last, batch, more)
 
     def _needs_eager(
         self, attention_mask: Tensor | None, head_mask: Tensor | None, output_attentions: bool, every_position: bool
@@ -180,6 +202,8 @@ class XLMRobertaXLModel(Encoder):
         if position_ids is None:  # pads cannot be told from embeddings: as in the reference every token counts
             before = past_length if config.first_position == 0 else 0
             position_ids = torch.arange(inputs.shape[1], device=inputs.device)[None] + config.first_position + before
+        if torch.compiler.is_exporting():
+            return position_ids
         if self.embeddings.absolute and int(position_ids.max()) >= config.max_position_embeddings:
             raise ValueError(
                 f"A text of {past_length + inputs.shape[1]} tokens is too long: this model takes {config.max_length}. "
@@ -308,3 +332,10 @@ def mask_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     if attention_mask is None or attention_mask.ndim == 3:
         return labels
     return labels.masked_fill(attention_mask == 0, -100)
+
+
+def labels_on_padding(labels: Tensor | None, attention_mask: Tensor | None) -> bool:
+    """Whether the loss counts labels (B, S) of padding, whose states are then computed."""
+    if labels is None or attention_mask is None or attention_mask.ndim == 3 or torch.compiler.is_exporting():
+        return False  # while exporting, all states are computed
+    return bool(((labels != -100) & (attention_mask == 0)).any())

@@ -14,7 +14,7 @@ from skxlmr.model.heads import ClassificationHead, head_dropout
 from skxlmr.model.initialisation import linear_head
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.reference.outputs import ModelOutput, returned
-from skxlmr.model.reference.padded import XLMRobertaXLModel, either, mask_labels
+from skxlmr.model.reference.padded import XLMRobertaXLModel, either, labels_on_padding, mask_labels
 
 
 class XLMRobertaXLForSequenceClassification(PretrainedModel):
@@ -192,21 +192,25 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
         Parameters
         ----------
         labels : Tensor of shape (B, S), int64, default=None
-            Class indices; -100 and padding are ignored by the mean loss.
+            Class indices; -100 is ignored by the mean loss. So is padding in XL models, while in others its states are
+            computed where it has labels.
 
         Returns
         -------
         ModelOutput or tuple
             loss, logits (B, S, num_labels), hidden_states, attentions.
         """
+        if labels is not None and self.config.model_type == "xlm-roberta-xl":  # as the reference, for these models only
+            labels = mask_labels(labels, attention_mask)
         encoded = self.roberta.encode_padded(
             input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
             use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+            every_position=labels_on_padding(labels, attention_mask),
         )  # fmt: skip
         logits, outputs = self.classifier(self.dropout(encoded.last)), encoded.more
         outputs.logits = encoded.batch.unpack(logits)
         if labels is not None:
-            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(mask_labels(labels, attention_mask)))
+            outputs.loss = F.cross_entropy(logits, encoded.batch.pack(labels))
         return returned(outputs, return_dict, self.config)
 
 

@@ -89,3 +89,19 @@ def test_generate_invalid_parameters_raise(model, parameters, message):
 def test_generate_with_encoder_raises():
     with pytest.raises(ValueError, match="is_decoder=True"):
         build("ForCausalLM").generate(torch.tensor([[0, 7]]))
+
+
+@pytest.mark.parametrize("in_config", [False, True])
+def test_generate_stops_at_each_of_several_ids(in_config):
+    model, ids = build("ForCausalLM", is_decoder=True), torch.tensor([[0, 5, 6]])
+    model.config.eos_token_id = None
+    free = model.generate(ids, max_new_tokens=8)[0].tolist()
+    assert len(free) == 11
+    third = free[5]
+    ends = [third, 2]
+    if in_config:
+        model.config.eos_token_id = ends
+    got = model.generate(ids, max_new_tokens=8, **({} if in_config else {"eos_token_id": ends}))[0].tolist()
+    assert got == free[: free.index(third, 3) + 1]
+    with pytest.raises(ValueError, match="eos_token_id must be an integer"):
+        model.generate(ids, eos_token_id=["2"])

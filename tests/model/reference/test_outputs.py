@@ -20,3 +20,14 @@ def test_model_output_reads_fields_by_name_key_and_position():
         outputs["attentions"]
     with pytest.raises(IndexError):
         outputs[2]
+
+
+def test_model_output_is_made_from_a_mapping_or_pairs():
+    outputs = ModelOutput(loss=torch.tensor(1.0), logits=torch.zeros(2, 3))
+    changed = {name: value + 1 for name, value in outputs.items()}
+    for again in (ModelOutput(changed), ModelOutput(iter(changed.items()))):
+        assert list(again) == ["loss", "logits"]
+        assert again.loss == 2
+        assert (again.logits == 1).all()
+    with pytest.raises(TypeError, match="one mapping of"):
+        ModelOutput({"lass": torch.tensor(1.0)})

@@ -197,3 +197,37 @@ def test_forward_left_padding_classifies_first_real_token(pairs):
     padded = torch.cat([torch.ones(1, 3, dtype=torch.long), ids], dim=1)
     with torch.no_grad():
         torch.testing.assert_close(native(padded, attention_mask=(padded != 1)).logits, native(ids).logits)
+
+
+LABELLED = [
+    f"{family}For{kind}"
+    for family in ("XLMRobertaXL", "XLMRoberta")
+    for kind in ("MaskedLM", "TokenClassification", "QuestionAnswering")
+]
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+@pytest.mark.parametrize("name", LABELLED)
+def test_loss_of_labels_on_padding_equals_reference(name, left, tmp_path):
+    reference = save_reference(getattr(transformers, name), tmp_path)
+    native = getattr(ours, name).from_pretrained(tmp_path, dtype=torch.float64)
+    ids, mask = batch_of([5, 9, 1])
+    if left:
+        ids, mask = ids.flip(1), mask.flip(1)
+    generator = torch.Generator().manual_seed(0)
+    if "Question" in name:
+        labels = {"start_positions": torch.tensor([7, 1, 4]), "end_positions": torch.tensor([8, 2, 99])}
+    else:
+        labels = {"labels": torch.randint(0, 2, ids.shape, generator=generator)}
+        labels["labels"][:, ::3] = -100
+    for given in (mask, None):
+        expected, got = (model(ids, attention_mask=given, **labels) for model in (reference, native))
+        torch.testing.assert_close(got.loss, expected.loss)
+        gradients = [
+            torch.autograd.grad(outputs.loss, model.get_parameter(key))[0]
+            for outputs, model, key in (
+                (expected, reference, "roberta.embeddings.word_embeddings.weight"),
+                (got, native, "roberta.embeddings.word.weight"),
+            )
+        ]
+        torch.testing.assert_close(gradients[1], gradients[0])
