@@ -198,6 +198,7 @@ def test_progress_in_parts_keeps_one_bar(texts, monkeypatch):
     monkeypatch.setattr(
         skxlmr.system.progress, "_tqdm", lambda: lambda **settings: bars.append(settings) or tqdm(**settings)
     )
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     embedder.transform(texts)
     whole, *parts = bars
     assert (whole["desc"], whole["leave"], whole["total"]) == ("embed", True, sum(map(len, set(texts))))
