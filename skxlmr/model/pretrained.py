@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -35,13 +35,12 @@ from skxlmr.model.quantized import (
     quantize_structure,
     quantized_layers,
 )
+from skxlmr.model.resizing import ResizableModel
 from skxlmr.model.word_embedding import map_words
 from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from skxlmr.model.encoder import Encoder
 
 OTHER_NAMES = {"BertForCausalLM": "BertLMHeadModel"}  # in transformers
 
@@ -50,7 +49,7 @@ class NewHeadWarning(UserWarning):
     """A checkpoint lacks the weights of a part of the model, which therefore starts with random ones."""
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(ResizableModel):
     """Base class of all models: a config, and loading from and saving to checkpoint directories."""
 
     # Prefixes of parameters that a checkpoint may lack.
@@ -239,20 +238,9 @@ class PretrainedModel(nn.Module):
         self.base_model.gradient_checkpointing = False
 
     @property
-    def base_model(self) -> Encoder:
-        """The encoder: what a model with a head has as `roberta`, or else the model itself."""
-        model: Any = self
-        return getattr(model, "roberta", model)
-
-    @property
     def own_prefix(self) -> str:
         """Prefix of this model's parameter names in the key map, which has those of models with a head."""
         return "" if hasattr(self, "roberta") else BASE
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
 
 
 def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
