@@ -74,7 +74,10 @@ class PretrainedModel(ResizableModel):
         model: str | os.PathLike | CheckpointFiles,
         *,
         revision: str | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        token: str | bool | None = None,
         local_files_only: bool = False,
+        subfolder: str = "",
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
@@ -98,8 +101,14 @@ class PretrainedModel(ResizableModel):
             files that `skxlmr.checkpoints.resolve.resolve` found.
         revision : str, default=None
             Branch, tag or commit of a hub model.
+        cache_dir : str or path, default=None
+            Where hub models are kept; None is the cache of huggingface_hub.
+        token : str or bool, default=None
+            Token for private models of the hub; None or True is the one of `hf auth login`, False none.
         local_files_only : bool, default=False
             Use only what the hub cache holds.
+        subfolder : str, default=""
+            Folder of the model, on the hub or local, that has the files.
         dtype, torch_dtype : torch.dtype or str, default=None
             Two names of one parameter: a dtype or its name, such as "bfloat16". None is float32, "auto" the dtype that
             the checkpoint was saved in.
@@ -159,7 +168,10 @@ class PretrainedModel(ResizableModel):
             If the checkpoint has a head that no model class knows, or buffers.
         """
         quantization = quantization_settings(load_in_8bit, load_in_4bit)
-        find = partial(resolve, model, revision=revision, local_files_only=local_files_only)
+        find = partial(
+            resolve, model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            subfolder=subfolder,
+        )  # fmt: skip
         files, config, checkpoint = _open(find, config)
         with checkpoint:
             check_names(cls, config, settings)

@@ -115,3 +115,24 @@ def test_from_pretrained_auto_dtype_without_name_is_that_of_tensors(saved):
     config = XLMRobertaXLConfig(**SHAPE, num_labels=3)
     model = XLMRobertaXLForSequenceClassification.from_pretrained(saved, config=config, dtype="auto")
     assert model.dtype == torch.float16
+
+
+def test_from_pretrained_subfolder_of_directory(saved):
+    model = XLMRobertaXLForSequenceClassification.from_pretrained(saved.parent, subfolder=saved.name)
+    expected = XLMRobertaXLForSequenceClassification.from_pretrained(saved)
+    assert torch.equal(model(IDS).logits, expected(IDS).logits)
+    assert XLMRobertaXLConfig.from_pretrained(saved.parent, subfolder=saved.name) == expected.config
+
+
+def test_from_pretrained_passes_hub_options(saved, monkeypatch):
+    asked = {}
+
+    def fetch(repo_id, **options):
+        asked[repo_id] = options
+        return saved
+
+    monkeypatch.setattr("skxlmr.checkpoints.hub.fetch", fetch)
+    options = {"revision": "v1", "cache_dir": "here", "token": "t", "local_files_only": True, "subfolder": "en"}
+    XLMRobertaXLForSequenceClassification.from_pretrained("organisation/model", **options)
+    XLMRobertaXLConfig.from_pretrained("organisation/config", **options)
+    assert asked == {"organisation/model": options, "organisation/config": {**options, "config_only": True}}
