@@ -27,13 +27,16 @@ def fetch(
     revision: str | None = None,
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+    subfolder: str = "",
     config_only: bool = False,
 ) -> Path:
     """Download the config, the tokenizer and one set of weights of a model into the cache, and return the folder there.
 
     The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
     that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
-    None is the cache of huggingface_hub.
+    None is the cache of huggingface_hub. The `token` gives access to private models; None or True is the one of
+    `hf auth login`, False none. The files are in the folder `subfolder` of the model.
 
     Raises ModelNotFoundError if there is no such model or revision, access is restricted, or it is not cached and the
     hub not reachable, and CheckpointError if the model has no config or no weights in a supported format.
@@ -41,7 +44,7 @@ def fetch(
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir))
+    repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir), token, subfolder)
     if local_files_only or constants.HF_HUB_OFFLINE:
         return repo.cached(config_only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
     which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
@@ -75,29 +78,39 @@ class _Repo:
     repo_id: str
     revision: str | None
     cache_dir: Path | None
+    token: str | bool | None
+    subfolder: str  # with the files; "" is the model's own folder
+
+    @property
+    def beginning(self) -> str:
+        """What the paths of the files begin with."""
+        return f"{self.subfolder}/" if self.subfolder else ""
 
     def snapshot(self, names: list[str], *, revision: str | None = None, local_files_only: bool = False) -> Path:
-        """Download those of the files that exist, and return their folder in the cache."""
+        """Download those of the files that exist, and return the folder with them in the cache."""
         from huggingface_hub import snapshot_download
 
-        return Path(
+        root = Path(
             snapshot_download(
                 self.repo_id,
                 revision=revision or self.revision,
                 cache_dir=self.cache_dir,
                 endpoint=_endpoint(),
+                token=self.token,
                 local_files_only=local_files_only,
-                allow_patterns=[glob.escape(name) for name in names],
+                allow_patterns=[glob.escape(self.beginning + name) for name in names],
             )
         )
+        return root / self.subfolder
 
     def download(self) -> Path:
         from huggingface_hub import HfApi
 
-        info = HfApi(endpoint=_endpoint()).model_info(self.repo_id, revision=self.revision)
-        listed = {file.rfilename for file in info.siblings or ()}
+        info = HfApi(endpoint=_endpoint(), token=self.token).model_info(self.repo_id, revision=self.revision)
+        paths = [file.rfilename for file in info.siblings or ()]
+        listed = {path.removeprefix(self.beginning) for path in paths if path.startswith(self.beginning)}
         if layout.CONFIG not in listed:
-            raise CheckpointError(f"The hub model {self.repo_id!r} has no {layout.CONFIG}")
+            raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
         weights = next((name for name in layout.WEIGHTS if name in listed), None)
         if weights is None:
             raise CheckpointError(
@@ -107,13 +120,14 @@ class _Repo:
         inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
         shards = [*layout.shard_names(folder / weights), *inside]
         if shards:
-            self.snapshot(shards, revision=folder.name)  # of the same commit, even if the branch has moved since
+            commit = (folder, *folder.parents)[len(Path(self.subfolder).parts)].name
+            self.snapshot(shards, revision=commit)  # the same one, even if the branch has moved since
         return folder
 
     def download_config(self) -> Path:
         folder = self.snapshot([layout.CONFIG])
         if not (folder / layout.CONFIG).exists():
-            raise CheckpointError(f"The hub model {self.repo_id!r} has no {layout.CONFIG}")
+            raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
         return folder
 
     def cached(self, config_only: bool, reason: str) -> Path:

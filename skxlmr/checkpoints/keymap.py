@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,6 +13,7 @@ from skxlmr.checkpoints.formats import TensorInfo
 
 PLACEHOLDERS = {"{i}": "(?P<i>0|[1-9][0-9]{0,4})", "{p}": "(?P<p>weight|bias|SCB)"}
 MAX_SHOWN = 10  # differences in an error message
+PART_OF_ENCODER = re.compile(r"(.*\.)?(embeddings|encoder)\..*")
 
 
 class KeyMap:
@@ -64,6 +65,9 @@ class LoadPlan:
     assignments: list[tuple[str, str]]  # checkpoint key and parameter name, in the order of the tensors in the files
     new: list[str]  # parameters that are missing from the checkpoint, and may be
     unused: list[str]  # checkpoint keys that the model does not use, and need not
+    unexpected: list[str] = field(default_factory=list)  # keys of unknown heads and buffers
+    # Checkpoint key, parameter, and the shapes of both, where they differ; the parameters are in `new`, too.
+    mismatched: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
 
 def match(
@@ -75,13 +79,16 @@ def match(
     integers: Collection[str] = (),
     may_be_new: Sequence[str] = (),
     may_be_unused: Sequence[str] = (),
+    allow_unknown_heads: bool = False,
+    ignore_mismatched_sizes: bool = False,
 ) -> LoadPlan:
     """Compare a checkpoint with a model of the `expected` shapes, before anything is allocated.
 
     A base model that is saved alone lacks the `prefix` of its keys, which is accepted if no key of the checkpoint has
     it. Parameters in `integers` must be int8 in the checkpoint, all others floating point. `may_be_new` lists prefixes
     of parameter names, one for each head that may be missing as a whole; `may_be_unused` lists prefixes (those that end
-    with ".") or templates of checkpoint keys.
+    with ".") or templates of checkpoint keys. `allow_unknown_heads` accepts other keys outside the encoder, and
+    integers anywhere, which are buffers. `ignore_mismatched_sizes` makes a parameter of another shape new.
 
     Raises CheckpointMismatchError, with the first ten differences, if a parameter is missing, a key is unexpected, or a
     shape or dtype differs.
@@ -90,12 +97,12 @@ def match(
     >>> tensors = {"dense.weight": TensorInfo((2, 3), torch.float16, Path("model.safetensors"))}
     >>> key_map = KeyMap([("roberta.dense.{p}", "dense.{p}"), ("head.{p}", "head.{p}")])
     >>> match(tensors, {"dense.weight": (2, 3), "head.bias": (2,)}, key_map, may_be_new=["head."])
-    LoadPlan(assignments=[('dense.weight', 'dense.weight')], new=['head.bias'], unused=[])
+    LoadPlan(assignments=[('dense.weight', 'dense.weight')], new=['head.bias'], unused=[], unexpected=[], mismatched=[])
     """
     bare = not any(key.startswith(prefix) for key in tensors)
     optional = [_pattern(template) for template in may_be_unused]
     beginnings = tuple(template for template in may_be_unused if template.endswith("."))
-    assignments, unused, unexpected = [], [], []
+    assignments, unused, unexpected, tolerated = [], [], [], []
     for key in tensors:
         theirs = _full_key(key, key_map, prefix) if bare else key
         ours = key_map.to_ours(theirs)
@@ -105,6 +112,8 @@ def match(
             continue
         elif theirs.startswith(beginnings) or any(pattern.fullmatch(theirs) for pattern in optional):
             unused.append(key)
+        elif allow_unknown_heads and _is_outside(theirs, tensors[key].dtype, prefix):
+            tolerated.append(key)
         else:
             unexpected.append(key)
 
@@ -113,12 +122,15 @@ def match(
     new = [name for name in expected if name not in found and name.startswith(absent_heads)]
     missing = expected.keys() - found - set(new)
     lacked = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
-    extra = [f"unexpected: {key}" for key in unexpected]
+    extra = [f"unexpected: {key}" for key in unexpected + (tolerated if missing else [])]
     half = MAX_SHOWN // 2  # show both kinds: they may be the same names under different prefixes
     differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]
+    mismatched = []
     for key, ours in assignments:
         info, shape = tensors[key], tuple(expected[ours])
-        if info.shape != shape:
+        if info.shape != shape and ignore_mismatched_sizes:
+            mismatched.append((key, ours, tuple(info.shape), shape))
+        elif info.shape != shape:
             differences.append(f"shape: {key}: file has {info.shape}, config requires {shape}")
         elif ours in integers and info.dtype != torch.int8:
             differences.append(f"dtype: {key}: file has {info.dtype}, expected torch.int8")
@@ -126,7 +138,16 @@ def match(
             differences.append(f"dtype: {key}: file has {info.dtype}, expected floating point")
     if differences:
         raise _mismatch(differences, (info.file for info in tensors.values()))
-    return LoadPlan(assignments, new, unused)
+    resized = {ours for _, ours, _, _ in mismatched}
+    assignments = [pair for pair in assignments if pair[1] not in resized]
+    return LoadPlan(assignments, [*new, *resized], unused, tolerated, mismatched)
+
+
+def _is_outside(key: str, dtype: torch.dtype, prefix: str) -> bool:
+    """Whether a key that no rule matches is that of a head or of a buffer: the model computes the same without it."""
+    if not dtype.is_floating_point and dtype != torch.int8:
+        return True
+    return not key.startswith(prefix) and not PART_OF_ENCODER.fullmatch(key)
 
 
 def _full_key(key: str, key_map: KeyMap, prefix: str) -> str:

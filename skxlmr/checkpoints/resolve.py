@@ -67,6 +67,8 @@ def resolve(
     revision: str | None = None,
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+    subfolder: str = "",
 ) -> CheckpointFiles:
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
@@ -74,16 +76,19 @@ def resolve(
     or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name", or
     "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
     only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
-    `local_files_only` and `cache_dir` see `hub.fetch`. `CheckpointFiles` are returned unchanged.
+    `local_files_only`, `cache_dir` and `token` see `hub.fetch`. The files are in the folder `subfolder` of the model.
+    `CheckpointFiles` are returned unchanged.
 
     Raises ModelNotFoundError if there is no such model, access to it is restricted, or it is not in the cache and the
     hub not reachable; CheckpointError if the directory is not a complete checkpoint; UnsafeCheckpointError if its index
-    or its links lead out of the directory; ValueError if a revision is given for a model that is not on the hub.
+    or its links lead out of the directory; ValueError if a revision is given for a model that is not on the hub,
+    or the subfolder leads out of the model's folder.
     """
     if isinstance(model, CheckpointFiles):
         return model
-    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir)
-    name, directory = _find(model, revision, fetch)
+    subfolder = _checked_subfolder(subfolder)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
+    name, directory = _find(model, revision, fetch, subfolder)
     root = _link_root(directory)
     for _ in range(READING_ATTEMPTS):
         saved_at = layout.saved_at(directory)
@@ -101,24 +106,39 @@ def resolve_config(
     revision: str | None = None,
     local_files_only: bool = False,
     cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+    subfolder: str = "",
 ) -> Path:
     """Find the config.json of a model, and download only this file; a directory needs no weights.
 
     >>> resolve_config("nano").name
     'config.json'
     """
-    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir)
-    _, directory = _find(model, revision, partial(fetch, config_only=True))
+    subfolder = _checked_subfolder(subfolder)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
+    _, directory = _find(model, revision, partial(fetch, config_only=True), subfolder)
     return _config_in(directory, _link_root(directory))
 
 
-def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[..., Path]) -> tuple[str, Path]:
+def _checked_subfolder(subfolder: str) -> str:
+    """Return a relative path with "/" between its parts; raise ValueError if it leads out of the model's folder."""
+    parts = subfolder.replace("\\", "/").split("/")
+    if subfolder.startswith("/") or ".." in parts or ":" in subfolder:
+        raise ValueError(f"subfolder={subfolder!r} must be a path inside the folder of the model.")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _find(
+    model: str | os.PathLike, revision: str | None, fetch: Callable[..., Path], subfolder: str
+) -> tuple[str, Path]:
     """Return the name of a model and its directory, which `fetch` downloads for the id and revision of a hub model."""
     name = os.fspath(model)
     if not isinstance(name, str):
         raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
     is_name = isinstance(model, str)
     if is_name and name == e5.NAME:
+        if subfolder:
+            raise ValueError(f"{name!r} has no subfolder {subfolder!r}.")
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only; the id of {name!r} is {e5.HUB_ID!r}")
         return name, e5.e5_directory() or _fetch_e5(fetch)
@@ -126,6 +146,10 @@ def _find(model: str | os.PathLike, revision: str | None, fetch: Callable[..., P
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
+        if subfolder:
+            directory /= subfolder
+            if not os.path.isdir(directory):
+                raise ModelNotFoundError(f"{name!r} has no subfolder {subfolder!r}.")
         if not os.path.lexists(directory / layout.CONFIG):  # an old directory of sentence-transformers
             directory = transformer_directory(directory)
         return name, directory
@@ -174,9 +198,9 @@ def _in_directory(name: str, directory: Path, root: Path, saved_at: tuple[int, .
 def _link_root(directory: Path) -> Path:
     """Return the folder that links in a directory may lead to: itself, or in the hub's cache that of the model."""
     directory = directory.resolve()
-    snapshots = directory.parent
-    if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
-        return snapshots.parent
+    for folder in directory.parents:
+        if folder.name == "snapshots" and folder.parent.name.startswith("models--"):
+            return folder.parent
     return directory
 
 

@@ -1,7 +1,7 @@
 """XLM-RoBERTa-XL in torch, with the class names, arguments and checkpoint files of Hugging Face transformers."""
 
 from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
-from skxlmr.model.pretrained import NewHeadWarning
+from skxlmr.model.loading_report import NewHeadWarning, UnusedTensorsWarning
 from skxlmr.model.reference.family import (
     BertForSequenceClassification,
     BertModel,
@@ -30,6 +30,7 @@ __all__ = [
     "BertModel",
     "ModelOutput",
     "NewHeadWarning",
+    "UnusedTensorsWarning",
     "XLMRobertaConfig",
     "XLMRobertaForCausalLM",
     "XLMRobertaForMaskedLM",

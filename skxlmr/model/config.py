@@ -263,11 +263,18 @@ class XLMRobertaXLConfig:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | os.PathLike, *, revision: str | None = None, local_files_only: bool = False
+        cls,
+        model: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        subfolder: str = "",
     ) -> XLMRobertaXLConfig:
         """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
 
-        Nothing else is downloaded from the hub.
+        Nothing else is downloaded from the hub. The parameters are those of a model's `from_pretrained`.
 
         Raises
         ------
@@ -277,8 +284,11 @@ class XLMRobertaXLConfig:
             If its config.json is not a JSON object, is of another architecture, or has invalid values.
         """
         path = Path(model) / "config.json"  # a directory may hold a config without a model
-        if not path.exists():
-            path = resolve_config(model, revision=revision, local_files_only=local_files_only)
+        if subfolder or not path.exists():
+            path = resolve_config(
+                model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+                subfolder=subfolder,
+            )  # fmt: skip
         return cls.from_file(path)
 
     @classmethod

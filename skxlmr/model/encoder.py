@@ -38,11 +38,6 @@ class Encoder(PretrainedModel):
         self.gradient_checkpointing = False
         self.apply(lambda module: initialise(module, config))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the hidden states; quantised weights and a word embedding beside them have others."""
-        return self.embeddings.position.weight.dtype
-
     def with_words(self, words: Tensor) -> Self:
         """Return a model with another word embedding (V, H), in its dtype and on its device; all else is shared."""
         embeddings, model = copy.copy(self.embeddings), copy.copy(self)

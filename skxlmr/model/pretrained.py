@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import nn
 
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.checkpoint import Checkpoint, load_into, open_checkpoint
-from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.files import read_json
-from skxlmr.checkpoints.keymap import match
+from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
 from skxlmr.checkpoints.writing import write_checkpoint
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
+from skxlmr.model.loading_options import changed_config, check_names, chosen_dtype, class_parameters
+from skxlmr.model.loading_report import NewHeadWarning as NewHeadWarning  # filters of warnings name it by this module
+from skxlmr.model.loading_report import loading_info, warn_of_differences
 from skxlmr.model.quantized import (
     SCALES,
     FloatOutsideLayers,
@@ -35,22 +37,16 @@ from skxlmr.model.quantized import (
     quantize_structure,
     quantized_layers,
 )
-from skxlmr.model.word_embedding import map_words
-from skxlmr.system.warn import warn
+from skxlmr.model.resizing import ResizableModel
+from skxlmr.model.word_embedding import WORD_EMBEDDING, map_words
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from skxlmr.model.encoder import Encoder
-
 OTHER_NAMES = {"BertForCausalLM": "BertLMHeadModel"}  # in transformers
 
 
-class NewHeadWarning(UserWarning):
-    """A checkpoint lacks the weights of a part of the model, which therefore starts with random ones."""
-
-
-class PretrainedModel(nn.Module):
+class PretrainedModel(ResizableModel):
     """Base class of all models: a config, and loading from and saving to checkpoint directories."""
 
     # Prefixes of parameters that a checkpoint may lack.
@@ -60,23 +56,42 @@ class PretrainedModel(nn.Module):
         super().__init__()
         self.config = config
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, model: str | os.PathLike | CheckpointFiles, *, output_loading_info: Literal[False] = False, **options: Any
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, model: str | os.PathLike | CheckpointFiles, *, output_loading_info: Literal[True], **options: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+
     @classmethod
     def from_pretrained(
         cls,
         model: str | os.PathLike | CheckpointFiles,
         *,
         revision: str | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        token: str | bool | None = None,
         local_files_only: bool = False,
-        dtype: torch.dtype = torch.float32,
+        subfolder: str = "",
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         num_labels: int | None = None,
-        problem_type: str | None = None,
+        id2label: Mapping[int, str] | None = None,
+        label2id: Mapping[str, int] | None = None,
         config: XLMRobertaXLConfig | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
         load_in_8bit: bool | Int8 = False,
         load_in_4bit: bool = False,
         map_word_embedding: bool = False,
-        **model_parameters: bool,
-    ) -> Self:
+        **settings: Any,
+    ) -> Self | tuple[Self, dict[str, Any]]:
         """Load a model in evaluation mode.
 
         Parameters
@@ -86,15 +101,31 @@ class PretrainedModel(nn.Module):
             files that `skxlmr.checkpoints.resolve.resolve` found.
         revision : str, default=None
             Branch, tag or commit of a hub model.
+        cache_dir : str or path, default=None
+            Where hub models are kept; None is the cache of huggingface_hub.
+        token : str or bool, default=None
+            Token for private models of the hub; None or True is the one of `hf auth login`, False none.
         local_files_only : bool, default=False
             Use only what the hub cache holds.
-        dtype : torch.dtype, default=torch.float32
+        subfolder : str, default=""
+            Folder of the model, on the hub or local, that has the files.
+        dtype, torch_dtype : torch.dtype or str, default=None
+            Two names of one parameter: a dtype or its name, such as "bfloat16". None is float32, "auto" the dtype that
+            the checkpoint was saved in.
         device : torch.device or str, default="cpu"
         num_labels : int, default=None
             Number of outputs of a new classification head; None takes that of the checkpoint.
-        problem_type : str, default=None
+        id2label : dict of int to str, default=None
+            Names of the outputs, which also give their number; None takes those of the checkpoint, or LABEL_0,
+            LABEL_1... if their number is another.
+        label2id : dict of str to int, default=None
+            The same the other way round.
         config : XLMRobertaXLConfig, default=None
-            Replaces that of the checkpoint, for example with `is_decoder` set.
+            Replaces that of the checkpoint. It is copied.
+        ignore_mismatched_sizes : bool, default=False
+            Give parameters that have another size in the checkpoint random weights, instead of an error.
+        output_loading_info : bool, default=False
+            Whether to return what the checkpoint and the model do not have in common, too.
         load_in_8bit : bool or Int8, default=False
             Load the linear layers of the encoder in 8 bits, and the word embedding in 16. The quantised weights are
             stored in the user's cache directory, and mapped into memory from then on. `Int8` has the settings. A
@@ -104,42 +135,57 @@ class PretrainedModel(nn.Module):
         map_word_embedding : bool, default=False
             On a CPU, map a large word embedding that the checkpoint has in 16 bits from the user's cache directory:
             it takes memory only for the rows that are used.
-        **model_parameters
-            Other parameters of the class, such as `add_pooling_layer`.
+        **settings
+            Settings of the config that replace those of the checkpoint, such as `hidden_dropout_prob`, `is_decoder` or
+            `problem_type`, and parameters of the class, such as `add_pooling_layer`.
 
         Returns
         -------
         model
+            With `output_loading_info`, a tuple of it and of a dict: "missing_keys"; "unexpected_keys", among them heads
+            of other model classes; "mismatched_keys", each a name, the shape in the checkpoint and that in the model;
+            and "error_msgs", which is empty.
 
         Raises
         ------
         ModelNotFoundError
             If the model does not exist.
         CheckpointError
-            If its files are damaged, malicious or of another architecture; they are checked before anything is
-            allocated.
+            If its files are damaged, malicious or of another architecture, or lack a part of the encoder or have one
+            that the model lacks; they are checked before anything is allocated.
+        TypeError
+            If a parameter is unknown; the message suggests the nearest one.
+        ValueError
+            If a setting is invalid, or two contradict each other.
         ImportError
             If bitsandbytes is required but not installed.
 
         Warns
         -----
         NewHeadWarning
-            If the checkpoint lacks the head, which then starts with random weights.
+            If the checkpoint lacks the head, or has it in another size, and it therefore starts with random weights.
+        UnusedTensorsWarning
+            If the checkpoint has a head that no model class knows, or buffers.
         """
-        settings = quantization_settings(load_in_8bit, load_in_4bit)
-        find = partial(resolve, model, revision=revision, local_files_only=local_files_only)
+        quantization = quantization_settings(load_in_8bit, load_in_4bit)
+        find = partial(
+            resolve, model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            subfolder=subfolder,
+        )  # fmt: skip
         files, config, checkpoint = _open(find, config)
         with checkpoint:
-            if num_labels is not None and num_labels != config.num_labels:
-                config = replace(config, num_labels=num_labels, id2label=None)
-            if problem_type is not None:
-                config = replace(config, problem_type=problem_type)
+            check_names(cls, config, settings)
+            of_class = {name: settings.pop(name) for name in class_parameters(cls) & settings.keys()}
+            config = changed_config(config, settings, num_labels=num_labels, id2label=id2label, label2id=label2id)
             with torch.device("meta"):
-                module = cls(config, **model_parameters)
-            new = module._load(checkpoint, files, dtype, device, settings, map_word_embedding)
-        if new:
-            warn_of_new_parts(files.name, new)
-        return module.eval()
+                module = cls(config, **of_class)
+            found_dtype = chosen_dtype(dtype, torch_dtype, config, checkpoint)
+            plan = module._load(
+                checkpoint, files, found_dtype, device, quantization, map_word_embedding, ignore_mismatched_sizes
+            )
+        warn_of_differences(files.name, plan, module.own_prefix)
+        module.eval()
+        return (module, loading_info(plan, module._their_name)) if output_loading_info else module
 
     def _load(
         self,
@@ -149,8 +195,9 @@ class PretrainedModel(nn.Module):
         device: torch.device | str,
         settings: Int8 | str | None,
         map_word_embedding: bool,
-    ) -> list[str]:
-        """Load the weights of a model on the meta device; return the names that the checkpoint lacks."""
+        ignore_mismatched_sizes: bool,
+    ) -> LoadPlan:
+        """Load the weights of a model on the meta device, and return what was loaded and what was not."""
         prefix = self.own_prefix
         expected = {prefix + name: p.shape for name, p in self.state_dict().items()}
         integers: set[str] = set()
@@ -173,7 +220,16 @@ class PretrainedModel(nn.Module):
             integers=integers,
             may_be_new=may_be_new,
             may_be_unused=MAY_BE_UNUSED,
+            allow_unknown_heads=True,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
+        resized = {ours for _, ours, _, _ in plan.mismatched}
+        if settings and any(name.startswith(BASE) and ".pooler." not in name for name in resized):
+            raise CheckpointMismatchError(
+                f"The encoder of {files.name!r} has other sizes than the config: {', '.join(sorted(resized))}. A "
+                f"quantised model needs all of it."
+            )
+        complete = plan
         holder: nn.Module = self
         if prefix:  # the names of the encoder lack the prefix that those of the plan have
             holder = nn.Module()
@@ -183,13 +239,22 @@ class PretrainedModel(nn.Module):
                 holder, self.base_model, checkpoint, plan, files=files, settings=settings, dtype=dtype, device=device
             )
         else:
-            if map_word_embedding and torch.device(device).type == "cpu":
+            if map_word_embedding and WORD_EMBEDDING not in resized and torch.device(device).type == "cpu":
                 plan = map_words(holder, checkpoint, plan, files)
             load_into(holder, checkpoint, plan, dtype=dtype, device=device)
         for module in self.modules():
-            if any(p.is_meta for p in module.parameters(recurse=False)):
+            own = dict(module.named_parameters(recurse=False))
+            loaded = {name: parameter for name, parameter in own.items() if not parameter.is_meta}
+            if len(loaded) < len(own):
                 reinitialise(module, self.config, dtype, device)
-        return [name.removeprefix(prefix) for name in plan.new]
+                for name, parameter in loaded.items():
+                    setattr(module, name, parameter)
+        return complete
+
+    def _their_name(self, name: str) -> str:
+        """Return the checkpoint key of a parameter in the plan of `match`, for a model of this class."""
+        theirs = key_map(self.config.model_type).to_theirs(name)
+        return theirs.removeprefix(THEIR_BASE[self.config.model_type]) if self.own_prefix else theirs
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Write config.json and model.safetensors, in shards where large, as transformers reads them.
@@ -213,9 +278,7 @@ class PretrainedModel(nn.Module):
     def write(self, directory: str | os.PathLike, other_files: Mapping[str, bytes]) -> None:
         """Write the files of `save_pretrained`, and others whose content is given by name, all at once."""
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
-        prefix, names = self.own_prefix, key_map(self.config.model_type)
-        cut = THEIR_BASE[self.config.model_type] if prefix else ""
-        tensors = {names.to_theirs(prefix + name).removeprefix(cut): t for name, t in self.state_dict().items()}
+        tensors = {self._their_name(self.own_prefix + name): t for name, t in self.state_dict().items()}
         dtype = str(self.base_model.dtype).removeprefix("torch.")
         architecture = type(self).__name__.replace("XLMRobertaXL", self.config.architecture)
         architecture = OTHER_NAMES.get(architecture, architecture)
@@ -239,29 +302,9 @@ class PretrainedModel(nn.Module):
         self.base_model.gradient_checkpointing = False
 
     @property
-    def base_model(self) -> Encoder:
-        """The encoder: what a model with a head has as `roberta`, or else the model itself."""
-        model: Any = self
-        return getattr(model, "roberta", model)
-
-    @property
     def own_prefix(self) -> str:
         """Prefix of this model's parameter names in the key map, which has those of models with a head."""
         return "" if hasattr(self, "roberta") else BASE
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
-
-
-def warn_of_new_parts(model: str, names: Sequence[str]) -> None:
-    """Warn that a checkpoint lacks parameters, which therefore are random."""
-    warn(
-        f"{model!r} has no weights for {', '.join(names)}: they start from random numbers. "
-        f"Train them before you use their outputs.",
-        NewHeadWarning,
-    )
 
 
 def _open(

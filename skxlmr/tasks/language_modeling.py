@@ -14,7 +14,8 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_one_text
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM, XLMRobertaXLTokenizer
 from skxlmr.model.lm_head import LMHead, read_lm_head
-from skxlmr.model.pretrained import PretrainedModel, warn_of_new_parts
+from skxlmr.model.loading_report import warn_of_new_parts
+from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned

@@ -38,13 +38,26 @@ class BatchEncoding(dict):
         return self
 
 
-def pad_rows(rows: dict[str, list[list]], pad_token_id: int, length: int | None = None) -> None:
-    """Pad ids, masks, token types and offsets on the right, in place; `length` None is that of the longest row."""
+def pad_rows(
+    rows: dict[str, list[list]],
+    pad_token_id: int,
+    length: int | None = None,
+    *,
+    side: str = "right",
+    multiple_of: int | None = None,
+) -> None:
+    """Pad ids, masks, token types and offsets on one side, in place.
+
+    `length` None is that of the longest row; it is rounded up to a multiple of `multiple_of`.
+    """
     padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "offset_mapping": (0, 0)}
+    step = multiple_of or 1
     for name in padding.keys() & rows.keys():
         longest = max(map(len, rows[name]), default=0) if length is None else length
+        longest = -(-longest // step) * step
         for row in rows[name]:
-            row.extend([padding[name]] * (longest - len(row)))
+            start = len(row) if side == "right" else 0
+            row[start:start] = [padding[name]] * (longest - len(row))
 
 
 def as_tensors(rows: dict[str, list], kind: str) -> dict[str, Any]:

@@ -19,12 +19,15 @@ def check_options(
     stride: int,
     return_tensors: str | None,
     return_overflowing_tokens: bool,
+    padding_side: str | None = None,
+    pad_to_multiple_of: int | None = None,
 ) -> None:
     """Raise ValueError for options that are unknown or would have no effect."""
     choices = {
         "padding": (padding, (False, True, "longest", "max_length")),
         "truncation": (truncation, (False, *TRUNCATIONS)),
         "return_tensors": (return_tensors, (None, "pt", "np")),
+        "padding_side": (padding_side, (None, "left", "right")),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
@@ -35,3 +38,8 @@ def check_options(
         raise ValueError("return_overflowing_tokens=True has no effect: add truncation=True, which then drops nothing")
     if stride and not return_overflowing_tokens:
         raise ValueError(f"stride={stride} has no effect: add return_overflowing_tokens=True")
+    if pad_to_multiple_of is not None and (not isinstance(pad_to_multiple_of, int) or pad_to_multiple_of < 1):
+        raise ValueError(f"pad_to_multiple_of={pad_to_multiple_of!r} must be a positive integer or None")
+    for name, given in (("padding_side", padding_side), ("pad_to_multiple_of", pad_to_multiple_of)):
+        if given is not None and not padding:
+            raise ValueError(f"{name}={given!r} has no effect: add padding=True or padding='max_length'")

@@ -78,6 +78,8 @@ class XLMRobertaXLTokenizer:
         The tokens and their ids.
     piece_encoder : PieceEncoder
         Encodes texts in which nothing is a special token.
+    padding_side : {"right", "left"}
+        Where a call fills rows by default: "right", unless it is set to another side.
 
     Raises
     ------
@@ -112,6 +114,7 @@ class XLMRobertaXLTokenizer:
     sep_token, sep_token_id = "</s>", EOS
     unk_token, unk_token_id = "<unk>", UNK
     mask_token = "<mask>"
+    padding_side = "right"
 
     def __init__(
         self,
@@ -276,6 +279,8 @@ class XLMRobertaXLTokenizer:
         return_token_type_ids: bool = False,
         add_special_tokens: bool = True,
         return_overflowing_tokens: bool = False,
+        padding_side: str | None = None,
+        pad_to_multiple_of: int | None = None,
     ) -> BatchEncoding:
         """Encode a text, a pair, or a list of either for the model.
 
@@ -286,7 +291,7 @@ class XLMRobertaXLTokenizer:
         text, text_pair : str or list of str
             The texts, or the first and second texts of pairs.
         padding : bool or {"longest", "max_length"}, default=False
-            Fill rows on the right with ``<pad>``, up to the longest row (also True) or up to `max_length`.
+            Fill rows at `padding_side` with ``<pad>``, up to the longest row (also True) or up to `max_length`.
         truncation : bool or {"longest_first", "only_first", "only_second"}, default=False
             Cut rows longer than `max_length`, and of a pair this text; True is "longest_first".
         max_length : int, optional
@@ -307,6 +312,10 @@ class XLMRobertaXLTokenizer:
         return_overflowing_tokens : bool, default=False
             Return all windows (see `windows`) of a text that `truncation` would cut, each as a row, and add
             `overflow_to_sample_mapping`, the index of the text that each row belongs to.
+        padding_side : {"left", "right"}, optional
+            Where `padding` fills rows: "left" for `generate`. None is the attribute of the tokenizer, "right" at first.
+        pad_to_multiple_of : int, optional
+            Round the length of padded rows up to a multiple of this number.
 
         Returns
         -------
@@ -321,7 +330,10 @@ class XLMRobertaXLTokenizer:
         ValueError
             If an option is unknown or would have no effect, or rows of unequal length would become one tensor.
         """
-        check_options(padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens)
+        check_options(
+            padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens, padding_side,
+            pad_to_multiple_of,
+        )  # fmt: skip
         limit = self.model_max_length if max_length is None else max_length
         bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]])[:, : int(add_special_tokens)]
         nowhere = np.zeros((int(add_special_tokens), 2), dtype=np.int32)
@@ -343,7 +355,10 @@ class XLMRobertaXLTokenizer:
         if return_offsets_mapping:
             rows["offset_mapping"] = offset_mapping
         if padding:
-            pad_rows(rows, self.pad_token_id, limit if padding == "max_length" else None)
+            pad_rows(
+                rows, self.pad_token_id, limit if padding == "max_length" else None,
+                side=padding_side or self.padding_side, multiple_of=pad_to_multiple_of,
+            )  # fmt: skip
         if return_overflowing_tokens:
             rows["overflow_to_sample_mapping"] = owners
         if return_tensors is not None:

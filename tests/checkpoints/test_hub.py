@@ -269,3 +269,34 @@ def test_fetch_without_home_names_variable(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_home)
     with pytest.raises(ModelNotFoundError, match=r"no home directory.*HF_HOME"):
         resolve("organisation/name", local_files_only=True)
+
+
+@pytest.mark.parametrize("max_shard_bytes", [10**9, 50])
+@pytest.mark.parametrize("subfolder", ["en", "languages/en", "./languages//en/"])
+def test_resolve_with_subfolder_downloads_its_files(
+    hub: Hub, cache: Path, tmp_path: Path, subfolder: str, max_shard_bytes: int
+):
+    path = "languages/en" if "languages" in subfolder else "en"
+    files = checkpoint_files(tmp_path / "en", 3.0, max_shard_bytes)
+    hub.commits[MAIN] |= {f"{path}/{name}": content for name, content in files.items()}
+    assert value_of(cache, subfolder=subfolder) == 3
+    assert all(name.startswith(f"{path}/") for name in hub.downloaded)
+    assert value_of(cache) == 1
+    hub.stop()
+    assert value_of(cache, subfolder=subfolder) == 3
+    config = resolve_config(REPO, cache_dir=cache, subfolder=subfolder, local_files_only=True)
+    assert json.loads(config.read_text())["value"] == 3
+
+
+@pytest.mark.usefixtures("hub")
+def test_resolve_with_unknown_subfolder_raises(cache: Path):
+    with pytest.raises(CheckpointError, match=r"'organisation/name' has no fr/config\.json"):
+        resolve(REPO, cache_dir=cache, subfolder="fr")
+    with pytest.raises(CheckpointError, match=r"'organisation/name' has no fr/config\.json"):
+        resolve_config(REPO, cache_dir=cache, subfolder="fr")
+
+
+@pytest.mark.parametrize(("token", "sent"), [("hf_secret", {"Bearer hf_secret"}), (False, {None})])
+def test_resolve_sends_token(hub: Hub, cache: Path, token: str | bool, sent: set[str | None]):
+    resolve(REPO, cache_dir=cache, token=token)
+    assert hub.authorizations == sent

@@ -258,3 +258,18 @@ def test_resolve_with_missing_shard_raises(sharded_directory: Path):
     (sharded_directory / shard).unlink()
     with pytest.raises(CheckpointError, match=shard):
         resolve(sharded_directory)
+
+
+def test_resolve_with_subfolder_of_directory(checkpoint_directory: Path):
+    parent, name = checkpoint_directory.parent, checkpoint_directory.name
+    assert resolve(parent, subfolder=name).directory == checkpoint_directory
+    assert resolve_config(parent, subfolder=name) == checkpoint_directory / "config.json"
+    with pytest.raises(ModelNotFoundError, match="has no subfolder 'nowhere'"):
+        resolve(parent, subfolder="nowhere")
+
+
+@pytest.mark.parametrize("subfolder", ["..", "a/../../b", "/etc", "..\\a", "C:/a"])
+def test_resolve_with_subfolder_outside_raises(checkpoint_directory: Path, subfolder: str):
+    for find in (resolve, resolve_config):
+        with pytest.raises(ValueError, match="must be a path inside the folder of the model"):
+            find(checkpoint_directory, subfolder=subfolder)

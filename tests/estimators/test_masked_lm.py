@@ -16,8 +16,8 @@ from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLMaskedLM
 from skxlmr.datasets import load_reviews
 from skxlmr.estimators import masked_lm
 from skxlmr.estimators.masked_lm import _fill
+from skxlmr.model import NewHeadWarning
 from skxlmr.model.lm_head import LMHead
-from skxlmr.model.pretrained import NewHeadWarning
 from skxlmr.runtime.backbone import get_backbone
 
 GAPS = ["The film was very <mask>.", "<mask> is the <mask>", "这部电影很<mask>。", "Das ist<mask>", " <mask>"]

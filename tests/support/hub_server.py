@@ -22,6 +22,7 @@ class Hub(ThreadingHTTPServer):
         self.commits: dict[str, dict[str, bytes]] = {MAIN: {}, OLD: {}}
         self.gated = False
         self.requests: list[str] = []
+        self.authorizations: set[str | None] = set()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
         self.thread.start()
 
@@ -46,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
+        self.server.authorizations.add(self.headers.get("Authorization"))
         path = self.path.partition("?")[0]
         if found := re.fullmatch(rf"/api/models/{self.server.repo}(?:/revision/(.+))?", path):
             self.answer_api(found[1] or "main", self.info)

@@ -153,3 +153,32 @@ def test_from_directory_damaged_raises(tiny_spm, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("[1, 2")
     with pytest.raises(CheckpointError, match=r"tokenizer_config.json"):
         XLMRobertaXLTokenizer.from_directory(tmp_path)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("options", [{}, {"pad_to_multiple_of": 8}, {"padding": "max_length", "max_length": 13}])
+def test_call_with_padding_side_equals_reference(tokenizer, reference, side, options):
+    options = {"padding": True, "return_token_type_ids": True, **options}
+    texts = ["Hello", "Hello world, a longer one"]
+    expected = reference_rows(reference, texts, padding_side=side, **options)
+    assert tokenizer(texts, padding_side=side, **options) == expected
+    tokenizer.padding_side = side
+    try:
+        assert tokenizer(texts, **options) == expected
+    finally:
+        del tokenizer.padding_side
+    assert tokenizer.padding_side == "right"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": True, "padding_side": "both"}, "padding_side='both' must be one of"),
+        ({"padding_side": "left"}, "padding_side='left' has no effect"),
+        ({"pad_to_multiple_of": 8}, "pad_to_multiple_of=8 has no effect"),
+        ({"padding": True, "pad_to_multiple_of": 0}, "pad_to_multiple_of=0 must be a positive integer"),
+    ],
+)
+def test_call_with_invalid_padding_raises(tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer("a", **options)

@@ -1,0 +1,101 @@
+"""The options of `from_pretrained` beside the files: settings of the config, parameters of the class and the dtype."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from skxlmr.checkpoints.checkpoint import Checkpoint
+from skxlmr.model.config import XLMRobertaXLConfig
+
+
+def class_parameters(cls: type) -> set[str]:
+    """Return the names of the parameters of a model class beside `config`."""
+    return set(inspect.signature(cls).parameters) - {"config"}
+
+
+def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) -> None:
+    """Raise TypeError unless all names are those of settings of the config or of parameters of the class."""
+    settings = {f.name for f in fields(config)} - {"extra"} | config.extra.keys()
+    known = settings | class_parameters(cls)
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    options = {
+        name for name, p in inspect.signature(cls.from_pretrained).parameters.items() if p.kind is p.KEYWORD_ONLY
+    }
+    described = []
+    for name in unknown:
+        close = difflib.get_close_matches(name, sorted(known | options), n=1)
+        described.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    raise TypeError(
+        f"{cls.__name__}.from_pretrained has no parameter {', '.join(described)}: it takes its own, those of the class "
+        f"and the settings of the config."
+    )
+
+
+def changed_config(
+    config: XLMRobertaXLConfig,
+    changes: Mapping[str, Any],
+    *,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> XLMRobertaXLConfig:
+    """Return a copy of a config with other settings and labels.
+
+    Raises ValueError if `num_labels`, `id2label` and `label2id` contradict each other or a setting is invalid.
+    """
+    known = {f.name for f in fields(config)}
+    extra = {name: value for name, value in changes.items() if name not in known}
+    settings = {name: value for name, value in changes.items() if name in known}
+    new = replace(config, **settings, extra={**config.extra, **extra})
+    if num_labels is not None:
+        new.num_labels = num_labels
+    if label2id is not None:
+        new.label2id = dict(label2id)
+    if id2label is not None:
+        new.id2label = dict(id2label)
+    if num_labels is not None and new.num_labels != num_labels:
+        raise ValueError(f"num_labels={num_labels} contradicts the names of {new.num_labels} labels.")
+    if label2id is not None and new.label2id != label2id:
+        raise ValueError(f"label2id={dict(label2id)!r} contradicts id2label={new.id2label!r}.")
+    return new
+
+
+def chosen_dtype(
+    dtype: torch.dtype | str | None,
+    torch_dtype: torch.dtype | str | None,
+    config: XLMRobertaXLConfig,
+    checkpoint: Checkpoint,
+) -> torch.dtype:
+    """Return the dtype to load a checkpoint with; `torch_dtype` is another name of `dtype`.
+
+    None is float32, and "auto" what the config names, or else the dtype of the first tensor that is floating point.
+    Raises ValueError if both are given and differ, or it is not a floating-point dtype.
+    """
+    both = [one for one in (_named(dtype), _named(torch_dtype)) if one is not None]
+    if len(set(both)) > 1:
+        raise ValueError(f"dtype={dtype!r} contradicts torch_dtype={torch_dtype!r}: give one of them.")
+    if not both:
+        return torch.float32
+    if both[0] != "auto":
+        return both[0]
+    named = _named(config.extra.get("dtype") or config.extra.get("torch_dtype"))
+    floating = (info.dtype for info in checkpoint.tensors.values() if info.dtype.is_floating_point)
+    return named or next(floating, torch.float32)
+
+
+def _named(dtype: Any) -> Any:
+    """Return the dtype of a name such as "bfloat16", with or without "torch."; None and "auto" as they are."""
+    if dtype is None or dtype == "auto":
+        return dtype
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point dtype of torch, its name or 'auto', got {dtype!r}.")
+    return found

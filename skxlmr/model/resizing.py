@@ -1,0 +1,208 @@
+"""Access to the word embedding of a model, which can be replaced and resized, and the number of its parameters.
+
+Notation: V vocabulary, H hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.initialisation import initialise
+from skxlmr.model.quantized import QuantizedLinear, quantized_layers
+
+if TYPE_CHECKING:
+    from skxlmr.model.encoder import Encoder
+
+SPREAD = 1e-9  # of new rows: the factor of the covariance of the old ones
+
+
+class ResizableModel(nn.Module):
+    """Base class of models with a word embedding: its access and its size, and the number of all parameters."""
+
+    config: XLMRobertaXLConfig
+
+    @property
+    def base_model(self) -> Encoder:
+        """The encoder: what a model with a head has as `roberta`, or else the model itself."""
+        model: Any = self
+        return getattr(model, "roberta", model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the hidden states; quantised weights and a word embedding beside them have others."""
+        return self.base_model.embeddings.position.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the word embedding, (V, H)."""
+        return self.base_model.embeddings.word
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word embedding; `config.vocab_size` becomes its number of rows.
+
+        Parameters
+        ----------
+        value : nn.Embedding
+            Of the hidden size of the model. A language model predicts with it, too, since both are tied.
+
+        Raises
+        ------
+        TypeError
+            If it is not an embedding.
+        ValueError
+            If its rows have another width, or a language model has a bias for another number of rows.
+        """
+        if not isinstance(value, nn.Embedding):
+            raise TypeError(f"The word embedding must be an nn.Embedding, not {type(value).__name__}.")
+        if value.embedding_dim != self.config.hidden_size:
+            raise ValueError(f"The word embedding has rows of {value.embedding_dim}, not {self.config.hidden_size}.")
+        bias = self._output_bias()
+        if bias is not None and len(bias) != value.num_embeddings:
+            raise ValueError(
+                f"The language model has {len(bias)} tokens and the word embedding {value.num_embeddings}: call "
+                f"resize_token_embeddings({value.num_embeddings}) first."
+            )
+        self.base_model.embeddings.word = value
+        self._set_vocab_size(value.num_embeddings)
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """Return the decoder of a language model, (..., H) -> (..., V); None for other models.
+
+        Its weight and bias are the parameters of the model: the weight is that of the word embedding.
+        """
+        bias = self._output_bias()
+        if bias is None:
+            return None
+        words = self.get_input_embeddings().weight
+        decoder = nn.Linear(words.shape[1], len(words), device="meta")
+        decoder.weight, decoder.bias = words, bias
+        return decoder
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Give the word embedding, and the bias of a language model, another number of rows.
+
+        Rows are added or dropped at the end, and `config.vocab_size` becomes their number.
+
+        Parameters
+        ----------
+        new_num_tokens : int, default=None
+            Number of rows; None keeps it.
+        pad_to_multiple_of : int, default=None
+            The number of rows is rounded up to a multiple of this one.
+        mean_resizing : bool, default=True
+            Whether new rows are drawn around the mean of the old ones, with 1e-9 of their covariance (Hewitt, 2021,
+            "Initializing New Word Embeddings for Pretrained Language Models"); otherwise they are drawn as in a new
+            model. New biases of a language model are zero.
+
+        Returns
+        -------
+        nn.Embedding
+            The word embedding, which is the same object as before.
+
+        Raises
+        ------
+        ValueError
+            If a number is not a positive integer, or the row of padding would be dropped.
+
+        Examples
+        --------
+        >>> from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM
+        >>> model = XLMRobertaXLForMaskedLM(XLMRobertaXLConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1,
+        ...                                                    num_attention_heads=2, intermediate_size=32))
+        >>> model.resize_token_embeddings(51, pad_to_multiple_of=8)
+        Embedding(56, 16, padding_idx=1)
+        >>> model.config.vocab_size
+        56
+        """
+        word = self.get_input_embeddings()
+        for name, value in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name} must be a positive integer or None, got {value!r}.")
+        n_rows, step = new_num_tokens or word.num_embeddings, pad_to_multiple_of or 1
+        n_rows = -(-n_rows // step) * step
+        if n_rows <= self.config.pad_token_id:
+            raise ValueError(f"{n_rows} rows are without that of padding, pad_token_id={self.config.pad_token_id}.")
+        if n_rows == word.num_embeddings:
+            return word
+        n_new = max(0, n_rows - word.num_embeddings)
+        with torch.no_grad():
+            new = rows_like(word.weight, n_new) if mean_resizing else self._new_rows(word.weight, n_new)
+        word.weight = resized(word.weight, n_rows, new)
+        if (bias := self._output_bias()) is not None:
+            self._output().bias = resized(bias, n_rows, bias.new_zeros(n_new))
+        word.num_embeddings = n_rows
+        self._set_vocab_size(n_rows)
+        return word
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return the number of parameters; one that is tied counts once, a quantised weight as before quantisation.
+
+        Parameters
+        ----------
+        only_trainable : bool, default=False
+            Whether to count only those that require a gradient.
+        exclude_embeddings : bool, default=False
+            Whether to leave out the word, position and token type embeddings.
+
+        Returns
+        -------
+        int
+        """
+        total, seen = 0, set()
+        for module in self.modules():
+            if isinstance(module, nn.Embedding) and exclude_embeddings:
+                continue
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in seen or (only_trainable and not parameter.requires_grad):
+                    continue
+                seen.add(id(parameter))
+                if not isinstance(module, QuantizedLinear) or name == "bias":
+                    total += parameter.numel()
+        if not only_trainable:
+            total += sum(layer.in_features * layer.out_features for layer in quantized_layers(self).values())
+        return total
+
+    def _output(self) -> Any:
+        """Return the head of a language model, or None."""
+        return getattr(self, "lm_head", None)
+
+    def _output_bias(self) -> nn.Parameter | None:
+        head = self._output()
+        return None if head is None else head.bias
+
+    def _new_rows(self, weight: Tensor, n_new: int) -> Tensor:
+        """Draw rows as in a new model, (n_new, H)."""
+        layer = nn.Embedding.from_pretrained(torch.empty(n_new, weight.shape[1], device=weight.device), freeze=False)
+        initialise(layer, self.config)
+        return layer.weight
+
+    def _set_vocab_size(self, n_rows: int) -> None:
+        for config in (self.config, self.base_model.config):
+            config.vocab_size = n_rows
+
+
+def rows_like(rows: Tensor, n_new: int) -> Tensor:
+    """Draw `n_new` rows around the mean of others, (V, H) -> (n_new, H), with `SPREAD` of their covariance."""
+    old = rows.detach().float()
+    mean = old.mean(0)
+    centred = old - mean
+    factor, failed = torch.linalg.cholesky_ex(SPREAD * (centred.T @ centred) / len(old))
+    if failed:  # the covariance is singular: there are fewer rows than columns
+        return mean.expand(n_new, -1)
+    return mean + torch.randn(n_new, len(mean), device=old.device) @ factor.T
+
+
+def resized(old: Tensor, n_rows: int, new: Tensor) -> nn.Parameter:
+    """Return a parameter with the first `n_rows` of the old rows, followed by new ones."""
+    joined = torch.cat([old.detach()[:n_rows], new.detach().to(old.dtype)])
+    return nn.Parameter(joined, requires_grad=old.requires_grad)
