@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -146,7 +147,7 @@ def _score(estimator):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns where there are other threads
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_process_pool_after_model_run_fits_and_scores(method):
-    want = _score(CLASSIFIER)
+    want = _score(clone(CLASSIFIER))
     with multiprocessing.get_context(method).Pool(1) as pool:  # its end kills the worker
         assert pool.apply_async(_score, [CLASSIFIER]).get(timeout=120) == want
 
