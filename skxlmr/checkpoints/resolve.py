@@ -18,6 +18,12 @@ from skxlmr.checkpoints.sentence_transformers import transformer_directory
 from skxlmr.system.lazy import lazy_property
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
+# What a directory without a config may be, by a file in it.
+OTHER_DIRECTORIES = {
+    "adapter_config.json": ": it holds an adapter of peft. Give the model that the adapter was trained on, or merge both "
+    "with peft's merge_and_unload and save_pretrained",
+    "estimator.json": ": it holds a fitted estimator. Use skxlmr.load",
+}
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
 WELL_KNOWN = (
     "facebook/xlm-roberta-xl",
@@ -176,7 +182,8 @@ def _fetch_e5(fetch: Callable[..., Path]) -> Path:
 def _config_in(directory: Path, root: Path) -> Path:
     """Return the config.json of a directory; a link may lead anywhere below `root`."""
     if not os.path.lexists(directory / layout.CONFIG):
-        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is not a checkpoint directory")
+        found = next((what for name, what in OTHER_DIRECTORIES.items() if (directory / name).exists()), "")
+        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is not a checkpoint directory{found}")
     return checked_file(directory / layout.CONFIG, root)
 
 
