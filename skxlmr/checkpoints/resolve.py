@@ -20,8 +20,8 @@ from skxlmr.system.lazy import lazy_property
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # What a directory without a config may be, by a file in it.
 OTHER_DIRECTORIES = {
-    "adapter_config.json": ": it holds an adapter of peft. Give the model that the adapter was trained on, or merge both "
-    "with peft's merge_and_unload and save_pretrained",
+    "adapter_config.json": ": it holds an adapter of peft. Give the model that the adapter was trained on, or merge "
+    "both with peft's merge_and_unload and save_pretrained",
     "estimator.json": ": it holds a fitted estimator. Use skxlmr.load",
 }
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
