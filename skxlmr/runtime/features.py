@@ -101,7 +101,7 @@ def pooled(
 
 
 def _on_disk(memory: str | os.PathLike | joblib.Memory | None) -> Any:
-    """Return `_give` with the cache on disk; None if there is no memory, or if it cannot be used, with a warning."""
+    """Return `_give` with the cache on disk; None without `memory`, or with a warning if it cannot be used."""
     if memory is None:
         return None
     try:

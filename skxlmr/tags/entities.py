@@ -64,7 +64,7 @@ def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
     Raises
     ------
     ValueError
-        If there is no such scheme, or a tag is none of its.
+        If there is no such scheme, or a tag does not belong to it.
 
     Examples
     --------
