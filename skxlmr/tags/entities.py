@@ -64,7 +64,7 @@ def strict_entity_spans(tags: Sequence[str], scheme: str) -> list[Span]:
     Raises
     ------
     ValueError
-        If there is no such scheme, or a tag does not belong to it.
+        If there is no such scheme, or a tag is not of it.
 
     Examples
     --------

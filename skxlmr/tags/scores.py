@@ -53,8 +53,8 @@ def entity_f1(
     Raises
     ------
     TypeError, ValueError
-        If a sentence is a str, or its numbers of tags differ; if there is no such scheme, or a tag does not belong to it.
-        The message names the sentences.
+        If a sentence is a str, or its numbers of tags differ; if there is no such scheme, or a tag is not of it. The
+        message names the sentences.
 
     Examples
     --------
