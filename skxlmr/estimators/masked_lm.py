@@ -16,7 +16,7 @@ from torch import Tensor
 from skxlmr.columns import TextColumn, as_objects, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.model.lm_head import LMHead, read_lm_head
-from skxlmr.model.reference.generation import only_real_tokens
+from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned

@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLGenerator
+from skxlmr.estimators.generator import bad_words_ids
 from skxlmr.model import XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.feature_cache import clear_features
@@ -65,6 +66,64 @@ def test_score_and_greedy_generation_equal_transformers(fitted, tmp_path):
                 break
         pieces = tokenizer.convert_ids_to_tokens(ids[0, n:], True)
         assert continuation == "".join(pieces).replace("▁", " ").removeprefix(" " if text in ("", "Alles ") else "x")
+
+
+def test_beam_search_and_constraints_equal_transformers(fitted, tmp_path):
+    fitted.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForCausalLM.from_pretrained(tmp_path).eval()
+    tokenizer = get_backbone("nano").tokenizer
+    for options in (
+        {"num_beams": 3},
+        {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never", "min_new_tokens": 4},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 8},
+    ):
+        found = fitted.generate(PROMPTS, max_new_tokens=8, **options)
+        for text, continuation in zip(PROMPTS, found, strict=True):
+            ids = torch.tensor([tokenizer(text)["input_ids"][:-1]])
+            n = ids.shape[1]
+            new = model.generate(ids, position_ids=torch.arange(2, 2 + n)[None], max_new_tokens=8, **options)[0, n:]
+            pieces = tokenizer.convert_ids_to_tokens(new, True)
+            wanted = "".join(pieces).replace("▁", " ")
+            assert continuation == wanted.removeprefix(" " if text in ("", "Alles ") else "x")
+
+
+def test_generate_with_num_return_sequences_returns_columns(fitted):
+    found = fitted.generate(PROMPTS, max_new_tokens=6, num_beams=4, num_return_sequences=3)
+    assert found.shape == (5, 3)
+    assert found[:, 0].tolist() == fitted.generate(PROMPTS, max_new_tokens=6, num_beams=4).tolist()
+    assert all(len(set(row)) == 3 for row in found.tolist())
+    small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
+    many = {"max_new_tokens": 6, "num_beams": 4, "num_return_sequences": 3}
+    assert small.generate(PROMPTS, **many).tolist() == found.tolist()
+    sampled = fitted.generate(["The"], do_sample=True, temperature=5.0, num_return_sequences=20)
+    assert sampled.shape == (1, 20)
+    assert len(set(sampled[0])) > 5
+
+
+def test_generate_with_bad_words_leaves_them_out(fitted):
+    free = fitted.generate(PROMPTS[:3], max_new_tokens=30)
+    assert "deep" in free[0]
+    assert "很好" in free[2]
+    found = fitted.generate(PROMPTS[:3], max_new_tokens=30, bad_words=["deep", "很好"])
+    assert "deep" not in found[0]
+    assert "很好" not in found[2]
+    assert found[1] == free[1]
+    for words, error, message in [
+        ("deep", TypeError, "bad_words must be a list of texts, got 'deep'"),
+        ([3], TypeError, "bad_words must be a list of texts"),
+        (["deep", " "], ValueError, "bad_words: ' ' has no word in it"),
+    ]:
+        with pytest.raises(error, match=message):
+            fitted.generate(PROMPTS, bad_words=words)
+
+
+def test_bad_words_of_scripts_without_spaces_are_banned_without_a_space_too():
+    tokenizer = get_backbone("nano").tokenizer
+    spelled = [tokenizer.convert_ids_to_tokens(ids) for ids in bad_words_ids(tokenizer, ["film", "很好", "!"])]
+    assert spelled[0] == tokenizer.tokenize("film")
+    assert all("".join(pieces).strip("▁") in ("film", "很好", "!") for pieces in spelled)
+    assert [pieces for pieces in spelled if not pieces[0].startswith("▁")] == [["很", "好"], ["!"]]
+    assert bad_words_ids(tokenizer, None) is None
 
 
 def test_generate_and_log_likelihood_do_not_depend_on_batches(fitted):
@@ -164,7 +223,7 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
     for parameters in (
         {"temperature": 0},
         {"temperature": np.nan},
-        {"top_k": 0},
+        {"top_k": -1},
         {"max_new_tokens": 0},
         {"top_p": 2.0},
     ):
