@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.utils import check_random_state, check_scalar
 from torch import Tensor
@@ -20,7 +21,7 @@ from skxlmr.model.reference.generation_options import GenerationOptions
 from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import Windows
+from skxlmr.runtime.plan import PiecePlan, Windows
 from skxlmr.system.forks import gate
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.system.warn import warn
@@ -195,14 +196,33 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         ndarray of shape (n_samples,), float64
             In nats; 0 for a text without pieces.
         """
+        return self._sum_over_pieces(*self._log_probabilities(self._check_fitted_column(X)))
+
+    def token_log_likelihood(self, X: Any) -> pd.DataFrame:
+        """Return the log-probability of each piece of each text, given those before.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        DataFrame
+            One row per piece, in order: row (its position in X), token, start, end, log_probability, in nats.
+            `X[row][start:end]` are the characters of the token; of a token that is only a space there are none. The sum
+            over a text is its `log_likelihood`.
+        """
         column = self._check_fitted_column(X)
+        return self._table_of_pieces(column, *self._log_probabilities(column))
+
+    def _log_probabilities(self, column: TextColumn) -> tuple[np.ndarray, PiecePlan]:
         backbone, finetuned = self._ready()
         plan = self._plan_every_piece(backbone, column, causal=True)
         targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
         before = [at - 1 for at in plan.positions]
         examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, positions=before, targets=targets)
         losses = losses_of(finetuned, backbone, examples, backbone.batch_tokens(self.batch_tokens), self.verbose)
-        return self._sum_over_pieces(-losses, plan)
+        return -losses, plan
 
     def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
         """Return the ids of the texts after `<s>`; the end of those that are too long."""
