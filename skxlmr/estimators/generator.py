@@ -54,6 +54,10 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
     >>> writer = XLMRXLGenerator("nano", max_epochs=20, learning_rate=5e-3, random_state=0).fit(texts)
     >>> writer.generate(["The sea"], max_new_tokens=5).shape
     (1,)
+    >>> writer.generate(["The sea"], max_new_tokens=5, num_beams=3, num_return_sequences=2).shape
+    (1, 2)
+    >>> writer.token_log_likelihood(["The sky"]).columns.tolist()
+    ['row', 'token', 'start', 'end', 'log_probability']
     """
 
     def _new_task(self) -> NextToken:

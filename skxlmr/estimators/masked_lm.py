@@ -200,9 +200,9 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         Examples
         --------
         >>> from skxlmr import XLMRXLMaskedLM
-        >>> table = XLMRXLMaskedLM("nano").token_pseudo_log_likelihood(["A good film.", "A film good."])
-        >>> table.groupby("row").log_probability.mean().idxmax()
-        0
+        >>> table = XLMRXLMaskedLM("nano").token_pseudo_log_likelihood(["A good film.", "Very good!"])
+        >>> table[table.row == 1].token.tolist()
+        ['Ver', 'y', 'good', '!']
         """
         column = self._check_fitted_column(X)
         return self._table_of_pieces(column, *self._log_probabilities(column))

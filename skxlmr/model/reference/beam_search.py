@@ -86,11 +86,7 @@ def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, p
     open_texts = hypotheses.scores[:, 0].isinf()  # (B,), those for which better hypotheses may come
     all_scores: list[Tensor] = []
     for n_new in range(1, max_new + 1):
-        logits = decoding.logits()
-        if n_new == 1:  # the texts were read once for all of their beams
-            rows = torch.arange(len(logits), device=logits.device).repeat_interleave(n_beams)
-            logits = logits[rows]
-            decoding.take(rows)
+        logits = decoding.read(n_beams) if n_new == 1 else decoding.logits()
         scores = process(logits.log_softmax(-1), decoding.ids, decoding.real, options, ends, n_new > least)
         if options.output_scores:
             all_scores.append(scores)

@@ -55,6 +55,13 @@ class Decoding:
         logits, self.past = self.step(self.inputs, mask.long(), positions, self.past)
         return only_real_tokens(logits.float(), config.real_vocab_size)
 
+    def read(self, times: int) -> Tensor:
+        """Read the texts once, and go on with each so many times, next to each other; returns logits (B * times, V)."""
+        logits = self.logits()
+        rows = torch.arange(len(logits), device=logits.device).repeat_interleave(times)
+        self.take(rows)
+        return logits[rows]
+
     def append(self, tokens: Tensor, real: Tensor) -> None:
         """Add a token to each text, (B,); `real` says which are not padding, (B,) bool."""
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)

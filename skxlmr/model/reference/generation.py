@@ -52,15 +52,13 @@ def _choose_tokens(decoding: Decoding, options: GenerationOptions, ends: Tensor,
     width = decoding.mask.shape[1]
     least = max(options.min_new_tokens, options.min_length - width)
     all_scores: list[Tensor] = []
+    logits = decoding.read(options.num_return_sequences)
+    running = torch.ones(len(logits), dtype=torch.bool, device=logits.device)  # (B * num_return_sequences,)
+    if options.streamer is not None:
+        options.streamer.put(decoding.ids.cpu())
     for n_new in range(options.new_tokens(width)):
-        logits = decoding.logits()
-        if n_new == 0:  # the texts were read once for all of their continuations
-            rows = torch.arange(len(logits), device=logits.device).repeat_interleave(options.num_return_sequences)
-            logits = logits[rows]
-            decoding.take(rows)
-            running = torch.ones_like(rows, dtype=torch.bool)
-            if options.streamer is not None:
-                options.streamer.put(decoding.ids.cpu())
+        if n_new:
+            logits = decoding.logits()
         scores = process(logits, decoding.ids, decoding.real, options, ends, may_end=n_new >= least)
         if options.output_scores:
             all_scores.append(scores)

@@ -92,6 +92,8 @@ def _ban(scores: Tensor, rows: Tensor, tokens: Tensor | int) -> Tensor:
 
 def only_real_tokens(logits: Tensor, vocab_size: int) -> Tensor:
     """Set the logits of ids without a token, from `vocab_size` on, to minus infinity; (..., V) -> (..., V)."""
+    if vocab_size >= logits.shape[-1]:
+        return logits
     unreal = torch.arange(logits.shape[-1], device=logits.device) >= vocab_size
     return logits.masked_fill(unreal, -torch.inf)
 
