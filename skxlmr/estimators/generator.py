@@ -267,7 +267,7 @@ def bad_words_ids(tokenizer: XLMRobertaXLTokenizer, words: Sequence[str] | None)
     """Return the pieces of words that are not to be generated: after a space, and where words need none, without."""
     if words is None:
         return None
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+    if not isinstance(words, list | tuple | np.ndarray | pd.Series) or not all(isinstance(w, str) for w in words):
         raise TypeError(f"bad_words must be a list of texts, got {words!r:.60}.")
     found = []
     for word, ids in zip(words, tokenizer.encode_batch(list(words)), strict=True):
@@ -276,7 +276,7 @@ def bad_words_ids(tokenizer: XLMRobertaXLTokenizer, words: Sequence[str] | None)
             raise ValueError(f"bad_words: {word!r} has no word in it. Leave it out.")
         found.append(ids.tolist())
         if stands_alone("".join(pieces[:2])):
-            found.append(
-                tokenizer.convert_tokens_to_ids([piece for piece in [pieces[0].lstrip(SPACE), *pieces[1:]] if piece])
-            )
+            unspaced = [piece for piece in (pieces[0].lstrip(SPACE), *pieces[1:]) if piece]
+            found.append(tokenizer.convert_tokens_to_ids(unspaced))
+    # What has no piece in the vocabulary is never generated.
     return [ids for ids in found if tokenizer.unk_token_id not in ids]

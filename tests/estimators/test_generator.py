@@ -111,6 +111,7 @@ def test_generate_with_bad_words_leaves_them_out(fitted):
     for words, error, message in [
         ("deep", TypeError, "bad_words must be a list of texts, got 'deep'"),
         ([3], TypeError, "bad_words must be a list of texts"),
+        (3, TypeError, "bad_words must be a list of texts"),
         (["deep", " "], ValueError, "bad_words: ' ' has no word in it"),
     ]:
         with pytest.raises(error, match=message):

@@ -85,6 +85,19 @@ def test_sampling_probabilities_equal_transformers(pair, options):
     torch.testing.assert_close(got.scores[0].softmax(-1), expected.scores[0].softmax(-1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "options", [{"top_p": 0.7}, {"num_return_sequences": 3, "repetition_penalty": 1.2}, {"temperature": 0.5}], ids=str
+)
+def test_samples_from_seed_of_torch_equal_transformers(pair, options):
+    ours, theirs = pair
+    ids, mask = prompts()
+    options = {"do_sample": True, "max_new_tokens": 12, **options}
+    torch.manual_seed(0)
+    got = ours.generate(ids, mask, **options)
+    torch.manual_seed(0)
+    assert torch.equal(got, reference_generate(theirs, ids, mask, **options))
+
+
 def test_sampling_frequencies_follow_probabilities(model):
     ids = torch.tensor([[0, 7, 9], [0, 5, 6]])
     options = {"do_sample": True, "num_return_sequences": 4000, "max_new_tokens": 1}
