@@ -173,8 +173,9 @@ class XLMRobertaXLForCausalLM(LanguageModel):
 
         Parameters
         ----------
-        input_ids : Tensor of shape (B, S), int64
-            Texts, padded on the left.
+        input_ids : Tensor of shape (B, S), int64, default=None
+            Texts, padded on the left. Without them and `inputs_embeds`, one text starts from the `bos_token_id` of the
+            config.
         attention_mask : Tensor of shape (B, S), default=None
             One at real tokens; None is one everywhere except at pads.
         inputs_embeds : Tensor of shape (B, S, H), default=None
@@ -259,6 +260,12 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         >>> model.generate(ids, max_new_tokens=4, min_new_tokens=4, num_beams=3, num_return_sequences=2).shape
         torch.Size([2, 7])
         """
+        if input_ids is None and inputs_embeds is None:
+            if self.config.bos_token_id is None:
+                raise ValueError(
+                    "Give input_ids or inputs_embeds: the config has no bos_token_id to start a text from."
+                )
+            input_ids = torch.tensor([[self.config.bos_token_id]], device=self.device)
         prompt = either(input_ids, inputs_embeds)
         if inputs_embeds is not None and not use_cache:
             raise ValueError("inputs_embeds need use_cache=True: new tokens cannot be joined to them.")

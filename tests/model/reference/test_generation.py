@@ -113,6 +113,19 @@ def test_sampling_frequencies_follow_probabilities(model):
     assert torch.equal(first, model.generate(ids[:1], max_new_tokens=4).expand(3, -1))
 
 
+def test_generate_greedy_takes_most_likely_token(model):
+    ids = torch.tensor([[0, 7, 9]])
+    result = model.generate(ids, max_new_tokens=4, eos_token_id=-1)
+    for end in range(3, 7):
+        assert result[0, end] == model(result[:, :end]).logits[0, -1].argmax()
+
+
+def test_generate_without_texts_starts_one(model):
+    assert torch.equal(model.generate(max_new_tokens=4), model.generate(torch.tensor([[0]]), max_new_tokens=4))
+    with pytest.raises(ValueError, match="the config has no bos_token_id"):
+        build("ForCausalLM", is_decoder=True, bos_token_id=None).generate()
+
+
 @pytest.mark.parametrize("sampling", [{}, {"do_sample": True, "temperature": 0.7, "top_k": 9, "top_p": 0.9}])
 def test_generate_with_cache_equals_without(model, sampling):
     ids, mask = batch((5, 12, 3), left=True)
