@@ -355,9 +355,9 @@ def _as_array(name: str, values: Any) -> Any:
 
 def _check_lengths(name: str, rows: Any) -> None:
     """Raise ValueError if rows of lists differ in length."""
-    if not isinstance(rows, list) or not isinstance(rows[0], list):
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         return
-    lengths = [len(row) if isinstance(row, list) else -1 for row in rows]
+    lengths = [len(row) for row in rows]
     shortest, longest = lengths.index(min(lengths)), lengths.index(max(lengths))
     if lengths[shortest] == lengths[longest]:
         return

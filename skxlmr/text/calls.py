@@ -227,8 +227,8 @@ class Calls:
         >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
         >>> rows = [tokenizer("good"), tokenizer("a good day")]
         >>> tokenizer.pad(rows, return_tensors="np").attention_mask
-        array([[1, 1, 1, 0, 0],
-               [1, 1, 1, 1, 1]])
+        array([[1, 1, 1, 0, 0, 0],
+               [1, 1, 1, 1, 1, 1]])
         """
         check_padding(padding, max_length, padding_side, pad_to_multiple_of)
         chosen("return_tensors", return_tensors, TENSORS)

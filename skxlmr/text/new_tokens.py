@@ -85,4 +85,8 @@ def _new_token(value: Any, position: int, special: bool) -> AddedToken:
     flags: dict[str, Any] = {name: getattr(value, name, None) for name in FLAGS}
     if not isinstance(content, str) or not all(isinstance(flag, bool) for flag in flags.values()):
         raise TypeError(f"tokens[{position}] must be a string or an AddedToken, got {value!r:.60}")
-    return AddedToken(-1, content, **{**flags, "special": special or flags["special"]})
+    if special and not flags["special"]:
+        # In the library, whether a token is normalised follows from whether it is special, unless it is given, which
+        # cannot be seen from outside.
+        flags |= {"special": True, "normalized": False}
+    return AddedToken(-1, content, **flags)

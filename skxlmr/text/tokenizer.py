@@ -465,8 +465,8 @@ class XLMRobertaXLTokenizer:
             Tokens; an `AddedToken` of the library tokenizers has flags. One that is a piece of the vocabulary already
             keeps its id. XLM-RoBERTa's own special tokens do not change.
         special_tokens : bool, default=False
-            Whether they are special: `decode` and `convert_ids_to_tokens` can leave them out, and they are not
-            normalised unless an `AddedToken` says so.
+            Whether they are special: `decode` and `convert_ids_to_tokens` can leave them out, and they are found before
+            the text is normalised, unless they are an `AddedToken` that is special itself and says otherwise.
 
         Returns
         -------

@@ -75,3 +75,17 @@ def protobuf_bytes(message: bytes, wanted: int) -> bytes:
             after += size
         position = after
     raise LookupError(f"no field {wanted}")
+
+
+@pytest.fixture(scope="session")
+def with_added_tokens(tiny_spm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a tokenizer with added tokens of several kinds."""
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = XLMRobertaXLTokenizer.from_directory(tiny_spm)
+    one_word = tokenizers.AddedToken("W", single_word=True)
+    takes_spaces = tokenizers.AddedToken("LS", lstrip=True, rstrip=True)
+    assert tokenizer.add_tokens(["covid19", one_word, takes_spaces, "[E1]", "the"]) == 5
+    assert tokenizer.add_special_tokens({"extra_special_tokens": ["<ent>"]}) == 1
+    directory = tmp_path_factory.mktemp("with_added_tokens")
+    tokenizer.save_pretrained(directory)
+    return directory
