@@ -89,3 +89,15 @@ def with_added_tokens(tiny_spm: Path, tmp_path_factory: pytest.TempPathFactory) 
     directory = tmp_path_factory.mktemp("with_added_tokens")
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def our_tokenizer(with_added_tokens: Path) -> XLMRobertaXLTokenizer:
+    """Return a tokenizer whose settings a test may change."""
+    return XLMRobertaXLTokenizer.from_pretrained(with_added_tokens)
+
+
+@pytest.fixture
+def their_tokenizer(with_added_tokens: Path):
+    """Return the tokenizer of transformers with the files of `our_tokenizer`."""
+    return pytest.importorskip("transformers").XLMRobertaTokenizer.from_pretrained(with_added_tokens)

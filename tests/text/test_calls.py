@@ -1,15 +1,11 @@
-"""Calls of the tokenizer and `pad`, compared with transformers."""
+"""Calls of the tokenizer, compared with transformers."""
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import transformers
 
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
@@ -18,26 +14,6 @@ PARTS = [
     *("Hello", "world", " ", "  ", "a", "b c", "人人", "．", "ﬁ", "\t", "\n", "ü", "☃", "don't", ",", "1234"),
     *("covid19", "W", "LS", "[E1]", "<ent>", "the", "<mask>", "</s>", " <s> ", "<pad>", "\u00a0", "\u3000"),
 ]
-
-
-@pytest.fixture(scope="module")
-def ours(with_added_tokens: Path) -> XLMRobertaXLTokenizer:
-    return XLMRobertaXLTokenizer.from_pretrained(with_added_tokens)
-
-
-@pytest.fixture(scope="module")
-def theirs(with_added_tokens: Path):
-    return transformers.XLMRobertaTokenizer.from_pretrained(with_added_tokens)
-
-
-@pytest.fixture(autouse=True)
-def settings(request: pytest.FixtureRequest):
-    """Restore what a test sets at the shared tokenizers."""
-    yield
-    for name in {"ours", "theirs"} & set(request.fixturenames):
-        tokenizer = request.getfixturevalue(name)
-        tokenizer.padding_side = tokenizer.truncation_side = "right"
-        tokenizer.split_special_tokens = False
 
 
 def random_call(choose: random.Random) -> tuple[tuple, dict, bool]:
@@ -82,17 +58,17 @@ def outcome(tokenizer, texts: tuple, options: dict):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_calls_equal_transformers(ours, theirs, seed):
+def test_random_calls_equal_transformers(our_tokenizer, their_tokenizer, seed):
     choose = random.Random(seed)
-    bare, mask = ours.convert_tokens_to_ids("▁"), ours.mask_token_id
+    bare, mask = our_tokenizer.convert_tokens_to_ids("▁"), our_tokenizer.mask_token_id
     compared = 0
     for _ in range(60):
         texts, options, is_one = random_call(choose)
-        for tokenizer, state in ((ours, choose.getstate()), (theirs, None)):
+        for tokenizer, state in ((our_tokenizer, choose.getstate()), (their_tokenizer, None)):
             if state is not None:
                 sides = [choose.choice(["left", "right"]) for _ in range(2)]
             tokenizer.padding_side, tokenizer.truncation_side = sides
-        mine, other = outcome(ours, texts, options), outcome(theirs, texts, options)
+        mine, other = outcome(our_tokenizer, texts, options), outcome(their_tokenizer, texts, options)
         assert (mine is None) == (other is None), (texts, options)
         if mine is None:
             continue
@@ -134,27 +110,29 @@ def assert_places_equal(mine, other, row: int, same: list[int], *, all_same: boo
                     assert mine.word_to_chars(row, index, sequence) == other.word_to_chars(row, index, sequence)
 
 
-def test_call_with_list_of_pairs_equals_transformers(ours, theirs):
+def test_call_with_list_of_pairs_equals_transformers(our_tokenizer, their_tokenizer):
     pairs = [["Hello", "world"], ("a", "b c")]
-    assert ours(pairs, padding=True) == theirs(pairs, padding=True).data
-    assert ours.batch_encode_plus(pairs) == ours(["Hello", "a"], ["world", "b c"])
+    assert our_tokenizer(pairs, padding=True) == their_tokenizer(pairs, padding=True).data
+    assert our_tokenizer.batch_encode_plus(pairs) == our_tokenizer(["Hello", "a"], ["world", "b c"])
     with pytest.raises(TypeError, match=r"text\[1\] must be a pair of two strings like text\[0\], got 'a'"):
-        ours([["Hello", "world"], "a"])
+        our_tokenizer([["Hello", "world"], "a"])
 
 
-def test_call_with_split_special_tokens_reads_them_as_text(ours, theirs):
+def test_call_with_split_special_tokens_reads_them_as_text(our_tokenizer, their_tokenizer):
     text = "a <ent> covid19"
-    expected = theirs(text, split_special_tokens=True).input_ids
-    assert ours(text, split_special_tokens=True).input_ids == expected
-    ours.split_special_tokens = True
-    assert ours(text).input_ids == expected
-    assert ours(text, split_special_tokens=False).input_ids != expected
-    assert "</s>" not in ours.tokenize("a</s>")  # transformers finds its own special tokens in spite of it
-    assert ours("covid19").input_ids[1] == ours.convert_tokens_to_ids("covid19")  # not a special token
+    expected = their_tokenizer(text, split_special_tokens=True).input_ids
+    assert our_tokenizer(text, split_special_tokens=True).input_ids == expected
+    our_tokenizer.split_special_tokens = True
+    assert our_tokenizer(text).input_ids == expected
+    assert our_tokenizer(text, split_special_tokens=False).input_ids != expected
+    assert "</s>" not in our_tokenizer.tokenize("a</s>")  # transformers finds its own special tokens in spite of it
+    assert our_tokenizer("covid19").input_ids[1] == our_tokenizer.convert_tokens_to_ids(
+        "covid19"
+    )  # not a special token
 
 
-def test_call_with_model_input_names_returns_these(ours, theirs):
-    tokenizer = XLMRobertaXLTokenizer(ours.vocabulary.model, model_input_names=["input_ids", "token_type_ids"])
+def test_call_with_model_input_names_returns_these(our_tokenizer, their_tokenizer):
+    tokenizer = XLMRobertaXLTokenizer(our_tokenizer.vocabulary.model, model_input_names=["input_ids", "token_type_ids"])
     assert list(tokenizer("a")) == ["input_ids", "token_type_ids"]
     assert list(tokenizer("a", return_token_type_ids=False, return_attention_mask=True)) == [
         "input_ids",
@@ -162,17 +140,19 @@ def test_call_with_model_input_names_returns_these(ours, theirs):
     ]
 
 
-def test_encode_and_tokenize_equal_transformers(ours, theirs):
-    assert ours.encode("Hello", "b c") == theirs.encode("Hello", "b c")
+def test_encode_and_tokenize_equal_transformers(our_tokenizer, their_tokenizer):
+    assert our_tokenizer.encode("Hello", "b c") == their_tokenizer.encode("Hello", "b c")
     options = {"add_special_tokens": False, "truncation": True, "max_length": 3}
-    assert ours.encode(TEXTS[2], **options) == theirs.encode(TEXTS[2], **options)
-    assert torch.equal(ours.encode("a b", return_tensors="pt"), theirs.encode("a b", return_tensors="pt"))
-    assert ours.encode_plus("Hello", "a") == ours("Hello", "a")
-    assert ours.tokenize("Hello", "a", add_special_tokens=True) == theirs.tokenize(
+    assert our_tokenizer.encode(TEXTS[2], **options) == their_tokenizer.encode(TEXTS[2], **options)
+    assert torch.equal(
+        our_tokenizer.encode("a b", return_tensors="pt"), their_tokenizer.encode("a b", return_tensors="pt")
+    )
+    assert our_tokenizer.encode_plus("Hello", "a") == our_tokenizer("Hello", "a")
+    assert our_tokenizer.tokenize("Hello", "a", add_special_tokens=True) == their_tokenizer.tokenize(
         "Hello", "a", add_special_tokens=True
     )
     with pytest.raises(TypeError, match="unexpected keyword argument 'add_special_token'"):
-        ours.encode("a", add_special_token=False)
+        our_tokenizer.encode("a", add_special_token=False)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +164,9 @@ def test_encode_and_tokenize_equal_transformers(ours, theirs):
         (("a", ["b"]), TypeError, "both be strings or both be lists of strings"),
     ],
 )
-def test_call_with_invalid_texts_raises(ours, texts, error, message):
+def test_call_with_invalid_texts_raises(our_tokenizer, texts, error, message):
     with pytest.raises(error, match=message):
-        ours(*texts)
+        our_tokenizer(*texts)
 
 
 @pytest.mark.parametrize(
@@ -197,141 +177,11 @@ def test_call_with_invalid_texts_raises(ours, texts, error, message):
         ((["a", "b"], [["c"]]), "both be lists of words or both be lists of lists of words"),
     ],
 )
-def test_call_with_invalid_words_raises(ours, texts, message):
+def test_call_with_invalid_words_raises(our_tokenizer, texts, message):
     with pytest.raises(TypeError, match=message):
-        ours(*texts, is_split_into_words=True)
+        our_tokenizer(*texts, is_split_into_words=True)
 
 
-def test_call_truncating_to_other_multiple_raises(ours):
+def test_call_truncating_to_other_multiple_raises(our_tokenizer):
     with pytest.raises(ValueError, match="use a max_length that is a multiple of 8"):
-        ours("a", truncation=True, padding=True, max_length=12, pad_to_multiple_of=8)
-
-
-# --- pad
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"padding": False},
-        {"padding": "max_length", "max_length": 30, "return_tensors": "pt"},
-        {"pad_to_multiple_of": 8, "return_tensors": "np"},
-        {"return_attention_mask": False, "padding": "longest"},
-    ],
-)
-def test_pad_equals_transformers(ours, theirs, side, options):
-    rows = [
-        {"input_ids": [0, 5, 2], "token_type_ids": [0, 0, 0], "special_tokens_mask": [1, 0, 1], "label": 1},
-        {"input_ids": [0, 2], "token_type_ids": [0, 0], "special_tokens_mask": [1, 1], "label": 0},
-    ]
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    for given in (lambda: [dict(row) for row in rows], lambda: {name: list(v) for name, v in columns.items()}):
-        ours.padding_side = theirs.padding_side = side
-        got, expected = ours.pad(given(), **options), theirs.pad(given(), **options)
-        assert got.keys() == expected.keys()
-        for name, values in expected.items():
-            assert type(got[name]) is type(values)
-            np.testing.assert_array_equal(got[name], values) if "return_tensors" in options else None
-            assert options.get("return_tensors") or got[name] == values
-    assert rows[1]["input_ids"] == [0, 2]  # the inputs do not change
-
-
-@pytest.mark.parametrize("single", [{"input_ids": [0, 5, 2]}, {"input_ids": torch.tensor([0, 5, 2])}])
-def test_pad_of_one_row_equals_transformers(ours, theirs, single):
-    options = {"padding": "max_length", "max_length": 5}
-    got, expected = ours.pad(dict(single), **options), theirs.pad(dict(single), **options)
-    assert got.keys() == expected.keys()
-    for name, values in expected.items():
-        assert torch.equal(torch.as_tensor(got[name]), torch.as_tensor(values))
-
-
-def test_pad_keeps_kind_of_tensors(ours):
-    assert isinstance(ours.pad([{"input_ids": torch.tensor([0, 2])}]).input_ids, torch.Tensor)
-    assert isinstance(ours.pad([{"input_ids": np.array([0, 2])}]).input_ids, np.ndarray)
-    assert isinstance(ours.pad([{"input_ids": [0, 2]}]).input_ids, list)
-    assert ours.pad({"input_ids": []}) == {"input_ids": [], "attention_mask": []}
-    offsets = ours.pad([ours(text, return_offsets_mapping=True) for text in TEXTS], return_tensors="np")
-    assert offsets.offset_mapping.shape == (*offsets.input_ids.shape, 2)
-
-
-@pytest.mark.parametrize(
-    ("encoded", "options", "error", "message"),
-    [
-        ("Hello", {}, TypeError, "pad takes encoded texts"),
-        (["Hello"], {}, TypeError, "row 0 must be an encoded text"),
-        ([], {}, ValueError, "the list is empty"),
-        ([{"labels": [1]}], {}, ValueError, "encoded texts with input_ids; there are only labels"),
-        ([{"input_ids": [1], "label": 1}, {"input_ids": [1]}], {}, ValueError, "row 1 has no label"),
-        ([{"input_ids": ["a"]}], {}, ValueError, "input_ids of row 0 must be a list of integers"),
-        ([{"input_ids": [1, 2], "attention_mask": [1]}], {}, ValueError, "attention_mask of row 0 must be a list of 2"),
-        ({"input_ids": [[1], [2]], "label": [1]}, {}, ValueError, "input_ids has 2 rows, but label has 1 rows"),
-        ([{"input_ids": [1]}], {"max_length": 4}, ValueError, "max_length=4 has no effect"),
-        ([{"input_ids": [1]}], {"padding": "left"}, ValueError, "padding='left' must be one of"),
-        ([{"input_ids": [1]}], {"return_tensors": "tf"}, ValueError, "return_tensors='tf' must be one of"),
-        ([{"input_ids": [1], "text": "a"}], {"return_tensors": "pt"}, ValueError, "text cannot become a tensor"),
-        ([{"input_ids": [1], "label": None}], {"return_tensors": "pt"}, ValueError, "label cannot become a tensor"),
-        (
-            [{"input_ids": [1], "labels": [1]}, {"input_ids": [1, 2], "labels": [1, 2]}],
-            {"return_tensors": "pt"},
-            ValueError,
-            r"labels of 1 to 2 values \(rows 0 and 1\) .* DataCollatorForTokenClassification",
-        ),
-        (
-            [{"input_ids": [1]}, {"input_ids": [1, 2]}],
-            {"padding": False, "return_tensors": "pt"},
-            ValueError,
-            r"rows of 1 to 2 ids \(rows 0 and 1\) cannot become one tensor: pass padding=True",
-        ),
-    ],
-)
-def test_pad_of_invalid_input_raises(ours, encoded, options, error, message):
-    with pytest.raises(error, match=message):
-        ours.pad(encoded, **options)
-
-
-# --- data collators of transformers
-
-
-def labelled(tokenizer, text, labels):
-    return {**tokenizer(text), "labels": labels}
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(
-    ("collator", "options", "features"),
-    [
-        ("WithPadding", {}, lambda t: [{**t(x), "label": i} for i, x in enumerate(TEXTS)]),
-        (
-            "WithPadding",
-            {"padding": "max_length", "max_length": 42, "pad_to_multiple_of": 8},
-            lambda t: [labelled(t, x, 0.5) for x in TEXTS],
-        ),
-        ("ForTokenClassification", {}, lambda t: [labelled(t, x, [1] * len(t(x)["input_ids"])) for x in TEXTS]),
-        ("ForLanguageModeling", {}, lambda t: [t(x) for x in TEXTS]),
-        ("ForLanguageModeling", {"mlm": False}, lambda t: [t(x, return_special_tokens_mask=True) for x in TEXTS]),
-        ("ForLanguageModeling", {}, lambda t: [t(x)["input_ids"] for x in TEXTS]),
-        ("ForMultipleChoice", {}, lambda t: [{**t(["a", "b"], [x, "c"]), "label": 1} for x in TEXTS]),
-        ("ForSeq2Seq", {}, lambda t: [labelled(t, x, [1] * n) for n, x in enumerate(TEXTS)]),
-    ],
-)
-def test_data_collators_equal_transformers(ours, theirs, side, collator, options, features):
-    batches = []
-    for tokenizer in (ours, theirs):
-        tokenizer.padding_side = side
-        torch.manual_seed(0)
-        batches.append(getattr(transformers, f"DataCollator{collator}")(tokenizer, **options)(features(tokenizer)))
-    assert batches[0].keys() == batches[1].keys()
-    for name, expected in batches[1].items():
-        torch.testing.assert_close(batches[0][name], expected, rtol=0, atol=0)
-
-
-def test_trainer_saves_tokenizer(ours, tmp_path):
-    model = torch.nn.Linear(1, 1)
-    arguments = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
-    collate = transformers.DataCollatorWithPadding(ours)
-    trainer = transformers.Trainer(model, arguments, data_collator=collate, processing_class=ours)
-    trainer.save_model()
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["padding_side"] == "right"
-    assert XLMRobertaXLTokenizer.from_pretrained(tmp_path)(TEXTS) == ours(TEXTS)
+        our_tokenizer("a", truncation=True, padding=True, max_length=12, pad_to_multiple_of=8)
