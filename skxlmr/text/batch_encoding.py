@@ -51,6 +51,9 @@ class BatchEncoding(dict):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
 
+    def __copy__(self) -> BatchEncoding:
+        return BatchEncoding(self, self._encodings)  # which are not computed for it, unlike for a pickle
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_encodings": None if self._encodings is None else list(self._encodings)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from skxlmr.text.windows import Only
@@ -90,6 +91,8 @@ def check_padding(
 ) -> None:
     """Raise ValueError for options of padding that are unknown or would have no effect."""
     to = PADDINGS[chosen("padding", padding, PADDINGS)]
+    if max_length is not None and (not isinstance(max_length, Integral) or max_length < 1):
+        raise ValueError(f"max_length={max_length!r} must be a positive integer or None")
     if max_length is not None and not truncates and to != "max_length":
         raise ValueError(f"max_length={max_length} has no effect: add truncation=True or padding='max_length'")
     if pad_to_multiple_of is not None and (type(pad_to_multiple_of) is not int or pad_to_multiple_of < 1):

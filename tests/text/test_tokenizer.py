@@ -96,6 +96,8 @@ def test_call_with_max_length_pads_and_truncates(tokenizer):
         ({"return_tensors": "tf"}, "return_tensors='tf' must be one of None, 'pt', 'np'"),
         ({"max_length": 5, "padding": True}, "max_length=5 has no effect"),
         ({"max_length": 5, "truncation": False}, "max_length=5 has no effect"),
+        ({"max_length": 0}, "max_length=0 must be a positive integer"),
+        ({"max_length": "5"}, "max_length='5' must be a positive integer"),
         ({"stride": 5}, "stride=5 has no effect"),
         ({"return_overflowing_tokens": True}, "return_overflowing_tokens=True has no effect"),
         ({"truncation": "only_second"}, "only='second' for a single text"),
