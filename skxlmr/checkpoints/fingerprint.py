@@ -144,6 +144,8 @@ def _tokens_digest(directory: Path, files: tuple[Identity, ...]) -> str:
         digest.update(rules_of(model))
         steps = with_lowercase(content.steps) if lowercases(directory) else content.steps
         digest.update(json.dumps([is_unigram(model), [vars(token) for token in content.added], steps]).encode())
+        known = {token.content for token in content.added}
+        digest.update("".join(f"\n{name}" for name in content.extra_special_tokens if name not in known).encode())
     except (OSError, ValueError, RuntimeError, CheckpointError):  # what is wrong is told where it is read to be used
         for path, *_ in files[:1]:
             digest.update(cached_sha256(path).encode())

@@ -29,27 +29,29 @@ def fetch(
     cache_dir: str | os.PathLike | None = None,
     token: str | bool | None = None,
     subfolder: str = "",
-    config_only: bool = False,
+    only: tuple[str, ...] = (),
 ) -> Path:
     """Download the config, the tokenizer and one set of weights of a model into the cache, and return the folder there.
 
     The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
     that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
     None is the cache of huggingface_hub. The `token` gives access to private models; None or True is the one of
-    `hf auth login`, False none. The files are in the folder `subfolder` of the model.
+    `hf auth login`, False none. The files are in the folder `subfolder` of the model. If the names of some files are
+    given, `only` these are downloaded, those that exist.
 
     Raises ModelNotFoundError if there is no such model or revision, access is restricted, or it is not cached and the
-    hub not reachable, and CheckpointError if the model has no config or no weights in a supported format.
+    hub not reachable, and CheckpointError if the model has no config or no weights in a supported format, or none of
+    the files that are asked for.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir), token, subfolder)
     if local_files_only or constants.HF_HUB_OFFLINE:
-        return repo.cached(config_only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
+        return repo.cached(only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
     which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
     try:
-        return repo.download_config() if config_only else repo.download()
+        return repo.download_some(only) if only else repo.download()
     except GatedRepoError as error:
         raise ModelNotFoundError(
             f"Access to {which} is restricted. Accept its conditions on its hub page and log in with `hf auth login`."
@@ -66,7 +68,7 @@ def fetch(
     except Exception as error:  # the errors of a broken connection depend on the HTTP library; the disk may be full
         reason = f"downloading it from the hub failed ({type(error).__name__}: {error})"
         try:
-            return repo.cached(config_only, reason)
+            return repo.cached(only, reason)
         except ModelNotFoundError as not_cached:
             raise not_cached from error
 
@@ -124,13 +126,16 @@ class _Repo:
             self.snapshot(shards, revision=commit)  # the same one, even if the branch has moved since
         return folder
 
-    def download_config(self) -> Path:
-        folder = self.snapshot([layout.CONFIG])
-        if not (folder / layout.CONFIG).exists():
-            raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
+    def download_some(self, names: tuple[str, ...]) -> Path:
+        folder = self.snapshot(list(names))
+        if not any((folder / name).exists() for name in names):
+            raise CheckpointError(f"The hub model {self.repo_id!r} has no {' and no '.join(self._paths(names))}")
         return folder
 
-    def cached(self, config_only: bool, reason: str) -> Path:
+    def _paths(self, names: tuple[str, ...]) -> list[str]:
+        return [self.beginning + name for name in names]
+
+    def cached(self, only: tuple[str, ...], reason: str) -> Path:
         """Return the folder in the cache; `reason` says why the hub is not used."""
         name = repr(self.repo_id)
         which = f"The model {name}" if self.revision is None else f"Revision {self.revision!r} of {name}"
@@ -141,7 +146,7 @@ class _Repo:
             )
 
         try:
-            folder = self.snapshot([layout.CONFIG], local_files_only=True)
+            folder = self.snapshot(list(only or (layout.CONFIG,)), local_files_only=True)
         except (OSError, ValueError) as error:  # not cached, or not a valid id
             raise not_cached(which) from error
         except RuntimeError as error:  # of pathlib
@@ -149,13 +154,16 @@ class _Repo:
                 f"{which} cannot be downloaded: there is no home directory for the cache of the hub. Set the "
                 f"environment variable HF_HOME to a folder."
             ) from error
+        if only:
+            if not any((folder / name).exists() for name in only):
+                raise not_cached(f"{' or '.join(self._paths(only))} of {name}")
+            return folder
         weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
-        if not (folder / layout.CONFIG).exists() or (weights is None and not config_only):
+        if not (folder / layout.CONFIG).exists() or weights is None:
             raise not_cached(f"{which} as a whole")
-        if weights is not None and not config_only:
-            for shard in layout.shard_names(folder / weights):
-                if not (folder / shard).exists():
-                    raise not_cached(f"{shard} of {name}")
+        for shard in layout.shard_names(folder / weights):
+            if not (folder / shard).exists():
+                raise not_cached(f"{shard} of {name}")
         return folder
 
 

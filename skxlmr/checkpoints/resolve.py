@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from skxlmr.checkpoints import e5, hub, layout
+from skxlmr.checkpoints import e5, hub, layout, tokenizer_files
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of
@@ -122,8 +122,29 @@ def resolve_config(
     """
     subfolder = _checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
-    _, directory = _find(model, revision, partial(fetch, config_only=True), subfolder)
+    _, directory = _find(model, revision, partial(fetch, only=(layout.CONFIG,)), subfolder)
     return _config_in(directory, _link_root(directory))
+
+
+def resolve_tokenizer(
+    model: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+    token: str | bool | None = None,
+    subfolder: str = "",
+) -> Path:
+    """Find the directory of a model's tokenizer, and download only its files; a directory needs no config and weights.
+
+    >>> resolve_tokenizer("nano").name
+    'nano'
+    """
+    subfolder = _checked_subfolder(subfolder)
+    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
+    _, directory = _find(model, revision, partial(fetch, only=tokenizer_files.FILES), subfolder)
+    layout.saved_at(directory)  # completes what a killed process had begun to save
+    return directory
 
 
 def _checked_subfolder(subfolder: str) -> str:

@@ -29,14 +29,15 @@ REPEATED_SPACES = re.compile(r" (\{\d+,\}|\+)")  # as a regular expression in a 
 Steps = tuple[dict[str, Any], ...]
 
 
-def read_settings(path: Path) -> tuple[list[AddedToken], Steps]:
-    """Read the added tokens and the steps of the normaliser, without the pieces where these come last, as usual.
+def read_settings(path: Path) -> tuple[list[AddedToken], Steps, Any, Any]:
+    """Read added tokens, steps of the normaliser, truncation and padding; not the pieces if they come last, as usual.
 
     Raises CheckpointError if the file is damaged, or one of them is not supported.
     """
     content = _head(path)
     try:
-        return [added_token(token, token["id"]) for token in content.get("added_tokens") or ()], _steps(content, path)
+        added = [added_token(token, token["id"]) for token in content.get("added_tokens") or ()]
+        return added, _steps(content, path), content.get("truncation"), content.get("padding")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _unreadable(path, error) from error
 

@@ -1,17 +1,43 @@
-"""The result of calling the tokenizer: rows of ids, padded to one length, as lists or tensors."""
+"""The result of calling the tokenizer: rows of ids as lists or tensors, and where their tokens are in the texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from skxlmr.system.text_length import check_lengths
+from skxlmr.text.call_options import TENSORS, chosen
+from skxlmr.text.encoding import CharSpan, Encoding, TokenSpan
 
 
 class BatchEncoding(dict):
-    """Model inputs by name, as keys and as attributes; unpacks into a model call: ``model(**encoding)``."""
+    """Model inputs by name, as keys and as attributes; unpacks into a model call: ``model(**encoding)``.
+
+    An integer as a key is the `Encoding` of this row. The methods about words and characters have two forms: with the
+    index of a row first, and without it for the first row.
+
+    Parameters
+    ----------
+    data : mapping or iterable of pairs, default=()
+        The model inputs.
+    encodings : sequence of Encoding, optional
+        One for each row. Without them the methods about words and characters raise ValueError.
+    tensor_type : {"pt", "np"}, optional
+        Convert the values to tensors or arrays.
+    """
+
+    _encodings: Sequence[Encoding] | None = None
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+        encodings: Sequence[Encoding] | None = None,
+        tensor_type: str | None = None,
+    ) -> None:
+        super().__init__(data)
+        self._encodings = encodings
+        self.convert_to_tensors(tensor_type)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -19,75 +45,332 @@ class BatchEncoding(dict):
         except KeyError:
             raise AttributeError(f"no {name!r} in this encoding; it has {', '.join(self) or 'nothing'}") from None
 
+    def __getitem__(self, key: Any) -> Any:
+        return self._all_encodings()[key] if isinstance(key, int | slice) else super().__getitem__(key)
+
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
 
-    def to(self, device: Any) -> BatchEncoding:
+    def __copy__(self) -> BatchEncoding:
+        return BatchEncoding(self, self._encodings)  # which are not computed for it, unlike for a pickle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_encodings": None if self._encodings is None else list(self._encodings)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    @property
+    def encodings(self) -> Sequence[Encoding] | None:
+        """The encoding of each row; None for the result of `pad`."""
+        return self._encodings
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the methods about words and characters can be used."""
+        return self._encodings is not None
+
+    @property
+    def n_sequences(self) -> int | None:
+        """1 for texts, 2 for pairs; None if that is not known."""
+        return self._encodings[0].n_sequences if self._encodings else None
+
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """Return the tokens of a row, special tokens and padding included.
+
+        Parameters
+        ----------
+        batch_index : int, default=0
+            The row.
+
+        Returns
+        -------
+        list of str
+            An unknown piece is returned as it is in the text.
+        """
+        return self._encoding(batch_index).tokens
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """Return the word of each token of a row.
+
+        Parameters
+        ----------
+        batch_index : int, default=0
+            The row.
+
+        Returns
+        -------
+        list of int or None
+            The index in the list of words for texts that are split into words, otherwise the number of the word
+            between spaces; it begins anew with the second text of a pair. None for special tokens.
+        """
+        return self._encoding(batch_index).word_ids
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """Return to which text of a pair each token of a row belongs.
+
+        Parameters
+        ----------
+        batch_index : int, default=0
+            The row.
+
+        Returns
+        -------
+        list of int or None
+            0 for the first text, 1 for the second, None for special tokens that the call has added.
+        """
+        return self._encoding(batch_index).sequence_ids
+
+    def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return to which text of a pair a token belongs, None for special tokens.
+
+        Parameters
+        ----------
+        batch_or_token_index : int
+            The row if `token_index` is given, too, otherwise the token in the first row.
+        token_index : int, optional
+            The token in its row.
+
+        Returns
+        -------
+        int or None
+        """
+        encoding, token = self._place(batch_or_token_index, token_index)
+        return encoding.token_to_sequence(token)
+
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the word of a token, as in `word_ids`.
+
+        Parameters
+        ----------
+        batch_or_token_index : int
+            The row if `token_index` is given, too, otherwise the token in the first row.
+        token_index : int, optional
+            The token in its row.
+
+        Returns
+        -------
+        int or None
+        """
+        encoding, token = self._place(batch_or_token_index, token_index)
+        return encoding.token_to_word(token)
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
+        """Return the characters of a token, as in `offset_mapping`.
+
+        Parameters
+        ----------
+        batch_or_token_index : int
+            The row if `token_index` is given, too, otherwise the token in the first row.
+        token_index : int, optional
+            The token in its row.
+
+        Returns
+        -------
+        CharSpan or None
+            ``start, end`` in the text, or in the word for texts that are split into words; None for special tokens.
+        """
+        encoding, token = self._place(batch_or_token_index, token_index)
+        return encoding.token_to_chars(token)
+
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """Return the tokens of a word.
+
+        Parameters
+        ----------
+        batch_or_word_index : int
+            The row if `word_index` is given, too, otherwise the word in the first row.
+        word_index : int, optional
+            The word, as in `word_ids`.
+        sequence_index : int, default=0
+            1 for a word of the second text of a pair.
+
+        Returns
+        -------
+        TokenSpan or None
+            ``start, end`` in the row; None if it has no token of the word.
+        """
+        encoding, word = self._place(batch_or_word_index, word_index)
+        return encoding.word_to_tokens(word, sequence_index)
+
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """Return the characters of a word, those of its tokens in the row.
+
+        Parameters
+        ----------
+        batch_or_word_index : int
+            The row if `word_index` is given, too, otherwise the word in the first row.
+        word_index : int, optional
+            The word, as in `word_ids`.
+        sequence_index : int, default=0
+            1 for a word of the second text of a pair.
+
+        Returns
+        -------
+        CharSpan or None
+            ``start, end`` in the text; None if the row has no token of the word.
+        """
+        encoding, word = self._place(batch_or_word_index, word_index)
+        return encoding.word_to_chars(word, sequence_index)
+
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the token that a character of a text belongs to.
+
+        Parameters
+        ----------
+        batch_or_char_index : int
+            The row if `char_index` is given, too, otherwise the character of the text of the first row.
+        char_index : int, optional
+            The character.
+        sequence_index : int, default=0
+            1 for a character of the second text of a pair.
+
+        Returns
+        -------
+        int or None
+            None for a space, and for characters that truncation has removed.
+        """
+        encoding, character = self._place(batch_or_char_index, char_index)
+        return encoding.char_to_token(character, sequence_index)
+
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the word that a character of a text belongs to, as in `word_ids`.
+
+        Parameters
+        ----------
+        batch_or_char_index : int
+            The row if `char_index` is given, too, otherwise the character of the text of the first row.
+        char_index : int, optional
+            The character.
+        sequence_index : int, default=0
+            1 for a character of the second text of a pair.
+
+        Returns
+        -------
+        int or None
+            None for a space, and for characters that truncation has removed.
+        """
+        encoding, character = self._place(batch_or_char_index, char_index)
+        return encoding.char_to_word(character, sequence_index)
+
+    def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
+        """Convert the values to tensors, in place.
+
+        Parameters
+        ----------
+        tensor_type : {"pt", "np"}, optional
+            torch tensors or NumPy arrays; None changes nothing.
+        prepend_batch_axis : bool, default=False
+            Make one row of the values of a single text.
+
+        Returns
+        -------
+        BatchEncoding
+            The encoding itself.
+
+        Raises
+        ------
+        ValueError
+            If the rows differ in length.
+        """
+        kind = chosen("return_tensors", tensor_type, TENSORS)
+        if kind is not None:
+            values = {name: [value] if prepend_batch_axis else value for name, value in self.items()}
+            self.update(as_tensors(values, kind))
+        return self
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:
         """Move the tensors to a torch device, in place.
 
         Parameters
         ----------
         device : torch.device, str or int
+        non_blocking : bool, default=False
+            Whether to return before the copy is done, if the device allows it.
 
         Returns
         -------
         BatchEncoding
             The encoding itself.
         """
-        self.update({name: value.to(device) for name, value in self.items() if hasattr(value, "to")})
+        moved = {n: value.to(device, non_blocking=non_blocking) for n, value in self.items() if hasattr(value, "cpu")}
+        self.update(moved)
         return self
 
+    def _all_encodings(self) -> Sequence[Encoding]:
+        if self._encodings is None:
+            raise ValueError(
+                "this encoding does not know the words and characters of its tokens, because it was not made by a "
+                "call of the tokenizer: use the result of the call, before pad or a data collator"
+            )
+        return self._encodings
 
-def pad_rows(
-    rows: dict[str, list[list]],
-    pad_token_id: int,
-    length: int | None = None,
-    *,
-    side: str = "right",
-    multiple_of: int | None = None,
-) -> None:
-    """Pad ids, masks, token types and offsets on one side, in place.
+    def _encoding(self, row: int) -> Encoding:
+        encodings = self._all_encodings()
+        if not -len(encodings) <= row < len(encodings):
+            raise IndexError(f"row {row} does not exist: there are {len(encodings)} rows")
+        return encodings[row]
 
-    `length` None is that of the longest row; it is rounded up to a multiple of `multiple_of`.
+    def _place(self, first: int, second: int | None) -> tuple[Encoding, int]:
+        """Return the row and the index in it, of which the former may be left out."""
+        return (self._encoding(0), first) if second is None else (self._encoding(first), second)
+
+
+def as_tensors(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Convert values to torch tensors ("pt") or NumPy arrays ("np"), int64 if they are integers.
+
+    Raises ValueError if rows differ in length, or values are not numbers; the message names the rows.
     """
-    padding = {"input_ids": pad_token_id, "attention_mask": 0, "token_type_ids": 0, "offset_mapping": (0, 0)}
-    step = multiple_of or 1
-    for name in padding.keys() & rows.keys():
-        longest = max(map(len, rows[name]), default=0) if length is None else length
-        longest = -(-longest // step) * step
-        for row in rows[name]:
-            start = len(row) if side == "right" else 0
-            row[start:start] = [padding[name]] * (longest - len(row))
-
-
-def as_tensors(rows: dict[str, list], kind: str) -> dict[str, Any]:
-    """Convert rows to int64 torch tensors ("pt") or NumPy arrays ("np"); raise ValueError if they differ in length."""
-    lengths = {len(row) for row in rows["input_ids"]}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"rows of {min(lengths)} to {max(lengths)} ids cannot become one tensor: pass padding=True "
-            f"(and truncation=True with max_length to limit the longest)"
-        )
-    arrays = {name: np.array(values, dtype=np.int64) for name, values in rows.items()}
-    if not rows["input_ids"]:  # without any text the number of dimensions is kept
-        arrays = {name: array.reshape(_EMPTY_SHAPES.get(name, (0, 0))) for name, array in arrays.items()}
+    arrays = {name: _as_array(name, value) for name, value in values.items()}
     if kind == "np":
         return arrays
     import torch
 
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: value if torch.is_tensor(value) else torch.from_numpy(value) for name, value in arrays.items()}
+    return {name: t.to(torch.get_default_dtype()) if t.dtype == torch.float64 else t for name, t in tensors.items()}
 
 
-_EMPTY_SHAPES = {"offset_mapping": (0, 0, 2), "overflow_to_sample_mapping": (0,)}
+_EMPTY_SHAPES = {"offset_mapping": (0, 0, 2), "overflow_to_sample_mapping": (0,), "length": (0,)}
 
 
-def check_texts(texts: Sequence[str], name: str = "texts") -> list[str]:
-    """Return the texts as a list; raise a TypeError that names the first one that is not a string."""
-    if isinstance(texts, str | bytes):
-        raise TypeError(f"{name} must be a list of strings, not a single {type(texts).__name__}: wrap it in a list")
-    texts = list(texts)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}[{row}] is {type(text).__name__}, not a string: {text!r:.60}")
-    check_lengths(texts, lambda row: f"{name}[{row}]")
-    return texts
+def _as_array(name: str, values: Any) -> Any:
+    if hasattr(values, "dtype"):
+        return values
+    if isinstance(values, list) and not values:  # without any text the number of dimensions is kept
+        return np.zeros(_EMPTY_SHAPES.get(name, (0, 0)), np.int64)
+    _check_lengths(name, values)
+    try:
+        array = np.array(values)
+    except ValueError:
+        array = np.array(None)
+    if array.dtype.kind not in "iufb" and array.size:
+        raise ValueError(f"{name} cannot become a tensor, because its values are not numbers: {values!r:.80}")
+    return array.astype(np.int64) if array.dtype.kind in "iu" or not array.size else array
+
+
+def _check_lengths(name: str, rows: Any) -> None:
+    """Raise ValueError if rows of lists differ in length."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        return
+    lengths = [len(row) for row in rows]
+    shortest, longest = lengths.index(min(lengths)), lengths.index(max(lengths))
+    if lengths[shortest] == lengths[longest]:
+        return
+    which = f"(rows {shortest} and {longest}) cannot become one tensor"
+    if name in ("input_ids", "attention_mask"):
+        raise ValueError(
+            f"rows of {lengths[shortest]} to {lengths[longest]} ids {which}: pass padding=True (and truncation=True "
+            f"with max_length to limit the longest)"
+        )
+    raise ValueError(
+        f"{name} of {lengths[shortest]} to {lengths[longest]} values {which}, and pad fills only the inputs of the "
+        f"model: use a data collator that fills {name}, such as DataCollatorForTokenClassification for labels"
+    )

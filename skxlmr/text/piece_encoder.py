@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from skxlmr.text.batch_encoding import check_texts
+from skxlmr.text.samples import check_texts
 from skxlmr.text.segments import Segmenter
 from skxlmr.text.vocabulary import BOS, EOS, Vocabulary
 from skxlmr.text.windows import Only, Range, Window, plan_truncation, plan_windows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
@@ -14,8 +14,11 @@ from skxlmr.checkpoints.sentencepiece_file import without_rules
 from skxlmr.checkpoints.tokenizer_json import SPLIT_AT_WHITESPACE, own_tokens
 from skxlmr.text.added_tokens import TokenFinder
 from skxlmr.text.normalizer import WHITESPACE, Aligned, Normalizer
-from skxlmr.text.offsets import piece_offsets
+from skxlmr.text.offsets import SPACE, piece_offsets
 from skxlmr.text.vocabulary import Vocabulary, fairseq_ids, without_surrogates
+
+# Which special tokens are found in texts: XLM-RoBERTa's own and those that were added, only the latter, or none.
+SpecialTokens = Literal["all", "added", "none"]
 
 
 class Pieces(NamedTuple):
@@ -47,14 +50,23 @@ class Segmenter:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        raw = [token for token in vocabulary.added if not token.normalized]
-        normalized = [token for token in vocabulary.added if token.normalized]
-        self._raw, self._raw_and_own = TokenFinder(raw), TokenFinder([*raw, *own_tokens(vocabulary.mask_id)])
+        added, own = vocabulary.added, own_tokens(vocabulary.mask_id)
+        raw = [token for token in added if not token.normalized]
+        self._raw = {
+            "all": TokenFinder([*raw, *own]),
+            "added": TokenFinder(raw),
+            "none": TokenFinder(token for token in raw if not token.special),
+        }
         self._normalizer: Normalizer | None = None
-        if normalized or vocabulary.steps:
-            self._normalizer = Normalizer(vocabulary.model, vocabulary.steps)
-            spelled = [self._normalizer(token.content).text for token in normalized]
-            self._normalized = TokenFinder(normalized, spelled)
+        if len(raw) < len(added) or vocabulary.steps:
+            self._normalizer = normalizer = Normalizer(vocabulary.model, vocabulary.steps)
+            normalized = [token for token in added if token.normalized]
+            ordinary = [token for token in normalized if not token.special]
+            of_all, of_ordinary = (
+                TokenFinder(tokens, [normalizer(token.content).text for token in tokens])
+                for tokens in (normalized, ordinary)
+            )
+            self._normalized = {"all": of_all, "added": of_all, "none": of_ordinary}
             self._of_normalized = SentencePieceProcessor()  # cuts texts that are normalised already
             self._of_normalized.LoadFromSerializedProto(without_rules(vocabulary.model))
 
@@ -62,16 +74,16 @@ class Segmenter:
         self,
         texts: Sequence[str],
         *,
-        special_tokens: bool = False,
+        special_tokens: SpecialTokens = "added",
         with_offsets: bool = False,
         tight: bool = False,
         num_threads: int = 1,
     ) -> list[Pieces]:
-        """Encode texts; with `special_tokens`, "</s>" and the other names of XLM-RoBERTa's are these in a text.
+        """Encode texts; with `special_tokens` "all", "</s>" and the other names of XLM-RoBERTa's are these in a text.
 
         Offsets of tokens include the white space that they take; if `tight` they do not, as those of pieces.
         """
-        if not (special_tokens or with_offsets or self._raw or self._normalizer):
+        if not (with_offsets or self._raw[special_tokens] or self._normalizer):
             return list(self._pieces([_utf8(text) for text in texts], num_threads))
         split = [list(self._segments(without_surrogates(text), special_tokens)) for text in texts]
         if with_offsets and tight:
@@ -80,29 +92,41 @@ class Segmenter:
         encoded = self._with_offsets(strings) if with_offsets else self._without_offsets(strings, num_threads)
         return [self._joined(segments, encoded) for segments in split]
 
-    def tokenize(self, text: str) -> list[str]:
-        """Return the tokens of a text with special tokens; an unknown piece as it is in the text."""
-        tokens: list[str] = []
-        for segment in self._segments(without_surrogates(text), special_tokens=True):
-            if segment.token is None:
-                tokens += self._processor(segment).encode(segment.text, out_type=str)
-            else:
-                tokens.append(segment.token.content)
-        return tokens
+    def tokens(self, text: str, special_tokens: SpecialTokens = "all") -> tuple[list[str], list[int]]:
+        """Return the tokens of a text, unknown pieces as they are in the text, and the number of each one's word.
 
-    def _segments(self, text: str, special_tokens: bool) -> Iterator[Segment]:
-        for part in (self._raw_and_own if special_tokens else self._raw).split(text):
+        Words are separated by white space and by tokens, each of which is a word.
+        """
+        tokens: list[str] = []
+        words: list[int] = []
+        word = -1
+        for segment in self._segments(without_surrogates(text), special_tokens):
+            is_token = segment.token is not None
+            pieces = [segment.token.content] if segment.token else self._strings(segment)
+            for position, piece in enumerate(pieces):
+                word += is_token or position == 0 or piece.startswith(SPACE)
+                words.append(word)
+            tokens += pieces
+        return tokens, words
+
+    def _strings(self, segment: Segment) -> list[str]:
+        return self._processor(segment).encode(segment.text, out_type=str)
+
+    def _segments(self, text: str, special_tokens: SpecialTokens) -> Iterator[Segment]:
+        for part in self._raw[special_tokens].split(text):
             string = text[part.start : part.stop]
             if part.token is not None and part.token.id in self.vocabulary.own_special_tokens:
                 yield Segment(part.token, string, part.stop - len(part.token.content), part.stop)
             elif part.token is not None or self._normalizer is None:
                 yield Segment(part.token, string, part.start, part.stop)
             else:
-                yield from self._normalized_segments(string, part.start, self._normalizer)
+                yield from self._normalized_segments(string, part.start, self._normalizer, special_tokens)
 
-    def _normalized_segments(self, string: str, begin: int, normalizer: Normalizer) -> Iterator[Segment]:
+    def _normalized_segments(
+        self, string: str, begin: int, normalizer: Normalizer, special_tokens: SpecialTokens
+    ) -> Iterator[Segment]:
         normalized = normalizer(string)
-        parts = self._normalized.split(normalized.text)
+        parts = self._normalized[special_tokens].split(normalized.text)
         if not self.vocabulary.steps and all(part.token is None for part in parts):
             yield Segment(None, string, begin, begin + len(string))
             return

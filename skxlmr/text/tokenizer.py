@@ -4,48 +4,65 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
+import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from skxlmr.checkpoints.added_tokens import AddedToken
-from skxlmr.checkpoints.layout import TOKENIZER as VOCABULARY_FILE
-from skxlmr.checkpoints.layout import TOKENIZER_JSON
-from skxlmr.checkpoints.resolve import resolve
-from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS as ADDED_TOKENS_FILE
-from skxlmr.checkpoints.tokenizer_files import CONFIG as CONFIG_FILE
-from skxlmr.checkpoints.tokenizer_files import added_tokens_config, read_tokenizer_files
-from skxlmr.checkpoints.tokenizer_json import Steps
+from skxlmr.checkpoints.layout import TOKENIZER
+from skxlmr.checkpoints.resolve import resolve_tokenizer
+from skxlmr.checkpoints.tokenizer_files import read_tokenizer_files
+from skxlmr.checkpoints.tokenizer_json import Steps, own_tokens
+from skxlmr.checkpoints.tokenizer_settings import MAX_LENGTH, SETTINGS, Side, TokenizerSettings
 from skxlmr.system import atomic
-from skxlmr.text.batch_encoding import BatchEncoding, as_tensors, check_texts, pad_rows
-from skxlmr.text.call_options import TRUNCATIONS, check_options
-from skxlmr.text.offsets import SPACE
-from skxlmr.text.piece_encoder import PieceEncoder, cut, join
-from skxlmr.text.segments import Pieces
-from skxlmr.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
-from skxlmr.text.windows import Range, plan_truncation, plan_windows
-
-MAX_LENGTH = 512  # XLM-R has 514 rows of positions, of which the first two belong to padding
+from skxlmr.text.calls import Calls
+from skxlmr.text.conversions import Conversions
+from skxlmr.text.new_tokens import OWN_NAMES, special_contents, with_new_tokens
+from skxlmr.text.padding import as_list
+from skxlmr.text.piece_encoder import PieceEncoder
+from skxlmr.text.tokenizer_attributes import OwnToken, OwnTokenId, Setting, check_options
+from skxlmr.text.tokenizer_content import MAY_BE_OBSOLETE, tokenizer_files
+from skxlmr.text.vocabulary import Vocabulary
 
 P = ParamSpec("P")
+T = TypeVar("T")
 R = TypeVar("R")
+
+
+def _of(
+    part: Callable[[XLMRobertaXLTokenizer], T],
+) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[XLMRobertaXLTokenizer, P], R]]:
+    """Give the tokenizer a method of one of its parts, with the same signature and documentation."""
+
+    def of_tokenizer(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
+        @functools.wraps(method)
+        def call(tokenizer: XLMRobertaXLTokenizer, *args: P.args, **kwargs: P.kwargs) -> R:
+            return method(part(tokenizer), *args, **kwargs)
+
+        return call
+
+    return of_tokenizer
 
 
 def _of_piece_encoder(
     method: Callable[Concatenate[PieceEncoder, P], R],
 ) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
-    """Give the tokenizer a method of its piece encoder, with the same signature and documentation."""
+    return _of(lambda tokenizer: tokenizer.piece_encoder)(method)
 
-    @functools.wraps(method)
-    def call(tokenizer: XLMRobertaXLTokenizer, *args: P.args, **kwargs: P.kwargs) -> R:
-        return method(tokenizer.piece_encoder, *args, **kwargs)
 
-    return call
+def _of_calls(method: Callable[Concatenate[Calls, P], R]) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
+    return _of(lambda tokenizer: Calls(tokenizer.piece_encoder, tokenizer.settings))(method)
+
+
+def _of_conversions(
+    method: Callable[Concatenate[Conversions, P], R],
+) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
+    return _of(lambda tokenizer: Conversions(tokenizer.vocabulary, tokenizer.settings))(method)
 
 
 class XLMRobertaXLTokenizer:
@@ -54,11 +71,12 @@ class XLMRobertaXLTokenizer:
     ``<s>`` is 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, any other piece its sentencepiece id + 1, and ``<mask>`` comes
     last (250001 for XLM-R). A text becomes ``<s> A </s>``, a pair ``<s> A </s></s> B </s>``.
 
-    It has two interfaces. That of the reference is the call and the conversions between text, tokens and ids: "<mask>"
-    or "</s>" in a text is the special token. That of the estimators is `encode_batch`, `encode_with_offsets`,
+    It has two interfaces. That of the reference is the call, `pad` and the conversions between text, tokens and ids:
+    "<mask>" or "</s>" in a text is the special token. That of the estimators is `encode_batch`, `encode_with_offsets`,
     `build_inputs`, `windows` and `truncate`: arrays, several threads, and nothing in a text is a special token.
 
-    The tokenizer can be pickled and copied, and several threads can use it at once.
+    The tokenizer can be pickled and copied, and several threads can use it at once. The data collators of transformers
+    work with it.
 
     Parameters
     ----------
@@ -66,27 +84,43 @@ class XLMRobertaXLTokenizer:
         The sentencepiece model: a file, or the content of one.
     model_max_length : int, default=512
         Maximum number of ids, special tokens included; the default of `max_length` in a call.
+    padding_side : {"right", "left"}, default="right"
+        Where a call and `pad` fill rows: "left" for `generate`.
+    truncation_side : {"right", "left"}, default="right"
+        Where a call removes tokens: "left" keeps the end of a text.
+    model_input_names : sequence of str, default=("input_ids", "attention_mask")
+        What a call returns if it is not told; "token_type_ids" may be added.
+    clean_up_tokenization_spaces : bool, default=False
+        Whether `decode` removes spaces before punctuation.
+    split_special_tokens : bool, default=False
+        Whether a call reads "<mask>", "</s>" and special tokens that were added as ordinary text.
     added_tokens : iterable of AddedToken, default=()
         Tokens beside the pieces and XLM-RoBERTa's five special ones, ascending by id; see
         `skxlmr.checkpoints.added_tokens`. Both interfaces find them in texts.
     normalizer : tuple of dict, default=()
         Steps of a normaliser as in ``tokenizer.json``, if it does more than the rules of the sentencepiece model.
+    name_or_path : str, default=""
+        The model or directory that the tokenizer is from.
 
     Attributes
     ----------
     vocabulary : Vocabulary
-        The tokens and their ids.
+        The tokens and their ids. It is replaced when tokens are added.
     piece_encoder : PieceEncoder
         Encodes texts in which nothing is a special token.
-    padding_side : {"right", "left"}
-        Where a call fills rows by default: "right", unless it is set to another side.
+    settings : TokenizerSettings
+        `model_max_length` and the other parameters up to `split_special_tokens`, which are attributes, too, can be set,
+        and are saved by `save_pretrained`.
+    bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token : str
+        The special tokens, which cannot be changed; their ids are `bos_token_id` and so on.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is not a sentencepiece model, or its first three pieces are not ``<unk>``, ``<s>``, ``</s>``.
+        If it is not a sentencepiece model, or its first three pieces are not ``<unk>``, ``<s>``, ``</s>``, or if a
+        setting is invalid.
 
     Examples
     --------
@@ -95,6 +129,12 @@ class XLMRobertaXLTokenizer:
     >>> encoding = tokenizer(["a good <mask>", "good"], padding=True, return_tensors="np")
     >>> tokenizer.batch_decode(encoding.input_ids)
     ['<s> a good<mask></s>', '<s> good</s><pad><pad>']
+
+    The words of a text that is split into them, of which each token belongs to one:
+
+    >>> encoding = tokenizer(["Wolfgang", "lives"], is_split_into_words=True)
+    >>> encoding.word_ids()
+    [None, 0, 0, 0, 0, 0, 1, 1, None]
 
     For an estimator there is no special token in the same text:
 
@@ -107,26 +147,47 @@ class XLMRobertaXLTokenizer:
     [(0, 6), (4, 10)]
     """
 
-    bos_token, bos_token_id = "<s>", BOS
-    cls_token, cls_token_id = "<s>", BOS
-    pad_token, pad_token_id = "<pad>", PAD
-    eos_token, eos_token_id = "</s>", EOS
-    sep_token, sep_token_id = "</s>", EOS
-    unk_token, unk_token_id = "<unk>", UNK
-    mask_token = "<mask>"
-    padding_side = "right"
+    model_max_length = Setting[int]()
+    padding_side = Setting[Side]()
+    truncation_side = Setting[Side]()
+    model_input_names = Setting[tuple[str, ...]]()
+    clean_up_tokenization_spaces = Setting[bool]()
+    split_special_tokens = Setting[bool]()
+
+    bos_token, bos_token_id = OwnToken(), OwnTokenId()
+    eos_token, eos_token_id = OwnToken(), OwnTokenId()
+    unk_token, unk_token_id = OwnToken(), OwnTokenId()
+    sep_token, sep_token_id = OwnToken(), OwnTokenId()
+    pad_token, pad_token_id = OwnToken(), OwnTokenId()
+    cls_token, cls_token_id = OwnToken(), OwnTokenId()
+    mask_token, mask_token_id = OwnToken(), OwnTokenId()
+    pad_token_type_id = 0
+    is_fast = True  # words and characters of tokens are known
 
     def __init__(
         self,
         vocab_file: str | os.PathLike[str] | bytes,
         *,
         model_max_length: int = MAX_LENGTH,
+        padding_side: Side = "right",
+        truncation_side: Side = "right",
+        model_input_names: Iterable[str] = ("input_ids", "attention_mask"),
+        clean_up_tokenization_spaces: bool = False,
+        split_special_tokens: bool = False,
         added_tokens: Iterable[AddedToken] = (),
         normalizer: Steps = (),
+        name_or_path: str = "",
     ) -> None:
-        self.vocabulary = Vocabulary(vocab_file, added_tokens, normalizer)
-        self.piece_encoder = PieceEncoder(self.vocabulary)
-        self.model_max_length = model_max_length
+        self.settings = TokenizerSettings(
+            model_max_length=model_max_length,
+            padding_side=padding_side,
+            truncation_side=truncation_side,
+            model_input_names=tuple(model_input_names),
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            split_special_tokens=split_special_tokens,
+        )
+        self.piece_encoder = PieceEncoder(Vocabulary(vocab_file, added_tokens, normalizer))
+        self.name_or_path = name_or_path
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, model_max_length={self.model_max_length})"
@@ -135,24 +196,69 @@ class XLMRobertaXLTokenizer:
         return len(self.vocabulary)
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens and their ids."""
+        return self.piece_encoder.vocabulary
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids without added tokens, which `len` counts, too; special tokens included (250002 for XLM-R)."""
         return self.vocabulary.n_pieces
 
     @property
-    def mask_token_id(self) -> int:
-        """Id of ``<mask>``, the last one before added tokens."""
-        return self.vocabulary.mask_id
+    def special_tokens_map(self) -> dict[str, str]:
+        """The special tokens of XLM-RoBERTa by the names of their attributes."""
+        return dict(OWN_NAMES)
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """The special tokens that were added, in the order of their ids."""
+        return [token.content for token in self.vocabulary.added if token.special]
+
+    @property
+    def extra_special_tokens_ids(self) -> list[int]:
+        """The ids of `extra_special_tokens`."""
+        return [token.id for token in self.vocabulary.added if token.special]
+
+    # The names of earlier versions of transformers.
+    additional_special_tokens, additional_special_tokens_ids = extra_special_tokens, extra_special_tokens_ids
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """The special tokens, in the order of their ids."""
-        return list(self.vocabulary.special_tokens.values())
+        """The special tokens, each once, in the order of `special_tokens_map`; added ones follow."""
+        return list(dict.fromkeys([*OWN_NAMES.values(), *self.extra_special_tokens]))
 
     @property
     def all_special_ids(self) -> list[int]:
         """The ids of `all_special_tokens`."""
-        return list(self.vocabulary.special_tokens)
+        return self.vocabulary.to_ids(self.all_special_tokens)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that are found in texts before these are cut into pieces, by id, special ones included."""
+        every = [*own_tokens(self.mask_token_id), *self.vocabulary.added]
+        return {token.id: token for token in sorted(every, key=lambda token: token.id)}
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The ids of the tokens in `added_tokens_decoder`."""
+        return {token.content: index for index, token in self.added_tokens_decoder.items()}
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        """Maximum number of ids of a text without special tokens."""
+        return self.model_max_length - self.num_special_tokens_to_add()
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """Maximum number of ids of a pair without special tokens."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
+
+    __call__ = _of_calls(Calls.__call__)
+    encode_plus = batch_encode_plus = __call__  # the names of earlier versions of transformers
+    encode = _of_calls(Calls.encode)
+    tokenize = _of_calls(Calls.tokenize)
+    pad = _of_calls(Calls.pad)
 
     encode_batch = _of_piece_encoder(PieceEncoder.encode_batch)
     encode_with_offsets = _of_piece_encoder(PieceEncoder.encode_with_offsets)
@@ -161,11 +267,28 @@ class XLMRobertaXLTokenizer:
     truncate = _of_piece_encoder(PieceEncoder.truncate)
     num_special_tokens_to_add = _of_piece_encoder(PieceEncoder.num_special_tokens_to_add)
 
+    convert_ids_to_tokens = _of_conversions(Conversions.convert_ids_to_tokens)
+    convert_tokens_to_ids = _of_conversions(Conversions.convert_tokens_to_ids)
+    convert_tokens_to_string = _of_conversions(Conversions.convert_tokens_to_string)
+    decode = _of_conversions(Conversions.decode)
+    batch_decode = _of_conversions(Conversions.batch_decode)
+    get_special_tokens_mask = _of_conversions(Conversions.get_special_tokens_mask)
+    build_inputs_with_special_tokens = _of_conversions(Conversions.build_inputs_with_special_tokens)
+    create_token_type_ids_from_sequences = _of_conversions(Conversions.create_token_type_ids_from_sequences)
+
     @classmethod
     def from_pretrained(
-        cls, model: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        subfolder: str = "",
+        **settings: Any,
     ) -> XLMRobertaXLTokenizer:
-        """Load the tokenizer of a checkpoint.
+        """Load the tokenizer of a checkpoint; of a hub model only the files of the tokenizer are downloaded.
 
         Parameters
         ----------
@@ -173,8 +296,18 @@ class XLMRobertaXLTokenizer:
             "nano" (bundled), a local directory, or the id of a model on the hub.
         revision : str, default=None
             Branch, tag or commit of a hub model.
+        cache_dir : str or path, default=None
+            Where hub models are kept; None is the cache of huggingface_hub.
+        token : str or bool, default=None
+            Token for private models of the hub; None or True is the one of `hf auth login`, False none.
         local_files_only : bool, default=False
             Use only what the hub cache holds.
+        subfolder : str, default=""
+            Folder of the model, on the hub or local, that has the files.
+        **settings
+            `model_max_length`, `padding_side`, `truncation_side`, `model_input_names`, `clean_up_tokenization_spaces`
+            and `split_special_tokens`, which replace those of the checkpoint, and special tokens as for
+            `add_special_tokens`, which are added to its own.
 
         Returns
         -------
@@ -184,19 +317,39 @@ class XLMRobertaXLTokenizer:
         ------
         ModelNotFoundError
             If there is no such model.
+        TypeError
+            If a parameter is unknown; the message suggests the nearest one.
+        ValueError
+            If a setting is invalid.
+
+        Examples
+        --------
+        >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano", padding_side="left")
+        >>> tokenizer.batch_decode(tokenizer(["good", "a good day"], padding=True).input_ids)
+        ['<pad><pad><pad><s> good</s>', '<s> a good day</s>']
         """
-        # A directory may hold a tokenizer without a model.
-        if any((Path(model) / name).exists() for name in (VOCABULARY_FILE, TOKENIZER_JSON)):
-            return cls.from_directory(model)
-        files = resolve(model, revision=revision, local_files_only=local_files_only)
-        return cls.from_directory(files.directory)
+        own = {
+            name for name, p in inspect.signature(cls.from_pretrained).parameters.items() if p.kind is p.KEYWORD_ONLY
+        }
+        check_options(settings, own)
+        directory = resolve_tokenizer(
+            model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
+            subfolder=subfolder,
+        )  # fmt: skip
+        tokenizer = cls.from_directory(directory)
+        tokenizer.name_or_path = os.fspath(model)
+        tokens = {name: settings.pop(name) for name in [*settings] if name not in SETTINGS}
+        tokenizer.settings = replace(tokenizer.settings, **settings)
+        tokenizer.add_special_tokens(tokens)
+        return tokenizer
 
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> XLMRobertaXLTokenizer:
         """Load a tokenizer from a directory.
 
         It reads ``sentencepiece.bpe.model``, or ``tokenizer.json`` if that is missing; the normaliser and added tokens
-        of ``tokenizer.json``, or else the tokens of ``tokenizer_config.json`` or ``added_tokens.json``.
+        of ``tokenizer.json``, or else the tokens of ``tokenizer_config.json`` or ``added_tokens.json``; and the
+        settings of ``tokenizer_config.json``.
 
         Parameters
         ----------
@@ -215,16 +368,21 @@ class XLMRobertaXLTokenizer:
         ValueError
             If the sentencepiece model is damaged.
         CheckpointError
-            If one of the JSON files is damaged, or ``tokenizer.json`` is of another kind of tokenizer: with another
-            model, pre-tokenizer, or normaliser than those that are supported.
+            If one of the JSON files is damaged, ``tokenizer.json`` is of another kind of tokenizer (with another
+            model, pre-tokenizer, or normaliser than those that are supported), or ``tokenizer_config.json`` has an
+            invalid setting or other special tokens than XLM-RoBERTa.
         """
         content = read_tokenizer_files(Path(directory))
-        return cls(
+        tokenizer = cls(
             content.vocabulary,
-            model_max_length=content.model_max_length or MAX_LENGTH,
             added_tokens=content.added,
             normalizer=content.steps,
+            name_or_path=os.fspath(directory),
+            **vars(content.settings),
         )
+        known = {token.content for token in content.added}
+        tokenizer.add_tokens([name for name in content.extra_special_tokens if name not in known], special_tokens=True)
+        return tokenizer
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> list[Path]:
         """Write the sentencepiece model, byte for byte, and what transformers reads.
@@ -241,259 +399,115 @@ class XLMRobertaXLTokenizer:
             ``added_tokens.json`` if there are such tokens.
         """
         directory, content = Path(directory), self.files()
-        size, own = sum(map(len, content.values())), {TOKENIZER_JSON, ADDED_TOKENS_FILE}
-        with atomic.replacing_whole(directory, size=size, is_obsolete=own.__contains__) as new:
+        size = sum(map(len, content.values()))
+        with atomic.replacing_whole(directory, size=size, is_obsolete=MAY_BE_OBSOLETE.__contains__) as new:
             for name, data in content.items():
                 new.add(name, [data])
         return [directory / name for name in content]
 
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[Path, ...]:
+        """Write the sentencepiece model alone, byte for byte; `save_pretrained` also writes added tokens and settings.
+
+        Parameters
+        ----------
+        save_directory : str or path
+            Created if missing.
+        filename_prefix : str, optional
+            What the name of the file begins with, before "-".
+
+        Returns
+        -------
+        tuple of one Path
+            ``sentencepiece.bpe.model``.
+        """
+        path = Path(save_directory) / (f"{filename_prefix}-{TOKENIZER}" if filename_prefix else TOKENIZER)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(path, self.vocabulary.model)
+        return (path,)
+
     def files(self) -> dict[str, bytes]:
         """Return the content of the files that `save_pretrained` writes, by name."""
-        names = ("bos_token", "cls_token", "pad_token", "eos_token", "sep_token", "unk_token", "mask_token")
-        config = {
-            "tokenizer_class": "XLMRobertaTokenizer",
-            "model_max_length": self.model_max_length,
-            **{name: getattr(self, name) for name in names},
-            **added_tokens_config(self.vocabulary.added, self.mask_token_id),
-        }
-        content = {VOCABULARY_FILE: self.vocabulary.model, CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode()}
-        if (tokenizer := self.vocabulary.as_tokenizer_json()) is not None:
-            content[TOKENIZER_JSON] = json.dumps(tokenizer, ensure_ascii=False).encode()
-        following = {token.content: token.id for token in self.vocabulary.added if token.id > self.mask_token_id}
-        if following:
-            content[ADDED_TOKENS_FILE] = json.dumps(following, ensure_ascii=False).encode()
-        return content
+        return tokenizer_files(self.vocabulary, self.settings)
 
-    def __call__(
-        self,
-        text: str | Sequence[str],
-        text_pair: str | Sequence[str] | None = None,
-        *,
-        padding: bool | str = False,
-        truncation: bool | str = False,
-        max_length: int | None = None,
-        stride: int = 0,
-        return_tensors: str | None = None,
-        return_offsets_mapping: bool = False,
-        return_attention_mask: bool = True,
-        return_token_type_ids: bool = False,
-        add_special_tokens: bool = True,
-        return_overflowing_tokens: bool = False,
-        padding_side: str | None = None,
-        pad_to_multiple_of: int | None = None,
-    ) -> BatchEncoding:
-        """Encode a text, a pair, or a list of either for the model.
-
-        ``<s>``, ``<pad>``, ``</s>``, ``<unk>`` and ``<mask>`` in a text are read as the special tokens.
-
-        Parameters
-        ----------
-        text, text_pair : str or list of str
-            The texts, or the first and second texts of pairs.
-        padding : bool or {"longest", "max_length"}, default=False
-            Fill rows at `padding_side` with ``<pad>``, up to the longest row (also True) or up to `max_length`.
-        truncation : bool or {"longest_first", "only_first", "only_second"}, default=False
-            Cut rows longer than `max_length`, and of a pair this text; True is "longest_first".
-        max_length : int, optional
-            Number of ids, special tokens included, for `truncation` and `padding`; by default `model_max_length`.
-        stride : int, default=0
-            Number of pieces that windows share, with `return_overflowing_tokens`.
-        return_tensors : {"pt", "np"}, optional
-            Return int64 torch tensors or NumPy arrays, with one row for a single text, instead of lists.
-        return_offsets_mapping : bool, default=False
-            Add `offset_mapping`: ``start, stop`` of each id as from `encode_with_offsets`, but with the white space
-            that added tokens take; (0, 0) for ``<s>``, ``</s>`` and padding.
-        return_attention_mask : bool, default=True
-            Add `attention_mask`: 1 for ids, 0 for padding.
-        return_token_type_ids : bool, default=False
-            Add `token_type_ids`, which are 0 everywhere.
-        add_special_tokens : bool, default=True
-            Add ``<s>`` and ``</s>``.
-        return_overflowing_tokens : bool, default=False
-            Return all windows (see `windows`) of a text that `truncation` would cut, each as a row, and add
-            `overflow_to_sample_mapping`, the index of the text that each row belongs to.
-        padding_side : {"left", "right"}, optional
-            Where `padding` fills rows: "left" for `generate`. None is the attribute of the tokenizer, "right" at first.
-        pad_to_multiple_of : int, optional
-            Round the length of padded rows up to a multiple of this number.
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of each token.
 
         Returns
         -------
-        BatchEncoding
-            `input_ids` and whatever else was requested. Lists are nested unless `text` is a string and
-            `return_overflowing_tokens` is False.
-
-        Raises
-        ------
-        TypeError
-            If a text is not a string.
-        ValueError
-            If an option is unknown or would have no effect, or rows of unequal length would become one tensor.
+        dict of str to int
+            With special and added tokens.
         """
-        check_options(
-            padding, truncation, max_length, stride, return_tensors, return_overflowing_tokens, padding_side,
-            pad_to_multiple_of,
-        )  # fmt: skip
-        limit = self.model_max_length if max_length is None else max_length
-        bos, eos = np.array([[self.bos_token_id], [self.eos_token_id]])[:, : int(add_special_tokens)]
-        nowhere = np.zeros((int(add_special_tokens), 2), dtype=np.int32)
+        return self.vocabulary.get_vocab()
 
-        rows: dict[str, list] = {"input_ids": []}
-        offset_mapping, owners = [], []
-        for index, sample in enumerate(self._read_samples(text, text_pair, with_offsets=return_offsets_mapping)):
-            for ranges in self._plan(sample, truncation, limit, stride, add_special_tokens, return_overflowing_tokens):
-                rows["input_ids"].append(join(cut([pieces.ids for pieces in sample], ranges), bos, eos).tolist())
-                owners.append(index)
-                if return_offsets_mapping:
-                    offsets = join(cut([pieces.offsets for pieces in sample], ranges), nowhere, nowhere)
-                    offset_mapping.append([(start, stop) for start, stop in offsets.tolist()])
+    vocab = property(get_vocab)
 
-        if return_token_type_ids:
-            rows["token_type_ids"] = [[0] * len(row) for row in rows["input_ids"]]
-        if return_attention_mask:
-            rows["attention_mask"] = [[1] * len(row) for row in rows["input_ids"]]
-        if return_offsets_mapping:
-            rows["offset_mapping"] = offset_mapping
-        if padding:
-            pad_rows(
-                rows, self.pad_token_id, limit if padding == "max_length" else None,
-                side=padding_side or self.padding_side, multiple_of=pad_to_multiple_of,
-            )  # fmt: skip
-        if return_overflowing_tokens:
-            rows["overflow_to_sample_mapping"] = owners
-        if return_tensors is not None:
-            return BatchEncoding(as_tensors(rows, return_tensors))
-        if isinstance(text, str) and not return_overflowing_tokens:
-            return BatchEncoding({name: values[0] for name, values in rows.items()})
-        return BatchEncoding(rows)
-
-    def tokenize(self, text: str) -> list[str]:
-        """Split a text into tokens as the call does, without adding special tokens.
-
-        Parameters
-        ----------
-        text : str
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the ids of special and added tokens.
 
         Returns
         -------
-        list of str
-            An unknown piece is returned as it is in the text, not as ``<unk>``.
+        dict of str to int
+            Those that are found in texts before these are cut into pieces.
         """
-        (text,) = check_texts([text])
-        return self.piece_encoder.segmenter.tokenize(text)
+        return self.added_tokens_encoder
 
-    @overload
-    def convert_ids_to_tokens(self, ids: int, skip_special_tokens: bool = False) -> str: ...
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """Add tokens that are found in texts before these are cut into pieces.
 
-    @overload
-    def convert_ids_to_tokens(self, ids: Iterable[int], skip_special_tokens: bool = False) -> list[str]: ...
-
-    def convert_ids_to_tokens(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str | list[str]:
-        """Return the token of each id.
+        The word embedding of the model needs a row for each of them:
+        ``model.resize_token_embeddings(len(tokenizer))``.
 
         Parameters
         ----------
-        ids : int or array-like of int, 1-D
-            List, array or tensor.
-        skip_special_tokens : bool, default=False
-            Leave special tokens out, unless a single id is given.
+        new_tokens : str, AddedToken, or list of either
+            Tokens; an `AddedToken` of the library tokenizers has flags. One that is a piece of the vocabulary already
+            keeps its id. XLM-RoBERTa's own special tokens do not change.
+        special_tokens : bool, default=False
+            Whether they are special: `decode` and `convert_ids_to_tokens` can leave them out, and they are found before
+            the text is normalised, unless they are an `AddedToken` that is special itself and says otherwise.
 
         Returns
         -------
-        str or list of str
-            A single token for a single id.
+        int
+            The number of tokens that were not there, or with other flags.
+
+        Examples
+        --------
+        >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
+        >>> tokenizer.add_tokens(["covid19"])
+        1
+        >>> tokenizer.tokenize("covid19 spreads")[:1]
+        ['covid19']
+        """
+        is_one = isinstance(new_tokens, str) or not isinstance(new_tokens, Iterable)
+        tokens = [new_tokens] if is_one else list(new_tokens)
+        vocabulary, count = with_new_tokens(self.vocabulary, tokens, special_tokens)
+        if count:
+            self.piece_encoder = PieceEncoder(vocabulary)
+        return count
+
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
+        """Add special tokens.
+
+        Parameters
+        ----------
+        special_tokens_dict : dict
+            A list of tokens as `extra_special_tokens` or `additional_special_tokens`, which join those that were added
+            before. "bos_token" and the other names of XLM-RoBERTa's own special tokens may only have these.
+
+        Returns
+        -------
+        int
+            The number of tokens that were not there, or were not special.
 
         Raises
         ------
         ValueError
-            If an id is not in the vocabulary.
+            If a name is unknown, or one of XLM-RoBERTa's own special tokens would change.
         """
-        plain = _as_list(ids)
-        if isinstance(plain, int):
-            return self.vocabulary.to_tokens([plain])[0]
-        tokens = self.vocabulary.to_tokens(plain)
-        if not skip_special_tokens:
-            return tokens
-        special = self.vocabulary.special_tokens
-        return [token for index, token in zip(plain, tokens, strict=True) if index not in special]
-
-    @overload
-    def convert_tokens_to_ids(self, tokens: str) -> int: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]: ...
-
-    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> int | list[int]:
-        """Return the id of each token, that of ``<unk>`` for those that are not in the vocabulary.
-
-        Parameters
-        ----------
-        tokens : str or iterable of str
-            Tokens as from `tokenize`: "▁Hello", "<mask>".
-
-        Returns
-        -------
-        int or list of int
-            A single id for a single token.
-        """
-        return self.vocabulary.to_ids([tokens])[0] if isinstance(tokens, str) else self.vocabulary.to_ids(tokens)
-
-    def decode(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str:
-        """Join the tokens of ids to a text.
-
-        It is the normalised text: what the normaliser changed (full-width letters, repeated spaces) or the vocabulary
-        lacks is not restored.
-
-        Parameters
-        ----------
-        ids : int or array-like of int, 1-D
-            List, array or tensor.
-        skip_special_tokens : bool, default=False
-            Leave special tokens out.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        ValueError
-            If an id is not in the vocabulary.
-        """
-        plain = _as_list(ids)
-        tokens = self.convert_ids_to_tokens([plain] if isinstance(plain, int) else plain, skip_special_tokens)
-        return "".join(tokens).replace(SPACE, " ").removeprefix(" ")
-
-    def batch_decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = False) -> list[str]:
-        """Apply `decode` to each row.
-
-        Parameters
-        ----------
-        ids : iterable of 1-D array-like, or 2-D array or tensor
-            One row per text.
-        skip_special_tokens : bool, default=False
-            Leave special tokens out.
-
-        Returns
-        -------
-        list of str
-        """
-        return [self.decode(row, skip_special_tokens) for row in ids]
-
-    def get_special_tokens_mask(self, ids: Iterable[int]) -> list[int]:
-        """Mark special tokens, including padding, ``<unk>`` and ``<mask>``.
-
-        Parameters
-        ----------
-        ids : array-like of int
-            Of any shape.
-
-        Returns
-        -------
-        list of int
-            1 for the id of a special token, otherwise 0; nested as `ids`.
-        """
-        return np.isin(_as_list(ids), self.all_special_ids).astype(int).tolist()
+        return self.add_tokens(special_contents(special_tokens_dict), special_tokens=True)
 
     def lowercased(self) -> XLMRobertaXLTokenizer:
         """Return a tokenizer that puts texts in lower case before all else.
@@ -504,8 +518,7 @@ class XLMRobertaXLTokenizer:
             With the same ids. Offsets are those of the original text.
         """
         lower = copy.copy(self)
-        lower.vocabulary = self.vocabulary.lowercased()
-        lower.piece_encoder = PieceEncoder(lower.vocabulary)
+        lower.piece_encoder = PieceEncoder(self.vocabulary.lowercased())
         return lower
 
     def trim(self, used: Iterable[int]) -> tuple[XLMRobertaXLTokenizer, np.ndarray]:
@@ -542,46 +555,6 @@ class XLMRobertaXLTokenizer:
         True
         """
         small = copy.copy(self)
-        small.vocabulary, kept = self.vocabulary.trim(np.asarray(_as_list(used), np.int64))
-        small.piece_encoder = PieceEncoder(small.vocabulary)
+        vocabulary, kept = self.vocabulary.trim(np.asarray(as_list(used), np.int64))
+        small.piece_encoder = PieceEncoder(vocabulary)
         return small, kept
-
-    def _plan(
-        self,
-        sample: tuple[Pieces, ...],
-        truncation: bool | str,
-        max_length: int,
-        stride: int,
-        add_special_tokens: bool,
-        return_overflowing_tokens: bool,
-    ) -> list[tuple[Range, ...]]:
-        """Return the ranges of pieces that become rows: all pieces, those left by truncation, or all windows."""
-        lengths = tuple(len(pieces.ids) for pieces in sample)
-        if not truncation:
-            return [tuple((0, length) for length in lengths)]
-        room, only = self.piece_encoder.room(max_length, len(sample), add_special_tokens), TRUNCATIONS[truncation]
-        if return_overflowing_tokens:
-            return plan_windows(lengths, room, stride, only)[0]
-        return [plan_truncation(lengths, room, only)]
-
-    def _read_samples(
-        self, text: str | Sequence[str], text_pair: str | Sequence[str] | None, with_offsets: bool
-    ) -> Iterator[tuple[Pieces, ...]]:
-        """Encode the texts, or the pairs, of a call."""
-        encode = partial(self.piece_encoder.segmenter.encode, special_tokens=True, with_offsets=with_offsets)
-        given = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-        if len({isinstance(column, str) for column in given.values()}) > 1:
-            raise TypeError("text and text_pair must both be strings or both be lists of strings")
-        columns = {name: check_texts([c] if isinstance(c, str) else c, name) for name, c in given.items()}
-        if len(set(map(len, columns.values()))) > 1:
-            lengths = " and ".join(f"{len(column)} in {name}" for name, column in columns.items())
-            raise ValueError(f"text and text_pair must have the same length: there are {lengths}")
-        return zip(*(encode(column) for column in columns.values()), strict=True)
-
-
-def _as_list(ids: Any) -> Any:
-    """Turn arrays, tensors and other iterables into nested lists of Python numbers; return a number as it is."""
-    if hasattr(ids, "tolist"):
-        return ids.tolist()
-    is_nested = isinstance(ids, Iterable) and not isinstance(ids, str)
-    return [_as_list(row) for row in ids] if is_nested else ids

@@ -78,6 +78,11 @@ class Vocabulary:
         added = {token.id: token.content for token in self.added if token.special}
         return dict(sorted((self.own_special_tokens | added).items()))
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of each token, with those of XLM-RoBERTa and those that were added."""
+        tokens = self.to_tokens(range(len(self)))
+        return {token: index for index, token in enumerate(tokens)}
+
     def to_tokens(self, ids: Iterable[Any]) -> list[str]:
         """Return the token of each id; raise ValueError if one is not an integer of the vocabulary."""
         ids, special = list(ids), self.own_special_tokens | {token.id: token.content for token in self.added}
@@ -120,6 +125,14 @@ class Vocabulary:
         kept = np.concatenate([np.arange(4), kept, [self.mask_id], added[added > self.mask_id]])
         renumbered = [replace(token, id=int(np.searchsorted(kept, token.id))) for token in self.added]
         return Vocabulary(without_pieces(self.model, keep), renumbered, self.steps), kept
+
+    def with_added(self, tokens: Iterable[AddedToken]) -> Vocabulary:
+        """Return a vocabulary with these added tokens instead of those of this one."""
+        other = object.__new__(Vocabulary)  # with the same processor, unlike a copy
+        other.__dict__.update(self.__dict__)
+        other.added = tuple(sorted(tokens, key=lambda token: token.id))
+        other._check_added()
+        return other
 
     def lowercased(self) -> Vocabulary:
         """Return a vocabulary whose normaliser begins by putting texts in lower case."""

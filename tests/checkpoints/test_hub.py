@@ -16,7 +16,7 @@ from hub_server import MAIN, OLD, REPO, Hub
 
 from skxlmr.checkpoints.checkpoint import open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError, UnsafeCheckpointError
-from skxlmr.checkpoints.resolve import resolve, resolve_config
+from skxlmr.checkpoints.resolve import resolve, resolve_config, resolve_tokenizer
 from skxlmr.checkpoints.writing import write_checkpoint
 
 
@@ -232,6 +232,23 @@ def test_resolve_config_downloads_config_only(hub: Hub, cache: Path):
     assert resolve_config(REPO, cache_dir=cache, local_files_only=True) == path
     with pytest.raises(ModelNotFoundError, match="as a whole is not in the cache"):
         resolve(REPO, cache_dir=cache, local_files_only=True)
+
+
+def test_resolve_tokenizer_downloads_its_files_only(hub: Hub, cache: Path):
+    directory = resolve_tokenizer(REPO, cache_dir=cache)
+    assert (directory / "sentencepiece.bpe.model").read_bytes() == b"pieces"
+    assert hub.downloaded == {"sentencepiece.bpe.model", "tokenizer_config.json", "tokenizer.json"}
+    hub.stop()
+    assert resolve_tokenizer(REPO, cache_dir=cache) == directory
+    assert resolve_tokenizer(REPO, cache_dir=cache, local_files_only=True) == directory
+    with pytest.raises(ModelNotFoundError, match="is not in the cache"):
+        resolve_tokenizer(REPO, cache_dir=cache, local_files_only=True, revision="v1")
+
+
+def test_resolve_tokenizer_without_files_raises(hub: Hub, cache: Path):
+    hub.commits[MAIN] = {"config.json": b"{}", "model.safetensors": b""}
+    with pytest.raises(CheckpointError, match=r"has no sentencepiece.bpe.model and no tokenizer.json"):
+        resolve_tokenizer(REPO, cache_dir=cache)
 
 
 def test_resolve_config_of_cached_model_uses_cache(hub: Hub, cache: Path):

@@ -135,4 +135,4 @@ def test_from_pretrained_passes_hub_options(saved, monkeypatch):
     options = {"revision": "v1", "cache_dir": "here", "token": "t", "local_files_only": True, "subfolder": "en"}
     XLMRobertaXLForSequenceClassification.from_pretrained("organisation/model", **options)
     XLMRobertaXLConfig.from_pretrained("organisation/config", **options)
-    assert asked == {"organisation/model": options, "organisation/config": {**options, "config_only": True}}
+    assert asked == {"organisation/model": options, "organisation/config": {**options, "only": ("config.json",)}}

@@ -75,3 +75,29 @@ def protobuf_bytes(message: bytes, wanted: int) -> bytes:
             after += size
         position = after
     raise LookupError(f"no field {wanted}")
+
+
+@pytest.fixture(scope="session")
+def with_added_tokens(tiny_spm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a tokenizer with added tokens of several kinds."""
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = XLMRobertaXLTokenizer.from_directory(tiny_spm)
+    one_word = tokenizers.AddedToken("W", single_word=True)
+    takes_spaces = tokenizers.AddedToken("LS", lstrip=True, rstrip=True)
+    assert tokenizer.add_tokens(["covid19", one_word, takes_spaces, "[E1]", "the"]) == 5
+    assert tokenizer.add_special_tokens({"extra_special_tokens": ["<ent>"]}) == 1
+    directory = tmp_path_factory.mktemp("with_added_tokens")
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def our_tokenizer(with_added_tokens: Path) -> XLMRobertaXLTokenizer:
+    """Return a tokenizer whose settings a test may change."""
+    return XLMRobertaXLTokenizer.from_pretrained(with_added_tokens)
+
+
+@pytest.fixture
+def their_tokenizer(with_added_tokens: Path):
+    """Return the tokenizer of transformers with the files of `our_tokenizer`."""
+    return pytest.importorskip("transformers").XLMRobertaTokenizer.from_pretrained(with_added_tokens)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -81,16 +82,22 @@ def test_call_with_max_length_pads_and_truncates(tokenizer):
     assert len(encoding.input_ids) == 9
     assert len(tokenizer("Hello", padding="max_length").input_ids) == 512
     assert len(tokenizer("Hello " * 600, truncation=True).input_ids) == 512
-    assert len(tokenizer("Hello " * 600).input_ids) > 512  # truncation has to be requested
+    with pytest.warns(UserWarning, match="row 0 has .* more than model_max_length=512"):
+        assert len(tokenizer("Hello " * 600).input_ids) > 512  # truncation has to be requested
+    tokenizer("Hello " * 600, verbose=False)
+    assert len(tokenizer("Hello " * 600, max_length=20).input_ids) == 20  # or a length given
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"padding": "right"}, "padding='right' must be one of False, True, 'longest', 'max_length'"),
+        ({"padding": "right"}, "padding='right' must be one of False, 'do_not_pad', True, 'longest', 'max_length'"),
         ({"truncation": "only_third"}, "truncation='only_third' must be one of"),
         ({"return_tensors": "tf"}, "return_tensors='tf' must be one of None, 'pt', 'np'"),
-        ({"max_length": 5}, "max_length=5 has no effect"),
+        ({"max_length": 5, "padding": True}, "max_length=5 has no effect"),
+        ({"max_length": 5, "truncation": False}, "max_length=5 has no effect"),
+        ({"max_length": 0}, "max_length=0 must be a positive integer"),
+        ({"max_length": "5"}, "max_length='5' must be a positive integer"),
         ({"stride": 5}, "stride=5 has no effect"),
         ({"return_overflowing_tokens": True}, "return_overflowing_tokens=True has no effect"),
         ({"truncation": "only_second"}, "only='second' for a single text"),
@@ -162,11 +169,9 @@ def test_call_with_padding_side_equals_reference(tokenizer, reference, side, opt
     texts = ["Hello", "Hello world, a longer one"]
     expected = reference_rows(reference, texts, padding_side=side, **options)
     assert tokenizer(texts, padding_side=side, **options) == expected
-    tokenizer.padding_side = side
-    try:
-        assert tokenizer(texts, **options) == expected
-    finally:
-        del tokenizer.padding_side
+    other = copy.copy(tokenizer)
+    other.padding_side = side
+    assert other(texts, **options) == expected
     assert tokenizer.padding_side == "right"
 
 

@@ -68,11 +68,11 @@ def test_decode_invalid_ids_raises(tokenizer):
 
 def test_get_special_tokens_mask_equals_reference(tokenizer, reference):
     ids = tokenizer("Hello <mask> 𓀀", padding="max_length", max_length=16).input_ids
-    mask = tokenizer.get_special_tokens_mask(ids)
+    mask = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
     assert mask == reference.get_special_tokens_mask(ids, already_has_special_tokens=True)
     assert mask[0] == mask[-1] == 1
     assert sum(mask) < len(mask)
-    assert tokenizer.get_special_tokens_mask(torch.tensor([ids])) == [mask]
+    assert tokenizer.get_special_tokens_mask(torch.tensor([ids]), already_has_special_tokens=True) == [mask]
 
 
 def test_tokenizer_pickled_or_copied_is_independent_and_equal(tokenizer):
@@ -132,7 +132,7 @@ def test_trim_encodes_kept_pieces_as_before(xlmr, shared_data):
 def test_trim_keeps_characters_and_special_tokens(tokenizer):
     small, kept = tokenizer.trim([])
     assert small.all_special_tokens == tokenizer.all_special_tokens
-    assert small.convert_tokens_to_ids(small.all_special_tokens) == [0, 1, 2, 3, len(small) - 1]
+    assert small.convert_tokens_to_ids(small.all_special_tokens) == [0, 2, 3, 1, len(small) - 1]
     assert kept[small.mask_token_id] == tokenizer.mask_token_id
     np.testing.assert_array_equal(kept, np.unique(kept))
     assert small.convert_ids_to_tokens(range(len(small))) == tokenizer.convert_ids_to_tokens(kept)
