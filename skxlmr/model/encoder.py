@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from skxlmr.model.attention import NO_DELTAS, Adapter, Eager
+from skxlmr.model.attention import NO_DELTAS, Adapter, Eager, linear
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
@@ -68,8 +68,8 @@ class Encoder(PretrainedModel):
         after that many. `position_ids` and `token_type_ids` are (T,) int64.
 
         The modules of an `adapter` each take the input and the output of the linear layer that they are named after
-        ("query", "key", "value", "output", "up" or "down"), and return the output with their term added. `recompute`
-        keeps only the input of each layer for the backward pass, and runs the layer again there. `eager` switches to
+        ("query", "key", "value", "output", "up" or "down"; or a LayerNorm), and return the output with their term added.
+        `recompute` keeps only the input of each layer for the backward pass, and runs the layer again there. `eager` switches to
         eager attention: what self-attention and cross-attention of each layer need, and where they store their results.
         `through` is a conversion of hidden states and its inverse: the converted ones are returned, and lie between the
         layers on the graph of autograd.
@@ -85,7 +85,8 @@ class Encoder(PretrainedModel):
         x = inputs
         if not start:
             words = self.embeddings.word(inputs) if inputs.ndim == 1 else inputs
-            x = self.embeddings(words, position_ids, token_type_ids)
+            delta = adapter[0].get("embeddings_norm") if adapter else None
+            x = self.embeddings(words, position_ids, token_type_ids, delta)
         n_tokens = x.shape[0]
         if eager is None and x.device.type == "cpu" and x.dtype.itemsize <= 4:
             x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))  # (T, H) -> (T', H), T' one of few sizes
@@ -99,7 +100,7 @@ class Encoder(PretrainedModel):
             else:
                 x = layer(*arguments)
             if i == depth:
-                x = self.norm(x)
+                x = linear(self.norm, x, adapter[-1].get("norm") if adapter else None)
             if i in wanted and through is not None:
                 kept[i], x = _through(x, n_tokens, *through)
             elif i in wanted:

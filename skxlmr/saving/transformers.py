@@ -26,7 +26,7 @@ from skxlmr.runtime.backbone import read_tokenizer
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.sentence_transformers import write_sentence_model
 from skxlmr.tasks.base import Export
-from skxlmr.tuning import PATHS, AddedBias, LayerAdapter, LowRank
+from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LowRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +109,9 @@ def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
     for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
         assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
-            linear = layer.get_submodule(PATHS[name])
+            outer = OUTER_PATHS.get(name)
+            target = base.get_submodule(outer) if outer else layer.get_submodule((PATHS | NORM_PATHS)[name])
             assert isinstance(delta, LowRank | AddedBias)
-            assert isinstance(linear, nn.Linear)
-            delta.merge_into(linear)
+            assert isinstance(target, nn.Linear | nn.LayerNorm)
+            delta.merge_into(target)
     return finetuned.model(base)
