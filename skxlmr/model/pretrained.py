@@ -328,6 +328,15 @@ def _open(
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Read the config of a checkpoint; an adapter may have a head with another number of labels than its base model."""
+    config = _read_own_config(files)
+    n_labels = None if files.adapter is None else files.adapter.n_labels
+    if n_labels is not None:
+        config.num_labels = n_labels
+    return config
+
+
+def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
     if read_json(files.config).get("model_type") != "xlm-roberta":
         return XLMRobertaXLConfig.from_file(files.config)

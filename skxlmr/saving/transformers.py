@@ -55,7 +55,8 @@ class ExportedModel:
 
     def check_destination(self, directory: str | os.PathLike) -> None:
         """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""
-        if Path(directory).expanduser().resolve() == self.files.directory.resolve():
+        used = [self.files.directory, *([] if self.files.adapter is None else [self.files.adapter.directory])]
+        if Path(directory).expanduser().resolve() in [path.resolve() for path in used]:
             raise ValueError(
                 f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
                 f" Export to another directory."

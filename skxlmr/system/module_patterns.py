@@ -9,6 +9,7 @@ from collections.abc import Iterable
 # names have about 60 characters.
 MAX_LENGTH = 1000
 MAX_REPEATS, MAX_UNBOUNDED = 8, 4
+MAX_UNBOUNDED_TOGETHER = 16  # of all patterns of one dict
 
 REPEAT = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?|[*+?{]|.", re.DOTALL)
 
@@ -24,10 +25,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """
     if len(pattern) > MAX_LENGTH:
         raise ValueError(f"has {len(pattern):,} characters; at most {MAX_LENGTH:,} are read")
-    tokens = [found[0] for found in REPEAT.finditer(pattern)]
-    repeats = [(before, token) for before, token in zip(["", *tokens], tokens, strict=False) if token in ("*+?{")]
-    repeats = [(before, token) for before, token in repeats if not (token in "?+" and before in "*+?}")]
-    unbounded = [before for before, token in repeats if token != "?"]
+    repeats = _repeats(pattern)
+    unbounded = [before for before, repeat in repeats if repeat != "?"]
     if ")" in unbounded or len(unbounded) > MAX_UNBOUNDED or len(repeats) > MAX_REPEATS:
         raise ValueError(
             f"repeats a group, or has more than {MAX_UNBOUNDED} repeats: it could take forever. List the names instead"
@@ -36,6 +35,14 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}") from error
+
+
+def _repeats(pattern: str) -> list[tuple[str, str]]:
+    """Return the repeats of a regular expression ("*", "+", "?" or "{"), each after the part that it repeats."""
+    tokens = [found[0] for found in REPEAT.finditer(pattern)]
+    repeats = [(before, token) for before, token in zip(["", *tokens], tokens, strict=False) if token in set("*+?{")]
+    lazy_or_possessive = [(before, token) for before, token in repeats if token in "?+" and before in set("*+?}")]
+    return [repeat for repeat in repeats if repeat not in lazy_or_possessive]
 
 
 def ends_with(name: str, ending: str) -> bool:
@@ -62,8 +69,12 @@ class Patterns:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._compiled = {}
+        self._compiled: dict[str, re.Pattern[str]] = {}
+        n_unbounded = 0
         for pattern in patterns:
+            n_unbounded += sum(repeat != "?" for _, repeat in _repeats(pattern[:MAX_LENGTH]))
+            if n_unbounded > MAX_UNBOUNDED_TOGETHER:
+                raise ValueError(f"{pattern[:60]!r} is one of too many patterns with repeats; list the names instead")
             try:
                 compile_pattern(pattern)
                 self._compiled[pattern] = re.compile(rf"(.*\.)?({pattern})$")

@@ -13,7 +13,7 @@ from skxlmr.model.key_maps import key_map
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import collate
-from skxlmr.saving.peft import PEFT_PREFIX
+from skxlmr.checkpoints.peft_adapter import PEFT_PREFIX
 from skxlmr.training import Callback
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule
