@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import OF_REFERENCE, FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
@@ -59,6 +59,8 @@ class XLMRXLRegressor(
     """
 
     loss: str = parameter(default="squared_error", valid=[StrOptions(set(REGRESSION_LOSSES))], order=30)
+
+    _pretrained_parameters: ClassVar[dict[str, Any]] = OF_REFERENCE
 
     def _new_task(self) -> Regression:
         windows = Windows(self.max_length, self.stride, self.truncation)

@@ -15,6 +15,7 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model import (
     BertForSequenceClassification,
+    XLMRobertaXLConfig,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLModel,
 )
@@ -40,18 +41,8 @@ class ExportedModel:
     model: str  # the checkpoint, as the user named it
 
     def heads(self, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
-        """Return the class to export, and the parts of the head by their names in it.
-
-        BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
-        """
-        config, model_class = self.finetuned.config, self.export.model_class
-        assert model_class is not None
-        if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
-            assert isinstance(head, ClassificationHead)
-            pooler = Pooler(config)
-            pooler.dense = head.dense
-            return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
-        return model_class, self.export.heads(head)
+        """Return the class to export, and the parts of the head by their names in it."""
+        return head_parts(self.export, self.finetuned.config, head)
 
     def check_destination(self, directory: str | os.PathLike) -> None:
         """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""
@@ -61,6 +52,23 @@ class ExportedModel:
                 f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
                 f" Export to another directory."
             )
+
+
+def head_parts(
+    export: Export, config: XLMRobertaXLConfig, head: nn.Module
+) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
+    """Return the class of the reference that has a head, and the parts of the head by their names in it.
+
+    BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
+    """
+    model_class = export.model_class
+    assert model_class is not None
+    if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
+        assert isinstance(head, ClassificationHead)
+        pooler = Pooler(config)
+        pooler.dense = head.dense
+        return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
+    return model_class, export.heads(head)
 
 
 def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:

@@ -305,8 +305,30 @@ class Task(Generic[Column]):
         """Return this task with what an earlier fit found, from its attributes."""
         return replace(self, **{name: attributes[attribute] for attribute, name in self.found.items()})
 
-    def check_found(self, n_features: int) -> None:
-        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns."""
+    def check_found(self, n_features: int | None) -> None:
+        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns.
+
+        None if their number is not known, since the head is that of a checkpoint.
+        """
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
+        """Return this task with what the config of a checkpoint says that its head was trained for.
+
+        The head is that of `export`.
+
+        Returns
+        -------
+        task : Task
+            With all that `find` sets.
+        order : ndarray of shape (n_outputs,), int64, or None
+            Which output of the checkpoint each of the head's is; None if they are the same.
+
+        Raises
+        ------
+        ValueError
+            If the labels are not those of such a task, or a parameter does not go with the head.
+        """
+        raise NotImplementedError
 
     def continued(self, earlier: Self) -> Self:
         """Return the task with which training continues from an earlier one.

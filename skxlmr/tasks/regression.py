@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.system.schema import POSITIVE, vector
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
@@ -54,7 +55,7 @@ class Regression(PooledTask):
         "_one_dimensional": bool,
     }
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
         super().check_found(n_features)
         if self.mean.shape != self.scale.shape or not (self.scale > 0).all():
             raise ValueError("its target_scale_ is not a positive number for each element of target_mean_")
@@ -71,6 +72,11 @@ class Regression(PooledTask):
         scale = np.where(scale > 0, scale, 1.0)
         task = replace(self, mean=mean, scale=scale, one_dimensional=target.values.ndim == 1)
         return task, (values - mean) / scale
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, None]:
+        """As other tasks; the numbers are those that the head computes."""
+        n = config.num_labels
+        return replace(self.of_reference(), mean=np.zeros(n), scale=np.ones(n), one_dimensional=n == 1), None
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         values = check_numbers(y, column, name)

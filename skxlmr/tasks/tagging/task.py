@@ -20,9 +20,11 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.schema import one_of, vector
 from skxlmr.tags.entities import entity_spans
-from skxlmr.tags.schemes import SCHEMES, is_raw, read_tags
+from skxlmr.tags.infer import scheme_of_labels
+from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, is_raw, read_tags
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
 from skxlmr.tasks.classification import check_class_weight, check_distinct
+from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
 from skxlmr.tasks.tagging.schemes import decode, scheme_of_score, tag_score
 from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
@@ -73,9 +75,9 @@ class Tagging(Task[TokenColumn]):
         "tokenizer_name_": str | None,
     }
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
         check_distinct(self.classes)
-        if not all(isinstance(tag, str) for tag in self.classes.tolist()) or n_features != 1:
+        if not all(isinstance(tag, str) for tag in self.classes.tolist()) or n_features not in (1, None):
             raise ValueError("its tags are not texts, or X had several columns")
         if self.scheme != "plain":
             read_tags([self.classes.tolist()], self.scheme, name="classes_")
@@ -110,6 +112,12 @@ class Tagging(Task[TokenColumn]):
             tokenizer_name=tokenizer_name(self.tokenizer) if splits else None,
         )
         return task, task._numbers(rows, "y")
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray]:
+        tags = labels_of(config)
+        order = np.argsort(tags)
+        scheme = scheme_of_labels(tags) if self.scheme == "auto" else OTHER_NAMES.get(self.scheme, self.scheme)
+        return replace(self, classes=np.array(tags)[order], scheme=scheme), order
 
     def targets(self, y: Any, column: TokenColumn, name: str = "y") -> np.ndarray:
         return self._numbers(self.check_tags(y, column, name), name)
