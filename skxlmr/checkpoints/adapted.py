@@ -35,31 +35,39 @@ class Change:
 
 
 class AdaptedFile:
-    """A file of weights with the changes of an adapter, by key; in float32, or the dtype of the file if it is wider."""
+    """A file of weights with the changes of an adapter, by key; in float32, or the dtype of the file if it is wider.
 
-    def __init__(self, file: WeightFile, adapter_file: WeightFile, changes: dict[str, Change]) -> None:
-        self._file, self._adapter_file, self._changes = file, adapter_file, changes
-        self.tensors = {
-            key: replace(info, shape=self._shape(key, info), dtype=_wide(info.dtype)) if key in changes else info
-            for key, info in file.tensors.items()
-        }
+    `keys` are those in the file, by the keys that the tensors have here.
+    """
+
+    def __init__(
+        self, file: WeightFile, adapter_file: WeightFile, changes: dict[str, Change], keys: dict[str, str]
+    ) -> None:
+        self._file, self._adapter_file, self._changes, self._keys = file, adapter_file, changes, keys
+        self.tensors = {key: self._info(key, file.tensors[theirs]) for key, theirs in keys.items()}
         self.offsets = file.offsets
 
-    def _shape(self, key: str, info: TensorInfo) -> tuple[int, ...]:
+    def _info(self, key: str, info: TensorInfo) -> TensorInfo:
+        if key not in self._changes:
+            return info
         whole = self._changes[key].whole
-        return info.shape if whole is None else self._adapter_file.tensors[whole].shape
+        return replace(
+            info,
+            shape=info.shape if whole is None else self._adapter_file.tensors[whole].shape,
+            dtype=info.dtype if not info.dtype.is_floating_point else torch.promote_types(info.dtype, torch.float32),
+        )
 
     def read(self, key: str) -> Tensor:
-        change = self._changes.get(key)
+        change, dtype = self._changes.get(key), self.tensors[key].dtype
         if change is None:
-            return self._file.read(key)
-        dtype = self.tensors[key].dtype
+            return self._file.read(self._keys[key])
         if not dtype.is_floating_point:
             raise CheckpointError(
                 f"{self.tensors[key].file} holds 8-bit weights, into which no adapter can be merged. skxlmr.load runs the "
                 f"adapter beside them; or name the model in floating point as base_model_name_or_path of the adapter."
             )
-        tensor = (self._file.read(key) if change.whole is None else self._adapter_file.read(change.whole)).to(dtype)
+        source, name = (self._file, self._keys[key]) if change.whole is None else (self._adapter_file, change.whole)
+        tensor = source.read(name).to(dtype)
         if change.term is not None:
             a, b = (self._adapter_file.read(name).to(dtype) for name in (change.term.a, change.term.b))
             tensor.addmm_(b, a, alpha=change.term.scale)
@@ -102,16 +110,24 @@ def adapt(files: Sequence[WeightFile], adapter: PeftAdapter) -> list[WeightFile]
     keys = {bare(key): key for file in files for key in file.tensors}
     known = {bare(key): info for file in files for key, info in file.tensors.items()}
     changes, new = _changes(adapter, known)
-    prefix = next((BASE_PREFIX.match(key) for key in keys.values() if BASE_PREFIX.match(key)), None)
-    by_key = {keys[name]: change for name, change in changes.items()}
+    names = [*keys.values(), *adapter.terms]  # a base model that is saved alone gets the prefix that the adapter has
+    prefix = next((found[0] for found in map(BASE_PREFIX.match, names) if found), "")
     opened = open_weights(adapter.weights)
     try:
         _check_tied(adapter, opened, files, keys)
     except BaseException:
         opened.close()
         raise
-    names = {_key(name, prefix[0] if prefix else ""): tensor for name, tensor in new.items()}
-    return [*(AdaptedFile(file, opened, by_key) for file in files), NewTensors(opened, names)]
+    by_key = {_key(name, prefix): change for name, change in changes.items()}
+    adapted = [
+        AdaptedFile(file, opened, by_key, {_key(bare(key), prefix): key for key in file.tensors}) for file in files
+    ]
+    return [*adapted, NewTensors(opened, {_key(name, prefix): tensor for name, tensor in new.items()})]
+
+
+def _key(name: str, prefix: str) -> str:
+    """Return the key of a parameter in a model with a head, from its name without the prefix of the encoder."""
+    return prefix + name if name.startswith(("encoder.", "embeddings.", "pooler.")) else name
 
 
 def _check_tied(
@@ -180,8 +196,3 @@ def _mismatch(adapter: PeftAdapter, tensor: str, reason: str) -> CheckpointMisma
         f"{adapter.weights}: the tensor {tensor!r} {reason}, "
         f"{adapter.config.base_model_name_or_path!r:.200}. If that is the right base, merge both: {MERGE.lower()}."
     )
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of a merged tensor; that of 8-bit weights, which cannot be merged, stays."""
-    return dtype if not dtype.is_floating_point else torch.promote_types(dtype, torch.float32)

@@ -136,6 +136,13 @@ def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterCon
     return checked_as(AdapterConfig, present, path)
 
 
+def base_name(config: AdapterConfig) -> str:
+    """Return the name of the base model of an adapter, with its revision if it is on the hub; "" if it has none."""
+    name = config.base_model_name_or_path or ""
+    is_local = os.path.isdir(name) or "/" not in name
+    return name if is_local or not config.revision or "@" in name else f"{name}@{config.revision}"
+
+
 def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
     """Read the config of an adapter, and the header of its weights.
 
@@ -173,7 +180,7 @@ def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str],
             return
     if ".lora_" in ours:
         raise CheckpointError(f"{where}: the tensor {name!r} is not one of a LoRA on linear layers. {MERGE}.")
-    plain = ours.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+    plain = re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", ours)
     if plain not in replaced or ours == plain:  # with bias="all" the biases of saved modules are there twice
         replaced[plain] = name
 

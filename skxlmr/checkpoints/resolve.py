@@ -160,8 +160,7 @@ def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found
     change = "Set base_model_name_or_path there to the name or the directory of the model that it was trained on."
     if not base:
         raise CheckpointError(f"{where} does not name the base model of the adapter. {change}")
-    if config.revision and HUB_ID.fullmatch(base) and not os.path.isdir(base):
-        base = f"{base}@{config.revision}"
+    base = peft_adapter.base_name(config)
     if os.path.isdir(base) and is_adapter(_expanded(base)):
         raise CheckpointError(
             f"{where} names {base!r:.200} as base model, which is an adapter itself. {peft_adapter.MERGE}."

@@ -462,7 +462,12 @@ class XLMRXLEmbedder(
         reading = self._resolved()
         self._check_n_dims(trained.config.hidden_size, reading)
         fitted = self._attributes_of(reading, reading.width(trained.config.hidden_size))
-        self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint))
+        weights = None
+        if trained.adapter:
+            if reading.pooling not in ("mean", "cls", "max") or self.layer != -1:
+                raise ValueError("its adapter runs with pooling='mean', 'cls' or 'max', and layer=-1.")
+            weights = trained.weights(nn.Identity())
+        self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint, None, weights))
 
     def _build(self, weights: SavedWeights) -> Finetuned:
         return weights.build(lambda config: nn.Identity(), self.pooling_, causal=False)

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.sentence_transformers import MODULES
+from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
+from skxlmr.checkpoints.peft_adapter import base_name
+from skxlmr.checkpoints.sentence_transformers import MODULES, is_sentence_model, sentence_directory
 from skxlmr.estimators.base import ESTIMATORS, NOT_SAVED_PARAMETERS, XLMRXLEstimator
+from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.checkpoints_with_heads import EMBEDDING, TrainedModel, read_trained_model
 from skxlmr.saving.estimators import NAME, damaged, read_estimator
+from skxlmr.saving.trained_adapter import read_adapted_model
 
 # The estimator of what a model was trained for; see `TrainedModel.task`.
 ESTIMATORS_OF_TASKS = {
@@ -51,7 +55,7 @@ class DirectoryKind(NamedTuple):
 
 @default_torch_state()
 def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
-    """Return a fitted estimator: one that `save` has written, or a trained model of transformers.
+    """Return a fitted estimator: one that `save` has written, or a trained model of transformers or peft.
 
     No base model is loaded until the first prediction, and nothing in the files is executed.
 
@@ -65,6 +69,9 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     an `XLMRXLMaskedLM`, `ForCausalLM` an `XLMRXLGenerator`. An encoder without a head, or a directory of
     sentence-transformers, becomes an `XLMRXLEmbedder`. Their outputs are those of transformers; texts that are longer
     than the model reads at once are read in windows and not cut off. See Notes.
+
+    An adapter of peft, a LoRA, becomes the estimator for its task_type. `model` is then the base that the adapter names,
+    which stays unchanged and is shared with other estimators, and `tuning` the `LoRA` with the same settings.
 
     Parameters
     ----------
@@ -155,9 +162,13 @@ def _load_saved(directory: str | os.PathLike, parameters: dict[str, Any]) -> XLM
 
 
 def _load_checkpoint(model: str | os.PathLike, parameters: dict[str, Any]) -> XLMRXLEstimator:
-    """Read a checkpoint of transformers, or of sentence-transformers."""
+    """Read a checkpoint of transformers or sentence-transformers, or an adapter of peft."""
     if parameters.get("model", model) != model:
         raise ValueError(f"model={parameters['model']!r} is another one than the checkpoint {str(model)!r}. Leave it.")
+    files = find_checkpoint(model)
+    if files.adapter is not None and not is_sentence_model(sentence_directory(files.adapter.directory)):
+        trained = read_adapted_model(files)
+        return estimator_of(trained, base_name(files.adapter.config), {"tuning": trained.tuning, **parameters})
     return estimator_of(read_trained_model(model), model, parameters)
 
 
@@ -187,6 +198,7 @@ def estimator_of(trained: TrainedModel, model: str | os.PathLike, parameters: di
 # In this order: the first whose marker a directory has is taken.
 KINDS = [
     DirectoryKind(NAME, "an estimator that `save` has written", _load_saved),
+    DirectoryKind(ADAPTER, "an adapter of peft", _load_checkpoint),
     DirectoryKind("config.json", "a checkpoint of transformers", _load_checkpoint),
     DirectoryKind(MODULES, "a model of sentence-transformers", _load_checkpoint),
 ]

@@ -121,13 +121,25 @@ def read_trained_model(model: str | os.PathLike) -> TrainedModel:
     """
     files = find_checkpoint(model)
     config = read_config(files)
-    task = _task(files, config)
-    if task == SEQUENCES:
-        of_numbers = config.problem_type == "regression" or (
-            config.num_labels == 1 and config.problem_type != "multi_label_classification"
-        )
-        task = "regression" if of_numbers else "classification"
+    task = task_of(_task(files, config), config)
     return TrainedModel(task, files, config, str(files.directory), partial(open_checkpoint, files))
+
+
+def task_of(task: str, config: XLMRobertaXLConfig) -> str:
+    """Return a task, and of models of sequences whether they were trained for classification or regression."""
+    if task != SEQUENCES:
+        return task
+    of_numbers = config.problem_type == "regression" or (
+        config.num_labels == 1 and config.problem_type != "multi_label_classification"
+    )
+    return "regression" if of_numbers else "classification"
+
+
+def task_of_class(name: str) -> str | None:
+    """Return what a class of transformers is for; None if it is of another model, or for what no estimator does."""
+    families = [family.architecture for family in CONFIGS.values()]
+    ends = [name.removeprefix(family) for family in families if name.startswith(family)]
+    return next((ARCHITECTURES[end] for end in ends if end in ARCHITECTURES), None)
 
 
 def _task(files: CheckpointFiles, config: XLMRobertaXLConfig) -> str:
@@ -139,24 +151,22 @@ def _task(files: CheckpointFiles, config: XLMRobertaXLConfig) -> str:
         heads = sorted(key for key in checkpoint.tensors if key.startswith(OWN_HEADS))
     if names is None and not heads:
         return EMBEDDING
-    families = tuple(family.architecture for family in CONFIGS.values())
-    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else None
-    ends = [] if name is None else [name.removeprefix(family) for family in families if name.startswith(family)]
-    found = [ARCHITECTURES[end] for end in ends if end in ARCHITECTURES]
-    possible = f"one of {families[0]}{', ...'.join(ARCHITECTURES)}"
-    if not found:
+    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
+    found = task_of_class(name)
+    possible = f"one of {next(iter(CONFIGS.values())).architecture}{', ...'.join(ARCHITECTURES)}"
+    if found is None:
         raise CheckpointError(
             f"{files.config}: 'architectures' is {shown(names)}, so it is not known what the model was trained for. "
             f"Set it to the class of transformers whose head it has, {possible}; or, to train a new head, give the "
             f"directory to an estimator as its `model`, and call fit."
         )
-    if found[0] == EMBEDDING and heads:
+    if found == EMBEDDING and heads:
         raise CheckpointError(
             f"{files.config}: 'architectures' is {shown(names)}, a model without a head, but the weights have one: "
             f"{', '.join(heads[:4])}. Set it to the class of transformers with this head, {possible}; or, to use the "
             f"model without the head, give the directory to an estimator as its `model`, and call fit."
         )
-    return found[0]
+    return found
 
 
 def empty_head(make: Callable[[XLMRobertaXLConfig], nn.Module], config: XLMRobertaXLConfig) -> nn.Module:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import open_checkpoint
 from skxlmr.checkpoints.keymap import KeyMap
@@ -16,6 +18,7 @@ from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, PEFT_PREFIX
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
+from skxlmr.model.pretrained import read_config, their_class
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank
@@ -41,7 +44,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
             f"export_pretrained, which writes the whole model."
         )
     names = key_map(finetuned.config.model_type)
-    _, heads = exported.heads(finetuned.head)
+    model_class, heads = exported.heads(finetuned.head)
     tensors = _of_encoder(exported, names)
     for name, module in heads.items():
         tensors |= {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
@@ -62,7 +65,12 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "use_dora": False,
         "init_lora_weights": True,
     }
-    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config)
+    class_name = their_class(model_class, finetuned.config)
+    if exported.export.peft_task is None:
+        config["auto_mapping"] = {"base_model_class": class_name, "parent_library": "transformers"}
+    labels = {name: value for name, value in exported.export.config.items() if name != "num_labels" or value}
+    of_model = {**replace(read_config(exported.files), **labels).to_dict(), "architectures": [class_name]}
+    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, of_model)
 
 
 def _of_terms(tuning: LoRA, config: XLMRobertaXLConfig, names: KeyMap) -> dict[str, Any]:
@@ -117,11 +125,18 @@ def _module(names: KeyMap, layer: int, name: str) -> str:
     return names.to_theirs(f"roberta.{path}.weight").removesuffix(".weight")
 
 
-def write_adapter(directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Write the two files of an adapter, or replace them together."""
+def write_adapter(
+    directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any], of_model: dict[str, Any]
+) -> None:
+    """Write the files of an adapter, or replace them together; config.json, which peft ignores, names the labels."""
     # The default is for NumPy scalars, which a search may have set.
-    config_json = (json.dumps(config, indent=2, default=lambda number: number.item()) + "\n").encode()
+    files = {
+        name: (json.dumps(content, indent=2, default=lambda number: number.item()) + "\n").encode()
+        for name, content in ((CONFIG, config), (layout.CONFIG, of_model))
+    }
     content = SafetensorsContent(tensors, {"format": "pt"})
-    with atomic.replacing_whole(Path(directory).expanduser(), size=content.nbytes + len(config_json)) as new:
+    size = content.nbytes + sum(map(len, files.values()))
+    with atomic.replacing_whole(Path(directory).expanduser(), size=size) as new:
         new.add(ADAPTER_WEIGHTS[0], content)
-        new.add(CONFIG, [config_json])
+        for name, data in files.items():
+            new.add(name, [data])

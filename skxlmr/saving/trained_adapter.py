@@ -1,22 +1,46 @@
-"""An adapter of peft as trained weights: the tuning that makes it, and its tensors by the names that they have there."""
+"""Adapters of peft as fitted estimators: the tuning that makes them, and their tensors by the names that it has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from skxlmr.checkpoints.errors import CheckpointMismatchError
+from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.formats import open_weights
-from skxlmr.checkpoints.peft_adapter import MERGE, LowRankTensors, PeftAdapter
+from skxlmr.checkpoints.peft_adapter import CONFIG, MERGE, LowRankTensors, PeftAdapter
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import THEIR_BASE, key_map
+from skxlmr.model.pretrained import read_config
+from skxlmr.saving.checkpoints_with_heads import EMBEDDING, SEQUENCES, TrainedModel, task_of, task_of_class
 from skxlmr.tuning import LINEAR_LAYERS, NORM_PATHS, OUTER_PATHS, PATHS, LoRA
+
+# What an adapter was trained for, by its task_type.
+TASKS = {
+    "SEQ_CLS": SEQUENCES,
+    "TOKEN_CLS": "tagging",
+    "QUESTION_ANS": "question answering",
+    "CAUSAL_LM": "causal language modeling",
+    "FEATURE_EXTRACTION": EMBEDDING,
+}
+# The beginnings of our names of the parameters of a head, by task; a pooler may lie beside all of them.
+HEADS = {
+    "classification": ("classifier.",),
+    "regression": ("classifier.",),
+    "tagging": ("classifier.",),
+    "question answering": ("qa_outputs.",),
+    "multiple choice": ("classifier.",),
+    "masked language modeling": ("lm_head.",),
+    "causal language modeling": ("lm_head.",),
+    EMBEDDING: (),
+}
+POOLER = "roberta.pooler."
 
 Place = tuple[int, str]  # number of a layer and name of a delta in its `LayerAdapter`
 
@@ -27,6 +51,53 @@ class TrainedAdapter:
 
     tuning: LoRA
     tensors: dict[str, Tensor]
+
+
+def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
+    """Find what an adapter was trained for.
+
+    Raises CheckpointError if that is not known, or it has tensors that the estimator for it does not use.
+    """
+    assert files.adapter is not None
+    config = read_config(files)
+    task = task_of(_task(files.adapter), config)
+    for name, tensor in _outside(files.adapter):
+        ours = key_map(config.model_type).to_ours(name) or key_map(config.model_type).to_ours(
+            THEIR_BASE[config.model_type] + name
+        )
+        tied = key_map(config.model_type).is_ignored(name) and "lm_head." in HEADS[task]
+        if not tied and not (ours or "").startswith((POOLER, *HEADS[task])):
+            raise CheckpointMismatchError(f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model")
+    adapter = read_trained_adapter(files, config)
+    where = str(files.adapter.directory)
+    return TrainedModel(
+        task, files.base, config, where, partial(open_checkpoint, files), adapter.tuning, adapter.tensors
+    )
+
+
+def _task(adapter: PeftAdapter) -> str:
+    """Return what an adapter was trained for, by its task_type, or else by the class of its base model."""
+    config, where = adapter.config, adapter.directory / CONFIG
+    if config.task_type is not None:
+        if config.task_type not in TASKS:
+            raise CheckpointError(
+                f"{where}: task_type is {config.task_type!r:.60}, which no estimator is for; those are {', '.join(TASKS)}."
+            )
+        return TASKS[config.task_type]
+    name = (config.auto_mapping or {}).get("base_model_class")
+    task = None if not isinstance(name, str) else task_of_class(name)
+    if task is None:
+        raise CheckpointError(
+            f"{where}: task_type is null, and auto_mapping names no class of transformers that an estimator is for, so "
+            f"it is not known what the adapter was trained for. Set task_type to one of {', '.join(TASKS)}."
+        )
+    return task
+
+
+def _outside(adapter: PeftAdapter) -> list[tuple[str, str]]:
+    """Return the parameters of an adapter outside of the encoder, and the names of their tensors."""
+    names = [(f"{module}.weight", term.a) for module, term in adapter.terms.items()] + list(adapter.replaced.items())
+    return [(name, tensor) for name, tensor in names if not _is_inside(name)]
 
 
 def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> TrainedAdapter:
@@ -105,12 +176,12 @@ def _tensors(
 ) -> dict[str, Tensor]:
     """Read the tensors; biases as what is added to those of the base."""
     with torch.device("meta"):
-        built = tuning.build(config)
-    tensors = {name: torch.zeros(p.shape) for name, p in built.named_parameters()}
+        expected = {name: p.shape for name, p in tuning.build(config).named_parameters()}
+    open_checkpoint(files).close()  # compares the adapter with its base
     source = Checkpoint(str(adapter.directory), [open_weights(adapter.weights)])
     with source, open_checkpoint(files.base) as base:
         keys = {_place(key, config): key for key in base.tensors if key.endswith(".bias")}
-        found = {}
+        found: dict[str, Tensor] = {}
         for (i, name), term in terms.items():
             found |= {f"{i}.{name}.a": source.read(term.a), f"{i}.{name}.b": source.read(term.b)}
             if term.bias is not None:
@@ -118,15 +189,10 @@ def _tensors(
         for (i, name), tensor in biases.items():
             added = source.read(tensor).float() - base.read(keys[i, name]).float()
             found[f"{i}.{name}.bias"] = added + found.get(f"{i}.{name}.bias", 0)
-            if f"{i}.{name}.bias" not in tensors:
+            if f"{i}.{name}.bias" not in expected:
                 raise _unknown(adapter, tensor)
-    for name, tensor in found.items():
-        if tensors[name].shape != tensor.shape:
-            raise CheckpointMismatchError(
-                f"{adapter.weights}: its tensors have other sizes than its base model: {tuple(tensor.shape)} in place of "
-                f"{tuple(tensors[name].shape)}"
-            )
-    return {f"adapter.{name}": found.get(name, empty).float().contiguous() for name, empty in tensors.items()}
+    found |= {name: torch.zeros(shape) for name, shape in expected.items() if name not in found}  # biases
+    return {f"adapter.{name}": tensor.float() for name, tensor in found.items()}
 
 
 def _place(key: str, config: XLMRobertaXLConfig) -> Place | None:
