@@ -130,9 +130,7 @@ def _key(name: str, prefix: str) -> str:
     return prefix + name if name.startswith(("encoder.", "embeddings.", "pooler.")) else name
 
 
-def _check_tied(
-    adapter: PeftAdapter, opened: WeightFile, files: Sequence[WeightFile], keys: dict[str, str]
-) -> None:
+def _check_tied(adapter: PeftAdapter, opened: WeightFile, files: Sequence[WeightFile], keys: dict[str, str]) -> None:
     """Raise CheckpointMismatchError if the decoder of a language model is not the word embedding of its base."""
     for name, tensor in adapter.replaced.items():
         module, _, parameter = name.rpartition(".")
@@ -147,11 +145,6 @@ def _check_tied(
         decoder = opened.read(tensor)
         if decoder.shape != tied_to.shape or not torch.equal(decoder, tied_to.to(decoder.dtype)):
             raise _mismatch(adapter, tensor, "differs from the word embedding, which it is another name of in")
-
-
-def _key(name: str, prefix: str) -> str:
-    """Return the key of a new parameter as the checkpoint would have it: only the pooler is part of the encoder."""
-    return prefix + name if name.startswith("pooler.") else name
 
 
 def _changes(adapter: PeftAdapter, known: dict[str, TensorInfo]) -> tuple[dict[str, Change], dict[str, str]]:

@@ -98,11 +98,12 @@ class PeftAdapter:
         parts = (terms, sorted(self.replaced.items()), weights_digest([self.weights]))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-
     @property
     def n_labels(self) -> int | None:
         """The number of labels of its classification head; None if it has none."""
-        heads = [self.replaced[name] for name in ("classifier.out_proj.weight", "classifier.weight") if name in self.replaced]
+        heads = [
+            self.replaced[name] for name in ("classifier.out_proj.weight", "classifier.weight") if name in self.replaced
+        ]
         return self.tensors[heads[0]].shape[0] if heads and self.tensors[heads[0]].shape else None
 
 

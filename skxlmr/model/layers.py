@@ -95,7 +95,9 @@ class Layer(nn.Module):
     ) -> Tensor:
         attention_delta, ffn_delta = deltas.get("attention_norm"), deltas.get("ffn_norm")
         if self.pre_layer_norm:
-            x = x + self.dropout(self.attention(linear(self.attention_norm, x, attention_delta), packing, deltas, eager))
+            x = x + self.dropout(
+                self.attention(linear(self.attention_norm, x, attention_delta), packing, deltas, eager)
+            )
             if cross is not None:
                 x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
             return x + self.ffn(linear(self.ffn_norm, x, ffn_delta), deltas)  # without dropout, as in the reference

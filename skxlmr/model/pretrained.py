@@ -281,7 +281,11 @@ class PretrainedModel(ResizableModel):
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
         tensors = {self._their_name(self.own_prefix + name): t for name, t in self.state_dict().items()}
         dtype = str(self.base_model.dtype).removeprefix("torch.")
-        config = {**self.config.to_dict(), "architectures": [their_class(type(self), self.config)], "torch_dtype": dtype}
+        config = {
+            **self.config.to_dict(),
+            "architectures": [their_class(type(self), self.config)],
+            "torch_dtype": dtype,
+        }
         for outdated in ("quantization_config", "dtype"):  # of the checkpoint that was loaded; dtype is torch_dtype
             config.pop(outdated, None)
         extra_files = {}

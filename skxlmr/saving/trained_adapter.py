@@ -67,7 +67,9 @@ def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
         )
         tied = key_map(config.model_type).is_ignored(name) and "lm_head." in HEADS[task]
         if not tied and not (ours or "").startswith((POOLER, *HEADS[task])):
-            raise CheckpointMismatchError(f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model")
+            raise CheckpointMismatchError(
+                f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model"
+            )
     adapter = read_trained_adapter(files, config)
     where = str(files.adapter.directory)
     return TrainedModel(
