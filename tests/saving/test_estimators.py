@@ -349,7 +349,7 @@ def damage(directory, change):
         (lambda c: c.pop("base"), "damaged.*base"),
         (lambda c: c["base"].pop("fingerprint"), "damaged.*fingerprint"),
         (lambda c: c["base"].update(fingerprint=5), r"base.fingerprint must be a string, got 5"),
-        (lambda c: c["fitted"].pop("n_features_in_"), "has no attribute 'n_features_in_'"),
+        (lambda c: c["fitted"].pop("n_features_in_"), "pairs_=None, but n_features_in_=None"),
         (lambda c: c["fitted"].pop("classes_"), "has no attribute 'classes_'"),
         (lambda c: c["fitted"].update(classes_=["no", "yes", "perhaps"]), "classes_ must be an array, got"),
         (lambda c: c["fitted"]["classes_"]["items"].append("z"), "its tensors are not those of its tuning"),
