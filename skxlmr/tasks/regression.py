@@ -60,6 +60,7 @@ class Regression(PooledTask):
         "n_outputs_": "n_outputs",
         "_one_dimensional": "one_dimensional",
     }
+    found_lately: ClassVar[dict[str, str]] = {"_activation": "activation"}
     found_types: ClassVar[dict[str, Any]] = PooledTask.found_types | {
         "target_mean_": vector("f", "finite numbers"),
         "target_scale_": vector("f", "finite numbers"),
@@ -140,15 +141,6 @@ class Regression(PooledTask):
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         return float(r2_score(targets, results, sample_weight=weights)) if len(targets) > 1 else float("nan")
-
-    def fitted(self) -> dict[str, Any]:
-        return super().fitted() | {"_activation": self.activation}
-
-    def restore(self, attributes: dict[str, Any]) -> Self:
-        names = {attribute: name for attribute, name in self.found.items() if name != "n_outputs"}
-        found = {name: attributes[attribute] for attribute, name in names.items()}
-        # Estimators of earlier versions have no activation.
-        return replace(self, **found, activation=attributes.get("_activation", "Identity"))
 
     def continued(self, earlier: Self) -> Self:
         """Keep the earlier mean, scale and activation: the weights of the head are relative to them."""

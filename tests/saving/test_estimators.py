@@ -390,6 +390,7 @@ def test_load_without_needed_attribute_raises_and_names_it(name, tmp_path):
         else:
             (loaded.transform if name == "embedder" else loaded.predict)(X)
         (tmp_path / NAME).write_text(whole)
+    refused.pop("n_features_in_", None)  # which only models of transformers may lack, since they take texts and pairs
     assert refused.keys() == set(fitted._fitted_names())
     assert all(f"has no attribute {attribute!r}" in message for attribute, message in refused.items())
 
