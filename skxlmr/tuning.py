@@ -62,7 +62,7 @@ class LowRank(nn.Module):
             return torch.addmm(y, low, self.b.t(), alpha=self.scale)
         return y + F.linear(low * self.scale, self.b).to(y.dtype)
 
-    def merge_into(self, layer: nn.Linear) -> None:
+    def merge_into(self, layer: nn.Linear | nn.LayerNorm) -> None:
         """Add the term to the weights of a linear layer."""
         layer.weight += (self.b @ self.a * self.scale).to(layer.weight)
         if self.bias is not None:
@@ -76,7 +76,7 @@ class LowRank(nn.Module):
 
 
 class AddedBias(nn.Module):
-    """Add a bias to y, in addition to that of the linear layer or LayerNorm, (T, out) -> (T, out). It starts at zero."""
+    """Add a bias to y, beside that of the linear layer or LayerNorm, (T, out) -> (T, out). It starts at zero."""
 
     kept_per_token = 0
 
@@ -135,9 +135,9 @@ class Tuning(DeclaredParameters, BaseEstimator):
         self.check()
         name = type(self).__name__
         depth = config.num_hidden_layers
-        if isinstance(self.layers, Integral) and self.layers > depth:
-            raise ValueError(f"{name} layers={self.layers}, but this model has {depth} layers.")
         if isinstance(self.layers, Integral):
+            if int(self.layers) > depth:
+                raise ValueError(f"{name} layers={self.layers}, but this model has {depth} layers.")
             return depth - int(self.layers)
         return 0 if self.layers is None else depth - math.ceil(self.layers * depth)
 
@@ -154,7 +154,6 @@ class Term:
 
 
 ALL_LINEAR = "all-linear"  # in peft, too
-PATTERN_DOC = "a dict from names of linear layers, or patterns, to"
 
 
 @declare_parameters
@@ -163,8 +162,8 @@ class LoRA(Tuning):
 
     The full name of a linear layer is such as "layers.3.up", for that of the fourth layer. In `targets`, "layers.3.up"
     and "up", with which it ends, both mean it. The keys of `rank_pattern` and `alpha_pattern` are regular expressions
-    that match the full name, or its end after a dot, as in peft: {"up": 4}, {"layers.3.up": 4} or {"layers.[0-3].*": 4}.
-    If several match, the first counts.
+    that match the full name, or its end after a dot, as in peft: {"up": 4}, {"layers.3.up": 4} or
+    {"layers.[0-3].*": 4}. If several match, the first counts.
 
     Parameters
     ----------
@@ -179,8 +178,8 @@ class LoRA(Tuning):
         and "all-linear", is all of them.
     layers : int, float, sequence of int or None
         Adapt only this many of the topmost layers, or this share of all layers; a sequence has the numbers of the
-        layers, from 0; None adapts all. The layers below the first adapted one run once per text, as long as the feature
-        cache has room.
+        layers, from 0; None adapts all. The layers below the first adapted one run once per text, as long as the
+        feature cache has room.
     rslora : bool
         Scale by `alpha / sqrt(rank)` instead, so that larger ranks do not learn more slowly (arXiv:2312.03732).
     rank_pattern : dict or None
@@ -224,17 +223,25 @@ class LoRA(Tuning):
     def check(self) -> None:
         """Raise a ValueError if a parameter is not valid for any model."""
         super().check()
-        for name, kind, what in (("rank_pattern", Integral, "an integer from 1"), ("alpha_pattern", Real, "above 0")):
-            for key, value in (getattr(self, name) or {}).items():
-                if not isinstance(key, str):
-                    raise ValueError(f"LoRA {name}: the key {key!r} must be a str, the name of a linear layer.")
-                if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
-                    raise ValueError(f"LoRA {name}[{key!r}] must be {what}, got {value!r}.")
-        if not isinstance(self.layers, Real | None):
-            numbers = list(self.layers)
-            wrong = [n for n in numbers if isinstance(n, bool) or not isinstance(n, Integral) or n < 0]
-            if wrong or not numbers:
+        self._check_pattern("rank_pattern", Interval(Integral, 1, None, closed="left"))
+        self._check_pattern("alpha_pattern", Interval(Real, 0, None, closed="neither"))
+        numbers = self._layer_list()
+        if numbers is not None:
+            from_0 = Interval(Integral, 0, None, closed="left")
+            if not numbers or not all(from_0.is_satisfied_by(n) and not isinstance(n, bool) for n in numbers):
                 raise ValueError(f"LoRA layers must be numbers of layers, from 0, got {self.layers!r}.")
+
+    def _layer_list(self) -> list[int] | None:
+        """Return the numbers of layers if `layers` has them; None if it is their count or share."""
+        layers: Any = self.layers
+        return None if layers is None or isinstance(layers, Real) else list(layers)
+
+    def _check_pattern(self, name: str, valid: Interval) -> None:
+        for key, value in (getattr(self, name) or {}).items():
+            if not isinstance(key, str):
+                raise ValueError(f"LoRA {name}: the key {key!r} must be a str, the name of a linear layer.")
+            if isinstance(value, bool) or not valid.is_satisfied_by(value):
+                raise ValueError(f"LoRA {name}[{key!r}] must be {valid}, got {value!r}.")
 
     def default_learning_rate(self, config: XLMRobertaXLConfig) -> float:
         """Return a rate that falls with the width: 1.5e-3 for e5-small, 5.8e-4 for XL.
@@ -275,8 +282,8 @@ class LoRA(Tuning):
             unknown = [name for name in targets if name not in known][:1]
             raise ValueError(
                 f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, of one layer such as 'layers.0.query', or "
-                f"{ALL_LINEAR!r}; got {unknown[0] if unknown else targets!r}. This model has {config.num_hidden_layers} "
-                f"layers."
+                f"{ALL_LINEAR!r}; got {unknown[0] if unknown else targets!r}. This model has "
+                f"{config.num_hidden_layers} layers."
             )
         adapted = [name for name in every if any(ends_with(name, target) for target in targets)]
         adapted = [name for name in adapted if int(name.split(".")[1]) in chosen]
@@ -292,9 +299,10 @@ class LoRA(Tuning):
 
     def _layer_numbers(self, config: XLMRobertaXLConfig) -> set[int]:
         depth = config.num_hidden_layers
-        if isinstance(self.layers, Real | None):
+        listed = self._layer_list()
+        if listed is None:
             return set(range(super().num_frozen_layers(config), depth))
-        numbers = {int(number) for number in self.layers}
+        numbers = set(map(int, listed))
         if max(numbers) >= depth:
             raise ValueError(f"LoRA layers has {max(numbers)}, but this model has layers 0 to {depth - 1}.")
         return numbers

@@ -63,8 +63,8 @@ class AdaptedFile:
             return self._file.read(self._keys[key])
         if not dtype.is_floating_point:
             raise CheckpointError(
-                f"{self.tensors[key].file} holds 8-bit weights, into which no adapter can be merged. skxlmr.load runs the "
-                f"adapter beside them; or name the model in floating point as base_model_name_or_path of the adapter."
+                f"{self.tensors[key].file} holds 8-bit weights, into which no adapter can be merged. skxlmr.load runs "
+                f"the adapter beside them; or name the model in floating point as its base_model_name_or_path."
             )
         source, name = (self._file, self._keys[key]) if change.whole is None else (self._adapter_file, change.whole)
         tensor = source.read(name).to(dtype)

@@ -62,8 +62,9 @@ class Checkpoint:
 def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
     """Open a checkpoint, reading and checking the headers of its files; close it, or use it in a `with` statement.
 
-    If it is a base model with an adapter, its tensors are read with the adapter merged. Raises CheckpointError if a file is damaged, or the shards do not contain exactly the tensors that the index lists,
-    and UnsafeCheckpointError if a pickle contains anything but tensors.
+    If it is a base model with an adapter, its tensors are read with the adapter merged. Raises CheckpointError if a
+    file is damaged, or the shards do not contain exactly the tensors that the index lists, and UnsafeCheckpointError
+    if a pickle contains anything but tensors.
     """
     with ExitStack() as opened:
         weight_files = []

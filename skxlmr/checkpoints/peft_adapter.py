@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.fingerprint import weights_digest
 from skxlmr.checkpoints.files import checked_as, checked_file, read_json
+from skxlmr.checkpoints.fingerprint import weights_digest
 from skxlmr.checkpoints.formats import TensorInfo, open_weights
+from skxlmr.checkpoints.layout import CONFIG as MODEL_CONFIG
 from skxlmr.checkpoints.layout import WEIGHTS
 from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with
 from skxlmr.system.schema import POSITIVE, Rule, one_of, shown
@@ -90,6 +91,7 @@ class PeftAdapter:
     terms: dict[str, LowRankTensors]  # by module
     replaced: dict[str, str]  # parameters that the adapter has whole, and the names of their tensors
     tensors: dict[str, TensorInfo] = field(repr=False)  # by their names in the file
+    model_config: Path | None = None  # a config.json beside it, which has the names of the labels
 
     @property
     def fingerprint(self) -> str:
@@ -122,8 +124,8 @@ def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterCon
     kind = content.get("peft_type")
     if kind != "LORA":
         raise CheckpointError(
-            f"{path} is of an adapter of the type {shown(kind)}; of peft's adapters only those of LoRA are read. {MERGE}"
-            f", if peft can merge it."
+            f"{path} is of an adapter of the type {shown(kind)}; of peft's adapters only those of LoRA are read. "
+            f"{MERGE}, if peft can merge it."
         )
     for name, what in UNSUPPORTED.items():
         if content.get(name):
@@ -165,7 +167,9 @@ def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
         raise CheckpointError(f"{weights} has no tensors of a LoRA, whose names end with lora_A.weight")
     selection = _Selection(config, directory / CONFIG)
     terms = {module: selection.term(module, found, tensors) for module, found in parts.items()}
-    return PeftAdapter(directory, config, weights, terms, replaced, tensors)
+    beside = directory / MODEL_CONFIG
+    model_config = checked_file(beside, root or directory) if os.path.lexists(beside) else None
+    return PeftAdapter(directory, config, weights, terms, replaced, tensors, model_config)
 
 
 def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str], where: Path) -> None:

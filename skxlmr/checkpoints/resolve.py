@@ -146,7 +146,9 @@ def resolve_config(
     _, directory = _find(model, revision, partial(fetch, config_only=True), subfolder)
     if is_adapter(directory):
         options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
-        return _base_of(directory, read_adapter_config(directory), partial(resolve_config, **options))
+        return _base_of(
+            directory, read_adapter_config(directory, _link_root(directory)), partial(resolve_config, **options)
+        )
     return _config_in(directory, _link_root(directory))
 
 

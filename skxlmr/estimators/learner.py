@@ -19,7 +19,7 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
-from skxlmr.estimators.parameters import HISTORY, NOT_TRAINED, OF_TRAINING, Tuned
+from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, Tuned, of_no_training
 from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
 from skxlmr.model.heads import Head
 from skxlmr.runtime.base_choice import load_base, load_trimmed
@@ -270,7 +270,7 @@ class XLMRXLLearner(
         if order is not None:
             assert isinstance(head, Head)
             head.start(head.last.weight[order], head.last.bias[order])
-        fitted = task.fitted() | NOT_TRAINED
+        fitted = task.fitted() | of_no_training()
         weights = trained.weights(head)
         self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint, None, weights))
 

@@ -70,8 +70,10 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     sentence-transformers, becomes an `XLMRXLEmbedder`. Their outputs are those of transformers; texts that are longer
     than the model reads at once are read in windows and not cut off. See Notes.
 
-    An adapter of peft, a LoRA, becomes the estimator for its task_type. `model` is then the base that the adapter names,
-    which stays unchanged and is shared with other estimators, and `tuning` the `LoRA` with the same settings.
+    An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
+    names, which stays unchanged and is shared with other estimators, and `tuning` the `LoRA` with the same settings.
+    Adapters of other types, DoRA and trained embeddings are refused: merge them in peft, with `merge_and_unload` and
+    `save_pretrained`.
 
     Parameters
     ----------

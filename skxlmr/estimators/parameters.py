@@ -148,17 +148,20 @@ OF_TRAINING: dict[str, Any] = {
     "best_validation_score_": float | None,
     "n_iter_": COUNT,
 }
-# Their values where there was no training, but trained weights were loaded.
-NOT_TRAINED: dict[str, Any] = {
-    "history_": pd.DataFrame(
-        {"epoch": np.empty(0, np.int64), **dict.fromkeys(("loss", "learning_rate", "seconds"), np.empty(0))}
-    ),
-    "loss_curve_": [],
-    "start_metrics_": None,
-    "validation_scores_": None,
-    "best_validation_score_": None,
-    "n_iter_": 0,
-}
+
+
+def of_no_training() -> dict[str, Any]:
+    """Return their values where trained weights were loaded, and there was no training."""
+    numbers = dict.fromkeys(("loss", "learning_rate", "seconds"), np.empty(0))
+    return {
+        "history_": pd.DataFrame({"epoch": np.empty(0, np.int64), **numbers}),
+        "loss_curve_": [],
+        "start_metrics_": None,
+        "validation_scores_": None,
+        "best_validation_score_": None,
+        "n_iter_": 0,
+    }
+
 
 HISTORY = """\
 history_ : DataFrame

@@ -344,8 +344,8 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     config = _read_own_config(files)
     if files.adapter is None:
         return config
-    n_labels, beside = files.adapter.n_labels, files.adapter.directory / layout.CONFIG
-    if beside.exists():
+    n_labels, beside = files.adapter.n_labels, files.adapter.model_config
+    if beside is not None:
         of_head = XLMRobertaXLConfig.from_file(beside)
         if n_labels in (None, of_head.num_labels):
             return replace(config, id2label=of_head.id2label, problem_type=of_head.problem_type)

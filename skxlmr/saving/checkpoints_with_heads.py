@@ -1,4 +1,4 @@
-"""Checkpoints of transformers, as fitted estimators: what their config says they are, and the weights of their heads."""
+"""Checkpoints of transformers, as fitted estimators: what their config says they are, and their heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.checkpoints.sentence_transformers import is_sentence_model, sentence_directory
+from skxlmr.checkpoints.sentence_transformers import (
+    is_cross_encoder,
+    is_sentence_model,
+    read_activation,
+    sentence_directory,
+)
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.config import CONFIGS
 from skxlmr.model.pretrained import read_config
@@ -62,6 +67,8 @@ class TrainedModel:
         Where the head lies, for error messages.
     open_head : callable
         Opens the tensors of the head; their keys are those of transformers.
+    activation : str or None
+        What is done with the outputs of the head, as sentence-transformers says of a CrossEncoder, such as "Sigmoid".
     tuning : Tuning
         How it was trained: `Head()` if all other weights are those of `files`.
     adapter : dict of str to Tensor
@@ -73,6 +80,7 @@ class TrainedModel:
     config: XLMRobertaXLConfig
     where: str
     open_head: Callable[[], AbstractContextManager[Checkpoint]]
+    activation: str | None = None
     tuning: Tuning = field(default_factory=Head)
     adapter: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -122,7 +130,8 @@ def read_trained_model(model: str | os.PathLike) -> TrainedModel:
     files = find_checkpoint(model)
     config = read_config(files)
     task = task_of(_task(files, config), config)
-    return TrainedModel(task, files, config, str(files.directory), partial(open_checkpoint, files))
+    activation = read_activation(sentence_directory(files.directory), config.extra)
+    return TrainedModel(task, files, config, str(files.directory), partial(open_checkpoint, files), activation)
 
 
 def task_of(task: str, config: XLMRobertaXLConfig) -> str:
@@ -144,7 +153,8 @@ def task_of_class(name: str) -> str | None:
 
 def _task(files: CheckpointFiles, config: XLMRobertaXLConfig) -> str:
     """Return what a checkpoint was trained for; raises CheckpointError if that is nothing that an estimator does."""
-    if is_sentence_model(sentence_directory(files.directory)):
+    directory = sentence_directory(files.directory)
+    if is_sentence_model(directory) and not is_cross_encoder(directory):
         return EMBEDDING
     names = config.extra.get("architectures")
     with open_checkpoint(files) as checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ HEADS = {
 }
 POOLER = "roberta.pooler."
 
+Value = TypeVar("Value", int, float)
 Place = tuple[int, str]  # number of a layer and name of a delta in its `LayerAdapter`
 
 
@@ -71,9 +73,14 @@ def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
                 f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model"
             )
     adapter = read_trained_adapter(files, config)
-    where = str(files.adapter.directory)
     return TrainedModel(
-        task, files.base, config, where, partial(open_checkpoint, files), adapter.tuning, adapter.tensors
+        task,
+        files.base,
+        config,
+        str(files.adapter.directory),
+        partial(open_checkpoint, files),
+        tuning=adapter.tuning,
+        adapter=adapter.tensors,
     )
 
 
@@ -83,7 +90,8 @@ def _task(adapter: PeftAdapter) -> str:
     if config.task_type is not None:
         if config.task_type not in TASKS:
             raise CheckpointError(
-                f"{where}: task_type is {config.task_type!r:.60}, which no estimator is for; those are {', '.join(TASKS)}."
+                f"{where}: task_type is {config.task_type!r:.60}, which no estimator is for; those are "
+                f"{', '.join(TASKS)}."
             )
         return TASKS[config.task_type]
     name = (config.auto_mapping or {}).get("base_model_class")
@@ -157,9 +165,9 @@ def _tuning(adapter: PeftAdapter, terms: Mapping[Place, LowRankTensors], config:
     )
 
 
-def _pattern(values: dict[Place, float], default: float) -> dict[str, float] | None:
+def _pattern(values: dict[Place, Value], default: Value) -> dict[str, Value] | None:
     """Return the pattern with these values: by name where all layers have the same, or else by layer and name."""
-    pattern: dict[str, float] = {}
+    pattern: dict[str, Value] = {}
     for (i, name), value in sorted(values.items()):
         if len({other for (_, same), other in values.items() if same == name}) == 1:
             pattern[name] = value

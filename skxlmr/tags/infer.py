@@ -82,10 +82,18 @@ def scheme_of_labels(labels: Sequence[str]) -> str:
 
     Tags of BIO are IOB1 if there is a type without a B, since its entities begin with I.
 
+    Parameters
+    ----------
+    labels : sequence of str
+
+    Returns
+    -------
+    {"BIO", "IOB1", "IOE1", "IOE2", "BIOES", "BILOU", "BMES", "IO", "plain"}
+
     Raises
     ------
     ValueError
-        If `infer_scheme` would.
+        If `infer_scheme` would raise one.
 
     Examples
     --------

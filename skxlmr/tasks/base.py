@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -76,7 +76,10 @@ class Task(Generic[Column]):
     ----------
     windows : Windows
     found : dict of str to str
-        The fields that `find` sets, by the names of the estimator's attributes that show them.
+        The fields that `find` sets, and properties that follow from them, by the names of the estimator's attributes
+        that show them.
+    found_lately : dict of str to str
+        More of them, which estimators of earlier versions lack: the default of the field stands for these.
     found_types : dict of str to type
         The types of these attributes, as `skxlmr.system.schema.parse` takes them: they are compared when an estimator
         is read from a file. Attributes that are not listed are not compared.
@@ -91,6 +94,7 @@ class Task(Generic[Column]):
     windows: Windows = field(default_factory=Windows)
 
     found: ClassVar[dict[str, str]] = {}
+    found_lately: ClassVar[dict[str, str]] = {}
     found_types: ClassVar[dict[str, Any]] = {}
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
@@ -299,11 +303,14 @@ class Task(Generic[Column]):
 
     def fitted(self) -> dict[str, Any]:
         """Return the fitted attributes that show what was found."""
-        return {attribute: getattr(self, name) for attribute, name in self.found.items()}
+        return {attribute: getattr(self, name) for attribute, name in (self.found | self.found_lately).items()}
 
     def restore(self, attributes: dict[str, Any]) -> Self:
         """Return this task with what an earlier fit found, from its attributes."""
-        return replace(self, **{name: attributes[attribute] for attribute, name in self.found.items()})
+        own = {of_class.name for of_class in fields(self)}
+        of_found = {name: attributes[key] for key, name in self.found.items() if name in own}
+        lately = {name: attributes[key] for key, name in self.found_lately.items() if key in attributes}
+        return replace(self, **of_found, **lately)
 
     def check_found(self, n_features: int | None) -> None:
         """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns.

@@ -115,6 +115,13 @@ class Classification(PooledTask):
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         return self.classes[most_likely(targets)] if self.form is None else None
 
+    def continued(self, earlier: Self) -> Self:
+        """As other tasks; but the columns of an indicator without names are those of the earlier fit."""
+        unnamed = self.form == earlier.form == "indicator" and self.classes.dtype.kind == "i"
+        if unnamed and len(self.classes) == len(earlier.classes):
+            return super(Classification, replace(self, classes=earlier.classes)).continued(earlier)
+        return super().continued(earlier)
+
     @property
     def n_outputs(self) -> int:
         return len(self.classes)

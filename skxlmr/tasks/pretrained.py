@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from skxlmr.model import XLMRobertaXLConfig
+
+MAX_CHARACTERS = 2**25  # of an array of names, which takes as many for each as the longest has
 
 
 def labels_of(config: XLMRobertaXLConfig) -> list[str]:
@@ -11,7 +15,7 @@ def labels_of(config: XLMRobertaXLConfig) -> list[str]:
     Raises
     ------
     ValueError
-        If two are equal, or one is missing.
+        If two are equal, one is missing, or an array of them would fill the memory.
 
     Examples
     --------
@@ -23,7 +27,9 @@ def labels_of(config: XLMRobertaXLConfig) -> list[str]:
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"id2label has the numbers {sorted(names)[:5]}, not those from 0 to {len(names) - 1}.")
     labels = [names[i] for i in range(len(names))]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise ValueError(f"id2label has the name {twice[0]!r:.60} for two outputs. Rename one of them.")
+    if max(map(len, labels), default=0) * len(labels) > MAX_CHARACTERS:
+        raise ValueError(f"the names in id2label are too long: {max(labels, key=len)!r:.60}.")
+    label, n = Counter(labels).most_common(1)[0]
+    if n > 1:
+        raise ValueError(f"id2label has the name {label!r:.60} for {n} outputs. Rename all but one of them.")
     return labels

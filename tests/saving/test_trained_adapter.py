@@ -11,12 +11,12 @@ import safetensors.torch
 import skops.io
 import torch
 import transformers
+from peft_adapters import FAMILIES, TEXTS, logits_of, make_adapter, write_base
 
 import skxlmr
 from skxlmr import LoRA
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.runtime.backbone import get_backbone
-from tests.support.peft_adapters import FAMILIES, TEXTS, logits_of, make_adapter, write_base
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # in peft
@@ -333,7 +333,7 @@ def test_load_without_base_says_where_its_name_is(adapter):
 )
 def test_load_with_trained_embeddings_is_refused(options, base, tmp_path):
     make_adapter(tmp_path, base, *SEQUENCES, **options)
-    with pytest.raises(CheckpointError, match="embedding.*merge_and_unload"):
+    with pytest.raises(CheckpointError, match=r"embedding.*merge_and_unload"):
         load(tmp_path)
 
 
