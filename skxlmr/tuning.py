@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -216,8 +216,8 @@ class LoRA(Tuning):
     )
     layers: int | float | Sequence[int] | None = parameter(default=0.5, valid=[*LAYERS, "array-like"], kw_only=False)
     rslora: bool = parameter(default=False, valid=["boolean"])
-    rank_pattern: Mapping[str, int] | None = parameter(default=None, valid=[Mapping, None])
-    alpha_pattern: Mapping[str, float] | None = parameter(default=None, valid=[Mapping, None])
+    rank_pattern: dict[str, int] | None = parameter(default=None, valid=[dict, None])
+    alpha_pattern: dict[str, float] | None = parameter(default=None, valid=[dict, None])
     bias: str = parameter(default="none", valid=[StrOptions({"none", "lora_only", "all"})])
 
     def check(self) -> None:
@@ -277,9 +277,9 @@ class LoRA(Tuning):
         chosen = self._layer_numbers(config)
         targets = list(LINEAR_LAYERS) if isinstance(self.targets, str) else list(self.targets)
         every = [f"layers.{i}.{name}" for i in range(config.num_hidden_layers) for name in LINEAR_LAYERS]
-        known = {"", *every, *LINEAR_LAYERS}
-        if not targets or not known.issuperset(map(str, targets)):
-            unknown = [name for name in targets if name not in known][:1]
+        known = {*every, *LINEAR_LAYERS}
+        unknown = [name for name in targets if not isinstance(name, str) or name not in known]
+        if unknown or not targets:
             raise ValueError(
                 f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, of one layer such as 'layers.0.query', or "
                 f"{ALL_LINEAR!r}; got {unknown[0] if unknown else targets!r}. This model has "

@@ -116,7 +116,10 @@ def resolve(
     if is_adapter(directory):
         adapter = read_adapter(directory, root)
         options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
-        return replace(_base_of(directory, adapter.config, find_base or partial(resolve, **options)), adapter=adapter)
+        base = _base_of(directory, adapter.config, find_base or partial(resolve, **options))
+        if base.adapter is not None:
+            raise CheckpointError(f"The base model of {directory} is an adapter itself. {peft_adapter.MERGE}.")
+        return replace(base, adapter=adapter)
     for _ in range(READING_ATTEMPTS):
         saved_at = layout.saved_at(directory)
         try:
@@ -159,7 +162,10 @@ def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found
     """Find the base model of an adapter; errors say where its name comes from."""
     where = directory / peft_adapter.CONFIG
     base = config.base_model_name_or_path
-    change = "Set base_model_name_or_path there to the name or the directory of the model that it was trained on."
+    change = (
+        "Set base_model_name_or_path there to the name or the directory of the model that it was trained on; or pass "
+        "that to skxlmr.load as model=..."
+    )
     if not base:
         raise CheckpointError(f"{where} does not name the base model of the adapter. {change}")
     base = peft_adapter.base_name(config)

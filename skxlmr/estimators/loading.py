@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.peft_adapter import base_name
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.sentence_transformers import MODULES, is_sentence_model, sentence_directory
 from skxlmr.estimators.base import ESTIMATORS, NOT_SAVED_PARAMETERS, XLMRXLEstimator
 from skxlmr.runtime.backbone import find_checkpoint
@@ -72,9 +73,10 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     than the model reads at once are read in windows and not cut off. See Notes.
 
     An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
-    names, which stays unchanged and is shared with other estimators, and `tuning` the `LoRA` with the same settings.
-    Adapters of other types, DoRA and trained embeddings are refused: merge them in peft, with `merge_and_unload` and
-    `save_pretrained`.
+    names, or that you pass as `model` if it lies elsewhere now; it stays unchanged and is shared with other estimators.
+    `tuning` is the `LoRA` with the same settings. peft does not store the names of labels: they are those of a
+    config.json beside the adapter, or else of the base, if it has as many. Adapters of other types, DoRA and trained
+    embeddings are refused: merge them in peft, with `merge_and_unload` and `save_pretrained`.
 
     Parameters
     ----------
@@ -166,12 +168,14 @@ def _load_saved(directory: str | os.PathLike, parameters: dict[str, Any]) -> XLM
 
 def _load_checkpoint(model: str | os.PathLike, parameters: dict[str, Any]) -> XLMRXLEstimator:
     """Read a checkpoint of transformers or sentence-transformers, or an adapter of peft."""
-    if parameters.get("model", model) != model:
-        raise ValueError(f"model={parameters['model']!r} is another one than the checkpoint {str(model)!r}. Leave it.")
-    files = find_checkpoint(model)
+    given = parameters.get("model", model)
+    files = find_checkpoint(model) if given == model else resolve(model, find_base=lambda named: find_checkpoint(given))
     if files.adapter is not None and not is_sentence_model(sentence_directory(files.adapter.directory)):
         trained = read_adapted_model(files)
-        return estimator_of(trained, base_name(files.adapter.config), {"tuning": trained.tuning, **parameters})
+        base = base_name(files.adapter.config) if given == model else given
+        return estimator_of(trained, base, {"tuning": trained.tuning, **parameters})
+    if given != model:
+        raise ValueError(f"model={given!r} is another one than the checkpoint {str(model)!r}. Leave it.")
     return estimator_of(read_trained_model(model), model, parameters)
 
 

@@ -315,12 +315,20 @@ def test_load_of_other_adapter_says_what_is_wrong(name, adapter):
         load(adapter)
 
 
-def test_load_without_base_says_where_its_name_is(adapter):
+def test_load_without_base_says_where_its_name_is_and_takes_another(base, adapter, tmp_path):
+    expected = load(adapter)._outputs(TEXTS)
+    shutil.copytree(adapter, tmp_path / "other adapter")
     edit(adapter, base_model_name_or_path="/nowhere")
     with pytest.raises(
         ModelNotFoundError, match=r"named in .*adapter_config.json, is not found: .* Set base_model_name"
     ):
         load(adapter)
+    shutil.copytree(base, tmp_path / "moved")
+    clf = load(adapter, model=tmp_path / "moved")
+    np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
+    assert clf.model == tmp_path / "moved"
+    with pytest.raises(CheckpointError, match="is an adapter itself"):
+        load(adapter, model=tmp_path / "other adapter")
 
 
 @pytest.mark.parametrize(
