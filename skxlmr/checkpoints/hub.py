@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from skxlmr.checkpoints import layout, sentence_transformers
+from skxlmr.checkpoints import layout, peft_adapter, sentence_transformers
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 
 SMALL_FILES = (
@@ -32,6 +32,8 @@ def fetch(
     only: tuple[str, ...] = (),
 ) -> Path:
     """Download the config, the tokenizer and one set of weights of a model into the cache, and return the folder there.
+
+    Of an adapter of peft, its config and weights are downloaded.
 
     The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
     that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
@@ -111,6 +113,9 @@ class _Repo:
         info = HfApi(endpoint=_endpoint(), token=self.token).model_info(self.repo_id, revision=self.revision)
         paths = [file.rfilename for file in info.siblings or ()]
         listed = {path.removeprefix(self.beginning) for path in paths if path.startswith(self.beginning)}
+        if peft_adapter.CONFIG in listed and not listed.intersection(layout.WEIGHTS):
+            weights_of_adapter = [name for name in peft_adapter.ADAPTER_WEIGHTS if name in listed][:1]
+            return self.snapshot([*SMALL_FILES, peft_adapter.CONFIG, *weights_of_adapter])
         if layout.CONFIG not in listed:
             raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
         weights = next((name for name in layout.WEIGHTS if name in listed), None)
@@ -157,6 +162,8 @@ class _Repo:
         if only:
             if not any((folder / name).exists() for name in only):
                 raise not_cached(f"{' or '.join(self._paths(only))} of {name}")
+            return folder
+        if peft_adapter.is_adapter(folder) and any((folder / name).exists() for name in peft_adapter.ADAPTER_WEIGHTS):
             return folder
         weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
         if not (folder / layout.CONFIG).exists() or weights is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import parse_json, read_json, read_limited
@@ -89,6 +91,24 @@ def read_prompt(directory: Path) -> str:
     prompts, default = config.get("prompts"), config.get("default_prompt_name")
     prompt = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
     return prompt if isinstance(prompt, str) else ""
+
+
+def is_cross_encoder(directory: Path) -> bool:
+    """Whether a directory is that of a CrossEncoder: a model with a head for two texts, and not of their vectors."""
+    path = directory / PROMPTS
+    return path.is_file() and read_json(path).get("model_type") == "CrossEncoder"
+
+
+def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """Read what a CrossEncoder does with its logits: the name of a class of torch, such as "Sigmoid".
+
+    None if the files do not say so. It is in the `config` of the model, and since version 6 in a file of its own.
+    """
+    path = directory / PROMPTS
+    places = [read_json(path) if path.is_file() else {}, config.get("sentence_transformers")]
+    names = [place.get("activation_fn") for place in places if isinstance(place, dict)]
+    names.append(config.get("sbert_ce_default_activation_function"))
+    return next((name.rpartition(".")[2] for name in names if isinstance(name, str)), None)
 
 
 def _pooling_mode(path: Path) -> str:

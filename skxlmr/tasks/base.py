@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -76,7 +76,10 @@ class Task(Generic[Column]):
     ----------
     windows : Windows
     found : dict of str to str
-        The fields that `find` sets, by the names of the estimator's attributes that show them.
+        The fields that `find` sets, and properties that follow from them, by the names of the estimator's attributes
+        that show them.
+    found_lately : dict of str to str
+        More of them, which estimators of earlier versions lack: the default of the field stands for these.
     found_types : dict of str to type
         The types of these attributes, as `skxlmr.system.schema.parse` takes them: they are compared when an estimator
         is read from a file. Attributes that are not listed are not compared.
@@ -91,6 +94,7 @@ class Task(Generic[Column]):
     windows: Windows = field(default_factory=Windows)
 
     found: ClassVar[dict[str, str]] = {}
+    found_lately: ClassVar[dict[str, str]] = {}
     found_types: ClassVar[dict[str, Any]] = {}
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
@@ -299,14 +303,39 @@ class Task(Generic[Column]):
 
     def fitted(self) -> dict[str, Any]:
         """Return the fitted attributes that show what was found."""
-        return {attribute: getattr(self, name) for attribute, name in self.found.items()}
+        return {attribute: getattr(self, name) for attribute, name in (self.found | self.found_lately).items()}
 
     def restore(self, attributes: dict[str, Any]) -> Self:
         """Return this task with what an earlier fit found, from its attributes."""
-        return replace(self, **{name: attributes[attribute] for attribute, name in self.found.items()})
+        own = {of_class.name for of_class in fields(self)}
+        of_found = {name: attributes[key] for key, name in self.found.items() if name in own}
+        lately = {name: attributes[key] for key, name in self.found_lately.items() if key in attributes}
+        return replace(self, **of_found, **lately)
 
-    def check_found(self, n_features: int) -> None:
-        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns."""
+    def check_found(self, n_features: int | None) -> None:
+        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns.
+
+        None if their number is not known, since the head is that of a checkpoint.
+        """
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
+        """Return this task with what the config of a checkpoint says that its head was trained for.
+
+        The head is that of `export`.
+
+        Returns
+        -------
+        task : Task
+            With all that `find` sets.
+        order : ndarray of shape (n_outputs,), int64, or None
+            Which output of the checkpoint each of the head's is; None if they are the same.
+
+        Raises
+        ------
+        ValueError
+            If the labels are not those of such a task, or a parameter does not go with the head.
+        """
+        raise NotImplementedError
 
     def continued(self, earlier: Self) -> Self:
         """Return the task with which training continues from an earlier one.

@@ -29,7 +29,7 @@ class PooledTask(Task[TextColumn]):
     pooling : {"auto", "mean", "cls", "max"}
     prompt : str or None
     pairs : {"auto", "joint", "separate"} or None
-        None if each row has one text.
+        None if each row has one text; with "joint" it may have one or two.
     normalize : bool
         Whether vectors are scaled to the same length; part of what "auto" stands for.
     missing : {"error", "empty"}
@@ -56,8 +56,9 @@ class PooledTask(Task[TextColumn]):
         "_normalize": bool,
     }
 
-    def check_found(self, n_features: int) -> None:
-        if n_features != (1 if self.pairs is None else 2):
+    def check_found(self, n_features: int | None) -> None:
+        possible = {None: (1,), "joint": (1, 2, None), "separate": (2,)}
+        if n_features not in possible[self.pairs]:
             raise ValueError(f"it has pairs_={self.pairs!r}, but n_features_in_={n_features}")
 
     @property
@@ -102,6 +103,21 @@ class PooledTask(Task[TextColumn]):
 
     def continued(self, earlier: Self) -> Self:
         return super(PooledTask, self.read_as_before(earlier)).continued(earlier)
+
+    def of_reference(self) -> Self:
+        """Return this task as the reference reads texts: a head on the first token, two texts read together.
+
+        Raises
+        ------
+        ValueError
+            If a parameter says something else.
+        """
+        for name, now, theirs in (("pooling", self.pooling, "cls"), ("pairs", self.pairs, "joint")):
+            if now != theirs:
+                raise ValueError(f"its head is for {name}={theirs!r}, and cannot be used with {name}={now!r}.")
+        if self.prompt == "auto":
+            raise ValueError("its files do not say what is put before texts. Set prompt to a text, or to None.")
+        return replace(self, prompt=self.prompt or "")
 
     def prompted(self, column: TextColumn) -> TextColumn:
         if not self.prompt:
