@@ -23,6 +23,8 @@ OTHER_DIRECTORIES = {
     "adapter_config.json": ": it holds an adapter of peft. Give the model that the adapter was trained on, or merge "
     "both with peft's merge_and_unload and save_pretrained",
     "estimator.json": ": it holds a fitted estimator. Use skxlmr.load",
+    "router_config.json": ": it holds a Router of sentence-transformers whose default route, if it has one, does not "
+    "begin with a Transformer. Give the folder of one of its transformers, and set pooling and normalize",
 }
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
 WELL_KNOWN = (

@@ -92,9 +92,12 @@ class ExportMixin:
     def _exported(self: Any) -> ExportedModel:
         check_is_fitted(self, "_finetuned")
         fitted = self._snapshot()  # of one fit, also if another thread ends one meanwhile
-        export = fitted._task().export
+        task = fitted._task()
+        export, windows = task.export, task.windows
         if export is None:
             raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
         fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
-        return ExportedModel(fitted._finetuned, export, files, fitted._base.pieces, str(self.model))
+        return ExportedModel(
+            files, fitted._base.pieces, fitted._finetuned, export, str(self.model), windows.max_length or windows.limit
+        )

@@ -144,12 +144,14 @@ class XLMRXLLearner(
         if start is None:
             task = task.read_as(self._sentence_settings(), column)
         if start is not None:
-            new, task = task, task.continued(self._task())
+            earlier = self._task()
+            new = task.limited(earlier.windows.limit)
+            task = new.continued(earlier)
             targets = targets if task is new else task.targets(y, column)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
             used = np.flatnonzero(weights * task.loss_weights(targets))
-            backbone = load_trimmed(self, task.prompted(column.take(used)))
+            backbone = load_trimmed(self, task.prompted(column.take(used)), task.prompts_alone)
         else:
             backbone = load_base(self)
         validation = ValidationData.check(X_val, y_val, sample_weight_val, column, task)
@@ -160,7 +162,8 @@ class XLMRXLLearner(
             epoch = OneEpoch(getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_)
 
         def holding(module: nn.Module, column: TextColumn = column) -> dict[str, Any]:
-            return self._fitted_attributes(backbone, column, **task.fitted(), _finetuned=module)
+            default = task.windows.default(backbone)
+            return self._fitted_attributes(backbone, column, **task.fitted(), max_length_=default, _finetuned=module)
 
         for observer in observers:
             observer.fitted_attributes = holding
@@ -181,6 +184,7 @@ class XLMRXLLearner(
             backbone,
             column,
             **task.fitted(),
+            max_length_=task.windows.default(backbone),
             history_=history,
             loss_curve_=history["loss"].tolist(),
             start_metrics_=outcome.start_metrics,
@@ -252,7 +256,8 @@ class XLMRXLLearner(
         self._task().check_found(self.n_features_in_)
 
     def _fitted_names(self) -> tuple[str, ...]:
-        return (*super()._fitted_names(), *self._new_task().found)
+        task = self._new_task()
+        return (*super()._fitted_names(), *(name for name in task.found if name not in task.found_later))
 
     def _restore(self, saved: SavedEstimator) -> None:
         super()._restore(saved)

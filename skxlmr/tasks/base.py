@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -51,6 +51,8 @@ class Export:
         Whether peft can save the head.
     prompt : str
         What the model expects before each text.
+    include_prompt : bool
+        Whether the pooling takes the tokens of the prompt.
     """
 
     model_class: type[PretrainedModel] | None
@@ -59,6 +61,7 @@ class Export:
     peft_task: str | None = None
     has_adapter: bool = True
     prompt: str = ""
+    include_prompt: bool = True
 
 
 Column = TypeVar("Column", bound=TextColumn)
@@ -80,6 +83,8 @@ class Task(Generic[Column]):
     found_types : dict of str to type
         The types of these attributes, as `skxlmr.system.schema.parse` takes them: they are compared when an estimator
         is read from a file. Attributes that are not listed are not compared.
+    found_later : frozenset of str
+        The attributes that estimators of earlier versions do not have; the defaults of their fields are used then.
     needs_y : bool
         Whether there is nothing to learn without y.
     causal : bool
@@ -92,6 +97,7 @@ class Task(Generic[Column]):
 
     found: ClassVar[dict[str, str]] = {}
     found_types: ClassVar[dict[str, Any]] = {}
+    found_later: ClassVar[frozenset[str]] = frozenset()
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
     pooling: str = field(default="cls", kw_only=True)
@@ -106,11 +112,20 @@ class Task(Generic[Column]):
 
     def read_as(self, settings: SentenceSettings, column: Column) -> Self:
         """Return this task with what the files of the model say about reading texts."""
-        return self
+        return self.limited(settings.max_length)
+
+    def limited(self, max_length: int | None) -> Self:
+        """Return this task with the number of tokens at once that `max_length=None` stands for, if it is not all."""
+        return replace(self, windows=replace(self.windows, limit=max_length))
 
     def prompted(self, column: Column) -> Column:
         """Return a column with all that is put before its texts."""
         return column
+
+    @property
+    def prompts_alone(self) -> tuple[str, ...]:
+        """The prompts that are also tokenised by themselves, so that a trimmed vocabulary keeps their pieces."""
+        return ()
 
     def plan(self, backbone: Backbone, column: Column) -> WindowPlan:
         """Tokenise a column into windows."""
@@ -303,7 +318,11 @@ class Task(Generic[Column]):
 
     def restore(self, attributes: dict[str, Any]) -> Self:
         """Return this task with what an earlier fit found, from its attributes."""
-        return replace(self, **{name: attributes[attribute] for attribute, name in self.found.items()})
+        own = {field.name for field in fields(self)}  # others are computed from these
+        names = {attribute: name for attribute, name in self.found.items() if name in own}
+        known = names.keys() - (self.found_later - attributes.keys())
+        restored = replace(self, **{names[attribute]: attributes[attribute] for attribute in known})
+        return restored.limited(attributes.get("max_length_"))
 
     def check_found(self, n_features: int) -> None:
         """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns."""

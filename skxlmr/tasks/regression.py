@@ -116,10 +116,6 @@ class Regression(PooledTask):
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         return float(r2_score(targets, results, sample_weight=weights)) if len(targets) > 1 else float("nan")
 
-    def restore(self, attributes: dict[str, Any]) -> Self:
-        names = {attribute: name for attribute, name in self.found.items() if name != "n_outputs"}
-        return replace(self, **{name: attributes[attribute] for attribute, name in names.items()})
-
     def continued(self, earlier: Self) -> Self:
         """Keep the earlier mean and scale: the weights of the head are relative to them."""
         if (self.n_outputs, self.one_dimensional) != (earlier.n_outputs, earlier.one_dimensional):

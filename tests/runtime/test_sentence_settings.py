@@ -36,7 +36,7 @@ def test_sentence_model_is_read_by_its_modules_and_prompt(directory):
     (directory / "config_sentence_transformers.json").write_text(
         '{"prompts": {"q": "search: "}, "default_prompt_name": "q"}'
     )
-    assert read_sentence_settings(directory) == SentenceSettings("cls", True, "search: ", True)
+    assert read_sentence_settings(directory) == SentenceSettings("cls", True, "search: ", True, max_length=512)
 
 
 def test_unsupported_modules_raise_only_where_their_pooling_is_needed(directory):
