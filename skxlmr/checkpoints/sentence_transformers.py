@@ -20,6 +20,8 @@ SETTINGS_NAMES = (SETTINGS, "sentence_roberta_config.json", "sentence_xlm-robert
 FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES)
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
+EMBEDS_TEXTS = "SentenceTransformer"  # the model_type; early versions do not write it
+
 ROUTERS = ("Router", "Asym")  # the second is the name in early versions
 ROUTER_CONFIG = "router_config.json"
 # What a Router maps to the route of texts without a task, in this order: pairs of a task and a kind of input.
@@ -132,10 +134,19 @@ def is_sentence_model(directory: Path) -> bool:
     return (directory / MODULES).is_file()
 
 
+def embeds_texts(directory: Path) -> bool:
+    """Whether a directory is that of a model which was trained to embed texts, and not that of a CrossEncoder."""
+    return is_sentence_model(directory) and _read_config(directory).get("model_type") in (None, EMBEDS_TEXTS)
+
+
 def read_prompt(directory: Path) -> str:
     """Read the prompt that a model expects before each text; "" if there is none."""
-    path = directory / PROMPTS
-    config = read_json(path) if path.is_file() else {}
+    config = _read_config(directory)
     prompts, default = config.get("prompts"), config.get("default_prompt_name")
     prompt = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
     return prompt if isinstance(prompt, str) else ""
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / PROMPTS
+    return read_json(path) if path.is_file() else {}

@@ -110,8 +110,6 @@ class XLMRXLEmbedder(
     normalize_ : bool
     prompt_ : str
         The values that "auto" stood for.
-    max_length_ : int
-        The number of tokens that `max_length=None` stands for.
     $history
 
     See Also

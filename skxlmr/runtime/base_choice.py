@@ -95,7 +95,7 @@ def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
 
 
 def load_trimmed(choice: BaseChoice, column: TextColumn, others: Iterable[str] = ()) -> Backbone:
-    """Load the chosen base model with the pieces of a column and other texts only, including those beyond truncation."""
+    """Load the chosen base model with the pieces of a column and of other texts only, also those beyond truncation."""
     backbone = load_base(choice, whole=False)
     texts, tokenizer = list(dict.fromkeys([*column.strings, *others])), backbone.reader.tokenizer
     parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))

@@ -33,9 +33,8 @@ class Finetuned(nn.Module):
     """An adapter, or copies of some of the base's weights, and a head that takes features (n, H).
 
     The base is passed to each call, and never changed. The pooling is a key of `skxlmr.runtime.features.POOLINGS`, or
-    several, joined by "+"; with
-    "cls" the features are those of `<s>`, as for the classification head of the reference. If `causal`, a token attends
-    to itself and earlier ones only.
+    several that are joined by "+"; with "cls" the features are those of `<s>`, as for the classification head of the
+    reference. If `causal`, a token attends to itself and earlier ones only.
     """
 
     def __init__(
@@ -91,8 +90,9 @@ class Finetuned(nn.Module):
     ) -> Tensor:
         """Compute the features of a batch of windows, (n, H) float32: one per window, or one per position in them.
 
-        The pooling takes all tokens of a window but the first `left_out`. For `keep` see `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer
-        again, to save memory.
+        The pooling takes all tokens of a window but the first `left_out`. For `keep` see
+        `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer again, to save
+        memory.
         """
         base = backbone.model
         position_ids = None

@@ -26,9 +26,9 @@ class WindowParameters:
     Parameters
     ----------
     max_length : int
-        Maximum number of tokens that the model reads at once. None is what a directory of sentence-transformers says
-        (`max_seq_length`), and otherwise all that the model can, 512; `max_length_` shows it. A longer text is read in
-        windows of this length; sentence-transformers reads its beginning only, as `truncation=True` does.
+        Maximum number of tokens that the model reads at once; a longer text is read in windows of this length. None is
+        the length that a directory of sentence-transformers was trained with (its `max_seq_length`), and otherwise all
+        that the model can, 512; the attribute `max_length_` shows it.
     stride : int or "auto"
         Number of tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth of
         `max_length`.
@@ -47,7 +47,8 @@ class Truncation:
     Parameters
     ----------
     truncation : bool
-        Read only the beginning of a long text. A warning counts the texts that were cut.
+        Read only the beginning of a long text, as sentence-transformers does, and not all of it in windows. A warning
+        counts the texts that were cut.
     """
 
     truncation: bool = parameter(default=False, valid=["boolean"], order=20)

@@ -9,6 +9,7 @@ from skxlmr.checkpoints import e5
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.sentence_modules import Layer, SentenceModules, read_modules
 from skxlmr.checkpoints.sentence_transformers import (
+    embeds_texts,
     is_sentence_model,
     read_max_length,
     read_prompt,
@@ -60,7 +61,7 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
         own.pooling,
         own.normalize,
         read_prompt(directory) or (E5_PROMPT if is_e5(model) else ""),
-        is_sentence_model(directory) or is_e5(model),
+        embeds_texts(directory) or is_e5(model),
         own.layers,
         own.include_prompt,
         own.truncate_dim,

@@ -201,7 +201,7 @@ def test_router_without_default_route_or_transformer_raises_and_says_what_to_do(
         allow_empty_key=False,
     )
     SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path))
-    with pytest.raises(CheckpointError, match="holds a Router.*Give the folder of one of its transformers"):
+    with pytest.raises(CheckpointError, match=r"holds a Router.*Give the folder of one of its transformers"):
         XLMRXLEmbedder(tmp_path).fit(TEXTS)
     inside = XLMRXLEmbedder(tmp_path / "query_0_Transformer", dtype="float32", device="cpu").fit(TEXTS)
     expected = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS, task="query")
@@ -281,6 +281,43 @@ def test_head_leaves_the_prompt_out_where_the_model_does(base, tmp_path):
     clf.export_pretrained(tmp_path / "out")
     exported = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(TEXTS)
     np.testing.assert_allclose(exported, expected, atol=2e-5)
+
+
+def test_estimators_of_earlier_versions_have_no_layers_and_windows_of_512(base, tmp_path):
+    saved(base, tmp_path / "model", models.Pooling(WIDTH), models.Normalize())
+    clf, _ = head_on(tmp_path / "model", np.zeros((4, WIDTH)))
+    embedder = XLMRXLEmbedder(tmp_path / "model", dtype="float32").fit(TEXTS)
+    expected = clf.predict_proba(TEXTS), embedder.transform(TEXTS)
+    for estimator, names in ((clf, ("_layers", "_include_prompt")), (embedder, ("_after_pooling", "_include_prompt"))):
+        for name in (*names, "max_length_"):
+            delattr(estimator, name)
+        estimator.save(tmp_path / type(estimator).__name__)
+    clf, embedder = (skxlmr.load(tmp_path / type(estimator).__name__) for estimator in (clf, embedder))
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), expected[0])
+    np.testing.assert_array_equal(embedder.transform(TEXTS), expected[1])
+    assert clf._task().windows.default(clf._fitted_backbone()) == 512
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "Exec"}, "layer 0.kind must be"),
+        ({"activation": "Module"}, "layer 0.activation must be"),
+        ({"weight": np.zeros((7, WIDTH))}, "layer 0.weight must be a matrix of float32"),
+        ({"weight": np.zeros((6, WIDTH), np.float32)}, "shapes do not fit together"),
+        ({"residual": True}, "shapes do not fit together"),
+    ],
+)
+def test_damaged_layers_of_saved_estimators_raise(change, message, base, tmp_path):
+    saved(base, tmp_path / "model", models.Pooling(WIDTH), models.Dense(WIDTH, 7))
+    clf, _ = head_on(tmp_path / "model", np.zeros((4, 7)))
+    embedder = XLMRXLEmbedder(tmp_path / "model", dtype="float32").fit(TEXTS)
+    clf._layers = ({**clf._layers[0], **change},)
+    embedder._after_pooling = clf._layers
+    for estimator in (clf, embedder):
+        estimator.save(tmp_path / "saved")
+        with pytest.raises(CheckpointError, match=message):
+            skxlmr.load(tmp_path / "saved")
 
 
 def test_layers_that_do_not_fit_raise(base, tmp_path):
