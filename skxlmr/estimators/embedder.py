@@ -236,7 +236,7 @@ class XLMRXLEmbedder(
         else:
             backbone = load_base(self)
         self._layers(backbone, reading.pooling)
-        self._check_n_dims(backbone, reading)
+        reading = self._check_n_dims(backbone, reading)
         self._windows(reading).resolve(backbone)  # raises what transform would
         width = reading.width(backbone.model.config.hidden_size)
         self._check_components(len(reading.texts(column).texts), width)
@@ -252,23 +252,13 @@ class XLMRXLEmbedder(
             with sklearn_defaults():
                 pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
             width = self.n_components
-        attributes = self._fitted_attributes(
-            backbone,
-            column,
-            pca_=pca,
-            pooling_=reading.pooling,
-            normalize_=reading.normalize,
-            prompt_=reading.prompt,
-            _n_dims=reading.n_dims,
-            _after_pooling=reading.layers,
-            _include_prompt=reading.include_prompt,
-            max_length_=self._windows(reading).default(backbone),
-            _separate=reading.separate,
-            _input_names=input_names(X),
-            _n_features_out=2 * width if reading.separate else width,
-            **learned,
-        )
-        self._set_fitted(attributes)
+        attributes = self._attributes(reading) | {
+            "pca_": pca,
+            "max_length_": self._windows(reading).default(backbone),
+            "_input_names": input_names(X),
+            "_n_features_out": 2 * width if reading.separate else width,
+        }
+        self._set_fitted(self._fitted_attributes(backbone, column, **attributes, **learned))
         return vectors
 
     def _learn(
@@ -318,10 +308,12 @@ class XLMRXLEmbedder(
     def _trained_by(self) -> Tuning | None:
         return None if self.objective is None else super()._trained_by
 
-    def _check_n_dims(self, backbone: Backbone, reading: Reading) -> None:
+    def _check_n_dims(self, backbone: Backbone, reading: Reading) -> Reading:
+        """Return the reading with no more dimensions than there are, which a checkpoint may ask for, but no user."""
         whole = reading.whole_width(backbone.model.config.hidden_size)
         if self.n_dims is not None and self.n_dims > whole:
             raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {whole} dimensions.")
+        return reading if reading.n_dims is None else replace(reading, n_dims=min(reading.n_dims, whole))
 
     def _dims(self, width: int) -> tuple[int, ...]:
         """Return the numbers of dimensions of the vectors that are trained; the last one is `width`."""
@@ -353,6 +345,18 @@ class XLMRXLEmbedder(
             own.include_prompt or not is_own or not prompt,
             own.max_length,
         )
+
+    def _attributes(self, reading: Reading) -> dict[str, Any]:
+        """Return the fitted attributes from which `_fitted_reading` makes a reading again, but for `max_length_`."""
+        return {
+            "pooling_": reading.pooling,
+            "normalize_": reading.normalize,
+            "prompt_": reading.prompt,
+            "_n_dims": reading.n_dims,
+            "_separate": reading.separate,
+            "_after_pooling": reading.layers,
+            "_include_prompt": reading.include_prompt,
+        }
 
     def _fitted_reading(self) -> Reading:
         return Reading(

@@ -45,8 +45,7 @@ class Reading:
 
     def width(self, hidden_size: int) -> int:
         """Return the number of dimensions of the vectors."""
-        width = self.whole_width(hidden_size)
-        return width if self.n_dims is None else min(width, self.n_dims)
+        return self.whole_width(hidden_size) if self.n_dims is None else self.n_dims
 
     def texts(self, column: TextColumn) -> TextColumn:
         """Return a column of what is read at once; of separate pairs the first text, then the second."""

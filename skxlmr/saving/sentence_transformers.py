@@ -21,7 +21,8 @@ from skxlmr.model import BertModel, XLMRobertaXLModel
 from skxlmr.model.heads import PooledHead
 from skxlmr.model.sentence_layers import check_layers
 
-PROMPT_NAME = "fitted"
+# The names of the prompt: the default one, and those of `encode_query` and `encode_document`, which do not use it.
+PROMPT_NAMES = ("fitted", "query", "document")
 
 
 def write_sentence_model(
@@ -50,8 +51,8 @@ def write_sentence_model(
         POOLING: _pooling_config(modules, width),
         SETTINGS: {"max_seq_length": max_length or base.config.max_length, "do_lower_case": False},
         PROMPTS: {
-            "prompts": {PROMPT_NAME: prompt} if prompt else {},
-            "default_prompt_name": PROMPT_NAME if prompt else None,
+            "prompts": dict.fromkeys(PROMPT_NAMES, prompt) if prompt else {},
+            "default_prompt_name": PROMPT_NAMES[0] if prompt else None,
             "similarity_fn_name": None,
         },
     }

@@ -88,6 +88,13 @@ def test_lower_case_and_truncated_vectors_equal_encode(base, tmp_path):
     assert XLMRXLEmbedder(tmp_path, n_dims=3).fit(TEXTS).transform(TEXTS).shape == (4, 3)
 
 
+def test_truncation_to_more_dimensions_than_there_are_keeps_all(base, tmp_path):
+    model = saved(base, tmp_path / "model", models.Pooling(WIDTH), truncate_dim=1000)
+    embedder = assert_equal(tmp_path / "model", model)
+    embedder.save(tmp_path / "saved")
+    assert skxlmr.load(tmp_path / "saved").transform(TEXTS).shape == (4, WIDTH)
+
+
 def test_old_layout_is_read_from_outside_and_inside(base, tmp_path):
     model = saved(base, tmp_path, models.Pooling(WIDTH, pooling_mode="cls"), models.Normalize())
     inside = tmp_path / "0_Transformer"

@@ -81,7 +81,8 @@ def assert_same_vectors(embedder, directory):
     embedder.export_pretrained(directory)
     expected = embedder.transform(TEXTS)
     model = SentenceTransformer(str(directory), device="cpu")
-    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
+    for encode in (model.encode, model.encode_query, model.encode_document):
+        np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-5)
     again = XLMRXLEmbedder(directory, **PLAIN).fit(TEXTS)
     np.testing.assert_allclose(again.transform(TEXTS), expected, atol=1e-5)
     assert (again.prompt_, again.max_length_) == (embedder.prompt_, embedder.max_length or embedder.max_length_)
