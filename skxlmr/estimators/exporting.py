@@ -22,8 +22,8 @@ class ExportMixin:
 
         Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
         but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
-        returns the logits, and adds the prompt itself. Between the pooling and the head are the checkpoint's own modules,
-        if the head was trained on what they return.
+        returns the logits, and adds the prompt itself. The checkpoint's own modules that the head was trained on
+        (Dense, LayerNorm, Normalize) are written between the pooling and the head.
 
         The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
         if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
