@@ -300,7 +300,8 @@ def make_plan(
         else:
             cut = tokenizer.windows(a, b, max_length=max_length, stride=stride)
             of_text = [window.input_ids for window in cut]
-            left_out += [1 + min(max(0, n_prompt - w.ranges[0][0]), w.ranges[0][1] - w.ranges[0][0]) for w in cut]
+            # Of <s> and the first text, what is before the end of the prompt.
+            left_out += [1 + min(max(start, n_prompt), stop) - start for start, stop in (w.ranges[0] for w in cut)]
         windows += of_text
         text_of_window += [text] * len(of_text)
     return WindowPlan(
