@@ -5,10 +5,10 @@ from importlib.metadata import version as _version
 from skxlmr.system.forks import torch_threads as _torch_threads  # before anything that imports torch
 
 # isort: split
-from skxlmr.estimators.base import load
 from skxlmr.estimators.classifier import XLMRXLClassifier
 from skxlmr.estimators.embedder import XLMRXLEmbedder
 from skxlmr.estimators.generator import XLMRXLGenerator
+from skxlmr.estimators.loading import load
 from skxlmr.estimators.masked_lm import XLMRXLMaskedLM
 from skxlmr.estimators.multiple_choice import XLMRXLMultipleChoice
 from skxlmr.estimators.qa import XLMRXLQA

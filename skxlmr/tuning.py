@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, RealNotInt, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions, validate_parameter_constraints
 from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.system.module_patterns import Patterns, ends_with
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 
 # Linear layers of an encoder layer, with their input and output widths.
@@ -26,33 +29,44 @@ LINEAR_LAYERS = {
     "down": ("intermediate_size", "hidden_size"),
 }
 
-# Their paths in the encoder layer.
+# Their paths in the encoder layer, and those of its LayerNorms.
 PATHS = {name: f"{'ffn' if name in ('up', 'down') else 'attention'}.{name}" for name in LINEAR_LAYERS}
+NORM_PATHS = {"attention_norm": "attention_norm", "ffn_norm": "ffn_norm"}
+# The LayerNorms outside of the layers, by the names of their deltas: of the embeddings, in the first layer's
+# adapter; and of the output, in the last one's.
+OUTER_PATHS = {"embeddings_norm": "embeddings.norm", "norm": "norm"}
 
 
 class LowRank(nn.Module):
-    """Add the term `scale * B A x` of low-rank adaptation to y, (T, in) and (T, out) -> (T, out).
+    """Add the term `scale * B A x` of low-rank adaptation to y, (T, in) and (T, out) -> (T, out); and perhaps a bias.
 
-    B starts at zero, so an untrained adapter changes nothing.
+    B and the bias start at zero, so an untrained adapter changes nothing.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int, scale: float, dropout: float) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, scale: float, dropout: float, bias: bool = False
+    ) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)
         low = F.linear(self.dropout(x.to(self.a.dtype)), self.a)
         if y.dtype == low.dtype:
             return torch.addmm(y, low, self.b.t(), alpha=self.scale)
         return y + F.linear(low * self.scale, self.b).to(y.dtype)
 
-    def merge_into(self, layer: nn.Linear) -> None:
+    def merge_into(self, layer: nn.Linear | nn.LayerNorm) -> None:
         """Add the term to the weights of a linear layer."""
         layer.weight += (self.b @ self.a * self.scale).to(layer.weight)
+        if self.bias is not None:
+            layer.bias.add_(self.bias.to(layer.bias))
 
     @property
     def kept_per_token(self) -> int:
@@ -62,7 +76,7 @@ class LowRank(nn.Module):
 
 
 class AddedBias(nn.Module):
-    """Add a bias to y, in addition to that of the linear layer, (T, out) -> (T, out). It starts at zero."""
+    """Add a bias to y, beside that of the linear layer or LayerNorm, (T, out) -> (T, out). It starts at zero."""
 
     kept_per_token = 0
 
@@ -73,13 +87,13 @@ class AddedBias(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return y + self.bias.to(y.dtype)
 
-    def merge_into(self, layer: nn.Linear) -> None:
-        """Add it to the bias of a linear layer."""
+    def merge_into(self, layer: nn.Linear | nn.LayerNorm) -> None:
+        """Add it to the bias of a layer."""
         layer.bias.add_(self.bias.to(layer.bias))
 
 
 class LayerAdapter(nn.ModuleDict):
-    """The deltas of one encoder layer, by the name of the linear layer that each is added to."""
+    """The deltas of one encoder layer, by the name of the linear layer or LayerNorm that each is added to."""
 
     def get(self, name: str) -> nn.Module | None:
         """Return the delta of a linear layer, or None."""
@@ -90,7 +104,7 @@ class Tuning(DeclaredParameters, BaseEstimator):
     """Base class of the tunings."""
 
     trains_base = False
-    layers: int | float | None = None
+    layers: Any = None
     _parameter_constraints: dict = {}
 
     def check(self) -> None:
@@ -121,9 +135,9 @@ class Tuning(DeclaredParameters, BaseEstimator):
         self.check()
         name = type(self).__name__
         depth = config.num_hidden_layers
-        if isinstance(self.layers, Integral) and self.layers > depth:
-            raise ValueError(f"{name} layers={self.layers}, but this model has {depth} layers.")
         if isinstance(self.layers, Integral):
+            if int(self.layers) > depth:
+                raise ValueError(f"{name} layers={self.layers}, but this model has {depth} layers.")
             return depth - int(self.layers)
         return 0 if self.layers is None else depth - math.ceil(self.layers * depth)
 
@@ -131,23 +145,49 @@ class Tuning(DeclaredParameters, BaseEstimator):
 LAYERS = [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None]
 
 
+@dataclass(frozen=True)
+class Term:
+    """The low-rank term of one linear layer."""
+
+    rank: int
+    alpha: float
+
+
+ALL_LINEAR = "all-linear"  # in peft, too
+
+
 @declare_parameters
 class LoRA(Tuning):
     """Low-rank adaptation: train a product of two low-rank matrices beside each target linear layer.
 
+    The full name of a linear layer is such as "layers.3.up", for that of the fourth layer. In `targets`, "layers.3.up"
+    and "up", with which it ends, both mean it. The keys of `rank_pattern` and `alpha_pattern` are regular expressions
+    that match the full name, or its end after a dot, as in peft: {"up": 4}, {"layers.3.up": 4} or
+    {"layers.[0-3].*": 4}. If several match, the first counts.
+
     Parameters
     ----------
     rank : int
-        Rank of the product.
+        Rank of the product; "r" in peft.
     alpha : float
         The product is scaled by `alpha / rank`.
     dropout : float
         Dropout on the input of the product during training.
-    targets : sequence of str
-        Among "query", "key", "value", "output", "up", "down"; the default is all of them.
-    layers : int, float or None
-        Adapt only this many of the topmost layers, or this share of all layers; None adapts all. The layers below run
-        once per text, as long as the feature cache has room.
+    targets : sequence of str, or "all-linear"
+        Among "query", "key", "value", "output", "up", "down", of all layers or of one ("layers.3.up"); the default,
+        and "all-linear", is all of them.
+    layers : int, float, sequence of int or None
+        Adapt only this many of the topmost layers, or this share of all layers; a sequence has the numbers of the
+        layers, from 0; None adapts all. The layers below the first adapted one run once per text, as long as the
+        feature cache has room.
+    rslora : bool
+        Scale by `alpha / sqrt(rank)` instead, so that larger ranks do not learn more slowly (arXiv:2312.03732).
+    rank_pattern : dict or None
+        Other ranks of some of the layers, such as {"query": 4, "layers.3.up": 16}.
+    alpha_pattern : dict or None
+        Other values of `alpha` for some of the layers.
+    bias : {"none", "lora_only", "all"}
+        Whether biases are trained, too: those of the adapted linear layers, or all of the encoder, LayerNorms included.
 
     Notes
     -----
@@ -169,10 +209,39 @@ class LoRA(Tuning):
     rank: int = parameter(default=8, valid=[Interval(Integral, 1, None, closed="left")], kw_only=False)
     alpha: float = parameter(default=16, valid=[Interval(Real, 0, None, closed="neither")], kw_only=False)
     dropout: float = parameter(default=0.0, valid=[Interval(Real, 0, 1, closed="left")], kw_only=False)
-    targets: Sequence[str] = parameter(
-        default=("query", "key", "value", "output", "up", "down"), valid=["array-like"], kw_only=False
+    targets: Sequence[str] | str = parameter(
+        default=("query", "key", "value", "output", "up", "down"),
+        valid=["array-like", StrOptions({ALL_LINEAR})],
+        kw_only=False,
     )
-    layers: int | float | None = parameter(default=0.5, valid=LAYERS, kw_only=False)
+    layers: int | float | Sequence[int] | None = parameter(default=0.5, valid=[*LAYERS, "array-like"], kw_only=False)
+    rslora: bool = parameter(default=False, valid=["boolean"])
+    rank_pattern: dict[str, int] | None = parameter(default=None, valid=[dict, None])
+    alpha_pattern: dict[str, float] | None = parameter(default=None, valid=[dict, None])
+    bias: str = parameter(default="none", valid=[StrOptions({"none", "lora_only", "all"})])
+
+    def check(self) -> None:
+        """Raise a ValueError if a parameter is not valid for any model."""
+        super().check()
+        self._check_pattern("rank_pattern", Interval(Integral, 1, None, closed="left"))
+        self._check_pattern("alpha_pattern", Interval(Real, 0, None, closed="neither"))
+        numbers = self._layer_list()
+        if numbers is not None:
+            from_0 = Interval(Integral, 0, None, closed="left")
+            if not numbers or not all(from_0.is_satisfied_by(n) and not isinstance(n, bool) for n in numbers):
+                raise ValueError(f"LoRA layers must be numbers of layers, from 0, got {self.layers!r}.")
+
+    def _layer_list(self) -> list[int] | None:
+        """Return the numbers of layers if `layers` has them; None if it is their count or share."""
+        layers: Any = self.layers
+        return None if layers is None or isinstance(layers, Real) else list(layers)
+
+    def _check_pattern(self, name: str, valid: Interval) -> None:
+        for key, value in (getattr(self, name) or {}).items():
+            if not isinstance(key, str):
+                raise ValueError(f"LoRA {name}: the key {key!r} must be a str, the name of a linear layer.")
+            if isinstance(value, bool) or not valid.is_satisfied_by(value):
+                raise ValueError(f"LoRA {name}[{key!r}] must be {valid}, got {value!r}.")
 
     def default_learning_rate(self, config: XLMRobertaXLConfig) -> float:
         """Return a rate that falls with the width: 1.5e-3 for e5-small, 5.8e-4 for XL.
@@ -180,6 +249,79 @@ class LoRA(Tuning):
         The appendix D of the paper has 3e-4 to 4e-4 for RoBERTa large, of width 1,024, where this is 9e-4.
         """
         return 1.5e-3 * math.sqrt(384 / config.hidden_size)
+
+    def scale(self, term: Term) -> float:
+        """Return the factor of a low-rank product."""
+        return term.alpha / (math.sqrt(term.rank) if self.rslora else term.rank)
+
+    def num_frozen_layers(self, config: XLMRobertaXLConfig) -> int:
+        """Count the layers of the base below the first one that is adapted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid for this model.
+        """
+        terms = self.terms(config)
+        return 0 if self.bias == "all" else next(i for i, of_layer in enumerate(terms) if of_layer)
+
+    def terms(self, config: XLMRobertaXLConfig) -> list[dict[str, Term]]:
+        """Return the low-rank terms of each encoder layer, by the names of their linear layers.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid for this model.
+        """
+        self.check()
+        chosen = self._layer_numbers(config)
+        targets = list(LINEAR_LAYERS) if isinstance(self.targets, str) else list(self.targets)
+        every = [f"layers.{i}.{name}" for i in range(config.num_hidden_layers) for name in LINEAR_LAYERS]
+        known = {*every, *LINEAR_LAYERS}
+        unknown = [name for name in targets if not isinstance(name, str) or name not in known]
+        if unknown or not targets:
+            raise ValueError(
+                f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, of one layer such as 'layers.0.query', or "
+                f"{ALL_LINEAR!r}; got {unknown[0] if unknown else targets!r}. This model has "
+                f"{config.num_hidden_layers} layers."
+            )
+        adapted = [name for name in every if any(ends_with(name, target) for target in targets)]
+        adapted = [name for name in adapted if int(name.split(".")[1]) in chosen]
+        if not adapted:
+            raise ValueError(f"LoRA targets={targets!r} are not in any of the layers={self.layers!r} of this model.")
+        ranks = self._values("rank_pattern", adapted, self.rank)
+        alphas = self._values("alpha_pattern", adapted, self.alpha)
+        terms: list[dict[str, Term]] = [{} for _ in range(config.num_hidden_layers)]
+        for name in adapted:
+            _, number, target = name.split(".")
+            terms[int(number)][target] = Term(int(ranks[name]), float(alphas[name]))
+        return terms
+
+    def _layer_numbers(self, config: XLMRobertaXLConfig) -> set[int]:
+        depth = config.num_hidden_layers
+        listed = self._layer_list()
+        if listed is None:
+            return set(range(super().num_frozen_layers(config), depth))
+        numbers = set(map(int, listed))
+        if max(numbers) >= depth:
+            raise ValueError(f"LoRA layers has {max(numbers)}, but this model has layers 0 to {depth - 1}.")
+        return numbers
+
+    def _values(self, name: str, adapted: Sequence[str], default: float) -> dict[str, float]:
+        """Return the value of each adapted linear layer, by its full name."""
+        given = getattr(self, name) or {}
+        try:
+            patterns = Patterns(given)
+        except ValueError as error:
+            raise ValueError(f"LoRA {name}: the key {error}.") from error
+        matching = {layer: patterns.matching(layer) for layer in adapted}
+        for key in given:
+            if not any(map(Patterns([key]).matching, adapted)):
+                raise ValueError(
+                    f"LoRA {name}: the key {key!r} matches none of the adapted linear layers. These are "
+                    f"{', '.join(adapted[:6])}{', ...' if len(adapted) > 6 else ''}."
+                )
+        return {layer: default if key is None else given[key] for layer, key in matching.items()}
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList:
         """Make one `LayerAdapter` per encoder layer; those of layers that are not adapted are empty.
@@ -189,19 +331,23 @@ class LoRA(Tuning):
         ValueError
             If a parameter cannot be used with this model.
         """
-        first = self.num_frozen_layers(config)
-        unknown = [name for name in self.targets if name not in LINEAR_LAYERS]
-        if unknown or not len(self.targets):
-            raise ValueError(f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, got {self.targets!r}.")
-
-        def delta(name: str) -> LowRank:
-            in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
-            return LowRank(in_features, out_features, self.rank, self.alpha / self.rank, self.dropout)
-
-        return nn.ModuleList(
-            LayerAdapter({name: delta(name) for name in self.targets} if i >= first else {})
-            for i in range(config.num_hidden_layers)
-        )
+        with_bias = self.bias != "none"
+        layers = []
+        for of_layer in self.terms(config):
+            deltas: dict[str, nn.Module] = {}
+            for name, term in of_layer.items():
+                in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
+                scale = self.scale(term)
+                deltas[name] = LowRank(in_features, out_features, term.rank, scale, self.dropout, bias=with_bias)
+            layers.append(LayerAdapter(deltas))
+        if self.bias == "all":
+            for layer in layers:
+                rest = {name: width for name, (_, width) in LINEAR_LAYERS.items() if name not in layer}
+                layer.update({name: AddedBias(getattr(config, width)) for name, width in rest.items()})
+                layer.update({name: AddedBias(config.hidden_size) for name in NORM_PATHS})
+            outer = (layers[-1], "norm") if config.pre_layer_norm else (layers[0], "embeddings_norm")
+            outer[0][outer[1]] = AddedBias(config.hidden_size)
+        return nn.ModuleList(layers)
 
 
 @declare_parameters

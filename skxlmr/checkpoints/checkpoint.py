@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from skxlmr.checkpoints.adapted import adapt
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.formats import MAX_TENSORS, TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.checkpoints.keymap import LoadPlan
@@ -61,8 +62,9 @@ class Checkpoint:
 def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
     """Open a checkpoint, reading and checking the headers of its files; close it, or use it in a `with` statement.
 
-    Raises CheckpointError if a file is damaged, or the shards do not contain exactly the tensors that the index lists,
-    and UnsafeCheckpointError if a pickle contains anything but tensors.
+    If it is a base model with an adapter, its tensors are read with the adapter merged. Raises CheckpointError if a
+    file is damaged, or the shards do not contain exactly the tensors that the index lists, and UnsafeCheckpointError
+    if a pickle contains anything but tensors.
     """
     with ExitStack() as opened:
         weight_files = []
@@ -72,6 +74,8 @@ def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
         _check_distinct(weight_files)
         if files.index is not None:
             _check_index(files.index, weight_files)
+        if files.adapter is not None:
+            weight_files = adapt(weight_files, files.adapter)
         opened.pop_all()
     return Checkpoint(files.name, weight_files)
 

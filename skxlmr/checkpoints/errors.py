@@ -15,5 +15,5 @@ class CheckpointMismatchError(CheckpointError):
     """The tensors of a checkpoint do not fit the model that its config describes."""
 
 
-class ModelNotFoundError(OSError):
+class ModelNotFoundError(FileNotFoundError):
     """A model is not bundled, not a directory, and neither on the hub nor in its cache."""

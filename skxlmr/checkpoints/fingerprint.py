@@ -74,6 +74,11 @@ def fingerprint_of(directory: Path, config: Path, weights: Iterable[Path]) -> st
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def weights_digest(weights: Iterable[Path]) -> str:
+    """Compute a SHA-256 over names, shapes, dtypes and content of tensors, or samples of it, as `fingerprint_of`."""
+    return str(_tensors_digest(tuple(map(_identity, weights))))
+
+
 def file_fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
     """Compute the fingerprint of earlier versions: a SHA-256 over the names, sizes and content of files.
 

@@ -112,7 +112,7 @@ class TensorFile:
     def read_bytes(self, key: str, start: int, stop: int) -> bytes:
         where = self._ranges[key]
         if where.stride not in (None, _row_major(where.shape)):
-            return _bytes_of(self.read(key), start, stop)
+            return bytes_of(self.read(key), start, stop)
         with self._lock:
             self._file.seek(where.offset + start)
             data = self._file.read(stop - start)
@@ -141,7 +141,7 @@ class LegacyFile:
         return self._loaded[key].detach().clone(memory_format=torch.contiguous_format)
 
     def read_bytes(self, key: str, start: int, stop: int) -> bytes:
-        return _bytes_of(self.read(key), start, stop)
+        return bytes_of(self.read(key), start, stop)
 
     def close(self) -> None:
         self._loaded = None
@@ -153,7 +153,7 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
-def _bytes_of(tensor: torch.Tensor, start: int, stop: int) -> bytes:
+def bytes_of(tensor: torch.Tensor, start: int, stop: int) -> bytes:
     return tensor.flatten().view(torch.uint8)[start:stop].numpy().tobytes()
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from skxlmr.checkpoints import layout, sentence_transformers
+from skxlmr.checkpoints import layout, peft_adapter, sentence_transformers
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 
 SMALL_FILES = (
@@ -32,6 +32,8 @@ def fetch(
     config_only: bool = False,
 ) -> Path:
     """Download the config, the tokenizer and one set of weights of a model into the cache, and return the folder there.
+
+    Of an adapter of peft, its config and weights are downloaded.
 
     The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
     that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
@@ -109,6 +111,9 @@ class _Repo:
         info = HfApi(endpoint=_endpoint(), token=self.token).model_info(self.repo_id, revision=self.revision)
         paths = [file.rfilename for file in info.siblings or ()]
         listed = {path.removeprefix(self.beginning) for path in paths if path.startswith(self.beginning)}
+        if peft_adapter.CONFIG in listed and not listed.intersection(layout.WEIGHTS):
+            weights_of_adapter = [name for name in peft_adapter.ADAPTER_WEIGHTS if name in listed][:1]
+            return self.snapshot([*SMALL_FILES, peft_adapter.CONFIG, *weights_of_adapter])
         if layout.CONFIG not in listed:
             raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
         weights = next((name for name in layout.WEIGHTS if name in listed), None)
@@ -127,6 +132,8 @@ class _Repo:
     def download_config(self) -> Path:
         folder = self.snapshot([layout.CONFIG])
         if not (folder / layout.CONFIG).exists():
+            folder = self.snapshot([peft_adapter.CONFIG])
+        if not any((folder / name).exists() for name in (layout.CONFIG, peft_adapter.CONFIG)):
             raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
         return folder
 
@@ -149,6 +156,8 @@ class _Repo:
                 f"{which} cannot be downloaded: there is no home directory for the cache of the hub. Set the "
                 f"environment variable HF_HOME to a folder."
             ) from error
+        if peft_adapter.is_adapter(folder) and any((folder / name).exists() for name in peft_adapter.ADAPTER_WEIGHTS):
+            return folder
         weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
         if not (folder / layout.CONFIG).exists() or (weights is None and not config_only):
             raise not_cached(f"{which} as a whole")

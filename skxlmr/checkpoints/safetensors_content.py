@@ -68,4 +68,6 @@ class SafetensorsContent:
     def __iter__(self) -> Iterator[bytes | memoryview]:
         yield self.header
         for key in self._keys:
+            if not self._tensors[key].numel():  # it may have a stride of 0, with which it has no view as bytes
+                continue
             yield self._tensors[key].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

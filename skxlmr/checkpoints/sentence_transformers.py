@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,22 @@ def read_prompt(directory: Path) -> str:
     prompts, default = config.get("prompts"), config.get("default_prompt_name")
     prompt = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
     return prompt if isinstance(prompt, str) else ""
+
+
+def is_cross_encoder(directory: Path) -> bool:
+    """Whether a directory is that of a CrossEncoder: a model with a head for two texts, and not of their vectors."""
+    return _read_config(directory).get("model_type") == "CrossEncoder"
+
+
+def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """Read what a CrossEncoder does with its logits: the name of a class of torch, such as "Sigmoid".
+
+    None if the files do not say so. It is in the `config` of the model, and since version 6 in a file of its own.
+    """
+    places = [_read_config(directory), config.get("sentence_transformers")]
+    names = [place.get("activation_fn") for place in places if isinstance(place, dict)]
+    names.append(config.get("sbert_ce_default_activation_function"))
+    return next((name.rpartition(".")[2] for name in names if isinstance(name, str)), None)
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

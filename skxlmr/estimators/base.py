@@ -5,7 +5,6 @@ from __future__ import annotations
 import copyreg
 import os
 from collections.abc import Callable
-from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -14,7 +13,6 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
@@ -22,7 +20,8 @@ from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowParameters
 from skxlmr.runtime.torch_state import default_torch_state
-from skxlmr.saving.estimators import NAME, SavedEstimator, SavedWeights, damaged, read_estimator, write_estimator
+from skxlmr.saving.checkpoints_with_heads import TrainedModel
+from skxlmr.saving.estimators import SavedEstimator, SavedWeights, damaged, write_estimator
 from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 from skxlmr.system.schema import POSITIVE, parse, vector
@@ -59,6 +58,9 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
     missing: ClassVar[str] = "error"  # a parameter of some subclasses
 
+    # Parameters by which the estimator computes what transformers does with a checkpoint that has its head.
+    _pretrained_parameters: ClassVar[dict[str, Any]] = {}
+
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
@@ -76,8 +78,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         return X
 
     def _needs_all_features(self, n_features: int) -> bool:
-        """Whether X of so many columns must have the columns that fit saw."""
-        return True
+        """Whether X of so many columns must have the columns that fit saw, if it was fitted here."""
+        return hasattr(self, "n_features_in_")
 
     def _check_fitted_column(self, X: Any) -> Any:
         """Check X after fit: it must have the columns that fit saw. Wrong names are told before wrong values."""
@@ -120,7 +122,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
     def _fitted_names(self) -> tuple[str, ...]:
         """Attributes without which nothing can be predicted."""
-        return ("n_features_in_",)
+        return ()
 
     def _fitted_types(self) -> dict[str, Any]:
         """The types of fitted attributes, as `skxlmr.system.schema.parse` takes them; those of others are free."""
@@ -132,15 +134,12 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
     def _check_restored(self) -> None:
         """Raise a ValueError if fitted attributes that were read from a file do not fit together."""
-        if len(getattr(self, "feature_names_in_", range(self.n_features_in_))) != self.n_features_in_:
-            raise ValueError(f"its feature_names_in_ are not {self.n_features_in_} names")
+        n_features = getattr(self, "n_features_in_", None)
+        if hasattr(self, "feature_names_in_") and len(self.feature_names_in_) != n_features:
+            raise ValueError(f"its feature_names_in_ are not n_features_in_={n_features} names")
 
     def _restore(self, saved: SavedEstimator) -> None:
         """Become what was saved."""
-        self._validate_params()
-        for value in self.get_params(deep=False).values():
-            if isinstance(value, Tuning | Int8):
-                value.check()
         not_fitted = self.get_params(deep=False).keys() | NOT_SAVED
         for name in saved.fitted:
             if not name.isidentifier() or name.startswith("__") or hasattr(type(self), name) or name in not_fitted:
@@ -150,6 +149,17 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         self._check_restored()
         if isinstance(saved.finetuned, SavedWeights):
             self._finetuned = self._build(saved.finetuned)
+
+    def _restore_pretrained(self, trained: TrainedModel) -> None:
+        """Become what a checkpoint was trained for; raises ValueError if parameters do not go with its head."""
+        raise NotImplementedError
+
+    def _check_parameters(self) -> None:
+        """Raise an error if a parameter is not valid."""
+        self._validate_params()
+        for value in self.get_params(deep=False).values():
+            if isinstance(value, Tuning | Int8):
+                value.check()
 
     def _check_fitted_attributes(self, attributes: dict[str, Any]) -> None:
         """Raise a ValueError if an attribute is missing without which nothing can be predicted, or of another type."""
@@ -262,49 +272,3 @@ def _without_trusted(state: dict[str, Any]) -> dict[str, Any]:
 def _same_class(one: type, other: type) -> bool:
     """Whether two classes are one, perhaps defined again, as a notebook does when a cell is run twice."""
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
-
-
-@default_torch_state()
-def load(directory: str | os.PathLike) -> XLMRXLEstimator:
-    """Read an estimator that `save` has written.
-
-    No base model is loaded until the first prediction. Nothing in the files is executed. `memory` is None: a folder of
-    pickles that a file names is not to be trusted. So is `tokenizer`: set it again where there was one.
-
-    Parameters
-    ----------
-    directory : str or path
-
-    Returns
-    -------
-    estimator
-        Fitted, of the class that was saved.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no saved estimator.
-    CheckpointError
-        If the files are damaged, from a newer version, or not what this library writes.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import skxlmr
-    >>> clf = skxlmr.XLMRXLClassifier("nano", tuning="head", random_state=0).fit(["good", "bad"], ["yes", "no"])
-    >>> directory = tempfile.mkdtemp()
-    >>> clf.save(directory)
-    >>> skxlmr.load(directory).predict(["good"])
-    array(['yes'], dtype='<U3')
-    """
-    saved = read_estimator(directory)
-    cls = ESTIMATORS.get(saved.class_name)
-    if cls is None:
-        raise CheckpointError(
-            f"{Path(directory)} holds a {saved.class_name!r}, which is not one of {', '.join(sorted(ESTIMATORS))}."
-        )
-    with damaged(Path(directory).expanduser() / NAME):
-        parameters = {name: value for name, value in saved.parameters.items() if name not in NOT_SAVED_PARAMETERS}
-        estimator = cls(**parameters)
-        estimator._restore(saved)
-    return estimator

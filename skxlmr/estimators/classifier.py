@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,15 @@ from typing_extensions import Self
 
 from skxlmr.columns import as_objects, check_column_of_texts
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import (
+    OF_REFERENCE,
+    ClassWeight,
+    FeatureMemory,
+    Init,
+    MissingTexts,
+    SentenceVectors,
+    Vocabulary,
+)
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.classification import Classification
@@ -93,6 +101,8 @@ class XLMRXLClassifier(
     """
 
     label_smoothing: float = parameter(default=0.0, valid=[Interval(Real, 0, 1, closed="left")], order=30)
+
+    _pretrained_parameters: ClassVar[dict[str, Any]] = OF_REFERENCE
 
     def _new_task(self) -> Classification:
         windows = Windows(self.max_length, self.stride, self.truncation)
@@ -236,6 +246,8 @@ class XLMRXLClassifier(
     def zero_shot(self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.") -> pd.DataFrame:
         """Score texts against any labels, with a classifier that was fitted on entailment.
 
+        `skxlmr.load` returns one for a checkpoint that was trained on natural language inference.
+
         Each text is paired with the template filled in with each label; the score of a label is the probability that
         the text entails it (Yin et al., arXiv:1909.00161).
 
@@ -257,8 +269,8 @@ class XLMRXLClassifier(
         TypeError
             If a label is not a str.
         ValueError
-            If the classifier was not fitted on pairs, none of its classes is called "entailment", there are no labels,
-            or the template has no place for them.
+            If the classifier was not fitted on pairs, there are no labels, or the template has no place for them; or
+            if not exactly one of its classes begins with "entail", in upper or lower case.
 
         Examples
         --------
@@ -272,10 +284,17 @@ class XLMRXLClassifier(
         check_is_fitted(self)
         column = self._check_column(texts)
         entailment = [i for i, label in enumerate(self.classes_) if str(label).lower().startswith("entail")]
-        if self.n_features_in_ != 2 or self.multilabel_ is not None or len(entailment) != 1:
+        n_features = getattr(self, "n_features_in_", 2)  # a checkpoint of transformers reads pairs, too
+        if n_features != 2 or self.multilabel_ is not None:
             raise ValueError(
-                f"zero_shot needs a classifier fitted on pairs of texts with a class 'entailment'; this one was fitted "
-                f"on {self.n_features_in_} column(s) with the classes {self.classes_.tolist()[:5]}."
+                f"zero_shot needs a classifier fitted on pairs of texts, with one label each; this one was fitted on "
+                f"{n_features} column(s) with {'one label' if self.multilabel_ is None else 'several labels'} per row."
+            )
+        if len(entailment) != 1:
+            raise ValueError(
+                f"zero_shot needs one class 'entailment', whose name begins so; the classes of this classifier are "
+                f"{self.classes_.tolist()[:5]}. If they are those of a checkpoint, name them in id2label of its "
+                f"config.json."
             )
         if column.pairs is not None:
             raise ValueError("texts has 2 columns; zero_shot makes the second itself, from the labels.")

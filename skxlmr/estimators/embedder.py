@@ -29,6 +29,7 @@ from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.runtime.reading import Reading, embed_texts, with_prompt
 from skxlmr.runtime.sentence_settings import read_sentence_settings
+from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
@@ -236,7 +237,7 @@ class XLMRXLEmbedder(
         else:
             backbone = load_base(self)
         self._layers(backbone, reading.pooling)
-        reading = self._check_n_dims(backbone, reading)
+        reading = self._check_n_dims(backbone.model.config.hidden_size, reading)
         self._windows(reading).resolve(backbone)  # raises what transform would
         width = reading.width(backbone.model.config.hidden_size)
         self._check_components(len(reading.texts(column).texts), width)
@@ -252,14 +253,27 @@ class XLMRXLEmbedder(
             with sklearn_defaults():
                 pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
             width = self.n_components
-        attributes = self._attributes(reading) | {
-            "pca_": pca,
-            "max_length_": self._windows(reading).default(backbone),
-            "_input_names": input_names(X),
-            "_n_features_out": 2 * width if reading.separate else width,
-        }
+        attributes = self._attributes_of(reading, width, pca, input_names(X))
+        attributes["max_length_"] = self._windows(reading).default(backbone)
         self._set_fitted(self._fitted_attributes(backbone, column, **attributes, **learned))
         return vectors
+
+    def _attributes_of(
+        self, reading: Reading, width: int, pca: PCA | None = None, names: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Return the fitted attributes that say how texts become vectors of a width."""
+        return {
+            "pca_": pca,
+            "pooling_": reading.pooling,
+            "normalize_": reading.normalize,
+            "prompt_": reading.prompt,
+            "_n_dims": reading.n_dims,
+            "_after_pooling": reading.layers,
+            "_include_prompt": reading.include_prompt,
+            "_separate": reading.separate,
+            "_input_names": names,
+            "_n_features_out": 2 * width if reading.separate else width,
+        }
 
     def _learn(
         self, backbone: Backbone, task: SimilarityLearning, rows: Rows, start: Finetuned | None
@@ -308,9 +322,9 @@ class XLMRXLEmbedder(
     def _trained_by(self) -> Tuning | None:
         return None if self.objective is None else super()._trained_by
 
-    def _check_n_dims(self, backbone: Backbone, reading: Reading) -> Reading:
+    def _check_n_dims(self, hidden_size: int, reading: Reading) -> Reading:
         """Return the reading with no more dimensions than there are, which a checkpoint may ask for, but no user."""
-        whole = reading.whole_width(backbone.model.config.hidden_size)
+        whole = reading.whole_width(hidden_size)
         if self.n_dims is not None and self.n_dims > whole:
             raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {whole} dimensions.")
         return reading if reading.n_dims is None else replace(reading, n_dims=min(reading.n_dims, whole))
@@ -345,18 +359,6 @@ class XLMRXLEmbedder(
             own.include_prompt or not is_own or not prompt,
             own.max_length,
         )
-
-    def _attributes(self, reading: Reading) -> dict[str, Any]:
-        """Return the fitted attributes from which `_fitted_reading` makes a reading again, but for `max_length_`."""
-        return {
-            "pooling_": reading.pooling,
-            "normalize_": reading.normalize,
-            "prompt_": reading.prompt,
-            "_n_dims": reading.n_dims,
-            "_separate": reading.separate,
-            "_after_pooling": reading.layers,
-            "_include_prompt": reading.include_prompt,
-        }
 
     def _fitted_reading(self) -> Reading:
         return Reading(
@@ -416,7 +418,7 @@ class XLMRXLEmbedder(
 
     def _needs_all_features(self, n_features: int) -> bool:
         """Where the texts of pairs are read separately, one column is enough."""
-        return n_features > 1 or not self._separate
+        return super()._needs_all_features(n_features) and (n_features > 1 or not self._separate)
 
     def _fitted_names(self) -> tuple[str, ...]:
         own = ("pca_", "pooling_", "normalize_", "prompt_", "_n_dims", "_separate", "_n_features_out")
@@ -445,7 +447,7 @@ class XLMRXLEmbedder(
     def _check_restored(self) -> None:
         super()._check_restored()
         check_layers(getattr(self, "_after_pooling", ()))
-        if self.n_features_in_ > 2:
+        if getattr(self, "n_features_in_", 1) > 2:
             raise ValueError(f"X had {self.n_features_in_} columns, but one or two are read")
         n_vectors = 2 if self._separate else 1
         width, rest = divmod(self._n_features_out, n_vectors)
@@ -455,6 +457,21 @@ class XLMRXLEmbedder(
             raise ValueError(f"its vectors have {width} dimensions, but _n_dims is {self._n_dims}")
         if self._finish(np.zeros((1, n_vectors, width), np.float32)).shape != (1, self._n_features_out):
             raise ValueError(f"its vectors have not {self._n_features_out} dimensions")
+
+    def _restore_pretrained(self, trained: TrainedModel) -> None:
+        """Become what `fit` makes without an objective."""
+        if self.objective is not None or self.n_components is not None:
+            raise ValueError("objective and n_components need training texts. Leave them out, and call fit.")
+        reading = self._resolved()
+        reading = self._check_n_dims(trained.config.hidden_size, reading)
+        fitted = self._attributes_of(reading, reading.width(trained.config.hidden_size))
+        fitted["max_length_"] = min(reading.max_length or trained.config.max_length, trained.config.max_length)
+        weights = None
+        if trained.adapter:
+            if reading.pooling not in ("mean", "cls", "max") or self.layer != -1:
+                raise ValueError("its adapter runs with pooling='mean', 'cls' or 'max', and layer=-1.")
+            weights = trained.weights(nn.Identity())
+        self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint, None, weights))
 
     def _build(self, weights: SavedWeights) -> Finetuned:
         return weights.build(lambda config: nn.Identity(), self.pooling_, causal=False)

@@ -70,7 +70,8 @@ class ExportMixin:
     def export_adapter(self, directory: str | os.PathLike) -> None:
         """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
 
-        `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint.
+        `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint, and
+        `skxlmr.load` reads it. A config.json beside them, which peft does not need, has the names of the labels.
 
         Parameters
         ----------
@@ -84,7 +85,8 @@ class ExportMixin:
         NotImplementedError
             If peft has no format for the head, or transformers no class for what it learned.
         ValueError
-            If it was not fitted with LoRA, `model` is another checkpoint now, or `directory` is where it lies.
+            If it was not fitted with LoRA, `model` is another checkpoint now or itself an adapter, or `directory` is
+            where it lies.
         OSError
             If the disk is full or not writable; an earlier adapter is then unchanged.
         """

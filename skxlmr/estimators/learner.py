@@ -19,13 +19,15 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
-from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, Tuned
+from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, Tuned, of_no_training
 from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
+from skxlmr.model.heads import Head
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_settings
 from skxlmr.runtime.streaming import run_in_parts
+from skxlmr.saving.checkpoints_with_heads import TrainedModel, empty_head
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.tasks.base import Task
@@ -253,16 +255,29 @@ class XLMRXLLearner(
 
     def _check_restored(self) -> None:
         super()._check_restored()
-        self._task().check_found(self.n_features_in_)
+        self._task().check_found(getattr(self, "n_features_in_", None))
 
     def _fitted_names(self) -> tuple[str, ...]:
-        task = self._new_task()
-        return (*super()._fitted_names(), *(name for name in task.found if name not in task.found_later))
+        return (*super()._fitted_names(), *self._new_task().found)
 
     def _restore(self, saved: SavedEstimator) -> None:
         super()._restore(saved)
         if saved.finetuned is None:
             raise ValueError("it has no trained weights")
+
+    def _restore_pretrained(self, trained: TrainedModel) -> None:
+        task, order = self._new_task().pretrained(trained.config)
+        export = task.export
+        assert export is not None, "each task of a model of transformers has an export"
+        head = empty_head(task.head, trained.config)
+        trained.read_head(head, export)
+        if order is not None:
+            assert isinstance(head, Head)
+            head.start(head.last.weight[order], head.last.bias[order])
+        longest, limit = trained.config.max_length, self._sentence_settings().max_length
+        fitted = task.fitted() | of_no_training() | {"max_length_": min(limit or longest, longest)}
+        weights = trained.weights(head)
+        self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint, None, weights))
 
     def _build(self, weights: SavedWeights) -> Finetuned:
         task = self._task()

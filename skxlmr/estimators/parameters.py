@@ -6,6 +6,7 @@ import os
 from typing import Any, ClassVar
 
 import joblib
+import numpy as np
 import pandas as pd
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
@@ -86,6 +87,10 @@ class SentenceVectors:
     pairs: str = parameter(default="auto", valid=[StrOptions({"auto", "joint", "separate"})], order=20)
 
 
+# The values of these parameters with which transformers reads texts.
+OF_REFERENCE: dict[str, Any] = {"pooling": "cls", "prompt": None, "pairs": "joint"}
+
+
 @parameter_group
 class Init:
     """Where the head starts from.
@@ -147,6 +152,20 @@ OF_TRAINING: dict[str, Any] = {
     "max_length_": POSITIVE,
 }
 
+
+def of_no_training() -> dict[str, Any]:
+    """Return their values where trained weights were loaded, and there was no training."""
+    numbers = dict.fromkeys(("loss", "learning_rate", "seconds"), np.empty(0))
+    return {
+        "history_": pd.DataFrame({"epoch": np.empty(0, np.int64), **numbers}),
+        "loss_curve_": [],
+        "start_metrics_": None,
+        "validation_scores_": None,
+        "best_validation_score_": None,
+        "n_iter_": 0,
+    }
+
+
 HISTORY = """\
 history_ : DataFrame
     One row per epoch: epoch, loss, learning_rate, seconds; validation_score and validation_loss if there are
@@ -165,6 +184,7 @@ n_iter_ : int
 max_length_ : int
     The number of tokens that `max_length=None` stands for.
 n_features_in_ : int
-    Number of columns of X: 1, or 2 for pairs; for multiple choice as many as it had.
+    Number of columns of X: 1, or 2 for pairs; for multiple choice as many as it had. A model of transformers that
+    `skxlmr.load` returns has none before `fit`.
 feature_names_in_ : ndarray of shape (n_features_in_,)
     Names of the columns, if X had any."""

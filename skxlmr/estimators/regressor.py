@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -10,10 +10,11 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
 
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
-from skxlmr.estimators.parameters import FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
+from skxlmr.estimators.parameters import OF_REFERENCE, FeatureMemory, Init, MissingTexts, SentenceVectors, Vocabulary
 from skxlmr.runtime.plan import Truncation, Windows
+from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.tasks.regression import REGRESSION_LOSSES, Regression
+from skxlmr.tasks.regression import ACTIVATIONS, REGRESSION_LOSSES, Regression
 
 
 @declare_parameters
@@ -60,11 +61,21 @@ class XLMRXLRegressor(
 
     loss: str = parameter(default="squared_error", valid=[StrOptions(set(REGRESSION_LOSSES))], order=30)
 
+    _pretrained_parameters: ClassVar[dict[str, Any]] = OF_REFERENCE
+
     def _new_task(self) -> Regression:
         windows = Windows(self.max_length, self.stride, self.truncation)
         return Regression(
             windows, self.loss, pooling=self.pooling, prompt=self.prompt, pairs=self.pairs, missing=self.missing
         )
+
+    def _restore_pretrained(self, trained: TrainedModel) -> None:
+        """As other estimators; the activation is that which sentence-transformers applies."""
+        activation = trained.activation or "Identity"
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"its activation {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}.")
+        super()._restore_pretrained(trained)
+        self._activation = activation
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the numbers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -87,6 +87,8 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
     align: str = parameter(default="strict", valid=[StrOptions(set(ALIGNMENTS))], order=20)
     tokenizer: Tokenizer | None = parameter(default=None, valid=[callable, None], order=20)
     aggregation: str = parameter(default="mean", valid=[StrOptions({"first", "mean", "max"})], order=20)
+
+    _pretrained_parameters: ClassVar[dict[str, Any]] = {"aggregation": "first"}
 
     def _new_task(self) -> Tagging:
         return Tagging(

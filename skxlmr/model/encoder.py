@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from skxlmr.model.attention import NO_DELTAS, Adapter, Eager
+from skxlmr.model.attention import NO_DELTAS, Adapter, Deltas, Eager, linear
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
@@ -67,10 +67,11 @@ class Encoder(PretrainedModel):
         Those above the highest one are not run, and with `start` not the first ones: `inputs` are the hidden states
         after that many. `position_ids` and `token_type_ids` are (T,) int64.
 
-        The modules of an `adapter` each take the input and the output of the linear layer that they are named after
-        ("query", "key", "value", "output", "up" or "down"), and return the output with their term added. `recompute`
-        keeps only the input of each layer for the backward pass, and runs the layer again there. `eager` switches to
-        eager attention: what self-attention and cross-attention of each layer need, and where they store their results.
+        The modules of an `adapter` each take the input and the output of the linear layer or LayerNorm that they are
+        named after ("query", "key", "value", "output", "up", "down", "attention_norm", "ffn_norm"; "embeddings_norm" in
+        the first layer, "norm" in the last one), and return the output with their term added. `recompute` keeps only
+        the input of each layer for the backward pass, and runs the layer again there. `eager` switches to eager
+        attention: what self-attention and cross-attention of each layer need, and where they store their results.
         `through` is a conversion of hidden states and its inverse: the converted ones are returned, and lie between the
         layers on the graph of autograd.
         Raise NotImplementedError for relative positions without `eager`.
@@ -81,11 +82,12 @@ class Encoder(PretrainedModel):
                 f"the model classes, not in estimators: these need a model with absolute positions."
             )
         depth = len(self.layers)
+        deltas: Sequence[Deltas] = [NO_DELTAS] * depth if adapter is None else adapter  # type: ignore[assignment]
         wanted = [i % (depth + 1) for i in layers]
         x = inputs
         if not start:
             words = self.embeddings.word(inputs) if inputs.ndim == 1 else inputs
-            x = self.embeddings(words, position_ids, token_type_ids)
+            x = self.embeddings(words, position_ids, token_type_ids, deltas[0].get("embeddings_norm"))
         n_tokens = x.shape[0]
         if eager is None and x.device.type == "cpu" and x.dtype.itemsize <= 4:
             x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))  # (T, H) -> (T', H), T' one of few sizes
@@ -93,13 +95,13 @@ class Encoder(PretrainedModel):
         if through is not None:
             kept[start], x = _through(x, n_tokens, *through)
         for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
-            arguments = (x, packing, NO_DELTAS if adapter is None else adapter[i - 1], *(eager[i - 1] if eager else ()))
+            arguments = (x, packing, deltas[i - 1], *(eager[i - 1] if eager else ()))
             if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
                 x = checkpoint(layer, *arguments, use_reentrant=False)
             else:
                 x = layer(*arguments)
             if i == depth:
-                x = self.norm(x)
+                x = linear(self.norm, x, deltas[-1].get("norm"))
             if i in wanted and through is not None:
                 kept[i], x = _through(x, n_tokens, *through)
             elif i in wanted:

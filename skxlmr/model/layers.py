@@ -32,10 +32,16 @@ class Embeddings(nn.Module):
         self.norm = nn.Identity() if config.pre_layer_norm else layer_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        words: Tensor,
+        position_ids: Tensor,
+        token_type_ids: Tensor | None,
+        delta: nn.Module | None = None,
+    ) -> Tensor:
         words = words.to(self.position.weight.dtype)  # quantised models have it in 16 bits
         x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
-        return self.dropout(self.norm(x + self.position(position_ids) if self.absolute else x))
+        return self.dropout(linear(self.norm, x + self.position(position_ids) if self.absolute else x, delta))
 
 
 def layer_norm(config: XLMRobertaXLConfig) -> nn.LayerNorm:
@@ -87,15 +93,18 @@ class Layer(nn.Module):
         eager: Eager | None = None,
         cross: Eager | None = None,
     ) -> Tensor:
+        attention_delta, ffn_delta = deltas.get("attention_norm"), deltas.get("ffn_norm")
         if self.pre_layer_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
+            x = x + self.dropout(
+                self.attention(linear(self.attention_norm, x, attention_delta), packing, deltas, eager)
+            )
             if cross is not None:
                 x = x + self.dropout(self.cross_attention(self.cross_norm(x), packing, NO_DELTAS, cross))
-            return x + self.ffn(self.ffn_norm(x), deltas)  # without dropout, as in the reference
-        x = self.attention_norm(x + self.dropout(self.attention(x, packing, deltas, eager)))
+            return x + self.ffn(linear(self.ffn_norm, x, ffn_delta), deltas)  # without dropout, as in the reference
+        x = linear(self.attention_norm, x + self.dropout(self.attention(x, packing, deltas, eager)), attention_delta)
         if cross is not None:
             x = self.cross_norm(x + self.dropout(self.cross_attention(x, packing, NO_DELTAS, cross)))
-        return self.ffn_norm(x + self.dropout(self.ffn(x, deltas)))
+        return linear(self.ffn_norm, x + self.dropout(self.ffn(x, deltas)), ffn_delta)
 
 
 class Pooler(nn.Module):

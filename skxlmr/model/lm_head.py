@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skxlmr.checkpoints.checkpoint import load_into, open_checkpoint
-from skxlmr.checkpoints.keymap import match
+from skxlmr.checkpoints.checkpoint import open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointMismatchError
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
-from skxlmr.model.key_maps import LM_HEADS, key_map
+from skxlmr.model.key_maps import LM_HEADS
 from skxlmr.model.layers import activation
-from skxlmr.model.quantized import FloatOutsideLayers, holds_8bit
+from skxlmr.model.pretrained_heads import read_head
 
 WORDS_AT_ONCE = 16_384
 
@@ -97,16 +97,11 @@ def _parts(words: Tensor) -> Iterator[tuple[int, Tensor]]:
 def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead | None:
     """Read only the language model head of a checkpoint, in float32; None if it has none."""
     with open_checkpoint(files) as checkpoint:
-        if holds_8bit(checkpoint):
-            checkpoint = FloatOutsideLayers(checkpoint)
-        tensors = {key: info for key, info in checkpoint.tensors.items() if key.startswith(LM_HEADS)}
-        if not tensors:
+        if not any(key.startswith(LM_HEADS) for key in checkpoint.tensors):
             return None
         with torch.device("meta"):
             head = LMHead(config)
-        holder = nn.ModuleDict({"lm_head": head})
-        expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
-        load_into(
-            holder, checkpoint, match(tensors, expected, key_map(config.model_type)), dtype=torch.float32, device="cpu"
-        )
+        missing = read_head(checkpoint, config, {"lm_head": head})
+    if missing:
+        raise CheckpointMismatchError(f"{files.directory}: its head lacks {', '.join(missing)}")
     return head

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -285,9 +286,11 @@ class PretrainedModel(ResizableModel):
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
         tensors = {self._their_name(self.own_prefix + name): t for name, t in self.state_dict().items()}
         dtype = str(self.base_model.dtype).removeprefix("torch.")
-        architecture = type(self).__name__.replace("XLMRobertaXL", self.config.architecture)
-        architecture = OTHER_NAMES.get(architecture, architecture)
-        config = {**self.config.to_dict(), "architectures": [architecture], "torch_dtype": dtype}
+        config = {
+            **self.config.to_dict(),
+            "architectures": [their_class(type(self), self.config)],
+            "torch_dtype": dtype,
+        }
         for outdated in ("quantization_config", "dtype"):  # of the checkpoint that was loaded; dtype is torch_dtype
             config.pop(outdated, None)
         extra_files = {}
@@ -314,6 +317,12 @@ class PretrainedModel(ResizableModel):
         return "" if hasattr(self, "roberta") else BASE
 
 
+def their_class(cls: type[PretrainedModel], config: XLMRobertaXLConfig) -> str:
+    """Return the name that a model class has in transformers, for the architecture of a config."""
+    name = cls.__name__.replace("XLMRobertaXL", config.architecture)
+    return OTHER_NAMES.get(name, name)
+
+
 def _open(
     find: Callable[[], CheckpointFiles], config: XLMRobertaXLConfig | None
 ) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint]:
@@ -335,6 +344,24 @@ def _open(
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Read the config of a checkpoint.
+
+    The head of an adapter may have other labels than its base model: a config.json beside it has their names.
+    """
+    config = _read_own_config(files)
+    if files.adapter is None:
+        return config
+    n_labels, beside = files.adapter.n_labels, files.adapter.model_config
+    if beside is not None:
+        of_head = XLMRobertaXLConfig.from_file(beside)
+        if n_labels in (None, of_head.num_labels):
+            return replace(config, id2label=of_head.id2label, problem_type=of_head.problem_type)
+    if n_labels is not None:
+        config.num_labels = n_labels
+    return config
+
+
+def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
     if read_json(files.config).get("model_type") != "xlm-roberta":
         return XLMRobertaXLConfig.from_file(files.config)

@@ -104,7 +104,7 @@ def get_backbone(
     key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
     with _lock, gate.inside():  # in a child that is forked meanwhile, a module that is imported here would stay locked
         backbone = _pool.get(key) or _share_layers(key, files, whole)
-        if backbone is not None and not backbone.files.directory.exists():
+        if backbone is not None and not backbone.files.exist:
             backbone.files = files  # the same content in another directory
         if backbone is None:
             if files.tokenizer is None:
@@ -202,7 +202,7 @@ def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:
     It is asked again if the files that it gave have been removed.
     """
     if model in BUNDLED or os.path.isdir(model):
-        return resolve(model)
+        return resolve(model, find_base=find_checkpoint)
     files = _find_on_hub(os.fspath(model))
     if all(path.exists() for path in (files.config, *files.weights)):
         return files

@@ -50,7 +50,8 @@ class BaseChoice(RunParameters):
     ----------
     model : str or path
         Id of a checkpoint on the hub ("name@revision" pins a branch, tag or commit), a local directory, "e5-small", or
-        "nano", the small one that is bundled.
+        "nano", the small one that is bundled. An adapter of peft, a LoRA, stands for its base model with the adapter
+        merged.
     load_in_8bit : "auto", bool or Int8
         Store the frozen base in 8 bits: a quarter of float32's size, and faster on CPUs. "auto" does so for XL and XXL,
         on a GPU only where 16 bits would take more than half of its memory. With an `Int8` object you can search over

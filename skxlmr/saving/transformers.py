@@ -11,7 +11,7 @@ from torch import nn
 
 from skxlmr.checkpoints.sentence_transformers import MODULES, PROMPTS, SETTINGS_NAMES
 from skxlmr.hardware.device import DTYPES
-from skxlmr.model import BertForSequenceClassification, XLMRobertaXLForSequenceClassification
+from skxlmr.model import BertForSequenceClassification, XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from skxlmr.model.heads import ClassificationHead, PooledHead
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
@@ -31,18 +31,25 @@ class ExportedModel(FittedWeights):
     max_length: int | None = None  # number of tokens that are read at once; None means all that the model can
 
     def heads(self, head: nn.Module) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
-        """Return the class to export, and the parts of the head by their names in it.
+        """Return the class to export, and the parts of the head by their names in it."""
+        return head_parts(self.export, self.finetuned.config, head)
 
-        BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
-        """
-        config, model_class = self.finetuned.config, self.export.model_class
-        assert model_class is not None
-        if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
-            assert isinstance(head, ClassificationHead)
-            pooler = Pooler(config)
-            pooler.dense = head.dense
-            return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
-        return model_class, self.export.heads(head)
+
+def head_parts(
+    export: Export, config: XLMRobertaXLConfig, head: nn.Module
+) -> tuple[type[PretrainedModel], dict[str, nn.Module]]:
+    """Return the class of the reference that has a head, and the parts of the head by their names in it.
+
+    BERT's head for texts consists of the same two layers as ours, but the first of them is its pooler.
+    """
+    model_class = export.model_class
+    assert model_class is not None
+    if config.model_type == "bert" and model_class is XLMRobertaXLForSequenceClassification:
+        assert isinstance(head, ClassificationHead)
+        pooler = Pooler(config)
+        pooler.dense = head.dense
+        return BertForSequenceClassification, {"roberta.pooler": pooler, "classifier": head.out_proj}
+    return model_class, export.heads(head)
 
 
 def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:

@@ -38,6 +38,8 @@ OTHER_NAMES = {
     "alpha": "lora_alpha",
     "dropout": "lora_dropout",
     "targets": "target_modules",
+    "layers": "layers_to_transform",
+    "rslora": "use_rslora",
 }
 
 

@@ -77,6 +77,46 @@ def infer_scheme(rows: Sequence[Sequence[str]], *, name: str = "y", names: Seque
     return "plain"
 
 
+def scheme_of_labels(labels: Sequence[str]) -> str:
+    """Infer the scheme from all tags that there are, without sentences, as a trained model has them.
+
+    Tags of BIO are IOB1 if there is a type without a B, since its entities begin with I.
+
+    Parameters
+    ----------
+    labels : sequence of str
+
+    Returns
+    -------
+    {"BIO", "IOB1", "IOE1", "IOE2", "BIOES", "BILOU", "BMES", "IO", "plain"}
+
+    Raises
+    ------
+    ValueError
+        If `infer_scheme` would raise one.
+
+    Examples
+    --------
+    >>> scheme_of_labels(["O", "B-PER", "I-PER"]), scheme_of_labels(["O", "I-PER", "B-LOC", "I-LOC"])
+    ('BIO', 'IOB1')
+    >>> scheme_of_labels(["NOUN", "VERB"])
+    'plain'
+    """
+    try:
+        scheme = infer_scheme([[label] for label in labels])
+    except ValueError as error:
+        raise ValueError(
+            f"its labels are not the tags of one scheme: {', '.join(map(repr, labels))[:200]}. Set scheme='plain' for "
+            f"the most probable label of each token, or scheme='IO' if runs of equal labels are entities."
+        ) from error
+    if scheme in ("BIO", "IOE1"):
+        of_prefix = {prefix: {kind for p, kind in map(split_tag, labels) if p == prefix} for prefix in "BIE"}
+        if scheme == "IOE1":
+            return "IOE1" if of_prefix["I"] - of_prefix["E"] else "IOE2"
+        return "IOB1" if of_prefix["I"] - of_prefix["B"] else "BIO"
+    return scheme
+
+
 def _are_bare(tags: Set[str]) -> bool:
     """Whether tags are prefixes without types: B, I and O of chunks, or B, M, E and S of words."""
     return bool(tags) and ({"B", "O"} <= tags <= set("BIESO") or {"B", "M", "E"} <= tags <= set("BMESO"))

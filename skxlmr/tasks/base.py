@@ -79,12 +79,13 @@ class Task(Generic[Column]):
     ----------
     windows : Windows
     found : dict of str to str
-        The fields that `find` sets, by the names of the estimator's attributes that show them.
+        The fields that `find` sets, and properties that follow from them, by the names of the estimator's attributes
+        that show them.
+    found_lately : dict of str to str
+        More of them, which estimators of earlier versions lack: the default of the field stands for these.
     found_types : dict of str to type
         The types of these attributes, as `skxlmr.system.schema.parse` takes them: they are compared when an estimator
         is read from a file. Attributes that are not listed are not compared.
-    found_later : frozenset of str
-        The attributes that estimators of earlier versions do not have; the defaults of their fields are used then.
     needs_y : bool
         Whether there is nothing to learn without y.
     causal : bool
@@ -96,8 +97,8 @@ class Task(Generic[Column]):
     windows: Windows = field(default_factory=Windows)
 
     found: ClassVar[dict[str, str]] = {}
+    found_lately: ClassVar[dict[str, str]] = {}
     found_types: ClassVar[dict[str, Any]] = {}
-    found_later: ClassVar[frozenset[str]] = frozenset()
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
     pooling: str = field(default="cls", kw_only=True)
@@ -314,18 +315,39 @@ class Task(Generic[Column]):
 
     def fitted(self) -> dict[str, Any]:
         """Return the fitted attributes that show what was found."""
-        return {attribute: getattr(self, name) for attribute, name in self.found.items()}
+        return {attribute: getattr(self, name) for attribute, name in (self.found | self.found_lately).items()}
 
     def restore(self, attributes: dict[str, Any]) -> Self:
         """Return this task with what an earlier fit found, from its attributes."""
-        own = {field.name for field in fields(self)}  # others are computed from these
-        names = {attribute: name for attribute, name in self.found.items() if name in own}
-        known = names.keys() - (self.found_later - attributes.keys())
-        restored = replace(self, **{names[attribute]: attributes[attribute] for attribute in known})
-        return restored.limited(attributes.get("max_length_"))
+        own = {of_class.name for of_class in fields(self)}
+        of_found = {name: attributes[key] for key, name in self.found.items() if name in own}
+        lately = {name: attributes[key] for key, name in self.found_lately.items() if key in attributes}
+        return replace(self, **of_found, **lately).limited(attributes.get("max_length_"))
 
-    def check_found(self, n_features: int) -> None:
-        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns."""
+    def check_found(self, n_features: int | None) -> None:
+        """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns.
+
+        None if their number is not known, since the head is that of a checkpoint.
+        """
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
+        """Return this task with what the config of a checkpoint says that its head was trained for.
+
+        The head is that of `export`.
+
+        Returns
+        -------
+        task : Task
+            With all that `find` sets.
+        order : ndarray of shape (n_outputs,), int64, or None
+            Which output of the checkpoint each of the head's is; None if they are the same.
+
+        Raises
+        ------
+        ValueError
+            If the labels are not those of such a task, or a parameter does not go with the head.
+        """
+        raise NotImplementedError
 
     def continued(self, earlier: Self) -> Self:
         """Return the task with which training continues from an earlier one.

@@ -54,9 +54,11 @@ class Choosing(Task[ChoiceColumn]):
     found: ClassVar[dict[str, str]] = {"target_form_": "form", "prompt_columns_": "prompts"}
     found_types: ClassVar[dict[str, Any]] = {"target_form_": one_of(*FORMS), "prompt_columns_": list[COUNT]}
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
+        if n_features is None and not self.prompts:  # the head of a checkpoint, before it is trained here
+            return
         columns = set(self.prompts)
-        if not columns or not columns < set(range(n_features)) or len(columns) < len(self.prompts):
+        if not columns or not columns < set(range(n_features or 0)) or len(columns) < len(self.prompts):
             raise ValueError(f"its prompt_columns_ are not some of {n_features} columns: {shown(self.prompts)}")
 
     def read(self, X: Any) -> ChoiceColumn:
@@ -71,6 +73,14 @@ class Choosing(Task[ChoiceColumn]):
         if max(len(choices) for choices, weight in zip(column.choices, weights, strict=True) if weight) < 2:
             raise ValueError("X has only one choice in every row: there is nothing to learn from.")
         return replace(self, form=form, prompts=list(column.prompts)), targets
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, None]:
+        """As other tasks; which columns are the prompt is found anew in each X, and choices are told by their index."""
+        return self, None
+
+    def continued(self, earlier: Self) -> Self:
+        """As other tasks; but a head of a checkpoint is for any columns, and any form of y."""
+        return super().continued(earlier) if earlier.prompts else self
 
     def targets(self, y: Any, column: ChoiceColumn, name: str = "y") -> np.ndarray:
         return check_right_choices(y, column, name)[0]

@@ -13,10 +13,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.system.schema import one_of, shown, vector
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
+from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
 from skxlmr.tasks.targets import refuse_y_as_text, warn_of_y_in_other_words
 from skxlmr.training.rows import Rows
@@ -44,7 +46,7 @@ class Classification(PooledTask):
         "multilabel_": one_of("indicator", "lists") | None,
     }
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
         super().check_found(n_features)
         check_distinct(self.classes)
 
@@ -62,6 +64,13 @@ class Classification(PooledTask):
                 label = classes.tolist()[used[0]]
                 raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
         return task, targets
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
+        task, labels = self.of_reference(), labels_of(config)
+        if config.problem_type == "multi_label_classification":
+            return replace(task, classes=np.array(labels, object), form="indicator"), None
+        order = np.argsort(labels)
+        return replace(task, classes=np.array(labels)[order]), order
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         return read_labels(y, column, name, form=self.form).numbers(self.classes)
@@ -105,6 +114,13 @@ class Classification(PooledTask):
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         return self.classes[most_likely(targets)] if self.form is None else None
+
+    def continued(self, earlier: Self) -> Self:
+        """As other tasks; but the columns of an indicator without names are those of the earlier fit."""
+        unnamed = self.form == earlier.form == "indicator" and self.classes.dtype.kind == "i"
+        if unnamed and len(self.classes) == len(earlier.classes):
+            return super(Classification, replace(self, classes=earlier.classes)).continued(earlier)
+        return super().continued(earlier)
 
     @property
     def n_outputs(self) -> int:

@@ -56,8 +56,8 @@ class LanguageModeling(Task[TextColumn]):
     repeats: ClassVar[bool] = False
     model_class: ClassVar[type[PretrainedModel]] = XLMRobertaXLForMaskedLM
 
-    def check_found(self, n_features: int) -> None:
-        if n_features != 1:
+    def check_found(self, n_features: int | None) -> None:
+        if n_features not in (1, None):
             raise ValueError(f"X had {n_features} columns, but one of texts is read")
 
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
@@ -69,6 +69,9 @@ class LanguageModeling(Task[TextColumn]):
 
     def find(self, y: None, column: TextColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
         return self, self.targets(y, column)
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, None]:
+        return self, None
 
     def targets(self, y: None, column: TextColumn, name: str = "y") -> np.ndarray:
         return np.zeros(len(column.texts))

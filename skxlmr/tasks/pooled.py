@@ -31,7 +31,7 @@ class PooledTask(Task[TextColumn]):
     pooling : {"auto", "mean", "cls", "max"}
     prompt : str or None
     pairs : {"auto", "joint", "separate"} or None
-        None if each row has one text.
+        None if each row has one text; with "joint" it may have one or two.
     normalize : bool
         Whether vectors are scaled to the same length; part of what "auto" stands for.
     layers : tuple of Layer
@@ -55,9 +55,8 @@ class PooledTask(Task[TextColumn]):
         "prompt_": "prompt",
         "pairs_": "pairs",
         "_normalize": "normalize",
-        "_layers": "layers",
-        "_include_prompt": "include_prompt",
     }
+    found_lately: ClassVar[dict[str, str]] = {"_layers": "layers", "_include_prompt": "include_prompt"}
 
     found_types: ClassVar[dict[str, Any]] = {
         "pooling_": POOLING,
@@ -67,11 +66,11 @@ class PooledTask(Task[TextColumn]):
         "_layers": tuple[Any, ...],
         "_include_prompt": bool,
     }
-    found_later: ClassVar[frozenset[str]] = frozenset({"_layers", "_include_prompt"})
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
         check_layers(self.layers)
-        if n_features != (1 if self.pairs is None else 2):
+        possible = {None: (1,), "joint": (1, 2, None), "separate": (2,)}
+        if n_features not in possible[self.pairs]:
             raise ValueError(f"it has pairs_={self.pairs!r}, but n_features_in_={n_features}")
 
     @property
@@ -124,6 +123,21 @@ class PooledTask(Task[TextColumn]):
 
     def continued(self, earlier: Self) -> Self:
         return super(PooledTask, self.read_as_before(earlier)).continued(earlier)
+
+    def of_reference(self) -> Self:
+        """Return this task as the reference reads texts: a head on the first token, two texts read together.
+
+        Raises
+        ------
+        ValueError
+            If a parameter says something else.
+        """
+        for name, now, theirs in (("pooling", self.pooling, "cls"), ("pairs", self.pairs, "joint")):
+            if now != theirs:
+                raise ValueError(f"its head is for {name}={theirs!r}, and cannot be used with {name}={now!r}.")
+        if self.prompt == "auto":
+            raise ValueError("its files do not say what is put before texts. Set prompt to a text, or to None.")
+        return replace(self, prompt=self.prompt or "")
 
     def prompted(self, column: TextColumn) -> TextColumn:
         if not self.prompt:

@@ -87,8 +87,8 @@ class Answering(Task[TextColumn]):
     found: ClassVar[dict[str, str]] = {"has_unanswerable_": "has_unanswerable"}
     found_types: ClassVar[dict[str, Any]] = {"has_unanswerable_": bool}
 
-    def check_found(self, n_features: int) -> None:
-        if n_features != 2:
+    def check_found(self, n_features: int | None) -> None:
+        if n_features not in (2, None):
             raise ValueError(f"X had {n_features} columns, but questions and contexts are two")
 
     def read(self, X: Any) -> TextColumn:
@@ -111,6 +111,10 @@ class Answering(Task[TextColumn]):
         if not any(first_span(of_row) for of_row in given):
             raise ValueError("y has no answer in any row: there is nothing to learn from.")
         return replace(self, has_unanswerable=not all(given)), as_objects(answers)
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, None]:
+        """As other tasks; the config does not tell whether there were questions without an answer."""
+        return self, None
 
     def continued(self, earlier: Self) -> Self:
         """Remember unanswerable questions of the earlier fit, too."""

@@ -8,13 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
+from scipy.special import logit
 from sklearn.metrics import r2_score
 from torch import Tensor
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
-from skxlmr.system.schema import POSITIVE, vector
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.schema import POSITIVE, one_of, vector
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
@@ -28,18 +32,27 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "huber": F.huber_loss,
 }
 
+# What becomes of the outputs of a head, by the names of torch's classes. Only a CrossEncoder of sentence-transformers
+# has another than "Identity".
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"Identity": lambda x: x, "Sigmoid": torch.sigmoid}
+CERTAIN = 1e-6  # the share that a sigmoid does not reach
+
 # Of the learning rate "auto" for pairs that are read separately: the share per row, and the largest share.
 RATE_PER_ROW, LARGEST_RATE = 1 / 5000, 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Regression(PooledTask):
-    """Numbers; targets are standardised by `mean` and `scale`, (n_outputs,) each."""
+    """Numbers; targets are standardised by `mean` and `scale`, (n_outputs,) each.
+
+    `activation` is a key of `ACTIVATIONS`; it comes before `mean` and `scale`.
+    """
 
     loss: str = "squared_error"
     mean: np.ndarray = field(default_factory=not_found)
     scale: np.ndarray = field(default_factory=not_found)
     one_dimensional: bool = True
+    activation: str = "Identity"
 
     found: ClassVar[dict[str, str]] = PooledTask.found | {
         "target_mean_": "mean",
@@ -47,14 +60,16 @@ class Regression(PooledTask):
         "n_outputs_": "n_outputs",
         "_one_dimensional": "one_dimensional",
     }
+    found_lately: ClassVar[dict[str, str]] = PooledTask.found_lately | {"_activation": "activation"}
     found_types: ClassVar[dict[str, Any]] = PooledTask.found_types | {
         "target_mean_": vector("f", "finite numbers"),
         "target_scale_": vector("f", "finite numbers"),
         "n_outputs_": POSITIVE,
         "_one_dimensional": bool,
+        "_activation": one_of(*ACTIVATIONS),
     }
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
         super().check_found(n_features)
         if self.mean.shape != self.scale.shape or not (self.scale > 0).all():
             raise ValueError("its target_scale_ is not a positive number for each element of target_mean_")
@@ -71,6 +86,11 @@ class Regression(PooledTask):
         scale = np.where(scale > 0, scale, 1.0)
         task = replace(self, mean=mean, scale=scale, one_dimensional=target.values.ndim == 1)
         return task, (values - mean) / scale
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, None]:
+        """As other tasks; the numbers are those that the head computes."""
+        n = config.num_labels
+        return replace(self.of_reference(), mean=np.zeros(n), scale=np.ones(n), one_dimensional=n == 1), None
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         values = check_numbers(y, column, name)
@@ -108,22 +128,29 @@ class Regression(PooledTask):
 
     def constant(self, rows: Rows) -> np.ndarray:
         """Return the mean of the standardised targets; their median is not far from it."""
-        return np.average(rows.targets, axis=0, weights=rows.weights)
+        mean = np.average(rows.targets, axis=0, weights=rows.weights)
+        return mean if self.activation == "Identity" else logit(mean.clip(CERTAIN, 1 - CERTAIN))
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return REGRESSION_LOSSES[self.loss](outputs, targets.to(outputs), reduction="none").mean(1)
+        numbers = ACTIVATIONS[self.activation](outputs)
+        return REGRESSION_LOSSES[self.loss](numbers, targets.to(outputs), reduction="none").mean(1)
+
+    def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
+        """Average the outputs of windows, and apply the activation."""
+        return ACTIVATIONS[self.activation](torch.from_numpy(super().per_row(outputs, plan))).numpy()
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         return float(r2_score(targets, results, sample_weight=weights)) if len(targets) > 1 else float("nan")
 
     def continued(self, earlier: Self) -> Self:
-        """Keep the earlier mean and scale: the weights of the head are relative to them."""
+        """Keep the earlier mean, scale and activation: the weights of the head are relative to them."""
         if (self.n_outputs, self.one_dimensional) != (earlier.n_outputs, earlier.one_dimensional):
             raise ValueError(
                 f"y asks for {self.n_outputs} outputs, but the earlier fit learned {earlier.n_outputs}, or its y had "
                 f"another number of dimensions: training can continue with the same only."
             )
-        return replace(self.read_as_before(earlier), mean=earlier.mean, scale=earlier.scale)
+        kept = {name: getattr(earlier, name) for name in ("mean", "scale", "activation")}
+        return replace(self.read_as_before(earlier), **kept)
 
     @property
     def export_config(self) -> dict[str, Any]:

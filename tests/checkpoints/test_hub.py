@@ -300,3 +300,23 @@ def test_resolve_with_unknown_subfolder_raises(cache: Path):
 def test_resolve_sends_token(hub: Hub, cache: Path, token: str | bool, sent: set[str | None]):
     resolve(REPO, cache_dir=cache, token=token)
     assert hub.authorizations == sent
+
+
+def test_resolve_of_adapter_downloads_its_files_and_finds_its_base(hub: Hub, cache: Path, tmp_path: Path):
+    base = tmp_path / "main"
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "target_modules": ["query"]}
+    path, name = tmp_path / "adapter.bin", "base_model.model.encoder.layer.0.attention.self.query"
+    torch.save({f"{name}.lora_A.weight": torch.ones(2, 3), f"{name}.lora_B.weight": torch.ones(3, 2)}, path)
+    hub.commits[MAIN] = {
+        "adapter_config.json": json.dumps(adapter).encode(),
+        "adapter_model.bin": path.read_bytes(),
+        "README.md": b"x",
+    }
+    files = resolve(REPO, cache_dir=cache)
+    assert hub.downloaded == {"adapter_config.json", "adapter_model.bin"}
+    assert files.directory == base
+    assert files.adapter is not None
+    assert files.adapter.directory.is_relative_to(cache)
+    assert resolve_config(REPO, cache_dir=cache / "other") == base / "config.json"
+    hub.stop()
+    assert resolve(REPO, cache_dir=cache).fingerprint == files.fingerprint

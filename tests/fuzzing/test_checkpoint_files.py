@@ -7,6 +7,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -14,7 +15,9 @@ import torch
 from fuzzing import as_bytes, hostile_values, json_values, mutated_bytes, mutated_json, reads
 from hypothesis import given
 from hypothesis import strategies as st
+from peft_adapters import make_adapter, write_base
 
+import skxlmr
 from skxlmr.checkpoints.convert.fairseq import convert_fairseq
 from skxlmr.checkpoints.files import parse_json
 from skxlmr.checkpoints.formats import open_weights
@@ -209,3 +212,33 @@ def test_as_tokenizer_json_of_unchanged_model_is_read(tiny_spm, tmp_path):
     assert again is not None
     for ids, expected in zip(again.encode_batch(TEXTS), tokenizer.encode_batch(TEXTS), strict=True):
         assert ids.tolist() == expected.tolist()
+
+
+@pytest.fixture(scope="module")
+def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an adapter of a tiny classifier, beside that of its base model."""
+    folder = tmp_path_factory.mktemp("adapter")
+    base = write_base(folder / "base", ending="Model")
+    options = {"target_modules": ["query", "dense"], "rank_pattern": {"query": 3}, "layers_to_transform": [0, 2]}
+    make_adapter(folder / "adapter", base, "ForSequenceClassification", "SEQ_CLS", **options, bias="all")
+    return folder / "adapter"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # in peft
+@given(data=st.data())
+def test_adapter_of_peft_is_loaded_or_refused(adapter_folder, tmp_path_factory, data):
+    changed = tmp_path_factory.mktemp("changed")
+    config = json.loads((adapter_folder / "adapter_config.json").read_text())
+    whole = (adapter_folder / "adapter_model.safetensors").read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    if data.draw(st.booleans()):
+        config = data.draw(mutated_json(config))
+    else:
+        header = data.draw(mutated_json(header))
+    (changed / "adapter_config.json").write_bytes(as_bytes(config))
+    new = as_bytes(header)
+    (changed / "adapter_model.safetensors").write_bytes(len(new).to_bytes(8, "little") + new + whole[8 + size :])
+    loaded = reads(lambda: skxlmr.load(changed, device="cpu"))
+    assert loaded is None or np.isfinite(loaded.decision_function(["a text"])).all()
+    reads(lambda: XLMRobertaXLModel.from_pretrained(changed, add_pooling_layer=False))

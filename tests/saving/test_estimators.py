@@ -349,7 +349,7 @@ def damage(directory, change):
         (lambda c: c.pop("base"), "damaged.*base"),
         (lambda c: c["base"].pop("fingerprint"), "damaged.*fingerprint"),
         (lambda c: c["base"].update(fingerprint=5), r"base.fingerprint must be a string, got 5"),
-        (lambda c: c["fitted"].pop("n_features_in_"), "has no attribute 'n_features_in_'"),
+        (lambda c: c["fitted"].pop("n_features_in_"), "pairs_=None, but n_features_in_=None"),
         (lambda c: c["fitted"].pop("classes_"), "has no attribute 'classes_'"),
         (lambda c: c["fitted"].update(classes_=["no", "yes", "perhaps"]), "classes_ must be an array, got"),
         (lambda c: c["fitted"]["classes_"]["items"].append("z"), "its tensors are not those of its tuning"),
@@ -390,6 +390,7 @@ def test_load_without_needed_attribute_raises_and_names_it(name, tmp_path):
         else:
             (loaded.transform if name == "embedder" else loaded.predict)(X)
         (tmp_path / NAME).write_text(whole)
+    refused.pop("n_features_in_", None)  # which only models of transformers may lack, since they take texts and pairs
     assert refused.keys() == set(fitted._fitted_names())
     assert all(f"has no attribute {attribute!r}" in message for attribute, message in refused.items())
 

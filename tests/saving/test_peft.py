@@ -9,6 +9,7 @@ import torch
 import transformers
 from sklearn.exceptions import NotFittedError
 
+import skxlmr
 from skxlmr import LoRA, XLMRXLClassifier
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.runtime.backbone import get_backbone
@@ -41,7 +42,18 @@ def load_with_peft(directory):
     return peft.PeftModel.from_pretrained(base, directory)
 
 
-@pytest.mark.parametrize("tuning", [LoRA(rank=3, alpha=5, targets=EVERYWHERE, dropout=0.1), LoRA(layers=1)], ids=str)
+TUNINGS = [
+    LoRA(rank=3, alpha=5, targets=EVERYWHERE, dropout=0.1),
+    LoRA(layers=1),
+    LoRA(
+        rank=2, rslora=True, rank_pattern={"query": 3, "layers.1.up": 5}, alpha_pattern={"layers.1..*": 2}, layers=None
+    ),
+    LoRA(targets="all-linear", layers=[0], bias="lora_only"),
+    LoRA(targets=["layers.0.query", "down"], layers=None, bias="all"),
+]
+
+
+@pytest.mark.parametrize("tuning", TUNINGS, ids=str)
 def test_export_adapter_equals_peft(tuning, tmp_path):
     clf = classifier(tuning)
     clf.export_adapter(tmp_path)
@@ -50,6 +62,29 @@ def test_export_adapter_equals_peft(tuning, tmp_path):
     np.testing.assert_allclose(logits_of(model.merge_and_unload()), clf._outputs(TEXTS), atol=1e-5)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "nano"
+    again = skxlmr.load(tmp_path, device="cpu")
+    np.testing.assert_array_equal(again.predict(TEXTS), clf.predict(TEXTS))
+    np.testing.assert_allclose(again._outputs(TEXTS), clf._outputs(TEXTS), atol=1e-5)
+
+
+def test_export_adapter_writes_options_as_peft_does(tmp_path):
+    tuning = LoRA(
+        rank=2, rslora=True, targets=("query",), layers=[1], rank_pattern={"query": 4}, alpha_pattern={".*": 3}
+    )
+    classifier(tuning).export_adapter(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    name = "roberta.encoder.layer.1.attention.self.query"
+    expected = {
+        "use_rslora": True,
+        "rank_pattern": {name: 4},
+        "alpha_pattern": {name: 3},
+        "layers_to_transform": [1],
+        "target_modules": [name],
+        "bias": "none",
+        "r": 2,
+        "lora_alpha": 16,
+    }
+    assert {key: config[key] for key in expected} == expected
 
 
 def test_export_adapter_with_numpy_scalars_equals_peft(tmp_path):

@@ -136,7 +136,7 @@ class Adapter(Writer):
     other_files = {"README.md": b"mine"}
 
     def write(self, number):
-        write_adapter(self.directory, {"a": torch.full((number, 2), float(number))}, {"r": number})
+        write_adapter(self.directory, {"a": torch.full((number, 2), float(number))}, {"r": number}, {"n": number})
 
     def read(self):
         atomic.recover(self.directory)
@@ -151,7 +151,8 @@ class Adapter(Writer):
             return None
         rank = json.loads((self.directory / "adapter_config.json").read_bytes())["r"]
         tensor = safetensors.torch.load((self.directory / "adapter_model.safetensors").read_bytes())["a"]
-        return same([rank, len(tensor), *tensor.flatten().tolist()])
+        of_model = json.loads((self.directory / "config.json").read_bytes())["n"]
+        return same([of_model, rank, len(tensor), *tensor.flatten().tolist()])
 
 
 class InPlace:

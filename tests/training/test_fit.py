@@ -15,7 +15,7 @@ from skxlmr.tasks.classification import Classification
 from skxlmr.training import Callback
 from skxlmr.training.fit import Fit, OneEpoch
 from skxlmr.training.settings import TrainingParameters
-from skxlmr.tuning import Head
+from skxlmr.tuning import Full, Head
 
 TEXTS = ["good", "bad", "fine", "poor", "nice", "awful", "lovely", "dull", "great", "grim"]
 LABELS = ["yes", "no"] * 5
@@ -132,7 +132,21 @@ def test_learn_with_start_continues_from_its_weights():
     assert_equal_weights(first.finetuned, weights)
     other, _ = make_fit(LoRA(rank=2))
     with pytest.raises(ValueError, match="earlier fit cannot be continued"):
-        other.learn(rows, start=first.finetuned)
+        fit.learn(rows, start=other.learn(rows).finetuned)
+
+
+@pytest.mark.parametrize("tuning", [LoRA(rank=2), Full(layers=1)], ids=str)
+def test_learn_of_more_weights_continues_from_head_alone(tuning):
+    fit, rows = make_fit(Head(), learning_rate=1e-2, max_epochs=10)
+    first = fit.learn(rows)
+    weights = copy.deepcopy(first.finetuned)
+    other, _ = make_fit(tuning, learning_rate=1e-6, max_epochs=1)
+    second = other.learn(rows, start=first.finetuned)
+    assert not second.finetuned.only_head
+    assert second.history["loss"][0] == pytest.approx(first.history["loss"].iloc[-1], rel=0.2)
+    for name, value in second.finetuned.head.state_dict().items():
+        torch.testing.assert_close(value, weights.head.state_dict()[name], atol=1e-4, rtol=0)
+    assert_equal_weights(first.finetuned, weights)
 
 
 def test_learn_calls_given_callbacks_after_those_of_the_settings():

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 import transformers
 
 from skxlmr import LoRA
+from skxlmr.checkpoints.peft_adapter import PEFT_PREFIX
 from skxlmr.model import XLMRobertaXLForSequenceClassification
 from skxlmr.model.key_maps import key_map
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import collate
-from skxlmr.saving.peft import PEFT_PREFIX
 from skxlmr.training import Callback
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule

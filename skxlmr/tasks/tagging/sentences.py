@@ -75,20 +75,22 @@ def plan_tokens(
     max_length: int,
     stride: int,
     aggregation: str = "first",
+    spaces: bool = False,
 ) -> PiecePlan:
     """Join the pieces of each sentence's tokens, and cut what is too long into windows.
 
     A token is read at its first piece, in the window where that has most context; if that is a bare space, as before
-    most Chinese words, which says nothing of the token, at the piece after it. With the `aggregation` "mean" or "max"
-    it is read at all its pieces that this window shows. A token without pieces is read as an unknown piece. Rows of the
-    plan are the sentences; its positions, one window after the other, are the tokens in order.
+    most Chinese words, which says nothing of the token, at the piece after it, unless `spaces` count. With the
+    `aggregation` "mean" or "max" it is read at all its pieces that this window shows. A token without pieces is read as
+    an unknown piece. Rows of the plan are the sentences; its positions, one window after the other, are the tokens in
+    order.
     """
     distinct = list(dict.fromkeys(token for sentence in sentences for token in sentence))
     unknown = np.array([tokenizer.unk_token_id], np.int32)
     encoded = tokenizer.encode_batch(distinct) if distinct else []
     pieces = {token: ids if len(ids) else unknown for token, ids in zip(distinct, encoded, strict=True)}
     space = tokenizer.convert_tokens_to_ids(SPACE)
-    read_at = {token: int(len(ids) > 1 and ids[0] == space) for token, ids in pieces.items()}
+    read_at = {token: int(not spaces and len(ids) > 1 and ids[0] == space) for token, ids in pieces.items()}
     texts, first_pieces, stops = [], [], []
     for sentence in sentences:
         of_tokens = [pieces[token] for token in sentence]

@@ -20,9 +20,11 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.schema import one_of, vector
 from skxlmr.tags.entities import entity_spans
-from skxlmr.tags.schemes import SCHEMES, is_raw, read_tags
+from skxlmr.tags.infer import scheme_of_labels
+from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, is_raw, read_tags
 from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
 from skxlmr.tasks.classification import check_class_weight, check_distinct
+from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
 from skxlmr.tasks.tagging.schemes import decode, scheme_of_score, tag_score
 from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
@@ -51,6 +53,8 @@ class Tagging(Task[TokenColumn]):
         Splits strings.
     tokenizer_name : str or None
         Name of the tokenizer of the fit; None if it read token lists.
+    spaces : bool
+        Whether a bare space before a token counts as its first piece, as in transformers.
     """
 
     scheme: str = "auto"
@@ -61,21 +65,24 @@ class Tagging(Task[TokenColumn]):
     aggregation: str = field(default="mean", kw_only=True)
     tokenizer: Tokenizer | None = field(default=None, kw_only=True, repr=False)
     tokenizer_name: str | None = field(default=None, kw_only=True)
+    spaces: bool = field(default=False, kw_only=True)
 
     found: ClassVar[dict[str, str]] = {
         "classes_": "classes",
         "scheme_": "scheme",
         "tokenizer_name_": "tokenizer_name",
     }
+    found_lately: ClassVar[dict[str, str]] = {"_spaces": "spaces"}
     found_types: ClassVar[dict[str, Any]] = {
         "classes_": vector("UO", "tags"),
         "scheme_": one_of(*SCHEMES, "plain"),
         "tokenizer_name_": str | None,
+        "_spaces": bool,
     }
 
-    def check_found(self, n_features: int) -> None:
+    def check_found(self, n_features: int | None) -> None:
         check_distinct(self.classes)
-        if not all(isinstance(tag, str) for tag in self.classes.tolist()) or n_features != 1:
+        if not all(isinstance(tag, str) for tag in self.classes.tolist()) or n_features not in (1, None):
             raise ValueError("its tags are not texts, or X had several columns")
         if self.scheme != "plain":
             read_tags([self.classes.tolist()], self.scheme, name="classes_")
@@ -86,7 +93,12 @@ class Tagging(Task[TokenColumn]):
     def plan(self, backbone: Backbone, column: TokenColumn) -> WindowPlan:
         max_length, stride = self.windows.resolve(backbone)
         return plan_tokens(
-            backbone.tokenizer, column.texts, max_length=max_length, stride=stride, aggregation=self.aggregation
+            backbone.tokenizer,
+            column.texts,
+            max_length=max_length,
+            stride=stride,
+            aggregation=self.aggregation,
+            spaces=self.spaces,
         )
 
     def find(self, y: Any, column: TokenColumn, weights: np.ndarray) -> tuple[Self, np.ndarray]:
@@ -111,6 +123,12 @@ class Tagging(Task[TokenColumn]):
         )
         return task, task._numbers(rows, "y")
 
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray]:
+        tags = labels_of(config)
+        order = np.argsort(tags)
+        scheme = scheme_of_labels(tags) if self.scheme == "auto" else OTHER_NAMES.get(self.scheme, self.scheme)
+        return replace(self, classes=np.array(tags)[order], scheme=scheme, spaces=True), order
+
     def targets(self, y: Any, column: TokenColumn, name: str = "y") -> np.ndarray:
         return self._numbers(self.check_tags(y, column, name), name)
 
@@ -131,8 +149,13 @@ class Tagging(Task[TokenColumn]):
         return as_objects([np.array([number.get(tag, 0) for tag in row], np.int64) for row in rows])
 
     def continued(self, earlier: Self) -> Self:
-        """As other tasks; but a warm start may read strings where the earlier fit read token lists."""
-        return super().continued(replace(earlier, tokenizer_name=self.tokenizer_name))
+        """As other tasks; but a warm start may lack tags, and read strings where the earlier fit read token lists."""
+        task = replace(self, spaces=earlier.spaces)
+        if set(self.classes.tolist()) < set(earlier.classes.tolist()):
+            tag_weights = np.ones(len(earlier.classes))
+            tag_weights[np.isin(earlier.classes, self.classes)] = self.tag_weights
+            task = replace(task, classes=earlier.classes, tag_weights=tag_weights, scheme=earlier.scheme)
+        return super(Tagging, task).continued(replace(earlier, tokenizer_name=self.tokenizer_name))
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> TokenHead:
         return TokenHead(config, len(self.classes))

@@ -1,0 +1,254 @@
+"""Adapters of peft: what adapter_config.json says, and which tensors of the file belong to which module."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import checked_as, checked_file, read_json
+from skxlmr.checkpoints.fingerprint import weights_digest
+from skxlmr.checkpoints.formats import TensorInfo, open_weights
+from skxlmr.checkpoints.layout import CONFIG as MODEL_CONFIG
+from skxlmr.checkpoints.layout import WEIGHTS
+from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with
+from skxlmr.system.schema import POSITIVE, Rule, one_of, shown
+
+CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # in order of preference
+PEFT_PREFIX = "base_model.model."
+ALL_LINEAR = "all-linear"
+
+MERGE = "Merge it in peft, with merge_and_unload() and save_pretrained(), and use that directory"
+# Options of LoRA that compute something else, by their entries in adapter_config.json.
+UNSUPPORTED = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "alora_invocation_tokens": "activated LoRA",
+    "layer_replication": "replicated layers",
+    "target_parameters": "adapters of single parameters",
+    "trainable_token_indices": "trained embeddings of tokens",
+    "arrow_config": "Arrow routing",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+}
+# Ways to start a LoRA that change the weights of the base, too.
+CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+FINITE = Annotated[float, Rule("a number above 0", lambda number: 0 < number < 1e30)]
+SHARE = Annotated[float, Rule("a number from 0 to below 1", lambda number: 0 <= number < 1)]
+
+
+@dataclass
+class AdapterConfig:
+    """The entries of adapter_config.json that are read."""
+
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    task_type: str | None = None
+    auto_mapping: dict[str, Any] | None = None
+    r: POSITIVE = 8
+    lora_alpha: FINITE = 8
+    lora_dropout: SHARE = 0.0
+    use_rslora: bool = False
+    rank_pattern: dict[str, POSITIVE] | None = None
+    alpha_pattern: dict[str, FINITE] | None = None
+    target_modules: list[str] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    bias: one_of("none", "all", "lora_only") = "none"  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True)
+class LowRankTensors:
+    """The names of the tensors of a low-rank term in the file, its rank and its alpha."""
+
+    a: str
+    b: str
+    bias: str | None
+    rank: int
+    alpha: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """An adapter of peft.
+
+    Modules and parameters have the names of transformers, without the prefix of peft.
+    """
+
+    directory: Path
+    config: AdapterConfig
+    weights: Path
+    terms: dict[str, LowRankTensors]  # by module
+    replaced: dict[str, str]  # parameters that the adapter has whole, and the names of their tensors
+    tensors: dict[str, TensorInfo] = field(repr=False)  # by their names in the file
+    model_config: Path | None = None  # a config.json beside it, which has the names of the labels
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 of what the adapter computes."""
+        terms = {name: (term.scale, term.a, term.b, term.bias) for name, term in sorted(self.terms.items())}
+        parts = (terms, sorted(self.replaced.items()), weights_digest([self.weights]))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def n_labels(self) -> int | None:
+        """The number of labels of its classification head; None if it has none."""
+        heads = [
+            self.replaced[name] for name in ("classifier.out_proj.weight", "classifier.weight") if name in self.replaced
+        ]
+        return self.tensors[heads[0]].shape[0] if heads and self.tensors[heads[0]].shape else None
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory holds an adapter of peft, and no whole model."""
+    return (directory / CONFIG).is_file() and not any(os.path.lexists(directory / name) for name in WEIGHTS)
+
+
+def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterConfig:
+    """Read adapter_config.json.
+
+    Raises CheckpointError if it is damaged, not of a LoRA, or of one that computes something that is not supported.
+    """
+    path = checked_file(directory / CONFIG, root or directory)
+    content = read_json(path)
+    kind = content.get("peft_type")
+    if kind != "LORA":
+        raise CheckpointError(
+            f"{path} is of an adapter of the type {shown(kind)}; of peft's adapters only those of LoRA are read. "
+            f"{MERGE}, if peft can merge it."
+        )
+    for name, what in UNSUPPORTED.items():
+        if content.get(name):
+            raise CheckpointError(f"{path} has {name}={shown(content[name])}: {what} is not supported. {MERGE}.")
+    start = content.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGING_STARTS):
+        raise CheckpointError(
+            f"{path} has init_lora_weights={start!r:.60}, which also changes the weights of the base model. {MERGE}."
+        )
+    present = {name: value for name, value in content.items() if value is not None}
+    return checked_as(AdapterConfig, present, path)
+
+
+def base_name(config: AdapterConfig) -> str:
+    """Return the name of the base model of an adapter, with its revision if it is on the hub; "" if it has none."""
+    name = config.base_model_name_or_path or ""
+    is_local = os.path.isdir(name) or "/" not in name
+    return name if is_local or not config.revision or "@" in name else f"{name}@{config.revision}"
+
+
+def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
+    """Read the config of an adapter, and the header of its weights.
+
+    Raises CheckpointError if a file is missing or damaged, or has a tensor that does not belong to the adapter which
+    the config describes.
+    """
+    config = read_adapter_config(directory, root)
+    present = [name for name in ADAPTER_WEIGHTS if os.path.lexists(directory / name)]
+    if not present:
+        raise CheckpointError(f"{directory} has no weights of an adapter; looked for {', '.join(ADAPTER_WEIGHTS)}")
+    weights = checked_file(directory / present[0], root or directory)
+    with closing(open_weights(weights)) as file:
+        tensors = dict(file.tensors)
+    parts: dict[str, dict[str, str]] = {}  # of low-rank terms, by module
+    replaced: dict[str, str] = {}
+    for name in tensors:
+        _sort(name, parts, replaced, weights)
+    if not parts:
+        raise CheckpointError(f"{weights} has no tensors of a LoRA, whose names end with lora_A.weight")
+    selection = _Selection(config, directory / CONFIG)
+    terms = {module: selection.term(module, found, tensors) for module, found in parts.items()}
+    beside = directory / MODEL_CONFIG
+    model_config = checked_file(beside, root or directory) if os.path.lexists(beside) else None
+    return PeftAdapter(directory, config, weights, terms, replaced, tensors, model_config)
+
+
+def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str], where: Path) -> None:
+    """Add a tensor to the parts of the low-rank terms, or to the parameters that are replaced."""
+    ours = name.removeprefix(PEFT_PREFIX)
+    if not name.startswith(PEFT_PREFIX) or "lora_embedding_" in name or "lora_magnitude_vector" in name:
+        raise CheckpointError(f"{where}: the tensor {name!r} is not one of a LoRA on linear layers. {MERGE}.")
+    if ".original_module." in ours:  # a copy of the base's own parameter, which peft writes with bias="all"
+        return
+    for ending, part in ((".lora_A.weight", "a"), (".lora_B.weight", "b"), (".lora_B.bias", "bias")):
+        if ours.endswith(ending):
+            parts.setdefault(ours.removesuffix(ending), {})[part] = name
+            return
+    if ".lora_" in ours:
+        raise CheckpointError(f"{where}: the tensor {name!r} is not one of a LoRA on linear layers. {MERGE}.")
+    plain = re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", ours)
+    if plain not in replaced or ours == plain:  # with bias="all" the biases of saved modules are there twice
+        replaced[plain] = name
+
+
+class _Selection:
+    """Which modules an adapter is for, and their ranks and alphas, by its config; see peft's documentation."""
+
+    def __init__(self, config: AdapterConfig, where: Path) -> None:
+        self.config, self.where = config, where
+        targets = config.target_modules
+        self.regex = None
+        try:
+            if isinstance(targets, str) and targets.lower() != ALL_LINEAR:
+                self.regex = compile_pattern(targets)
+            self.ranks = Patterns(config.rank_pattern or {})
+            self.alphas = Patterns(config.alpha_pattern or {})
+            patterns = config.layers_pattern or []
+            self.layers = [rf"(?:^|.*?\.){compile_pattern(p).pattern}\.(\d+)\." for p in _as_list(patterns)]
+        except ValueError as error:
+            raise CheckpointError(f"{where}: a pattern of the names of modules {error}") from error
+
+    def selects(self, module: str) -> bool:
+        """Whether the adapter is for a module."""
+        targets = self.config.target_modules
+        if self.regex is not None:
+            return self.regex.fullmatch(module) is not None
+        if not isinstance(targets, list):  # "all-linear"
+            return True
+        if not any(ends_with(module, target) for target in targets):
+            return False
+        numbers = self.config.layers_to_transform
+        return numbers is None or numbers == [] or self._layer(module) in _as_list(numbers)
+
+    def _layer(self, module: str) -> int | None:
+        """Return the number of the layer of a module; None if it is in none."""
+        for pattern in self.layers or [r".*?\.[^.]*\.(\d+)\."]:
+            found = re.match(pattern, module)
+            if found:
+                return int(found[1])
+        return None
+
+    def term(self, module: str, parts: dict[str, str], tensors: dict[str, TensorInfo]) -> LowRankTensors:
+        """Return the low-rank term of a module; its shapes are compared with each other and with the config."""
+        name = next(iter(parts.values()))
+        if "a" not in parts or "b" not in parts:
+            raise CheckpointError(f"{self.where.parent}: the tensor {name!r} lacks its other half, lora_A or lora_B")
+        if not self.selects(module):
+            raise CheckpointError(
+                f"{self.where.parent} has the tensor {name!r}, but target_modules and layers_to_transform in "
+                f"{self.where.name} leave its module out"
+            )
+        config, rank_key, alpha_key = self.config, self.ranks.matching(module), self.alphas.matching(module)
+        rank = config.r if rank_key is None else (config.rank_pattern or {})[rank_key]
+        alpha = config.lora_alpha if alpha_key is None else (config.alpha_pattern or {})[alpha_key]
+        a, b = tensors[parts["a"]].shape, tensors[parts["b"]].shape
+        if len(a) != 2 or len(b) != 2 or a[0] != rank or b[1] != rank:
+            raise CheckpointError(
+                f"{self.where.parent}: the tensors of {module!r} have shapes {a} and {b}, but its rank is {rank} by "
+                f"{self.where.name}"
+            )
+        scale = alpha / (rank**0.5 if config.use_rslora else rank)
+        return LowRankTensors(parts["a"], parts["b"], parts.get("bias"), rank, float(alpha), scale)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

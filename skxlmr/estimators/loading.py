@@ -1,0 +1,214 @@
+"""Loading of fitted estimators: of what `save` wrote, and of trained models of transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
+from skxlmr.checkpoints.peft_adapter import base_name
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.checkpoints.sentence_transformers import MODULES, is_sentence_model, sentence_directory
+from skxlmr.estimators.base import ESTIMATORS, NOT_SAVED_PARAMETERS, XLMRXLEstimator
+from skxlmr.runtime.backbone import find_checkpoint
+from skxlmr.runtime.torch_state import default_torch_state
+from skxlmr.saving.checkpoints_with_heads import EMBEDDING, TrainedModel, read_trained_model
+from skxlmr.saving.estimators import NAME, damaged, read_estimator
+from skxlmr.saving.trained_adapter import read_adapted_model
+
+# The estimator of what a model was trained for; see `TrainedModel.task`.
+ESTIMATORS_OF_TASKS = {
+    "classification": "XLMRXLClassifier",
+    "regression": "XLMRXLRegressor",
+    "tagging": "XLMRXLTagger",
+    "question answering": "XLMRXLQA",
+    "multiple choice": "XLMRXLMultipleChoice",
+    "masked language modeling": "XLMRXLMaskedLM",
+    "causal language modeling": "XLMRXLGenerator",
+    EMBEDDING: "XLMRXLEmbedder",
+}
+
+
+class DirectoryKind(NamedTuple):
+    """A kind of directory that `load` reads.
+
+    To add one, write a function that reads it, and put the kind into `KINDS`. The function is given what the user
+    passed to `load`: the directory, and the parameters by their names. For a trained model it makes a
+    `skxlmr.saving.checkpoints_with_heads.TrainedModel` and returns `estimator_of(trained, model, parameters)`.
+
+    Attributes
+    ----------
+    marker : str
+        The file by which such a directory is recognised.
+    description : str
+        What it is, for error messages.
+    read : callable
+        Returns the fitted estimator.
+    """
+
+    marker: str
+    description: str
+    read: Callable[[str | os.PathLike, dict[str, Any]], XLMRXLEstimator]
+
+
+@default_torch_state()
+def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
+    """Return a fitted estimator: one that `save` has written, or a trained model of transformers or peft.
+
+    No base model is loaded until the first prediction, and nothing in the files is executed.
+
+    A saved estimator comes back as it was. `memory` is None: a folder of pickles that a file names is not to be
+    trusted. So is `tokenizer`: set it again where there was one.
+
+    A checkpoint of transformers, XLM-RoBERTa-XL, XLM-RoBERTa or BERT with XLM-RoBERTa's vocabulary, becomes the
+    estimator for its head, by the class in its config.json: `ForSequenceClassification` an `XLMRXLClassifier`, or an
+    `XLMRXLRegressor` if its `problem_type` is "regression" or it has one output; `ForTokenClassification` an
+    `XLMRXLTagger`, `ForQuestionAnswering` an `XLMRXLQA`, `ForMultipleChoice` an `XLMRXLMultipleChoice`, `ForMaskedLM`
+    an `XLMRXLMaskedLM`, `ForCausalLM` an `XLMRXLGenerator`. An encoder without a head, or a directory of
+    sentence-transformers, becomes an `XLMRXLEmbedder`; a CrossEncoder is one of sequences, whose activation and default
+    prompt are applied. Their outputs are those of transformers; texts that are longer
+    than the model reads at once are read in windows and not cut off. See Notes.
+
+    An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
+    names, or that you pass as `model` if it lies elsewhere now; it stays unchanged and is shared with other estimators.
+    `tuning` is the `LoRA` with the same settings. peft does not store the names of labels: they are those of a
+    config.json beside the adapter, or else of the base, if it has as many. Adapters of other types, DoRA and trained
+    embeddings are refused: merge them in peft, with `merge_and_unload` and `save_pretrained`.
+
+    Parameters
+    ----------
+    directory : str or path
+        A directory; or, of a checkpoint, the id of a model on the hub ("name@revision" pins a branch, tag or commit).
+    **parameters
+        Parameters of the estimator to set, such as `device="cpu"`, `load_in_8bit=True` or `scheme="IOB1"`, as
+        `set_params` takes them. Of a saved estimator they replace those that were saved.
+
+    Returns
+    -------
+    estimator
+        Fitted, of the class that was saved, or that belongs to the head.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory has neither a saved estimator nor a checkpoint, or there is no such directory, and no such
+        model on the hub; the latter is a ModelNotFoundError.
+    CheckpointError
+        If the files are damaged, from a newer version, or not what this library writes; or if the weights of a
+        checkpoint have not the head that its config.json says.
+    ValueError
+        If the estimator has no such parameter, or the value is not valid for it or for the head.
+
+    Notes
+    -----
+    Labels are those of `id2label` ("LABEL_0" where there are none), sorted in `classes_`; those of several labels per
+    row are in the order of the checkpoint, and `predict` returns an indicator matrix of them. Numbers are returned as
+    the model computes them: `target_mean_` is 0 and `target_scale_` 1.
+
+    As transformers does, a classifier or regressor takes one text per row, or two, which are read together. It has no
+    `n_features_in_` before `fit`, since the checkpoint does not tell which. A classifier that was trained on natural
+    language inference has `zero_shot`. A tagger reads the first piece of each token (`aggregation="first"`), and infers
+    `scheme_` from its tags. A model for question answering always answers, as transformers' pipeline does by default;
+    of one that was trained on unanswerable questions, too, set `has_unanswerable_ = True`.
+
+    `fit` trains a new head. With `warm_start=True` it continues from the weights that were loaded, on the same labels,
+    as does `partial_fit`. As no training has been done here, `n_iter_` is 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import skxlmr
+    >>> clf = skxlmr.XLMRXLClassifier("nano", tuning="head", pooling="cls", random_state=0)
+    >>> clf = clf.fit(["good", "bad"], ["yes", "no"])
+    >>> directory = tempfile.mkdtemp()
+    >>> clf.save(directory)
+    >>> skxlmr.load(directory).predict(["good"])
+    array(['yes'], dtype='<U3')
+
+    A model of transformers:
+
+    >>> directory = tempfile.mkdtemp()
+    >>> clf.export_pretrained(directory)
+    >>> skxlmr.load(directory, device="cpu").predict(["good"])
+    array(['yes'], dtype='<U3')
+    """
+    if not os.path.isdir(path := Path(directory).expanduser()):
+        return _load_checkpoint(directory, parameters)
+    for kind in KINDS:
+        if os.path.lexists(path / kind.marker):
+            return kind.read(directory, parameters)
+    expected = "; ".join(f"{kind.marker} ({kind.description})" for kind in KINDS)
+    there = sorted(entry.name for entry in path.iterdir())
+    found = f"It has {', '.join(there[:5])}{', ...' * (len(there) > 5)}" if there else "It is empty"
+    raise FileNotFoundError(
+        f"{path} holds no saved estimator and no checkpoint. {found}; expected is one of: {expected}."
+    )
+
+
+def _load_saved(directory: str | os.PathLike, parameters: dict[str, Any]) -> XLMRXLEstimator:
+    """Read an estimator that `save` has written."""
+    saved = read_estimator(directory)
+    cls = ESTIMATORS.get(saved.class_name)
+    if cls is None:
+        raise CheckpointError(
+            f"{Path(directory)} holds a {saved.class_name!r}, which is not one of {', '.join(sorted(ESTIMATORS))}."
+        )
+    with damaged(where := Path(directory).expanduser() / NAME):
+        estimator = cls(**{name: value for name, value in saved.parameters.items() if name not in NOT_SAVED_PARAMETERS})
+        estimator._check_parameters()
+    if parameters:
+        estimator.set_params(**parameters)._check_parameters()
+    with damaged(where):
+        estimator._restore(saved)
+    return estimator
+
+
+def _load_checkpoint(model: str | os.PathLike, parameters: dict[str, Any]) -> XLMRXLEstimator:
+    """Read a checkpoint of transformers or sentence-transformers, or an adapter of peft."""
+    given = parameters.get("model", model)
+    files = find_checkpoint(model) if given == model else resolve(model, find_base=lambda named: find_checkpoint(given))
+    if files.adapter is not None and not is_sentence_model(sentence_directory(files.adapter.directory)):
+        trained = read_adapted_model(files)
+        base = base_name(files.adapter.config) if given == model else given
+        return estimator_of(trained, base, {"tuning": trained.tuning, **parameters})
+    if given != model:
+        raise ValueError(f"model={given!r} is another one than the checkpoint {str(model)!r}. Leave it.")
+    return estimator_of(read_trained_model(model), model, parameters)
+
+
+def estimator_of(trained: TrainedModel, model: str | os.PathLike, parameters: dict[str, Any]) -> XLMRXLEstimator:
+    """Return a trained model as a fitted estimator.
+
+    Parameters
+    ----------
+    trained : TrainedModel
+    model : str or path
+        The parameter `model` of the estimator: where its base lies.
+    parameters : dict
+        Other parameters of the estimator, from the user.
+    """
+    cls = ESTIMATORS[ESTIMATORS_OF_TASKS[trained.task]]
+    of_checkpoint = dict(cls._pretrained_parameters)
+    if "prompt" in of_checkpoint:
+        of_checkpoint["prompt"] = trained.prompt
+    estimator = cls(model=model, **of_checkpoint)
+    estimator.set_params(**parameters)._check_parameters()
+    try:
+        estimator._restore_pretrained(trained)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{trained.where} cannot be loaded as {cls.__name__}: {error}") from error
+    return estimator
+
+
+# In this order: the first whose marker a directory has is taken.
+KINDS = [
+    DirectoryKind(NAME, "an estimator that `save` has written", _load_saved),
+    DirectoryKind(ADAPTER, "an adapter of peft", _load_checkpoint),
+    DirectoryKind("config.json", "a checkpoint of transformers", _load_checkpoint),
+    DirectoryKind(MODULES, "a model of sentence-transformers", _load_checkpoint),
+]

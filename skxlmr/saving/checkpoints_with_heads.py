@@ -1,0 +1,197 @@
+"""Checkpoints of transformers, as fitted estimators: what their config says they are, and their heads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.checkpoints.sentence_transformers import (
+    is_cross_encoder,
+    is_sentence_model,
+    read_activation,
+    read_prompt,
+    sentence_directory,
+)
+from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.config import CONFIGS
+from skxlmr.model.pretrained import read_config
+from skxlmr.model.pretrained_heads import read_head
+from skxlmr.runtime.backbone import find_checkpoint
+from skxlmr.saving.estimators import SavedWeights
+from skxlmr.saving.transformers import head_parts
+from skxlmr.system.schema import shown
+from skxlmr.tasks.base import Export
+from skxlmr.tuning import Head, Tuning
+
+EMBEDDING = "embedding"  # what an encoder without a head does
+SEQUENCES = "classification or regression"
+
+# What a model was trained for, by the end of the name of its class in transformers, after the name of its family.
+ARCHITECTURES = {
+    "ForSequenceClassification": SEQUENCES,
+    "ForTokenClassification": "tagging",
+    "ForQuestionAnswering": "question answering",
+    "ForMultipleChoice": "multiple choice",
+    "ForMaskedLM": "masked language modeling",
+    "ForPreTraining": "masked language modeling",
+    "ForCausalLM": "causal language modeling",
+    "LMHeadModel": "causal language modeling",
+    "Model": EMBEDDING,
+}
+# The beginnings of keys of heads that are of one class of models each; all other heads may lie beside them, unused.
+OWN_HEADS = ("classifier.", "qa_outputs.")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained model that `skxlmr.load` has found: a base, a head on it, and perhaps an adapter.
+
+    Attributes
+    ----------
+    task : str
+        What it was trained for: "classification", "regression", or another value of `ARCHITECTURES`. The table
+        `ESTIMATORS_OF_TASKS` of `skxlmr.estimators.loading` has the estimator of each.
+    files : CheckpointFiles
+        The checkpoint of the base.
+    config : XLMRobertaXLConfig
+        With the labels.
+    where : str
+        Where the head lies, for error messages.
+    open_head : callable
+        Opens the tensors of the head; their keys are those of transformers.
+    activation : str or None
+        What is done with the outputs of the head, as sentence-transformers says of a CrossEncoder, such as "Sigmoid".
+    prompt : str or None
+        What is put before each text, or before the first of two, as sentence-transformers says of a CrossEncoder.
+    tuning : Tuning
+        How it was trained: `Head()` if all other weights are those of `files`.
+    adapter : dict of str to Tensor
+        Weights beside the head, float32, named as in `Finetuned.state_dict()`; that is "adapter..." for LoRA.
+    """
+
+    task: str
+    files: CheckpointFiles
+    config: XLMRobertaXLConfig
+    where: str
+    open_head: Callable[[], AbstractContextManager[Checkpoint]]
+    activation: str | None = None
+    prompt: str | None = None
+    tuning: Tuning = field(default_factory=Head)
+    adapter: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def read_head(self, head: nn.Module, export: Export) -> None:
+        """Load the weights of a head that is on the meta device.
+
+        Raises
+        ------
+        CheckpointError
+            If there are none, or those of another head.
+        """
+        model_class, parts = head_parts(export, self.config, head)
+        with self.open_head() as checkpoint:
+            others = [key for key in checkpoint.tensors if key.startswith(OWN_HEADS)]
+            missing = read_head(checkpoint, self.config, parts)
+        if not missing:
+            return
+        expected = model_class.__name__.rpartition("For")[2]
+        there = f" There are {', '.join(sorted(others)[:4])}, which are those of another head." if others else ""
+        raise CheckpointError(
+            f"{self.where} says that it is a model for {self.task} (For{expected}), but its weights lack the head of "
+            f"such a model: {', '.join(missing[:4])}.{there} Correct the entry 'architectures' of its config.json; or, "
+            f"to train a head on it, give it to an estimator as its `model`, and call fit."
+        )
+
+    def weights(self, head: nn.Module) -> SavedWeights:
+        """Return the weights of a head that has been read, and of the adapter, as those of a saved estimator."""
+        of_head = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+        return SavedWeights(self.tuning, self.config, self.where, {**self.adapter, **of_head})
+
+
+def read_trained_model(model: str | os.PathLike) -> TrainedModel:
+    """Find a checkpoint, and what it was trained for.
+
+    Parameters
+    ----------
+    model : str or path
+        A directory, the id of a model on the hub, or a bundled model.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such model.
+    CheckpointError
+        If it is damaged, or a model of a class that no estimator runs.
+    """
+    files = find_checkpoint(model)
+    config = read_config(files)
+    task = task_of(_task(files, config), config)
+    directory = sentence_directory(files.directory)
+    return TrainedModel(
+        task,
+        files,
+        config,
+        str(files.directory),
+        partial(open_checkpoint, files),
+        activation=read_activation(directory, config.extra),
+        prompt=read_prompt(directory) or None if is_cross_encoder(directory) else None,
+    )
+
+
+def task_of(task: str, config: XLMRobertaXLConfig) -> str:
+    """Return a task, and of models of sequences whether they were trained for classification or regression."""
+    if task != SEQUENCES:
+        return task
+    of_numbers = config.problem_type == "regression" or (
+        config.num_labels == 1 and config.problem_type != "multi_label_classification"
+    )
+    return "regression" if of_numbers else "classification"
+
+
+def task_of_class(name: str) -> str | None:
+    """Return what a class of transformers is for; None if it is of another model, or for what no estimator does."""
+    families = [family.architecture for family in CONFIGS.values()]
+    ends = [name.removeprefix(family) for family in families if name.startswith(family)]
+    return next((ARCHITECTURES[end] for end in ends if end in ARCHITECTURES), None)
+
+
+def _task(files: CheckpointFiles, config: XLMRobertaXLConfig) -> str:
+    """Return what a checkpoint was trained for; raises CheckpointError if that is nothing that an estimator does."""
+    directory = sentence_directory(files.directory)
+    if is_sentence_model(directory) and not is_cross_encoder(directory):
+        return EMBEDDING
+    names = config.extra.get("architectures")
+    with open_checkpoint(files) as checkpoint:
+        heads = sorted(key for key in checkpoint.tensors if key.startswith(OWN_HEADS))
+    if names is None and not heads:
+        return EMBEDDING
+    name = names[0] if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str) else ""
+    found = task_of_class(name)
+    possible = f"one of {next(iter(CONFIGS.values())).architecture}{', ...'.join(ARCHITECTURES)}"
+    if found is None:
+        raise CheckpointError(
+            f"{files.config}: 'architectures' is {shown(names)}, so it is not known what the model was trained for. "
+            f"Set it to the class of transformers whose head it has, {possible}; or, to train a new head, give the "
+            f"directory to an estimator as its `model`, and call fit."
+        )
+    if found == EMBEDDING and heads:
+        raise CheckpointError(
+            f"{files.config}: 'architectures' is {shown(names)}, a model without a head, but the weights have one: "
+            f"{', '.join(heads[:4])}. Set it to the class of transformers with this head, {possible}; or, to use the "
+            f"model without the head, give the directory to an estimator as its `model`, and call fit."
+        )
+    return found
+
+
+def empty_head(make: Callable[[XLMRobertaXLConfig], nn.Module], config: XLMRobertaXLConfig) -> nn.Module:
+    """Make a head on the meta device."""
+    with torch.device("meta"):
+        return make(config)

@@ -1,0 +1,35 @@
+"""What the config of a checkpoint tells a task about the head that the checkpoint has."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from skxlmr.model import XLMRobertaXLConfig
+
+MAX_CHARACTERS = 2**25  # of an array of names, which takes as many for each as the longest has
+
+
+def labels_of(config: XLMRobertaXLConfig) -> list[str]:
+    """Return the names of the outputs, in their order.
+
+    Raises
+    ------
+    ValueError
+        If two are equal, one is missing, or an array of them would fill the memory.
+
+    Examples
+    --------
+    >>> from skxlmr.model import XLMRobertaConfig
+    >>> labels_of(XLMRobertaConfig(id2label={1: "yes", 0: "no"})), labels_of(XLMRobertaConfig(num_labels=2))
+    (['no', 'yes'], ['LABEL_0', 'LABEL_1'])
+    """
+    names = config.id2label or {}
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"id2label has the numbers {sorted(names)[:5]}, not those from 0 to {len(names) - 1}.")
+    labels = [names[i] for i in range(len(names))]
+    if max(map(len, labels), default=0) * len(labels) > MAX_CHARACTERS:
+        raise ValueError(f"the names in id2label are too long: {max(labels, key=len)!r:.60}.")
+    label, n = Counter(labels).most_common(1)[0]
+    if n > 1:
+        raise ValueError(f"id2label has the name {label!r:.60} for {n} outputs. Rename all but one of them.")
+    return labels
