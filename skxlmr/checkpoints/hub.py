@@ -178,8 +178,8 @@ def _module_folders(folder: Path) -> list[str]:
     """Return the folders of the modules of a model of sentence-transformers, such as "2_Dense/"."""
     if not sentence_transformers.is_sentence_model(folder):
         return []
-    paths = [module.get("path") for _, module in sentence_transformers.read_module_list(folder)]
-    return [f"{path}/" for path in paths if isinstance(path, str) and path]
+    folders = [module for _, module in sentence_transformers.read_module_list(folder)]
+    return [f"{module.relative_to(folder).as_posix()}/" for module in folders if module != folder]
 
 
 def _endpoint() -> str | None:

@@ -24,6 +24,8 @@ BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # What a directory without a config may be, by a file in it.
 OTHER_DIRECTORIES = {
     "estimator.json": ": it holds a fitted estimator. Use skxlmr.load",
+    "router_config.json": ": it holds a Router of sentence-transformers whose default route, if it has one, does not "
+    "begin with a Transformer. Give the folder of one of its transformers, and set pooling and normalize",
 }
 # Suggestions for mistyped or incomplete names, besides the bundled ones.
 WELL_KNOWN = (

@@ -13,8 +13,8 @@ import torch
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.formats import open_weights
-from skxlmr.checkpoints.layout import PICKLE, SAFETENSORS, check_base_name
-from skxlmr.checkpoints.sentence_transformers import MODULES, PROMPTS, read_module_list
+from skxlmr.checkpoints.layout import PICKLE, SAFETENSORS
+from skxlmr.checkpoints.sentence_transformers import MODULES, PROMPTS, ROUTERS, read_module_list
 
 # In the order in which old directories, which have a flag for each, concatenate them.
 MODES = {
@@ -28,7 +28,7 @@ MODES = {
 ACTIVATIONS = ("Tanh", "Identity", "ReLU", "GELU", "SiLU", "Sigmoid")
 EMBEDDING = "sentence_embedding"
 
-Layer = dict[str, Any]  # its "kind", and its settings and arrays, as `skxlmr.runtime.sentence_layers` applies them
+Layer = dict[str, Any]  # its "kind", and its settings and arrays, as `skxlmr.model.sentence_layers` runs them
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,8 @@ class SentenceModules:
     pooling: str  # modes that are concatenated are joined by "+"
     layers: tuple[Layer, ...] = ()
     normalize: bool = False  # at the end
-    include_prompt: bool = True
+    include_prompt: bool = True  # whether the pooling takes the tokens of the prompt
     truncate_dim: int | None = None  # the first dimensions of the result that are kept
-
-    def check_prompt(self, prompt: str, model: object) -> None:
-        """Raise CheckpointError if the tokens of a prompt would have to be left out of the pooling."""
-        if prompt and not self.include_prompt:
-            raise CheckpointError(
-                f"The module 'Pooling' of {str(model)!r} excludes the tokens of the prompt from pooling "
-                f"(include_prompt=False), which is not supported. Set pooling and normalize to include them, or "
-                f"prompt=None."
-            )
 
 
 def read_modules(root: Path) -> SentenceModules:
@@ -58,10 +49,9 @@ def read_modules(root: Path) -> SentenceModules:
     """
     layers: list[Layer] = []
     pooling, include_prompt = "mean", True
-    for i, (kind, module) in enumerate(read_module_list(root)):
+    for i, (kind, folder) in enumerate(read_module_list(root)):
         if i == 0 and kind == "Transformer":
             continue
-        folder = root / check_base_name(module.get("path"), root / MODULES)
         if kind == "Pooling" and not layers:
             pooling, include_prompt = _pooling(folder / "config.json")
         elif kind == "Dense":
@@ -72,6 +62,11 @@ def read_modules(root: Path) -> SentenceModules:
         elif kind == "Normalize":
             _check_input(folder / "config.json", kind)
             layers.append({"kind": kind})
+        elif kind in ROUTERS:
+            raise CheckpointError(
+                f"{root / MODULES} has a module {kind!r} without a default route, which is not supported. Give the "
+                f"folder of one of its transformers as the model, and set pooling and normalize."
+            )
         elif kind != "Dropout" or i == 0:  # which does nothing but in training
             raise CheckpointError(
                 f"{root / MODULES} has a module {kind!r}, which is not supported. Set pooling and normalize to use the "

@@ -1,14 +1,16 @@
-"""The settings of a sentence-transformers directory: how the tokens of a text are pooled to a vector."""
+"""The files of a sentence-transformers directory: which modules it has, and how it gives texts to the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import parse_json, read_json, read_limited
+from skxlmr.checkpoints.files import parse_json, read_json, read_json_as, read_limited
 from skxlmr.checkpoints.layout import check_base_name
+from skxlmr.system.schema import shown
 
 MODULES = "modules.json"
 POOLING = "1_Pooling/config.json"
@@ -17,66 +19,115 @@ SETTINGS = "sentence_bert_config.json"  # of the transformer
 # The names of that file: the first, or those of early versions.
 SETTINGS_NAMES = (SETTINGS, "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
 FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES)
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
-KINDS = ("Transformer", "Pooling", "Normalize")
-POOLING_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-}
+EMBEDS_TEXTS = "SentenceTransformer"  # the model_type; early versions do not write it
+
+ROUTERS = ("Router", "Asym")  # the second is the name in early versions
+ROUTER_CONFIG = "router_config.json"
+# What a Router maps to the route of texts without a task, in this order: pairs of a task and a kind of input.
+MAPPED = ("(None, 'text')", "(None, None)")
+
+MIN_LENGTH = 4  # as of the parameter max_length
 
 
-def read_pooling(directory: Path) -> tuple[str, bool]:
-    """Read how a model pools tokens ("cls", "mean" or "max"), and whether it normalises vectors to length 1.
+@dataclass
+class RouterConfig:
+    """The content of the file of a Router."""
 
-    A directory without such settings is ("mean", False). Raises CheckpointError if a file is damaged, or a setting is
-    not supported.
+    types: dict[str, str]  # the classes of the modules, by their folders
+    structure: dict[str, list[str]]  # the folders of the modules of each route
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def default(self) -> str | None:
+        """The route by which `SentenceTransformer.encode` reads texts without a task; None if there is none."""
+        mappings = self.parameters.get("route_mappings")
+        mapped = [mappings.get(key) for key in MAPPED] if isinstance(mappings, dict) else []
+        names = [*mapped, "text" if "text" in self.structure else None, self.parameters.get("default_route")]
+        if self.parameters.get("allow_empty_key", True) is True:
+            names += self.structure
+        return next((name for name in names if name is not None), None)
+
+
+def read_module_list(root: Path) -> list[tuple[str, Path]]:
+    """Read the kinds of the modules of a directory, and their folders; raises CheckpointError if it is damaged.
+
+    A Router stands for the modules of its default route.
     """
-    path = directory / MODULES
-    if not path.is_file():
-        return "mean", False
-    kinds, modules = zip(*read_module_list(directory), strict=True)
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise CheckpointError(
-            f"{path} has a module {unknown[0]!r}, which is not supported. Set pooling and normalize to use the model "
-            f"without it."
-        )
-    folders = [module.get("path") for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"]
-    modes = [_pooling_mode(directory / check_base_name(folder, path) / "config.json") for folder in folders]
-    return modes[0] if modes else "mean", "Normalize" in kinds
-
-
-def read_module_list(root: Path) -> list[tuple[str, dict]]:
-    """Read the kinds of the modules of a directory, and their entries; raises CheckpointError if it is damaged."""
     path = root / MODULES
     modules = parse_json(b'{"modules":' + read_limited(path) + b"}", path)["modules"]  # the file is a list
     if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
         raise CheckpointError(f"{path} is not a list of modules")
-    return [(str(module.get("type")).rpartition(".")[2], module) for module in modules]
+    found: list[tuple[str, Path]] = []
+    for i, module in enumerate(modules):
+        kind, name = _class_name(module.get("type")), module.get("path")
+        folder = root if i == 0 and not name else root / check_base_name(name, path)
+        found += _default_route(folder) if i == 0 and kind in ROUTERS else [(kind, folder)]
+    return found
+
+
+def _default_route(folder: Path) -> list[tuple[str, Path]]:
+    """Read the modules of the default route of a Router; the Router itself if it has none."""
+    path = folder / (ROUTER_CONFIG if (folder / ROUTER_CONFIG).is_file() else "config.json")
+    config = read_json_as(RouterConfig, path)
+    if config.default is None:
+        return [(ROUTERS[0], folder)]
+    names = config.structure.get(config.default) if isinstance(config.default, str) else None
+    if not names or any(name not in config.types for name in names):
+        raise CheckpointError(f"{path} has no modules of the route {shown(config.default)}")
+    return [(_class_name(config.types[name]), folder / check_base_name(name, path)) for name in names]
+
+
+def _class_name(path: object) -> str:
+    return str(path).rpartition(".")[2]
 
 
 def transformer_directory(root: Path) -> Path:
     """Return where the transformer of a directory of sentence-transformers lies; `root` itself if it is not one."""
     if not is_sentence_model(root):
         return root
-    kind, module = read_module_list(root)[0]
-    folder = module.get("path")
-    return root / check_base_name(folder, root / MODULES) if kind == "Transformer" and folder else root
+    kind, folder = read_module_list(root)[0]
+    return folder if kind == "Transformer" else root
 
 
 def sentence_directory(directory: Path) -> Path:
-    """Return the directory that says how the model in `directory` is used: that above it, if its modules name it."""
-    above = directory.parent
-    if is_sentence_model(directory) or not is_sentence_model(above):
+    """Return the directory that says how the model in `directory` is used: one above it, if its modules name it."""
+    if is_sentence_model(directory):
         return directory
-    return above if transformer_directory(above) == directory else directory
+    for above in directory.parents[:2]:  # a Router may have a folder of its own
+        if is_sentence_model(above) and transformer_directory(above) == directory:
+            return above
+    return directory
 
 
 def lowercases(directory: Path) -> bool:
     """Whether sentence-transformers puts texts in lower case before the tokenizer of the model in a directory."""
-    path = next((directory / name for name in SETTINGS_NAMES if (directory / name).is_file()), None)
-    return path is not None and read_json(path).get("do_lower_case") is True
+    return _settings(directory)[1].get("do_lower_case") is True
+
+
+def read_max_length(directory: Path) -> int | None:
+    """Read how many tokens of a text sentence-transformers gives to the model in a directory, special ones included.
+
+    None if it is not a model of sentence-transformers, or its files do not say so. Raises CheckpointError if a file is
+    damaged.
+    """
+    if not is_sentence_model(sentence_directory(directory)):
+        return None
+    (path, settings), key = _settings(directory), "max_seq_length"
+    if settings.get(key) is None and (directory / TOKENIZER_CONFIG).is_file():  # where newer versions write it
+        path, key = directory / TOKENIZER_CONFIG, "model_max_length"
+        settings = read_json(path)
+    length = settings.get(key)
+    if length is not None and (type(length) is not int or length < MIN_LENGTH):
+        raise CheckpointError(f"{path}: {key} must be an integer from {MIN_LENGTH}, got {shown(length)}.")
+    return length
+
+
+def _settings(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the content of the settings of a transformer, {} without a file."""
+    path = next((directory / name for name in SETTINGS_NAMES if (directory / name).is_file()), directory / SETTINGS)
+    return path, read_json(path) if path.is_file() else {}
 
 
 def is_sentence_model(directory: Path) -> bool:
@@ -84,10 +135,14 @@ def is_sentence_model(directory: Path) -> bool:
     return (directory / MODULES).is_file()
 
 
+def embeds_texts(directory: Path) -> bool:
+    """Whether a directory is that of a model which was trained to embed texts, and not that of a CrossEncoder."""
+    return is_sentence_model(directory) and _read_config(directory).get("model_type") in (None, EMBEDS_TEXTS)
+
+
 def read_prompt(directory: Path) -> str:
     """Read the prompt that a model expects before each text; "" if there is none."""
-    path = directory / PROMPTS
-    config = read_json(path) if path.is_file() else {}
+    config = _read_config(directory)
     prompts, default = config.get("prompts"), config.get("default_prompt_name")
     prompt = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
     return prompt if isinstance(prompt, str) else ""
@@ -95,8 +150,7 @@ def read_prompt(directory: Path) -> str:
 
 def is_cross_encoder(directory: Path) -> bool:
     """Whether a directory is that of a CrossEncoder: a model with a head for two texts, and not of their vectors."""
-    path = directory / PROMPTS
-    return path.is_file() and read_json(path).get("model_type") == "CrossEncoder"
+    return _read_config(directory).get("model_type") == "CrossEncoder"
 
 
 def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
@@ -104,23 +158,12 @@ def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
 
     None if the files do not say so. It is in the `config` of the model, and since version 6 in a file of its own.
     """
-    path = directory / PROMPTS
-    places = [read_json(path) if path.is_file() else {}, config.get("sentence_transformers")]
+    places = [_read_config(directory), config.get("sentence_transformers")]
     names = [place.get("activation_fn") for place in places if isinstance(place, dict)]
     names.append(config.get("sbert_ce_default_activation_function"))
     return next((name.rpartition(".")[2] for name in names if isinstance(name, str)), None)
 
 
-def _pooling_mode(path: Path) -> str:
-    config = read_json(path)
-    if config.get("include_prompt") is False:
-        raise CheckpointError(
-            f"{path} excludes the tokens of the prompt from pooling, which is not supported. Set pooling and normalize "
-            f"to include them."
-        )
-    modes = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
-    if isinstance(config.get("pooling_mode"), str):  # the newer format
-        modes = [mode for mode, name in POOLING_MODES.items() if name == config["pooling_mode"]]
-    if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        raise CheckpointError(f"{path} asks for a pooling that is not supported. Set pooling and normalize yourself.")
-    return POOLING_MODES[modes[0]]
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / PROMPTS
+    return read_json(path) if path.is_file() else {}

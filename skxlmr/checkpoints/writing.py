@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,12 +29,14 @@ def write_checkpoint(
     *,
     extra_files: Mapping[str, bytes] = NO_FILES,
     unlisted_files: Mapping[str, bytes] = NO_FILES,
+    obsolete: Collection[str] = (),
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a checkpoint in the Hugging Face layout; an older one is replaced as a whole when the new one is complete.
 
     Its files, and the manifest "skxlmr.json" that lists them, are replaced by `atomic.replacing_whole`, which says what
-    other programs may see meanwhile. Weight files of an older checkpoint are removed; other existing files are kept.
+    other programs may see meanwhile. Weight files of an older checkpoint, and files with the names in `obsolete`, are
+    removed; other existing files are kept.
 
     Keys of `tensors` that share memory are written once each; `extra_files` are given by base name, and
     `unlisted_files`, which the manifest does not list since they may change later, may have one folder in their names.
@@ -69,6 +71,7 @@ def write_checkpoint(
     size = sum(map(len, (*small_files.values(), *unlisted_files.values())))
     size += sum(content.nbytes for content in weights.values())
     own = {layout.TOKENIZER_JSON, ADDED_TOKENS} if layout.TOKENIZER in extra_files else set()  # of an older tokenizer
+    own |= set(obsolete)
     with atomic.replacing_whole(
         Path(directory).expanduser(), size=size, is_obsolete=lambda name: OWN_WEIGHTS.fullmatch(name) or name in own
     ) as new:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
@@ -16,25 +16,24 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.checkpoints.sentence_modules import Layer
 from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
+from skxlmr.estimators.exporting_vectors import VectorExportMixin
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
 from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
+from skxlmr.model.sentence_layers import check_layers
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
-from skxlmr.runtime.features import POOLINGS, frozen_features
+from skxlmr.runtime.features import POOLING, POOLINGS
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import Truncation, WindowPlan, Windows, plan_texts
-from skxlmr.runtime.run import pool_texts
-from skxlmr.runtime.sentence_layers import apply_layers, width_after
-from skxlmr.runtime.sentence_settings import read_sentence_modules, read_sentence_settings
-from skxlmr.runtime.streaming import run_in_parts
+from skxlmr.runtime.plan import Truncation, Windows
+from skxlmr.runtime.reading import Reading, embed_texts, with_prompt
+from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
-from skxlmr.system.schema import POSITIVE, one_of, parse
+from skxlmr.system.schema import POSITIVE, parse
 from skxlmr.tasks.similarity import SimilarityLearning
 from skxlmr.training.fit import Fit
 from skxlmr.training.rows import Rows
@@ -43,10 +42,14 @@ from skxlmr.tuning import Head, Tuning, as_tuning
 
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 
+# Attributes that estimators of earlier versions do not have, and what stands for them then.
+FOUND_LATER: dict[str, Any] = {"_after_pooling": (), "_include_prompt": True, "max_length_": None}
+
 
 @declare_parameters
 class XLMRXLEmbedder(
     FramesOfVectors,
+    VectorExportMixin,
     TransformerMixin,
     MissingTexts,
     Truncation,
@@ -68,7 +71,9 @@ class XLMRXLEmbedder(
         How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean over the
         tokens of the first and the last layer; their sum divided by the square root of their number; the mean weighted
         by their positions; the last token alone. The special tokens count as tokens. "auto" is what a directory of
-        sentence-transformers says, with its dense layers and its `truncate_dim`, otherwise the mean.
+        sentence-transformers says, with its dense layers and its `truncate_dim`, and without the tokens of the prompt
+        if it excludes them (`include_prompt`); otherwise the mean. Of a directory with a Router it is the default
+        route, by which `SentenceTransformer.encode` reads texts.
     layer : int
         The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
         Layers above it are not run.
@@ -228,12 +233,12 @@ class XLMRXLEmbedder(
             self._check_reading(reading)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
-            backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt))
+            backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), [reading.left_out])
         else:
             backbone = load_base(self)
         self._layers(backbone, reading.pooling)
-        self._check_n_dims(backbone.model.config.hidden_size, reading)
-        Windows(self.max_length, self.stride, self.truncation).resolve(backbone)  # raises what transform would
+        reading = self._check_n_dims(backbone.model.config.hidden_size, reading)
+        self._windows(reading).resolve(backbone)  # raises what transform would
         width = reading.width(backbone.model.config.hidden_size)
         self._check_components(len(reading.texts(column).texts), width)
         learned: dict[str, Any] = {}
@@ -248,8 +253,9 @@ class XLMRXLEmbedder(
             with sklearn_defaults():
                 pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
             width = self.n_components
-        of_reading = self._attributes_of(reading, width, pca, input_names(X))
-        self._set_fitted(self._fitted_attributes(backbone, column, **of_reading, **learned))
+        attributes = self._attributes_of(reading, width, pca, input_names(X))
+        attributes["max_length_"] = self._windows(reading).default(backbone)
+        self._set_fitted(self._fitted_attributes(backbone, column, **attributes, **learned))
         return vectors
 
     def _attributes_of(
@@ -263,6 +269,7 @@ class XLMRXLEmbedder(
             "prompt_": reading.prompt,
             "_n_dims": reading.n_dims,
             "_after_pooling": reading.layers,
+            "_include_prompt": reading.include_prompt,
             "_separate": reading.separate,
             "_input_names": names,
             "_n_features_out": 2 * width if reading.separate else width,
@@ -303,17 +310,24 @@ class XLMRXLEmbedder(
             raise ValueError(
                 "scoring is of no use for vectors: their validation score is minus the loss. Leave it None."
             )
-        windows = Windows(self.max_length, self.stride, self.truncation)
-        return SimilarityLearning(windows, pooling=reading.pooling, goal=self.objective, prompt=reading.prompt)
+        return SimilarityLearning(
+            self._windows(reading),
+            pooling=reading.pooling,
+            goal=self.objective,
+            prompt=reading.prompt,
+            include_prompt=reading.include_prompt,
+        )
 
     @property
     def _trained_by(self) -> Tuning | None:
         return None if self.objective is None else super()._trained_by
 
-    def _check_n_dims(self, hidden_size: int, reading: Reading) -> None:
-        whole = reading._replace(n_dims=None).width(hidden_size)
+    def _check_n_dims(self, hidden_size: int, reading: Reading) -> Reading:
+        """Return the reading with no more dimensions than there are, which a checkpoint may ask for, but no user."""
+        whole = reading.whole_width(hidden_size)
         if self.n_dims is not None and self.n_dims > whole:
             raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {whole} dimensions.")
+        return reading if reading.n_dims is None else replace(reading, n_dims=min(reading.n_dims, whole))
 
     def _dims(self, width: int) -> tuple[int, ...]:
         """Return the numbers of dimensions of the vectors that are trained; the last one is `width`."""
@@ -332,28 +346,34 @@ class XLMRXLEmbedder(
 
     def _resolved(self) -> Reading:
         """Return how texts are read; "auto" as the model's own files say."""
-        pooling, normalize, prompt = self.pooling, self.normalize, self.prompt or ""
-        n_dims = self.n_dims
-        layers: tuple[Layer, ...] = ()
-        if prompt == "auto":
-            prompt = read_sentence_settings(self.model, needs_pooling=False).prompt
-        if "auto" in (pooling, normalize):
-            own = read_sentence_modules(self.model)
-            if pooling == "auto":
-                pooling, layers = own.pooling, own.layers
-                n_dims = own.truncate_dim if n_dims is None else n_dims
-                own.check_prompt(prompt, self.model)
-            normalize = own.normalize if normalize == "auto" else normalize
-        return Reading(pooling, normalize, prompt, n_dims, self.objective == "pairs", layers)
+        is_own = self.pooling == "auto"
+        own = read_sentence_settings(self.model, needs_pooling=is_own or self.normalize == "auto")
+        prompt = own.prompt if self.prompt == "auto" else self.prompt or ""
+        return Reading(
+            own.pooling if is_own else self.pooling,
+            own.normalize if self.normalize == "auto" else bool(self.normalize),
+            prompt,
+            own.truncate_dim if is_own and self.n_dims is None else self.n_dims,
+            self.objective == "pairs",
+            own.layers if is_own else (),
+            own.include_prompt or not is_own or not prompt,
+            own.max_length,
+        )
 
     def _fitted_reading(self) -> Reading:
-        layers = getattr(self, "_after_pooling", ())  # estimators of earlier versions have none
-        return Reading(self.pooling_, self.normalize_, self.prompt_, self._n_dims, self._separate, layers)
+        return Reading(
+            self.pooling_,
+            self.normalize_,
+            self.prompt_,
+            self._n_dims,
+            self._separate,
+            *(getattr(self, name, default) for name, default in FOUND_LATER.items()),
+        )
 
     def _check_reading(self, reading: Reading) -> None:
         """Raise a ValueError if the earlier fit, which training continues, read texts in another way."""
         earlier = self._fitted_reading()
-        for name in ("pooling", "prompt"):
+        for name in ("pooling", "prompt", "include_prompt"):
             now, before = getattr(reading, name), getattr(earlier, name)
             if now != before:
                 raise ValueError(
@@ -372,40 +392,20 @@ class XLMRXLEmbedder(
         self, backbone: Backbone, column: TextColumn, reading: Reading, finetuned: Finetuned | None
     ) -> np.ndarray:
         """Return the vectors before PCA and scaling: one per row, or (n_rows, 2, d) of separate pairs."""
-        batch_tokens, layers = backbone.batch_tokens(self.batch_tokens), self._layers(backbone, reading.pooling)
-
-        def compute(plan: WindowPlan, description: str) -> np.ndarray:
-            if finetuned is not None:
-                vectors = finetuned.run(backbone, plan, batch_tokens, verbose=self.verbose, description=description)
-            else:
-                vectors = frozen_features(
-                    backbone,
-                    plan.windows,
-                    reading.pooling,
-                    layers=layers,
-                    batch_tokens=batch_tokens,
-                    memory=self.memory,
-                    verbose=self.verbose,
-                    description=description,
-                )
-            return pool_texts(vectors, plan, reading.pooling)
-
-        vectors = run_in_parts(
-            reading.texts(column),
-            lambda rows: self._plan(backbone, with_prompt(rows, reading.prompt)),
-            compute,
-            batch_tokens,
-            description="embed",
+        return embed_texts(
+            backbone,
+            column,
+            reading,
+            self._windows(reading),
+            finetuned,
+            layers=self._layers(backbone, reading.pooling),
+            batch_tokens=self.batch_tokens,
+            memory=self.memory,
             verbose=self.verbose,
         )
-        if reading.layers:
-            vectors = apply_layers(reading.layers, vectors)
-        if reading.n_dims is not None:
-            vectors = np.ascontiguousarray(vectors[:, : reading.n_dims])
-        return vectors if len(vectors) == len(column.texts) else vectors.reshape(len(column.texts), 2, -1)
 
-    def _plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
-        return plan_texts(backbone, column, Windows(self.max_length, self.stride, self.truncation))
+    def _windows(self, reading: Reading) -> Windows:
+        return Windows(self.max_length, self.stride, self.truncation, reading.max_length)
 
     @sklearn_defaults()
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
@@ -427,13 +427,15 @@ class XLMRXLEmbedder(
     def _fitted_types(self) -> dict[str, Any]:
         own = {
             "pca_": PCA | None,
-            "pooling_": one_of(*POOLINGS),
+            "pooling_": POOLING,
             "normalize_": bool,
             "prompt_": str,
             "_n_dims": POSITIVE | None,
             "_separate": bool,
             "_n_features_out": POSITIVE,
             "_input_names": list[Any] | None,
+            "_after_pooling": tuple[Any, ...],
+            "_include_prompt": bool,
         }
         return super()._fitted_types() | OF_TRAINING | own
 
@@ -444,6 +446,7 @@ class XLMRXLEmbedder(
 
     def _check_restored(self) -> None:
         super()._check_restored()
+        check_layers(getattr(self, "_after_pooling", ()))
         if getattr(self, "n_features_in_", 1) > 2:
             raise ValueError(f"X had {self.n_features_in_} columns, but one or two are read")
         n_vectors = 2 if self._separate else 1
@@ -460,8 +463,9 @@ class XLMRXLEmbedder(
         if self.objective is not None or self.n_components is not None:
             raise ValueError("objective and n_components need training texts. Leave them out, and call fit.")
         reading = self._resolved()
-        self._check_n_dims(trained.config.hidden_size, reading)
+        reading = self._check_n_dims(trained.config.hidden_size, reading)
         fitted = self._attributes_of(reading, reading.width(trained.config.hidden_size))
+        fitted["max_length_"] = min(reading.max_length or trained.config.max_length, trained.config.max_length)
         weights = None
         if trained.adapter:
             if reading.pooling not in ("mean", "cls", "max") or self.layer != -1:
@@ -478,31 +482,3 @@ class XLMRXLEmbedder(
         tags.requires_fit = True
         tags.target_tags.required = self.objective == "classes"
         return tags
-
-
-class Reading(NamedTuple):
-    """How texts become vectors, before PCA."""
-
-    pooling: str
-    normalize: bool | str
-    prompt: str
-    n_dims: int | None
-    separate: bool  # whether the texts of a pair are read one by one
-    layers: tuple[Layer, ...] = ()  # of the model's own modules, after the pooling
-
-    def width(self, hidden_size: int) -> int:
-        """Return the number of dimensions of the vectors before PCA."""
-        width = width_after(self.layers, hidden_size * len(self.pooling.split("+")))
-        return width if self.n_dims is None else min(width, self.n_dims)
-
-    def texts(self, column: TextColumn) -> TextColumn:
-        """Return a column of what is read at once; of separate pairs the first text, then the second."""
-        if not self.separate or column.pairs is None:
-            return column
-        texts = [text for pair in zip(column.texts, column.pairs, strict=True) for text in pair]
-        return replace(column, texts=texts, pairs=None)
-
-
-def with_prompt(column: TextColumn, prompt: str) -> TextColumn:
-    """Put the prompt before each text of a column."""
-    return replace(column, texts=[prompt + text for text in column.texts])

@@ -22,7 +22,8 @@ class ExportMixin:
 
         Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
         but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
-        returns the logits, and adds the prompt itself.
+        returns the logits, and adds the prompt itself. The checkpoint's own modules that the head was trained on
+        (Dense, LayerNorm, Normalize) are written between the pooling and the head.
 
         The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
         if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
@@ -94,9 +95,12 @@ class ExportMixin:
     def _exported(self: Any) -> ExportedModel:
         check_is_fitted(self, "_finetuned")
         fitted = self._snapshot()  # of one fit, also if another thread ends one meanwhile
-        export = fitted._task().export
+        task = fitted._task()
+        export, windows = task.export, task.windows
         if export is None:
             raise NotImplementedError(f"transformers has no class for what {type(self).__name__} learns; use save.")
         files = find_checkpoint(self.model)
         fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
-        return ExportedModel(fitted._finetuned, export, files, fitted._base.pieces, str(self.model))
+        return ExportedModel(
+            files, fitted._base.pieces, fitted._finetuned, export, str(self.model), windows.max_length or windows.limit
+        )

@@ -102,7 +102,7 @@ class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeli
         -------
         float
         """
-        column, task = self._check_fitted_column(X), self._new_task()
+        column, task = self._check_fitted_column(X), self._task()
         backbone, finetuned = self._ready()
         weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
         rows = task.rows(backbone, column, task.targets(None, column), weights)
@@ -146,7 +146,7 @@ class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeli
         return table.astype({"row": int, "start": int, "end": int, "log_probability": float})  # also if it is empty
 
     def _window(self, backbone: Backbone) -> tuple[int, int]:
-        return self._new_task().windows.resolve(backbone)
+        return self._task().windows.resolve(backbone)
 
     def _ready(self) -> tuple[Backbone, Finetuned]:
         """Return the base model and what was trained on it, on one device."""

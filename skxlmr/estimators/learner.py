@@ -146,12 +146,14 @@ class XLMRXLLearner(
         if start is None:
             task = task.read_as(self._sentence_settings(), column)
         if start is not None:
-            new, task = task, task.continued(self._task())
+            earlier = self._task()
+            new = task.limited(earlier.windows.limit)
+            task = new.continued(earlier)
             targets = targets if task is new else task.targets(y, column)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
             used = np.flatnonzero(weights * task.loss_weights(targets))
-            backbone = load_trimmed(self, task.prompted(column.take(used)))
+            backbone = load_trimmed(self, task.prompted(column.take(used)), task.prompts_alone)
         else:
             backbone = load_base(self)
         validation = ValidationData.check(X_val, y_val, sample_weight_val, column, task)
@@ -162,7 +164,8 @@ class XLMRXLLearner(
             epoch = OneEpoch(getattr(self, "_optimizer_state", None), 0 if start is None else self.n_iter_)
 
         def holding(module: nn.Module, column: TextColumn = column) -> dict[str, Any]:
-            return self._fitted_attributes(backbone, column, **task.fitted(), _finetuned=module)
+            default = task.windows.default(backbone)
+            return self._fitted_attributes(backbone, column, **task.fitted(), max_length_=default, _finetuned=module)
 
         for observer in observers:
             observer.fitted_attributes = holding
@@ -183,6 +186,7 @@ class XLMRXLLearner(
             backbone,
             column,
             **task.fitted(),
+            max_length_=task.windows.default(backbone),
             history_=history,
             loss_curve_=history["loss"].tolist(),
             start_metrics_=outcome.start_metrics,
@@ -270,7 +274,8 @@ class XLMRXLLearner(
         if order is not None:
             assert isinstance(head, Head)
             head.start(head.last.weight[order], head.last.bias[order])
-        fitted = task.fitted() | of_no_training()
+        longest, limit = trained.config.max_length, self._sentence_settings().max_length
+        fitted = task.fitted() | of_no_training() | {"max_length_": min(limit or longest, longest)}
         weights = trained.weights(head)
         self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint, None, weights))
 

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.utils._param_validation import HasMethods, StrOptions
 
 from skxlmr.system.parameters import parameter, parameter_group
-from skxlmr.system.schema import COUNT
+from skxlmr.system.schema import COUNT, POSITIVE
 from skxlmr.tuning import TUNINGS, Tuning
 
 
@@ -68,7 +68,9 @@ class SentenceVectors:
     ----------
     pooling : {"auto", "mean", "cls", "max"}
         How the tokens of a text become one vector: their mean or maximum, or the first token. "auto" is what a
-        directory of sentence-transformers says, otherwise the mean. "cls" is the head of the reference, on the first
+        directory of sentence-transformers says, with the modules after its pooling, which are not trained (Dense,
+        LayerNorm, Normalize, `truncate_dim`), and without the tokens of the prompt if it excludes them
+        (`include_prompt`); otherwise the mean. "cls" is the head of the reference, on the first
         token: `export_pretrained` then writes a model for transformers, otherwise one for sentence-transformers.
     prompt : str or None
         What is put before each text (of two that are read together, before the first); None is nothing. "auto" is what
@@ -147,6 +149,7 @@ OF_TRAINING: dict[str, Any] = {
     "validation_scores_": list[float] | None,
     "best_validation_score_": float | None,
     "n_iter_": COUNT,
+    "max_length_": POSITIVE,
 }
 
 
@@ -178,6 +181,8 @@ loss_curve_ : list of float
     Mean training loss of each epoch.
 n_iter_ : int
     Number of epochs run.
+max_length_ : int
+    The number of tokens that `max_length=None` stands for.
 n_features_in_ : int
     Number of columns of X: 1, or 2 for pairs; for multiple choice as many as it had. A model of transformers that
     `skxlmr.load` returns has none before `fit`.

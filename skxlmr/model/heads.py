@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise, linear_head
 from skxlmr.model.layers import Pooler
+from skxlmr.model.sentence_layers import SentenceLayers
 
 # Root mean square of the inputs of a tanh that starts as an almost linear map.
 NEARLY_LINEAR = 0.3
@@ -49,20 +50,25 @@ class Head(nn.Module):
 class PooledHead(Head):
     """Dropout and a linear layer on pooled vectors, (B, H) -> (B, num_labels).
 
-    If `normalize`, vectors are scaled to length sqrt(H), so that the mean square of their entries is 1.
+    The vectors first pass through the frozen `layers` of the checkpoint, if there are any. If `normalize`, they are
+    scaled to length sqrt(D), where D is their number of dimensions, so that the mean square of their entries is 1.
     """
 
-    def __init__(self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool) -> None:
+    def __init__(
+        self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool, layers: SentenceLayers | None = None
+    ) -> None:
         super().__init__()
         self.normalize = normalize
+        self.layers = SentenceLayers((), config.hidden_size) if layers is None else layers
         self.dropout = nn.Dropout(head_dropout(config))
-        self.linear = linear_head(config, num_labels)
+        self.linear = linear_head(config, num_labels, self.layers.width)
 
     @property
     def last(self) -> nn.Linear:
         return self.linear
 
     def project(self, x: Tensor) -> Tensor:
+        x = self.layers(x)
         return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 if self.normalize else x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,11 +86,12 @@ class PairHead(PooledHead):
     their products, varies less between pairs of texts than it would with dropout.
     """
 
-    def __init__(self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool) -> None:
-        super().__init__(config, num_labels, normalize)
+    def __init__(
+        self, config: XLMRobertaXLConfig, num_labels: int, normalize: bool, layers: SentenceLayers | None = None
+    ) -> None:
+        super().__init__(config, num_labels, normalize, layers)
         self.dropout = nn.Dropout(0.0)
-        self.linear = nn.Linear(4 * config.hidden_size, num_labels)
-        initialise(self.linear, config)
+        self.linear = linear_head(config, num_labels, 4 * self.layers.width)
 
     def project(self, x: Tensor) -> Tensor:
         u, v = super().project(x).unbind(1)

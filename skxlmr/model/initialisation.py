@@ -33,8 +33,8 @@ def embedding(n_rows: int, width: int, padding_idx: int | None = None) -> nn.Emb
     return nn.Embedding.from_pretrained(torch.empty(n_rows, width), freeze=False, padding_idx=padding_idx)
 
 
-def linear_head(config: XLMRobertaXLConfig, out_features: int) -> nn.Linear:
-    """Return an initialised linear layer on the hidden states, (..., H) -> (..., out_features)."""
-    layer = nn.Linear(config.hidden_size, out_features)
+def linear_head(config: XLMRobertaXLConfig, out_features: int, in_features: int | None = None) -> nn.Linear:
+    """Return an initialised linear layer, (..., in_features) -> (..., out_features); None is the hidden size."""
+    layer = nn.Linear(in_features or config.hidden_size, out_features)
     initialise(layer, config)
     return layer

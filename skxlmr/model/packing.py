@@ -8,7 +8,7 @@ Notation: B texts, T packed tokens, L tokens in the longest text, H hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class Packing:
     max_length: int  # L
     slots: Tensor | None  # (T,) int64, index of each token in the flattened (B, L) batch; None if there is no padding
     causal: bool = False  # whether each token attends only to itself and those before it
+    left_out: Tensor | None = None  # (B,) int64: tokens of each text before its first one here; None means none
 
     @classmethod
     def from_lengths(
@@ -94,9 +95,18 @@ class Packing:
 
     def weighted_mean(self, x: Tensor) -> Tensor:
         """Return the mean over the tokens of each text, weighted by their positions from 1, (T, H) -> (B, H)."""
-        places = torch.arange(1, len(x) + 1, device=x.device) - self.first.repeat_interleave(self.lengths)
-        total = self.lengths * (self.lengths + 1) / 2
-        return self.mean(x * places[:, None]) * (self.lengths / total)[:, None]
+        left_out = torch.zeros_like(self.lengths) if self.left_out is None else self.left_out
+        places = torch.arange(1, len(x) + 1, device=x.device)
+        places = places - (self.first - left_out).repeat_interleave(self.lengths)
+        mean_place = left_out + (self.lengths + 1) / 2
+        return self.mean(x * places[:, None]) / mean_place[:, None]
+
+    def without_first(self, counts: Tensor) -> tuple[Tensor, Packing]:
+        """Leave out the first tokens of each text, (B,) int64; return the indices of the others, and their packing."""
+        places = torch.arange(int(self.cu_seqlens[-1]), device=counts.device)
+        kept = places - self.first.repeat_interleave(self.lengths) >= counts.repeat_interleave(self.lengths)
+        rest = Packing.from_lengths((self.lengths - counts).cpu(), counts.device, causal=self.causal)
+        return places[kept], replace(rest, left_out=counts)
 
     def max(self, x: Tensor) -> Tensor:
         """Return the maximum over the tokens of each text, (T, H) -> (B, H)."""

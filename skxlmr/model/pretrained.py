@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -276,8 +276,13 @@ class PretrainedModel(ResizableModel):
         """
         self.write(directory, {})
 
-    def write(self, directory: str | os.PathLike, other_files: Mapping[str, bytes]) -> None:
-        """Write the files of `save_pretrained`, and others whose content is given by name, all at once."""
+    def write(
+        self, directory: str | os.PathLike, other_files: Mapping[str, bytes], obsolete: Collection[str] = ()
+    ) -> None:
+        """Write the files of `save_pretrained`, and others whose content is given by name, all at once.
+
+        Files with the names in `obsolete` are removed, if there are no new ones.
+        """
         eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
         tensors = {self._their_name(self.own_prefix + name): t for name, t in self.state_dict().items()}
         dtype = str(self.base_model.dtype).removeprefix("torch.")
@@ -294,7 +299,9 @@ class PretrainedModel(ResizableModel):
             extra_files[layout.OUTLIERS] = outliers_to_json(self)
             scaled = [key.removesuffix(SCALES) for key in tensors if key.endswith(SCALES)]
             tensors |= {f"{key}.weight_format": torch.tensor(0, dtype=torch.uint8) for key in scaled}  # 0: row-major
-        write_checkpoint(directory, tensors, config, extra_files=extra_files, unlisted_files=other_files)
+        write_checkpoint(
+            directory, tensors, config, extra_files=extra_files, unlisted_files=other_files, obsolete=obsolete
+        )
 
     def gradient_checkpointing_enable(self) -> None:
         """Keep only the inputs of the layers for the backward pass and recompute the rest: less memory, more time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -94,10 +95,10 @@ def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
     )
 
 
-def load_trimmed(choice: BaseChoice, column: TextColumn) -> Backbone:
-    """Load the chosen base model with the pieces of a column only, including those beyond truncation."""
+def load_trimmed(choice: BaseChoice, column: TextColumn, others: Iterable[str] = ()) -> Backbone:
+    """Load the chosen base model with the pieces of a column and of other texts only, also those beyond truncation."""
     backbone = load_base(choice, whole=False)
-    texts, tokenizer = list(dict.fromkeys(column.strings)), backbone.reader.tokenizer
+    texts, tokenizer = list(dict.fromkeys([*column.strings, *others])), backbone.reader.tokenizer
     parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
     pieces = [np.unique(np.concatenate(tokenizer.encode_batch(part))) for part in parts]
     return trim(backbone, np.unique(np.concatenate([np.empty(0, np.int32), *pieces])))

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import joblib
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from skxlmr.model.packing import Packing
 from skxlmr.runtime.feature_cache import cache
 from skxlmr.runtime.run import encode, run
+from skxlmr.system.schema import Rule
 from skxlmr.system.warn import warn
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ POOLINGS = {
     "lasttoken": lambda hidden, packing: hidden[-1][packing.last].float(),
 }
 
+# The type of the name of a pooling, from a file.
+POOLING = Annotated[str, Rule("poolings, joined by +", lambda name: set(name.split("+")) <= POOLINGS.keys())]
+
 FORMAT = 1  # of features on disk: increase it when the outputs of the model change
 
 
@@ -43,6 +47,7 @@ def frozen_features(
     *,
     layers: Sequence[int] = (-1,),
     positions: Sequence[np.ndarray] | None = None,
+    left_out: np.ndarray | None = None,
     batch_tokens: int,
     memory: str | os.PathLike | joblib.Memory | None = None,
     verbose: int = 0,
@@ -50,12 +55,12 @@ def frozen_features(
 ) -> np.ndarray:
     """Compute features of windows of token ids with the frozen base, or take them from the cache; (n, H) float32.
 
-    There is one vector per window, pooled over the hidden states after `layers`; or, with `positions` in each window,
-    one per position. `memory` caches features on disk, for other processes.
+    There is one vector per window, pooled over the hidden states after `layers`, but for the first `left_out` tokens of
+    each; or, with `positions` in each window, one per position. `memory` caches features on disk, for other processes.
     """
     base = backbone.model
     layers = tuple(i % (len(base.layers) + 1) for i in layers)
-    keys = _keys(backbone, windows, (pooling if positions is None else "tokens", layers), positions)
+    keys = _keys(backbone, windows, (pooling if positions is None else "tokens", layers), positions, left_out)
     rows: dict[bytes, np.ndarray] = {
         key: row for key, row in zip(keys, cache.get(keys), strict=True) if row is not None
     }
@@ -71,10 +76,14 @@ def frozen_features(
         chosen = np.fromiter(missing.values(), np.int64, len(missing))
         some = [windows[i] for i in chosen]
         at = None if positions is None else [positions[i] for i in chosen]
+        prompts = None if left_out is None else left_out[chosen]
         counts = np.ones(len(some), np.int64) if at is None else np.fromiter(map(len, at), np.int64, len(at))
         computed = run(
             lambda batch: pooled(
-                pooling, *encode(base, [some[i] for i in batch], layers=layers), at and [at[i] for i in batch]
+                pooling,
+                *encode(base, [some[i] for i in batch], layers=layers),
+                at and [at[i] for i in batch],
+                None if prompts is None else prompts[batch],
             ),
             np.fromiter(map(len, some), np.int64, len(some)),
             batch_tokens=batch_tokens,
@@ -90,10 +99,20 @@ def frozen_features(
 
 
 def pooled(
-    pooling: str, hidden: list[Tensor], packing: Packing, positions: Sequence[np.ndarray] | None = None
+    pooling: str,
+    hidden: list[Tensor],
+    packing: Packing,
+    positions: Sequence[np.ndarray] | None = None,
+    left_out: np.ndarray | None = None,
 ) -> Tensor:
-    """Compute the features of a batch: one pooled vector per window, or one per position in the windows."""
+    """Compute the features of a batch: one pooled vector per window, or one per position in the windows.
+
+    The pooling takes all tokens of a window but the first `left_out`.
+    """
     if positions is None:
+        if left_out is not None:
+            kept, packing = packing.without_first(torch.from_numpy(left_out).to(hidden[-1].device))
+            hidden = [states[kept] for states in hidden]
         return torch.cat([POOLINGS[mode](hidden, packing) for mode in pooling.split("+")], 1)
     counts = torch.tensor([len(at) for at in positions])
     tokens = packing.first.cpu().repeat_interleave(counts) + torch.from_numpy(np.concatenate(positions))
@@ -164,11 +183,17 @@ def frozen_states(
 
 
 def _keys(
-    backbone: Backbone, windows: Sequence[np.ndarray], what: tuple, positions: Sequence[np.ndarray] | None = None
+    backbone: Backbone,
+    windows: Sequence[np.ndarray],
+    what: tuple,
+    positions: Sequence[np.ndarray] | None = None,
+    left_out: np.ndarray | None = None,
 ) -> list[bytes]:
     """Return for each window a digest of everything that its features depend on."""
     source = hashlib.blake2b(repr((FORMAT, backbone.key, what)).encode(), digest_size=32).digest()
     data = [np.asarray(window, np.int32).tobytes() for window in windows]
     if positions is not None:
         data = [b"%d %b%b" % (len(w), w, at.astype(np.int32).tobytes()) for w, at in zip(data, positions, strict=True)]
+    if left_out is not None:
+        data = [b"without %d %b" % (n, w) for w, n in zip(data, left_out.tolist(), strict=True)]
     return [hashlib.blake2b(of_window, key=source, digest_size=20).digest() for of_window in data]

@@ -32,9 +32,9 @@ FEATURE_BYTES = 2**28
 class Finetuned(nn.Module):
     """An adapter, or copies of some of the base's weights, and a head that takes features (n, H).
 
-    The base is passed to each call, and never changed. The pooling is a key of `skxlmr.runtime.features.POOLINGS`; with
-    "cls" the features are those of `<s>`, as for the classification head of the reference. If `causal`, a token attends
-    to itself and earlier ones only.
+    The base is passed to each call, and never changed. The pooling is a key of `skxlmr.runtime.features.POOLINGS`, or
+    several that are joined by "+"; with "cls" the features are those of `<s>`, as for the classification head of the
+    reference. If `causal`, a token attends to itself and earlier ones only.
     """
 
     def __init__(
@@ -88,14 +88,16 @@ class Finetuned(nn.Module):
         backbone: Backbone,
         windows: Sequence[np.ndarray],
         positions: Sequence[np.ndarray] | None = None,
+        left_out: np.ndarray | None = None,
         *,
         keep: int | None = None,
         recompute: bool = False,
     ) -> Tensor:
         """Compute the features of a batch of windows, (n, H) float32: one per window, or one per position in them.
 
-        For `keep` see `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer
-        again, to save memory.
+        The pooling takes all tokens of a window but the first `left_out`. For `keep` see
+        `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer again, to save
+        memory.
         """
         base = backbone.model
         position_ids = None
@@ -108,7 +110,7 @@ class Finetuned(nn.Module):
             hidden = self.model(base).encode(
                 x, position_ids, packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
             )
-        return pooled(self.pooling, hidden, packing, positions)
+        return pooled(self.pooling, hidden, packing, positions, left_out)
 
     def decode(
         self, backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None
@@ -257,12 +259,13 @@ class Finetuned(nn.Module):
         verbose: int,
         description: str = "encode",
     ) -> np.ndarray:
-        some, positions = _taken(plan, windows)
+        some, positions, left_out = _taken(plan, windows)
         return frozen_features(
             backbone,
             some,
             self.pooling,
             positions=positions,
+            left_out=left_out,
             batch_tokens=batch_tokens,
             memory=memory,
             verbose=verbose,
@@ -280,9 +283,11 @@ class Finetuned(nn.Module):
         return torch.autocast(base.device.type, dtype=base.dtype)
 
 
-def _taken(plan: WindowPlan, windows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+def _taken(
+    plan: WindowPlan, windows: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray] | None, np.ndarray | None]:
     positions = None if plan.positions is None else [plan.positions[i] for i in windows]
-    return [plan.windows[i] for i in windows], positions
+    return [plan.windows[i] for i in windows], positions, None if plan.left_out is None else plan.left_out[windows]
 
 
 def _parts(counts: np.ndarray, most: int) -> list[np.ndarray]:

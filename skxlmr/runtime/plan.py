@@ -26,7 +26,9 @@ class WindowParameters:
     Parameters
     ----------
     max_length : int
-        Maximum number of tokens that the model reads at once; None takes all it can, 512.
+        Maximum number of tokens that the model reads at once; a longer text is read in windows of this length. None is
+        the length that a directory of sentence-transformers was trained with (its `max_seq_length`), and otherwise all
+        that the model can, 512; the attribute `max_length_` shows it.
     stride : int or "auto"
         Number of tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth of
         `max_length`.
@@ -45,7 +47,8 @@ class Truncation:
     Parameters
     ----------
     truncation : bool
-        Read only the beginning of a long text. A warning counts the texts that were cut.
+        Read only the beginning of a long text, as sentence-transformers does, and not all of it in windows. A warning
+        counts the texts that were cut.
     """
 
     truncation: bool = parameter(default=False, valid=["boolean"], order=20)
@@ -53,11 +56,17 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Windows:
-    """The values of `WindowParameters` and `Truncation`."""
+    """The values of `WindowParameters` and `Truncation`; `limit` is the `max_length` that the checkpoint asks for."""
 
     max_length: int | None = None
     stride: int | str = "auto"
     truncation: bool = False
+    limit: int | None = None
+
+    def default(self, backbone: Backbone) -> int:
+        """Return the number of tokens that `max_length=None` stands for."""
+        longest = backbone.model.config.max_length
+        return longest if self.limit is None else min(self.limit, longest)
 
     def resolve(self, backbone: Backbone) -> tuple[int, int]:
         """Return `max_length` and `stride` as numbers.
@@ -67,7 +76,7 @@ class Windows:
         longest, name = backbone.model.config.max_length, backbone.name
         if self.max_length is not None and self.max_length > longest:
             raise ValueError(f"max_length={self.max_length}, but {name!r} reads at most {longest} tokens at once.")
-        max_length = self.max_length or longest
+        max_length = self.max_length or self.default(backbone)
         stride, room = max_length // 8 if self.stride == "auto" else int(self.stride), max_length - 2
         if stride >= room and not self.truncation:
             raise ValueError(
@@ -91,11 +100,17 @@ class WindowPlan:
     texts_are_whole: bool = False  # the loss of a text needs all its windows, so they share a micro-batch
     n_cut: int = 0  # number of distinct texts that are truncated to `cut_at` tokens
     cut_at: int = 0
+    left_out: np.ndarray | None = None  # (n_windows,), int64: first tokens that the pooling does not take; None: none
 
     @property
     def lengths(self) -> np.ndarray:
         """Number of tokens in each window."""
         return np.fromiter(map(len, self.windows), np.int64, len(self.windows))
+
+    @property
+    def n_pooled(self) -> np.ndarray:
+        """Number of tokens of each window that the pooling takes."""
+        return self.lengths if self.left_out is None else self.lengths - self.left_out
 
     @property
     def counts(self) -> np.ndarray:
@@ -205,7 +220,7 @@ class PairPlan(WindowPlan):
 
     def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
         """Average the windows of each text, by their numbers of tokens; (n, H) -> (n_pairs, 2, H)."""
-        starts, tokens = self._side_starts(windows), self.lengths[windows]
+        starts, tokens = self._side_starts(windows), self.n_pooled[windows]
         counts = np.diff(starts, append=len(windows))
         shares = tokens / np.repeat(np.add.reduceat(tokens, starts), counts)
         side = torch.from_numpy(np.repeat(np.arange(len(starts)), counts)).to(features.device)
@@ -216,7 +231,7 @@ class PairPlan(WindowPlan):
     def sides(self) -> WindowPlan:
         """Return a plan of single texts: the first and the second of row 0, then those of row 1, ..."""
         of_rows = (2 * self.text_of_row[:, None] + np.arange(2)).ravel()
-        return WindowPlan(self.windows, 2 * self.text_of_window + self.is_second, of_rows)
+        return WindowPlan(self.windows, 2 * self.text_of_window + self.is_second, of_rows, left_out=self.left_out)
 
     def _side_starts(self, windows: np.ndarray) -> np.ndarray:
         """Return where the windows of a text begin; first and second texts alternate."""
@@ -265,24 +280,38 @@ def make_plan(
     max_length: int,
     stride: int,
     truncation: bool = False,
+    prompt: str = "",
 ) -> WindowPlan:
     """Tokenise each distinct text or pair once, and split long ones into windows, or truncate them.
 
-    A window has at most `max_length` tokens, special tokens included, of which neighbours share `stride`.
+    A window has at most `max_length` tokens, special tokens included, of which neighbours share `stride`. The pooling
+    leaves out the `prompt` with which all texts begin, and the token `<s>` before it.
     """
     first, text_of_row = deduplicate(texts if pairs is None else list(zip(texts, pairs, strict=True)))
     ids = tokenizer.encode_batch([texts[i] for i in first])
     pair_ids = [None] * len(ids) if pairs is None else tokenizer.encode_batch([pairs[i] for i in first])
-    windows, text_of_window, truncated = [], [], 0
+    n_prompt = len(tokenizer.encode_batch([prompt])[0]) if prompt else 0
+    windows, text_of_window, left_out, truncated = [], [], [], 0
     for text, (a, b) in enumerate(zip(ids, pair_ids, strict=True)):
         if truncation:
             window, dropped = tokenizer.truncate(a, b, max_length=max_length)
             of_text, truncated = [window], truncated + (dropped > 0)
+            left_out.append(1 + min(n_prompt, len(window) - 2))
         else:
-            of_text = [w.input_ids for w in tokenizer.windows(a, b, max_length=max_length, stride=stride)]
+            cut = tokenizer.windows(a, b, max_length=max_length, stride=stride)
+            of_text = [window.input_ids for window in cut]
+            # Of <s> and the first text, what is before the end of the prompt.
+            left_out += [1 + min(max(start, n_prompt), stop) - start for start, stop in (w.ranges[0] for w in cut)]
         windows += of_text
         text_of_window += [text] * len(of_text)
-    return WindowPlan(windows, np.asarray(text_of_window, np.int64), text_of_row, n_cut=truncated, cut_at=max_length)
+    return WindowPlan(
+        windows,
+        np.asarray(text_of_window, np.int64),
+        text_of_row,
+        n_cut=truncated,
+        cut_at=max_length,
+        left_out=np.asarray(left_out, np.int64) if prompt else None,
+    )
 
 
 def make_pair_plan(
@@ -293,11 +322,15 @@ def make_pair_plan(
     max_length: int,
     stride: int,
     truncation: bool = False,
+    prompt: str = "",
 ) -> PairPlan:
-    """Tokenise pairs of texts that are read separately: each distinct text once, long ones in windows or truncated."""
+    """Tokenise pairs of texts that are read separately: each distinct text once, long ones in windows or truncated.
+
+    For `prompt` see `make_plan`.
+    """
     first, text_of_row = deduplicate(list(zip(texts, pairs, strict=True)))
     sides = [side for i in first for side in (texts[i], pairs[i])]
-    single = make_plan(tokenizer, sides, max_length=max_length, stride=stride, truncation=truncation)
+    single = make_plan(tokenizer, sides, max_length=max_length, stride=stride, truncation=truncation, prompt=prompt)
     windows_of_side = single.windows_per_text[single.text_of_row]
     chosen = rows_of(single.text_of_row, single.windows_per_text)
     side = np.repeat(np.arange(len(sides)), windows_of_side)
@@ -307,6 +340,7 @@ def make_pair_plan(
         text_of_row,
         n_cut=single.n_cut,
         cut_at=max_length,
+        left_out=None if single.left_out is None else single.left_out[chosen],
         is_second=side % 2 == 1,
     )
 
@@ -324,20 +358,30 @@ def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(n.sum()) + np.repeat(starts[chosen] - (np.cumsum(n) - n), n)
 
 
-def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows) -> WindowPlan:
-    """Plan a column of texts, or of pairs, for a base model."""
+def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows, prompt: str = "") -> WindowPlan:
+    """Plan a column of texts, or of pairs, for a base model; the pooling leaves out the `prompt` at their beginning."""
     max_length, stride = windows.resolve(backbone)
-    truncation = windows.truncation
     return make_plan(
-        backbone.tokenizer, column.texts, column.pairs, max_length=max_length, stride=stride, truncation=truncation
+        backbone.tokenizer,
+        column.texts,
+        column.pairs,
+        max_length=max_length,
+        stride=stride,
+        truncation=windows.truncation,
+        prompt=prompt,
     )
 
 
-def plan_pairs(backbone: Backbone, column: TextColumn, windows: Windows) -> PairPlan:
-    """Plan a column of pairs whose texts are read separately."""
+def plan_pairs(backbone: Backbone, column: TextColumn, windows: Windows, prompt: str = "") -> PairPlan:
+    """Plan a column of pairs whose texts are read separately, which begin with the `prompt` as in `plan_texts`."""
     assert column.pairs is not None
     max_length, stride = windows.resolve(backbone)
-    truncation = windows.truncation
     return make_pair_plan(
-        backbone.tokenizer, column.texts, column.pairs, max_length=max_length, stride=stride, truncation=truncation
+        backbone.tokenizer,
+        column.texts,
+        column.pairs,
+        max_length=max_length,
+        stride=stride,
+        truncation=windows.truncation,
+        prompt=prompt,
     )

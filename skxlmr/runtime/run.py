@@ -109,6 +109,6 @@ def pool_texts(vectors: np.ndarray, plan: WindowPlan, pooling: str) -> np.ndarra
         parts = np.split(vectors, len(modes), axis=1)
         return np.hstack([pool_texts(part, plan, mode) for part, mode in zip(parts, modes, strict=True)])
     how = "max" if pooling == "max" else "mean"
-    return pool_windows(vectors, plan.text_of_window, how, plan.lengths if "mean" in pooling else None)[
+    return pool_windows(vectors, plan.text_of_window, how, plan.n_pooled if "mean" in pooling else None)[
         plan.text_of_row
     ]

@@ -51,6 +51,8 @@ class Export:
         Whether peft can save the head.
     prompt : str
         What the model expects before each text.
+    include_prompt : bool
+        Whether the pooling takes the tokens of the prompt.
     """
 
     model_class: type[PretrainedModel] | None
@@ -59,6 +61,7 @@ class Export:
     peft_task: str | None = None
     has_adapter: bool = True
     prompt: str = ""
+    include_prompt: bool = True
 
 
 Column = TypeVar("Column", bound=TextColumn)
@@ -110,11 +113,20 @@ class Task(Generic[Column]):
 
     def read_as(self, settings: SentenceSettings, column: Column) -> Self:
         """Return this task with what the files of the model say about reading texts."""
-        return self
+        return self.limited(settings.max_length)
+
+    def limited(self, max_length: int | None) -> Self:
+        """Return this task with the number of tokens at once that `max_length=None` stands for, if it is not all."""
+        return replace(self, windows=replace(self.windows, limit=max_length))
 
     def prompted(self, column: Column) -> Column:
         """Return a column with all that is put before its texts."""
         return column
+
+    @property
+    def prompts_alone(self) -> tuple[str, ...]:
+        """The prompts that are also tokenised by themselves, so that a trimmed vocabulary keeps their pieces."""
+        return ()
 
     def plan(self, backbone: Backbone, column: Column) -> WindowPlan:
         """Tokenise a column into windows."""
@@ -310,7 +322,7 @@ class Task(Generic[Column]):
         own = {of_class.name for of_class in fields(self)}
         of_found = {name: attributes[key] for key, name in self.found.items() if name in own}
         lately = {name: attributes[key] for key, name in self.found_lately.items() if key in attributes}
-        return replace(self, **of_found, **lately)
+        return replace(self, **of_found, **lately).limited(attributes.get("max_length_"))
 
     def check_found(self, n_features: int | None) -> None:
         """Raise a ValueError if what was found, when it comes from a file, does not belong to X of so many columns.

@@ -9,11 +9,13 @@ from torch import nn
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.checkpoints.sentence_modules import Layer
 from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from skxlmr.model.heads import ClassificationHead, PairHead, PooledHead
+from skxlmr.model.sentence_layers import SentenceLayers, check_layers
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.features import POOLINGS
+from skxlmr.runtime.features import POOLING
 from skxlmr.runtime.plan import WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.sentence_settings import SentenceSettings
 from skxlmr.system.schema import one_of
@@ -32,6 +34,10 @@ class PooledTask(Task[TextColumn]):
         None if each row has one text; with "joint" it may have one or two.
     normalize : bool
         Whether vectors are scaled to the same length; part of what "auto" stands for.
+    layers : tuple of Layer
+        The checkpoint's own modules between the pooling and the head, which are not trained; another part of "auto".
+    include_prompt : bool
+        Whether the pooling takes the tokens of the prompt; another part of "auto".
     missing : {"error", "empty"}
         Whether missing texts are an error, or empty texts.
     """
@@ -40,6 +46,8 @@ class PooledTask(Task[TextColumn]):
     prompt: str | None = "auto"
     pairs: str | None = "auto"
     normalize: bool = False
+    layers: tuple[Layer, ...] = ()
+    include_prompt: bool = True
     missing: str = "error"
 
     found: ClassVar[dict[str, str]] = {
@@ -48,15 +56,19 @@ class PooledTask(Task[TextColumn]):
         "pairs_": "pairs",
         "_normalize": "normalize",
     }
+    found_lately: ClassVar[dict[str, str]] = {"_layers": "layers", "_include_prompt": "include_prompt"}
 
     found_types: ClassVar[dict[str, Any]] = {
-        "pooling_": one_of(*POOLINGS),
+        "pooling_": POOLING,
         "prompt_": str,
         "pairs_": one_of("joint", "separate") | None,
         "_normalize": bool,
+        "_layers": tuple[Any, ...],
+        "_include_prompt": bool,
     }
 
     def check_found(self, n_features: int | None) -> None:
+        check_layers(self.layers)
         possible = {None: (1,), "joint": (1, 2, None), "separate": (2,)}
         if n_features not in possible[self.pairs]:
             raise ValueError(f"it has pairs_={self.pairs!r}, but n_features_in_={n_features}")
@@ -71,16 +83,23 @@ class PooledTask(Task[TextColumn]):
 
     def read_as(self, settings: SentenceSettings, column: TextColumn) -> Self:
         """Replace "auto" by what the files of the model say, and by what suits the column."""
-        pooling = settings.pooling if self.pooling == "auto" else self.pooling
+        is_own = self.pooling == "auto"
+        pooling = settings.pooling if is_own else self.pooling
         pairs = None if column.pairs is None else self.pairs
         if pairs == "auto":
             pairs = "separate" if settings.is_sentence_model else "joint"
+        layers = settings.layers if is_own else ()
+        if is_own and settings.truncate_dim is not None:
+            layers = (*layers, {"kind": "Truncate", "width": settings.truncate_dim})
+        prompt = settings.prompt if self.prompt == "auto" else self.prompt or ""
         return replace(
-            self,
+            super().read_as(settings, column),
             pooling=pooling,
-            prompt=settings.prompt if self.prompt == "auto" else self.prompt or "",
+            prompt=prompt,
             pairs=pairs,
-            normalize=settings.normalize and (self.pooling == "auto" or pooling != "cls"),
+            normalize=settings.normalize and (is_own or pooling != "cls"),
+            layers=layers,
+            include_prompt=settings.include_prompt or not is_own or not prompt,
         )
 
     def read_as_before(self, earlier: Self) -> Self:
@@ -99,7 +118,8 @@ class PooledTask(Task[TextColumn]):
                     f"The earlier fit read texts with {name}={before!r}, now it is {now!r}: training can continue with "
                     f"the same only."
                 )
-        return replace(self, **{name: getattr(earlier, name) for name in (*given, "normalize")})
+        names = (*given, "normalize", "layers", "include_prompt")
+        return replace(self, **{name: getattr(earlier, name) for name in names})
 
     def continued(self, earlier: Self) -> Self:
         return super(PooledTask, self.read_as_before(earlier)).continued(earlier)
@@ -127,17 +147,28 @@ class PooledTask(Task[TextColumn]):
             pairs = [self.prompt + text for text in pairs]
         return replace(column, texts=texts, pairs=pairs)
 
+    @property
+    def prompts_alone(self) -> tuple[str, ...]:
+        return () if self.include_prompt or not self.prompt else (self.prompt,)
+
     def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
         plan = plan_pairs if self.pairs == "separate" else plan_texts
-        return plan(backbone, self.prompted(column), self.windows)
+        left_out = "" if self.include_prompt else self.prompt or ""
+        return plan(backbone, self.prompted(column), self.windows, left_out)
+
+    @property
+    def has_head_of_reference(self) -> bool:
+        """Whether the head is that of the reference, on the first token, and not one on the vectors of texts."""
+        return self.pooling == "cls" and not self.normalize and not self.layers and self.include_prompt
 
     def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module:
         """Make a linear head on the vectors, or with plain "cls" pooling that of the reference."""
+        layers = SentenceLayers(self.layers, config.hidden_size * len(self.pooling.split("+")))
         if self.pairs == "separate":
-            return PairHead(config, self.n_outputs, normalize=True)
-        if self.pooling == "cls" and not self.normalize:
+            return PairHead(config, self.n_outputs, True, layers)
+        if self.has_head_of_reference:
             return ClassificationHead(config, self.n_outputs)
-        return PooledHead(config, self.n_outputs, self.normalize)
+        return PooledHead(config, self.n_outputs, self.normalize, layers)
 
     @property
     def export_config(self) -> dict[str, Any]:
@@ -158,7 +189,7 @@ class PooledTask(Task[TextColumn]):
                 "Neither transformers nor sentence-transformers has a class for pairs that are read separately. Fit "
                 "with pairs='joint' to export, or use save."
             )
-        if self.pooling == "cls" and not self.normalize:
+        if self.has_head_of_reference:
             return Export(
                 XLMRobertaXLForSequenceClassification,
                 lambda head: {"classifier": head},
@@ -166,4 +197,11 @@ class PooledTask(Task[TextColumn]):
                 "SEQ_CLS",
                 prompt=self.prompt or "",
             )
-        return Export(None, lambda head: {}, self.export_config, has_adapter=False, prompt=self.prompt or "")
+        return Export(
+            None,
+            lambda head: {},
+            self.export_config,
+            has_adapter=False,
+            prompt=self.prompt or "",
+            include_prompt=self.include_prompt,
+        )

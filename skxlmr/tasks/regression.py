@@ -60,7 +60,7 @@ class Regression(PooledTask):
         "n_outputs_": "n_outputs",
         "_one_dimensional": "one_dimensional",
     }
-    found_lately: ClassVar[dict[str, str]] = {"_activation": "activation"}
+    found_lately: ClassVar[dict[str, str]] = PooledTask.found_lately | {"_activation": "activation"}
     found_types: ClassVar[dict[str, Any]] = PooledTask.found_types | {
         "target_mean_": vector("f", "finite numbers"),
         "target_scale_": vector("f", "finite numbers"),

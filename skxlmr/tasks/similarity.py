@@ -53,6 +53,8 @@ class SimilarityLearning(Task[TextColumn]):
         `find` turns "pairs" into "similarities" if y has numbers.
     prompt : str
         What is put before each text; of two that are read together, before the first.
+    include_prompt : bool
+        Whether the pooling takes the tokens of the prompt.
     dims : tuple of int
         The loss is the mean over vectors that are truncated to these numbers of dimensions.
     classes : ndarray of shape (n_classes,)
@@ -61,6 +63,7 @@ class SimilarityLearning(Task[TextColumn]):
 
     goal: str
     prompt: str = ""
+    include_prompt: bool = True
     dims: tuple[int, ...] = ()
     classes: np.ndarray = field(default_factory=not_found)
 
@@ -121,10 +124,10 @@ class SimilarityLearning(Task[TextColumn]):
         return replace(column, texts=[self.prompt + text for text in column.texts], pairs=pairs)
 
     def plan(self, backbone: Backbone, column: TextColumn) -> WindowPlan:
-        column = self.prompted(column)
+        column, left_out = self.prompted(column), "" if self.include_prompt else self.prompt
         if self.goal == "classes":
-            return replace(plan_texts(backbone, column, self.windows), texts_are_whole=True)
-        return plan_pairs(backbone, column, self.windows)
+            return replace(plan_texts(backbone, column, self.windows, left_out), texts_are_whole=True)
+        return plan_pairs(backbone, column, self.windows, left_out)
 
     def strata(self, targets: np.ndarray) -> np.ndarray | None:
         return self.classes[targets] if self.goal == "classes" else None
@@ -158,7 +161,7 @@ class SimilarityLearning(Task[TextColumn]):
         starts = np.flatnonzero(np.diff(side, prepend=-1))
         text = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(windows)))
         if len(starts) < len(windows):
-            features = pool_features(features, text, plan.lengths[windows], self.pooling)
+            features = pool_features(features, text, plan.n_pooled[windows], self.pooling)
         return features.view(-1, 2, features.shape[1]) if of_pairs else features
 
     def compare(self, vectors: Tensor, targets: Tensor) -> Tensor:

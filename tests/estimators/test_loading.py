@@ -191,6 +191,13 @@ def test_load_of_cross_encoder_applies_its_activation_and_prompt(make, tmp_path)
     assert prompted.prompt == "the "
     np.testing.assert_allclose(prompted.predict(PAIRS), expected, atol=1e-5)
     assert np.abs(reg.predict(PAIRS) - expected).max() > 1e-4
+    encoder.max_seq_length = 12
+    encoder.save_pretrained(str(tmp_path / "short"))
+    short = skxlmr.load(tmp_path / "short", truncation=True)
+    assert short.max_length_ == 12
+    long = [(first * 9, second) for first, second in PAIRS]
+    with pytest.warns(UserWarning, match="cut at 12 tokens"):
+        np.testing.assert_allclose(short.predict(list(map(list, long))), encoder.predict(long), atol=1e-5)
     unknown = {"activation_fn": "torch.nn.modules.activation.Softsign"}
     unknown = copy_of(directory, tmp_path / "unknown", sentence_transformers=unknown)
     with pytest.raises(CheckpointError, match="activation 'Softsign' is not one of Identity, Sigmoid"):

@@ -22,7 +22,8 @@ from skxlmr.checkpoints.convert.fairseq import convert_fairseq
 from skxlmr.checkpoints.files import parse_json
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import read_index
-from skxlmr.checkpoints.sentence_transformers import read_pooling, read_prompt
+from skxlmr.checkpoints.sentence_modules import MODES, read_modules
+from skxlmr.checkpoints.sentence_transformers import read_max_length, read_prompt
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 
 TEXTS = ["All human beings", "人人生而自由 <mask>", ""]
@@ -106,13 +107,16 @@ def test_settings_of_sentence_transformers_are_read_or_refused(folder, data):
         ],
         "1_Pooling/config.json": {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True},
         "config_sentence_transformers.json": {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
+        "sentence_bert_config.json": {"max_seq_length": 128, "do_lower_case": False},
     }
     (folder / "1_Pooling").mkdir(exist_ok=True)
     changed = data.draw(st.sampled_from(sorted(files)))
     for name, content in files.items():
         (folder / name).write_bytes(as_bytes(data.draw(mutated_json(content)) if name == changed else content))
-    pooling = reads(lambda: read_pooling(folder))
-    assert pooling is None or pooling[0] in ("mean", "cls", "max")
+    modules = reads(lambda: read_modules(folder))
+    assert modules is None or set(modules.pooling.split("+")) <= set(MODES.values())
+    max_length = reads(lambda: read_max_length(folder))
+    assert max_length is None or max_length >= 4
     prompt = reads(lambda: read_prompt(folder))
     assert prompt is None or isinstance(prompt, str)
 

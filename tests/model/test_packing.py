@@ -57,3 +57,12 @@ def test_weighted_mean_and_last_equal_loop():
     expected = [(w * part).sum(0) / w.sum() for w, part in zip(weights, parts, strict=True)]
     torch.testing.assert_close(packing.weighted_mean(x), torch.stack(expected))
     torch.testing.assert_close(x[packing.last], torch.stack([part[-1] for part in parts]))
+
+
+def test_without_first_leaves_out_tokens_and_keeps_positions():
+    packing, x = Packing.from_lengths([3, 1, 4]), torch.randn(8, 5, dtype=torch.float64)
+    kept, rest = packing.without_first(torch.tensor([1, 0, 3]))
+    assert kept.tolist() == [1, 2, 3, 7]
+    assert rest.lengths.tolist() == [2, 1, 1]
+    expected = torch.stack([(2 * x[1] + 3 * x[2]) / 5, x[3], x[7]])
+    torch.testing.assert_close(rest.weighted_mean(x[kept]), expected)

@@ -36,7 +36,15 @@ def test_sentence_model_is_read_by_its_modules_and_prompt(directory):
     (directory / "config_sentence_transformers.json").write_text(
         '{"prompts": {"q": "search: "}, "default_prompt_name": "q"}'
     )
-    assert read_sentence_settings(directory) == SentenceSettings("cls", True, "search: ", True)
+    assert read_sentence_settings(directory) == SentenceSettings("cls", True, "search: ", True, max_length=512)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("CrossEncoder", False), ("SentenceTransformer", True), (None, True)])
+def test_cross_encoder_reads_pairs_together_by_default(directory, kind, expected):
+    write_modules(directory, "Transformer")
+    content = {"activation_fn": "torch.nn.modules.activation.Sigmoid"} | ({} if kind is None else {"model_type": kind})
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(content))
+    assert read_sentence_settings(directory).is_sentence_model is expected
 
 
 def test_unsupported_modules_raise_only_where_their_pooling_is_needed(directory):

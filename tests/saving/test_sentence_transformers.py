@@ -1,10 +1,16 @@
-"""Exported heads on pooled vectors: sentence-transformers computes the same logits as the estimator."""
+"""Exports for sentence-transformers, which computes the same logits, or vectors, as the estimator."""
 
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
+from sklearn.exceptions import NotFittedError
 
 from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor
+from skxlmr.checkpoints.resolve import resolve
+from skxlmr.checkpoints.sentence_modules import SentenceModules
+from skxlmr.runtime.sentence_settings import read_sentence_settings
+from skxlmr.saving.merged import FittedWeights
+from skxlmr.saving.sentence_transformers import dense_layer, write_sentence_model
 
 TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull"]
 LABELS = ["yes", "no"] * 4
@@ -54,3 +60,122 @@ def test_export_adapter_of_pooled_head_names_the_parameter_that_allows_it(tmp_pa
     clf = XLMRXLClassifier("nano", **SETTINGS).fit(TEXTS, LABELS)
     with pytest.raises(NotImplementedError, match="pooling='cls'"):
         clf.export_adapter(tmp_path)
+
+
+def test_export_for_transformers_replaces_one_for_sentence_transformers_as_a_whole(tmp_path):
+    reg = XLMRXLRegressor("nano", prompt="rate: ", tuning="head", **SETTINGS).fit(TEXTS, np.arange(8.0))
+    reg.export_pretrained(tmp_path)
+    clf = XLMRXLClassifier("nano", pooling="cls", tuning="head", **SETTINGS).fit(TEXTS, LABELS)
+    clf.export_pretrained(tmp_path)
+    assert not read_sentence_settings(tmp_path).is_sentence_model
+    assert read_sentence_settings(tmp_path).prompt == ""
+
+
+# -- vectors ------------------------------------------------------------------------------------------------------
+
+PLAIN = {"device": "cpu", "dtype": "float32"}
+
+
+def assert_same_vectors(embedder, directory):
+    """Export, and compare with `encode` and with an embedder on the export; return sentence-transformers' model."""
+    embedder.export_pretrained(directory)
+    expected = embedder.transform(TEXTS)
+    model = SentenceTransformer(str(directory), device="cpu")
+    for encode in (model.encode, model.encode_query, model.encode_document):
+        np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-5)
+    again = XLMRXLEmbedder(directory, **PLAIN).fit(TEXTS)
+    np.testing.assert_allclose(again.transform(TEXTS), expected, atol=1e-5)
+    assert (again.prompt_, again.max_length_) == (embedder.prompt_, embedder.max_length or embedder.max_length_)
+    return model
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"normalize": True, "prompt": "query: ", "pooling": "max", "max_length": 16},
+        {"n_dims": 9, "normalize": True, "pooling": "weightedmean", "vocabulary": "trim", "prompt": "query: "},
+        {"n_components": 3, "n_dims": 50, "layer": 4, "random_state": 0},
+    ],
+    ids=["plain", "prompt", "n_dims", "pca"],
+)
+def test_exported_vectors_equal_encode(parameters, tmp_path):
+    embedder = XLMRXLEmbedder("nano", **parameters, **PLAIN).fit(TEXTS)
+    model = assert_same_vectors(embedder, tmp_path)
+    if "prompt" in parameters:
+        plain = XLMRXLEmbedder("nano", **{**parameters, "prompt": None}, **PLAIN)
+        plain.fit([*TEXTS, "query: "])
+        np.testing.assert_allclose(model.encode(TEXTS, prompt=""), plain.transform(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "tuning"), [("classes", LoRA(rank=3)), ("classes", Full(layers=1)), ("pairs", Bias())], ids=str
+)
+def test_exported_vectors_have_what_was_trained_merged_into_the_weights(objective, tuning, tmp_path):
+    X, y = (TEXTS, LABELS) if objective == "classes" else ([[text, text[::-1]] for text in TEXTS], None)
+    settings = {**SETTINGS, "learning_rate": 5e-3, "normalize": True, "prompt": "query: ", "n_components": 4}
+    embedder = XLMRXLEmbedder("nano", objective=objective, tuning=tuning, **settings).fit(X, y)
+    assert_same_vectors(embedder, tmp_path)
+    embedder.export_pretrained(tmp_path, dtype="bfloat16")
+    half = XLMRXLEmbedder(tmp_path, **PLAIN).fit(TEXTS).transform(TEXTS)
+    np.testing.assert_allclose(half, embedder.transform(TEXTS), atol=0.1)
+
+
+def test_exported_vectors_of_a_sentence_model_keep_its_modules(tmp_path):
+    modules = SentenceModules("cls+mean", (dense_layer(np.eye(6, 384) + 0.01, np.arange(6)),), True, False)
+    base, tokenizer = FittedWeights(resolve("nano"), None, None).merged("float32")
+    write_sentence_model(
+        tmp_path / "model", base, modules, prompt="q: ", max_length=20, config={}, tokenizer_files=tokenizer.files()
+    )
+    settings = tmp_path / "model" / "sentence_bert_config.json"
+    settings.write_text(settings.read_text().replace("false", "true"))  # do_lower_case
+    texts = [text.title() for text in TEXTS]
+    first, model = XLMRXLEmbedder(tmp_path / "model", **PLAIN), SentenceTransformer(str(tmp_path / "model"))
+    np.testing.assert_allclose(first.fit(texts).transform(texts), model.encode(texts), atol=1e-5)
+    assert_same_vectors(first, tmp_path / "out")
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(texts), model.encode(texts), atol=1e-5
+    )
+
+
+def test_long_texts_of_an_export_are_cut_at_max_length(tmp_path):
+    embedder = XLMRXLEmbedder("nano", max_length=16, truncation=True, **PLAIN).fit(TEXTS)
+    embedder.export_pretrained(tmp_path)
+    long = ["one of many words in this text " * 9]
+    with pytest.warns(UserWarning, match="cut at 16 tokens"):
+        expected = embedder.transform(long)
+    np.testing.assert_allclose(SentenceTransformer(str(tmp_path), device="cpu").encode(long), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X", "message"),
+    [
+        ({"layer": 2}, TEXTS, "not layer=2. Fit with layer=-1"),
+        ({"pooling": "first_last_mean"}, TEXTS, "Fit with pooling='mean'"),
+        ({}, [[text, "x"] for text in TEXTS], "two texts that are read together.*objective='pairs'"),
+    ],
+)
+def test_export_of_vectors_that_sentence_transformers_cannot_read_raises(parameters, X, message, tmp_path):
+    embedder = XLMRXLEmbedder("nano", **parameters, **PLAIN).fit(X)
+    with pytest.raises(NotImplementedError, match=message):
+        embedder.export_pretrained(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_of_vectors_refuses_its_own_checkpoint_unknown_dtypes_and_unfitted_estimators(tmp_path):
+    with pytest.raises(NotFittedError):
+        XLMRXLEmbedder("nano").export_pretrained(tmp_path)
+    embedder = XLMRXLEmbedder("nano", **PLAIN).fit(TEXTS)
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        embedder.export_pretrained(tmp_path, dtype="int8")
+    embedder.export_pretrained(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    own = XLMRXLEmbedder(tmp_path, **PLAIN).fit(TEXTS)
+    with pytest.raises(ValueError, match="Export to another directory"):
+        own.export_pretrained(tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    XLMRXLEmbedder("nano", objective="classes", **{**SETTINGS, "max_epochs": 1}).fit(TEXTS, LABELS).export_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ValueError, match="was fitted on another checkpoint"):
+        own.export_pretrained(tmp_path / "out")

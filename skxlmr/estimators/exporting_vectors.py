@@ -1,0 +1,103 @@
+"""Export of fitted embedders to sentence-transformers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from skxlmr.checkpoints.sentence_modules import SentenceModules
+from skxlmr.runtime.backbone import find_checkpoint
+from skxlmr.runtime.reading import Reading
+from skxlmr.runtime.torch_state import default_torch_state
+from skxlmr.saving.merged import FittedWeights
+from skxlmr.saving.sentence_transformers import modules_of_vectors, write_sentence_model
+
+
+class VectorExportMixin:
+    """Mixin of the embedder: writes a directory of sentence-transformers."""
+
+    @default_torch_state()
+    def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
+        """Write a model that sentence-transformers loads, with the same vectors.
+
+        `SentenceTransformer(directory).encode(texts)`, and so `encode_query` and `encode_document`, return what
+        `transform(texts)` does, and add the prompt themselves. What an objective has trained is merged into the
+        weights; `n_dims` and the PCA become dense layers. `XLMRXLEmbedder(model=directory)` has the same vectors.
+
+        The vectors are those of this estimator if it runs in float32, too; if it runs in 8 or 4 bits, or in half
+        precision, they differ by the rounding of that. Of texts longer than `max_length` sentence-transformers reads
+        the beginning, as this estimator does with `truncation=True`.
+
+        Parameters
+        ----------
+        directory : str or path
+            A model that is there already is replaced as a whole when the new one is complete; see
+            `XLMRXLClassifier.export_pretrained`.
+        dtype : {"float32", "bfloat16", "float16"}, default="float32"
+            Of the weights of the model; those of dense layers are always float32.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        NotImplementedError
+            If sentence-transformers has no module for how texts are read; the message names the parameter.
+        ValueError
+            If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
+            `directory` is where it lies.
+        OSError
+            If the disk is full or not writable; an earlier model is then unchanged.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from skxlmr import XLMRXLEmbedder
+        >>> embedder = XLMRXLEmbedder("nano", prompt="query: ", normalize=True).fit(["good morning"])
+        >>> directory = tempfile.mkdtemp()
+        >>> embedder.export_pretrained(directory)
+        >>> again = XLMRXLEmbedder(directory).fit(["good morning"])
+        >>> np.allclose(again.transform(["good night"]), embedder.transform(["good night"]), atol=1e-5)
+        True
+        """
+        check_is_fitted(self, "_base")
+        _export(self._snapshot(), directory, dtype)  # type: ignore[attr-defined]
+
+
+def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
+    """Export an embedder that no fit in another thread changes."""
+    reading: Reading = fitted._fitted_reading()
+    if fitted.n_features_in_ == 2 and not reading.separate:
+        raise NotImplementedError(
+            "sentence-transformers has no model for two texts that are read together. Fit on one column of texts, or "
+            "on pairs with objective='pairs', or use save."
+        )
+    if reading.pooling == "first_last_mean":
+        raise NotImplementedError(
+            "sentence-transformers has no pooling over the first and the last layer. Fit with pooling='mean' to export,"
+            " or use save."
+        )
+    files = find_checkpoint(fitted.model)
+    fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), fitted)
+    weights = FittedWeights(files, fitted._base.pieces, getattr(fitted, "_finetuned", None))
+    weights.check_destination(directory)
+    merged, tokenizer = weights.merged(dtype)
+    if fitted.layer not in (-1, merged.config.num_hidden_layers):
+        raise NotImplementedError(
+            f"sentence-transformers reads the last layer, not layer={fitted.layer}. Fit with layer=-1 to export, or "
+            f"use save."
+        )
+    modules = SentenceModules(
+        reading.pooling, reading.layers, reading.normalize, reading.include_prompt, reading.n_dims
+    )
+    write_sentence_model(
+        directory,
+        merged,
+        modules_of_vectors(modules, fitted.pca_),
+        prompt=reading.prompt,
+        max_length=fitted.max_length or reading.max_length,
+        config={},
+        tokenizer_files=tokenizer.files(),
+    )

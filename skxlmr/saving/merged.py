@@ -1,0 +1,79 @@
+"""The base model of a fitted estimator, with what it learned merged into the weights."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.checkpoints.sentence_transformers import sentence_directory
+from skxlmr.hardware.device import DTYPES
+from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
+from skxlmr.model.quantized import quantized_layers
+from skxlmr.runtime.backbone import read_tokenizer
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LowRank
+
+
+@dataclass(frozen=True, eq=False)
+class FittedWeights:
+    """What is needed to export the base model of a fitted estimator."""
+
+    files: CheckpointFiles  # of the checkpoint that it was fitted on
+    pieces: np.ndarray | None  # (V,), int64: the pieces of the vocabulary that were kept; None means all
+    finetuned: Finetuned | None  # None if nothing was trained
+
+    def check_destination(self, directory: str | os.PathLike) -> None:
+        """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""
+        used = [self.files.directory, *([] if self.files.adapter is None else [self.files.adapter.directory])]
+        own = {path.resolve() for path in used}
+        if Path(directory).expanduser().resolve() in own | set(map(sentence_directory, own)):
+            raise ValueError(
+                f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
+                f" Export to another directory."
+            )
+
+    def merged(self, dtype: str) -> tuple[XLMRobertaXLModel, XLMRobertaXLTokenizer]:
+        """Return a model with merged weights in a dtype, and its tokenizer.
+
+        Raises ValueError if the dtype is unknown, or the checkpoint's own weights are in 8 bits.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        # Read the original weights, since the estimator may run an 8-bit or trimmed base.
+        base = XLMRobertaXLModel.from_pretrained(self.files, dtype=torch.float32, add_pooling_layer=False)
+        if quantized_layers(base):
+            raise ValueError(
+                f"{self.files.name!r} holds 8-bit weights, into which nothing can be merged. Use save, or "
+                f"export_adapter if the estimator has it."
+            )
+        tokenizer = read_tokenizer(self.files.directory)
+        if self.pieces is not None:
+            tokenizer, kept = tokenizer.trim(self.pieces)
+            base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])
+        finetuned = self.finetuned
+        if finetuned is not None:
+            if finetuned.own is not None and dtype != "float32":
+                finetuned = copy.deepcopy(finetuned)  # `to` converts modules in place, but these are the estimator's
+            base = merge(finetuned, base)
+        return base.to(DTYPES[dtype]), tokenizer
+
+
+@torch.no_grad()
+def merge(finetuned: Finetuned, base: XLMRobertaXLModel) -> XLMRobertaXLModel:
+    """Merge an adapter into the weights of a base model, in place; or replace them by trained copies."""
+    for layer, deltas in zip(base.layers, finetuned.adapter or (), strict=False):
+        assert isinstance(deltas, LayerAdapter)
+        for name, delta in deltas.items():
+            outer = OUTER_PATHS.get(name)
+            target = base.get_submodule(outer) if outer else layer.get_submodule((PATHS | NORM_PATHS)[name])
+            assert isinstance(delta, LowRank | AddedBias)
+            assert isinstance(target, nn.Linear | nn.LayerNorm)
+            delta.merge_into(target)
+    return finetuned.model(base)
