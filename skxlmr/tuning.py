@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 
-# Linear layers of an encoder layer, with their input and output widths.
-LINEAR_LAYERS = {
-    "query": ("hidden_size", "hidden_size"),
-    "key": ("hidden_size", "hidden_size"),
-    "value": ("hidden_size", "hidden_size"),
-    "output": ("hidden_size", "hidden_size"),
-    "up": ("hidden_size", "intermediate_size"),
-    "down": ("intermediate_size", "hidden_size"),
-}
+LINEAR_LAYERS = ("query", "key", "value", "output", "up", "down")  # of an encoder layer
 
 # Their paths in the encoder layer.
 PATHS = {name: f"{'ffn' if name in ('up', 'down') else 'attention'}.{name}" for name in LINEAR_LAYERS}
+
+
+def layer_widths(config: XLMRobertaXLConfig, layer: int) -> dict[str, tuple[int, int]]:
+    """Return the input and output widths of the linear layers of an encoder layer."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = len(config.kept_heads(layer)) * config.head_size
+    attention = {"query": (hidden, heads), "key": (hidden, heads), "value": (hidden, heads), "output": (heads, hidden)}
+    return {**attention, "up": (hidden, inner), "down": (inner, hidden)}
 
 
 class LowRank(nn.Module):
@@ -194,13 +194,13 @@ class LoRA(Tuning):
         if unknown or not len(self.targets):
             raise ValueError(f"LoRA targets must be among {sorted(LINEAR_LAYERS)}, got {self.targets!r}.")
 
-        def delta(name: str) -> LowRank:
-            in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
+        def delta(in_features: int, out_features: int) -> LowRank:
             return LowRank(in_features, out_features, self.rank, self.alpha / self.rank, self.dropout)
 
+        widths = [layer_widths(config, i) for i in range(config.num_hidden_layers)]
         return nn.ModuleList(
-            LayerAdapter({name: delta(name) for name in self.targets} if i >= first else {})
-            for i in range(config.num_hidden_layers)
+            LayerAdapter({name: delta(*of_layer[name]) for name in self.targets} if i >= first else {})
+            for i, of_layer in enumerate(widths)
         )
 
 
@@ -242,10 +242,10 @@ class Bias(Tuning):
             If a parameter cannot be used with this model.
         """
         first = self.num_frozen_layers(config)
-        widths = {name: getattr(config, out_features) for name, (_, out_features) in LINEAR_LAYERS.items()}
+        widths = [layer_widths(config, i) for i in range(config.num_hidden_layers)]
         return nn.ModuleList(
-            LayerAdapter({name: AddedBias(width) for name, width in widths.items()} if i >= first else {})
-            for i in range(config.num_hidden_layers)
+            LayerAdapter({name: AddedBias(width) for name, (_, width) in of_layer.items()} if i >= first else {})
+            for i, of_layer in enumerate(widths)
         )
 
 

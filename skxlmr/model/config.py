@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from skxlmr.checkpoints import hub
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import resolve_config
 from skxlmr.system import atomic, schema
 from skxlmr.system.schema import shown
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -26,6 +32,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),
 }
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
+BOOLEANS = {"true": True, "1": True, "y": True, "yes": True, "false": False, "0": False, "n": False, "no": False}
+NOT_SAVED = ("extra", "name_or_path")  # fields that are not entries of config.json
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
 # Upper bounds on the numbers of a config: far above all published models, but low enough that a malicious file cannot
@@ -98,8 +106,13 @@ class XLMRobertaXLConfig:
         What a forward pass returns by default.
     return_dict : bool, default=True
         Whether a forward pass returns named fields or a tuple by default.
+    pruned_heads : dict of int to list of int, default={}
+        Attention heads that self-attention lacks, by layer. `num_attention_heads` counts them, too.
+    name_or_path : str, default=""
+        What `from_pretrained` was called with. It is not saved, and two configs are equal whatever it is.
     extra : dict
-        Unknown keys of a config.json, which are written again when it is saved.
+        Unknown keys of a config.json, which are written again when it is saved. They are attributes, too, and
+        setting an attribute that is not a parameter adds it.
 
     Raises
     ------
@@ -145,6 +158,8 @@ class XLMRobertaXLConfig:
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
+    pruned_heads: dict[int, list[int]] = field(default_factory=dict)
+    name_or_path: str = field(default="", compare=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,6 +191,7 @@ class XLMRobertaXLConfig:
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})."
             )
+        self.pruned_heads = self.pruned_heads  # checks it
         if not isinstance(self.pad_token_id, int) or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be an id of the vocabulary, got {self.pad_token_id!r}.")
         if self.max_length < 3:
@@ -185,8 +201,13 @@ class XLMRobertaXLConfig:
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; `num_labels` and `id2label` always agree."""
+        """Set an attribute; `num_labels` and `id2label` always agree, and an unknown name goes to `extra`."""
         made = "extra" in self.__dict__  # the constructor sets this field last
+        if made and not hasattr(type(self), name) and name not in self.__dict__:
+            self.extra[name] = value
+            return
+        if name == "pruned_heads" and made:
+            value = self.checked_heads(value)
         if name == "num_labels" and made:
             self._check_number("num_labels", value)
             if value != len(self.id2label or {}):
@@ -200,6 +221,13 @@ class XLMRobertaXLConfig:
                 self._check_number("num_labels", len(value))
                 super().__setattr__("num_labels", len(value))
         super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an entry of `extra`; other attributes are found before."""
+        extra = self.__dict__.get("extra", {})
+        if name in extra and not name.startswith("__"):
+            return extra[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
     def label2id(self) -> dict[str, int]:
@@ -216,6 +244,54 @@ class XLMRobertaXLConfig:
     def _check_number(self, name: str, value: object) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST[name]:
             raise ValueError(f"{name} must be an integer from 1 to {LARGEST[name]}, got {value!r}.")
+
+    def checked_heads(self, pruned_heads: Any) -> dict[int, list[int]]:
+        """Return pruned heads with sorted, positive numbers; layers count from the end if they are negative."""
+        if not isinstance(pruned_heads, Mapping):
+            raise ValueError(f"pruned_heads must map layers to lists of their heads, got {shown(pruned_heads)}.")
+        checked: dict[int, list[int]] = {}
+        for key, heads in pruned_heads.items():
+            try:
+                layer = int(key)
+            except (TypeError, ValueError):
+                raise ValueError(f"pruned_heads has {shown(key)} in place of the number of a layer.") from None
+            if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
+                raise ValueError(f"pruned_heads has layer {layer}, and there are {self.num_hidden_layers}.")
+            numbers = list(heads) if isinstance(heads, Iterable) else [heads]
+            if not all(type(head) is int and 0 <= head < self.num_attention_heads for head in numbers):
+                raise ValueError(
+                    f"pruned_heads of layer {layer} must be integers from 0 to {self.num_attention_heads - 1}, got "
+                    f"{shown(numbers)}."
+                )
+            layer %= self.num_hidden_layers
+            numbers = sorted({*checked.get(layer, ()), *numbers})
+            if len(numbers) == self.num_attention_heads:
+                raise ValueError(f"pruned_heads has all heads of layer {layer}; at least one must remain.")
+            if numbers:
+                checked[layer] = numbers
+        return checked
+
+    def kept_heads(self, layer: int) -> list[int]:
+        """Return the attention heads that self-attention of a layer has.
+
+        Examples
+        --------
+        >>> from skxlmr.model import XLMRobertaXLConfig
+        >>> XLMRobertaXLConfig(num_attention_heads=4, pruned_heads={1: [0, 2]}).kept_heads(1)
+        [1, 3]
+        """
+        pruned = self.pruned_heads.get(layer, ())
+        return [head for head in range(self.num_attention_heads) if head not in pruned]
+
+    @property
+    def num_pruned_heads(self) -> int:
+        """Number of pruned attention heads in all layers."""
+        return sum(map(len, self.pruned_heads.values()))
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Whether a forward pass returns named fields; the same as `return_dict`."""
+        return self.return_dict
 
     @staticmethod
     def xl() -> XLMRobertaXLConfig:
@@ -252,7 +328,8 @@ class XLMRobertaXLConfig:
         """Number of parameters of the layers' linear parts, which are quantised in 8-bit and 4-bit models."""
         width, inner = self.hidden_size, self.intermediate_size
         attention = 4 * (width * width + width) * (2 if self.add_cross_attention else 1)
-        return self.num_hidden_layers * (attention + 2 * width * inner + width + inner)
+        of_heads = self.num_pruned_heads * self.head_size * (4 * width + 3)
+        return self.num_hidden_layers * (attention + 2 * width * inner + width + inner) - of_heads
 
     @property
     def num_parameters(self) -> int:
@@ -289,7 +366,14 @@ class XLMRobertaXLConfig:
                 model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
                 subfolder=subfolder,
             )  # fmt: skip
-        return cls.from_file(path)
+        config = cls.from_file(path)
+        config.name_or_path = os.fspath(model)
+        return config
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike) -> XLMRobertaXLConfig:
+        """Read a file with the content of a config.json; see `from_file`."""
+        return cls.from_file(json_file)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> XLMRobertaXLConfig:
@@ -320,7 +404,84 @@ class XLMRobertaXLConfig:
             If `hidden_act` is a callable.
         """
         Path(directory).mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(Path(directory) / "config.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        self.to_json_file(Path(directory) / "config.json", use_diff=False)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> CommitInfo:
+        """Upload config.json to a repository of the hub; the parameters are those of a model's `push_to_hub`."""
+        with TemporaryDirectory() as directory:
+            self.save_pretrained(directory)
+            return hub.upload(
+                directory, repo_id, commit_message=commit_message or "Upload config", private=private, token=token,
+                revision=revision, create_pr=create_pr,
+            )  # fmt: skip
+
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+        """Write `to_json_string(use_diff)` to a file; a model loads it if the file is named config.json."""
+        atomic.write_bytes(Path(json_file_path), self.to_json_string(use_diff).encode())
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return the content of config.json as text, of `to_diff_dict` or else of `to_dict`."""
+        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=use_diff) + "\n"
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return those entries of `to_dict` that are not the defaults of the class, and its `model_type`.
+
+        Examples
+        --------
+        >>> from skxlmr.model import XLMRobertaXLConfig
+        >>> XLMRobertaXLConfig(hidden_size=64).to_diff_dict()
+        {'model_type': 'xlm-roberta-xl', 'hidden_size': 64}
+        """
+        defaults = type(self)().to_dict()
+        kept = (*self.absent, "model_type")  # a missing key is not always the default of the class
+        return {k: v for k, v in self.to_dict().items() if k in kept or k not in defaults or v != defaults[k]}
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Set several attributes; nothing is changed if a value is invalid, which raises ValueError.
+
+        Examples
+        --------
+        >>> from skxlmr.model import XLMRobertaXLConfig
+        >>> config = XLMRobertaXLConfig()
+        >>> config.update({"hidden_dropout_prob": 0.0, "num_labels": 3})
+        >>> config.hidden_dropout_prob, config.id2label[2]
+        (0.0, 'LABEL_2')
+        """
+        new = copy.deepcopy(self)
+        for name, value in config_dict.items():
+            setattr(new, name, value)
+        new.__post_init__()
+        self.__dict__.update(new.__dict__)
+
+    def update_from_string(self, update_str: str) -> None:
+        """Set attributes that exist from text such as "hidden_size=64,hidden_act=relu".
+
+        Raises
+        ------
+        ValueError
+            If a setting does not exist, is neither a number, a boolean nor a string, or has a value of another type.
+        """
+        changes: dict[str, Any] = {}
+        for assignment in update_str.split(","):
+            name, equals, text = assignment.partition("=")
+            if not equals or not hasattr(self, name):
+                raise ValueError(f"{assignment!r} must be the name of a setting, an equals sign and its value.")
+            old = getattr(self, name)
+            if not isinstance(old, bool | int | float | str):
+                raise ValueError(f"{name} is {shown(old)}: only numbers, booleans and strings can be set from text.")
+            if isinstance(old, bool) and text.lower() not in BOOLEANS:
+                raise ValueError(f"{name} must be true or false, got {text!r}.")
+            changes[name] = BOOLEANS[text.lower()] if isinstance(old, bool) else type(old)(text)
+        self.update(changes)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
@@ -330,11 +491,15 @@ class XLMRobertaXLConfig:
         """
         kind = schema.parse(str, values.get("model_type", cls.model_type), "model_type")
         cls = CONFIGS.get(kind, cls)
-        types = schema.types_of(cls) | {"id2label": dict[str | int, str] | None}
-        known = types.keys() - {"extra"}
-        values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id")}
+        types = schema.types_of(cls) | {
+            "id2label": dict[str | int, str] | None,
+            "pruned_heads": dict[str | int, list[int]] | None,
+        }
+        known = types.keys() - NOT_SAVED
+        values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id", *NOT_SAVED)}
         for name in known & values.keys():
             schema.parse(types[name], values[name], name)
+        values["pruned_heads"] = values.get("pruned_heads") or {}
         return cls(
             **{k: v for k, v in values.items() if k in known},
             extra={k: v for k, v in values.items() if k not in known},
@@ -344,9 +509,12 @@ class XLMRobertaXLConfig:
         """Return the content of config.json; raise TypeError if `hidden_act` is a callable."""
         if callable(self.hidden_act):
             raise TypeError("hidden_act is a callable, which cannot be saved; use one of " + ", ".join(ACTIVATIONS))
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("num_labels", *NOT_SAVED)}
         values["id2label"] = {str(i): label for i, label in (self.id2label or {}).items()}
         values["label2id"] = self.label2id
+        values["pruned_heads"] = {str(layer): list(heads) for layer, heads in self.pruned_heads.items()}
+        if not self.pruned_heads:
+            del values["pruned_heads"]
         return {"model_type": self.model_type, **values, **self.extra}
 
 

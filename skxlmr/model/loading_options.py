@@ -10,8 +10,26 @@ from typing import Any
 
 import torch
 
+from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.checkpoint import Checkpoint
 from skxlmr.model.config import XLMRobertaXLConfig
+
+# Options of the reference that are missing here, and what there is in their place.
+REFUSED = {
+    "use_auth_token": "its name is 'token'",
+    "quantization_config": "use load_in_8bit, which takes the settings of Int8, or load_in_4bit",
+    "trust_remote_code": "code of a model is never run",
+    "from_tf": "convert the weights with transformers first",
+    "from_flax": "convert the weights with transformers first",
+    "force_download": "remove the model from the cache of huggingface_hub",
+    "resume_download": "huggingface_hub always does",
+    "proxies": "set the environment variable HTTPS_PROXY",
+    "mirror": "set the environment variable HF_ENDPOINT",
+    "max_memory": "a model is on one device",
+    "offload_folder": "a model is on one device; map_word_embedding and load_in_8bit save memory",
+    "offload_state_dict": "loading never holds all weights twice",
+}
+ATTENTION = ("sdpa", "eager")
 
 
 def class_parameters(cls: type) -> set[str]:
@@ -32,7 +50,8 @@ def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) ->
     described = []
     for name in unknown:
         close = difflib.get_close_matches(name, sorted(known | options), n=1)
-        described.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        described.append(f"{name!r}" + (f" ({REFUSED[name]})" if name in REFUSED else hint))
     raise TypeError(
         f"{cls.__name__}.from_pretrained has no parameter {', '.join(described)}: it takes its own, those of the class "
         f"and the settings of the config."
@@ -66,6 +85,33 @@ def changed_config(
     if label2id is not None and new.label2id != label2id:
         raise ValueError(f"label2id={dict(label2id)!r} contradicts id2label={new.id2label!r}.")
     return new
+
+
+def chosen_device(device: torch.device | str, device_map: Any) -> torch.device | str:
+    """Return the one device of `device` and `device_map`.
+
+    Raises ValueError if both are given and differ, or a map has several devices.
+    """
+    if device_map is None:
+        return device
+    if isinstance(device_map, Mapping):
+        places = list(dict.fromkeys(torch.device(place) if place != "disk" else place for place in device_map.values()))
+        if len(places) != 1 or places[0] == "disk":
+            raise ValueError(f"device_map={dict(device_map)!r} must have one device: a model is not split.")
+        place = places[0]
+    elif device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+        raise ValueError(f"device_map={device_map!r} would split a model over devices: name one, such as 'cuda'.")
+    else:
+        place = torch.device(device_map)
+    if torch.device(device) not in (place, torch.device("cpu")):
+        raise ValueError(f"device={device!r} contradicts device_map={device_map!r}: give one of them.")
+    return place
+
+
+def chosen_weights(variant: str | None, use_safetensors: bool | None) -> tuple[str, ...]:
+    """Return the names that the files of weights may have, in order of preference."""
+    names = layout.weights_names(variant)
+    return names if use_safetensors is None else tuple(n for n in names if ("safetensors" in n) == use_safetensors)
 
 
 def chosen_dtype(
