@@ -227,12 +227,11 @@ def test_push_to_hub_uploads_what_from_pretrained_loads(hub, tmp_path):
     assert loaded.name_or_path == REPO
     new_model(1).push_to_hub(REPO, variant="bf16", commit_message="Smaller", token="hf_secret")
     assert hub.message == "Smaller"
-    assert load(REPO, cache_dir=tmp_path, variant="bf16")(IDS).logits.equal(new_model(1)(IDS).logits)
-    assert load(REPO, cache_dir=tmp_path)(IDS).logits.equal(model(IDS).logits)
+    options = {"variant": "bf16", "cache_dir": tmp_path / "other"}  # the server has only one commit, which is cached
+    assert load(REPO, **options)(IDS).logits.equal(new_model(1)(IDS).logits)
+    assert "model.safetensors.index.json" in hub.commits[MAIN]
     hub.stop()
-    assert load(REPO, cache_dir=tmp_path, variant="bf16", local_files_only=True)(IDS).logits.equal(
-        new_model(1)(IDS).logits
-    )
+    assert load(REPO, **options, local_files_only=True)(IDS).logits.equal(new_model(1)(IDS).logits)
 
 
 def test_push_to_hub_to_branch_or_pull_request(hub):
