@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +34,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 BOOLEANS = {"true": True, "1": True, "y": True, "yes": True, "false": False, "0": False, "n": False, "no": False}
+# Settings of all models in the reference that have no effect here, and their values where a config.json lacks them.
+OF_THE_REFERENCE = {
+    "architectures": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "finetuning_task": None,
+    "is_encoder_decoder": False,
+    "task_specific_params": None,
+    "tie_word_embeddings": True,
+    "tokenizer_class": None,
+    "torch_dtype": None,
+    "torchscript": False,
+}
 NOT_SAVED = ("extra", "name_or_path")  # fields that are not entries of config.json
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
@@ -223,10 +237,10 @@ class XLMRobertaXLConfig:
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an entry of `extra`; other attributes are found before."""
+        """Return an entry of `extra`, or its value in the reference if it is missing there."""
         extra = self.__dict__.get("extra", {})
-        if name in extra and not name.startswith("__"):
-            return extra[name]
+        if name in extra or name in OF_THE_REFERENCE:
+            return extra.get(name, OF_THE_REFERENCE.get(name))
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
@@ -282,6 +296,11 @@ class XLMRobertaXLConfig:
         """
         pruned = self.pruned_heads.get(layer, ())
         return [head for head in range(self.num_attention_heads) if head not in pruned]
+
+    def setting_names(self) -> set[str]:
+        """Return the names of everything that may be set."""
+        names = {f.name for f in fields(self)} | {"label2id"} | self.extra.keys() | OF_THE_REFERENCE.keys()
+        return names - set(NOT_SAVED)
 
     @property
     def num_pruned_heads(self) -> int:
@@ -348,13 +367,19 @@ class XLMRobertaXLConfig:
         token: str | bool | None = None,
         local_files_only: bool = False,
         subfolder: str = "",
+        **settings: Any,
     ) -> XLMRobertaXLConfig:
         """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
 
-        Nothing else is downloaded from the hub. The parameters are those of a model's `from_pretrained`.
+        Nothing else is downloaded from the hub. The parameters are those of a model's `from_pretrained`, `settings`
+        those that replace the ones of the checkpoint.
 
         Raises
         ------
+        TypeError
+            If a setting is unknown.
+        ValueError
+            If a setting is invalid.
         ModelNotFoundError
             If the model does not exist.
         CheckpointError
@@ -366,7 +391,7 @@ class XLMRobertaXLConfig:
                 model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
                 subfolder=subfolder,
             )  # fmt: skip
-        config = cls.from_file(path)
+        config = cls.from_file(path).changed(settings)
         config.name_or_path = os.fspath(model)
         return config
 
@@ -484,10 +509,11 @@ class XLMRobertaXLConfig:
         self.update(changes)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
+    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> XLMRobertaXLConfig:
         """Return the configuration for the content of a config.json, of the class for its `model_type` if it has one.
 
-        Unknown keys become `extra`. Raises ValueError if an entry is of another type than the field has.
+        Unknown keys become `extra`; `settings` replace others. Raises ValueError if an entry is of another type than
+        the field has, and TypeError if a setting is unknown.
         """
         kind = schema.parse(str, values.get("model_type", cls.model_type), "model_type")
         cls = CONFIGS.get(kind, cls)
@@ -503,7 +529,17 @@ class XLMRobertaXLConfig:
         return cls(
             **{k: v for k, v in values.items() if k in known},
             extra={k: v for k, v in values.items() if k not in known},
-        )
+        ).changed(settings)
+
+    def changed(self, settings: Mapping[str, Any]) -> XLMRobertaXLConfig:
+        """Return a copy with other settings; raise TypeError if one is unknown, and ValueError if it is invalid."""
+        unknown = settings.keys() - self.setting_names()
+        if unknown:
+            close = difflib.get_close_matches(min(unknown), sorted(self.setting_names()), n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise TypeError(f"{type(self).__name__} has no setting {', '.join(map(repr, sorted(unknown)))}{hint}.")
+        labels = {name: settings[name] for name in ("num_labels", "id2label", "label2id") if name in settings}
+        return changed_config(self, {k: v for k, v in settings.items() if k not in labels}, **labels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of config.json; raise TypeError if `hidden_act` is a callable."""
@@ -516,6 +552,35 @@ class XLMRobertaXLConfig:
         if not self.pruned_heads:
             del values["pruned_heads"]
         return {"model_type": self.model_type, **values, **self.extra}
+
+
+def changed_config(
+    config: XLMRobertaXLConfig,
+    changes: Mapping[str, Any],
+    *,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> XLMRobertaXLConfig:
+    """Return a copy of a config with other settings and labels.
+
+    Raises ValueError if `num_labels`, `id2label` and `label2id` contradict each other or a setting is invalid.
+    """
+    known = {f.name for f in fields(config)}
+    extra = {name: value for name, value in changes.items() if name not in known}
+    settings = {name: value for name, value in changes.items() if name in known}
+    new = replace(config, **settings, extra={**config.extra, **extra})
+    if num_labels is not None:
+        new.num_labels = num_labels
+    if label2id is not None:
+        new.label2id = dict(label2id)
+    if id2label is not None:
+        new.id2label = dict(id2label)
+    if num_labels is not None and new.num_labels != num_labels:
+        raise ValueError(f"num_labels={num_labels} contradicts the names of {new.num_labels} labels.")
+    if label2id is not None and new.label2id != label2id:
+        raise ValueError(f"label2id={dict(label2id)!r} contradicts id2label={new.id2label!r}.")
+    return new
 
 
 @dataclass

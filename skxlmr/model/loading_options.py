@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Collection, Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -39,8 +38,7 @@ def class_parameters(cls: type) -> set[str]:
 
 def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) -> None:
     """Raise TypeError unless all names are those of settings of the config or of parameters of the class."""
-    settings = {f.name for f in fields(config)} - {"extra"} | config.extra.keys()
-    known = settings | class_parameters(cls)
+    known = config.setting_names() | class_parameters(cls)
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
@@ -56,35 +54,6 @@ def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) ->
         f"{cls.__name__}.from_pretrained has no parameter {', '.join(described)}: it takes its own, those of the class "
         f"and the settings of the config."
     )
-
-
-def changed_config(
-    config: XLMRobertaXLConfig,
-    changes: Mapping[str, Any],
-    *,
-    num_labels: int | None = None,
-    id2label: Mapping[int, str] | None = None,
-    label2id: Mapping[str, int] | None = None,
-) -> XLMRobertaXLConfig:
-    """Return a copy of a config with other settings and labels.
-
-    Raises ValueError if `num_labels`, `id2label` and `label2id` contradict each other or a setting is invalid.
-    """
-    known = {f.name for f in fields(config)}
-    extra = {name: value for name, value in changes.items() if name not in known}
-    settings = {name: value for name, value in changes.items() if name in known}
-    new = replace(config, **settings, extra={**config.extra, **extra})
-    if num_labels is not None:
-        new.num_labels = num_labels
-    if label2id is not None:
-        new.label2id = dict(label2id)
-    if id2label is not None:
-        new.id2label = dict(id2label)
-    if num_labels is not None and new.num_labels != num_labels:
-        raise ValueError(f"num_labels={num_labels} contradicts the names of {new.num_labels} labels.")
-    if label2id is not None and new.label2id != label2id:
-        raise ValueError(f"label2id={dict(label2id)!r} contradicts id2label={new.id2label!r}.")
-    return new
 
 
 def chosen_device(device: torch.device | str, device_map: Any) -> torch.device | str:

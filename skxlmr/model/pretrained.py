@@ -16,13 +16,12 @@ from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
-from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.config import XLMRobertaXLConfig, changed_config
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
 from skxlmr.model.loading_options import (
     ATTENTION,
-    changed_config,
     check_names,
     chosen_device,
     chosen_dtype,
