@@ -53,6 +53,10 @@ class KeyMap:
             raise KeyError(f"no rule of the key map matches the parameter {ours!r}")
         return theirs
 
+    def has_ours(self, ours: str) -> bool:
+        """Whether a rule matches a parameter name."""
+        return _translate(ours, self._from_ours) is not None
+
     def is_ignored(self, theirs: str) -> bool:
         """Whether a checkpoint key is to be skipped."""
         return any(pattern.fullmatch(theirs) for pattern in self._ignored)
@@ -108,6 +112,8 @@ def match(
     for key in tensors:
         theirs = _full_key(key, key_map, prefix) if bare else key
         ours = key_map.to_ours(theirs)
+        if ours is None and theirs in expected and not theirs.startswith(prefix):  # of a head that only the model knows
+            ours = theirs
         if ours is not None and ours in expected:
             assignments.append((key, ours))
         elif key_map.is_ignored(theirs):
@@ -123,7 +129,11 @@ def match(
     absent_heads = tuple(head for head in may_be_new if not any(name.startswith(head) for name in found))
     new = [name for name in expected if name not in found and name.startswith(absent_heads)]
     missing = expected.keys() - found - set(new)
-    lacked = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
+    lacked = [
+        f"missing: {key_map.to_theirs(name) if key_map.has_ours(name) else name}"
+        for name in expected
+        if name in missing
+    ]
     extra = [f"unexpected: {key}" for key in unexpected + (tolerated if missing else [])]
     half = MAX_SHOWN // 2  # show both kinds: they may be the same names under different prefixes
     differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]

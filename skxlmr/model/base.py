@@ -124,8 +124,9 @@ class ModelBase(nn.Module):
         return "" if hasattr(self, "roberta") else BASE
 
     def their_name(self, name: str) -> str:
-        """Return the checkpoint key of a parameter, whose name has the `own_prefix`."""
-        theirs = key_map(self.config.model_type).to_theirs(name)
+        """Return the checkpoint key of a parameter, whose name has the `own_prefix`; one of an own head is the same."""
+        names = key_map(self.config.model_type)
+        theirs = names.to_theirs(name) if name.startswith(BASE) or names.has_ours(name) else name
         return theirs.removeprefix(THEIR_BASE[self.config.model_type]) if self.own_prefix else theirs
 
     def in_their_names(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

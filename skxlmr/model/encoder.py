@@ -35,7 +35,7 @@ class Encoder(PretrainedModel):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm: nn.Module = layer_norm(config) if config.pre_layer_norm else nn.Identity()
         self.pooler: Pooler | None = Pooler(config) if add_pooling_layer else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = config.extra.get("gradient_checkpointing") is True  # of older config.json files
         self.checkpointing_options: Mapping[str, Any] = {"use_reentrant": False}
         self.attn_implementation = "sdpa"
         self.apply(lambda module: initialise(module, config))

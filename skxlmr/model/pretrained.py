@@ -254,6 +254,8 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         if settings:
             quantize_structure(self, settings)
         may_be_new = [prefix + head for head in self.new_heads]
+        if not prefix:  # heads of subclasses
+            may_be_new += [f"{name}." for name, _ in self.named_children() if f"{name}." != BASE]
         for i in range(self.config.num_hidden_layers):  # the checkpoint of an encoder can be loaded as a decoder
             may_be_new += [f"{BASE}layers.{i}.cross_", f"{BASE}layers.{i}.attention.distance."]
         plan = match(
