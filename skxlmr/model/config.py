@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-import json
+import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from skxlmr.checkpoints import hub
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import resolve_config
-from skxlmr.system import atomic, schema
+from skxlmr.model.config_files import ConfigFiles
+from skxlmr.system import schema
 from skxlmr.system.schema import shown
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -33,7 +28,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),
 }
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
-BOOLEANS = {"true": True, "1": True, "y": True, "yes": True, "false": False, "0": False, "n": False, "no": False}
 # Settings of all models in the reference that have no effect here, and their values where a config.json lacks them.
 OF_THE_REFERENCE = {
     "architectures": None,
@@ -69,8 +63,16 @@ def default_labels(num_labels: int) -> dict[int, str]:
     return {i: f"LABEL_{i}" for i in range(num_labels)}
 
 
+def _integers(values: Any) -> list[int] | None:
+    """Return values as a list of integers, also those of numpy and torch; None if they are others."""
+    try:
+        return None if any(isinstance(value, bool) for value in values) else [operator.index(v) for v in values]
+    except TypeError:
+        return None
+
+
 @dataclass
-class XLMRobertaXLConfig:
+class XLMRobertaXLConfig(ConfigFiles):
     """Configuration of an XLM-RoBERTa-XL model.
 
     The defaults are those of facebook/xlm-roberta-xl.
@@ -271,11 +273,11 @@ class XLMRobertaXLConfig:
                 raise ValueError(f"pruned_heads has {shown(key)} in place of the number of a layer.") from None
             if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
                 raise ValueError(f"pruned_heads has layer {layer}, and there are {self.num_hidden_layers}.")
-            numbers = list(heads) if isinstance(heads, Iterable) else [heads]
-            if not all(type(head) is int and 0 <= head < self.num_attention_heads for head in numbers):
+            numbers = _integers(heads)
+            if numbers is None or not all(0 <= head < self.num_attention_heads for head in numbers):
                 raise ValueError(
                     f"pruned_heads of layer {layer} must be integers from 0 to {self.num_attention_heads - 1}, got "
-                    f"{shown(numbers)}."
+                    f"{shown(heads)}."
                 )
             layer %= self.num_hidden_layers
             numbers = sorted({*checked.get(layer, ()), *numbers})
@@ -419,94 +421,6 @@ class XLMRobertaXLConfig:
             return XLMRobertaXLConfig.from_dict(values)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
-
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write config.json into a directory, which is created if missing.
-
-        Raises
-        ------
-        TypeError
-            If `hidden_act` is a callable.
-        """
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        self.to_json_file(Path(directory) / "config.json", use_diff=False)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-    ) -> CommitInfo:
-        """Upload config.json to a repository of the hub; the parameters are those of a model's `push_to_hub`."""
-        with TemporaryDirectory() as directory:
-            self.save_pretrained(directory)
-            return hub.upload(
-                directory, repo_id, commit_message=commit_message or "Upload config", private=private, token=token,
-                revision=revision, create_pr=create_pr,
-            )  # fmt: skip
-
-    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
-        """Write `to_json_string(use_diff)` to a file; a model loads it if the file is named config.json."""
-        atomic.write_bytes(Path(json_file_path), self.to_json_string(use_diff).encode())
-
-    def to_json_string(self, use_diff: bool = True) -> str:
-        """Return the content of config.json as text, of `to_diff_dict` or else of `to_dict`."""
-        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=use_diff) + "\n"
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """Return those entries of `to_dict` that are not the defaults of the class, and its `model_type`.
-
-        Examples
-        --------
-        >>> from skxlmr.model import XLMRobertaXLConfig
-        >>> XLMRobertaXLConfig(hidden_size=64).to_diff_dict()
-        {'model_type': 'xlm-roberta-xl', 'hidden_size': 64}
-        """
-        defaults = type(self)().to_dict()
-        kept = (*self.absent, "model_type")  # a missing key is not always the default of the class
-        return {k: v for k, v in self.to_dict().items() if k in kept or k not in defaults or v != defaults[k]}
-
-    def update(self, config_dict: Mapping[str, Any]) -> None:
-        """Set several attributes; nothing is changed if a value is invalid, which raises ValueError.
-
-        Examples
-        --------
-        >>> from skxlmr.model import XLMRobertaXLConfig
-        >>> config = XLMRobertaXLConfig()
-        >>> config.update({"hidden_dropout_prob": 0.0, "num_labels": 3})
-        >>> config.hidden_dropout_prob, config.id2label[2]
-        (0.0, 'LABEL_2')
-        """
-        new = copy.deepcopy(self)
-        for name, value in config_dict.items():
-            setattr(new, name, value)
-        new.__post_init__()
-        self.__dict__.update(new.__dict__)
-
-    def update_from_string(self, update_str: str) -> None:
-        """Set attributes that exist from text such as "hidden_size=64,hidden_act=relu".
-
-        Raises
-        ------
-        ValueError
-            If a setting does not exist, is neither a number, a boolean nor a string, or has a value of another type.
-        """
-        changes: dict[str, Any] = {}
-        for assignment in update_str.split(","):
-            name, equals, text = assignment.partition("=")
-            if not equals or not hasattr(self, name):
-                raise ValueError(f"{assignment!r} must be the name of a setting, an equals sign and its value.")
-            old = getattr(self, name)
-            if not isinstance(old, bool | int | float | str):
-                raise ValueError(f"{name} is {shown(old)}: only numbers, booleans and strings can be set from text.")
-            if isinstance(old, bool) and text.lower() not in BOOLEANS:
-                raise ValueError(f"{name} must be true or false, got {text!r}.")
-            changes[name] = BOOLEANS[text.lower()] if isinstance(old, bool) else type(old)(text)
-        self.update(changes)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> XLMRobertaXLConfig:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -198,21 +197,18 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         device = chosen_device(device, device_map)
         if attn_implementation not in (None, *ATTENTION):
             raise ValueError(f"attn_implementation must be one of {ATTENTION} or None, got {attn_implementation!r}.")
-        files: CheckpointFiles | None = None
-        if state_dict is not None:
-            config = _config_for(
-                model, config, quantization, map_word_embedding, revision=revision, cache_dir=cache_dir, token=token,
-                local_files_only=local_files_only, subfolder=subfolder,
-            )  # fmt: skip
-            checkpoint = checkpoint_of(state_dict, "state_dict")
-        elif model is None:
-            raise ValueError("model=None needs a config and a state_dict.")
+        where: dict[str, Any] = {
+            "revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only,
+            "subfolder": subfolder,
+        }  # fmt: skip
+        if state_dict is None:
+            where["weights_names"] = chosen_weights(variant, use_safetensors)
+            files, config, checkpoint = _open(model, config, where)
+        elif quantization or map_word_embedding:
+            raise ValueError("load_in_8bit, load_in_4bit and map_word_embedding load files, and no state_dict.")
         else:
-            find = partial(
-                resolve, model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
-                subfolder=subfolder, weights_names=chosen_weights(variant, use_safetensors),
-            )  # fmt: skip
-            files, config, checkpoint = _open(find, config)
+            files, config = None, _config_for_state(model, config, where)
+            checkpoint = checkpoint_of(state_dict, "state_dict")
         with checkpoint:
             check_names(cls, config, settings)
             of_class = {name: settings.pop(name) for name in class_parameters(cls) & settings.keys()}
@@ -296,6 +292,11 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             ):
                 plan = map_words(holder, checkpoint, plan, files)
             load_into(holder, checkpoint, plan, dtype=dtype, device=device)
+        self._draw_missing(dtype, device)
+        return complete
+
+    def _draw_missing(self, dtype: torch.dtype, device: torch.device | str) -> None:
+        """Give parameters that are still on the meta device random weights."""
         for module in self.modules():
             own = dict(module.named_parameters(recurse=False))
             loaded = {name: parameter for name, parameter in own.items() if not parameter.is_meta}
@@ -303,15 +304,16 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
                 reinitialise(module, self.config, dtype, device)
                 for name, parameter in loaded.items():
                     setattr(module, name, parameter)
-        return complete
 
 
 def _open(
-    find: Callable[[], CheckpointFiles], config: XLMRobertaXLConfig | None
+    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
 ) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint]:
     """Open the weights of a checkpoint, and read the config that belongs to them, also while it is being replaced."""
+    if model is None:
+        raise ValueError("model=None needs a config and a state_dict.")
     for _ in range(READING_ATTEMPTS):
-        files = find()
+        files = resolve(model, **where)
         with ExitStack() as opened:
             try:
                 found = config or read_config(files)
@@ -326,18 +328,10 @@ def _open(
     raise CheckpointError(f"{files.directory} was replaced while it was being read. Load it again.")
 
 
-def _config_for(
-    model: str | os.PathLike | CheckpointFiles | None,
-    config: XLMRobertaXLConfig | None,
-    quantization: Int8 | str | None,
-    map_word_embedding: bool,
-    **where: Any,
+def _config_for_state(
+    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
 ) -> XLMRobertaXLConfig:
-    """Return the config for a state dict, that of a model unless it is given; raise ValueError if options forbid it."""
-    if quantization or map_word_embedding:
-        raise ValueError(
-            "load_in_8bit, load_in_4bit and map_word_embedding need files: give no state_dict, or save it."
-        )
+    """Return the config for a state dict, that of a model unless it is given."""
     if config is not None:
         return config
     if model is None:

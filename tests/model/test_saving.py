@@ -177,7 +177,7 @@ def test_state_dict_that_does_not_fit_raises(tmp_path):
     for options, message in (
         ({"state_dict": state}, "without a model needs a config"),
         ({"config": model.config}, "needs a config and a state_dict"),
-        ({"config": model.config, "state_dict": state, "load_in_8bit": True}, "need files"),
+        ({"config": model.config, "state_dict": state, "load_in_8bit": True}, "load files, and no state_dict"),
     ):
         with pytest.raises(ValueError, match=message):
             load(None, **options)
