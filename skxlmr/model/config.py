@@ -463,8 +463,6 @@ class XLMRobertaXLConfig(ConfigFiles):
         values["id2label"] = {str(i): label for i, label in (self.id2label or {}).items()}
         values["label2id"] = self.label2id
         values["pruned_heads"] = {str(layer): list(heads) for layer, heads in self.pruned_heads.items()}
-        if not self.pruned_heads:
-            del values["pruned_heads"]
         return {"model_type": self.model_type, **values, **self.extra}
 
 
