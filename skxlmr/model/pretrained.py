@@ -249,18 +249,13 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             expected |= {name.removesuffix(".weight") + SCALES: expected[name][:1] for name in integers}
         if settings:
             quantize_structure(self, settings)
-        may_be_new = [prefix + head for head in self.new_heads]
-        if not prefix:  # heads of subclasses
-            may_be_new += [f"{name}." for name, _ in self.named_children() if f"{name}." != BASE]
-        for i in range(self.config.num_hidden_layers):  # the checkpoint of an encoder can be loaded as a decoder
-            may_be_new += [f"{BASE}layers.{i}.cross_", f"{BASE}layers.{i}.attention.distance."]
         plan = match(
             checkpoint.tensors,
             expected,
             key_map(self.config.model_type),
             prefix=THEIR_BASE[self.config.model_type],
             integers=integers,
-            may_be_new=may_be_new,
+            may_be_new=self._may_be_new(),
             may_be_unused=MAY_BE_UNUSED,
             allow_unknown_heads=True,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
@@ -294,6 +289,15 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             load_into(holder, checkpoint, plan, dtype=dtype, device=device)
         self._draw_missing(dtype, device)
         return complete
+
+    def _may_be_new(self) -> list[str]:
+        """Return prefixes of the parameters that a checkpoint may lack, by their names in the plan of `match`."""
+        names = [self.own_prefix + head for head in self.new_heads]
+        if not self.own_prefix:  # heads of subclasses
+            names += [f"{name}." for name, _ in self.named_children() if f"{name}." != BASE]
+        for i in range(self.config.num_hidden_layers):  # the checkpoint of an encoder can be loaded as a decoder
+            names += [f"{BASE}layers.{i}.cross_", f"{BASE}layers.{i}.attention.distance."]
+        return names
 
     def _draw_missing(self, dtype: torch.dtype, device: torch.device | str) -> None:
         """Give parameters that are still on the meta device random weights."""
