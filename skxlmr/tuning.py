@@ -19,15 +19,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.system.module_patterns import Patterns, ends_with
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 
-# Linear layers of an encoder layer, with their input and output widths.
-LINEAR_LAYERS = {
-    "query": ("hidden_size", "hidden_size"),
-    "key": ("hidden_size", "hidden_size"),
-    "value": ("hidden_size", "hidden_size"),
-    "output": ("hidden_size", "hidden_size"),
-    "up": ("hidden_size", "intermediate_size"),
-    "down": ("intermediate_size", "hidden_size"),
-}
+LINEAR_LAYERS = ("query", "key", "value", "output", "up", "down")  # of an encoder layer
 
 # Their paths in the encoder layer, and those of its LayerNorms.
 PATHS = {name: f"{'ffn' if name in ('up', 'down') else 'attention'}.{name}" for name in LINEAR_LAYERS}
@@ -35,6 +27,14 @@ NORM_PATHS = {"attention_norm": "attention_norm", "ffn_norm": "ffn_norm"}
 # The LayerNorms outside of the layers, by the names of their deltas: of the embeddings, in the first layer's
 # adapter; and of the output, in the last one's.
 OUTER_PATHS = {"embeddings_norm": "embeddings.norm", "norm": "norm"}
+
+
+def layer_widths(config: XLMRobertaXLConfig, layer: int) -> dict[str, tuple[int, int]]:
+    """Return the input and output widths of the linear layers of an encoder layer."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = len(config.kept_heads(layer)) * config.head_size
+    attention = {"query": (hidden, heads), "key": (hidden, heads), "value": (hidden, heads), "output": (heads, hidden)}
+    return {**attention, "up": (hidden, inner), "down": (inner, hidden)}
 
 
 class LowRank(nn.Module):
@@ -333,17 +333,18 @@ class LoRA(Tuning):
         """
         with_bias = self.bias != "none"
         layers = []
-        for of_layer in self.terms(config):
+        for i, of_layer in enumerate(self.terms(config)):
+            widths = layer_widths(config, i)
             deltas: dict[str, nn.Module] = {}
             for name, term in of_layer.items():
-                in_features, out_features = (getattr(config, width) for width in LINEAR_LAYERS[name])
+                in_features, out_features = widths[name]
                 scale = self.scale(term)
                 deltas[name] = LowRank(in_features, out_features, term.rank, scale, self.dropout, bias=with_bias)
             layers.append(LayerAdapter(deltas))
         if self.bias == "all":
-            for layer in layers:
-                rest = {name: width for name, (_, width) in LINEAR_LAYERS.items() if name not in layer}
-                layer.update({name: AddedBias(getattr(config, width)) for name, width in rest.items()})
+            for i, layer in enumerate(layers):
+                rest = {name: width for name, (_, width) in layer_widths(config, i).items() if name not in layer}
+                layer.update({name: AddedBias(width) for name, width in rest.items()})
                 layer.update({name: AddedBias(config.hidden_size) for name in NORM_PATHS})
             outer = (layers[-1], "norm") if config.pre_layer_norm else (layers[0], "embeddings_norm")
             outer[0][outer[1]] = AddedBias(config.hidden_size)
@@ -388,10 +389,10 @@ class Bias(Tuning):
             If a parameter cannot be used with this model.
         """
         first = self.num_frozen_layers(config)
-        widths = {name: getattr(config, out_features) for name, (_, out_features) in LINEAR_LAYERS.items()}
+        widths = [layer_widths(config, i) for i in range(config.num_hidden_layers)]
         return nn.ModuleList(
-            LayerAdapter({name: AddedBias(width) for name, width in widths.items()} if i >= first else {})
-            for i in range(config.num_hidden_layers)
+            LayerAdapter({name: AddedBias(width) for name, (_, width) in of_layer.items()} if i >= first else {})
+            for i, of_layer in enumerate(widths)
         )
 
 

@@ -13,12 +13,13 @@ from torch import nn
 
 from skxlmr.checkpoints.adapted import adapt
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.formats import MAX_TENSORS, TensorInfo, WeightFile, all_finite, open_weights
+from skxlmr.checkpoints.formats import DTYPES, MAX_TENSORS, TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.layout import read_index
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.system.malloc import return_freed_memory
 from skxlmr.system.progress import progress_bar
+from skxlmr.system.schema import shown
 
 SHOW_PROGRESS_FROM = 10**9  # bytes
 SMALL, LARGE = 2**20, 2**24  # bytes
@@ -78,6 +79,39 @@ def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
             weight_files = adapt(weight_files, files.adapter)
         opened.pop_all()
     return Checkpoint(files.name, weight_files)
+
+
+class _TensorsInMemory:
+    """Tensors in memory, in place of a file of them."""
+
+    offsets: list[int] = []
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], name: str) -> None:
+        self.tensors = {key: TensorInfo(tuple(t.shape), t.dtype, Path(name)) for key, t in tensors.items()}
+        self._held = tensors
+
+    def read(self, key: str) -> torch.Tensor:
+        return self._held[key].detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+    def read_bytes(self, key: str, start: int, stop: int) -> bytes:
+        return self.read(key).flatten().view(torch.uint8)[start:stop].numpy().tobytes()
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+def checkpoint_of(tensors: Mapping[str, torch.Tensor], name: str) -> Checkpoint:
+    """Return tensors in memory as a checkpoint; what is read from it are copies.
+
+    Raises TypeError if a value is not a tensor, and ValueError if it is sparse, on the meta device or of another dtype
+    than files of weights have.
+    """
+    for key, tensor in tensors.items():
+        if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must map names to tensors, and has {type(tensor).__name__} for {shown(key)}.")
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
+            raise ValueError(f"{name} has {key!r} as {tensor.dtype}, {tensor.layout}, on device {tensor.device}.")
+    return Checkpoint(name, [_TensorsInMemory(tensors, name)])
 
 
 @runtime_checkable

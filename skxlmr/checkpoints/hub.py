@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from skxlmr.checkpoints import layout, peft_adapter, sentence_transformers
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 SMALL_FILES = (
     layout.CONFIG,
@@ -30,6 +35,7 @@ def fetch(
     token: str | bool | None = None,
     subfolder: str = "",
     only: tuple[str, ...] = (),
+    weights_names: tuple[str, ...] = layout.WEIGHTS,
 ) -> Path:
     """Download the config, the tokenizer and one set of weights of a model into the cache, and return the folder there.
 
@@ -38,8 +44,9 @@ def fetch(
     The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
     that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
     None is the cache of huggingface_hub. The `token` gives access to private models; None or True is the one of
-    `hf auth login`, False none. The files are in the folder `subfolder` of the model. If the names of some files are
-    given, `only` these are downloaded, those that exist.
+    `hf auth login`, False none. The files are in the folder `subfolder` of the model. `weights_names` are those
+    that the weights may have, in order of preference. If the names of some files are given, `only` these are
+    downloaded, those that exist.
 
     Raises ModelNotFoundError if there is no such model or revision, access is restricted, or it is not cached and the
     hub not reachable, and CheckpointError if the model has no config or no weights in a supported format, or none of
@@ -48,7 +55,7 @@ def fetch(
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir), token, subfolder)
+    repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir), token, subfolder, weights_names)
     if local_files_only or constants.HF_HUB_OFFLINE:
         return repo.cached(only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
     which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
@@ -84,6 +91,7 @@ class _Repo:
     cache_dir: Path | None
     token: str | bool | None
     subfolder: str  # with the files; "" is the model's own folder
+    weights_names: tuple[str, ...]
 
     @property
     def beginning(self) -> str:
@@ -118,10 +126,11 @@ class _Repo:
             return self.snapshot([*SMALL_FILES, peft_adapter.CONFIG, *weights_of_adapter])
         if layout.CONFIG not in listed:
             raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
-        weights = next((name for name in layout.WEIGHTS if name in listed), None)
+        weights = next((name for name in self.weights_names if name in listed), None)
         if weights is None:
             raise CheckpointError(
-                f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}"
+                f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(self.weights_names)}"
+                f"{layout.other_variants(listed, self.weights_names)}"
             )
         folder = self.snapshot([*SMALL_FILES, layout.TOKENIZER, weights])
         inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
@@ -165,13 +174,44 @@ class _Repo:
             return folder
         if peft_adapter.is_adapter(folder) and any((folder / name).exists() for name in peft_adapter.ADAPTER_WEIGHTS):
             return folder
-        weights = next((name for name in layout.WEIGHTS if (folder / name).exists()), None)
+        weights = next((name for name in self.weights_names if (folder / name).exists()), None)
         if not (folder / layout.CONFIG).exists() or weights is None:
             raise not_cached(f"{which} as a whole")
         for shard in layout.shard_names(folder / weights):
             if not (folder / shard).exists():
                 raise not_cached(f"{shard} of {name}")
         return folder
+
+
+def upload(
+    directory: str | os.PathLike,
+    repo_id: str,
+    *,
+    commit_message: str,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    is_obsolete: Callable[[str], bool] = lambda name: False,
+) -> CommitInfo:
+    """Upload the files of a folder to a model of the hub in one commit, and return what the hub says about it.
+
+    The model is created if it does not exist, `private` or not; None is what its owner has set. Files of the model that
+    have no new content are kept, unless `is_obsolete` says otherwise of their name. The manifest is not uploaded: files
+    on the hub are changed one by one. Errors are those of huggingface_hub.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi(endpoint=_endpoint(), token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    paths = sorted(path for path in Path(directory).iterdir() if path.is_file() and path.name != layout.MANIFEST)
+    new = {path.name for path in paths}
+    if revision is not None and not create_pr:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    present = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
+    operations: list[Any] = [CommitOperationAdd(path.name, path) for path in paths]
+    operations += [CommitOperationDelete(name) for name in present if name not in new and is_obsolete(name)]
+    return api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr)
 
 
 def _module_folders(folder: Path) -> list[str]:

@@ -53,6 +53,10 @@ class KeyMap:
             raise KeyError(f"no rule of the key map matches the parameter {ours!r}")
         return theirs
 
+    def has_ours(self, ours: str) -> bool:
+        """Whether a rule matches a parameter name."""
+        return _translate(ours, self._from_ours) is not None
+
     def is_ignored(self, theirs: str) -> bool:
         """Whether a checkpoint key is to be skipped."""
         return any(pattern.fullmatch(theirs) for pattern in self._ignored)
@@ -81,6 +85,7 @@ def match(
     may_be_unused: Sequence[str] = (),
     allow_unknown_heads: bool = False,
     ignore_mismatched_sizes: bool = False,
+    hint_at_heads: str = "",
 ) -> LoadPlan:
     """Compare a checkpoint with a model of the `expected` shapes, before anything is allocated.
 
@@ -88,7 +93,8 @@ def match(
     it. Parameters in `integers` must be int8 in the checkpoint, all others floating point. `may_be_new` lists prefixes
     of parameter names, one for each head that may be missing as a whole; `may_be_unused` lists prefixes (those that end
     with ".") or templates of checkpoint keys. `allow_unknown_heads` accepts other keys outside the encoder, and
-    integers anywhere, which are buffers. `ignore_mismatched_sizes` makes a parameter of another shape new.
+    integers anywhere, which are buffers. `ignore_mismatched_sizes` makes a parameter of another shape new; without it,
+    the message ends with `hint_at_heads` if parameters that may be new have another shape.
 
     Raises CheckpointMismatchError, with the first ten differences, if a parameter is missing, a key is unexpected, or a
     shape or dtype differs.
@@ -106,6 +112,8 @@ def match(
     for key in tensors:
         theirs = _full_key(key, key_map, prefix) if bare else key
         ours = key_map.to_ours(theirs)
+        if ours is None and theirs in expected and not theirs.startswith(prefix):  # of a head that only the model knows
+            ours = theirs
         if ours is not None and ours in expected:
             assignments.append((key, ours))
         elif key_map.is_ignored(theirs):
@@ -121,23 +129,28 @@ def match(
     absent_heads = tuple(head for head in may_be_new if not any(name.startswith(head) for name in found))
     new = [name for name in expected if name not in found and name.startswith(absent_heads)]
     missing = expected.keys() - found - set(new)
-    lacked = [f"missing: {key_map.to_theirs(name)}" for name in expected if name in missing]
+    lacked = [
+        f"missing: {key_map.to_theirs(name) if key_map.has_ours(name) else name}"
+        for name in expected
+        if name in missing
+    ]
     extra = [f"unexpected: {key}" for key in unexpected + (tolerated if missing else [])]
     half = MAX_SHOWN // 2  # show both kinds: they may be the same names under different prefixes
     differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]
-    mismatched = []
+    mismatched, hint = [], ""
     for key, ours in assignments:
         info, shape = tensors[key], tuple(expected[ours])
         if info.shape != shape and ignore_mismatched_sizes:
             mismatched.append((key, ours, tuple(info.shape), shape))
         elif info.shape != shape:
             differences.append(f"shape: {key}: file has {info.shape}, config requires {shape}")
+            hint = hint_at_heads if ours.startswith(tuple(may_be_new)) else hint
         elif ours in integers and info.dtype != torch.int8:
             differences.append(f"dtype: {key}: file has {info.dtype}, expected torch.int8")
         elif ours not in integers and not info.dtype.is_floating_point:
             differences.append(f"dtype: {key}: file has {info.dtype}, expected floating point")
     if differences:
-        raise _mismatch(differences, (info.file for info in tensors.values()))
+        raise _mismatch(differences, (info.file for info in tensors.values()), hint)
     resized = {ours for _, ours, _, _ in mismatched}
     assignments = [pair for pair in assignments if pair[1] not in resized]
     return LoadPlan(assignments, [*new, *resized], unused, tolerated, mismatched)
@@ -159,12 +172,13 @@ def _full_key(key: str, key_map: KeyMap, prefix: str) -> str:
     return key
 
 
-def _mismatch(differences: list[str], files: Iterable[object]) -> CheckpointMismatchError:
+def _mismatch(differences: list[str], files: Iterable[object], hint: str) -> CheckpointMismatchError:
     more = f"\n  and {len(differences) - MAX_SHOWN} more" if len(differences) > MAX_SHOWN else ""
     listed = "".join(f"\n  {difference}" for difference in differences[:MAX_SHOWN])
     where = ", ".join(sorted({str(file) for file in files})[:2])
     return CheckpointMismatchError(
         f"The checkpoint does not fit the model that its config describes ({where or 'it is empty'}):{listed}{more}"
+        + (f"\n{hint}" if hint else "")
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)  # in order of preference
+VARIANT = re.compile(r"[A-Za-z0-9_]{1,40}")  # such as "fp16"
 
 # Written by `write_checkpoint` after all other files; checkpoints of other libraries have none.
 MANIFEST = "skxlmr.json"
@@ -35,6 +38,55 @@ class ShardIndex:
     """The content of an index file."""
 
     weight_map: dict[str, Any]  # from tensor names to the names of their shards, which `check_base_name` checks
+
+
+def weights_names(variant: str | None = None) -> tuple[str, ...]:
+    """Return the names that the weights of a checkpoint may have, in order of preference.
+
+    A variant comes before the last part of the names, as in transformers. Raises ValueError if it is not a plain word.
+
+    >>> weights_names("fp16")[:2]
+    ('model.fp16.safetensors', 'model.safetensors.index.fp16.json')
+    """
+    if variant is None:
+        return WEIGHTS
+    if not isinstance(variant, str) or not VARIANT.fullmatch(variant):
+        raise ValueError(f"variant must be up to 40 letters, digits and underscores, such as 'fp16', got {variant!r}.")
+    return tuple(f"{stem}.{variant}.{end}" for stem, _, end in (name.rpartition(".") for name in WEIGHTS))
+
+
+def shard_pattern(name: str) -> tuple[str, str]:
+    """Return what the names of shards begin and end with, for the name of a single file of weights.
+
+    >>> shard_pattern("model.fp16.safetensors")
+    ('model.fp16-', '.safetensors')
+    """
+    stem, _, end = name.rpartition(".")
+    return f"{stem}-", f".{end}"
+
+
+def is_weights(name: str, variant: str | None, *, pickle: bool) -> bool:
+    """Whether a file name is that of weights, of one variant and of one format, that are written here."""
+    safetensors_name, safetensors_index, pickle_name, pickle_index = weights_names(variant)
+    single, index = (pickle_name, pickle_index) if pickle else (safetensors_name, safetensors_index)
+    begin, end = shard_pattern(single)
+    shard = re.escape(begin) + "[0-9]{5}-of-[0-9]{5}" + re.escape(end)
+    return name in (single, index) or re.fullmatch(shard, name) is not None
+
+
+def other_variants(names: Iterable[str], looked_for: Iterable[str]) -> str:
+    """Return a hint at the variants of which a folder with these files has weights, empty if there are none."""
+    found = set()
+    for name in names:
+        for known in WEIGHTS:
+            stem, _, end = known.rpartition(".")
+            variant = name.removeprefix(f"{stem}.").removesuffix(f".{end}")
+            if name == f"{stem}.{variant}.{end}" and VARIANT.fullmatch(variant) and name not in looked_for:
+                found.add(variant)
+            if name == known and name not in looked_for:
+                found.add("")
+    hints = [f"variant={variant!r}" if variant else "no variant" for variant in sorted(found)]
+    return f". There are weights for {' and '.join(hints)}" if hints else ""
 
 
 def check_base_name(name: object, where: Path) -> str:
@@ -67,7 +119,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 def shard_names(weights: Path) -> list[str]:
     """Return the names of the shards if a file of weights is an index, or else none; raises as `read_index`."""
-    return sorted(set(read_index(weights).values())) if weights.name.endswith(".index.json") else []
+    return sorted(set(read_index(weights).values())) if weights.suffix == ".json" else []
 
 
 def saved_at(directory: Path) -> tuple[int, ...] | None:

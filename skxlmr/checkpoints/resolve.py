@@ -93,6 +93,7 @@ def resolve(
     token: str | bool | None = None,
     subfolder: str = "",
     find_base: Callable[[str], CheckpointFiles] | None = None,
+    weights_names: tuple[str, ...] = layout.WEIGHTS,
 ) -> CheckpointFiles:
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
@@ -101,8 +102,9 @@ def resolve(
     `find_base` if that is given; or the id of a hub model, which has the form "organisation/name", or
     "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
     only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
-    `local_files_only`, `cache_dir` and `token` see `hub.fetch`. The files are in the folder `subfolder` of the model.
-    `CheckpointFiles` are returned unchanged.
+    `local_files_only`, `cache_dir` and `token` see `hub.fetch`. The files are in the folder `subfolder` of the model;
+    `weights_names` are those that the weights may have, in order of preference. `CheckpointFiles` are returned
+    unchanged.
 
     Raises ModelNotFoundError if there is no such model, access to it is restricted, or it is not in the cache and the
     hub not reachable; CheckpointError if the directory is not a complete checkpoint; UnsafeCheckpointError if its index
@@ -112,7 +114,10 @@ def resolve(
     if isinstance(model, CheckpointFiles):
         return model
     subfolder = _checked_subfolder(subfolder)
-    fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
+    fetch = partial(
+        hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder,
+        weights_names=weights_names,
+    )  # fmt: skip
     name, directory = _find(model, revision, fetch, subfolder)
     root = _link_root(directory)
     if is_adapter(directory):
@@ -125,7 +130,7 @@ def resolve(
     for _ in range(READING_ATTEMPTS):
         saved_at = layout.saved_at(directory)
         try:
-            return _in_directory(name, directory, root, saved_at)
+            return _in_directory(name, directory, root, saved_at, weights_names)
         except CheckpointError:
             if layout.saved_at(directory) == saved_at:  # and not another process that is replacing it
                 raise
@@ -265,13 +270,18 @@ def _config_in(directory: Path, root: Path) -> Path:
     return checked_file(directory / layout.CONFIG, root)
 
 
-def _in_directory(name: str, directory: Path, root: Path, saved_at: tuple[int, ...] | None) -> CheckpointFiles:
+def _in_directory(
+    name: str, directory: Path, root: Path, saved_at: tuple[int, ...] | None, weights_names: tuple[str, ...]
+) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
     config = _config_in(directory, root)
-    present = [n for n in layout.WEIGHTS if os.path.lexists(directory / n) and (saved is None or n in saved)]
+    present = [n for n in weights_names if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
-        raise CheckpointError(f"{directory} has no weights; looked for {', '.join(layout.WEIGHTS)}")
+        raise CheckpointError(
+            f"{directory} has no weights; looked for {', '.join(weights_names)}"
+            f"{layout.other_variants([path.name for path in directory.iterdir()], weights_names)}"
+        )
     chosen = checked_file(directory / present[0], root)
     shards = tuple(checked_file(directory / shard, root) for shard in layout.shard_names(chosen))
     weights, index = (shards, chosen) if shards else ((chosen,), None)

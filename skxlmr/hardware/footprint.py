@@ -33,6 +33,7 @@ def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype:
         return config.num_parameters * dtype.itemsize
     n_attentions = 2 if config.add_cross_attention else 1
     rows = config.num_hidden_layers * ((4 * n_attentions + 1) * config.hidden_size + config.intermediate_size)
+    rows -= 3 * config.head_size * config.num_pruned_heads
     matrices = config.num_layer_parameters - rows  # each row has one bias
     absmax = matrices // four_bit.BLOCK
     quantized = matrices // 2 + FLOAT32 * absmax if settings == "nf4" else matrices + FLOAT32 * rows

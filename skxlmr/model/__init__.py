@@ -2,6 +2,7 @@
 
 from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.loading_report import NewHeadWarning, UnusedTensorsWarning
+from skxlmr.model.pretrained import PretrainedModel as XLMRobertaXLPreTrainedModel
 from skxlmr.model.reference.family import (
     BertForSequenceClassification,
     BertModel,
@@ -48,5 +49,6 @@ __all__ = [
     "XLMRobertaXLForSequenceClassification",
     "XLMRobertaXLForTokenClassification",
     "XLMRobertaXLModel",
+    "XLMRobertaXLPreTrainedModel",
     "XLMRobertaXLTokenizer",
 ]

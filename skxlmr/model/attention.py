@@ -1,7 +1,7 @@
 """Attention over packed tokens.
 
-Notation: B texts, B' of them of one length, T packed tokens, L tokens in the longest text, H hidden size, N heads,
-D head size; with eager attention, Q queries, P past tokens and K keys of a padded text.
+Notation: B texts, B' of them of one length, T packed tokens, L tokens in the longest text, H hidden size, N heads
+without pruned ones, D head size; with eager attention, Q queries, P past tokens and K keys of a padded text.
 """
 
 from __future__ import annotations
@@ -46,17 +46,23 @@ class Eager:
 
 
 class Attention(nn.Module):
-    """Multi-head attention, (T, H) -> (T, H): over each text's own tokens, or over those of another encoder."""
+    """Multi-head attention, (T, H) -> (T, H): over each text's own tokens, or over those of another encoder.
 
-    def __init__(self, config: XLMRobertaXLConfig, position_type: str = "absolute") -> None:
+    `num_heads` None is that of the config.
+    """
+
+    def __init__(
+        self, config: XLMRobertaXLConfig, position_type: str = "absolute", num_heads: int | None = None
+    ) -> None:
         super().__init__()
         self.head_size = config.head_size
         self.dropout_prob = config.attention_probs_dropout_prob
         self.position_type = position_type
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        width = self.head_size * (config.num_attention_heads if num_heads is None else num_heads)  # N * D
+        self.query = nn.Linear(config.hidden_size, width)
+        self.key = nn.Linear(config.hidden_size, width)
+        self.value = nn.Linear(config.hidden_size, width)
+        self.output = nn.Linear(width, config.hidden_size)
         if position_type != "absolute":
             self.distance = embedding(2 * config.max_position_embeddings - 1, config.head_size)
 
@@ -75,7 +81,7 @@ class Attention(nn.Module):
         )
         dropout_p = self.dropout_prob if self.training else 0.0
         x = attend(q, k, v, packing, dropout_p) if eager is None else self.attend_eagerly(q, k, v, eager, dropout_p)
-        return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, H)
+        return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, N * D) -> (T, H)
 
     def attend_eagerly(self, q: Tensor, k: Tensor, v: Tensor, eager: Eager, dropout_p: float) -> Tensor:
         """Compute attention step by step, for what the kernels do not return; (T, N, D) thrice -> (T, N, D).

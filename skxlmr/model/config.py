@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import difflib
+import operator
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ from torch import Tensor
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import resolve_config
-from skxlmr.system import atomic, schema
+from skxlmr.model.config_files import ConfigFiles
+from skxlmr.system import schema
 from skxlmr.system.schema import shown
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,6 +28,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),
 }
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
+# Settings of all models in the reference that have no effect here, and their values where a config.json lacks them.
+OF_THE_REFERENCE = {
+    "architectures": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "finetuning_task": None,
+    "is_encoder_decoder": False,
+    "task_specific_params": None,
+    "tie_word_embeddings": True,
+    "tokenizer_class": None,
+    "torch_dtype": None,
+    "torchscript": False,
+}
+NOT_SAVED = ("extra", "name_or_path")  # fields that are not entries of config.json
 PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
 # Upper bounds on the numbers of a config: far above all published models, but low enough that a malicious file cannot
@@ -47,8 +63,16 @@ def default_labels(num_labels: int) -> dict[int, str]:
     return {i: f"LABEL_{i}" for i in range(num_labels)}
 
 
+def _integers(values: Any) -> list[int] | None:
+    """Return values as a list of integers, also those of numpy and torch; None if they are others."""
+    try:
+        return None if any(isinstance(value, bool) for value in values) else [operator.index(v) for v in values]
+    except TypeError:
+        return None
+
+
 @dataclass
-class XLMRobertaXLConfig:
+class XLMRobertaXLConfig(ConfigFiles):
     """Configuration of an XLM-RoBERTa-XL model.
 
     The defaults are those of facebook/xlm-roberta-xl.
@@ -98,8 +122,13 @@ class XLMRobertaXLConfig:
         What a forward pass returns by default.
     return_dict : bool, default=True
         Whether a forward pass returns named fields or a tuple by default.
+    pruned_heads : dict of int to list of int, default={}
+        Attention heads that self-attention lacks, by layer. `num_attention_heads` counts them, too.
+    name_or_path : str, default=""
+        What `from_pretrained` was called with. It is not saved, and two configs are equal whatever it is.
     extra : dict
-        Unknown keys of a config.json, which are written again when it is saved.
+        Unknown keys of a config.json, which are written again when it is saved. They are attributes, too, and
+        setting an attribute that is not a parameter adds it.
 
     Raises
     ------
@@ -145,6 +174,8 @@ class XLMRobertaXLConfig:
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
+    pruned_heads: dict[int, list[int]] = field(default_factory=dict)
+    name_or_path: str = field(default="", compare=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,6 +207,7 @@ class XLMRobertaXLConfig:
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})."
             )
+        self.pruned_heads = self.pruned_heads  # checks it
         if not isinstance(self.pad_token_id, int) or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be an id of the vocabulary, got {self.pad_token_id!r}.")
         if self.max_length < 3:
@@ -185,8 +217,13 @@ class XLMRobertaXLConfig:
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; `num_labels` and `id2label` always agree."""
+        """Set an attribute; `num_labels` and `id2label` always agree, and an unknown name goes to `extra`."""
         made = "extra" in self.__dict__  # the constructor sets this field last
+        if made and not hasattr(type(self), name) and name not in self.__dict__:
+            self.extra[name] = value
+            return
+        if name == "pruned_heads" and made:
+            value = self.checked_heads(value)
         if name == "num_labels" and made:
             self._check_number("num_labels", value)
             if value != len(self.id2label or {}):
@@ -200,6 +237,13 @@ class XLMRobertaXLConfig:
                 self._check_number("num_labels", len(value))
                 super().__setattr__("num_labels", len(value))
         super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an entry of `extra`, or its value in the reference if it is missing there."""
+        extra = self.__dict__.get("extra", {})
+        if name in extra or name in OF_THE_REFERENCE:
+            return extra.get(name, OF_THE_REFERENCE.get(name))
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     @property
     def label2id(self) -> dict[str, int]:
@@ -216,6 +260,59 @@ class XLMRobertaXLConfig:
     def _check_number(self, name: str, value: object) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST[name]:
             raise ValueError(f"{name} must be an integer from 1 to {LARGEST[name]}, got {value!r}.")
+
+    def checked_heads(self, pruned_heads: Any) -> dict[int, list[int]]:
+        """Return pruned heads with sorted, positive numbers; layers count from the end if they are negative."""
+        if not isinstance(pruned_heads, Mapping):
+            raise ValueError(f"pruned_heads must map layers to lists of their heads, got {shown(pruned_heads)}.")
+        checked: dict[int, list[int]] = {}
+        for key, heads in pruned_heads.items():
+            try:
+                layer = int(key)
+            except (TypeError, ValueError):
+                raise ValueError(f"pruned_heads has {shown(key)} in place of the number of a layer.") from None
+            if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
+                raise ValueError(f"pruned_heads has layer {layer}, and there are {self.num_hidden_layers}.")
+            numbers = _integers(heads)
+            if numbers is None or not all(0 <= head < self.num_attention_heads for head in numbers):
+                raise ValueError(
+                    f"pruned_heads of layer {layer} must be integers from 0 to {self.num_attention_heads - 1}, got "
+                    f"{shown(heads)}."
+                )
+            layer %= self.num_hidden_layers
+            numbers = sorted({*checked.get(layer, ()), *numbers})
+            if len(numbers) == self.num_attention_heads:
+                raise ValueError(f"pruned_heads has all heads of layer {layer}; at least one must remain.")
+            if numbers:
+                checked[layer] = numbers
+        return checked
+
+    def kept_heads(self, layer: int) -> list[int]:
+        """Return the attention heads that self-attention of a layer has.
+
+        Examples
+        --------
+        >>> from skxlmr.model import XLMRobertaXLConfig
+        >>> XLMRobertaXLConfig(num_attention_heads=4, pruned_heads={1: [0, 2]}).kept_heads(1)
+        [1, 3]
+        """
+        pruned = self.pruned_heads.get(layer, ())
+        return [head for head in range(self.num_attention_heads) if head not in pruned]
+
+    def setting_names(self) -> set[str]:
+        """Return the names of everything that may be set."""
+        names = {f.name for f in fields(self)} | {"label2id"} | self.extra.keys() | OF_THE_REFERENCE.keys()
+        return names - set(NOT_SAVED)
+
+    @property
+    def num_pruned_heads(self) -> int:
+        """Number of pruned attention heads in all layers."""
+        return sum(map(len, self.pruned_heads.values()))
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Whether a forward pass returns named fields; the same as `return_dict`."""
+        return self.return_dict
 
     @staticmethod
     def xl() -> XLMRobertaXLConfig:
@@ -252,7 +349,8 @@ class XLMRobertaXLConfig:
         """Number of parameters of the layers' linear parts, which are quantised in 8-bit and 4-bit models."""
         width, inner = self.hidden_size, self.intermediate_size
         attention = 4 * (width * width + width) * (2 if self.add_cross_attention else 1)
-        return self.num_hidden_layers * (attention + 2 * width * inner + width + inner)
+        of_heads = self.num_pruned_heads * self.head_size * (4 * width + 3)
+        return self.num_hidden_layers * (attention + 2 * width * inner + width + inner) - of_heads
 
     @property
     def num_parameters(self) -> int:
@@ -271,13 +369,19 @@ class XLMRobertaXLConfig:
         token: str | bool | None = None,
         local_files_only: bool = False,
         subfolder: str = "",
+        **settings: Any,
     ) -> XLMRobertaXLConfig:
         """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
 
-        Nothing else is downloaded from the hub. The parameters are those of a model's `from_pretrained`.
+        Nothing else is downloaded from the hub. The parameters are those of a model's `from_pretrained`, `settings`
+        those that replace the ones of the checkpoint.
 
         Raises
         ------
+        TypeError
+            If a setting is unknown.
+        ValueError
+            If a setting is invalid.
         ModelNotFoundError
             If the model does not exist.
         CheckpointError
@@ -289,7 +393,14 @@ class XLMRobertaXLConfig:
                 model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
                 subfolder=subfolder,
             )  # fmt: skip
-        return cls.from_file(path)
+        config = cls.from_file(path).changed(settings)
+        config.name_or_path = os.fspath(model)
+        return config
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike) -> XLMRobertaXLConfig:
+        """Read a file with the content of a config.json; see `from_file`."""
+        return cls.from_file(json_file)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> XLMRobertaXLConfig:
@@ -311,43 +422,77 @@ class XLMRobertaXLConfig:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write config.json into a directory, which is created if missing.
-
-        Raises
-        ------
-        TypeError
-            If `hidden_act` is a callable.
-        """
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(Path(directory) / "config.json", (json.dumps(self.to_dict(), indent=2) + "\n").encode())
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> XLMRobertaXLConfig:
+    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> XLMRobertaXLConfig:
         """Return the configuration for the content of a config.json, of the class for its `model_type` if it has one.
 
-        Unknown keys become `extra`. Raises ValueError if an entry is of another type than the field has.
+        Unknown keys become `extra`; `settings` replace others. Raises ValueError if an entry is of another type than
+        the field has, and TypeError if a setting is unknown.
         """
         kind = schema.parse(str, values.get("model_type", cls.model_type), "model_type")
         cls = CONFIGS.get(kind, cls)
-        types = schema.types_of(cls) | {"id2label": dict[str | int, str] | None}
-        known = types.keys() - {"extra"}
-        values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id")}
+        types = schema.types_of(cls) | {
+            "id2label": dict[str | int, str] | None,
+            "pruned_heads": dict[str | int, list[int]] | None,
+        }
+        known = types.keys() - NOT_SAVED
+        values = {k: v for k, v in {**cls.absent, **values}.items() if k not in ("model_type", "label2id", *NOT_SAVED)}
         for name in known & values.keys():
             schema.parse(types[name], values[name], name)
+        values["pruned_heads"] = values.get("pruned_heads") or {}
         return cls(
             **{k: v for k, v in values.items() if k in known},
             extra={k: v for k, v in values.items() if k not in known},
-        )
+        ).changed(settings)
+
+    def changed(self, settings: Mapping[str, Any]) -> XLMRobertaXLConfig:
+        """Return a copy with other settings; raise TypeError if one is unknown, and ValueError if it is invalid."""
+        unknown = settings.keys() - self.setting_names()
+        if unknown:
+            close = difflib.get_close_matches(min(unknown), sorted(self.setting_names()), n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise TypeError(f"{type(self).__name__} has no setting {', '.join(map(repr, sorted(unknown)))}{hint}.")
+        labels = {name: settings[name] for name in ("num_labels", "id2label", "label2id") if name in settings}
+        return changed_config(self, {k: v for k, v in settings.items() if k not in labels}, **labels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of config.json; raise TypeError if `hidden_act` is a callable."""
         if callable(self.hidden_act):
             raise TypeError("hidden_act is a callable, which cannot be saved; use one of " + ", ".join(ACTIVATIONS))
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "num_labels")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("num_labels", *NOT_SAVED)}
         values["id2label"] = {str(i): label for i, label in (self.id2label or {}).items()}
         values["label2id"] = self.label2id
+        values["pruned_heads"] = {str(layer): list(heads) for layer, heads in self.pruned_heads.items()}
         return {"model_type": self.model_type, **values, **self.extra}
+
+
+def changed_config(
+    config: XLMRobertaXLConfig,
+    changes: Mapping[str, Any],
+    *,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> XLMRobertaXLConfig:
+    """Return a copy of a config with other settings and labels.
+
+    Raises ValueError if `num_labels`, `id2label` and `label2id` contradict each other or a setting is invalid.
+    """
+    known = {f.name for f in fields(config)}
+    extra = {name: value for name, value in changes.items() if name not in known}
+    settings = {name: value for name, value in changes.items() if name in known}
+    new = replace(config, **settings, extra={**config.extra, **extra})
+    if num_labels is not None:
+        new.num_labels = num_labels
+    if label2id is not None:
+        new.label2id = dict(label2id)
+    if id2label is not None:
+        new.id2label = dict(id2label)
+    if num_labels is not None and new.num_labels != num_labels:
+        raise ValueError(f"num_labels={num_labels} contradicts the names of {new.num_labels} labels.")
+    if label2id is not None and new.label2id != label2id:
+        raise ValueError(f"label2id={dict(label2id)!r} contradicts id2label={new.id2label!r}.")
+    return new
 
 
 @dataclass

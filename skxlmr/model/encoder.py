@@ -6,9 +6,9 @@ Notation: T packed tokens, H hidden size, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +32,12 @@ class Encoder(PretrainedModel):
     def __init__(self, config: XLMRobertaXLConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm: nn.Module = layer_norm(config) if config.pre_layer_norm else nn.Identity()
         self.pooler: Pooler | None = Pooler(config) if add_pooling_layer else None
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = config.extra.get("gradient_checkpointing") is True  # of older config.json files
+        self.checkpointing_options: Mapping[str, Any] = {"use_reentrant": False}
+        self.attn_implementation = "sdpa"
         self.apply(lambda module: initialise(module, config))
 
     def with_words(self, words: Tensor) -> Self:
@@ -97,7 +99,7 @@ class Encoder(PretrainedModel):
         for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
             arguments = (x, packing, deltas[i - 1], *(eager[i - 1] if eager else ()))
             if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
-                x = checkpoint(layer, *arguments, use_reentrant=False)
+                x = checkpoint(layer, *arguments, **self.checkpointing_options)
             else:
                 x = layer(*arguments)
             if i == depth:

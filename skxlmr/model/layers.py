@@ -73,11 +73,11 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One layer, (T, H) -> (T, H), with LayerNorms before its parts (XL) or after them (XLM-RoBERTa, BERT)."""
 
-    def __init__(self, config: XLMRobertaXLConfig) -> None:
+    def __init__(self, config: XLMRobertaXLConfig, number: int) -> None:
         super().__init__()
         self.pre_layer_norm = config.pre_layer_norm
         self.attention_norm = layer_norm(config)
-        self.attention = Attention(config, config.position_embedding_type)
+        self.attention = Attention(config, config.position_embedding_type, len(config.kept_heads(number)))
         if config.add_cross_attention:
             self.cross_norm = layer_norm(config)
             self.cross_attention = Attention(config)

@@ -5,13 +5,30 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Collection, Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
+from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.checkpoint import Checkpoint
 from skxlmr.model.config import XLMRobertaXLConfig
+
+# Options of the reference that are missing here, and what there is in their place.
+REFUSED = {
+    "use_auth_token": "its name is 'token'",
+    "quantization_config": "use load_in_8bit, which takes the settings of Int8, or load_in_4bit",
+    "trust_remote_code": "code of a model is never run",
+    "from_tf": "convert the weights with transformers first",
+    "from_flax": "convert the weights with transformers first",
+    "force_download": "remove the model from the cache of huggingface_hub",
+    "resume_download": "huggingface_hub always does",
+    "proxies": "set the environment variable HTTPS_PROXY",
+    "mirror": "set the environment variable HF_ENDPOINT",
+    "max_memory": "a model is on one device",
+    "offload_folder": "a model is on one device; map_word_embedding and load_in_8bit save memory",
+    "offload_state_dict": "loading never holds all weights twice",
+}
+ATTENTION = ("sdpa", "eager")
 
 
 def class_parameters(cls: type) -> set[str]:
@@ -21,8 +38,7 @@ def class_parameters(cls: type) -> set[str]:
 
 def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) -> None:
     """Raise TypeError unless all names are those of settings of the config or of parameters of the class."""
-    settings = {f.name for f in fields(config)} - {"extra"} | config.extra.keys()
-    known = settings | class_parameters(cls)
+    known = config.setting_names() | class_parameters(cls)
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
@@ -32,40 +48,39 @@ def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) ->
     described = []
     for name in unknown:
         close = difflib.get_close_matches(name, sorted(known | options), n=1)
-        described.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        described.append(f"{name!r}" + (f" ({REFUSED[name]})" if name in REFUSED else hint))
     raise TypeError(
         f"{cls.__name__}.from_pretrained has no parameter {', '.join(described)}: it takes its own, those of the class "
         f"and the settings of the config."
     )
 
 
-def changed_config(
-    config: XLMRobertaXLConfig,
-    changes: Mapping[str, Any],
-    *,
-    num_labels: int | None = None,
-    id2label: Mapping[int, str] | None = None,
-    label2id: Mapping[str, int] | None = None,
-) -> XLMRobertaXLConfig:
-    """Return a copy of a config with other settings and labels.
+def chosen_device(device: torch.device | str, device_map: Any) -> torch.device | str:
+    """Return the one device of `device` and `device_map`.
 
-    Raises ValueError if `num_labels`, `id2label` and `label2id` contradict each other or a setting is invalid.
+    Raises ValueError if both are given and differ, or a map has several devices.
     """
-    known = {f.name for f in fields(config)}
-    extra = {name: value for name, value in changes.items() if name not in known}
-    settings = {name: value for name, value in changes.items() if name in known}
-    new = replace(config, **settings, extra={**config.extra, **extra})
-    if num_labels is not None:
-        new.num_labels = num_labels
-    if label2id is not None:
-        new.label2id = dict(label2id)
-    if id2label is not None:
-        new.id2label = dict(id2label)
-    if num_labels is not None and new.num_labels != num_labels:
-        raise ValueError(f"num_labels={num_labels} contradicts the names of {new.num_labels} labels.")
-    if label2id is not None and new.label2id != label2id:
-        raise ValueError(f"label2id={dict(label2id)!r} contradicts id2label={new.id2label!r}.")
-    return new
+    if device_map is None:
+        return device
+    if isinstance(device_map, Mapping):
+        places = list(dict.fromkeys(torch.device(place) if place != "disk" else place for place in device_map.values()))
+        if len(places) != 1 or places[0] == "disk":
+            raise ValueError(f"device_map={dict(device_map)!r} must have one device: a model is not split.")
+        place = places[0]
+    elif device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+        raise ValueError(f"device_map={device_map!r} would split a model over devices: name one, such as 'cuda'.")
+    else:
+        place = torch.device(device_map)
+    if torch.device(device) not in (place, torch.device("cpu")):
+        raise ValueError(f"device={device!r} contradicts device_map={device_map!r}: give one of them.")
+    return place
+
+
+def chosen_weights(variant: str | None, use_safetensors: bool | None) -> tuple[str, ...]:
+    """Return the names that the files of weights may have, in order of preference."""
+    names = layout.weights_names(variant)
+    return names if use_safetensors is None else tuple(n for n in names if ("safetensors" in n) == use_safetensors)
 
 
 def chosen_dtype(

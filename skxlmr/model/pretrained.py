@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.checkpoint import Checkpoint, load_into, open_checkpoint
+from skxlmr.checkpoints.checkpoint import Checkpoint, checkpoint_of, load_into, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
-from skxlmr.checkpoints.writing import write_checkpoint
-from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.config import XLMRobertaXLConfig, changed_config
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
-from skxlmr.model.loading_options import changed_config, check_names, chosen_dtype, class_parameters
+from skxlmr.model.loading_options import (
+    ATTENTION,
+    check_names,
+    chosen_device,
+    chosen_dtype,
+    chosen_weights,
+    class_parameters,
+)
 from skxlmr.model.loading_report import NewHeadWarning as NewHeadWarning  # filters of warnings name it by this module
 from skxlmr.model.loading_report import loading_info, warn_of_differences
+from skxlmr.model.masks import MaskingModel
+from skxlmr.model.measures import MeasuredModel
+from skxlmr.model.pruning import PrunableModel
 from skxlmr.model.quantized import (
     SCALES,
     FloatOutsideLayers,
     QuantizedLinear,
-    bitsandbytes_config,
     holds_8bit,
     linear_layers,
     load_quantized,
-    outliers_to_json,
     quantize_structure,
-    quantized_layers,
 )
 from skxlmr.model.resizing import ResizableModel
+from skxlmr.model.saving import SavableModel
 from skxlmr.model.word_embedding import WORD_EMBEDDING, map_words
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OTHER_NAMES = {"BertForCausalLM": "BertLMHeadModel"}  # in transformers
 
-
-class PretrainedModel(ResizableModel):
+class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel, SavableModel):
     """Base class of all models: a config, and loading from and saving to checkpoint directories."""
 
     # Prefixes of parameters that a checkpoint may lack.
@@ -60,19 +63,23 @@ class PretrainedModel(ResizableModel):
     @overload
     @classmethod
     def from_pretrained(
-        cls, model: str | os.PathLike | CheckpointFiles, *, output_loading_info: Literal[False] = False, **options: Any
+        cls,
+        model: str | os.PathLike | CheckpointFiles | None,
+        *,
+        output_loading_info: Literal[False] = False,
+        **options: Any,
     ) -> Self: ...
 
     @overload
     @classmethod
     def from_pretrained(
-        cls, model: str | os.PathLike | CheckpointFiles, *, output_loading_info: Literal[True], **options: Any
+        cls, model: str | os.PathLike | CheckpointFiles | None, *, output_loading_info: Literal[True], **options: Any
     ) -> tuple[Self, dict[str, Any]]: ...
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike | CheckpointFiles,
+        model: str | os.PathLike | CheckpointFiles | None,
         *,
         revision: str | None = None,
         cache_dir: str | os.PathLike | None = None,
@@ -91,15 +98,21 @@ class PretrainedModel(ResizableModel):
         load_in_8bit: bool | Int8 = False,
         load_in_4bit: bool = False,
         map_word_embedding: bool = False,
+        variant: str | None = None,
+        use_safetensors: bool | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        device_map: str | int | torch.device | Mapping[str, Any] | None = None,
+        attn_implementation: str | None = None,
+        low_cpu_mem_usage: bool | None = None,
         **settings: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Load a model in evaluation mode.
 
         Parameters
         ----------
-        model : str, path or CheckpointFiles
+        model : str, path, CheckpointFiles or None
             "nano" (bundled), a local directory, the id of a model on the hub such as "facebook/xlm-roberta-xl", or the
-            files that `skxlmr.checkpoints.resolve.resolve` found.
+            files that `skxlmr.checkpoints.resolve.resolve` found. None needs a `config` and a `state_dict`.
         revision : str, default=None
             Branch, tag or commit of a hub model.
         cache_dir : str or path, default=None
@@ -136,6 +149,19 @@ class PretrainedModel(ResizableModel):
         map_word_embedding : bool, default=False
             On a CPU, map a large word embedding that the checkpoint has in 16 bits from the user's cache directory:
             it takes memory only for the rows that are used.
+        variant : str, default=None
+            Comes in the names of the weight files, such as "fp16" for model.fp16.safetensors.
+        use_safetensors : bool, default=None
+            True loads only safetensors, False only files of torch.save, None safetensors if there are any.
+        state_dict : dict of str to Tensor, default=None
+            Weights in place of those of the checkpoint, by their names in checkpoints or in this model.
+        device_map : str, int, torch.device or dict, default=None
+            Another name of `device`, for one device; a dict must map everything to the same, as `{"": "cuda:0"}`.
+        attn_implementation : {"sdpa", "eager"}, default=None
+            "sdpa" (None) runs torch's fused attention on packed texts, "eager" computes attention step by step on
+            padded ones, as is done anyway where its probabilities are wanted.
+        low_cpu_mem_usage : bool, default=None
+            Accepted for scripts of the reference. Whatever it is, loading takes memory for the model and one tensor.
         **settings
             Settings of the config that replace those of the checkpoint, such as `hidden_dropout_prob`, `is_decoder` or
             `problem_type`, and parameters of the class, such as `add_pooling_layer`.
@@ -169,29 +195,43 @@ class PretrainedModel(ResizableModel):
             If the checkpoint has a head that no model class knows, or buffers.
         """
         quantization = quantization_settings(load_in_8bit, load_in_4bit)
-        find = partial(
-            resolve, model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
-            subfolder=subfolder,
-        )  # fmt: skip
-        files, config, checkpoint = _open(find, config)
+        device = chosen_device(device, device_map)
+        if attn_implementation not in (None, *ATTENTION):
+            raise ValueError(f"attn_implementation must be one of {ATTENTION} or None, got {attn_implementation!r}.")
+        where: dict[str, Any] = {
+            "revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only,
+            "subfolder": subfolder,
+        }  # fmt: skip
+        if state_dict is None:
+            where["weights_names"] = chosen_weights(variant, use_safetensors)
+            files, config, checkpoint = _open(model, config, where)
+        elif quantization or map_word_embedding:
+            raise ValueError("load_in_8bit, load_in_4bit and map_word_embedding load files, and no state_dict.")
+        else:
+            files, config = None, _config_for_state(model, config, where)
+            checkpoint = checkpoint_of(state_dict, "state_dict")
         with checkpoint:
             check_names(cls, config, settings)
             of_class = {name: settings.pop(name) for name in class_parameters(cls) & settings.keys()}
             config = changed_config(config, settings, num_labels=num_labels, id2label=id2label, label2id=label2id)
+            config.name_or_path = _name(files or model)
             with torch.device("meta"):
                 module = cls(config, **of_class)
+            if state_dict is not None:
+                checkpoint = checkpoint_of(module.in_their_names(state_dict), "state_dict")
             found_dtype = chosen_dtype(dtype, torch_dtype, config, checkpoint)
             plan = module._load(
                 checkpoint, files, found_dtype, device, quantization, map_word_embedding, ignore_mismatched_sizes
             )
-        warn_of_differences(files.name, plan, module.own_prefix)
+        warn_of_differences(checkpoint.name, plan, module.own_prefix)
+        module.base_model.attn_implementation = attn_implementation or "sdpa"
         module.eval()
-        return (module, loading_info(plan, module._their_name)) if output_loading_info else module
+        return (module, loading_info(plan, module.their_name)) if output_loading_info else module
 
     def _load(
         self,
         checkpoint: Checkpoint,
-        files: CheckpointFiles,
+        files: CheckpointFiles | None,
         dtype: torch.dtype,
         device: torch.device | str,
         settings: Int8 | str | None,
@@ -204,30 +244,28 @@ class PretrainedModel(ResizableModel):
         integers: set[str] = set()
         if holds_8bit(checkpoint):
             if settings == "nf4":
-                raise CheckpointError(f"{files.name!r} holds 8-bit weights; it cannot be loaded in 4 bits.")
+                raise CheckpointError(f"{checkpoint.name!r} holds 8-bit weights; it cannot be loaded in 4 bits.")
             settings, checkpoint = settings or Int8(), FloatOutsideLayers(checkpoint)
             integers = {f"{prefix}{name}.weight" for name in linear_layers(self)}
             expected |= {name.removesuffix(".weight") + SCALES: expected[name][:1] for name in integers}
         if settings:
             quantize_structure(self, settings)
-        may_be_new = [prefix + head for head in self.new_heads]
-        for i in range(self.config.num_hidden_layers):  # the checkpoint of an encoder can be loaded as a decoder
-            may_be_new += [f"{BASE}layers.{i}.cross_", f"{BASE}layers.{i}.attention.distance."]
         plan = match(
             checkpoint.tensors,
             expected,
             key_map(self.config.model_type),
             prefix=THEIR_BASE[self.config.model_type],
             integers=integers,
-            may_be_new=may_be_new,
+            may_be_new=self._may_be_new(),
             may_be_unused=MAY_BE_UNUSED,
             allow_unknown_heads=True,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
+            hint_at_heads="Give ignore_mismatched_sizes=True to start the head from random weights.",
         )
         resized = {ours for _, ours, _, _ in plan.mismatched}
         if settings and any(name.startswith(BASE) and ".pooler." not in name for name in resized):
             raise CheckpointMismatchError(
-                f"The encoder of {files.name!r} has other sizes than the config: {', '.join(sorted(resized))}. A "
+                f"The encoder of {checkpoint.name!r} has other sizes than the config: {', '.join(sorted(resized))}. A "
                 f"quantised model needs all of it."
             )
         complete = plan
@@ -236,13 +274,34 @@ class PretrainedModel(ResizableModel):
             holder = nn.Module()
             holder.add_module(BASE.removesuffix("."), self)
         if settings:
+            if files is None:
+                raise ValueError("8-bit weights are loaded from files, not from a state_dict: save and load the model.")
             load_quantized(
                 holder, self.base_model, checkpoint, plan, files=files, settings=settings, dtype=dtype, device=device
             )
         else:
-            if map_word_embedding and WORD_EMBEDDING not in resized and torch.device(device).type == "cpu":
+            if (
+                files is not None
+                and map_word_embedding
+                and WORD_EMBEDDING not in resized
+                and torch.device(device).type == "cpu"
+            ):
                 plan = map_words(holder, checkpoint, plan, files)
             load_into(holder, checkpoint, plan, dtype=dtype, device=device)
+        self._draw_missing(dtype, device)
+        return complete
+
+    def _may_be_new(self) -> list[str]:
+        """Return prefixes of the parameters that a checkpoint may lack, by their names in the plan of `match`."""
+        names = [self.own_prefix + head for head in self.new_heads]
+        if not self.own_prefix:  # heads of subclasses
+            names += [f"{name}." for name, _ in self.named_children() if f"{name}." != BASE]
+        for i in range(self.config.num_hidden_layers):  # the checkpoint of an encoder can be loaded as a decoder
+            names += [f"{BASE}layers.{i}.cross_", f"{BASE}layers.{i}.attention.distance."]
+        return names
+
+    def _draw_missing(self, dtype: torch.dtype, device: torch.device | str) -> None:
+        """Give parameters that are still on the meta device random weights."""
         for module in self.modules():
             own = dict(module.named_parameters(recurse=False))
             loaded = {name: parameter for name, parameter in own.items() if not parameter.is_meta}
@@ -250,85 +309,16 @@ class PretrainedModel(ResizableModel):
                 reinitialise(module, self.config, dtype, device)
                 for name, parameter in loaded.items():
                     setattr(module, name, parameter)
-        return complete
-
-    def _their_name(self, name: str) -> str:
-        """Return the checkpoint key of a parameter in the plan of `match`, for a model of this class."""
-        theirs = key_map(self.config.model_type).to_theirs(name)
-        return theirs.removeprefix(THEIR_BASE[self.config.model_type]) if self.own_prefix else theirs
-
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write config.json and model.safetensors, in shards where large, as transformers reads them.
-
-        Parameters
-        ----------
-        directory : str or path
-            Created if missing. An existing checkpoint is replaced as a whole when the new one is complete; see
-            `XLMRXLClassifier.export_pretrained`. A model in 8 bits is written in 8 bits, and transformers loads it with
-            bitsandbytes.
-
-        Raises
-        ------
-        ValueError
-            If the model is in 4 bits.
-        OSError
-            If the disk is full or not writable; an existing checkpoint is then unchanged.
-        """
-        self.write(directory, {})
-
-    def write(
-        self, directory: str | os.PathLike, other_files: Mapping[str, bytes], obsolete: Collection[str] = ()
-    ) -> None:
-        """Write the files of `save_pretrained`, and others whose content is given by name, all at once.
-
-        Files with the names in `obsolete` are removed, if there are no new ones.
-        """
-        eight_bit = bitsandbytes_config(self) if quantized_layers(self) else None
-        tensors = {self._their_name(self.own_prefix + name): t for name, t in self.state_dict().items()}
-        dtype = str(self.base_model.dtype).removeprefix("torch.")
-        config = {
-            **self.config.to_dict(),
-            "architectures": [their_class(type(self), self.config)],
-            "torch_dtype": dtype,
-        }
-        for outdated in ("quantization_config", "dtype"):  # of the checkpoint that was loaded; dtype is torch_dtype
-            config.pop(outdated, None)
-        extra_files = {}
-        if eight_bit is not None:
-            config["quantization_config"] = eight_bit
-            extra_files[layout.OUTLIERS] = outliers_to_json(self)
-            scaled = [key.removesuffix(SCALES) for key in tensors if key.endswith(SCALES)]
-            tensors |= {f"{key}.weight_format": torch.tensor(0, dtype=torch.uint8) for key in scaled}  # 0: row-major
-        write_checkpoint(
-            directory, tensors, config, extra_files=extra_files, unlisted_files=other_files, obsolete=obsolete
-        )
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Keep only the inputs of the layers for the backward pass and recompute the rest: less memory, more time."""
-        self.base_model.gradient_checkpointing = True
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep everything that the backward pass needs, without recomputing."""
-        self.base_model.gradient_checkpointing = False
-
-    @property
-    def own_prefix(self) -> str:
-        """Prefix of this model's parameter names in the key map, which has those of models with a head."""
-        return "" if hasattr(self, "roberta") else BASE
-
-
-def their_class(cls: type[PretrainedModel], config: XLMRobertaXLConfig) -> str:
-    """Return the name that a model class has in transformers, for the architecture of a config."""
-    name = cls.__name__.replace("XLMRobertaXL", config.architecture)
-    return OTHER_NAMES.get(name, name)
 
 
 def _open(
-    find: Callable[[], CheckpointFiles], config: XLMRobertaXLConfig | None
+    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
 ) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint]:
     """Open the weights of a checkpoint, and read the config that belongs to them, also while it is being replaced."""
+    if model is None:
+        raise ValueError("model=None needs a config and a state_dict.")
     for _ in range(READING_ATTEMPTS):
-        files = find()
+        files = resolve(model, **where)
         with ExitStack() as opened:
             try:
                 found = config or read_config(files)
@@ -341,6 +331,25 @@ def _open(
                 opened.pop_all()
                 return files, found, checkpoint
     raise CheckpointError(f"{files.directory} was replaced while it was being read. Load it again.")
+
+
+def _config_for_state(
+    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
+) -> XLMRobertaXLConfig:
+    """Return the config for a state dict, that of a model unless it is given."""
+    if config is not None:
+        return config
+    if model is None:
+        raise ValueError("A state_dict without a model needs a config.")
+    if isinstance(model, CheckpointFiles):
+        return read_config(model)
+    return XLMRobertaXLConfig.from_pretrained(model, **where)
+
+
+def _name(model: str | os.PathLike | CheckpointFiles | None) -> str:
+    if model is None:
+        return ""
+    return model.name if isinstance(model, CheckpointFiles) else os.fspath(model)
 
 
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:

@@ -1,45 +1,26 @@
-"""Access to the word embedding of a model, which can be replaced and resized, and the number of its parameters.
+"""Access to the embeddings of a model; that of words can be replaced and resized.
 
 Notation: V vocabulary, H hidden size.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.base import ModelBase
 from skxlmr.model.initialisation import initialise
-from skxlmr.model.quantized import QuantizedLinear, quantized_layers
-
-if TYPE_CHECKING:
-    from skxlmr.model.encoder import Encoder
 
 SPREAD = 1e-9  # of new rows: the factor of the covariance of the old ones
 
 
-class ResizableModel(nn.Module):
-    """Base class of models with a word embedding: its access and its size, and the number of all parameters."""
+class ResizableModel(ModelBase):
+    """Base class of models with a word embedding: its access and its size."""
 
-    config: XLMRobertaXLConfig
-
-    @property
-    def base_model(self) -> Encoder:
-        """The encoder: what a model with a head has as `roberta`, or else the model itself."""
-        model: Any = self
-        return getattr(model, "roberta", model)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the hidden states; quantised weights and a word embedding beside them have others."""
-        return self.base_model.embeddings.position.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
+    _input_hook: RemovableHandle | None = None
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the word embedding, (V, H)."""
@@ -85,6 +66,60 @@ class ResizableModel(nn.Module):
         decoder = nn.Linear(words.shape[1], len(words), device="meta")
         decoder.weight, decoder.bias = words, bias
         return decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the decoder of a language model; since it is tied, its weight becomes the word embedding, too.
+
+        Parameters
+        ----------
+        new_embeddings : nn.Linear
+            (..., H) -> (..., V), with a bias or without, which is then zero. `config.vocab_size` becomes V.
+
+        Raises
+        ------
+        TypeError
+            If it is not a linear layer.
+        ValueError
+            If the model is not a language model, or the layer takes another width.
+        """
+        bias = self._output_bias()
+        if bias is None:
+            raise ValueError(f"{type(self).__name__} is not a language model: it has no output embeddings.")
+        if not isinstance(new_embeddings, nn.Linear):
+            raise TypeError(f"The output embeddings must be an nn.Linear, not {type(new_embeddings).__name__}.")
+        if new_embeddings.in_features != self.config.hidden_size:
+            raise ValueError(f"The layer takes {new_embeddings.in_features} values, not {self.config.hidden_size}.")
+        n_rows, word = new_embeddings.out_features, self.get_input_embeddings()
+        given = new_embeddings.bias
+        self._output().bias = nn.Parameter(bias.new_zeros(n_rows)) if given is None else given
+        word.weight, word.num_embeddings = new_embeddings.weight, n_rows
+        self._set_vocab_size(n_rows)
+
+    def tie_weights(self) -> None:
+        """Do nothing: the decoder of a language model always is its word embedding, also after it was replaced.
+
+        In the reference the two are parameters that are tied by this call.
+        """
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        """Return the position embedding, (max_position_embeddings, H)."""
+        return self.base_model.embeddings.position
+
+    def enable_input_require_grads(self) -> None:
+        """Let the word embeddings of inputs require a gradient, so that it flows back to layers of frozen models.
+
+        Reentrant gradient checkpointing of a frozen model with trained adapters needs that; ours does not.
+        """
+        self.disable_input_require_grads()
+        self._input_hook = self.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: output.requires_grad_()
+        )
+
+    def disable_input_require_grads(self) -> None:
+        """Undo `enable_input_require_grads`."""
+        if self._input_hook is not None:
+            self._input_hook.remove()
+        self._input_hook = None
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -143,34 +178,6 @@ class ResizableModel(nn.Module):
         word.num_embeddings = n_rows
         self._set_vocab_size(n_rows)
         return word
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return the number of parameters; one that is tied counts once, a quantised weight as before quantisation.
-
-        Parameters
-        ----------
-        only_trainable : bool, default=False
-            Whether to count only those that require a gradient.
-        exclude_embeddings : bool, default=False
-            Whether to leave out the word, position and token type embeddings.
-
-        Returns
-        -------
-        int
-        """
-        total, seen = 0, set()
-        for module in self.modules():
-            if isinstance(module, nn.Embedding) and exclude_embeddings:
-                continue
-            for name, parameter in module.named_parameters(recurse=False):
-                if id(parameter) in seen or (only_trainable and not parameter.requires_grad):
-                    continue
-                seen.add(id(parameter))
-                if not isinstance(module, QuantizedLinear) or name == "bias":
-                    total += parameter.numel()
-        if not only_trainable:
-            total += sum(layer.in_features * layer.out_features for layer in quantized_layers(self).values())
-        return total
 
     def _output(self) -> Any:
         """Return the head of a language model, or None."""

@@ -18,7 +18,8 @@ from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, PEFT_PREFIX
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
-from skxlmr.model.pretrained import read_config, their_class
+from skxlmr.model.pretrained import read_config
+from skxlmr.model.saving import their_class
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank

@@ -5,6 +5,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from skxlmr.checkpoints import layout
 from skxlmr.model import (
     XLMRobertaXLConfig,
     XLMRobertaXLForSequenceClassification,
@@ -135,4 +136,7 @@ def test_from_pretrained_passes_hub_options(saved, monkeypatch):
     options = {"revision": "v1", "cache_dir": "here", "token": "t", "local_files_only": True, "subfolder": "en"}
     XLMRobertaXLForSequenceClassification.from_pretrained("organisation/model", **options)
     XLMRobertaXLConfig.from_pretrained("organisation/config", **options)
-    assert asked == {"organisation/model": options, "organisation/config": {**options, "only": ("config.json",)}}
+    assert asked == {
+        "organisation/model": {**options, "weights_names": layout.WEIGHTS},
+        "organisation/config": {**options, "only": ("config.json", "adapter_config.json")},
+    }

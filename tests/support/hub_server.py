@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 REPO = "organisation/name"
 MAIN, OLD = "a" * 40, "b" * 40
@@ -21,6 +23,9 @@ class Hub(ThreadingHTTPServer):
         self.repo = repo
         self.commits: dict[str, dict[str, bytes]] = {MAIN: {}, OLD: {}}
         self.gated = False
+        self.created: dict[str, Any] = {}  # what was asked for when a model was last created
+        self.message = ""  # of the last commit
+        self.branches: dict[str, str] = {}  # new ones, with their commits
         self.requests: list[str] = []
         self.authorizations: set[str | None] = set()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -29,6 +34,13 @@ class Hub(ThreadingHTTPServer):
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def branch(self, name: str) -> None:
+        self.branches[name] = hashlib.sha1(name.encode()).hexdigest()
+        self.commits[self.branches[name]] = dict(self.commits[MAIN])
+
+    def commit_of(self, revision: str) -> str | None:
+        return REVISIONS.get(revision) or self.branches.get(revision)
 
     @property
     def downloaded(self) -> set[str]:
@@ -54,11 +66,51 @@ class Handler(BaseHTTPRequestHandler):
         elif found := re.fullmatch(rf"/api/models/{self.server.repo}/tree/(.+)", path):
             self.answer_api(found[1], self.tree)
         elif found := re.fullmatch(rf"/{self.server.repo}/resolve/([^/]+)/(.+)", path):
-            self.answer_file(REVISIONS.get(found[1]), found[2])
+            self.answer_file(self.server.commit_of(found[1]), found[2])
         else:
             self.fail(404, "RepoNotFound")
 
     do_HEAD = do_GET  # noqa: N815 - the name that http.server requires
+
+    def do_POST(self) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+        self.server.authorizations.add(self.headers.get("Authorization"))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path, _, query = self.path.partition("?")
+        model = f"/api/models/{self.server.repo}"
+        if self.server.gated:
+            self.fail(403, "GatedRepo")
+        elif path == "/api/repos/create":
+            self.server.created = json.loads(body)
+            self.answer_json({"url": f"{self.server.endpoint}/{self.server.repo}", "id": self.server.repo})
+        elif found := re.fullmatch(rf"{model}/branch/(.+)", path):
+            self.server.branch(found[1])
+            self.answer_json({})
+        elif re.fullmatch(rf"{model}/preupload/(.+)", path):
+            files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
+            self.answer_json({"files": files})
+        elif found := re.fullmatch(rf"{model}/commit/(.+)", path):
+            self.commit(found[1], [json.loads(line) for line in body.splitlines()], query == "create_pr=1")
+        else:
+            self.fail(404, "RepoNotFound")
+
+    def commit(self, revision: str, lines: list[dict[str, Any]], is_pull_request: bool) -> None:
+        files = self.server.commits[self.server.commit_of(revision)]
+        for line in () if is_pull_request else lines:
+            value = line["value"]
+            if line["key"] == "header":
+                self.server.message = value["summary"]
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            else:
+                del files[value["path"]]
+        answer = {"commitUrl": f"{self.server.endpoint}/{self.server.repo}/commit/{MAIN}", "commitOid": MAIN}
+        if is_pull_request:
+            answer["pullRequestUrl"] = f"{self.server.endpoint}/{self.server.repo}/discussions/1"
+        self.answer_json(answer)
+
+    def answer_json(self, content: object) -> None:
+        self.answer(json.dumps(content).encode(), {"Content-Type": "application/json"}, with_body=True)
 
     def info(self, commit: str) -> object:
         files = [{"rfilename": name} for name in self.server.commits[commit]]
@@ -78,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         ]
 
     def answer_api(self, revision: str, content) -> None:
-        commit = REVISIONS.get(revision)
+        commit = self.server.commit_of(revision)
         if commit is None:
             self.fail(404, "RevisionNotFound")
         else:
@@ -93,12 +145,12 @@ class Handler(BaseHTTPRequestHandler):
             data = self.server.commits[commit][name]
             self.answer(data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": commit})
 
-    def answer(self, data: bytes, headers: dict[str, str]) -> None:
+    def answer(self, data: bytes, headers: dict[str, str], with_body: bool = False) -> None:
         self.send_response(200)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" or with_body:
             self.wfile.write(data)
 
     def fail(self, status: int, code: str) -> None:

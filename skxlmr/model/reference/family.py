@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from skxlmr.model.config import BertConfig
+from skxlmr.model.config import BertConfig, XLMRobertaConfig
 from skxlmr.model.heads import head_dropout
 from skxlmr.model.initialisation import linear_head
 from skxlmr.model.pretrained import PretrainedModel
@@ -41,6 +41,8 @@ class XLMRobertaModel(XLMRobertaXLModel):
     torch.Size([1, 4, 16])
     """
 
+    config_class = XLMRobertaConfig
+
 
 class BertModel(XLMRobertaXLModel):
     """The BERT encoder without a head, such as multilingual-e5-small; see `XLMRobertaXLModel`.
@@ -52,6 +54,8 @@ class BertModel(XLMRobertaXLModel):
         Whether to have the pooler.
     """
 
+    config_class = BertConfig
+
 
 class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
     """BERT with a linear layer on the pooled first token; see `XLMRobertaXLForSequenceClassification`.
@@ -60,6 +64,8 @@ class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
     ----------
     config : BertConfig
     """
+
+    config_class = BertConfig
 
     new_heads: tuple[str, ...] = ("roberta.pooler.", "classifier.")
 
@@ -77,22 +83,34 @@ class BertForSequenceClassification(XLMRobertaXLForSequenceClassification):
 class XLMRobertaForCausalLM(XLMRobertaXLForCausalLM):
     """XLM-RoBERTa that predicts the next token; see `XLMRobertaXLForCausalLM`."""
 
+    config_class = XLMRobertaConfig
+
 
 class XLMRobertaForMaskedLM(XLMRobertaXLForMaskedLM):
     """XLM-RoBERTa with a masked language modelling head; see `XLMRobertaXLForMaskedLM`."""
+
+    config_class = XLMRobertaConfig
 
 
 class XLMRobertaForMultipleChoice(XLMRobertaXLForMultipleChoice):
     """XLM-RoBERTa with a score for each of several texts; see `XLMRobertaXLForMultipleChoice`."""
 
+    config_class = XLMRobertaConfig
+
 
 class XLMRobertaForQuestionAnswering(XLMRobertaXLForQuestionAnswering):
     """XLM-RoBERTa for extractive question answering; see `XLMRobertaXLForQuestionAnswering`."""
+
+    config_class = XLMRobertaConfig
 
 
 class XLMRobertaForSequenceClassification(XLMRobertaXLForSequenceClassification):
     """XLM-RoBERTa with a head on the first token; see `XLMRobertaXLForSequenceClassification`."""
 
+    config_class = XLMRobertaConfig
+
 
 class XLMRobertaForTokenClassification(XLMRobertaXLForTokenClassification):
     """XLM-RoBERTa with a classifier on every token; see `XLMRobertaXLForTokenClassification`."""
+
+    config_class = XLMRobertaConfig

@@ -185,6 +185,7 @@ class XLMRobertaXLModel(Encoder):
         """Whether something needs eager attention; otherwise the batch is packed and padding is left out."""
         return (
             output_attentions
+            or self.attn_implementation == "eager"
             or head_mask is not None
             or self.config.is_decoder
             or self.config.position_embedding_type != "absolute"
@@ -225,10 +226,7 @@ class XLMRobertaXLModel(Encoder):
         batch_size, n_queries, past_length = lengths
         n_keys = past_length + n_queries
         mask = torch.ones(batch_size, n_keys, device=weight.device) if attention_mask is None else attention_mask
-        if self.config.is_decoder and mask.ndim == 2:
-            causal = torch.ones(n_queries, n_keys, device=weight.device).tril(past_length)  # keys up to the query
-            mask = mask[:, None, :] * causal  # (B, K) -> (B, Q, K)
-        mask = additive_mask(mask, weight.dtype)
+        mask = self.get_extended_attention_mask(mask, (batch_size, n_queries))
         source = source_mask = None
         if self.config.is_decoder and encoder_hidden_states is not None:
             if not self.config.add_cross_attention:
@@ -236,15 +234,16 @@ class XLMRobertaXLModel(Encoder):
             source = encoder_hidden_states.flatten(0, 1)  # (B, K, H) -> (B * K, H)
             if encoder_attention_mask is None:
                 encoder_attention_mask = torch.ones(encoder_hidden_states.shape[:2], device=weight.device)
-            source_mask = additive_mask(encoder_attention_mask, weight.dtype)
+            source_mask = self.invert_attention_mask(encoder_attention_mask)
         eager = []
         for i in range(len(self.layers)):
-            heads = None
-            if head_mask is not None:  # (N,) or (num_hidden_layers, N)
+            heads = kept = None
+            if head_mask is not None:  # (N,) or (num_hidden_layers, N), with the pruned heads
                 heads = (head_mask if head_mask.ndim == 1 else head_mask[i]).to(weight.dtype)[:, None, None]
+                kept = heads[self.config.kept_heads(i)]
             past = () if past_key_values is None else tuple(past_key_values[i])
             cross = None if source_mask is None else Eager(source_mask, heads, past[2:], source)
-            eager.append((Eager(mask, heads, past[:2]), cross))
+            eager.append((Eager(mask, kept, past[:2]), cross))
         return eager
 
     def forward(
@@ -273,7 +272,7 @@ class XLMRobertaXLModel(Encoder):
             With three dimensions, one where the token of the second may attend to that of the third. None is all ones.
         token_type_ids, position_ids : Tensor of shape (B, S), int64, default=None
         head_mask : Tensor of shape (N,) or (num_hidden_layers, N), default=None
-            Factors of the attention heads.
+            Factors of the attention heads, those of pruned ones included.
         inputs_embeds : Tensor of shape (B, S, H), default=None
             Word embeddings in place of `input_ids`.
         encoder_hidden_states : Tensor of shape (B, K, H), default=None
@@ -316,15 +315,6 @@ def either(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     if input_ids is not None and inputs_embeds is None:
         return input_ids
     raise ValueError("Give either input_ids or inputs_embeds.")
-
-
-def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask of ones and zeros, (B, K) or (B, Q, K), into a term of the scores, (B, 1, 1 or Q, K).
-
-    Masked scores get the lowest finite number, as in the reference: a query without any key attends to all alike.
-    """
-    mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]  # -> (B, 1, 1, K) or (B, 1, Q, K)
-    return (1.0 - mask.to(dtype)) * torch.finfo(dtype).min
 
 
 def mask_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -14,10 +14,12 @@ from skxlmr.system.atomic.disk import check_space, format_bytes, overwrite, remo
 from skxlmr.system.atomic.leftovers import is_temporary, remove_left_over
 from skxlmr.system.atomic.pending import is_pending, recover
 from skxlmr.system.atomic.single import replacing, write_bytes, write_chunks
+from skxlmr.system.atomic.staging import NewFiles
 from skxlmr.system.atomic.versions import replacing_version
 from skxlmr.system.atomic.whole import replacing_whole
 
 __all__ = [
+    "NewFiles",
     "check_space",
     "format_bytes",
     "is_pending",

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +28,42 @@ def write_file(path: Path, chunks: Chunks) -> dict[str, object]:
             size += len(data)
             _write_all(descriptor, data)
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+class Sink:
+    """What a writer of `write_file_with` writes to, from the beginning to the end of a file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.digest, self.size = hashlib.sha256(), 0
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        content = memoryview(data).cast("B")
+        self.digest.update(content)
+        self.size += len(content)
+        try:
+            _write_all(self._descriptor, content)
+        except OSError as error:
+            self.error = error
+            raise
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""
+
+
+def write_file_with(path: Path, write: Callable[[Sink], object]) -> dict[str, object]:
+    """Create a file as `write_file`, with what a function writes; an error of the disk is raised as it was."""
+    with _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
+        sink = Sink(descriptor)
+        try:
+            write(sink)
+        except Exception:
+            if sink.error is not None:  # libraries raise others in its place
+                raise sink.error from None
+            raise
+    return {"bytes": sink.size, "sha256": sink.digest.hexdigest()}
 
 
 def overwrite(path: Path, position: int, data: bytes) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from skxlmr.system.atomic.disk import Chunks, sync_directory, write_file
+from skxlmr.system.atomic.disk import Chunks, Sink, sync_directory, write_file, write_file_with
 
 HASH_DIGITS = 32  # of SHA-256, in names
 
@@ -23,6 +23,12 @@ class NewFiles:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         entry = write_file(path, chunks)
+        self.names.append(name)
+        return entry
+
+    def add_with(self, name: str, write: Callable[[Sink], object]) -> dict[str, object]:
+        """Write a file directly inside the directory with a function that takes it open; return size and SHA-256."""
+        entry = write_file_with(self.folder / name, write)
         self.names.append(name)
         return entry
 
