@@ -7,15 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from skxlmr.checkpoints import layout, sentence_transformers
+from skxlmr.checkpoints import layout, sentence_transformers, tokenizer_files
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 
 SMALL_FILES = (
     layout.CONFIG,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    layout.TOKENIZER_JSON,
+    *tokenizer_files.FILES,
     layout.OUTLIERS,
     *sentence_transformers.FILES,
 )
@@ -118,7 +115,7 @@ class _Repo:
             raise CheckpointError(
                 f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(layout.WEIGHTS)}"
             )
-        folder = self.snapshot([*SMALL_FILES, layout.TOKENIZER, weights])
+        folder = self.snapshot([*SMALL_FILES, weights])
         inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
         shards = [*layout.shard_names(folder / weights), *inside]
         if shards:
