@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skxlmr.checkpoints import layout, peft_adapter, sentence_transformers
+from skxlmr.checkpoints import layout, peft_adapter, sentence_transformers, tokenizer_files
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 SMALL_FILES = (
     layout.CONFIG,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    layout.TOKENIZER_JSON,
+    *tokenizer_files.FILES,
     layout.OUTLIERS,
     *sentence_transformers.FILES,
 )
@@ -132,7 +129,7 @@ class _Repo:
                 f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(self.weights_names)}"
                 f"{layout.other_variants(listed, self.weights_names)}"
             )
-        folder = self.snapshot([*SMALL_FILES, layout.TOKENIZER, weights])
+        folder = self.snapshot([*SMALL_FILES, weights])
         inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
         shards = [*layout.shard_names(folder / weights), *inside]
         if shards:

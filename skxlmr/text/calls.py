@@ -91,7 +91,8 @@ class Calls:
         return_length : bool, default=False
             Add `length`, the number of ids of each row, padding included.
         split_special_tokens : bool, optional
-            Read the names of special tokens as ordinary text. None is the attribute of the tokenizer.
+            Read the names of special tokens as ordinary text, also "<mask>" and "</s>", which transformers does not,
+            since they are pieces of its vocabulary. None is the attribute of the tokenizer.
         verbose : bool, default=True
             Warn if a row is longer than `model_max_length` and neither `truncation` nor `max_length` is given.
 

@@ -78,8 +78,10 @@ def read_samples(text: Texts, text_pair: Texts | None, is_split_into_words: bool
 
 def check_texts(texts: Iterable[Any], name: str = "texts") -> list[str]:
     """Return the texts as a list; raise a TypeError that names the first one that is not a string."""
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+    if isinstance(texts, str | bytes):
         raise TypeError(f"{name} must be a list of strings, not a single {type(texts).__name__}: wrap it in a list")
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"{name} must consist of strings, got {texts!r:.60}")
     texts = list(texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
@@ -105,7 +107,7 @@ def _unzipped(pairs: list[Any]) -> tuple[list[Any], list[Any]]:
     for row, pair in enumerate(pairs):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise TypeError(
-                f"text[{row}] must be a pair of two strings like text[0], got {pair!r:.60}; pass lists of words with "
-                f"is_split_into_words=True"
+                f"text[{row}] must be a pair of two strings, since text[0] is a {type(pairs[0]).__name__}, got "
+                f"{pair!r:.60}; pass lists of words with is_split_into_words=True"
             )
     return [first for first, _ in pairs], [second for _, second in pairs]
