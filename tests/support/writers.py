@@ -111,6 +111,23 @@ class Pretrained(Writer):
         return same([config["intermediate_size"], *(float(t.flatten()[0]) for t in tensors.values())])
 
 
+class Pickled(Pretrained):
+    """As a file of torch.save."""
+
+    step = 12
+
+    def write(self, number):
+        model(number).save_pretrained(self.directory, safe_serialization=False)
+
+    def read_as_others(self):
+        if not (self.directory / "config.json").exists():
+            assert not (self.directory / "pytorch_model.bin").exists()
+            return None
+        config = json.loads((self.directory / "config.json").read_bytes())
+        tensors = torch.load(self.directory / "pytorch_model.bin", weights_only=True)
+        return same([config["intermediate_size"], *(float(t.flatten()[0]) for t in tensors.values())])
+
+
 class Exported(Pretrained):
     """With the files of a tokenizer, and those of sentence-transformers in folders."""
 
@@ -217,6 +234,7 @@ WRITERS = {
     "save": Estimator,
     "save_pretrained": Pretrained,
     "save_pretrained, in place": PretrainedInPlace,
+    "save_pretrained, pickled": Pickled,
     "export_pretrained": Exported,
     "export_pretrained, in place": ExportedInPlace,
     "export_adapter": Adapter,

@@ -36,7 +36,7 @@ class Sink:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.digest, self.size = hashlib.sha256(), 0
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         content = memoryview(data).cast("B")
@@ -44,7 +44,7 @@ class Sink:
         self.size += len(content)
         try:
             _write_all(self._descriptor, content)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
         return len(content)
@@ -54,16 +54,25 @@ class Sink:
 
 
 def write_file_with(path: Path, write: Callable[[Sink], object]) -> dict[str, object]:
-    """Create a file as `write_file`, with what a function writes; an error of the disk is raised as it was."""
+    """Create a file as `write_file`, with what a function writes; raises the errors of the disk, and interrupts."""
     with _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
         sink = Sink(descriptor)
         try:
             write(sink)
-        except Exception:
-            if sink.error is not None:  # libraries raise others in its place
-                raise sink.error from None
-            raise
+        except Exception as error:  # of a library, perhaps in place of another
+            first = sink.error or _interrupt_before(error)
+            if first is None:
+                raise
+            raise first from None
     return {"bytes": sink.size, "sha256": sink.digest.hexdigest()}
+
+
+def _interrupt_before(error: BaseException) -> BaseException | None:
+    """Return the interrupt that was being handled when an error was raised, None if it was none."""
+    before = error.__context__
+    while isinstance(before, Exception):
+        before = before.__context__
+    return before
 
 
 def overwrite(path: Path, position: int, data: bytes) -> None:
