@@ -17,7 +17,7 @@ from skxlmr.checkpoints.fingerprint import weights_digest
 from skxlmr.checkpoints.formats import TensorInfo, open_weights
 from skxlmr.checkpoints.layout import CONFIG as MODEL_CONFIG
 from skxlmr.checkpoints.layout import WEIGHTS
-from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with
+from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with_one
 from skxlmr.system.schema import POSITIVE, Rule, one_of, shown
 
 CONFIG = "adapter_config.json"
@@ -42,13 +42,18 @@ UNSUPPORTED = {
 # Ways to start a LoRA that change the weights of the base, too.
 CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
+FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+
 FINITE = Annotated[float, Rule("a number above 0", lambda number: 0 < number < 1e30)]
 SHARE = Annotated[float, Rule("a number from 0 to below 1", lambda number: 0 <= number < 1)]
 
 
 @dataclass
 class AdapterConfig:
-    """The entries of adapter_config.json that are read."""
+    """The entries of adapter_config.json that are read.
+
+    `fan_in_fan_out` is not: it is about layers that store their matrices transposed, of which these models have none.
+    """
 
     base_model_name_or_path: str | None = None
     revision: str | None = None
@@ -197,13 +202,15 @@ class _Selection:
         self.config, self.where = config, where
         targets = config.target_modules
         self.regex = None
+        self.targets = frozenset(targets if isinstance(targets, list) else ())
         try:
             if isinstance(targets, str) and targets.lower() != ALL_LINEAR:
                 self.regex = compile_pattern(targets)
             self.ranks = Patterns(config.rank_pattern or {})
             self.alphas = Patterns(config.alpha_pattern or {})
-            patterns = config.layers_pattern or []
-            self.layers = [rf"(?:^|.*?\.){compile_pattern(p).pattern}\.(\d+)\." for p in _as_list(patterns)]
+            patterns = _as_list(config.layers_pattern or [])
+            Patterns(patterns)
+            self.layers = [re.compile(rf"(?:^|.*?\.){pattern}\.(\d+)\.") for pattern in patterns]
         except ValueError as error:
             raise CheckpointError(f"{where}: a pattern of the names of modules {error}") from error
 
@@ -214,16 +221,16 @@ class _Selection:
             return self.regex.fullmatch(module) is not None
         if not isinstance(targets, list):  # "all-linear"
             return True
-        if not any(ends_with(module, target) for target in targets):
+        if not ends_with_one(module, self.targets):
             return False
         numbers = self.config.layers_to_transform
         return numbers is None or numbers == [] or self._layer(module) in _as_list(numbers)
 
     def _layer(self, module: str) -> int | None:
         """Return the number of the layer of a module; None if it is in none."""
-        for pattern in self.layers or [r".*?\.[^.]*\.(\d+)\."]:
-            found = re.match(pattern, module)
-            if found:
+        for pattern in self.layers or [FIRST_NUMBER]:
+            found = pattern.match(module)
+            if found and (found[1] or "").isdecimal():
                 return int(found[1])
         return None
 

@@ -14,7 +14,7 @@ import transformers
 from peft_adapters import FAMILIES, TEXTS, logits_of, make_adapter, write_base
 
 import skxlmr
-from skxlmr import LoRA
+from skxlmr import Head, LoRA
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.runtime.backbone import get_backbone
 
@@ -149,6 +149,13 @@ def test_load_of_bert_classifier_with_adapted_pooler_equals_peft(tmp_path):
     np.testing.assert_allclose(load(tmp_path / "adapter")._outputs(TEXTS), logits_of(model), **CLOSE)
 
 
+def test_load_of_language_model_with_adapted_head_only_equals_peft(base, tmp_path):
+    model = make_adapter(tmp_path, base, "ForMaskedLM", None, target_modules=["lm_head.dense"])
+    estimator = load(tmp_path)
+    assert isinstance(estimator.tuning, Head)
+    np.testing.assert_allclose(token_outputs(estimator, TEXTS[0]), logits_of(model, TEXTS[:1])[0], **CLOSE)
+
+
 @pytest.mark.parametrize("bias", ["none", "all"])
 def test_load_of_question_answering_equals_peft(bias, base, tmp_path):
     model = make_adapter(tmp_path, base, "ForQuestionAnswering", "QUESTION_ANS", target_modules=["query"], bias=bias)
@@ -178,7 +185,9 @@ def test_load_of_language_model_with_saved_head_equals_peft(base, tmp_path):
     model = make_adapter(tmp_path, base, "ForMaskedLM", None, target_modules=["query"], modules_to_save=["lm_head"])
     np.testing.assert_allclose(token_outputs(load(tmp_path), TEXTS[0]), logits_of(model, TEXTS[:1])[0], **CLOSE)
     edit_tensors(tmp_path, lambda tensors: tensors["base_model.model.lm_head.decoder.weight"].add_(1))
-    with pytest.raises(CheckpointError, match=r"lm_head.decoder.weight' differs from the word embedding"):
+    with pytest.raises(
+        CheckpointError, match=r"lm_head.decoder.weight' differs from embeddings.word_embeddings.weight"
+    ):
         load(tmp_path)
 
 
