@@ -285,10 +285,16 @@ class XLMRXLClassifier(
         column = self._check_column(texts)
         entailment = [i for i, label in enumerate(self.classes_) if str(label).lower().startswith("entail")]
         n_features = getattr(self, "n_features_in_", 2)  # a checkpoint of transformers reads pairs, too
-        if n_features != 2 or self.multilabel_ is not None or len(entailment) != 1:
+        if n_features != 2 or self.multilabel_ is not None:
             raise ValueError(
-                f"zero_shot needs a classifier fitted on pairs of texts with a class 'entailment'; this one was fitted "
-                f"on {n_features} column(s) with the classes {self.classes_.tolist()[:5]}."
+                f"zero_shot needs a classifier fitted on pairs of texts, with one label each; this one was fitted on "
+                f"{n_features} column(s) with {'one label' if self.multilabel_ is None else 'several labels'} per row."
+            )
+        if len(entailment) != 1:
+            raise ValueError(
+                f"zero_shot needs one class 'entailment', whose name begins so; the classes of this classifier are "
+                f"{self.classes_.tolist()[:5]}. If they are those of a checkpoint, name them in id2label of its "
+                f"config.json."
             )
         if column.pairs is not None:
             raise ValueError("texts has 2 columns; zero_shot makes the second itself, from the labels.")

@@ -68,7 +68,8 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     `XLMRXLRegressor` if its `problem_type` is "regression" or it has one output; `ForTokenClassification` an
     `XLMRXLTagger`, `ForQuestionAnswering` an `XLMRXLQA`, `ForMultipleChoice` an `XLMRXLMultipleChoice`, `ForMaskedLM`
     an `XLMRXLMaskedLM`, `ForCausalLM` an `XLMRXLGenerator`. An encoder without a head, or a directory of
-    sentence-transformers, becomes an `XLMRXLEmbedder`. Their outputs are those of transformers; texts that are longer
+    sentence-transformers, becomes an `XLMRXLEmbedder`; a CrossEncoder is one of sequences, whose activation and default
+    prompt are applied. Their outputs are those of transformers; texts that are longer
     than the model reads at once are read in windows and not cut off. See Notes.
 
     An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
@@ -105,7 +106,7 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     -----
     Labels are those of `id2label` ("LABEL_0" where there are none), sorted in `classes_`; those of several labels per
     row are in the order of the checkpoint, and `predict` returns an indicator matrix of them. Numbers are returned as
-    the model computes them.
+    the model computes them: `target_mean_` is 0 and `target_scale_` 1.
 
     As transformers does, a classifier or regressor takes one text per row, or two, which are read together. It has no
     `n_features_in_` before `fit`, since the checkpoint does not tell which. A classifier that was trained on natural
@@ -190,7 +191,10 @@ def estimator_of(trained: TrainedModel, model: str | os.PathLike, parameters: di
         Other parameters of the estimator, from the user.
     """
     cls = ESTIMATORS[ESTIMATORS_OF_TASKS[trained.task]]
-    estimator = cls(model=model, **cls._pretrained_parameters)
+    of_checkpoint = dict(cls._pretrained_parameters)
+    if "prompt" in of_checkpoint:
+        of_checkpoint["prompt"] = trained.prompt
+    estimator = cls(model=model, **of_checkpoint)
     estimator.set_params(**parameters)._check_parameters()
     try:
         estimator._restore_pretrained(trained)

@@ -18,6 +18,7 @@ from skxlmr.checkpoints.sentence_transformers import (
     is_cross_encoder,
     is_sentence_model,
     read_activation,
+    read_prompt,
     sentence_directory,
 )
 from skxlmr.model import XLMRobertaXLConfig
@@ -69,6 +70,8 @@ class TrainedModel:
         Opens the tensors of the head; their keys are those of transformers.
     activation : str or None
         What is done with the outputs of the head, as sentence-transformers says of a CrossEncoder, such as "Sigmoid".
+    prompt : str or None
+        What is put before each text, or before the first of two, as sentence-transformers says of a CrossEncoder.
     tuning : Tuning
         How it was trained: `Head()` if all other weights are those of `files`.
     adapter : dict of str to Tensor
@@ -81,6 +84,7 @@ class TrainedModel:
     where: str
     open_head: Callable[[], AbstractContextManager[Checkpoint]]
     activation: str | None = None
+    prompt: str | None = None
     tuning: Tuning = field(default_factory=Head)
     adapter: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -130,8 +134,16 @@ def read_trained_model(model: str | os.PathLike) -> TrainedModel:
     files = find_checkpoint(model)
     config = read_config(files)
     task = task_of(_task(files, config), config)
-    activation = read_activation(sentence_directory(files.directory), config.extra)
-    return TrainedModel(task, files, config, str(files.directory), partial(open_checkpoint, files), activation)
+    directory = sentence_directory(files.directory)
+    return TrainedModel(
+        task,
+        files,
+        config,
+        str(files.directory),
+        partial(open_checkpoint, files),
+        activation=read_activation(directory, config.extra),
+        prompt=read_prompt(directory) or None if is_cross_encoder(directory) else None,
+    )
 
 
 def task_of(task: str, config: XLMRobertaXLConfig) -> str:

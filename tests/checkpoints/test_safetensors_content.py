@@ -44,6 +44,15 @@ def test_content_of_mapping_read_on_demand_is_the_same():
     assert data_of(SafetensorsContent(tensors, {}, like=like)) == data_of(SafetensorsContent(tensors, {}))
 
 
+def test_content_without_elements_and_with_stride_of_zero_is_empty():
+    """Such is a column of an empty DataFrame."""
+    empty = torch.empty(0, dtype=torch.int64).as_strided((0,), (0,))
+    content = b"".join(SafetensorsContent({"a": empty, "b": torch.ones(2)}, {}))
+    read = safetensors.torch.load(content)
+    assert read["a"].shape == (0,)
+    assert read["b"].tolist() == [1, 1]
+
+
 def test_content_with_unsupported_dtype_raises():
     with pytest.raises(ValueError, match=r"'a' cannot be written: its dtype is torch\.complex64"):
         SafetensorsContent({"a": torch.ones(2, dtype=torch.complex64)}, {})

@@ -3,8 +3,26 @@
 import pytest
 
 from skxlmr.tags import convert_tags, infer_scheme
+from skxlmr.tags.infer import scheme_of_labels
 
 BIO = ["O", "B-A", "I-A", "B-C", "I-C"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "scheme"),
+    [
+        (["O", "B-A", "I-A", "B-B"], "BIO"),
+        (["O", "I-A", "B-B", "I-B"], "IOB1"),
+        (["O", "I-A", "E-A"], "IOE2"),
+        (["O", "I-A", "I-B", "E-B"], "IOE1"),
+        (["O", "I-A"], "IO"),
+        (["B", "M", "E", "S"], "BMES"),
+        (["U-A", "B-A", "I-A", "L-A", "O"], "BILOU"),
+        (["LABEL_0", "LABEL_1"], "plain"),
+    ],
+)
+def test_scheme_of_labels_needs_no_sentences(labels, scheme):
+    assert scheme_of_labels(labels) == scheme
 
 
 @pytest.mark.parametrize(
