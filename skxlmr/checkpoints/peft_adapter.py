@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import checked_as, checked_file, read_json
+from skxlmr.checkpoints.files import checked_as, checked_file, read_json, read_json_as
 from skxlmr.checkpoints.fingerprint import weights_digest
 from skxlmr.checkpoints.formats import TensorInfo, open_weights
-from skxlmr.checkpoints.layout import CONFIG as MODEL_CONFIG
-from skxlmr.checkpoints.layout import WEIGHTS
 from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with_one
 from skxlmr.system.schema import POSITIVE, Rule, one_of, shown
 
 CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # in order of preference
+LABELS = "labels.json"  # transformers would take a directory with a config.json for a whole model
 PEFT_PREFIX = "base_model.model."
 ALL_LINEAR = "all-linear"
 
@@ -71,6 +71,14 @@ class AdapterConfig:
     bias: one_of("none", "all", "lora_only") = "none"  # type: ignore[valid-type]
 
 
+@dataclass
+class Labels:
+    """What peft does not store of a head: entries of `LABELS`, or of a config.json, beside the adapter."""
+
+    id2label: dict[str, str] | None = None
+    problem_type: str | None = None
+
+
 @dataclass(frozen=True)
 class LowRankTensors:
     """The names of the tensors of a low-rank term in the file, its rank and its alpha."""
@@ -96,7 +104,7 @@ class PeftAdapter:
     terms: dict[str, LowRankTensors]  # by module
     replaced: dict[str, str]  # parameters that the adapter has whole, and the names of their tensors
     tensors: dict[str, TensorInfo] = field(repr=False)  # by their names in the file
-    model_config: Path | None = None  # a config.json beside it, which has the names of the labels
+    labels: Labels | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -116,7 +124,7 @@ class PeftAdapter:
 
 def is_adapter(directory: Path) -> bool:
     """Whether a directory holds an adapter of peft, and no whole model."""
-    return (directory / CONFIG).is_file() and not any(os.path.lexists(directory / name) for name in WEIGHTS)
+    return (directory / CONFIG).is_file() and not any(os.path.lexists(directory / name) for name in layout.WEIGHTS)
 
 
 def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterConfig:
@@ -172,9 +180,9 @@ def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
         raise CheckpointError(f"{weights} has no tensors of a LoRA, whose names end with lora_A.weight")
     selection = _Selection(config, directory / CONFIG)
     terms = {module: selection.term(module, found, tensors) for module, found in parts.items()}
-    beside = directory / MODEL_CONFIG
-    model_config = checked_file(beside, root or directory) if os.path.lexists(beside) else None
-    return PeftAdapter(directory, config, weights, terms, replaced, tensors, model_config)
+    beside = [directory / name for name in (LABELS, layout.CONFIG) if os.path.lexists(directory / name)]
+    labels = read_json_as(Labels, checked_file(beside[0], root or directory)) if beside else None
+    return PeftAdapter(directory, config, weights, terms, replaced, tensors, labels)
 
 
 def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str], where: Path) -> None:

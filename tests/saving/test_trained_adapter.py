@@ -251,6 +251,20 @@ def test_loaded_classifier_can_be_saved_copied_exported_and_trained_on(base, tmp
     assert shared._fitted_backbone().key[0] == clf._base.fingerprint  # the base that others share, unchanged
 
 
+def test_exported_adapter_is_loaded_by_transformers(base, tmp_path):
+    clf = skxlmr.XLMRXLClassifier(base, pooling="cls", max_epochs=2, random_state=0, device="cpu", dtype="float32")
+    clf.fit(TEXTS, ["x", "y"] * 2).export_adapter(tmp_path)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    np.testing.assert_allclose(logits_of(theirs), clf._outputs(TEXTS), **CLOSE)
+
+
+def test_exported_adapter_of_multiple_choice_is_loaded(base, tmp_path):
+    rows = [["a", "b", "c"], ["d", "e", "f"]]
+    clf = skxlmr.XLMRXLMultipleChoice(base, max_epochs=1, random_state=0, device="cpu", dtype="float32")
+    clf.fit(rows, [0, 1]).export_adapter(tmp_path)
+    np.testing.assert_allclose(load(tmp_path).predict_proba(rows), clf.predict_proba(rows), **CLOSE)
+
+
 def test_load_with_tuning_of_the_user_keeps_the_adapter_until_fit(adapter):
     clf = load(adapter, tuning="head")
     assert clf.tuning == "head"
