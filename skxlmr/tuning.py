@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions, va
 from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
-from skxlmr.system.module_patterns import Patterns, ends_with
+from skxlmr.system.module_patterns import Patterns, ends_with_one
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 
 LINEAR_LAYERS = ("query", "key", "value", "output", "up", "down")  # of an encoder layer
@@ -285,7 +285,7 @@ class LoRA(Tuning):
                 f"{ALL_LINEAR!r}; got {unknown[0] if unknown else targets!r}. This model has "
                 f"{config.num_hidden_layers} layers."
             )
-        adapted = [name for name in every if any(ends_with(name, target) for target in targets)]
+        adapted = [name for name in every if ends_with_one(name, set(targets))]
         adapted = [name for name in adapted if int(name.split(".")[1]) in chosen]
         if not adapted:
             raise ValueError(f"LoRA targets={targets!r} are not in any of the layers={self.layers!r} of this model.")

@@ -2,12 +2,12 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from skxlmr import Bias, Full, Head, LoRA
+from skxlmr import Bias, Full, Head, LoRA, XLMRXLClassifier
 from skxlmr.hardware.footprint import num_learned
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.packing import Packing
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.saving.transformers import merge
+from skxlmr.saving.merged import merge
 from skxlmr.tuning import LINEAR_LAYERS, LowRank, as_tuning
 
 CONFIG = XLMRobertaXLConfig(
@@ -129,6 +129,12 @@ def test_lora_patterns_set_rank_and_scale_of_layers():
     tuning.set_params(rslora=True, alpha_pattern=None)
     scales = [d.scale for deltas in tuning.build(CONFIG) for d in deltas.values()]
     assert scales == [8 / 4**0.5, 8 / 2**0.5, 8 / 3**0.5]
+
+
+def test_options_of_lora_can_be_searched():
+    clf = XLMRXLClassifier().set_params(tuning__rank_pattern={"up": 4}, tuning__layers=[0, 2], tuning__rslora=True)
+    assert clf.tuning.get_params() == LoRA(rank_pattern={"up": 4}, layers=[0, 2], rslora=True).get_params()
+    assert repr(clone(clf)) == repr(clf)
 
 
 def test_lora_all_linear_is_the_default_targets():

@@ -144,7 +144,7 @@ def _check_tied(adapter: PeftAdapter, opened: WeightFile, files: Sequence[Weight
         tied_to = opened.read(own) if own is not None else holder.read(keys[other])  # type: ignore[union-attr]
         decoder = opened.read(tensor)
         if decoder.shape != tied_to.shape or not torch.equal(decoder, tied_to.to(decoder.dtype)):
-            raise _mismatch(adapter, tensor, "differs from the word embedding, which it is another name of in")
+            raise _mismatch(adapter, tensor, f"differs from {other}, which it is the same as in the base model")
 
 
 def _changes(adapter: PeftAdapter, known: dict[str, TensorInfo]) -> tuple[dict[str, Change], dict[str, str]]:
@@ -172,7 +172,7 @@ def _changes(adapter: PeftAdapter, known: dict[str, TensorInfo]) -> tuple[dict[s
             continue
         shape = known[f"{module}.weight"].shape if f"{module}.weight" in known else None
         expected = (adapter.tensors[term.b].shape[0], adapter.tensors[term.a].shape[1])
-        if shape is None or TIED.fullmatch(module) or module in ("embeddings.word_embeddings",):
+        if shape is None or TIED.fullmatch(module) or module == WORDS.removesuffix(".weight"):
             raise _mismatch(adapter, term.a, "is of no linear layer of the base model")
         if shape != expected:
             raise _mismatch(adapter, term.a, f"is for a matrix {expected}, the base model's is {shape}")

@@ -120,7 +120,7 @@ class _Repo:
         listed = {path.removeprefix(self.beginning) for path in paths if path.startswith(self.beginning)}
         if peft_adapter.CONFIG in listed and not listed.intersection(layout.WEIGHTS):
             weights_of_adapter = [name for name in peft_adapter.ADAPTER_WEIGHTS if name in listed][:1]
-            return self.snapshot([*SMALL_FILES, peft_adapter.CONFIG, *weights_of_adapter])
+            return self.snapshot([*SMALL_FILES, peft_adapter.CONFIG, peft_adapter.LABELS, *weights_of_adapter])
         if layout.CONFIG not in listed:
             raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
         weights = next((name for name in self.weights_names if name in listed), None)

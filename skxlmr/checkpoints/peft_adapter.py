@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.errors import CheckpointError
-from skxlmr.checkpoints.files import checked_as, checked_file, read_json
+from skxlmr.checkpoints.files import checked_as, checked_file, read_json, read_json_as
 from skxlmr.checkpoints.fingerprint import weights_digest
 from skxlmr.checkpoints.formats import TensorInfo, open_weights
-from skxlmr.checkpoints.layout import CONFIG as MODEL_CONFIG
-from skxlmr.checkpoints.layout import WEIGHTS
-from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with
+from skxlmr.system.module_patterns import Patterns, compile_pattern, ends_with_one
 from skxlmr.system.schema import POSITIVE, Rule, one_of, shown
 
 CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # in order of preference
+LABELS = "labels.json"  # transformers would take a directory with a config.json for a whole model
 PEFT_PREFIX = "base_model.model."
 ALL_LINEAR = "all-linear"
 
@@ -42,13 +42,18 @@ UNSUPPORTED = {
 # Ways to start a LoRA that change the weights of the base, too.
 CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
+FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+
 FINITE = Annotated[float, Rule("a number above 0", lambda number: 0 < number < 1e30)]
 SHARE = Annotated[float, Rule("a number from 0 to below 1", lambda number: 0 <= number < 1)]
 
 
 @dataclass
 class AdapterConfig:
-    """The entries of adapter_config.json that are read."""
+    """The entries of adapter_config.json that are read.
+
+    `fan_in_fan_out` is not: it is about layers that store their matrices transposed, of which these models have none.
+    """
 
     base_model_name_or_path: str | None = None
     revision: str | None = None
@@ -64,6 +69,14 @@ class AdapterConfig:
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
     bias: one_of("none", "all", "lora_only") = "none"  # type: ignore[valid-type]
+
+
+@dataclass
+class Labels:
+    """What peft does not store of a head: entries of `LABELS`, or of a config.json, beside the adapter."""
+
+    id2label: dict[str, str] | None = None
+    problem_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class PeftAdapter:
     terms: dict[str, LowRankTensors]  # by module
     replaced: dict[str, str]  # parameters that the adapter has whole, and the names of their tensors
     tensors: dict[str, TensorInfo] = field(repr=False)  # by their names in the file
-    model_config: Path | None = None  # a config.json beside it, which has the names of the labels
+    labels: Labels | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -111,7 +124,7 @@ class PeftAdapter:
 
 def is_adapter(directory: Path) -> bool:
     """Whether a directory holds an adapter of peft, and no whole model."""
-    return (directory / CONFIG).is_file() and not any(os.path.lexists(directory / name) for name in WEIGHTS)
+    return (directory / CONFIG).is_file() and not any(os.path.lexists(directory / name) for name in layout.WEIGHTS)
 
 
 def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterConfig:
@@ -167,9 +180,9 @@ def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
         raise CheckpointError(f"{weights} has no tensors of a LoRA, whose names end with lora_A.weight")
     selection = _Selection(config, directory / CONFIG)
     terms = {module: selection.term(module, found, tensors) for module, found in parts.items()}
-    beside = directory / MODEL_CONFIG
-    model_config = checked_file(beside, root or directory) if os.path.lexists(beside) else None
-    return PeftAdapter(directory, config, weights, terms, replaced, tensors, model_config)
+    beside = [directory / name for name in (LABELS, layout.CONFIG) if os.path.lexists(directory / name)]
+    labels = read_json_as(Labels, checked_file(beside[0], root or directory)) if beside else None
+    return PeftAdapter(directory, config, weights, terms, replaced, tensors, labels)
 
 
 def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str], where: Path) -> None:
@@ -197,13 +210,15 @@ class _Selection:
         self.config, self.where = config, where
         targets = config.target_modules
         self.regex = None
+        self.targets = frozenset(targets if isinstance(targets, list) else ())
         try:
             if isinstance(targets, str) and targets.lower() != ALL_LINEAR:
                 self.regex = compile_pattern(targets)
             self.ranks = Patterns(config.rank_pattern or {})
             self.alphas = Patterns(config.alpha_pattern or {})
-            patterns = config.layers_pattern or []
-            self.layers = [rf"(?:^|.*?\.){compile_pattern(p).pattern}\.(\d+)\." for p in _as_list(patterns)]
+            patterns = _as_list(config.layers_pattern or [])
+            Patterns(patterns)
+            self.layers = [re.compile(rf"(?:^|.*?\.){pattern}\.(\d+)\.") for pattern in patterns]
         except ValueError as error:
             raise CheckpointError(f"{where}: a pattern of the names of modules {error}") from error
 
@@ -214,16 +229,16 @@ class _Selection:
             return self.regex.fullmatch(module) is not None
         if not isinstance(targets, list):  # "all-linear"
             return True
-        if not any(ends_with(module, target) for target in targets):
+        if not ends_with_one(module, self.targets):
             return False
         numbers = self.config.layers_to_transform
         return numbers is None or numbers == [] or self._layer(module) in _as_list(numbers)
 
     def _layer(self, module: str) -> int | None:
         """Return the number of the layer of a module; None if it is in none."""
-        for pattern in self.layers or [r".*?\.[^.]*\.(\d+)\."]:
-            found = re.match(pattern, module)
-            if found:
+        for pattern in self.layers or [FIRST_NUMBER]:
+            found = pattern.match(module)
+            if found and (found[1] or "").isdecimal():
                 return int(found[1])
         return None
 

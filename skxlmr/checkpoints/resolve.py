@@ -173,13 +173,21 @@ def resolve_tokenizer(
 ) -> Path:
     """Find the directory of a model's tokenizer, and download only its files; a directory needs no config and weights.
 
+    An adapter of peft without files of a tokenizer has that of its base model.
+
     >>> resolve_tokenizer("nano").name
     'nano'
     """
     subfolder = _checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
-    _, directory = _find(model, revision, partial(fetch, only=tokenizer_files.FILES), subfolder)
+    only = (*tokenizer_files.FILES, peft_adapter.CONFIG)
+    _, directory = _find(model, revision, partial(fetch, only=only), subfolder)
     layout.saved_at(directory)  # completes what a killed process had begun to save
+    if is_adapter(directory) and not any((directory / name).exists() for name in tokenizer_files.FILES):
+        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
+        return _base_of(
+            directory, read_adapter_config(directory, _link_root(directory)), partial(resolve_tokenizer, **options)
+        )
     return directory
 
 

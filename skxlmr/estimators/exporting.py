@@ -71,7 +71,7 @@ class ExportMixin:
         """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
 
         `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint, and
-        `skxlmr.load` reads it. A config.json beside them, which peft does not need, has the names of the labels.
+        `skxlmr.load` reads it. A labels.json beside them, which peft ignores, has the names of the labels.
 
         Parameters
         ----------

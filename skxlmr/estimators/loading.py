@@ -75,8 +75,8 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
     names, or that you pass as `model` if it lies elsewhere now; it stays unchanged and is shared with other estimators.
     `tuning` is the `LoRA` with the same settings. peft does not store the names of labels: they are those of a
-    config.json beside the adapter, or else of the base, if it has as many. Adapters of other types, DoRA and trained
-    embeddings are refused: merge them in peft, with `merge_and_unload` and `save_pretrained`.
+    labels.json or config.json beside the adapter, or else of the base, if it has as many. Adapters of other types, DoRA
+    and trained embeddings are refused: merge them in peft, with `merge_and_unload` and `save_pretrained`.
 
     Parameters
     ----------

@@ -355,16 +355,15 @@ def _name(model: str | os.PathLike | CheckpointFiles | None) -> str:
 def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     """Read the config of a checkpoint.
 
-    The head of an adapter may have other labels than its base model: a config.json beside it has their names.
+    The head of an adapter may have other labels than its base model: a file beside it has their names.
     """
     config = _read_own_config(files)
     if files.adapter is None:
         return config
-    n_labels, beside = files.adapter.n_labels, files.adapter.model_config
-    if beside is not None:
-        of_head = XLMRobertaXLConfig.from_file(beside)
-        if n_labels in (None, of_head.num_labels):
-            return replace(config, id2label=of_head.id2label, problem_type=of_head.problem_type)
+    n_labels, labels = files.adapter.n_labels, files.adapter.labels
+    if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
+        id2label = {int(i): label for i, label in labels.id2label.items()}
+        return replace(config, id2label=id2label, problem_type=labels.problem_type)
     if n_labels is not None:
         config.num_labels = n_labels
     return config

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import open_checkpoint
 from skxlmr.checkpoints.keymap import KeyMap
-from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, PEFT_PREFIX
+from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, LABELS, PEFT_PREFIX
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
-from skxlmr.model.pretrained import read_config
 from skxlmr.model.saving import their_class
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
@@ -69,9 +66,8 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     class_name = their_class(model_class, finetuned.config)
     if exported.export.peft_task is None:
         config["auto_mapping"] = {"base_model_class": class_name, "parent_library": "transformers"}
-    labels = {name: value for name, value in exported.export.config.items() if name != "num_labels" or value}
-    of_model = {**replace(read_config(exported.files), **labels).to_dict(), "architectures": [class_name]}
-    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, of_model)
+    labels = {name: exported.export.config.get(name) for name in ("id2label", "problem_type")}
+    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, labels)
 
 
 def _of_terms(tuning: LoRA, config: XLMRobertaXLConfig, names: KeyMap) -> dict[str, Any]:
@@ -127,13 +123,13 @@ def _module(names: KeyMap, layer: int, name: str) -> str:
 
 
 def write_adapter(
-    directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any], of_model: dict[str, Any]
+    directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any], labels: dict[str, Any]
 ) -> None:
-    """Write the files of an adapter, or replace them together; config.json, which peft ignores, names the labels."""
+    """Write the files of an adapter, or replace them together; peft ignores that of the labels."""
     # The default is for NumPy scalars, which a search may have set.
     files = {
         name: (json.dumps(content, indent=2, default=lambda number: number.item()) + "\n").encode()
-        for name, content in ((CONFIG, config), (layout.CONFIG, of_model))
+        for name, content in ((CONFIG, config), (LABELS, labels))
     }
     content = SafetensorsContent(tensors, {"format": "pt"})
     size = content.nbytes + sum(map(len, files.values()))

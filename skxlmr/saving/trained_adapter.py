@@ -20,7 +20,7 @@ from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import THEIR_BASE, key_map
 from skxlmr.model.pretrained import read_config
 from skxlmr.saving.checkpoints_with_heads import EMBEDDING, SEQUENCES, TrainedModel, task_of, task_of_class
-from skxlmr.tuning import LINEAR_LAYERS, NORM_PATHS, OUTER_PATHS, PATHS, LoRA
+from skxlmr.tuning import LINEAR_LAYERS, NORM_PATHS, OUTER_PATHS, PATHS, Head, LoRA, Tuning
 
 # What an adapter was trained for, by its task_type.
 TASKS = {
@@ -51,7 +51,7 @@ Place = tuple[int, str]  # number of a layer and name of a delta in its `LayerAd
 class TrainedAdapter:
     """The tuning, and the tensors of `Finetuned.adapter`, float32, with their names in its `state_dict`."""
 
-    tuning: LoRA
+    tuning: Tuning
     tensors: dict[str, Tensor]
 
 
@@ -117,6 +117,7 @@ def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> 
     """
     adapter = files.adapter
     assert adapter is not None
+    open_checkpoint(files).close()  # compares the adapter with its base
     terms: dict[Place, LowRankTensors] = {}
     for module, term in adapter.terms.items():
         place = _place(f"{module}.weight", config)
@@ -131,6 +132,10 @@ def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> 
             biases[place] = tensor
         elif _is_inside(name):
             raise _unknown(adapter, tensor)
+    if not terms and not biases:  # only parts of the head are adapted, which are merged
+        return TrainedAdapter(Head(), {})
+    if not terms:
+        raise _unknown(adapter, next(iter(biases.values())))
     tuning = _tuning(adapter, terms, config)
     return TrainedAdapter(tuning, _tensors(files, adapter, tuning, terms, biases, config))
 
@@ -187,7 +192,6 @@ def _tensors(
     """Read the tensors; biases as what is added to those of the base."""
     with torch.device("meta"):
         expected = {name: p.shape for name, p in tuning.build(config).named_parameters()}
-    open_checkpoint(files).close()  # compares the adapter with its base
     source = Checkpoint(str(adapter.directory), [open_weights(adapter.weights)])
     with source, open_checkpoint(files.base) as base:
         keys = {_place(key, config): key for key in base.tensors if key.endswith(".bias")}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 # A pattern is tried on each module of a model. Within these limits its time is polynomial and short, whatever it is:
 # names have about 60 characters.
 MAX_LENGTH = 1000
 MAX_REPEATS, MAX_UNBOUNDED = 8, 4
-MAX_UNBOUNDED_TOGETHER = 16  # of all patterns of one dict
+MAX_PATTERNS, MAX_UNBOUNDED_TOGETHER = 500, 16  # of one dict
 
 REPEAT = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?|[*+?{]|.", re.DOTALL)
 
@@ -45,13 +45,14 @@ def _repeats(pattern: str) -> list[tuple[str, str]]:
     return [repeat for repeat in repeats if repeat not in lazy_or_possessive]
 
 
-def ends_with(name: str, ending: str) -> bool:
-    """Whether a name is `ending`, or ends with a dot and `ending`.
+def ends_with_one(name: str, endings: Set[str]) -> bool:
+    """Whether a name is one of `endings`, or ends with a dot and one of them.
 
-    >>> ends_with("layers.3.query", "query"), ends_with("layers.3.query", "ery")
+    >>> ends_with_one("layers.3.query", {"query", "key"}), ends_with_one("layers.3.query", {"ery"})
     (True, False)
     """
-    return name == ending or name.endswith(f".{ending}")
+    parts = name.split(".")
+    return any(".".join(parts[first:]) in endings for first in range(len(parts)))
 
 
 class Patterns:
@@ -71,6 +72,9 @@ class Patterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._compiled: dict[str, re.Pattern[str]] = {}
         n_unbounded = 0
+        patterns = list(patterns)
+        if len(patterns) > MAX_PATTERNS:
+            raise ValueError(f"{patterns[0][:60]!r} is one of {len(patterns):,}; at most {MAX_PATTERNS} are read")
         for pattern in patterns:
             n_unbounded += sum(repeat != "?" for _, repeat in _repeats(pattern[:MAX_LENGTH]))
             if n_unbounded > MAX_UNBOUNDED_TOGETHER:

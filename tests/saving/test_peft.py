@@ -64,6 +64,7 @@ def test_export_adapter_equals_peft(tuning, tmp_path):
     assert config["base_model_name_or_path"] == "nano"
     again = skxlmr.load(tmp_path, device="cpu")
     np.testing.assert_array_equal(again.predict(TEXTS), clf.predict(TEXTS))
+    assert again.classes_.tolist() == ["no", "yes"]
     np.testing.assert_allclose(again._outputs(TEXTS), clf._outputs(TEXTS), atol=1e-5)
 
 

@@ -14,7 +14,7 @@ import transformers
 from peft_adapters import FAMILIES, TEXTS, logits_of, make_adapter, write_base
 
 import skxlmr
-from skxlmr import LoRA
+from skxlmr import Head, LoRA
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 from skxlmr.runtime.backbone import get_backbone
 
@@ -149,6 +149,13 @@ def test_load_of_bert_classifier_with_adapted_pooler_equals_peft(tmp_path):
     np.testing.assert_allclose(load(tmp_path / "adapter")._outputs(TEXTS), logits_of(model), **CLOSE)
 
 
+def test_load_of_language_model_with_adapted_head_only_equals_peft(base, tmp_path):
+    model = make_adapter(tmp_path, base, "ForMaskedLM", None, target_modules=["lm_head.dense"])
+    estimator = load(tmp_path)
+    assert isinstance(estimator.tuning, Head)
+    np.testing.assert_allclose(token_outputs(estimator, TEXTS[0]), logits_of(model, TEXTS[:1])[0], **CLOSE)
+
+
 @pytest.mark.parametrize("bias", ["none", "all"])
 def test_load_of_question_answering_equals_peft(bias, base, tmp_path):
     model = make_adapter(tmp_path, base, "ForQuestionAnswering", "QUESTION_ANS", target_modules=["query"], bias=bias)
@@ -178,7 +185,9 @@ def test_load_of_language_model_with_saved_head_equals_peft(base, tmp_path):
     model = make_adapter(tmp_path, base, "ForMaskedLM", None, target_modules=["query"], modules_to_save=["lm_head"])
     np.testing.assert_allclose(token_outputs(load(tmp_path), TEXTS[0]), logits_of(model, TEXTS[:1])[0], **CLOSE)
     edit_tensors(tmp_path, lambda tensors: tensors["base_model.model.lm_head.decoder.weight"].add_(1))
-    with pytest.raises(CheckpointError, match=r"lm_head.decoder.weight' differs from the word embedding"):
+    with pytest.raises(
+        CheckpointError, match=r"lm_head.decoder.weight' differs from embeddings.word_embeddings.weight"
+    ):
         load(tmp_path)
 
 
@@ -240,6 +249,20 @@ def test_loaded_classifier_can_be_saved_copied_exported_and_trained_on(base, tmp
     assert clf.loss_curve_[-1] < clf.loss_curve_[0]
     shared = skxlmr.XLMRXLEmbedder(base, device="cpu", dtype="float32").fit(TEXTS)
     assert shared._fitted_backbone().key[0] == clf._base.fingerprint  # the base that others share, unchanged
+
+
+def test_exported_adapter_is_loaded_by_transformers(base, tmp_path):
+    clf = skxlmr.XLMRXLClassifier(base, pooling="cls", max_epochs=2, random_state=0, device="cpu", dtype="float32")
+    clf.fit(TEXTS, ["x", "y"] * 2).export_adapter(tmp_path)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    np.testing.assert_allclose(logits_of(theirs), clf._outputs(TEXTS), **CLOSE)
+
+
+def test_exported_adapter_of_multiple_choice_is_loaded(base, tmp_path):
+    rows = [["a", "b", "c"], ["d", "e", "f"]]
+    clf = skxlmr.XLMRXLMultipleChoice(base, max_epochs=1, random_state=0, device="cpu", dtype="float32")
+    clf.fit(rows, [0, 1]).export_adapter(tmp_path)
+    np.testing.assert_allclose(load(tmp_path).predict_proba(rows), clf.predict_proba(rows), **CLOSE)
 
 
 def test_load_with_tuning_of_the_user_keeps_the_adapter_until_fit(adapter):

@@ -168,8 +168,8 @@ class Adapter(Writer):
             return None
         rank = json.loads((self.directory / "adapter_config.json").read_bytes())["r"]
         tensor = safetensors.torch.load((self.directory / "adapter_model.safetensors").read_bytes())["a"]
-        of_model = json.loads((self.directory / "config.json").read_bytes())["n"]
-        return same([of_model, rank, len(tensor), *tensor.flatten().tolist()])
+        labels = json.loads((self.directory / "labels.json").read_bytes())["n"]
+        return same([labels, rank, len(tensor), *tensor.flatten().tolist()])
 
 
 class InPlace:

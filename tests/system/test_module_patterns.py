@@ -52,3 +52,5 @@ def test_patterns_name_what_is_wrong():
         Patterns(["query", "(x*)*"])
     with pytest.raises(ValueError, match=r"'\.\*i\.\*' is one of too many patterns with repeats"):
         Patterns([f".*{letter}.*" for letter in "abcdefghi"])
+    with pytest.raises(ValueError, match="'x0' is one of 501; at most 500 are read"):
+        Patterns([f"x{i}" for i in range(501)])
