@@ -180,7 +180,7 @@ def attend_in_buckets(
         masks = [part.view(n_texts, 1, 1, length) for part, (n_texts, length) in parts]
     q, k, v = (buckets.pad(x) for x in (q, k, v))  # (T, N, D) -> (T', N, D)
     runs = zip(buckets.sizes, masks, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-    attended = [_attend_run(*run, packing.causal, dropout_p, scale) for run in runs]
+    attended = [_attend_run(qkv, size, packing.causal, dropout_p, mask, scale) for size, mask, *qkv in runs]
     return buckets.unpad(torch.cat(attended))  # (T', N, D) -> (T, N, D)
 
 
@@ -196,22 +196,20 @@ def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_
         q, k, v = q.float(), k.float(), v.float()
     rest = v[len(v) - sizes[-1] :]
     runs = zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False)
-    attended = [_attend_run(size, None, *qkv, packing.causal, dropout_p) for size, *qkv in runs]
+    attended = [_attend_run(qkv, size, packing.causal, dropout_p) for size, *qkv in runs]
     attended += [rest] if sizes[-1] else []
     return (attended[0] if len(attended) == 1 else torch.cat(attended)).to(dtype)
 
 
 def _attend_run(
+    qkv: Sequence[Tensor],
     size: tuple[int, int],
-    mask: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
     causal: bool,
     dropout_p: float,
+    mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """Compute attention within texts of one length, `size` is B' and L; (B' * L, N, D) thrice -> (B' * L, N, D)."""
-    q, k, v = (x.unflatten(0, size).transpose(1, 2) for x in (q, k, v))  # -> (B', N, L, D)
+    q, k, v = (x.unflatten(0, size).transpose(1, 2) for x in qkv)  # -> (B', N, L, D)
     x = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal=causal, scale=scale)
     return x.transpose(1, 2).flatten(0, 1)  # (B', N, L, D) -> (B' * L, N, D)

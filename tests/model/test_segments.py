@@ -44,7 +44,9 @@ def test_segments_on_cuda_add_in_a_fixed_order(gpu):
     expected = [f(x, at).detach().cpu() for f, at in ((segment_sum, starts), (segment_mean, starts))]
     if gpu is None:
         for _ in range(20):
-            assert all(torch.equal(f(x, starts).cpu(), e) for f, e in zip((segment_sum, segment_mean), expected))
+            assert all(
+                torch.equal(f(x, starts).cpu(), e) for f, e in zip((segment_sum, segment_mean), expected, strict=True)
+            )
         return
     with gpu.counting() as counts:
         for y in (segment_sum(x, starts), segment_mean(x, starts), segment_logsumexp(x, lengths)):
