@@ -181,7 +181,7 @@ def attend_in_buckets(
     q, k, v = (buckets.pad(x) for x in (q, k, v))  # (T, N, D) -> (T', N, D)
     runs = zip(buckets.sizes, masks, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
     attended = [_attend_run(qkv, size, packing.causal, dropout_p, mask, scale) for size, mask, *qkv in runs]
-    return buckets.unpad(torch.cat(attended))  # (T', N, D) -> (T, N, D)
+    return buckets.unpad(_joined(attended))  # (T', N, D) -> (T, N, D)
 
 
 def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
@@ -198,7 +198,11 @@ def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_
     runs = zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False)
     attended = [_attend_run(qkv, size, packing.causal, dropout_p) for size, *qkv in runs]
     attended += [rest] if sizes[-1] else []
-    return (attended[0] if len(attended) == 1 else torch.cat(attended)).to(dtype)
+    return _joined(attended).to(dtype)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend_run(

@@ -218,7 +218,7 @@ class BitsAndBytes:
         if inputs.columns is None or inputs.high is None:
             return y
         rows_of_outliers = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
-        return torch.addmm(y, inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
+        return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
 
 
 class Dequantize:
