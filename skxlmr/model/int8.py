@@ -45,8 +45,10 @@ class Int8:
         outliers are fixed, absolute if they are dynamic. After a LayerNorm without gain both are the same. The default
         is that of LLM.int8(), section 3.2.
     engine : {"auto", "int_mm", "bitsandbytes", "dequantize"}, default="auto"
-        How to multiply. "auto" is bitsandbytes on CUDA, "int_mm" (integer products) on CPUs with instructions for
-        these, and otherwise "dequantize": weights are converted to floating point for each product.
+        How to multiply. "int_mm" and "bitsandbytes" multiply integers, with the kernels of torch and bitsandbytes.
+        "dequantize" converts weights to floating point for each product. "auto" is "bitsandbytes" on GPUs of compute
+        capability 7.5 or higher (T4, RTX 20 and later), "int_mm" on CPUs with instructions for integer products, and
+        "dequantize" elsewhere.
 
     Examples
     --------

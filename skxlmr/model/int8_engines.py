@@ -1,4 +1,4 @@
-"""Products with 8-bit weights: integer products on CPUs, bitsandbytes on CUDA, floating point where neither runs.
+"""Products with 8-bit weights: integer products on CPUs and on CUDA, floating point where neither runs.
 
 The integer products are exact, and all other steps work row by row, so that the result for a token is the same, bit for
 bit, whatever else is in the batch. benchmarks/NOTES.md compares `torch._int_mm` with other integer products.
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 BLOCK = {"cpu": 2**19}
 LARGE_BLOCK = 2**24
 LARGEST_WORKSPACE = 2**25  # int32 numbers, 128 MiB: what a thread may keep for the sums of its products
+BITSANDBYTES_MULTIPLE = 4  # of K; it computes other products in float32, where sums above 2**24 are rounded
 LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS needs more than 16 rows, and multiples of 8 or 16 in the other dimensions
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
+TURING = (7, 5)  # compute capability of the first GPUs with int8 products
 
 
 @dataclass
@@ -59,9 +61,7 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = layer.outliers, layer.settings.outliers != "dynamic"
-        if not fixed:
-            columns = (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]  # (k,)
+        columns, fixed = outlier_columns(x, layer)
         inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
@@ -172,6 +172,13 @@ def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
     return torch._int_mm(a, b)[:n_rows, :n_columns]
 
 
+def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
+    """Return the columns of an input (T, K) that keep 16 bits, (k,), and whether the layer stores these."""
+    if layer.settings.outliers != "dynamic":
+        return layer.outliers, True
+    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
+
+
 def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return the outlier columns of a weight (N, K) as a new matrix, (k, N)."""
     # Copied into new memory: `contiguous` would keep the strides of a single column, which _int_mm misreads.
@@ -179,30 +186,40 @@ def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
 
 
 class BitsAndBytes:
-    """The kernels of bitsandbytes, which run on CUDA and, slowly, on CPUs."""
+    """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
+
+    The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model. The product of outlier
+    columns is the one step that is not exact for any batch: the device chooses its kernel by the number of tokens.
+    """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        ops = bitsandbytes_ops()
-        columns: Tensor | None = layer.outliers
-        half = x.to(torch.float16)  # the only dtype that its kernels take
-        if layer.settings.outliers == "dynamic":
-            values, scales, columns = ops.int8_vectorwise_quant(half, layer.settings.threshold)
-        else:
-            if len(layer.outliers):
-                half = half.index_fill(1, layer.outliers, 0)
-            values, scales, _ = ops.int8_vectorwise_quant(half)
-        if columns is None or not len(columns):
+        columns, fixed = outlier_columns(x, layer)
+        values, scales = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
+        for rows in blocks(*x.shape, device=x.device):
+            part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]  # (t, K)
+            largest = part.abs().amax(1, keepdim=True).float().clamp_(min=1e-30)  # a row may be zero
+            values[rows] = torch.mul(part, 127 / largest).round_()
+            scales[rows] = largest / 127
+        if not len(columns):
             return QuantizedInput(x.dtype, values, scales)
-        columns = columns.long()
-        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns])
+        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns], fixed)
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
-        bias = None if layer.bias is None else layer.bias.to(torch.float16)
-        y = bitsandbytes_ops().int8_scaled_mm(inputs.values, layer.weight, inputs.scales, layer.SCB, bias, inputs.dtype)
-        if inputs.columns is not None and inputs.high is not None:
-            weight = (layer.weight[:, inputs.columns] * layer.scales[:, None]).to(inputs.dtype)  # (N, k)
-            y = torch.addmm(y, inputs.high, weight.t())
-        return y
+        assert inputs.scales is not None
+        values, weight = inputs.values, layer.weight.detach()
+        if more := -values.shape[1] % BITSANDBYTES_MULTIPLE:
+            values, weight = F.pad(values, (0, more)), F.pad(weight, (0, more))
+        sums = bitsandbytes_ops().int8_linear_matmul(values, weight)  # (T, K), (N, K) -> (T, N) int32
+        y = sums.new_empty(sums.shape, dtype=inputs.dtype)
+        scales = layer.scales
+        bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
+        for rows in blocks(*sums.shape, device=sums.device):
+            torch.addcmul(bias, sums[rows] * scales, inputs.scales[rows], out=y[rows])  # rounded once, at the end
+        if inputs.columns is None or inputs.high is None:
+            return y
+        rows_of_outliers = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+        return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
 
 
 class Dequantize:
@@ -220,12 +237,27 @@ ENGINES: dict[str, Engine] = {"int_mm": IntMM(), "bitsandbytes": BitsAndBytes(),
 
 
 def choose_engine(name: str, device: torch.device) -> Engine:
-    """Return an engine by name; "auto" is the fastest that runs on the device."""
+    """Return an engine by name; "auto" is the fastest that runs on the device.
+
+    Raises ValueError for an engine that multiplies integers on a GPU that does not.
+    """
     if name == "auto":
-        name = "bitsandbytes" if device.type == "cuda" else "dequantize"
-        if device.type == "cpu" and cpu_has_int8():
+        name = "dequantize"
+        if device.type == "cuda" and cuda_has_int8(device):
+            name = "bitsandbytes"
+        elif device.type == "cpu" and cpu_has_int8():
             name = "int_mm"
+    elif name != "dequantize" and device.type == "cuda" and not cuda_has_int8(device):
+        raise ValueError(
+            f"Int8 engine={name!r} needs a GPU of compute capability 7.5 (Turing) or higher, which "
+            f"{torch.cuda.get_device_name(device)} does not have. Use engine='auto', which is 'dequantize' there."
+        )
     return ENGINES[name]
+
+
+def cuda_has_int8(device: torch.device) -> bool:
+    """Whether this GPU has instructions for int8 products that cuBLAS uses: from the T4 and RTX 20 on."""
+    return torch.cuda.get_device_capability(device) >= TURING
 
 
 @functools.cache
