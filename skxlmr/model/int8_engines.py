@@ -1,4 +1,4 @@
-"""Products with 8-bit weights: integer products on CPUs, bitsandbytes on CUDA, floating point where neither runs.
+"""Products with 8-bit weights: integer products on CPUs and CUDA, bitsandbytes, and floating point where neither runs.
 
 The integer products are exact, and all other steps work row by row, so that the result for a token is the same, bit for
 bit, whatever else is in the batch. benchmarks/NOTES.md compares `torch._int_mm` with other integer products.
@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
+from skxlmr.system.triton import has_triton, require_triton
 
 if TYPE_CHECKING:
     from skxlmr.model.int8 import Int8Linear
@@ -41,7 +42,8 @@ class QuantizedInput:
     values: Tensor  # (T, K) int8, in outlier columns the low byte; the unchanged input if the engine does not quantise
     scales: Tensor | None = None  # (T, 1) float32, value of one step of each row
     columns: Tensor | None = None  # (k,) int64, the outlier columns
-    high: Tensor | None = None  # (T, k) int8, high bytes of the outliers; with bitsandbytes the outliers themselves
+    # (T, k) int8, high bytes of the outliers, with triton followed by zeros; with bitsandbytes the outliers themselves
+    high: Tensor | None = None
     fixed: bool = True  # whether the outlier columns are those that the layer stores
 
 
@@ -59,9 +61,7 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = layer.outliers, layer.settings.outliers != "dynamic"
-        if not fixed:
-            columns = (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]  # (k,)
+        columns, fixed = outlier_columns(x, layer)
         inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
@@ -115,9 +115,7 @@ class IntMM:
         assert inputs.scales is not None
         out = _workspace.sums(len(inputs.values), layer.out_features, inputs.values.device)
         sums = int_mm(inputs.values, layer.weight.t(), out)
-        weight = None
-        if inputs.columns is not None:
-            weight = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+        weight = None if inputs.columns is None else outlier_weight_of(layer, inputs)
         scales = layer.scales
         bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
         for rows in blocks(*sums.shape, device=sums.device):
@@ -172,10 +170,84 @@ def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
     return torch._int_mm(a, b)[:n_rows, :n_columns]
 
 
+def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
+    """Return the outlier columns of an input (T, K), (k,), and whether they are those that the layer stores."""
+    if layer.settings.outliers != "dynamic":
+        return layer.outliers, True
+    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
+
+
+def outlier_weight_of(layer: Int8Linear, inputs: QuantizedInput) -> Tensor:
+    """Return the outlier columns of the weight of a layer for its quantised input, (k, N)."""
+    assert inputs.columns is not None
+    return layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+
+
 def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return the outlier columns of a weight (N, K) as a new matrix, (k, N)."""
     # Copied into new memory: `contiguous` would keep the strides of a single column, which _int_mm misreads.
     return weight.new_empty(len(columns), len(weight)).copy_(weight[:, columns].t())
+
+
+class Triton:
+    """Integer products as of `IntMM`, in kernels that take in the steps before and after them; for CUDA."""
+
+    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+        columns, fixed = outlier_columns(x, layer)
+        is_outlier = layer.is_outlier
+        if not fixed:
+            is_outlier = torch.zeros_like(is_outlier, device=x.device).index_fill_(0, columns, True)
+        operators = triton_operators()
+        values, scales, high, _ = operators.quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
+        return self._quantized(x, values, scales, columns, high, fixed)
+
+    def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: Int8Linear, keep: bool) -> tuple[QuantizedInput, Tensor]:
+        """Quantise the result of a LayerNorm (T, K) for a layer with fixed outliers; return it, too, if `keep`."""
+        operators = triton_operators()
+        values, scales, high, normalised = operators.quantize_rows(
+            x, layer.is_outlier, layer.outliers, norm.weight, norm.bias, norm.eps, keep
+        )
+        return self._quantized(x, values, scales, layer.outliers, high, True), normalised
+
+    def _quantized(
+        self, x: Tensor, values: Tensor, scales: Tensor, columns: Tensor, high: Tensor, fixed: bool
+    ) -> QuantizedInput:
+        if not len(columns):
+            return QuantizedInput(x.dtype, values, scales)
+        return QuantizedInput(x.dtype, values, scales, columns, high, fixed)
+
+    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+        return self.products(inputs, [layer])
+
+    def products(
+        self,
+        inputs: QuantizedInput,
+        layers: Sequence[Int8Linear],
+        *,
+        gelu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Multiply with one layer, (T, N), or with three of one shape, (3, T, N); apply gelu and add a residual."""
+        assert inputs.scales is not None
+        return triton_operators().int8_linear(
+            inputs.values,
+            inputs.scales,
+            inputs.high,
+            [layer.weight for layer in layers],
+            [layer.SCB for layer in layers],
+            [] if inputs.columns is None else [outlier_weight_of(layer, inputs) for layer in layers],
+            [layer.bias for layer in layers if layer.bias is not None],
+            residual,
+            inputs.dtype,
+            gelu,
+        )
+
+
+def triton_operators() -> Any:
+    """Return `torch.ops.skxlmr`."""
+    from skxlmr.model.int8_triton import operators  # noqa: F401 - registers its operators
+
+    return torch.ops.skxlmr
 
 
 class BitsAndBytes:
@@ -216,16 +288,49 @@ class Dequantize:
         return F.linear(inputs.values, layer.dequantize(inputs.dtype), bias)
 
 
-ENGINES: dict[str, Engine] = {"int_mm": IntMM(), "bitsandbytes": BitsAndBytes(), "dequantize": Dequantize()}
+TRITON = Triton()
+ENGINES: dict[str, Engine] = {
+    "int_mm": IntMM(),
+    "triton": TRITON,
+    "bitsandbytes": BitsAndBytes(),
+    "dequantize": Dequantize(),
+}
+TRITON_CAPABILITY = (8, 0)  # below it Triton compiles no int8 products
+BITSANDBYTES_CAPABILITY = (7, 5)  # the first GPUs with int8 tensor cores
 
 
 def choose_engine(name: str, device: torch.device) -> Engine:
-    """Return an engine by name; "auto" is the fastest that runs on the device."""
+    """Return an engine by name; "auto" is the fastest that runs on the device.
+
+    Raise ImportError for "triton" if it is not installed, and ValueError if the device is too old for it.
+    """
     if name == "auto":
-        name = "bitsandbytes" if device.type == "cuda" else "dequantize"
+        name = _fastest_on_cuda(device) if device.type == "cuda" else "dequantize"
         if device.type == "cpu" and cpu_has_int8():
             name = "int_mm"
+    elif name == "triton":
+        require_triton()
+        if device.type == "cuda" and cuda_capability(device) < TRITON_CAPABILITY:
+            raise ValueError(
+                'Int8(engine="triton") needs a GPU of compute capability 8.0 or later, and this is one of '
+                f'{".".join(map(str, cuda_capability(device)))}. Int8(engine="auto") multiplies by what it supports.'
+            )
     return ENGINES[name]
+
+
+def _fastest_on_cuda(device: torch.device) -> str:
+    capability = cuda_capability(device)
+    if capability >= TRITON_CAPABILITY and has_triton() and torch.version.hip is None:
+        return "triton"
+    return "bitsandbytes" if capability >= BITSANDBYTES_CAPABILITY else "dequantize"
+
+
+def cuda_capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability of a GPU; estimates for a GPU that is not there assume a recent one."""
+    try:
+        return torch.cuda.get_device_capability(device)
+    except (AssertionError, RuntimeError):  # torch has no CUDA, or there is no such GPU
+        return (9, 0)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, linear
 from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.fused_layer import can_fuse, run_fused
 from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import can_chain, chain
 from skxlmr.model.packing import Packing
@@ -87,6 +88,8 @@ class Layer(nn.Module):
         eager: Eager | None = None,
         cross: Eager | None = None,
     ) -> Tensor:
+        if eager is None and cross is None and can_fuse(self):
+            return run_fused(self, x, packing, deltas)
         if self.pre_layer_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), packing, deltas, eager))
             if cross is not None:
