@@ -314,8 +314,7 @@ def test_int8_settings_are_sklearn_parameters():
         Int8().set_params(rank=3)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("columns", [(), (7,)])
 @pytest.mark.parametrize("engine", ["auto", "int_mm"])

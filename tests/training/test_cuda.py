@@ -10,7 +10,7 @@ from skxlmr.training.randomness import Randomness
 TEXTS = ["good", "bad", "fine", "poor", "nice film", "awful", "lovely", "dull day", "great", "grim", "sweet", "sour"]
 LABELS = ["yes", "no"] * 6
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def classifier(**parameters):
