@@ -113,6 +113,8 @@ def working_bytes(
         "nf4": n_tokens * 2 * s * inner + s * matrix,
         # (T, H) and (T, I) int8, (T, I) int32, and three float32 blocks of (T, I)
         "int_mm": n_tokens * (hidden + 5 * inner) + 3 * FLOAT32 * block,
+        # (T, H) and (T, I) int8, (T, I) floating point
+        "triton": n_tokens * (hidden + (1 + s) * inner),
         # (T, H) float16 and int8, (T, I) int32 and floating point
         "bitsandbytes": n_tokens * (3 * hidden + (4 + s) * inner),
         "dequantize": n_tokens * 2 * s * inner + (FLOAT32 + s) * matrix,

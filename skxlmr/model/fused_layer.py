@@ -48,9 +48,7 @@ def run_fused(layer: Layer, x: Tensor, packing: Packing, deltas: Deltas) -> Tens
     return layer.ffn_norm(_feed_forward(layer.ffn, layer.attention_norm, x, deltas, residual_is_normalised=True))
 
 
-def _attention(
-    attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packing: Packing, deltas: Deltas
-) -> Tensor:
+def _attention(attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packing: Packing, deltas: Deltas) -> Tensor:
     """Return x with the output of attention added, (T, H)."""
     query, key, value, output = map(_int8, (attention.query, attention.key, attention.value, attention.output))
     terms = [deltas.get(name) for name in ("query", "key", "value")]

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
-from skxlmr.system.triton import has_triton, require_triton
 
 if TYPE_CHECKING:
     from skxlmr.model.int8 import Int8Linear
@@ -309,7 +309,7 @@ def choose_engine(name: str, device: torch.device) -> Engine:
         if device.type == "cpu" and cpu_has_int8():
             name = "int_mm"
     elif name == "triton":
-        require_triton()
+        triton.require()
         if device.type == "cuda" and cuda_capability(device) < TRITON_CAPABILITY:
             raise ValueError(
                 'Int8(engine="triton") needs a GPU of compute capability 8.0 or later, and this is one of '
@@ -320,7 +320,7 @@ def choose_engine(name: str, device: torch.device) -> Engine:
 
 def _fastest_on_cuda(device: torch.device) -> str:
     capability = cuda_capability(device)
-    if capability >= TRITON_CAPABILITY and has_triton() and torch.version.hip is None:
+    if capability >= TRITON_CAPABILITY and triton.is_installed() and torch.version.hip is None:
         return "triton"
     return "bitsandbytes" if capability >= BITSANDBYTES_CAPABILITY else "dequantize"
 

@@ -7,14 +7,14 @@ import importlib.util
 
 
 @functools.cache
-def has_triton() -> bool:
+def is_installed() -> bool:
     """Whether triton is installed; torch for CUDA on Linux requires it, torch for CPUs does not."""
     return importlib.util.find_spec("triton") is not None
 
 
-def require_triton() -> None:
+def require() -> None:
     """Raise ImportError if triton is not installed."""
-    if not has_triton():
+    if not is_installed():
         raise ImportError(
             'Int8(engine="triton") needs triton, which is not installed: run `pip install triton`. '
             'Int8(engine="auto") multiplies without it, by bitsandbytes.'

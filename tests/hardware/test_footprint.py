@@ -18,6 +18,7 @@ from skxlmr.model.int8 import Int8
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.system import triton
 from skxlmr.training import Bias, Full, Head, LoRA
 
 NANO, XL = XLMRobertaXLConfig.from_pretrained("nano"), XLMRobertaXLConfig.xl()
@@ -187,6 +188,29 @@ def test_activation_bytes_with_bitsandbytes_counts_int32_products():
     settings = Int8(engine="bitsandbytes")
     plain = activation_bytes(XL, 1000, torch.bfloat16)
     assert plain < activation_bytes(XL, 1000, torch.bfloat16, settings, device="cuda") < 2 * plain
+
+
+def test_activation_bytes_with_triton_has_no_int32_products(monkeypatch):
+    monkeypatch.setattr(triton, "is_installed", lambda: True)
+
+    def needed(engine: str) -> int:
+        return activation_bytes(XL, 1000, torch.bfloat16, Int8(engine=engine), device="cuda")
+
+    plain = activation_bytes(XL, 1000, torch.bfloat16)
+    assert 0.7 * plain < needed("triton") < plain < needed("bitsandbytes")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_activation_bytes_on_cuda_is_near_the_peak(dtype, emulate):
+    gpu = emulate("H100")
+    base, ids = base_of(WIDE, dtype, Int8()).to("cuda"), (torch.arange(N_TOKENS) % 400 + 4).cuda()
+    positions = (torch.arange(LENGTH).repeat(N_TEXTS) + 2).cuda()
+    packing = Packing.from_lengths([LENGTH] * N_TEXTS, "cuda")
+    before = gpu.memory.allocated
+    gpu.memory.reset_peak()
+    with torch.inference_mode():
+        base.encode(ids, positions, packing)
+    assert near(activation_bytes(WIDE, N_TOKENS, dtype, Int8(), device="cuda"), gpu.memory.peak - before)
 
 
 def test_default_batch_tokens_is_smaller_for_wider_models():

@@ -14,8 +14,10 @@ from skxlmr import XLMRXLEmbedder
 from skxlmr.model import int8_engines
 from skxlmr.model.int8 import Int8, Int8Linear, can_chain, chain, quantize_weight
 from skxlmr.model.int8_engines import ENGINES, choose_engine
+from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
+ON_CPU = [name for name in ENGINES if name != "triton"]
 SLICES = [slice(0, 1), slice(0, 2), slice(5, 8), slice(3, 40), slice(11, 12)]
 
 
@@ -85,7 +87,7 @@ def test_int8_linear_state_dict_equals_bitsandbytes(linear):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_int8_linear_equals_float_with_every_engine(linear, engine, dtype):
     x = inputs(dtype=dtype)
     y = quantized(linear, engine=engine)(x)
@@ -141,7 +143,7 @@ def test_dynamic_outliers_equal_bitsandbytes(linear):
     assert rows.columns.tolist() == [7]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_int8_linear_gradient_reaches_input_only(linear, engine):
     layer = quantized(linear, [7], engine=engine)
     x, weights = inputs().requires_grad_(), torch.randn(41, 96)
@@ -169,7 +171,7 @@ def test_int8_linear_without_bias():
     torch.manual_seed(0)
     linear = nn.Linear(64, 8, bias=False)
     x = torch.randn(5, 64)
-    for engine in ENGINES:
+    for engine in ON_CPU:
         assert relative(quantized(linear, engine=engine)(x), linear(x)) < 0.03
 
 
@@ -259,8 +261,42 @@ def test_choose_engine_auto_depends_on_device(monkeypatch):
     assert choose_engine("auto", cpu) is ENGINES["int_mm"]
     monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: False)
     assert choose_engine("auto", cpu) is ENGINES["dequantize"]
-    assert choose_engine("auto", torch.device("cuda")) is ENGINES["bitsandbytes"]
     assert choose_engine("auto", torch.device("mps")) is ENGINES["dequantize"]
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [("V100", "dequantize"), ("T4", "bitsandbytes"), ("A100", "triton"), ("L4", "triton"), ("H100", "triton")],
+)
+def test_choose_engine_auto_depends_on_compute_capability(name, engine, emulate, monkeypatch):
+    emulate(name)
+    assert choose_engine("auto", torch.device("cuda")) is ENGINES[engine]
+    monkeypatch.setattr(triton, "is_installed", lambda: False)
+    without = "bitsandbytes" if engine == "triton" else engine
+    assert choose_engine("auto", torch.device("cuda")) is ENGINES[without]
+
+
+def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):
+    """Memory is estimated for CUDA on machines without it."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no NVIDIA driver")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", fail)
+    monkeypatch.setattr(triton, "is_installed", lambda: True)
+    assert choose_engine("auto", torch.device("cuda")) is ENGINES["triton"]
+
+
+def test_choose_engine_triton_on_an_old_gpu_raises(emulate):
+    emulate("T4")
+    with pytest.raises(ValueError, match=r"compute capability 8\.0 or later, and this is one of 7\.5"):
+        choose_engine("triton", torch.device("cuda"))
+
+
+def test_choose_engine_triton_not_installed_raises(monkeypatch):
+    monkeypatch.setattr(triton, "is_installed", lambda: False)
+    with pytest.raises(ImportError, match="pip install triton"):
+        choose_engine("triton", torch.device("cuda"))
 
 
 def test_cpu_has_int8_reads_capabilities(monkeypatch):

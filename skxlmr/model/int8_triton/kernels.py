@@ -80,11 +80,13 @@ def quantize_rows(
             outliers = tl.where(r < R, (outliers - mean) * inverse * gain + bias, 0.0)
         largest = tl.maximum(largest, tl.max(tl.abs(outliers), 0) * (127 / LARGEST))
     largest = tl.maximum(largest, 1e-30)  # a row may be zero
-    steps = tl.div_rn(127.0, largest)
-    tl.store(scales_ptr + row, tl.div_rn(largest, 127.0) + tl.sum(x * 0.0, 0))
-    tl.store(values_ptr + row * K + at, rounded(x * steps).to(tl.int8), mask=regular)
+    nan_or_zero = tl.sum(x * 0.0, 0)
+    tl.store(scales_ptr + row, tl.div_rn(largest, 127.0) + nan_or_zero)
+    steps = tl.div_rn(1.0, largest) * 127.0
+    values = tl.where(nan_or_zero == 0.0, rounded(x * steps), 0.0)
+    tl.store(values_ptr + row * K + at, values.to(tl.int8), mask=regular)
     if OUTLIERS:
-        whole = rounded(outliers * steps)
+        whole = tl.where(nan_or_zero == 0.0, rounded(outliers * steps), 0.0)
         high = tl.floor((whole + HIGH // 2) / HIGH)
         tl.store(values_ptr + row * K + column, (whole - HIGH * high).to(tl.int8), mask=r < R)
         tl.store(high_ptr + row * S + r, high.to(tl.int8), mask=r < S)

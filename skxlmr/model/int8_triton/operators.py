@@ -9,6 +9,7 @@ Notation: T tokens, K input features, N output features, R outlier columns, S of
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -75,7 +76,7 @@ def quantize_rows(
     """
     kernels = _kernels(x)
     n_rows, n_outliers = len(x), len(columns)
-    x = x.reshape(n_rows, -1).contiguous()
+    x = x.flatten(1).contiguous()
     width, width_high = x.shape[1], -(-n_outliers // TILE_R) * TILE_R
     values = torch.empty(n_rows, width, dtype=torch.int8, device=x.device)
     scales = torch.empty(n_rows, 1, dtype=torch.float32, device=x.device)
@@ -188,7 +189,7 @@ def _choose_tiles(
         if device.type != "cuda":  # in Triton's interpreter
             return candidates(rounded, (8, 0))[0]
         tried = candidates(rounded, torch.cuda.get_device_capability(device))
-        times = {tiles: _time(lambda tiles=tiles: launch(tiles)) for tiles in tried} if len(tried) > 1 else {}
+        times = {tiles: _time(functools.partial(launch, tiles)) for tiles in tried} if len(tried) > 1 else {}
         _fastest[key] = min(tried, key=lambda tiles: times.get(tiles, 0.0))
     return _fastest[key]
 
