@@ -75,13 +75,9 @@ def quantize_rows(
     the LayerNorm (T, K). What does not exist has no elements.
     """
     kernels = _kernels(x)
-    n_rows, n_outliers = len(x), len(columns)
     x = x.flatten(1).contiguous()
-    width, width_high = x.shape[1], -(-n_outliers // TILE_R) * TILE_R
-    values = torch.empty(n_rows, width, dtype=torch.int8, device=x.device)
-    scales = torch.empty(n_rows, 1, dtype=torch.float32, device=x.device)
-    high = torch.empty(n_rows, width_high, dtype=torch.int8, device=x.device)
-    normalised = torch.empty_like(x if keep else x[:0])
+    results = values, scales, high, normalised = _empty_rows(x, columns, keep)
+    (n_rows, width), n_outliers, width_high = x.shape, len(columns), high.shape[1]
     block = _power_of_two(width)
     with _current(x.device):
         kernels.quantize_rows[(n_rows,)](
@@ -106,7 +102,15 @@ def quantize_rows(
             num_warps=min(16, max(4, block // 2048)),
             enable_fp_fusion=False,
         )
-    return values, scales, high, normalised
+    return results
+
+
+def _empty_rows(x: Tensor, columns: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Allocate what `quantize_rows` returns for x (T, K)."""
+    values = torch.empty_like(x, dtype=torch.int8)
+    scales = x.new_empty(len(x), 1, dtype=torch.float32)
+    high = x.new_empty(len(x), -(-len(columns) // TILE_R) * TILE_R, dtype=torch.int8)
+    return values, scales, high, torch.empty_like(x if keep else x[:0])
 
 
 def int8_linear(
@@ -130,8 +134,7 @@ def int8_linear(
     kernels = _kernels(values)
     (n_rows, width), n_columns = values.shape, len(weights[0])
     three = len(weights) == 3
-    shape = (3, n_rows, n_columns) if three else (n_rows, n_columns)
-    y = torch.empty(shape, dtype=dtype, device=values.device)
+    y = _empty_product(values, weights, dtype)
     outliers = high is not None and high.shape[1] > 0
     pointers = [*_three(weights), *_three(scbs), *_three(outlier_weights if outliers else weights)]
     pointers += [*_three(biases or scbs), y if residual is None else residual.contiguous()]
@@ -169,8 +172,26 @@ def int8_linear(
     return y
 
 
+def _empty_product(values: Tensor, weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    shape = (len(values), len(weights[0]))
+    return values.new_empty((3, *shape) if len(weights) == 3 else shape, dtype=dtype)
+
+
 _library.impl("quantize_rows", quantize_rows, "CompositeExplicitAutograd")
 _library.impl("int8_linear", int8_linear, "CompositeExplicitAutograd")
+# Shapes and dtypes alone, for torch.compile and torch.export.
+torch.library.register_fake(
+    "skxlmr::quantize_rows",
+    lambda x, is_outlier, columns, norm_weight, norm_bias, eps, keep: _empty_rows(x.flatten(1), columns, keep),
+    lib=_library,
+)
+torch.library.register_fake(
+    "skxlmr::int8_linear",
+    lambda values, scales, high, weights, scbs, outlier_weights, biases, residual, dtype, gelu: _empty_product(
+        values, weights, dtype
+    ),
+    lib=_library,
+)
 
 
 def candidates(n_rows: int, capability: tuple[int, int]) -> list[Tiles]:

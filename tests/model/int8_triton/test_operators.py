@@ -1,7 +1,11 @@
 """The operators around the kernels: which tiles they choose, and where they do not run."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from emulated_cuda import triton_kernels as reference
+from torch._subclasses import FakeTensorMode
 
 from skxlmr.model.int8_triton import operators
 from skxlmr.model.int8_triton.operators import TILES, candidates
@@ -35,8 +39,6 @@ def test_choose_tiles_times_each_candidate_once_per_size(emulate, no_choices, mo
 
 
 def test_time_waits_for_the_gpu(emulate, monkeypatch):
-    from types import SimpleNamespace
-
     emulate("H100")
     steps = []
 
@@ -61,3 +63,24 @@ def test_operators_on_a_cpu_raise():
     operators_of_torch = torch.ops.skxlmr
     with pytest.raises(ValueError, match=r"runs on CUDA devices, and this model is on 'cpu'"):
         operators_of_torch.quantize_rows(torch.ones(2, 3), torch.zeros(3), torch.empty(0), None, None, 0.0, False)
+
+
+@pytest.mark.parametrize("columns", [[], [1, 4]])
+@pytest.mark.parametrize("n_layers", [1, 3])
+@pytest.mark.parametrize("keep", [False, True])
+def test_operators_have_shapes_for_torch_compile(columns, n_layers, keep):
+    def run(operators_of_torch, *first):
+        x, is_outlier, outliers = torch.ones(5, 2, 8, dtype=torch.bfloat16), torch.zeros(16), torch.tensor(columns)
+        is_outlier[columns] = 1
+        norm = torch.ones(16), torch.zeros(16)
+        rows = operators_of_torch.quantize_rows(*first, x, is_outlier.bool(), outliers.long(), *norm, 1e-5, keep)
+        weights, scbs = [torch.ones(7, 16).to(torch.int8)] * n_layers, [torch.ones(7)] * n_layers
+        of_outliers = [torch.ones(len(columns), 7).to(torch.int8)] * n_layers if columns else []
+        y = operators_of_torch.int8_linear(
+            *first, *rows[:3], weights, scbs, of_outliers, scbs, None, torch.bfloat16, True
+        )
+        return [(t.shape if t.numel() else 0, t.dtype) for t in (*rows, y)]
+
+    expected = run(reference, None)
+    with FakeTensorMode():
+        assert run(torch.ops.skxlmr) == expected
