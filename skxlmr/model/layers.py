@@ -17,6 +17,13 @@ from skxlmr.model.int8 import can_chain, chain
 from skxlmr.model.packing import Packing
 
 
+class Dropout(nn.Dropout):
+    """Dropout that runs no operator where it changes nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training and self.p else x
+
+
 class Embeddings(nn.Module):
     """Sum of word, token type and absolute position embeddings, with a LayerNorm in post-LayerNorm models; (T, H)."""
 
@@ -31,7 +38,7 @@ class Embeddings(nn.Module):
         self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.absolute = config.position_embedding_type == "absolute"
         self.norm = nn.Identity() if config.pre_layer_norm else layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         words = words.to(self.position.weight.dtype)  # quantised models have it in 16 bits
@@ -76,7 +83,7 @@ class Layer(nn.Module):
         if config.add_cross_attention:
             self.cross_norm = layer_norm(config)
             self.cross_attention = Attention(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.ffn_norm = layer_norm(config)
         self.ffn = FeedForward(config)
 
