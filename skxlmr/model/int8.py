@@ -45,16 +45,15 @@ class Int8:
         outliers are fixed, absolute if they are dynamic. After a LayerNorm without gain both are the same. The default
         is that of LLM.int8(), section 3.2.
     engine : {"auto", "int_mm", "triton", "bitsandbytes", "dequantize"}, default="auto"
-        How to multiply. "auto" is, on CUDA,
+        How to multiply. "int_mm", "triton" and "bitsandbytes" multiply integers: with the kernels of torch, those of
+        skxlmr, and those of bitsandbytes. "dequantize" converts weights to floating point for each product. "auto" is
 
-        - "triton" on GPUs of compute capability 8.0 (A100, RTX 30) and later: integer products whose kernels include
-          the steps around them, so that a layer runs a fifth of the operators of bitsandbytes. It needs triton, which
-          torch for CUDA installs on Linux; where it is missing, "auto" is "bitsandbytes";
-        - "bitsandbytes" on those of 7.5 (T4, RTX 20), for which Triton compiles no integer products;
-        - "dequantize" on older ones, which have no integer products: weights are converted to floating point for each
-          product;
-
-        and on CPUs "int_mm" (integer products) if they have instructions for these, and otherwise "dequantize".
+        - on GPUs of compute capability 8.0 or higher (A100, RTX 30 and later) "triton", whose kernels take in the
+          steps around a product, so that a layer runs about an eighth of the operators of the other engines. It needs
+          the package triton, which torch for CUDA installs on Linux; where it is missing, "auto" is "bitsandbytes";
+        - on those of 7.5 (T4, RTX 20) "bitsandbytes", because Triton compiles no integer products for them;
+        - on CPUs with instructions for integer products "int_mm";
+        - elsewhere "dequantize", because integers are not multiplied faster there, or not at all.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Products with 8-bit weights: integer products on CPUs and CUDA, bitsandbytes, and floating point where neither runs.
+"""Products with 8-bit weights: integer products on CPUs and on CUDA, floating point where neither runs.
 
 The integer products are exact, and all other steps work row by row, so that the result for a token is the same, bit for
 bit, whatever else is in the batch. benchmarks/NOTES.md compares `torch._int_mm` with other integer products.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BLOCK = {"cpu": 2**19}
 LARGE_BLOCK = 2**24
 LARGEST_WORKSPACE = 2**25  # int32 numbers, 128 MiB: what a thread may keep for the sums of its products
+BITSANDBYTES_MULTIPLE = 4  # of K; it computes other products in float32, where sums above 2**24 are rounded
 LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS needs more than 16 rows, and multiples of 8 or 16 in the other dimensions
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
@@ -171,7 +172,7 @@ def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
 
 
 def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
-    """Return the outlier columns of an input (T, K), (k,), and whether they are those that the layer stores."""
+    """Return the columns of an input (T, K) that keep 16 bits, (k,), and whether the layer stores these."""
     if layer.settings.outliers != "dynamic":
         return layer.outliers, True
     return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
@@ -251,30 +252,39 @@ def triton_operators() -> Any:
 
 
 class BitsAndBytes:
-    """The kernels of bitsandbytes, which run on CUDA and, slowly, on CPUs."""
+    """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
+
+    The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model.
+    """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        ops = bitsandbytes_ops()
-        columns: Tensor | None = layer.outliers
-        half = x.to(torch.float16)  # the only dtype that its kernels take
-        if layer.settings.outliers == "dynamic":
-            values, scales, columns = ops.int8_vectorwise_quant(half, layer.settings.threshold)
-        else:
-            if len(layer.outliers):
-                half = half.index_fill(1, layer.outliers, 0)
-            values, scales, _ = ops.int8_vectorwise_quant(half)
-        if columns is None or not len(columns):
+        columns, fixed = outlier_columns(x, layer)
+        values, scales = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
+        for rows in blocks(*x.shape, device=x.device):
+            part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]  # (t, K)
+            largest = part.abs().amax(1, keepdim=True).float().clamp_(min=1e-30)  # a row may be zero
+            values[rows] = torch.mul(part, 127 / largest).round_()
+            scales[rows] = largest / 127
+        if not len(columns):
             return QuantizedInput(x.dtype, values, scales)
-        columns = columns.long()
-        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns])
+        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns], fixed)
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
-        bias = None if layer.bias is None else layer.bias.to(torch.float16)
-        y = bitsandbytes_ops().int8_scaled_mm(inputs.values, layer.weight, inputs.scales, layer.SCB, bias, inputs.dtype)
-        if inputs.columns is not None and inputs.high is not None:
-            weight = (layer.weight[:, inputs.columns] * layer.scales[:, None]).to(inputs.dtype)  # (N, k)
-            y = torch.addmm(y, inputs.high, weight.t())
-        return y
+        assert inputs.scales is not None
+        values, weight = inputs.values, layer.weight
+        if more := -values.shape[1] % BITSANDBYTES_MULTIPLE:
+            values, weight = F.pad(values, (0, more)), F.pad(weight, (0, more))
+        sums = bitsandbytes_ops().int8_linear_matmul(values, weight)  # (T, K), (N, K) -> (T, N) int32
+        y = sums.new_empty(sums.shape, dtype=inputs.dtype)
+        scales = layer.scales
+        bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
+        for rows in blocks(*sums.shape, device=sums.device):
+            torch.addcmul(bias, sums[rows] * scales, inputs.scales[rows], out=y[rows])  # rounded once, at the end
+        if inputs.columns is None or inputs.high is None:
+            return y
+        rows_of_outliers = outlier_weight_of(layer, inputs)
+        return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
 
 
 class Dequantize:
@@ -295,34 +305,39 @@ ENGINES: dict[str, Engine] = {
     "bitsandbytes": BitsAndBytes(),
     "dequantize": Dequantize(),
 }
-TRITON_CAPABILITY = (8, 0)  # below it Triton compiles no int8 products
-BITSANDBYTES_CAPABILITY = (7, 5)  # the first GPUs with int8 tensor cores
+# Compute capabilities from which engines have integer products; cuBLAS multiplies them on tensor cores since Turing.
+LEAST_CAPABILITY = {"int_mm": (7, 5), "triton": (8, 0), "bitsandbytes": (7, 5)}
 
 
 def choose_engine(name: str, device: torch.device) -> Engine:
     """Return an engine by name; "auto" is the fastest that runs on the device.
 
-    Raise ImportError for "triton" if it is not installed, and ValueError if the device is too old for it.
+    Raises ImportError for "triton" where it is not installed, and ValueError for an engine that multiplies integers on
+    a GPU for which it has no such products.
     """
     if name == "auto":
-        name = _fastest_on_cuda(device) if device.type == "cuda" else "dequantize"
-        if device.type == "cpu" and cpu_has_int8():
+        name = "dequantize"
+        if device.type == "cuda":
+            name = _fastest_on_cuda(device)
+        elif device.type == "cpu" and cpu_has_int8():
             name = "int_mm"
-    elif name == "triton":
+    if name == "triton":
         triton.require()
-        if device.type == "cuda" and cuda_capability(device) < TRITON_CAPABILITY:
-            raise ValueError(
-                'Int8(engine="triton") needs a GPU of compute capability 8.0 or later, and this is one of '
-                f'{".".join(map(str, cuda_capability(device)))}. Int8(engine="auto") multiplies by what it supports.'
-            )
+    least = LEAST_CAPABILITY.get(name)
+    if least is not None and device.type == "cuda" and cuda_capability(device) < least:
+        raise ValueError(
+            f"Int8 engine={name!r} needs a GPU of compute capability {least[0]}.{least[1]} or higher, which "
+            f"{torch.cuda.get_device_name(device)} does not have. Use engine='auto', which is "
+            f"{_fastest_on_cuda(device)!r} there."
+        )
     return ENGINES[name]
 
 
 def _fastest_on_cuda(device: torch.device) -> str:
     capability = cuda_capability(device)
-    if capability >= TRITON_CAPABILITY and triton.is_installed() and torch.version.hip is None:
+    if capability >= LEAST_CAPABILITY["triton"] and triton.is_installed() and torch.version.hip is None:
         return "triton"
-    return "bitsandbytes" if capability >= BITSANDBYTES_CAPABILITY else "dequantize"
+    return "bitsandbytes" if capability >= LEAST_CAPABILITY["bitsandbytes"] else "dequantize"
 
 
 def cuda_capability(device: torch.device) -> tuple[int, int]:

@@ -50,7 +50,9 @@ def can_stack(layers: Sequence[nn.Module], x: Tensor) -> bool:
         x.is_cuda
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and all(type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks for layer in layers)
+        and all(
+            type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks for layer in layers
+        )
         and all(
             layer.bias is not None and layer.weight.is_cuda and layer.weight.dtype == layer.bias.dtype == x.dtype
             for layer in layers

@@ -1,4 +1,4 @@
-"""A CUDA device for tests on machines without one: tensors that say "cuda:0", compute on the CPU and obey a GPU's rules.
+"""A CUDA device for tests without one: tensors that say "cuda:0", compute on the CPU and obey the rules of a GPU.
 
     with EmulatedCuda(GPUS["T4"]) as gpu, gpu.counting() as counts:
         XLMRXLEmbedder("nano", device="cuda").fit_transform(["a text"])
@@ -9,7 +9,7 @@ What it checks:
 
 - no operator mixes devices, and NumPy never sees a tensor of the device;
 - a kernel gets what it takes on a GPU of this compute capability: `_int_mm`, FlashAttention and bitsandbytes have
-  rules about dtypes, sizes, strides and capabilities (`emulated_cuda.kernels`), integer matrices have no other products;
+  rules about dtypes, sizes, strides and capabilities (`emulated_cuda.kernels`), and integers have no other products;
 - the memory of the device is bounded, and its peak is known;
 - the device has its own random numbers;
 - `Counts` says how often the host waits for the device, what is uploaded, and which operators run.
@@ -20,12 +20,12 @@ What it cannot show:
   returns, so a result that is read too early, or a pinned buffer that is written again too early, goes unnoticed;
 - the rounding of the device's kernels: they compute as the CPU does, so equal results for any batch are shown for the
   code around a kernel and never for the kernel itself;
-- which kernel `scaled_dot_product_attention` chooses, and whether a library takes all sizes that its documentation names;
+- which kernel `scaled_dot_product_attention` chooses, and whether a library takes all sizes that it documents;
 - memory that the allocator loses to fragments, the workspaces of libraries, the context of CUDA;
 - faults of drivers, of builds of torch or bitsandbytes, and several devices.
 
-The rules were read from the sources of torch 2.13 and bitsandbytes 0.50. `pytest -m gpu` runs the same tests on a device
-where there is one; only that is proof.
+The rules were read from the sources of torch 2.13 and bitsandbytes 0.50. `pytest -m gpu` runs the same tests on a
+device where there is one; only that is proof.
 """
 
 from emulated_cuda.counts import Counts

@@ -164,11 +164,13 @@ def varlen_attention_backward(
     scale: float | None = None,
     window: list[int] | None = None,
 ) -> tuple[Tensor, ...]:
-    check(grad.dtype == q.dtype and grad.stride(-1) == 1, "dout must have q's dtype and a contiguous last dimension")
+    check(
+        grad.dtype == q.dtype and grad.stride(-1) == 1,
+        "the gradient must have q's dtype and a contiguous last dimension",
+    )
     if q.shape[-1] > 192:
-        check(
-            gpu.capability in ((8, 0), (9, 0), (10, 0)), "FlashAttention backward for head dim > 192 needs A100 or H100"
-        )
+        has_room = gpu.capability in ((8, 0), (9, 0), (10, 0))
+        check(has_room, "FlashAttention backward for head dim > 192 requires A100/A800 or H100/H800")
     causal = is_causal or list(window or ()) == [-1, 0]
     lengths, scale = bounds.diff().tolist(), scale or q.shape[-1] ** -0.5
     gradients = []

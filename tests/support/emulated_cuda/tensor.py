@@ -84,7 +84,7 @@ class CudaTensor(torch.Tensor):
 
     def numpy(self, **_: object) -> None:
         raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first"
         )
 
     def __array__(self, *_: object, **__: object) -> None:
