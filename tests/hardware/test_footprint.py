@@ -174,7 +174,7 @@ def test_activation_bytes_of_full_is_near_the_peak(dropout):
 
 @pytest.mark.parametrize(
     "settings",
-    [None, Int8(engine="int_mm"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
+    [None, Int8(engine="int_mm"), Int8(engine="triton"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
     ids=str,
 )
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -183,6 +183,8 @@ def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype
     needs_int8 = isinstance(settings, Int8) and settings.engine != "dequantize"
     if needs_int8 and torch.cuda.get_device_capability() < (7, 5):
         pytest.skip("this GPU does not multiply integers")
+    if settings == Int8(engine="triton") and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("Triton compiles no integer products for this GPU")
     monkeypatch.setattr(int8_engines, "LARGE_BLOCK", 2**17)
     base = base_of(WIDE, dtype, settings)
     for layer in quantized_layers(base).values() if needs_int8 else ():
@@ -229,19 +231,6 @@ def test_activation_bytes_with_triton_has_no_int32_products(monkeypatch):
 
     plain = activation_bytes(XL, 1000, torch.bfloat16)
     assert 0.7 * plain < needed("triton") < plain < needed("bitsandbytes")
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_activation_bytes_on_cuda_is_near_the_peak(dtype, emulate):
-    gpu = emulate("H100")
-    base, ids = base_of(WIDE, dtype, Int8()).to("cuda"), (torch.arange(N_TOKENS) % 400 + 4).cuda()
-    positions = (torch.arange(LENGTH).repeat(N_TEXTS) + 2).cuda()
-    packing = Packing.from_lengths([LENGTH] * N_TEXTS, "cuda")
-    before = gpu.memory.allocated
-    gpu.memory.reset_peak()
-    with torch.inference_mode():
-        base.encode(ids, positions, packing)
-    assert near(activation_bytes(WIDE, N_TOKENS, dtype, Int8(), device="cuda"), gpu.memory.peak - before)
 
 
 def test_default_batch_tokens_is_smaller_for_wider_models():
