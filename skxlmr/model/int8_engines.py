@@ -335,7 +335,7 @@ def choose_engine(name: str, device: torch.device) -> Engine:
 
 def _fastest_on_cuda(device: torch.device) -> str:
     capability = cuda_capability(device)
-    if capability >= LEAST_CAPABILITY["triton"] and triton.is_installed() and torch.version.hip is None:
+    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable() and torch.version.hip is None:
         return "triton"
     return "bitsandbytes" if capability >= LEAST_CAPABILITY["bitsandbytes"] else "dequantize"
 

@@ -282,7 +282,7 @@ def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, eng
                 choose_engine(name, cuda)
         else:
             assert choose_engine(name, cuda) is ENGINES[name]
-    monkeypatch.setattr(triton, "is_installed", lambda: False)
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
     assert choose_engine("auto", cuda) is ENGINES["bitsandbytes" if engine == "triton" else engine]
 
 
@@ -293,12 +293,12 @@ def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):
         raise RuntimeError("no NVIDIA driver")
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", fail)
-    monkeypatch.setattr(triton, "is_installed", lambda: True)
+    monkeypatch.setattr(triton, "missing", lambda: None)
     assert choose_engine("auto", torch.device("cuda")) is ENGINES["triton"]
 
 
 def test_choose_engine_triton_not_installed_raises(monkeypatch):
-    monkeypatch.setattr(triton, "is_installed", lambda: False)
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
     with pytest.raises(ImportError, match="pip install triton"):
         choose_engine("triton", torch.device("cuda"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from skxlmr.model.int8_triton import operators
+from skxlmr.system.triton import is_usable
 
 triton = pytest.importorskip("triton", reason="triton is not installed (pip install triton)")
 INTERPRETED = Path(__file__).with_name("interpreted.py")
@@ -23,6 +24,7 @@ TYPES = {
 }  # fmt: skip
 
 
+@pytest.mark.skipif(not is_usable(), reason="triton finds no C compiler or no headers of Python")
 def test_kernels_in_the_interpreter():
     """Triton reads TRITON_INTERPRET when it is imported, so this needs a process of its own."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -264,7 +264,7 @@ class EmulatedCuda(TorchFunctionMode):
 
         self._patch(torch.autograd, "_engine_run_backward", run_backward_here)
         self._patch(torch, "autocast", lambda kind, **k: autocast("cpu" if kind == "cuda" else kind, **k))
-        self._patch(triton, "is_installed", lambda: True)  # torch for CUDA requires it
+        self._patch(triton, "missing", lambda: None)  # torch for CUDA requires it
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         self._stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
         Current.device = self
