@@ -24,16 +24,21 @@ if TYPE_CHECKING:
 
 
 def can_fuse(layer: Layer) -> bool:
-    """Whether `run_fused` can run a layer: nothing is to be trained, and the Triton engine multiplies all of it."""
+    """Whether `run_fused` can run a layer: nothing in it is trained or watched, and the Triton engine multiplies it."""
     attention, ffn = layer.attention, layer.ffn
     first = attention.query
     if torch.is_grad_enabled() or layer.training or not isinstance(first, Int8Linear):
         return False
+    linears = (first, attention.key, attention.value, attention.output, ffn.up, ffn.down)
     return (
         first.settings.outliers != "dynamic"
         and all(
             isinstance(linear, Int8Linear) and linear.settings is first.settings and linear.observer is None
-            for linear in (first, attention.key, attention.value, attention.output, ffn.up, ffn.down)
+            for linear in linears
+        )
+        and not any(
+            part._forward_hooks or part._forward_pre_hooks
+            for part in (*linears, attention, ffn, layer.attention_norm, layer.ffn_norm)
         )
         and first.engine is ENGINE
     )

@@ -230,6 +230,8 @@ class Triton:
     ) -> Tensor:
         """Multiply with one layer, (T, N), or with three of one shape, (3, T, N); apply gelu and add a residual."""
         assert inputs.scales is not None
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        assert len(biases) in (0, len(layers))
         return triton_operators().int8_linear(
             inputs.values,
             inputs.scales,
@@ -237,7 +239,7 @@ class Triton:
             [layer.weight for layer in layers],
             [layer.SCB for layer in layers],
             [] if inputs.columns is None else [outlier_weight_of(layer, inputs) for layer in layers],
-            [layer.bias for layer in layers if layer.bias is not None],
+            biases,
             residual,
             inputs.dtype,
             gelu,
