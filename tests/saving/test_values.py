@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameter_ids import id_without_address
 
 from skxlmr import Int8, LoRA
 from skxlmr.checkpoints.errors import CheckpointError
@@ -19,7 +20,7 @@ from skxlmr.system.nested_json import loads
         LoRA(rank=3, targets=("up",)), Int8(outliers="dynamic"), np.asfortranarray(np.ones((2, 3), np.float32)),
         np.array(3),
     ],
-    ids=repr,
+    ids=id_without_address,
 )  # fmt: skip
 def test_decode_of_encoded_value_returns_it(value):
     encoder = Encoder()
@@ -33,7 +34,7 @@ def test_decode_of_encoded_value_returns_it(value):
 @pytest.mark.parametrize(
     "value",
     [object(), np.array([{}]), {"a": 1j}, len, np.datetime64("2020-01-01"), np.ones(2, np.longdouble)],
-    ids=repr,
+    ids=id_without_address,
 )
 def test_encode_with_unsupported_value_raises(value):
     with pytest.raises(TypeError, match=r"my value.* cannot be saved"):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+from parameter_ids import id_without_address
 
 from skxlmr.system.schema import COUNT, POSITIVE, Rule, SchemaError, describe, matches, one_of, parse, shown, vector
 
@@ -50,7 +51,7 @@ class Content:
         (one_of("mean", "max"), "max"),
         (one_of("mean", "max") | None, None),
     ],
-    ids=str,
+    ids=id_without_address,
 )
 def test_parse_of_value_of_type_returns_it(expected, value):
     result = parse(expected, value)

@@ -36,7 +36,7 @@ def test_fractions_that_sum_to_1_are_probabilities_in_every_container(container)
     np.testing.assert_array_equal(labels.numbers(labels.classes(EVERY_ROW)), rows)
 
 
-@pytest.mark.parametrize("container", set(COLUMNS_OF_VECTORS) - {"polars array", "list of tensors"})
+@pytest.mark.parametrize("container", sorted(set(COLUMNS_OF_VECTORS) - {"polars array", "list of tensors"}))
 def test_vectors_of_names_are_lists_in_every_container(container):
     rows = LISTS if container != "Arrow list" else [*LISTS[:3], []]
     labels = read_labels(COLUMNS_OF_VECTORS[container](rows), COLUMN)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from parameter_ids import id_without_address
 
 from skxlmr.model.reference.generation_options import GenerationOptions
 
@@ -39,7 +40,7 @@ from skxlmr.model.reference.generation_options import GenerationOptions
         ({"streamer": object()}, TypeError, "streamer must have the methods put and end"),
         ({"pad_token_id": "1"}, TypeError, "pad_token_id must be an integer"),
     ],
-    ids=str,
+    ids=id_without_address,
 )
 def test_invalid_options_raise_and_name_the_argument(given, error, message):
     with pytest.raises(error, match=message):

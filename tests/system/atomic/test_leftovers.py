@@ -43,7 +43,6 @@ def dead_pid() -> int:
         (name_of(1), 2 * DAY, True),
         (name_of(1, "00000000"), 0, False),  # on another machine
         (name_of(1, "00000000"), 2 * DAY, True),
-        (name_of(os.getpid()), 0, True),  # of this process, or of one that had its number
         ("config.json", 2 * DAY, False),
         (".config.json.tmp", 2 * DAY, False),
         (".hidden", 2 * DAY, False),
@@ -51,6 +50,10 @@ def dead_pid() -> int:
 )
 def test_is_left_over_by_process_and_age(tmp_path: Path, name: str, age: float, expected: bool):
     assert is_left_over(made(tmp_path / name, age)) is expected
+
+
+def test_is_left_over_of_this_process_or_of_one_that_had_its_number(tmp_path: Path):
+    assert is_left_over(made(tmp_path / name_of(os.getpid()), age=0))
 
 
 def test_is_left_over_of_dead_process(tmp_path: Path, dead_pid: int):
