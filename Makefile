@@ -9,8 +9,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
 
+# The files of tests are shared out among two processes; torch runs on one thread in each.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Tests that take minutes: a fault at every operation on a file, and 200 rounds of writers that race.
 test-slow: $(STAMP)
