@@ -56,6 +56,8 @@ class GenerationOptions:
     streamer: Streamer | None = None
     generator: torch.Generator | None = None
     output_scores: bool = False
+    output_attentions: bool = False
+    output_hidden_states: bool = False
     return_dict_in_generate: bool = False
 
     def __post_init__(self) -> None:
@@ -166,8 +168,9 @@ class GenerationOptions:
             )
         if self.num_beams > 1 and self.streamer is not None:
             raise ValueError("streamer needs num_beams=1: beams do not know a text's next token until the end.")
-        if self.output_scores and not self.return_dict_in_generate:
-            raise ValueError("output_scores=True needs return_dict_in_generate=True, which returns the scores.")
+        for name in ("output_scores", "output_attentions", "output_hidden_states"):
+            if getattr(self, name) and not self.return_dict_in_generate:
+                raise ValueError(f"{name}=True needs return_dict_in_generate=True, which returns them.")
 
 
 def _as_list(name: str, given: Any) -> list[Any]:
