@@ -101,8 +101,8 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
     ) -> np.ndarray:
         """Return a continuation of each text, or several.
 
-        Of arguments that are None, the generation_config.json of the base model has the defaults, if there is one; where
-        it says nothing, they are those named below.
+        Of arguments that are None, the generation_config.json of the base model has the defaults, if there is one;
+        where it says nothing, they are those named below.
 
         Parameters
         ----------
@@ -121,7 +121,8 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         top_p : float, default=None
             Sample among the fewest most probable pieces whose probabilities sum to this (arXiv:1904.09751).
         num_beams : int, default=None
-            Above 1, search for the continuation that is most probable as a whole, by keeping so many in each step. None is 1.
+            Above 1, search for the continuation that is most probable as a whole, by keeping so many in each step.
+            None is 1.
         length_penalty : float, default=None
             With `num_beams`, the log-probability of a continuation is divided by its length to the power of this; above
             0 it favours long ones. None is 1.0.
@@ -273,7 +274,8 @@ def _generation_defaults(backbone: Backbone, finetuned: Finetuned) -> Generation
             f"The generation_config of the base model has {not_supported}, which generate does not support: it is not "
             f"used. Lengths are set by max_new_tokens and min_new_tokens."
         )
-    return replace(found, **dict.fromkeys((*LENGTHS_WITH_TEXT, *OUTPUTS, "use_cache", "return_dict_in_generate")))
+    unused: dict[str, Any] = dict.fromkeys((*LENGTHS_WITH_TEXT, *OUTPUTS, "use_cache", "return_dict_in_generate"))
+    return replace(found, **unused)
 
 
 def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor, Tensor]:

@@ -172,7 +172,7 @@ class GenerationConfig:
         elif "max_new_tokens" in own:
             own.pop("max_length", None)
         both = own | given
-        idle = () if both.get("do_sample") else ONLY_SAMPLING
+        idle: tuple[str, ...] = () if both.get("do_sample") else ONLY_SAMPLING
         idle += () if both.get("num_beams", 1) > 1 else ONLY_BEAMS
         idle += () if both.get("return_dict_in_generate") else OUTPUTS
         return {name: value for name, value in own.items() if name not in idle} | given

@@ -100,7 +100,7 @@ class SavableModel(ModelBase):
     ) -> CommitInfo:
         """Upload the files of `save_pretrained` to a model of the hub, in one commit.
 
-        Weights that it replaces are deleted there; other files are kept.
+        Weights that it replaces, and an old generation_config.json, are deleted there; other files are kept.
 
         Parameters
         ----------
@@ -185,7 +185,8 @@ class SavableModel(ModelBase):
             tensors |= {f"{key}.weight_format": torch.tensor(0, dtype=torch.uint8) for key in scaled}  # 0: row-major
         write_checkpoint(
             directory, tensors, config, extra_files=extra_files, unlisted_files={**generation_config, **other_files},
-            obsolete=obsolete, variant=variant, pickle=pickle, **({} if max_shard_bytes is None else {"max_shard_bytes": max_shard_bytes}),
+            obsolete=obsolete, variant=variant, pickle=pickle,
+            **({} if max_shard_bytes is None else {"max_shard_bytes": max_shard_bytes}),
         )  # fmt: skip
 
     def _generation_config_file(self) -> dict[str, bytes]:

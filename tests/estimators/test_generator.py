@@ -113,6 +113,9 @@ def test_generate_takes_defaults_of_generation_config(tmp_path):
     assert one.shape == (5,)
     decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"penalty_alpha": 0.5})
     (tmp_path / "generation_config.json").write_bytes(decoder.generation_config.to_json())
+    model.export_pretrained(tmp_path / "exported")
+    exported = XLMRobertaXLForCausalLM.from_pretrained(tmp_path / "exported")
+    assert exported.generation_config == decoder.generation_config
     with pytest.warns(UserWarning, match="base model has max_length=9, penalty_alpha=0.5, which"):
         assert model.generate(PROMPTS).tolist() == one.tolist()
 
@@ -265,7 +268,7 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
     ):
         with pytest.raises(ValueError, match="must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
-    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}):
+    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"do_sample": "yes"}):
         with pytest.raises(TypeError, match=f"{next(iter(parameters))} must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
     with pytest.raises(ValueError, match="no text with a word"):

@@ -69,7 +69,14 @@ FILES = [
     {"max_length": 12, "min_length": 10, "num_beams": 3, "length_penalty": 2.0, "early_stopping": True},
     {"max_new_tokens": 6, "do_sample": True, "temperature": 0.7, "top_k": 7, "top_p": 0.9, "num_return_sequences": 2},
     {"max_new_tokens": 8, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "bad_words_ids": [[26]]},
-    {"max_new_tokens": 5, "do_sample": False, "temperature": 0.6, "top_k": 50, "top_p": 0.9, "transformers_version": "4"},
+    {
+        "max_new_tokens": 5,
+        "do_sample": False,
+        "temperature": 0.6,
+        "top_k": 50,
+        "top_p": 0.9,
+        "transformers_version": "4",
+    },
 ]
 
 
@@ -167,7 +174,7 @@ def test_damaged_file_raises_and_is_named(saved, content, message):
 
 
 def test_damaged_entry_of_config_json_raises_and_is_named(saved):
-    with pytest.raises(CheckpointError, match="config.json: num_beams must be an integer"):
+    with pytest.raises(CheckpointError, match=r"config\.json: num_beams must be an integer"):
         load(saved(num_beams="3"))
 
 

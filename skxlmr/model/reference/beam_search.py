@@ -138,5 +138,6 @@ def _best(
         sequences_scores=hypotheses.scores[:, chosen].flatten() if options.output_scores else None,
         scores=tuple(all_scores) if options.output_scores else None,
         beam_indices=beams[:, :n_new],
-        **decoding.outputs(),
+        attentions=tuple(decoding.attentions) or None,
+        hidden_states=tuple(decoding.hidden_states) or None,
     )

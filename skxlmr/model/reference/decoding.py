@@ -5,7 +5,7 @@ Notation: B texts, S their tokens so far, P past tokens, V vocabulary, H hidden 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.model.reference.outputs import ModelOutput
 
 # Keys and values of each layer for the past tokens.
-Past = Sequence[tuple[Tensor, ...]]
+Past = tuple[tuple[Tensor, ...], ...]
 
 # Takes the new tokens, as ids (B, S) or embeddings (B, S, H), the mask of all tokens (B, P + S), the position ids of
 # the new ones (B, S) and the past. Returns the logits after the last token (B, V), and with other outputs of the
@@ -70,13 +70,6 @@ class Decoding:
         for kept in (self.hidden_states, self.attentions):
             kept[:] = [tuple(layer[rows] for layer in of_step) for of_step in kept]
         return logits[rows]
-
-    def outputs(self) -> dict[str, tuple[tuple[Tensor, ...], ...] | None]:
-        """Return the hidden states and attentions of all steps, by their names in `GenerateOutput`."""
-        return {
-            "attentions": tuple(self.attentions) or None,
-            "hidden_states": tuple(self.hidden_states) or None,
-        }
 
     def append(self, tokens: Tensor, real: Tensor) -> None:
         """Add a token to each text, (B,); `real` says which are not padding, (B,) bool."""

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from skxlmr.model.generation_config import OUTPUTS
+
 # Takes the ids so far (B, S) and the scores of the next token (B, V), and returns these changed.
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -68,6 +70,9 @@ class GenerationOptions:
             self._check_integer(name, 0)
         for name in ("num_beams", "num_return_sequences"):
             self._check_integer(name, 1)
+        for name in ("do_sample", "return_dict_in_generate", *OUTPUTS):
+            if getattr(self, name) not in (True, False):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r:.60}.")
         for name in ("temperature", "repetition_penalty"):
             self._check_number(name)
             if not getattr(self, name) > 0:
@@ -168,7 +173,7 @@ class GenerationOptions:
             )
         if self.num_beams > 1 and self.streamer is not None:
             raise ValueError("streamer needs num_beams=1: beams do not know a text's next token until the end.")
-        for name in ("output_scores", "output_attentions", "output_hidden_states"):
+        for name in OUTPUTS:
             if getattr(self, name) and not self.return_dict_in_generate:
                 raise ValueError(f"{name}=True needs return_dict_in_generate=True, which returns them.")
 

@@ -223,7 +223,8 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             above 0 it favours long ones. None is 1.0.
         early_stopping : bool or "never", default=None
             When the beam search of a text ends. True: when `num_beams` continuations have ended. False: when, at their
-            length now, the beams are not better than these. "never": when they cannot become better at any length. None is False.
+            length now, the beams are not better than these. "never": when they cannot become better at any length.
+            None is False.
         num_return_sequences : int, default=None
             Continuations of each text: samples, or the best ones of beam search, best first. None is 1.
         repetition_penalty : float, default=None

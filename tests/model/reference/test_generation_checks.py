@@ -166,7 +166,9 @@ def check_beam_sample_generate_dict_output(pair):
     assert outputs.sequences_scores.shape == (4,)
     assert (outputs.sequences_scores < 0).all()
     new = outputs.sequences[:, LENGTH:]
-    chosen = [scores[rows, ids] for scores, rows, ids in zip(outputs.scores, outputs.beam_indices.T, new.T, strict=True)]
+    chosen = [
+        scores[rows, ids] for scores, rows, ids in zip(outputs.scores, outputs.beam_indices.T, new.T, strict=True)
+    ]
     torch.testing.assert_close(outputs.sequences_scores, sum(chosen) / 3**2.0)
 
 
@@ -223,9 +225,11 @@ def check_left_padding_compatibility(pair):
 
 
 CHECKS = checks_in(globals())
-GROUPS = "Groups of beams, which transformers 5 has no longer in the library: sampling gives continuations that differ."
-CONSTRAINTS = "Beams with words that must occur, which transformers 5 has no longer in the library: a logits_processor can."
-CONTRASTIVE = "Contrastive search, which transformers 5 has no longer in the library: repetition_penalty has its purpose."
+GROUPS = "Groups of beams are not built; transformers 5 has them no longer. Sampling gives continuations that differ."
+CONSTRAINTS = (
+    "Words that must occur are not built; transformers 5 has them no longer. A logits_processor can favour them."
+)
+CONTRASTIVE = "Contrastive search is not built; transformers 5 has it no longer. repetition_penalty has its purpose."
 NOT_HELD = {
     "group_beam_search_generate": (TypeError, GROUPS),
     "group_beam_search_generate_dict_output": (TypeError, GROUPS),
