@@ -228,8 +228,10 @@ def test_resolve_without_package_downloads_hub_model(written, tmp_path, monkeypa
     server = Hub(e5.HUB_ID)
     e5.decode(written[0], tmp_path / "model")
     served = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
-    modules = ["Transformer", "Pooling", "Normalize"]
-    served["modules.json"] = json.dumps([{"type": f"sentence_transformers.models.{name}"} for name in modules]).encode()
+    modules = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    served["modules.json"] = json.dumps(
+        [{"path": path, "type": f"sentence_transformers.models.{name}"} for path, name in modules.items()]
+    ).encode()
     served["1_Pooling/config.json"] = json.dumps({"pooling_mode_mean_tokens": True}).encode()
     server.commits[MAIN] = served
     monkeypatch.setattr(e5, "packaged_file", lambda: None)
