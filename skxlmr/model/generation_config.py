@@ -47,6 +47,8 @@ WITHOUT_EFFECT = frozenset(
     num_assistant_tokens num_assistant_tokens_schedule prefill_chunk_size prompt_lookup_num_tokens
     remove_invalid_values return_legacy_cache speculation_type target_lookbehind transformers_version""".split()
 )
+# Upper bounds on numbers of a file that take memory, far above those in use. Lengths are bounded by the positions.
+LARGEST = {"num_beams": 1000, "num_return_sequences": 1000}
 ONLY_SAMPLING = ("temperature", "top_k", "top_p")
 ONLY_BEAMS = ("length_penalty", "early_stopping")
 OUTPUTS = ("output_scores", "output_attentions", "output_hidden_states")
@@ -123,12 +125,16 @@ class GenerationConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationConfig:
         """Return the config for the content of a generation_config.json.
 
-        Raises ValueError if an entry is of another type than the field has; unknown keys become `extra`.
+        Raises ValueError if an entry is of another type than the field has, or a number of beams or of results is above
+        1000; unknown keys become `extra`.
         """
         types = schema.types_of(cls)
         known = {f.name for f in fields(cls)} - {"extra"}
         for name in known & values.keys():
             schema.parse(types[name], values[name], name)
+        for name, most in LARGEST.items():
+            if (values.get(name) or 0) > most:
+                raise ValueError(f"{name} must be at most {most}, got {shown(values[name])}.")
         return cls(
             **{name: value for name, value in values.items() if name in known},
             extra={name: value for name, value in values.items() if name not in known},

@@ -160,6 +160,7 @@ def test_unsupported_entries_warn_and_neutral_ones_do_not(saved):
     [
         ({"num_beams": "3"}, "num_beams must be an integer"),
         ({"bad_words_ids": [3]}, "bad_words_ids"),
+        ({"num_beams": 10**9}, "num_beams must be at most 1000"),
         ({"eos_token_id": [2, "a"]}, "eos_token_id"),
         ("[1]", "contains a JSON list"),
         ("{", "not valid JSON"),

@@ -186,8 +186,8 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         leave out any token unless `top_k` is given (there 50), and padding does not count as a repetition.
 
         Of arguments that are None, `generation_config` has the defaults, which `from_pretrained` reads from the
-        generation_config.json of a checkpoint. Where this is None, too, they are those named below; True and numbers
-        that are given replace what the file has, such as `top_k=0` or `num_beams=1`.
+        generation_config.json of a checkpoint; where it has None, too, they are those named below. Arguments that are
+        given replace it: `do_sample=False`, `num_beams=1` or `top_k=0` turn off what it turns on.
 
         Parameters
         ----------
