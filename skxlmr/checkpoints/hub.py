@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SMALL_FILES = (
     layout.CONFIG,
+    layout.GENERATION_CONFIG,
     *tokenizer_files.FILES,
     layout.OUTLIERS,
     *sentence_transformers.FILES,

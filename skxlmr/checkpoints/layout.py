@@ -15,6 +15,7 @@ from skxlmr.system import atomic
 from skxlmr.system.schema import shown
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"  # defaults of text generation
 TOKENIZER = "sentencepiece.bpe.model"
 TOKENIZER_JSON = "tokenizer.json"  # of newer transformers: the normaliser, added tokens, pieces without a TOKENIZER
 OUTLIERS = "outliers.json"  # columns that an 8-bit model keeps in 16 bits

@@ -52,6 +52,7 @@ class CheckpointFiles:
     tokenizer: Path | None = None  # sentencepiece.bpe.model, or else tokenizer.json
     saved_at: tuple[int, ...] | None = field(default=None, compare=False, repr=False)  # see `layout.saved_at`
     adapter: PeftAdapter | None = field(default=None, hash=False)  # of peft; all else is of its base model
+    generation_config: Path | None = None
 
     @property
     def base(self) -> CheckpointFiles:
@@ -295,7 +296,11 @@ def _in_directory(
     weights, index = (shards, chosen) if shards else ((chosen,), None)
     tokenizers = [directory / name for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)]
     tokenizer = next((checked_file(path, root) for path in tokenizers if os.path.lexists(path)), None)
-    return CheckpointFiles(name, directory, config, weights, index, tokenizer, saved_at)
+    generation = directory / layout.GENERATION_CONFIG
+    generation_config = checked_file(generation, root) if os.path.lexists(generation) else None
+    return CheckpointFiles(
+        name, directory, config, weights, index, tokenizer, saved_at, generation_config=generation_config
+    )
 
 
 def _link_root(directory: Path) -> Path:

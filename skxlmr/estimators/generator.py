@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.model.generation_config import OUTPUTS, GenerationConfig, read_generation_config
 from skxlmr.model.reference.decoding import Past
 from skxlmr.model.reference.generation import generate
-from skxlmr.model.reference.generation_options import GenerationOptions
+from skxlmr.model.reference.generation_options import DEFAULT_NEW_TOKENS, GenerationOptions
 from skxlmr.model.reference.logits_processors import only_real_tokens
+from skxlmr.model.reference.outputs import ModelOutput
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Windows
@@ -29,6 +32,8 @@ from skxlmr.tasks.language_modeling import Examples, NextToken, losses_of
 from skxlmr.text.batching import token_batches
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.words import stands_alone
+
+LENGTHS_WITH_TEXT = ("max_length", "min_length")
 
 
 @declare_parameters
@@ -79,56 +84,60 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
     def generate(
         self,
         X: Any,
-        max_new_tokens: int = 20,
+        max_new_tokens: int | None = None,
         *,
-        min_new_tokens: int = 0,
-        do_sample: bool = False,
-        temperature: float = 1.0,
+        min_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        early_stopping: bool | str = False,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram_size: int = 0,
+        num_beams: int | None = None,
+        length_penalty: float | None = None,
+        early_stopping: bool | str | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
         bad_words: Sequence[str] | None = None,
-        num_return_sequences: int = 1,
+        num_return_sequences: int | None = None,
     ) -> np.ndarray:
         """Return a continuation of each text, or several.
+
+        Of arguments that are None, the generation_config.json of the base model has the defaults, if there is one;
+        where it says nothing, they are those named below.
 
         Parameters
         ----------
         X : text column of shape (n_samples,)
-        max_new_tokens : int, default=20
-            Maximum number of pieces in a continuation; it ends earlier if the model ends the text.
-        min_new_tokens : int, default=0
-            Number of pieces below which the model may not end a text.
-        do_sample : bool, default=False
+        max_new_tokens : int, default=None
+            Maximum number of pieces in a continuation; it ends earlier if the model ends the text. None is 20.
+        min_new_tokens : int, default=None
+            Number of pieces below which the model may not end a text. None is 0.
+        do_sample : bool, default=None
             Sample each piece by its probability (with `random_state`) instead of taking the most probable one. The
-            samples depend on `batch_tokens`, too.
-        temperature : float, default=1.0
-            Temperature of the sampling; values below 1 favour the probable pieces.
+            samples depend on `batch_tokens`, too. None is False.
+        temperature : float, default=None
+            Temperature of the sampling; values below 1 favour the probable pieces. None is 1.0.
         top_k : int, default=None
             Sample among this many of the most probable pieces; None or 0 is all.
         top_p : float, default=None
             Sample among the fewest most probable pieces whose probabilities sum to this (arXiv:1904.09751).
-        num_beams : int, default=1
+        num_beams : int, default=None
             Above 1, search for the continuation that is most probable as a whole, by keeping so many in each step.
-        length_penalty : float, default=1.0
+            None is 1.
+        length_penalty : float, default=None
             With `num_beams`, the log-probability of a continuation is divided by its length to the power of this; above
-            0 it favours long ones.
-        early_stopping : bool or "never", default=False
+            0 it favours long ones. None is 1.0.
+        early_stopping : bool or "never", default=None
             With `num_beams`, whether to stop when so many continuations have ended; False and "never" go on while
-            better ones are likely, or possible.
-        repetition_penalty : float, default=1.0
-            Above 1, pieces that a text has already are less probable (arXiv:1909.05858).
-        no_repeat_ngram_size : int, default=0
-            Above 0, no run of so many pieces occurs in a text twice.
+            better ones are likely, or possible. None is False.
+        repetition_penalty : float, default=None
+            Above 1, pieces that a text has already are less probable (arXiv:1909.05858). None is 1.0.
+        no_repeat_ngram_size : int, default=None
+            Above 0, no run of so many pieces occurs in a text twice. None is 0.
         bad_words : list of str, default=None
             Words that are not generated, as the tokenizer spells them: "Film" does not exclude "film", but it excludes
             longer words that begin with the same pieces.
-        num_return_sequences : int, default=1
-            Continuations of each text: samples, or the best of `num_beams`, best first.
+        num_return_sequences : int, default=None
+            Continuations of each text: samples, or the best of `num_beams`, best first. None is 1.
 
         Returns
         -------
@@ -145,33 +154,40 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         Warns
         -----
         UserWarning
-            Once, with the count, if texts are too long to be read whole; then only their ends are read.
+            Once, with the count, if texts are too long to be read whole; then only their ends are read. If the
+            generation_config.json has entries that would change the result in transformers, and are not supported, or
+            a `max_length` or `min_length`, which count the texts.
         """
-        check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
+        if max_new_tokens is not None:
+            check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
         column = self._check_fitted_column(X)
         backbone, finetuned = self._ready()
         random = torch.Generator(backbone.model.device)
         random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
-        options = GenerationOptions(
-            max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, do_sample=do_sample, temperature=temperature,
-            top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty, early_stopping=early_stopping,
-            repetition_penalty=repetition_penalty, no_repeat_ngram_size=no_repeat_ngram_size,
-            bad_words_ids=bad_words_ids(backbone.tokenizer, bad_words), num_return_sequences=num_return_sequences,
-            generator=random,
-        )  # fmt: skip
+        defaults = _generation_defaults(backbone, finetuned)
+        given = {
+            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "do_sample": do_sample,
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "num_beams": num_beams,
+            "length_penalty": length_penalty, "early_stopping": early_stopping,
+            "repetition_penalty": repetition_penalty, "no_repeat_ngram_size": no_repeat_ngram_size,
+            "bad_words_ids": bad_words_ids(backbone.tokenizer, bad_words),
+            "num_return_sequences": num_return_sequences,
+        }  # fmt: skip
+        arguments = {"max_new_tokens": DEFAULT_NEW_TOKENS} | defaults.completed(given)
+        options = GenerationOptions(**arguments, generator=random)
         texts = self._continue(backbone, finetuned, column, options)
-        return texts[:, 0] if num_return_sequences == 1 else texts
+        return texts[:, 0] if options.num_return_sequences == 1 else texts
 
     def _continue(
         self, backbone: Backbone, finetuned: Finetuned, column: TextColumn, options: GenerationOptions
     ) -> np.ndarray:
         """Return the continuations of texts, (n_samples, num_return_sequences)."""
 
-        def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, ModelOutput]:
             with gate.inside():
                 hidden, past = finetuned.decode(backbone, ids, mask, positions, past)
                 logits = finetuned.head(hidden, finetuned.words(backbone.model))
-                return only_real_tokens(logits, len(backbone.tokenizer)), past
+                return only_real_tokens(logits, len(backbone.tokenizer)), ModelOutput(past_key_values=past)
 
         assert options.max_new_tokens is not None
         prompts = self._prompts(backbone, column, options.max_new_tokens)
@@ -244,6 +260,22 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
                 f"are read. Lower max_new_tokens for more."
             )
         return [backbone.tokenizer.build_inputs(ids[-room:])[:-1] for ids in encoded]
+
+
+def _generation_defaults(backbone: Backbone, finetuned: Finetuned) -> GenerationConfig:
+    """Return what the base model's generation_config.json says about arguments of `generate`; warn of what is unused.
+
+    It has no lengths that count the texts, and no outputs beside the texts.
+    """
+    found = read_generation_config(backbone.files, finetuned.config)
+    not_supported = found.not_supported(LENGTHS_WITH_TEXT)
+    if not_supported:
+        warn(
+            f"The generation_config of the base model has {not_supported}, which generate does not support: it is not "
+            f"used. Lengths are set by max_new_tokens and min_new_tokens."
+        )
+    unused: dict[str, Any] = dict.fromkeys((*LENGTHS_WITH_TEXT, *OUTPUTS, "use_cache", "return_dict_in_generate"))
+    return replace(found, **unused)
 
 
 def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor, Tensor]:

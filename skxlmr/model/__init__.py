@@ -1,6 +1,7 @@
 """XLM-RoBERTa-XL in torch, with the class names, arguments and checkpoint files of Hugging Face transformers."""
 
 from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
+from skxlmr.model.generation_config import GenerationConfig
 from skxlmr.model.loading_report import NewHeadWarning, UnusedTensorsWarning
 from skxlmr.model.pretrained import PretrainedModel as XLMRobertaXLPreTrainedModel
 from skxlmr.model.reference.family import (
@@ -30,6 +31,7 @@ __all__ = [
     "BertForSequenceClassification",
     "BertModel",
     "GenerateOutput",
+    "GenerationConfig",
     "ModelOutput",
     "NewHeadWarning",
     "UnusedTensorsWarning",

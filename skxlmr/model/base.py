@@ -17,6 +17,7 @@ from skxlmr.model.quantized import quantized_layers
 
 if TYPE_CHECKING:
     from skxlmr.model.encoder import Encoder
+    from skxlmr.model.generation_config import GenerationConfig
 
 DUMMY_IDS = [[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]]
 CHECKPOINTING = {  # options of torch.utils.checkpoint.checkpoint, and not arguments of the layer
@@ -34,6 +35,7 @@ class ModelBase(nn.Module):
     framework: ClassVar[str] = "pt"  # torch, among those that the reference has models for
 
     config: XLMRobertaXLConfig
+    generation_config: GenerationConfig  # of the classes that have `generate`
 
     @property
     def base_model(self) -> Encoder:

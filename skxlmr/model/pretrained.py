@@ -17,6 +17,7 @@ from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig, changed_config
+from skxlmr.model.generation_config import GenerationConfig, read_generation_config
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8, quantization_settings
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
@@ -204,11 +205,11 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         }  # fmt: skip
         if state_dict is None:
             where["weights_names"] = chosen_weights(variant, use_safetensors)
-            files, config, checkpoint = _open(model, config, where)
+            files, config, checkpoint, generation_config = _open(model, config, where, cls.can_generate())
         elif quantization or map_word_embedding:
             raise ValueError("load_in_8bit, load_in_4bit and map_word_embedding load files, and no state_dict.")
         else:
-            files, config = None, _config_for_state(model, config, where)
+            files, config, generation_config = None, _config_for_state(model, config, where), None
             checkpoint = checkpoint_of(state_dict, "state_dict")
         with checkpoint:
             check_names(cls, config, settings)
@@ -225,6 +226,8 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             )
         warn_of_differences(checkpoint.name, plan, module.own_prefix)
         module.base_model.attn_implementation = attn_implementation or "sdpa"
+        if generation_config is not None and files is not None and files.generation_config is not None:
+            module.generation_config = generation_config
         module.eval()
         return (module, loading_info(plan, module.their_name)) if output_loading_info else module
 
@@ -312,9 +315,12 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
 
 
 def _open(
-    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
-) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint]:
-    """Open the weights of a checkpoint, and read the config that belongs to them, also while it is being replaced."""
+    model: str | os.PathLike | CheckpointFiles | None,
+    config: XLMRobertaXLConfig | None,
+    where: Mapping[str, Any],
+    can_generate: bool,
+) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint, GenerationConfig | None]:
+    """Open the weights of a checkpoint, and read the configs that belong to them, also while it is being replaced."""
     if model is None:
         raise ValueError("model=None needs a config and a state_dict.")
     for _ in range(READING_ATTEMPTS):
@@ -322,6 +328,7 @@ def _open(
         with ExitStack() as opened:
             try:
                 found = config or read_config(files)
+                generation_config = read_generation_config(files, found) if can_generate else None
                 checkpoint = opened.enter_context(open_checkpoint(files))
             except CheckpointError:
                 if files.is_unchanged():
@@ -329,7 +336,7 @@ def _open(
                 continue
             if files.is_unchanged():
                 opened.pop_all()
-                return files, found, checkpoint
+                return files, found, checkpoint, generation_config
     raise CheckpointError(f"{files.directory} was replaced while it was being read. Load it again.")
 
 

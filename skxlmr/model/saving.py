@@ -14,6 +14,7 @@ from skxlmr.checkpoints import hub, layout
 from skxlmr.checkpoints.writing import is_replaced, shard_bytes, write_checkpoint
 from skxlmr.model.base import ModelBase
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.generation_config import GenerationConfig
 from skxlmr.model.quantized import SCALES, bitsandbytes_config, outliers_to_json, quantized_layers
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class SavableModel(ModelBase):
         variant: str | None = None,
     ) -> None:
         """Write config.json and model.safetensors, in shards where large, as transformers reads them.
+
+        A model that generates and has defaults for it, `generation_config`, also gets a generation_config.json.
 
         Parameters
         ----------
@@ -97,7 +100,7 @@ class SavableModel(ModelBase):
     ) -> CommitInfo:
         """Upload the files of `save_pretrained` to a model of the hub, in one commit.
 
-        Weights that it replaces are deleted there; other files are kept.
+        Weights that it replaces, and an old generation_config.json, are deleted there; other files are kept.
 
         Parameters
         ----------
@@ -142,7 +145,7 @@ class SavableModel(ModelBase):
                 token=token,
                 revision=revision,
                 create_pr=create_pr,
-                is_obsolete=lambda name: is_replaced(name, variant),
+                is_obsolete=lambda name: name == layout.GENERATION_CONFIG or is_replaced(name, variant),
             )
 
     def write(
@@ -172,6 +175,8 @@ class SavableModel(ModelBase):
         }
         for outdated in ("quantization_config", "dtype"):  # of the checkpoint that was loaded; dtype is torch_dtype
             config.pop(outdated, None)
+        generation_config = self._generation_config_file()
+        obsolete = {*obsolete, layout.GENERATION_CONFIG}  # of another model, or replaced
         extra_files = {}
         if eight_bit is not None:
             config["quantization_config"] = eight_bit
@@ -179,9 +184,17 @@ class SavableModel(ModelBase):
             scaled = [key.removesuffix(SCALES) for key in tensors if key.endswith(SCALES)]
             tensors |= {f"{key}.weight_format": torch.tensor(0, dtype=torch.uint8) for key in scaled}  # 0: row-major
         write_checkpoint(
-            directory, tensors, config, extra_files=extra_files, unlisted_files=other_files, obsolete=obsolete,
-            variant=variant, pickle=pickle, **({} if max_shard_bytes is None else {"max_shard_bytes": max_shard_bytes}),
+            directory, tensors, config, extra_files=extra_files, unlisted_files={**generation_config, **other_files},
+            obsolete=obsolete, variant=variant, pickle=pickle,
+            **({} if max_shard_bytes is None else {"max_shard_bytes": max_shard_bytes}),
         )  # fmt: skip
+
+    def _generation_config_file(self) -> dict[str, bytes]:
+        """Return generation_config.json by name, if the model has defaults of `generate` that config.json has not."""
+        own: GenerationConfig | None = getattr(self, "generation_config", None)
+        if own is None or own == GenerationConfig.from_model_config(self.config):
+            return {}
+        return {layout.GENERATION_CONFIG: own.to_json()}
 
     def _checked_state(self, state_dict: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict by names in checkpoints, in the order of the model's; raise ValueError if they differ."""

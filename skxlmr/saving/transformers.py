@@ -12,6 +12,7 @@ from torch import nn
 from skxlmr.checkpoints.sentence_transformers import MODULES, PROMPTS, SETTINGS_NAMES
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model import BertForSequenceClassification, XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
+from skxlmr.model.generation_config import read_generation_config
 from skxlmr.model.heads import ClassificationHead, PooledHead
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
@@ -74,6 +75,8 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
         # The checkpoint may be that of a decoder, although the estimator attends in both directions.
         model = model_class(replace(merged.config, is_decoder=finetuned.causal, **export.config))
     model.roberta = merged
+    if model.can_generate():
+        model.generation_config = read_generation_config(exported.files, merged.config)
     for name, module in heads.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)

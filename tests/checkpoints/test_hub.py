@@ -67,6 +67,13 @@ def test_resolve_downloads_needed_files_only(hub: Hub, cache: Path):
     assert value_of(cache) == 1
 
 
+def test_resolve_downloads_generation_config(hub: Hub, cache: Path):
+    assert resolve(REPO, cache_dir=cache).generation_config is None
+    hub.commits[MAIN] |= {"generation_config.json": b'{"num_beams": 3}'}
+    files = resolve(REPO, cache_dir=cache.parent / "other")
+    assert files.generation_config.read_bytes() == b'{"num_beams": 3}'
+
+
 def test_resolve_without_safetensors_downloads_bin(hub: Hub, cache: Path):
     hub.commits[MAIN] = {name: data for name, data in hub.commits[MAIN].items() if name in ("config.json", "README.md")}
     path = cache.parent / "pytorch_model.bin"

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLGenerator
 from skxlmr.estimators.generator import bad_words_ids
-from skxlmr.model import XLMRobertaXLForCausalLM
+from skxlmr.model import GenerationConfig, XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.feature_cache import clear_features
 
@@ -98,6 +98,26 @@ def test_generate_with_num_return_sequences_returns_columns(fitted):
     sampled = fitted.generate(["The"], do_sample=True, temperature=5.0, num_return_sequences=20)
     assert sampled.shape == (1, 20)
     assert len(set(sampled[0])) > 5
+
+
+def test_generate_takes_defaults_of_generation_config(tmp_path):
+    decoder = XLMRobertaXLForCausalLM.from_pretrained("nano", is_decoder=True)
+    decoder.generation_config = GenerationConfig(max_new_tokens=4, num_beams=3, num_return_sequences=2)
+    decoder.save_pretrained(tmp_path)
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path)
+    model = writer(model=str(tmp_path), tuning="head", max_epochs=1).fit(TEXTS)
+    found = model.generate(PROMPTS)
+    assert found.shape == (5, 2)
+    assert found.tolist() == model.generate(PROMPTS, 4, num_beams=3, num_return_sequences=2).tolist()
+    one = model.generate(PROMPTS, num_beams=1, num_return_sequences=1)
+    assert one.shape == (5,)
+    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"penalty_alpha": 0.5})
+    (tmp_path / "generation_config.json").write_bytes(decoder.generation_config.to_json())
+    model.export_pretrained(tmp_path / "exported")
+    exported = XLMRobertaXLForCausalLM.from_pretrained(tmp_path / "exported")
+    assert exported.generation_config == decoder.generation_config
+    with pytest.warns(UserWarning, match="base model has max_length=9, penalty_alpha=0.5, which"):
+        assert model.generate(PROMPTS).tolist() == one.tolist()
 
 
 def test_generate_with_bad_words_leaves_them_out(fitted):
@@ -248,7 +268,7 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
     ):
         with pytest.raises(ValueError, match="must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
-    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}):
+    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"do_sample": "yes"}):
         with pytest.raises(TypeError, match=f"{next(iter(parameters))} must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
     with pytest.raises(ValueError, match="no text with a word"):

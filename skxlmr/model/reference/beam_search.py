@@ -110,7 +110,7 @@ def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, p
             break
         decoding.take(rows)
         decoding.append(candidates.tokens.gather(1, best).flatten(), torch.ones_like(rows, dtype=torch.bool))
-    return _best(hypotheses, all_scores, options)
+    return _best(hypotheses, all_scores, options, decoding)
 
 
 def _may_improve(best: Tensor, hypotheses: Hypotheses, options: GenerationOptions, n_new: int, max_new: int) -> Tensor:
@@ -125,7 +125,9 @@ def _may_improve(best: Tensor, hypotheses: Hypotheses, options: GenerationOption
     return best / (max_new if at_most else n_new) ** options.length_penalty > hypotheses.scores[:, -1]
 
 
-def _best(hypotheses: Hypotheses, all_scores: list[Tensor], options: GenerationOptions) -> GenerateOutput:
+def _best(
+    hypotheses: Hypotheses, all_scores: list[Tensor], options: GenerationOptions, decoding: Decoding
+) -> GenerateOutput:
     """Return the R best hypotheses of each text, without columns that are padding in all of them."""
     chosen = slice(options.num_return_sequences)
     beams = hypotheses.beams[:, chosen].flatten(0, 1)  # (B * R, max_new)
@@ -136,4 +138,6 @@ def _best(hypotheses: Hypotheses, all_scores: list[Tensor], options: GenerationO
         sequences_scores=hypotheses.scores[:, chosen].flatten() if options.output_scores else None,
         scores=tuple(all_scores) if options.output_scores else None,
         beam_indices=beams[:, :n_new],
+        attentions=tuple(decoding.attentions) or None,
+        hidden_states=tuple(decoding.hidden_states) or None,
     )

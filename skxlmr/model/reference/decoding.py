@@ -5,21 +5,22 @@ Notation: B texts, S their tokens so far, P past tokens, V vocabulary, H hidden 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.reference.logits_processors import only_real_tokens
+from skxlmr.model.reference.outputs import ModelOutput
 
 # Keys and values of each layer for the past tokens.
-Past = Sequence[tuple[Tensor, ...]]
+Past = tuple[tuple[Tensor, ...], ...]
 
 # Takes the new tokens, as ids (B, S) or embeddings (B, S, H), the mask of all tokens (B, P + S), the position ids of
-# the new ones (B, S) and the past. Returns the logits after the last token (B, V) and the new past, or None if the next
-# step takes all ids again.
-Step = Callable[[Tensor, Tensor, Tensor, Past | None], tuple[Tensor, Past | None]]
+# the new ones (B, S) and the past. Returns the logits after the last token (B, V), and with other outputs of the
+# decoder the new past, or None if the next step takes all ids again.
+Step = Callable[[Tensor, Tensor, Tensor, Past | None], tuple[Tensor, ModelOutput]]
 
 
 class Decoding:
@@ -41,6 +42,8 @@ class Decoding:
         no_ids = torch.empty(len(prompt), 0, dtype=torch.int64, device=prompt.device)
         self.ids = prompt if prompt.ndim == 2 else no_ids  # (B, S)
         self.past: Past | None = None
+        self.hidden_states: list[tuple[Tensor, ...]] = []  # of each step, if the decoder returns them
+        self.attentions: list[tuple[Tensor, ...]] = []
 
     @property
     def real(self) -> Tensor:
@@ -52,7 +55,11 @@ class Decoding:
         mask, config = self.mask, self.config
         positions = torch.where(mask, mask.cumsum(1) + config.first_position - 1, config.pad_token_id)
         positions = positions[:, -self.inputs.shape[1] :]
-        logits, self.past = self.step(self.inputs, mask.long(), positions, self.past)
+        logits, outputs = self.step(self.inputs, mask.long(), positions, self.past)
+        self.past = outputs.past_key_values
+        for kept, new in ((self.hidden_states, outputs.hidden_states), (self.attentions, outputs.attentions)):
+            if new is not None:
+                kept.append(new)
         return only_real_tokens(logits.float(), config.real_vocab_size)
 
     def read(self, times: int) -> Tensor:
@@ -60,6 +67,8 @@ class Decoding:
         logits = self.logits()
         rows = torch.arange(len(logits), device=logits.device).repeat_interleave(times)
         self.take(rows)
+        for kept in (self.hidden_states, self.attentions):
+            kept[:] = [tuple(layer[rows] for layer in of_step) for of_step in kept]
         return logits[rows]
 
     def append(self, tokens: Tensor, real: Tensor) -> None:

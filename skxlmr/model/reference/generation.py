@@ -75,7 +75,13 @@ def _choose_tokens(decoding: Decoding, options: GenerationOptions, ends: Tensor,
             break
     if options.streamer is not None:
         options.streamer.end()
-    return GenerateOutput(decoding.ids, scores=tuple(all_scores) if options.output_scores else None)
+    scores_of_steps = tuple(all_scores) if options.output_scores else None
+    return GenerateOutput(
+        decoding.ids,
+        scores=scores_of_steps,
+        attentions=tuple(decoding.attentions) or None,
+        hidden_states=tuple(decoding.hidden_states) or None,
+    )
 
 
 def end_ids(eos_token_id: int | Sequence[int] | None) -> Tensor:

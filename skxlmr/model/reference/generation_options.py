@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from skxlmr.model.generation_config import OUTPUTS
+
 # Takes the ids so far (B, S) and the scores of the next token (B, V), and returns these changed.
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,6 +58,8 @@ class GenerationOptions:
     streamer: Streamer | None = None
     generator: torch.Generator | None = None
     output_scores: bool = False
+    output_attentions: bool = False
+    output_hidden_states: bool = False
     return_dict_in_generate: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +70,9 @@ class GenerationOptions:
             self._check_integer(name, 0)
         for name in ("num_beams", "num_return_sequences"):
             self._check_integer(name, 1)
+        for name in ("do_sample", "return_dict_in_generate", *OUTPUTS):
+            if getattr(self, name) not in (True, False):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r:.60}.")
         for name in ("temperature", "repetition_penalty"):
             self._check_number(name)
             if not getattr(self, name) > 0:
@@ -166,8 +173,9 @@ class GenerationOptions:
             )
         if self.num_beams > 1 and self.streamer is not None:
             raise ValueError("streamer needs num_beams=1: beams do not know a text's next token until the end.")
-        if self.output_scores and not self.return_dict_in_generate:
-            raise ValueError("output_scores=True needs return_dict_in_generate=True, which returns the scores.")
+        for name in OUTPUTS:
+            if getattr(self, name) and not self.return_dict_in_generate:
+                raise ValueError(f"{name}=True needs return_dict_in_generate=True, which returns them.")
 
 
 def _as_list(name: str, given: Any) -> list[Any]:

@@ -7,12 +7,14 @@ share are described at `XLMRobertaXLModel.forward`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.generation_config import GenerationConfig
 from skxlmr.model.lm_head import LMHead
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.reference.decoding import Past
@@ -20,6 +22,7 @@ from skxlmr.model.reference.generation import generate
 from skxlmr.model.reference.generation_options import GenerationOptions, LogitsProcessor, StoppingCriterion, Streamer
 from skxlmr.model.reference.outputs import GenerateOutput, ModelOutput, returned
 from skxlmr.model.reference.padded import XLMRobertaXLModel, either, labels_on_padding
+from skxlmr.system.warn import warn
 
 
 class LanguageModel(PretrainedModel):
@@ -90,7 +93,16 @@ class XLMRobertaXLForCausalLM(LanguageModel):
     Parameters
     ----------
     config : XLMRobertaXLConfig
+
+    Attributes
+    ----------
+    generation_config : GenerationConfig
+        Defaults of the arguments of `generate`.
     """
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__(config)
+        self.generation_config = GenerationConfig.from_model_config(config)
 
     def forward(
         self,
@@ -140,36 +152,42 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         inputs_embeds: Tensor | None = None,
         max_length: int | None = None,
         max_new_tokens: int | None = None,
-        min_length: int = 0,
-        min_new_tokens: int = 0,
-        do_sample: bool = False,
-        temperature: float = 1.0,
+        min_length: int | None = None,
+        min_new_tokens: int | None = None,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        early_stopping: bool | str = False,
-        num_return_sequences: int = 1,
-        repetition_penalty: float = 1.0,
-        no_repeat_ngram_size: int = 0,
+        num_beams: int | None = None,
+        length_penalty: float | None = None,
+        early_stopping: bool | str | None = None,
+        num_return_sequences: int | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
         bad_words_ids: Sequence[Sequence[int]] | None = None,
         eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
         streamer: Streamer | None = None,
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         generator: torch.Generator | None = None,
-        output_scores: bool = False,
-        return_dict_in_generate: bool = False,
+        head_mask: Tensor | None = None,
+        output_scores: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict_in_generate: bool | None = None,
     ) -> Tensor | GenerateOutput:
         """Continue the texts of a batch: by the most likely next token, by sampling, or by beam search.
 
         A text's continuation does not depend on the others, nor on its padding, except by `max_length` and
         `min_length`. It equals that of transformers if this gets the `position_ids` that the model was trained with,
         those of its forward pass (transformers 5 counts them from 0 in `generate`). Other than there, sampling does not
-        leave out any token unless `top_k` is given (there 50), and padding does not count as a repetition. A
-        `generation_config.json` beside a checkpoint is not read: give its values as arguments.
+        leave out any token unless `top_k` is given (there 50), and padding does not count as a repetition.
+
+        Of arguments that are None, `generation_config` has the defaults, which `from_pretrained` reads from the
+        generation_config.json of a checkpoint; where it has None, too, they are those named below. Arguments that are
+        given replace it: `do_sample=False`, `num_beams=1` or `top_k=0` turn off what it turns on.
 
         Parameters
         ----------
@@ -185,34 +203,35 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             Maximum length of the texts with their continuations, padding on the left included.
         max_new_tokens : int, default=None
             Maximum number of new tokens, in place of `max_length`; without either, 20.
-        min_length : int, default=0
-            Length, padding on the left included, below which no text ends.
-        min_new_tokens : int, default=0
-            Number of new tokens below which no text ends.
-        do_sample : bool, default=False
-            Whether to sample each token instead of taking the most likely one.
-        temperature : float, default=1.0
-            Divides the logits before sampling; below 1 it favours likely tokens.
+        min_length : int, default=None
+            Length, padding on the left included, below which no text ends. None is 0.
+        min_new_tokens : int, default=None
+            Number of new tokens below which no text ends. None is 0.
+        do_sample : bool, default=None
+            Whether to sample each token instead of taking the most likely one. None is False.
+        temperature : float, default=None
+            Divides the logits before sampling; below 1 it favours likely tokens. None is 1.0.
         top_k : int, default=None
             Sample from this many most likely tokens; None or 0 is all.
         top_p : float, default=None
             Sample from the fewest most likely tokens with this total probability (Holtzman et al., 2020).
-        num_beams : int, default=1
+        num_beams : int, default=None
             Above 1, beam search: so many of the most probable continuations of a text are kept in each step. With
-            `do_sample=True` those that are kept are sampled.
-        length_penalty : float, default=1.0
+            `do_sample=True` those that are kept are sampled. None is 1.
+        length_penalty : float, default=None
             In beam search, a continuation's score is its log-probability divided by its length to the power of this;
-            above 0 it favours long ones.
-        early_stopping : bool or "never", default=False
+            above 0 it favours long ones. None is 1.0.
+        early_stopping : bool or "never", default=None
             When the beam search of a text ends. True: when `num_beams` continuations have ended. False: when, at their
             length now, the beams are not better than these. "never": when they cannot become better at any length.
-        num_return_sequences : int, default=1
-            Continuations of each text: samples, or the best ones of beam search, best first.
-        repetition_penalty : float, default=1.0
+            None is False.
+        num_return_sequences : int, default=None
+            Continuations of each text: samples, or the best ones of beam search, best first. None is 1.
+        repetition_penalty : float, default=None
             Above 1, tokens that a text has already are less likely: positive logits are divided by this, negative ones
-            multiplied (Keskar et al., arXiv:1909.05858).
-        no_repeat_ngram_size : int, default=0
-            Above 0, no run of so many tokens occurs in a text twice.
+            multiplied (Keskar et al., arXiv:1909.05858). None is 1.0.
+        no_repeat_ngram_size : int, default=None
+            Above 0, no run of so many tokens occurs in a text twice. None is 0.
         bad_words_ids : list of list of int, default=None
             Sequences of token ids that are not generated.
         eos_token_id : int or list of int, default=None
@@ -229,14 +248,18 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             candidates, of which there are more than texts.
         streamer : object with methods put and end, default=None
             `put` gets the ids of the texts (B, S), then the tokens of each step (B,); `end` is called at the end.
-        use_cache : bool, default=True
-            Whether to keep keys and values instead of recomputing them; the result is the same.
+        use_cache : bool, default=None
+            Whether to keep keys and values instead of recomputing them; the result is the same. None is True.
         generator : torch.Generator, default=None
             Random numbers for sampling.
-        output_scores : bool, default=False
-            Whether to return scores, too; needs `return_dict_in_generate=True`.
-        return_dict_in_generate : bool, default=False
-            Whether to return a `GenerateOutput`.
+        head_mask : Tensor of shape (N,) or (num_hidden_layers, N), default=None
+            Factors of the attention heads, in each step; see `XLMRobertaXLModel.forward`.
+        output_scores : bool, default=None
+            Whether to return scores, too; needs `return_dict_in_generate=True`. None is False.
+        output_attentions, output_hidden_states : bool, default=None
+            Whether to return those of each step, too; needs the same. None is what the model's config has.
+        return_dict_in_generate : bool, default=None
+            Whether to return a `GenerateOutput`. None is False.
 
         Returns
         -------
@@ -249,6 +272,11 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             If the model is not a decoder, texts are padded on the right, there would be more tokens than positions, or
             an argument is invalid, or does nothing with the others.
 
+        Warns
+        -----
+        UserWarning
+            If `generation_config` has entries that would change the result in transformers, and are not supported.
+
         Examples
         --------
         >>> import torch
@@ -260,31 +288,57 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         >>> model.generate(ids, max_new_tokens=4, min_new_tokens=4, num_beams=3, num_return_sequences=2).shape
         torch.Size([2, 7])
         """
+        defaults = self.generation_config
+        not_supported = defaults.not_supported()
+        if not_supported:
+            warn(
+                f"The generation_config of the model has {not_supported}, which generate does not support: it is not "
+                f"used. Set model.generation_config to a GenerationConfig without it."
+            )
         if input_ids is None and inputs_embeds is None:
-            if self.config.bos_token_id is None:
+            start = self.config.bos_token_id if defaults.bos_token_id is None else defaults.bos_token_id
+            if start is None:
                 raise ValueError(
                     "Give input_ids or inputs_embeds: the config has no bos_token_id to start a text from."
                 )
-            input_ids = torch.tensor([[self.config.bos_token_id]], device=self.device)
+            input_ids = torch.tensor([[start]], device=self.device)
         prompt = either(input_ids, inputs_embeds)
+        arguments = self._generation_arguments(
+            {
+                "max_length": max_length, "max_new_tokens": max_new_tokens, "min_length": min_length,
+                "min_new_tokens": min_new_tokens, "do_sample": do_sample, "temperature": temperature, "top_k": top_k,
+                "top_p": top_p, "num_beams": num_beams, "length_penalty": length_penalty,
+                "early_stopping": early_stopping, "num_return_sequences": num_return_sequences,
+                "repetition_penalty": repetition_penalty, "no_repeat_ngram_size": no_repeat_ngram_size,
+                "bad_words_ids": bad_words_ids, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id,
+                "logits_processor": logits_processor, "stopping_criteria": stopping_criteria, "streamer": streamer,
+                "use_cache": use_cache, "generator": generator, "output_scores": output_scores,
+                "output_attentions": output_attentions, "output_hidden_states": output_hidden_states,
+                "return_dict_in_generate": return_dict_in_generate,
+            }
+        )  # fmt: skip
+        use_cache = arguments.pop("use_cache")
         if inputs_embeds is not None and not use_cache:
             raise ValueError("inputs_embeds need use_cache=True: new tokens cannot be joined to them.")
-        options = GenerationOptions(
-            max_length=max_length, max_new_tokens=max_new_tokens, min_length=min_length, min_new_tokens=min_new_tokens,
-            do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams,
-            length_penalty=length_penalty, early_stopping=early_stopping, num_return_sequences=num_return_sequences,
-            repetition_penalty=repetition_penalty, no_repeat_ngram_size=no_repeat_ngram_size,
-            bad_words_ids=bad_words_ids, eos_token_id=eos_token_id, pad_token_id=pad_token_id,
-            logits_processor=logits_processor, stopping_criteria=stopping_criteria, streamer=streamer,
-            generator=generator, output_scores=output_scores, return_dict_in_generate=return_dict_in_generate,
-        )  # fmt: skip
+        options = GenerationOptions(**arguments)
 
-        def step(inputs: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
+        def step(inputs: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, ModelOutput]:
             ids, embeds = (inputs, None) if inputs.ndim == 2 else (None, inputs)
             encoded = self.roberta.encode_padded(
-                ids, mask, position_ids=positions, inputs_embeds=embeds, past_key_values=past, use_cache=use_cache
-            )
-            return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more.past_key_values
+                ids, mask, position_ids=positions, inputs_embeds=embeds, past_key_values=past, use_cache=use_cache,
+                head_mask=head_mask, output_attentions=options.output_attentions,
+                output_hidden_states=options.output_hidden_states,
+            )  # fmt: skip
+            return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more
 
         output = generate(step, self.config, prompt, attention_mask, options)
-        return output if return_dict_in_generate else output.sequences
+        return output if options.return_dict_in_generate else output.sequences
+
+    def _generation_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of `generate` with the defaults of the generation config, and those of the config."""
+        arguments = self.generation_config.completed(given)
+        arguments.setdefault("use_cache", self.config.use_cache)
+        if arguments.get("return_dict_in_generate"):
+            arguments.setdefault("output_attentions", self.config.output_attentions)
+            arguments.setdefault("output_hidden_states", self.config.output_hidden_states)
+        return arguments

@@ -44,7 +44,8 @@ def process(
     if options.bad_words_ids:
         scores = ban_words(scores, ids, options.bad_words_ids)
     if not may_end:
-        scores = scores.index_fill(1, ends, -torch.inf)
+        tokens = torch.arange(scores.shape[1], device=scores.device)
+        scores = scores.masked_fill(torch.isin(tokens, ends), -torch.inf)  # ids may be none of the vocabulary
     for processor in options.processors:
         scores = processor(ids, scores)
     if options.do_sample:

@@ -115,12 +115,19 @@ class GenerateOutput(Outputs):
         above 1 log-probabilities, after all that changes them.
     beam_indices : Tensor of shape (B * num_return_sequences, n), int64, or None
         With `num_beams` above 1, the row of `scores` from which each new token was chosen; -1 after the end.
+    attentions : tuple of one tuple per step, of one tensor of shape (B', N, Q, K) per layer, or None
+        With `output_attentions=True`, for the rows B' of `scores`. Q are the tokens that the step reads: in the first
+        step the texts, then the new token, or without a cache all tokens again. K are the tokens so far.
+    hidden_states : tuple of one tuple per step, of num_hidden_layers + 1 tensors of shape (B', Q, H), or None
+        With `output_hidden_states=True`.
     """
 
     sequences: Tensor
     sequences_scores: Tensor | None = None
     scores: tuple[Tensor, ...] | None = None
     beam_indices: Tensor | None = None
+    attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What transformers 4.27.2 tests of its XLM-RoBERTa-XL models, as checks of ours, by the names of its tests.
 
-`CHECKS` are run here, and `NOT_HELD` has those that do not hold, with the reason; `ELSEWHERE` names tests of ours with
-the same check, those of generation.
+`CHECKS` are run here, and `NOT_HELD` has those that do not hold, with the reason; those of generation are in
+test_generation_checks.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from padded_batches import batch
+from reference_checks import checks_in, run
 from torch import nn
 
 import skxlmr.model as models
@@ -493,8 +494,7 @@ def check_multi_gpu_data_parallel_forward(folder):
         torch.testing.assert_close(first(outputs), first(new(cls)(**inputs(cls))))
 
 
-CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
-CHECKS |= {
+CHECKS = checks_in(globals()) | {
     "for_causal_lm": of_class("ForCausalLM", (4, LENGTH, 99), is_decoder=True),
     "for_masked_lm": of_class("ForMaskedLM", (4, LENGTH, 99)),
     "for_token_classification": of_class("ForTokenClassification", (4, LENGTH, 3), num_labels=3),
@@ -525,28 +525,14 @@ NOT_APPLICABLE = {
     "model_parallel_equal_results": "The reference skips it for this model.",
     "model_parallel_beam_search": "The reference skips it for this model.",
 }
-# Names of tests in the file of generation.
-ELSEWHERE = {
-    "greedy_generate": "test_generate_greedy_takes_most_likely_token",
-    "greedy_generate_dict_outputs_use_cache": "test_generate_with_cache_equals_without",
-    "sample_generate": "test_generate_with_cache_equals_without",
-    "left_padding_compatibility": "test_generate_is_independent_of_batch",
-}
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_check(name, request, tmp_path):
-    if name in NOT_HELD:
-        error, reason = NOT_HELD[name]
-        request.applymarker(pytest.mark.xfail(raises=error, reason=reason, strict=True))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*torch.jit", DeprecationWarning)
-        CHECKS[name](tmp_path)
+    run(CHECKS, NOT_HELD, name, request, tmp_path)
 
 
 def test_table_is_complete():
     assert NOT_HELD.keys() <= CHECKS.keys()
     assert not NOT_APPLICABLE.keys() & CHECKS.keys()
-    generation = (Path(__file__).parent / "test_generation.py").read_text()
-    assert all(f"def {test}(" in generation for test in ELSEWHERE.values())
-    assert len(CHECKS) - len(NOT_HELD) + len(ELSEWHERE) >= 45
+    assert (len(CHECKS), len(CHECKS) - len(NOT_HELD)) == (50, 44)

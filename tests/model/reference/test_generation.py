@@ -225,6 +225,17 @@ class Streamer:
         self.ended = True
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_eos_token_id_outside_of_vocabulary_bans_no_token(model, num_beams):
+    """While no text may end, the scores of the others stay."""
+    for eos in (-1, 50, 10**9):
+        output = model.generate(
+            torch.tensor([[0, 7, 9]]), max_new_tokens=2, min_new_tokens=2, eos_token_id=eos, num_beams=num_beams,
+            output_scores=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        assert torch.stack(output.scores).isfinite().all()
+
+
 def test_generate_puts_texts_and_each_token_into_streamer(pair):
     ours, theirs = pair
     ids, mask = prompts()
@@ -271,10 +282,10 @@ def test_generate_with_logits_processor_equals_transformers(pair, options):
     assert set((got[:, 7:] % 7).flatten().tolist()) == {4}
 
 
-def test_options_have_the_defaults_of_generate():
+def test_options_are_arguments_of_generate():
     signature = inspect.signature(XLMRobertaXLForCausalLM.generate).parameters
     for field in fields(GenerationOptions):
-        assert signature[field.name].default == field.default
+        assert signature[field.name].default is None
         assert signature[field.name].kind == inspect.Parameter.KEYWORD_ONLY
 
 
