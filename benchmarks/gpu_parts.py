@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from gpu_session import ENOUGH_SECONDS, Base, Line, Session
 from products import model_flops, synchronize
+from sklearn.exceptions import ConvergenceWarning
 
 from skxlmr import LoRA, XLMRXLClassifier, memory_estimate
 from skxlmr.runtime.plan import make_plan
@@ -165,8 +167,8 @@ def model(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         share = flops / seconds / session.rate(session.half)
         yield Line(part, "of the measured product", share, "", f"product in {session.half}{of_int8(session, kind, flops / seconds)}")
         if before is not None:
-            peak = (session.peak() - before) / 1e9
-            yield Line(part, "activations", peak, "GB", compared(peak, base.estimate.activations))
+            largest = max(int(lengths[batch].sum()) for batch in batches)
+            yield beside_weights(session, part, base, before, batch_tokens=largest)
         embedder = base.embedder()
         embedder.transform(texts[: min(32, n)])
         synchronize(session.device)
@@ -185,6 +187,15 @@ def loading(part: str, base: Base) -> Iterator[Line]:
         weights = base.weights / 1e9
         yield Line(part, "weights", weights, "GB", compared(weights, base.estimate.weights))
         yield Line(part, "peak while loading", base.peak / 1e9, "GB")
+
+
+def beside_weights(session: Session, part: str, base: Base, before: int, **training: object) -> Line:
+    """Compare the peak since the last `reset_peak`, less what was there before, with what is estimated."""
+    settings = {key: value for key, value in base.options.items() if key != "model"}
+    estimate = memory_estimate(base.config, **settings, **training)
+    peak = (session.peak() - before) / 1e9
+    said = compared(peak, estimate.total - estimate.weights)
+    return Line(part, "beside the weights", peak, "GB", f"{said}; {estimate.batch_tokens:,} tokens at once")
 
 
 def compared(gigabytes: float, estimate: int) -> str:
@@ -268,23 +279,22 @@ def lora(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         tuning = LoRA()
         texts = session.texts_of(tokens, rows * steps, base.backbone.tokenizer)
         n_tokens = sum(map(len, make_windows(base, texts))) / steps
-        settings = {key: value for key, value in base.options.items() if key != "model"}
-        estimate = memory_estimate(base.config, tuning=tuning, batch_tokens=rows * tokens, **settings)
+        budget = rows * tokens * 9 // 8  # texts may have a token or two more
         seconds = StepSeconds(session)
         clf = XLMRXLClassifier(
-            **base.options, tuning=tuning, init="random", batch_size=rows, batch_tokens=rows * tokens, max_epochs=1,
+            **base.options, tuning=tuning, init="random", batch_size=rows, batch_tokens=budget, max_epochs=1,
             random_state=0, callbacks=[seconds],
         )  # fmt: skip
         before = session.allocated()
         session.reset_peak()
-        clf.fit(texts, np.arange(len(texts)) % 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of random weights in a few steps
+            clf.fit(texts, np.arange(len(texts)) % 2)
         step = statistics.median(np.diff(seconds.ended)[1:])
         yield Line(part, "LoRA step", step, "s", f"{rows} rows, {n_tokens:,.0f} tokens, upper half of the layers")
         yield Line(part, "trained", n_tokens / step, "tokens/s")
         if before is not None:
-            peak = (session.peak() - before) / 1e9
-            beside = estimate.total - estimate.weights
-            yield Line(part, "beside the weights", peak, "GB", compared(peak, beside))
+            yield beside_weights(session, part, base, before, batch_tokens=int(n_tokens), tuning=tuning)
 
 
 def first_line(error: BaseException) -> str:

@@ -99,7 +99,8 @@ def quantize(module: nn.Module) -> None:
         if not isinstance(child, nn.Linear):
             quantize(child)
             continue
-        layer = Linear8bitLt(child.in_features, child.out_features, has_fp16_weights=False, threshold=6.0)
+        sizes = child.in_features, child.out_features
+        layer = Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0, device="meta")
         layer.weight = Int8Params(child.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
         layer.bias = nn.Parameter(child.bias.data, requires_grad=False)
         setattr(module, name, layer)

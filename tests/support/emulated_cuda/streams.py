@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +14,13 @@ class Event:
 
     def __init__(self, gpu: EmulatedCuda) -> None:
         self._gpu = gpu
+        self._recorded = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
-        pass
+        self._recorded = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000 * (end._recorded - self._recorded)
 
     def wait(self, stream: Stream | None = None) -> None:
         pass
