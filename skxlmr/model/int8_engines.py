@@ -230,6 +230,8 @@ class Triton:
     ) -> Tensor:
         """Multiply with one layer, (T, N), or with three of one shape, (3, T, N); apply gelu and add a residual."""
         assert inputs.scales is not None
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        assert len(biases) in (0, len(layers))
         return triton_operators().int8_linear(
             inputs.values,
             inputs.scales,
@@ -237,7 +239,7 @@ class Triton:
             [layer.weight for layer in layers],
             [layer.SCB for layer in layers],
             [] if inputs.columns is None else [outlier_weight_of(layer, inputs) for layer in layers],
-            [layer.bias for layer in layers if layer.bias is not None],
+            biases,
             residual,
             inputs.dtype,
             gelu,
@@ -255,7 +257,8 @@ class BitsAndBytes:
     """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
 
     The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
-    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model.
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model. The product of outlier
+    columns is the one step that is not exact for any batch: the device chooses its kernel by the number of tokens.
     """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:

@@ -249,4 +249,5 @@ def _power_of_two(n: int) -> int:
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Make a GPU the current one, on which Triton launches kernels."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    is_current = device.type != "cuda" or device.index == torch.cuda.current_device()
+    return contextlib.nullcontext() if is_current else torch.cuda.device(device)
