@@ -14,7 +14,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
-from skxlmr.model.reference.generation import Past
+from skxlmr.model.reference.decoding import Past
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.features import frozen_features, frozen_states, pooled
 from skxlmr.runtime.plan import WindowPlan, rows_of
@@ -108,7 +108,7 @@ class Finetuned(nn.Module):
     def decode(
         self, backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None
     ) -> tuple[Tensor, Past]:
-        """Run one step of decoding; see `skxlmr.model.reference.generation.Step`.
+        """Run one step of decoding; see `skxlmr.model.reference.decoding.Step`.
 
         Returns the hidden states (B, H) of the last tokens, float32, and the keys and values for the next step.
         """
