@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-oldest test-sklearn lint fuzz audit bench bench-smoke clean
+.PHONY: demo test test-slow test-oldest test-sklearn test-triton lint fuzz audit bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -49,6 +49,11 @@ test-sklearn: .venv-sklearn-$(SKLEARN)/.installed
 	.venv-sklearn-$*/bin/python -m pip install --quiet -c .venv-sklearn-$*/constraints.txt "scikit-learn==$*.*" "scipy<1.16" \
 		-e . pytest polars pyarrow
 	touch $@
+
+# The Triton kernels of 8-bit weights: in Triton's interpreter, and compiled for GPUs. They need triton (200 MB), but no GPU.
+test-triton: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[triton]"
+	$(BIN)/python -m pytest -q tests/model/int8_triton
 
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"

@@ -114,6 +114,8 @@ def working_bytes(
         "nf4": n_tokens * 2 * s * inner + s * matrix,
         # (T, H) and (T, I) int8, (T, I) int32, and four float32 blocks of (T, I)
         "int_mm": n_tokens * (hidden + 5 * inner) + 4 * FLOAT32 * block,
+        # (T, H) and (T, I) int8, (T, I) floating point
+        "triton": n_tokens * (hidden + (1 + s) * inner),
         # (T, H) int8, (T, I) int32 and floating point, and a float32 block of (T, I)
         "bitsandbytes": n_tokens * (hidden + (4 + s) * inner) + FLOAT32 * block,
         "dequantize": n_tokens * 2 * s * inner + (FLOAT32 + s) * matrix,

@@ -21,6 +21,7 @@ from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import prepare
 from skxlmr.model.int8_engines import QuantizedInput
 from skxlmr.model.packing import Packing
+from skxlmr.model.stacked_linear import StackedLinear, can_stack
 
 AMPERE = (8, 0)  # compute capability of the first GPUs with FlashAttention
 HEAD_MULTIPLE = 8  # kernels of CUDA for 16 bits take multiples of it as head sizes
@@ -65,23 +66,46 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         if position_type != "absolute":
             self.distance = embedding(2 * config.max_position_embeddings - 1, config.head_size)
+        self._stacked: StackedLinear | None = None  # query, key and value as one layer
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
-        source = x if eager is None or eager.source is None else eager.source
+        dropout_p = self.dropout_prob if self.training else 0.0
+        if eager is None:
+            x = attend(*self.project(x, deltas), packing, dropout_p)
+        else:
+            source = x if eager.source is None else eager.source
+            x = self.attend_eagerly(*self.project(x, deltas, source), eager, dropout_p)
+        return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, H)
+
+    def project(self, x: Tensor, deltas: Deltas, source: Tensor | None = None) -> Sequence[Tensor]:
+        """Return queries (T, N, D) of x (T, H), and keys and values of x or another `source`."""
+        layers, source = (self.query, self.key, self.value), x if source is None else source
+        adapted = any(deltas.get(name) is not None for name in ("query", "key", "value"))
+        if source is x and not adapted and can_stack(layers, x):
+            stacked = self._stacked
+            if stacked is None or not stacked.holds(layers):
+                stacked = self._stacked = StackedLinear(layers)
+            return stacked(x).view(len(x), 3, -1, self.head_size).unbind(1)  # (T, 3 * H) -> (T, N, D) thrice
         quantized = source_quantized = prepare(self.query, x)  # an 8-bit input is quantised once for the three
         if source is not x:
             source_quantized = prepare(self.key, source)
-        q, k, v = (
+        return [
             linear(layer, inputs, deltas.get(name), shared).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
             for name, layer, inputs, shared in (
                 ("query", self.query, x, quantized),
                 ("key", self.key, source, source_quantized),
                 ("value", self.value, source, source_quantized),
             )
-        )
-        dropout_p = self.dropout_prob if self.training else 0.0
-        x = attend(q, k, v, packing, dropout_p) if eager is None else self.attend_eagerly(q, k, v, eager, dropout_p)
-        return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, H)
+        ]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Attention:
+        """Convert as `to` does; the weights leave the matrix that they are parts of."""
+        self._stacked = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the matrix, of which copies are not parts."""
+        return {**self.__dict__, "_stacked": None}
 
     def attend_eagerly(self, q: Tensor, k: Tensor, v: Tensor, eager: Eager, dropout_p: float) -> Tensor:
         """Compute attention step by step, for what the kernels do not return; (T, N, D) thrice -> (T, N, D).
@@ -131,7 +155,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float =
     if head_size % HEAD_MULTIPLE:  # zeros add nothing to the scores, and the outputs that they give are cut off
         q, k, v = (F.pad(x, (0, -head_size % HEAD_MULTIPLE)) for x in (q, k, v))
     attend_here = attend_packed if takes_packed(q, dropout_p) else attend_in_buckets
-    return attend_here(q, k, v, packing, dropout_p, head_size**-0.5)[..., :head_size]
+    y = attend_here(q, k, v, packing, dropout_p, head_size**-0.5)
+    return y[..., :head_size] if head_size % HEAD_MULTIPLE else y
 
 
 def takes_packed(q: Tensor, dropout_p: float) -> bool:

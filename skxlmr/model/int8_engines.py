@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ BITSANDBYTES_MULTIPLE = 4  # of K; it computes other products in float32, where 
 LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS needs more than 16 rows, and multiples of 8 or 16 in the other dimensions
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
-TURING = (7, 5)  # compute capability of the first GPUs with int8 products
 
 
 @dataclass
@@ -43,7 +43,8 @@ class QuantizedInput:
     values: Tensor  # (T, K) int8, in outlier columns the low byte; the unchanged input if the engine does not quantise
     scales: Tensor | None = None  # (T, 1) float32, value of one step of each row
     columns: Tensor | None = None  # (k,) int64, the outlier columns
-    high: Tensor | None = None  # (T, k) int8, high bytes of the outliers; with bitsandbytes the outliers themselves
+    # (T, k) int8, high bytes of the outliers, with triton followed by zeros; with bitsandbytes the outliers themselves
+    high: Tensor | None = None
     fixed: bool = True  # whether the outlier columns are those that the layer stores
 
 
@@ -115,9 +116,7 @@ class IntMM:
         assert inputs.scales is not None
         out = _workspace.sums(len(inputs.values), layer.out_features, inputs.values.device)
         sums = int_mm(inputs.values, layer.weight.t(), out)
-        weight = None
-        if inputs.columns is not None:
-            weight = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+        weight = None if inputs.columns is None else outlier_weight_of(layer, inputs)
         scales = layer.scales
         bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
         for rows in blocks(*sums.shape, device=sums.device):
@@ -179,10 +178,77 @@ def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
     return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
 
 
+def outlier_weight_of(layer: Int8Linear, inputs: QuantizedInput) -> Tensor:
+    """Return the outlier columns of the weight of a layer for its quantised input, (k, N)."""
+    assert inputs.columns is not None
+    return layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+
+
 def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return the outlier columns of a weight (N, K) as a new matrix, (k, N)."""
     # Copied into new memory: `contiguous` would keep the strides of a single column, which _int_mm misreads.
     return weight.new_empty(len(columns), len(weight)).copy_(weight[:, columns].t())
+
+
+class Triton:
+    """Integer products as of `IntMM`, in kernels that take in the steps before and after them; for CUDA."""
+
+    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+        columns, fixed = outlier_columns(x, layer)
+        is_outlier = layer.is_outlier
+        if not fixed:
+            is_outlier = torch.zeros_like(is_outlier, device=x.device).index_fill_(0, columns, True)
+        operators = triton_operators()
+        values, scales, high, _ = operators.quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
+        return self._quantized(x, values, scales, columns, high, fixed)
+
+    def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: Int8Linear, keep: bool) -> tuple[QuantizedInput, Tensor]:
+        """Quantise the result of a LayerNorm (T, K) for a layer with fixed outliers; return it, too, if `keep`."""
+        operators = triton_operators()
+        values, scales, high, normalised = operators.quantize_rows(
+            x, layer.is_outlier, layer.outliers, norm.weight, norm.bias, norm.eps, keep
+        )
+        return self._quantized(x, values, scales, layer.outliers, high, True), normalised
+
+    def _quantized(
+        self, x: Tensor, values: Tensor, scales: Tensor, columns: Tensor, high: Tensor, fixed: bool
+    ) -> QuantizedInput:
+        if not len(columns):
+            return QuantizedInput(x.dtype, values, scales)
+        return QuantizedInput(x.dtype, values, scales, columns, high, fixed)
+
+    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+        return self.products(inputs, [layer])
+
+    def products(
+        self,
+        inputs: QuantizedInput,
+        layers: Sequence[Int8Linear],
+        *,
+        gelu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Multiply with one layer, (T, N), or with three of one shape, (3, T, N); apply gelu and add a residual."""
+        assert inputs.scales is not None
+        return triton_operators().int8_linear(
+            inputs.values,
+            inputs.scales,
+            inputs.high,
+            [layer.weight for layer in layers],
+            [layer.SCB for layer in layers],
+            [] if inputs.columns is None else [outlier_weight_of(layer, inputs) for layer in layers],
+            [layer.bias for layer in layers if layer.bias is not None],
+            residual,
+            inputs.dtype,
+            gelu,
+        )
+
+
+def triton_operators() -> Any:
+    """Return `torch.ops.skxlmr`."""
+    from skxlmr.model.int8_triton import operators  # noqa: F401 - registers its operators
+
+    return torch.ops.skxlmr
 
 
 class BitsAndBytes:
@@ -217,7 +283,7 @@ class BitsAndBytes:
             torch.addcmul(bias, sums[rows] * scales, inputs.scales[rows], out=y[rows])  # rounded once, at the end
         if inputs.columns is None or inputs.high is None:
             return y
-        rows_of_outliers = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+        rows_of_outliers = outlier_weight_of(layer, inputs)
         return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
 
 
@@ -232,31 +298,54 @@ class Dequantize:
         return F.linear(inputs.values, layer.dequantize(inputs.dtype), bias)
 
 
-ENGINES: dict[str, Engine] = {"int_mm": IntMM(), "bitsandbytes": BitsAndBytes(), "dequantize": Dequantize()}
+TRITON = Triton()
+ENGINES: dict[str, Engine] = {
+    "int_mm": IntMM(),
+    "triton": TRITON,
+    "bitsandbytes": BitsAndBytes(),
+    "dequantize": Dequantize(),
+}
+# Compute capabilities from which engines have integer products; cuBLAS multiplies them on tensor cores since Turing.
+LEAST_CAPABILITY = {"int_mm": (7, 5), "triton": (8, 0), "bitsandbytes": (7, 5)}
 
 
 def choose_engine(name: str, device: torch.device) -> Engine:
     """Return an engine by name; "auto" is the fastest that runs on the device.
 
-    Raises ValueError for an engine that multiplies integers on a GPU that does not.
+    Raises ImportError for "triton" where it is not installed, and ValueError for an engine that multiplies integers on
+    a GPU for which it has no such products.
     """
     if name == "auto":
         name = "dequantize"
-        if device.type == "cuda" and cuda_has_int8(device):
-            name = "bitsandbytes"
+        if device.type == "cuda":
+            name = _fastest_on_cuda(device)
         elif device.type == "cpu" and cpu_has_int8():
             name = "int_mm"
-    elif name != "dequantize" and device.type == "cuda" and not cuda_has_int8(device):
+    if name == "triton":
+        triton.require()
+    least = LEAST_CAPABILITY.get(name)
+    if least is not None and device.type == "cuda" and cuda_capability(device) < least:
         raise ValueError(
-            f"Int8 engine={name!r} needs a GPU of compute capability 7.5 (Turing) or higher, which "
-            f"{torch.cuda.get_device_name(device)} does not have. Use engine='auto', which is 'dequantize' there."
+            f"Int8 engine={name!r} needs a GPU of compute capability {least[0]}.{least[1]} or higher, which "
+            f"{torch.cuda.get_device_name(device)} does not have. Use engine='auto', which is "
+            f"{_fastest_on_cuda(device)!r} there."
         )
     return ENGINES[name]
 
 
-def cuda_has_int8(device: torch.device) -> bool:
-    """Whether this GPU has instructions for int8 products that cuBLAS uses: from the T4 and RTX 20 on."""
-    return torch.cuda.get_device_capability(device) >= TURING
+def _fastest_on_cuda(device: torch.device) -> str:
+    capability = cuda_capability(device)
+    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable() and torch.version.hip is None:
+        return "triton"
+    return "bitsandbytes" if capability >= LEAST_CAPABILITY["bitsandbytes"] else "dequantize"
+
+
+def cuda_capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability of a GPU; estimates for a GPU that is not there assume a recent one."""
+    try:
+        return torch.cuda.get_device_capability(device)
+    except (AssertionError, RuntimeError):  # torch has no CUDA, or there is no such GPU
+        return (9, 0)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from skxlmr.model.int8 import Int8
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.system import triton
 from skxlmr.training import Bias, Full, Head, LoRA
 
 NANO, XL = XLMRobertaXLConfig.from_pretrained("nano"), XLMRobertaXLConfig.xl()
@@ -173,7 +174,7 @@ def test_activation_bytes_of_full_is_near_the_peak(dropout):
 
 @pytest.mark.parametrize(
     "settings",
-    [None, Int8(engine="int_mm"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
+    [None, Int8(engine="int_mm"), Int8(engine="triton"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
     ids=str,
 )
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -182,6 +183,8 @@ def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype
     needs_int8 = isinstance(settings, Int8) and settings.engine != "dequantize"
     if needs_int8 and torch.cuda.get_device_capability() < (7, 5):
         pytest.skip("this GPU does not multiply integers")
+    if settings == Int8(engine="triton") and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("Triton compiles no integer products for this GPU")
     monkeypatch.setattr(int8_engines, "LARGE_BLOCK", 2**17)
     base = base_of(WIDE, dtype, settings)
     for layer in quantized_layers(base).values() if needs_int8 else ():
@@ -218,6 +221,16 @@ def test_activation_bytes_with_bitsandbytes_counts_int32_products(emulate):
     settings = Int8(engine="bitsandbytes")
     plain = activation_bytes(XL, 1000, torch.bfloat16)
     assert plain < activation_bytes(XL, 1000, torch.bfloat16, settings, device="cuda") < 2 * plain
+
+
+def test_activation_bytes_with_triton_has_no_int32_products(monkeypatch):
+    monkeypatch.setattr(triton, "missing", lambda: None)
+
+    def needed(engine: str) -> int:
+        return activation_bytes(XL, 1000, torch.bfloat16, Int8(engine=engine), device="cuda")
+
+    plain = activation_bytes(XL, 1000, torch.bfloat16)
+    assert 0.7 * plain < needed("triton") < plain < needed("bitsandbytes")
 
 
 def test_default_batch_tokens_is_smaller_for_wider_models():

@@ -14,8 +14,10 @@ from skxlmr import XLMRXLEmbedder
 from skxlmr.model import int8_engines
 from skxlmr.model.int8 import Int8, Int8Linear, can_chain, chain, quantize_weight
 from skxlmr.model.int8_engines import ENGINES, choose_engine
+from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
+ON_CPU = [name for name in ENGINES if name != "triton"]
 SLICES = [slice(0, 1), slice(0, 2), slice(5, 8), slice(3, 40), slice(11, 12)]
 
 
@@ -85,7 +87,7 @@ def test_int8_linear_state_dict_equals_bitsandbytes(linear):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_int8_linear_equals_float_with_every_engine(linear, engine, dtype):
     x = inputs(dtype=dtype)
     y = quantized(linear, engine=engine)(x)
@@ -143,7 +145,7 @@ def test_dynamic_outliers_equal_bitsandbytes(linear):
     assert rows.columns.tolist() == [7]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_int8_linear_gradient_reaches_input_only(linear, engine):
     layer = quantized(linear, [7], engine=engine)
     x, weights = inputs().requires_grad_(), torch.randn(41, 96)
@@ -171,7 +173,7 @@ def test_int8_linear_without_bias():
     torch.manual_seed(0)
     linear = nn.Linear(64, 8, bias=False)
     x = torch.randn(5, 64)
-    for engine in ENGINES:
+    for engine in ON_CPU:
         assert relative(quantized(linear, engine=engine)(x), linear(x)) < 0.03
 
 
@@ -265,17 +267,40 @@ def test_choose_engine_auto_depends_on_device(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpu_name", "engine"), [("V100", "dequantize"), ("T4", "bitsandbytes"), ("H100", "bitsandbytes")]
+    ("gpu_name", "engine"),
+    [("V100", "dequantize"), ("T4", "bitsandbytes"), ("A100", "triton"), ("L4", "triton"), ("H100", "triton")],
 )
-def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, engine):
+def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, engine, monkeypatch):
     gpu, cuda = emulate(gpu_name), torch.device("cuda", 0)
     assert choose_engine("auto", cuda) is ENGINES[engine]
-    for name in ("int_mm", "bitsandbytes"):
-        if gpu.capability < (7, 5):
-            with pytest.raises(ValueError, match=rf"engine='{name}' needs a GPU .*7\.5.*, which V100 does not have"):
+    for name, least in (("int_mm", (7, 5)), ("bitsandbytes", (7, 5)), ("triton", (8, 0))):
+        if gpu.capability < least:
+            message = (
+                rf"engine='{name}' needs a GPU .*{least[0]}\.{least[1]}.*, which {gpu_name} does not .* is '{engine}'"
+            )
+            with pytest.raises(ValueError, match=message):
                 choose_engine(name, cuda)
         else:
             assert choose_engine(name, cuda) is ENGINES[name]
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
+    assert choose_engine("auto", cuda) is ENGINES["bitsandbytes" if engine == "triton" else engine]
+
+
+def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):
+    """Memory is estimated for CUDA on machines without it."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no NVIDIA driver")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", fail)
+    monkeypatch.setattr(triton, "missing", lambda: None)
+    assert choose_engine("auto", torch.device("cuda")) is ENGINES["triton"]
+
+
+def test_choose_engine_triton_not_installed_raises(monkeypatch):
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
+    with pytest.raises(ImportError, match="pip install triton"):
+        choose_engine("triton", torch.device("cuda"))
 
 
 def test_cpu_has_int8_reads_capabilities(monkeypatch):

@@ -19,6 +19,7 @@ from emulated_cuda.kernels import KERNELS
 from emulated_cuda.memory import Memory, Pinned
 from emulated_cuda.streams import Event, Stream
 from emulated_cuda.tensor import DEVICE, CudaTensor, Current, Download, Upload
+from skxlmr.system import triton
 
 # Operators that wait: the host must know a number or a shape that the device computes.
 WAITING = {
@@ -263,6 +264,7 @@ class EmulatedCuda(TorchFunctionMode):
 
         self._patch(torch.autograd, "_engine_run_backward", run_backward_here)
         self._patch(torch, "autocast", lambda kind, **k: autocast("cpu" if kind == "cuda" else kind, **k))
+        self._patch(triton, "missing", lambda: None)  # torch for CUDA requires it
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         self._stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
         Current.device = self

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emulated_cuda.tensor import CudaTensor
+from emulated_cuda.triton_kernels import int8_linear, quantize_rows
 
 if TYPE_CHECKING:
     from emulated_cuda.device import EmulatedCuda
@@ -194,4 +195,6 @@ KERNELS = {
     "bitsandbytes::int8_scaled_mm": int8_scaled_mm,
     "bitsandbytes::quantize_4bit": quantize_4bit,
     "bitsandbytes::dequantize_4bit": dequantize_4bit,
+    "skxlmr::quantize_rows": quantize_rows,
+    "skxlmr::int8_linear": int8_linear,
 }

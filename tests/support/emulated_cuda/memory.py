@@ -31,7 +31,9 @@ class Memory:
             self._sizes[key] = nbytes
         self._holders[key] += 1
         self.peak = max(self.peak, self.allocated)
-        weakref.finalize(tensor, self._release, key)
+        before, tensor.release = tensor.release, weakref.finalize(tensor, self._release, key)
+        if before is not None:  # `tensor.data = ...`
+            before()
 
     def _release(self, key: int) -> None:
         self._holders[key] -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,8 @@ class CudaTensor(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         return current().dispatch(func, args, kwargs or {})
+
+    release: weakref.finalize | None = None  # set while its storage is counted
 
     device = property(lambda self: DEVICE)
     is_cuda = property(lambda self: True)
