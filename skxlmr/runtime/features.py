@@ -167,7 +167,7 @@ def _keys(
     backbone: Backbone, windows: Sequence[np.ndarray], what: tuple, positions: Sequence[np.ndarray] | None = None
 ) -> list[bytes]:
     """Return for each window a digest of everything that its features depend on."""
-    source = hashlib.blake2b(repr((FORMAT, backbone.key, what)).encode(), digest_size=32).digest()
+    source = hashlib.blake2b(repr((FORMAT, backbone.results_key, what)).encode(), digest_size=32).digest()
     data = [np.asarray(window, np.int32).tobytes() for window in windows]
     if positions is not None:
         data = [b"%d %b%b" % (len(w), w, at.astype(np.int32).tobytes()) for w, at in zip(data, positions, strict=True)]

@@ -275,7 +275,7 @@ class Fit:
             re.sub(" at 0x[0-9a-f]+", "", repr(settings.scoring)),  # of a function without its address
         )  # fmt: skip
         return [
-            self.backbone.key,
+            self.backbone.results_key,
             (type(self.tuning).__name__, self.tuning.get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
             self.task,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.current_device import on_device
 from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
@@ -133,7 +134,11 @@ class Trainer:
         A KeyboardInterrupt ends training with a warning, or is raised if there was no step yet. Raises
         FloatingPointError, before the weights change, if the loss or its gradient is no longer finite.
         """
-        begun = []
+        begun: list[Callback] = []
+        with on_device(self.device):  # libraries launch kernels on the current device: 8-bit optimizers, Triton
+            return self._run(begun)
+
+    def _run(self, begun: list[Callback]) -> pd.DataFrame:
         try:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
