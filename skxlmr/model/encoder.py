@@ -95,7 +95,12 @@ class Encoder(PretrainedModel):
             kept[start], x = _through(x, n_tokens, *through)
         with on_device(x.device):  # Triton launches its kernels on the current device
             for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
-                arguments = (x, packing, NO_DELTAS if adapter is None else adapter[i - 1], *(eager[i - 1] if eager else ()))
+                arguments = (
+                    x,
+                    packing,
+                    NO_DELTAS if adapter is None else adapter[i - 1],
+                    *(eager[i - 1] if eager else ()),
+                )
                 if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
                     x = checkpoint(layer, *arguments, use_reentrant=False)
                 else:

@@ -6,14 +6,17 @@ import functools
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from joblib.parallel import get_active_backend
+from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
@@ -63,6 +66,15 @@ class Backbone:
     def everywhere(self) -> tuple[Backbone, ...]:
         """The copies on all devices that predict, this one first; mostly it is the only one."""
         return self.copies or (self,)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The devices that predict."""
+        return [each.model.device for each in self.everywhere]
+
+    def on_each(self, compute: Callable[[Backbone, Any], Tensor]) -> dict[torch.device, Callable[[Any], Tensor]]:
+        """Return for each device a function that computes with its copy, for `skxlmr.runtime.run.run`."""
+        return {each.model.device: functools.partial(compute, each) for each in self.everywhere}
 
     def batch_tokens(self, requested: int | str) -> int:
         """Return the number of tokens to run at once; "auto" is the least that keeps the device busy."""

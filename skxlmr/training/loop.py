@@ -241,10 +241,11 @@ class Trainer:
     def _attempt(self, rows: np.ndarray) -> float:
         position = self.position
         scale = position.loss_scale
-        loss = accumulate_gradients(
+        losses = accumulate_gradients(
             self.losses, self.plan, rows, self.row_weights[rows], position.batch_tokens, position.recompute, scale
         )
-        norm = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
+        clipped = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
+        loss, norm = losses.read(clipped)
         if not np.isfinite(norm):
             if scale > 1:
                 raise _LossScaleError

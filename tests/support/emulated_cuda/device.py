@@ -393,7 +393,6 @@ class EmulatedCuda(TorchFunctionMode):
             multi_processor_count=100,
         )
 
-
         def memory_of(device: Any = None) -> Memory:
             return self.memories[self.index_of(device)]
 
@@ -439,7 +438,8 @@ def _only_views(func: Any, args: Any, result: Any) -> bool:
     if any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments):
         return False
     before, after = (
-        {x.untyped_storage()._cdata for x in tree_leaves(tensors) if isinstance(x, Tensor)} for tensors in (args, result)
+        {x.untyped_storage()._cdata for x in tree_leaves(tensors) if isinstance(x, Tensor)}
+        for tensors in (args, result)
     )
     return after <= before
 

@@ -10,6 +10,7 @@ import torch
 if TYPE_CHECKING:
     from emulated_cuda.device import EmulatedCuda
 
+
 class Current:
     """The emulated device that is there now, if any."""
 
