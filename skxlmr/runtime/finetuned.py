@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.reference.decoding import Past
 from skxlmr.model.transfer import downloads, upload, upload_one
+from skxlmr.runtime import graphs
 from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.features import frozen_features, frozen_states, pooled
 from skxlmr.runtime.plan import WindowPlan, rows_of
@@ -94,8 +95,14 @@ class Finetuned(nn.Module):
             x = frozen_states(backbone, batch, self.num_frozen, keep)
             x = x if self.own is None else x.float()
         with self._precision(base):
-            hidden = self.model(base).encode(
-                x, position_ids, batch.packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
+            encode = functools.partial(graphs.encode, base) if self.own is None else self.model(base).encode
+            hidden = encode(
+                x,
+                position_ids,
+                batch.packing,
+                adapter=self.adapter,
+                start=self.num_frozen,
+                recompute=recompute,
             )
         return pooled(self.pooling, hidden, batch)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.packing import Packing, bounds
 from skxlmr.model.transfer import downloads, upload
+from skxlmr.runtime import graphs
 from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.devices import share
 from skxlmr.runtime.plan import WindowPlan, rows_of
@@ -80,7 +81,7 @@ class HostBatch:
 
 def encode(model: XLMRobertaXLModel, batch: Batch, layers: Sequence[int] = (-1,)) -> list[Tensor]:
     """Run one batch of windows; returns the hidden states (T, H) after each of `layers`."""
-    return model.encode(batch.ids, batch.position_ids, batch.packing, layers=layers)
+    return graphs.encode(model, batch.ids, batch.position_ids, batch.packing, layers=layers)
 
 
 def run(
