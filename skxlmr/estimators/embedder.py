@@ -391,6 +391,7 @@ class XLMRXLEmbedder(
             lambda rows: self._plan(backbone, with_prompt(rows, reading.prompt)),
             compute,
             batch_tokens,
+            backbone.devices,
             description="embed",
             verbose=self.verbose,
         )

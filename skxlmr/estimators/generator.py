@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.utils import check_random_state, check_scalar
 from torch import Tensor
 
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
-from skxlmr.model.reference.generation import Past, generate, only_real_tokens
+from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.model.reference.decoding import Past
+from skxlmr.model.reference.generation import generate
+from skxlmr.model.reference.generation_options import GenerationOptions
+from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.plan import Windows
+from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.runtime.plan import PiecePlan, Windows
 from skxlmr.system.forks import gate
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.system.warn import warn
 from skxlmr.tasks.language_modeling import Examples, NextToken, losses_of
 from skxlmr.text.batching import token_batches
 from skxlmr.text.offsets import SPACE
+from skxlmr.text.words import stands_alone
 
 
 @declare_parameters
@@ -47,6 +54,10 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
     >>> writer = XLMRXLGenerator("nano", max_epochs=20, learning_rate=5e-3, random_state=0).fit(texts)
     >>> writer.generate(["The sea"], max_new_tokens=5).shape
     (1,)
+    >>> writer.generate(["The sea"], max_new_tokens=5, num_beams=3, num_return_sequences=2).shape
+    (1, 2)
+    >>> writer.token_log_likelihood(["The sky"]).columns.tolist()
+    ['row', 'token', 'start', 'end', 'log_probability']
     """
 
     def _new_task(self) -> NextToken:
@@ -70,31 +81,58 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         X: Any,
         max_new_tokens: int = 20,
         *,
+        min_new_tokens: int = 0,
         do_sample: bool = False,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool | str = False,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram_size: int = 0,
+        bad_words: Sequence[str] | None = None,
+        num_return_sequences: int = 1,
     ) -> np.ndarray:
-        """Return a continuation of each text.
+        """Return a continuation of each text, or several.
 
         Parameters
         ----------
         X : text column of shape (n_samples,)
         max_new_tokens : int, default=20
             Maximum number of pieces in a continuation; it ends earlier if the model ends the text.
+        min_new_tokens : int, default=0
+            Number of pieces below which the model may not end a text.
         do_sample : bool, default=False
             Sample each piece by its probability (with `random_state`) instead of taking the most probable one. The
             samples depend on `batch_tokens`, too.
         temperature : float, default=1.0
             Temperature of the sampling; values below 1 favour the probable pieces.
         top_k : int, default=None
-            Sample among this many of the most probable pieces.
+            Sample among this many of the most probable pieces; None or 0 is all.
         top_p : float, default=None
             Sample among the fewest most probable pieces whose probabilities sum to this (arXiv:1904.09751).
+        num_beams : int, default=1
+            Above 1, search for the continuation that is most probable as a whole, by keeping so many in each step.
+        length_penalty : float, default=1.0
+            With `num_beams`, the log-probability of a continuation is divided by its length to the power of this; above
+            0 it favours long ones.
+        early_stopping : bool or "never", default=False
+            With `num_beams`, whether to stop when so many continuations have ended; False and "never" go on while
+            better ones are likely, or possible.
+        repetition_penalty : float, default=1.0
+            Above 1, pieces that a text has already are less probable (arXiv:1909.05858).
+        no_repeat_ngram_size : int, default=0
+            Above 0, no run of so many pieces occurs in a text twice.
+        bad_words : list of str, default=None
+            Words that are not generated, as the tokenizer spells them: "Film" does not exclude "film", but it excludes
+            longer words that begin with the same pieces.
+        num_return_sequences : int, default=1
+            Continuations of each text: samples, or the best of `num_beams`, best first.
 
         Returns
         -------
-        ndarray of shape (n_samples,) of str
+        ndarray of shape (n_samples,) of str, or (n_samples, num_return_sequences) if that is above 1
             Without the texts themselves: `X + generate(X)` is the whole.
 
         Raises
@@ -102,7 +140,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         NotFittedError
             If the estimator is not fitted.
         TypeError, ValueError
-            If a parameter is not valid.
+            If a parameter is not valid, or does nothing with the others.
 
         Warns
         -----
@@ -110,15 +148,24 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
             Once, with the count, if texts are too long to be read whole; then only their ends are read.
         """
         check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
-        check_scalar(temperature, "temperature", Real)
-        if top_k is not None:
-            check_scalar(top_k, "top_k", Integral)
         column = self._check_fitted_column(X)
         backbone, finetuned = self._ready()
-        prompts = self._prompts(backbone, column, max_new_tokens)
-        lengths = np.array([len(ids) for ids in prompts])
         random = torch.Generator(backbone.model.device)
         random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
+        options = GenerationOptions(
+            max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, do_sample=do_sample, temperature=temperature,
+            top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty, early_stopping=early_stopping,
+            repetition_penalty=repetition_penalty, no_repeat_ngram_size=no_repeat_ngram_size,
+            bad_words_ids=bad_words_ids(backbone.tokenizer, bad_words), num_return_sequences=num_return_sequences,
+            generator=random,
+        )  # fmt: skip
+        texts = self._continue(backbone, finetuned, column, options)
+        return texts[:, 0] if num_return_sequences == 1 else texts
+
+    def _continue(
+        self, backbone: Backbone, finetuned: Finetuned, column: TextColumn, options: GenerationOptions
+    ) -> np.ndarray:
+        """Return the continuations of texts, (n_samples, num_return_sequences)."""
 
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past]:
             with gate.inside():
@@ -126,15 +173,19 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
                 logits = finetuned.head(hidden, finetuned.words(backbone.model))
                 return only_real_tokens(logits, len(backbone.tokenizer)), past
 
-        texts = np.empty(len(prompts), object)
-        for batch in token_batches(lengths + max_new_tokens, backbone.batch_tokens(self.batch_tokens)):
+        assert options.max_new_tokens is not None
+        prompts = self._prompts(backbone, column, options.max_new_tokens)
+        n_each = options.num_return_sequences
+        lengths = np.array([len(ids) for ids in prompts]) + options.max_new_tokens
+        texts = np.empty((len(prompts), n_each), object)
+        batch_tokens = backbone.batch_tokens(self.batch_tokens)
+        for batch in token_batches(lengths * max(options.num_beams, n_each), batch_tokens):
             ids, mask = _padded_left([prompts[i] for i in batch], backbone)
-            ids = generate(
-                step, finetuned.decoder_config, ids, mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
-                temperature=temperature, top_k=top_k, top_p=top_p, generator=random,
-            )  # fmt: skip
-            for i, new in zip(batch, ids[:, mask.shape[1] :], strict=True):
-                texts[i] = _continuation(column.texts[i], backbone.tokenizer.convert_ids_to_tokens(new, True))
+            ids = generate(step, finetuned.decoder_config, ids, mask, options).sequences
+            for k, new in enumerate(ids[:, mask.shape[1] :]):
+                i = batch[k // n_each]
+                pieces = backbone.tokenizer.convert_ids_to_tokens(new, True)
+                texts[i, k % n_each] = _continuation(column.texts[i], pieces)
         return texts
 
     def log_likelihood(self, X: Any) -> np.ndarray:
@@ -149,14 +200,33 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         ndarray of shape (n_samples,), float64
             In nats; 0 for a text without pieces.
         """
+        return self._sum_over_pieces(*self._log_probabilities(self._check_fitted_column(X)))
+
+    def token_log_likelihood(self, X: Any) -> pd.DataFrame:
+        """Return the log-probability of each piece of each text, given those before.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        DataFrame
+            One row per piece, in order: row (its position in X), token, start, end, log_probability, in nats.
+            `X[row][start:end]` are the characters of the token; of a token that is only a space there are none. The sum
+            over a text is its `log_likelihood`.
+        """
         column = self._check_fitted_column(X)
+        return self._table_of_pieces(column, *self._log_probabilities(column))
+
+    def _log_probabilities(self, column: TextColumn) -> tuple[np.ndarray, PiecePlan]:
         backbone, finetuned = self._ready()
         plan = self._plan_every_piece(backbone, column, causal=True)
         targets = [ids[at].astype(np.int64) for ids, at in zip(plan.windows, plan.positions, strict=True)]
         before = [at - 1 for at in plan.positions]
         examples = Examples(plan.windows, plan.text_of_window, plan.text_of_row, positions=before, targets=targets)
         losses = losses_of(finetuned, backbone, examples, backbone.batch_tokens(self.batch_tokens), self.verbose)
-        return self._sum_over_pieces(-losses, plan)
+        return -losses, plan
 
     def _prompts(self, backbone: Backbone, column: TextColumn, max_new_tokens: int) -> list[np.ndarray]:
         """Return the ids of the texts after `<s>`; the end of those that are too long."""
@@ -191,3 +261,22 @@ def _continuation(text: str, pieces: Sequence[str]) -> str:
     """Join pieces to what follows a text; without a space if the text ends with one."""
     follows = "".join(pieces).replace(SPACE, " ")
     return follows.removeprefix(" ") if not text or text[-1].isspace() else follows
+
+
+def bad_words_ids(tokenizer: XLMRobertaXLTokenizer, words: Sequence[str] | None) -> list[list[int]] | None:
+    """Return the pieces of words that are not to be generated: after a space, and where words need none, without."""
+    if words is None:
+        return None
+    if not isinstance(words, list | tuple | np.ndarray | pd.Series) or not all(isinstance(w, str) for w in words):
+        raise TypeError(f"bad_words must be a list of texts, got {words!r:.60}.")
+    found = []
+    for word, ids in zip(words, tokenizer.encode_batch(list(words)), strict=True):
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        if not "".join(pieces).strip(SPACE):
+            raise ValueError(f"bad_words: {word!r} has no word in it. Leave it out.")
+        found.append(ids.tolist())
+        if stands_alone("".join(pieces[:2])):
+            unspaced = [piece for piece in (pieces[0].lstrip(SPACE), *pieces[1:]) if piece]
+            found.append(tokenizer.convert_tokens_to_ids(unspaced))
+    # What has no piece in the vocabulary is never generated.
+    return [ids for ids in found if tokenizer.unk_token_id not in ids]

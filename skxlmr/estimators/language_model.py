@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import _fit_context
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight
@@ -21,6 +22,7 @@ from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import LanguageModeling
 from skxlmr.tasks.tagging.sentences import plan_pieces
 from skxlmr.text.batching import deduplicate
+from skxlmr.text.offsets import SPACE
 from skxlmr.training.settings import AT_LEAST_1
 from skxlmr.training.sklearn_callbacks import with_callbacks
 
@@ -126,6 +128,22 @@ class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeli
         text_of_piece = np.repeat(plan.text_of_window, plan.counts)
         sums = np.bincount(text_of_piece, values, len(plan.windows_per_text))
         return sums.astype(float)[plan.text_of_row]  # without any pieces bincount returns integers
+
+    def _table_of_pieces(self, column: TextColumn, values: np.ndarray, plan: PiecePlan) -> pd.DataFrame:
+        """Return the pieces of each text of a column with their values, (n_pieces,), a row each."""
+        tokenizer = self._ready()[0].tokenizer
+        n_pieces = np.bincount(plan.text_of_window, plan.counts, len(plan.windows_per_text)).astype(int)
+        of_texts = np.split(values, np.cumsum(n_pieces)[:-1])
+        tables: dict[int, list[tuple[str, int, int, float]]] = {}  # of each distinct text
+        for text, number in zip(column.texts, plan.text_of_row.tolist(), strict=True):
+            if number not in tables:
+                ids, offsets = tokenizer.encode_with_offsets(text)
+                tokens = [piece.replace(SPACE, " ").strip() for piece in tokenizer.convert_ids_to_tokens(ids)]
+                of_pieces = zip(tokens, offsets.tolist(), of_texts[number].tolist(), strict=True)
+                tables[number] = [(token, start, end, value) for token, (start, end), value in of_pieces]
+        found = [(row, *piece) for row, number in enumerate(plan.text_of_row.tolist()) for piece in tables[number]]
+        table = pd.DataFrame(found, columns=["row", "token", "start", "end", "log_probability"])
+        return table.astype({"row": int, "start": int, "end": int, "log_probability": float})  # also if it is empty
 
     def _window(self, backbone: Backbone) -> tuple[int, int]:
         return self._new_task().windows.resolve(backbone)

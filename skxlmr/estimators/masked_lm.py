@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from skxlmr.columns import TextColumn, as_objects, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
+from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.model.lm_head import LMHead, read_lm_head
-from skxlmr.model.reference.generation import only_real_tokens
+from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.runtime.plan import PiecePlan, Windows
-from skxlmr.runtime.run import run
+from skxlmr.runtime.plan import PiecePlan, Windows, rows_of
+from skxlmr.runtime.run import HostBatch, run
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import Masking
 from skxlmr.tasks.tagging.sentences import plan_pieces
@@ -88,8 +89,10 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
             )
         return backbone, Finetuned(Head(), backbone.model, head).eval().requires_grad_(False)
 
-    def fill_mask(self, X: Any, top_k: int = 5) -> pd.DataFrame:
-        """Return the most probable pieces for each "<mask>".
+    def fill_mask(
+        self, X: Any, top_k: int | None = None, *, targets: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return the most probable pieces for each "<mask>", or the probabilities of some words.
 
         If a text has several masks, each is filled by itself, with the others left as masks.
 
@@ -97,30 +100,40 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         ----------
         X : text column of shape (n_samples,)
             Each text has at least one "<mask>".
-        top_k : int, default=5
-            Pieces for each mask.
+        top_k : int, default=None
+            Pieces for each mask; None is 5, or all `targets`.
+        targets : str or list of str, default=None
+            Words to compare. Each must be a single piece of the vocabulary. It is the piece that would stand in the
+            place of the mask: after a space "good" is "▁good", which begins a word (the pipeline of transformers takes
+            "good", the inside of a word, if there is this piece). If the vocabulary has only one of both, it is that;
+            "▁good" is itself everywhere.
 
         Returns
         -------
         DataFrame
             One row per piece, the most probable first: row (its position in X), mask (its number in the text, from 0),
-            token, score (its probability), and text, with the token in place of this mask.
+            token, score (its probability among all pieces), and text, with the token in place of this mask.
 
         Raises
         ------
         TypeError, ValueError
-            If a text has no mask, or X is not a column of texts; the message names the row.
+            If a text has no mask, or X is not a column of texts; the message names the row. If a target is not a single
+            piece.
         """
-        check_scalar(top_k, "top_k", Integral, min_val=1)
+        if top_k is not None:
+            check_scalar(top_k, "top_k", Integral, min_val=1)
         column = self._check_fitted_column(X)
         parts = [text.split(MASK) for text in column.texts]
         for row, of_text in enumerate(parts):
             if len(of_text) == 1:
                 where = name_row(row, X.index if isinstance(X, pd.Series | pd.DataFrame) else None)
                 raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. Write it where a word goes.")
-        pieces, scores = self._likeliest(parts, top_k)
+        if targets is None:
+            pieces, scores = self._likeliest(parts, 5 if top_k is None else top_k)
+        else:
+            pieces, scores = self._of_targets(parts, [targets] if isinstance(targets, str) else targets, top_k)
         found, masks = [], ((row, mask) for row, of_text in enumerate(parts) for mask in range(len(of_text) - 1))
-        for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores.tolist(), strict=True):
+        for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores, strict=True):
             for piece, score in zip(of_mask, of_pieces, strict=True):
                 text = _fill(parts[row], [piece if i == mask else None for i in range(len(parts[row]) - 1)])
                 found.append((row, mask, piece.replace(SPACE, " ").strip(), score, text))
@@ -168,11 +181,36 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         ndarray of shape (n_samples,), float64
             In nats; 0 for a text without pieces.
         """
+        return self._sum_over_pieces(*self._log_probabilities(self._check_fitted_column(X)))
+
+    def token_pseudo_log_likelihood(self, X: Any) -> pd.DataFrame:
+        """Return the log-probability of each piece of each text, when it alone is masked.
+
+        Parameters
+        ----------
+        X : text column of shape (n_samples,)
+
+        Returns
+        -------
+        DataFrame
+            One row per piece, in order: row (its position in X), token, start, end, log_probability, in nats.
+            `X[row][start:end]` are the characters of the token; of a token that is only a space there are none. The sum
+            over a text is its `pseudo_log_likelihood`.
+
+        Examples
+        --------
+        >>> from skxlmr import XLMRXLMaskedLM
+        >>> table = XLMRXLMaskedLM("nano").token_pseudo_log_likelihood(["A good film.", "Very good!"])
+        >>> table[table.row == 1].token.tolist()
+        ['Ver', 'y', 'good', '!']
+        """
         column = self._check_fitted_column(X)
+        return self._table_of_pieces(column, *self._log_probabilities(column))
+
+    def _log_probabilities(self, column: TextColumn) -> tuple[np.ndarray, PiecePlan]:
         backbone, finetuned = self._ready()
         plan = self._plan_every_piece(backbone, column)
-        losses = self._losses_of_pieces(finetuned, backbone, plan)
-        return self._sum_over_pieces(-losses, plan)
+        return -self._losses_of_pieces(finetuned, backbone, plan), plan
 
     def _losses_of_pieces(self, finetuned: Finetuned, backbone: Backbone, plan: PiecePlan) -> np.ndarray:
         """Compute minus the log-probability of each of a plan's positions, masked alone."""
@@ -182,45 +220,124 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         position = np.concatenate(plan.positions)
         mask = backbone.tokenizer.mask_token_id
 
-        def compute(batch: np.ndarray) -> Tensor:
+        def prepare(batch: np.ndarray) -> HostBatch:
             masked = [plan.windows[i].copy() for i in window[batch]]
             targets = [ids[at] for ids, at in zip(masked, position[batch], strict=True)]
             for ids, at in zip(masked, position[batch], strict=True):
                 ids[at] = mask
-            hidden = finetuned.embed(backbone, masked, list(position[batch, None]))
-            assert isinstance(finetuned.head, LMHead)
-            true = torch.from_numpy(np.array(targets, np.int64)).to(hidden.device)
-            return finetuned.head.losses(hidden, finetuned.words(backbone.model), true)[:, None]
+            return finetuned.batch(backbone, masked, list(position[batch, None]), [np.array(targets, np.int64)])
 
-        batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            here, on_device = on(base.model.device), batch.to(base.model.device)
+            assert isinstance(here.head, LMHead)
+            return here.head.losses(here.embed(base, on_device), here.words(base.model), on_device.more[0])[:, None]
 
-    def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], np.ndarray]:
-        """Return the most probable pieces at each mask of split texts, and their probabilities, (n_masks, k)."""
+        on, batch_tokens = finetuned.on_each_device(), backbone.batch_tokens(self.batch_tokens)
+        lengths, computes = plan.lengths[window], backbone.on_each(compute)
+        return run(computes, prepare, lengths, batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
+
+    def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], list[list[float]]]:
+        """Return the most probable pieces at each mask of split texts, and their probabilities."""
         backbone, finetuned = self._ready()
-        plan, tokenizer = self._plan_masks(backbone, parts), backbone.tokenizer
+        tokenizer = backbone.tokenizer
         top_k = min(top_k, len(tokenizer) - len(tokenizer.all_special_ids))
 
-        def likeliest(hidden: Tensor) -> Tensor:
-            logits = finetuned.head(hidden, finetuned.words(backbone.model))
-            probabilities = only_real_tokens(logits, len(tokenizer)).softmax(-1)
-            probabilities[:, tokenizer.all_special_ids] = -1.0  # special tokens are not pieces
-            highest, ids = probabilities.topk(top_k)
+        plan = self._plan_masks(backbone, parts)
+        special = np.tile(np.array(tokenizer.all_special_ids), (plan.counts.sum(), 1))  # the same at each mask
+
+        def likeliest(probabilities: Tensor, special: Tensor) -> Tensor:
+            highest, ids = probabilities.scatter_(1, special, -1.0).topk(top_k)  # special tokens are not pieces
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
 
-        def compute(batch: np.ndarray) -> Tensor:
-            hidden = finetuned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
-            return torch.cat([likeliest(part) for part in hidden.split(MASKS_AT_ONCE)])
+        found = self._at_masks(backbone, finetuned, plan, special, likeliest)
+        ids, probabilities = found[:, :top_k].astype(np.int64), found[:, top_k:]
+        return [tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], probabilities.tolist()
+
+    def _of_targets(
+        self, parts: list[list[str]], targets: Sequence[str], top_k: int | None
+    ) -> tuple[list[list[str]], list[list[float]]]:
+        """Return the target pieces at each mask of split texts, the most probable first, and their probabilities."""
+        backbone, finetuned = self._ready()
+        tokenizer = backbone.tokenizer
+        ids = target_ids(tokenizer, parts, targets)  # (n_masks, n_targets)
+
+        plan = self._plan_masks(backbone, parts)
+        scores = self._at_masks(backbone, finetuned, plan, ids, lambda probabilities, ids: probabilities.gather(1, ids))
+        order = np.argsort(-scores, axis=1, kind="stable")
+        pieces, found = [], []
+        for of_mask, of_targets, places in zip(ids, scores, order, strict=True):
+            score_of_id = {int(of_mask[i]): float(of_targets[i]) for i in places}  # two targets may be one piece
+            pieces.append(tokenizer.convert_ids_to_tokens(list(score_of_id)[:top_k]))
+            found.append(list(score_of_id.values())[:top_k])
+        return pieces, found
+
+    def _at_masks(
+        self,
+        backbone: Backbone,
+        finetuned: Finetuned,
+        plan: PiecePlan,
+        ids: np.ndarray,
+        select: Callable[[Tensor, Tensor], Tensor],
+    ) -> np.ndarray:
+        """Return what `select` takes from the probabilities (n, V) of some masks and their rows of `ids`, (n, k).
+
+        `ids` are (n_masks, k), int64; returns (n_masks, ...) float32.
+        """
+        on = finetuned.on_each_device()
+
+        def prepare(batch: np.ndarray) -> HostBatch:
+            windows, positions = [plan.windows[i] for i in batch], [plan.positions[i] for i in batch]
+            return finetuned.batch(backbone, windows, positions, [ids[rows_of(batch, plan.counts)]])
+
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            here, on_device = on(base.model.device), batch.to(base.model.device)
+
+            def selected(hidden: Tensor, of_masks: Tensor) -> Tensor:
+                logits = here.head(hidden, here.words(base.model))
+                return select(only_real_tokens(logits, len(base.tokenizer)).softmax(-1), of_masks)
+
+            hidden = here.embed(base, on_device).split(MASKS_AT_ONCE)
+            return torch.cat(list(map(selected, hidden, on_device.more[0].split(MASKS_AT_ONCE))))
 
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        found = run(compute, plan.lengths, counts=plan.counts, batch_tokens=batch_tokens, verbose=self.verbose)
-        ids, probabilities = found[:, :top_k].astype(np.int64), found[:, top_k:]
-        return [tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], probabilities
+        return run(
+            backbone.on_each(compute),
+            prepare,
+            plan.lengths,
+            counts=plan.counts,
+            batch_tokens=batch_tokens,
+            verbose=self.verbose,
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
+
+
+def target_ids(tokenizer: XLMRobertaXLTokenizer, parts: Sequence[Sequence[str]], targets: Sequence[str]) -> np.ndarray:
+    """Return the piece that each target is at each mask of split texts, (n_masks, n_targets); see `fill_mask`."""
+    if not isinstance(targets, list | tuple | np.ndarray | pd.Series) or not all(isinstance(t, str) for t in targets):
+        raise TypeError(f"targets must be a text or a list of texts, got {targets!r:.60}.")
+    if not len(targets):
+        raise ValueError("targets is empty: give at least one word, or None for the most probable pieces.")
+    words = [target.lstrip(SPACE + " ") for target in targets]
+    begins = np.array([word != target for word, target in zip(words, targets, strict=True)])  # say "▁" themselves
+    spelled = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer.encode_batch(words)]
+    normal = ["".join(pieces).removeprefix(SPACE) for pieces in spelled]
+    inside = np.array(tokenizer.convert_tokens_to_ids(normal))
+    first = np.array(tokenizer.convert_tokens_to_ids([SPACE + word for word in normal]))
+    first = np.where((first == tokenizer.unk_token_id) & ~begins, inside, first)
+    inside = np.where((inside == tokenizer.unk_token_id) | begins, first, inside)
+    for i in np.flatnonzero(np.isin(first, tokenizer.all_special_ids) | (np.array(normal) == "")):
+        raise ValueError(
+            f"targets: {targets[i]!r:.60} is not a single piece of the vocabulary, but {' '.join(spelled[i])!r:.60}: "
+            f"leave it out, or give a piece."
+        )
+    after_space = [
+        (not part and not i) or part[-1:].isspace() for of_text in parts for i, part in enumerate(of_text[:-1])
+    ]
+    return np.where(np.array(after_space)[:, None], first, inside).astype(np.int64)
 
 
 def _fill(parts: Sequence[str], pieces: Sequence[str | None]) -> str:

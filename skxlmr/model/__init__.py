@@ -14,7 +14,7 @@ from skxlmr.model.reference.family import (
     XLMRobertaModel,
 )
 from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
-from skxlmr.model.reference.outputs import ModelOutput
+from skxlmr.model.reference.outputs import GenerateOutput, ModelOutput
 from skxlmr.model.reference.padded import XLMRobertaXLModel
 from skxlmr.model.reference.tasks import (
     XLMRobertaXLForMultipleChoice,
@@ -28,6 +28,7 @@ __all__ = [
     "BertConfig",
     "BertForSequenceClassification",
     "BertModel",
+    "GenerateOutput",
     "ModelOutput",
     "NewHeadWarning",
     "UnusedTensorsWarning",

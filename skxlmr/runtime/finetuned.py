@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -14,16 +15,20 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
-from skxlmr.model.reference.generation import Past
-from skxlmr.runtime.feature_cache import moment
+from skxlmr.model.reference.decoding import Past
+from skxlmr.model.transfer import downloads, upload, upload_one
+from skxlmr.runtime import graphs
+from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.features import frozen_features, frozen_states, pooled
 from skxlmr.runtime.plan import WindowPlan, rows_of
-from skxlmr.runtime.run import collate, run
+from skxlmr.runtime.run import Batch, HostBatch, run
 from skxlmr.system.forks import gate
 from skxlmr.tuning import Tuning
 
 if TYPE_CHECKING:
     from skxlmr.runtime.backbone import Backbone
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # Maximum size of the features that a head predicts from at once: those of a large column would fill the memory.
 FEATURE_BYTES = 2**28
@@ -78,37 +83,43 @@ class Finetuned(nn.Module):
         model._modules = parts
         return model
 
-    def embed(
-        self,
-        backbone: Backbone,
-        windows: Sequence[np.ndarray],
-        positions: Sequence[np.ndarray] | None = None,
-        *,
-        keep: int | None = None,
-        recompute: bool = False,
-    ) -> Tensor:
-        """Compute the features of a batch of windows, (n, H) float32: one per window, or one per position in them.
+    def embed(self, backbone: Backbone, batch: Batch, *, keep: Keep | None = None, recompute: bool = False) -> Tensor:
+        """Compute the features of a batch, (n, H) float32: one per window, or one per place.
 
         For `keep` see `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer
         again, to save memory.
         """
         base = backbone.model
-        position_ids = None
+        x, position_ids = batch.ids, batch.position_ids
         if self.num_frozen:
-            x, packing = frozen_states(backbone, windows, self.num_frozen, causal=self.causal, keep=keep)
+            x = frozen_states(backbone, batch, self.num_frozen, keep)
             x = x if self.own is None else x.float()
-        else:
-            x, position_ids, packing = collate(windows, base, self.causal)
         with self._precision(base):
-            hidden = self.model(base).encode(
-                x, position_ids, packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
+            encode = functools.partial(graphs.encode, base) if self.own is None else self.model(base).encode
+            hidden = encode(
+                x,
+                position_ids,
+                batch.packing,
+                adapter=self.adapter,
+                start=self.num_frozen,
+                recompute=recompute,
             )
-        return pooled(self.pooling, hidden, packing, positions)
+        return pooled(self.pooling, hidden, batch)
+
+    def batch(
+        self,
+        backbone: Backbone,
+        windows: Sequence[np.ndarray],
+        positions: Sequence[np.ndarray] | None = None,
+        more: Sequence[np.ndarray] = (),
+    ) -> HostBatch:
+        """Prepare windows for `embed`; `positions` in each have features, and `more` is uploaded with them."""
+        return HostBatch.of(windows, backbone.model, positions, more=more, causal=self.causal)
 
     def decode(
         self, backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None
     ) -> tuple[Tensor, Past]:
-        """Run one step of decoding; see `skxlmr.model.reference.generation.Step`.
+        """Run one step of decoding; see `skxlmr.model.reference.decoding.Step`.
 
         Returns the hidden states (B, H) of the last tokens, float32, and the keys and values for the next step.
         """
@@ -138,14 +149,15 @@ class Finetuned(nn.Module):
 
         If only the head is trained, the features of all windows are computed here.
         """
+        device = backbone.model.device
         if self.only_head:
             every = np.arange(len(plan.windows))
-            known = torch.from_numpy(self._frozen(backbone, plan, every, batch_tokens, memory, verbose))
-            known, counts = known.to(self._device), plan.counts
-            return lambda windows, recompute=False: known[torch.from_numpy(rows_of(windows, counts))]
-        began = moment()
+            known = upload_one(self._frozen(backbone, plan, every, batch_tokens, memory, verbose), device)
+            counts = plan.counts
+            return lambda windows, recompute=False: known[upload_one(rows_of(windows, counts), device)]
+        keep = Keep()
         return lambda windows, recompute=False: self.embed(
-            backbone, *_taken(plan, windows), keep=began, recompute=recompute
+            backbone, self.batch(backbone, *_taken(plan, windows)).to(device), keep=keep, recompute=recompute
         )
 
     def run(
@@ -155,7 +167,7 @@ class Finetuned(nn.Module):
         batch_tokens: int,
         *,
         memory: object = None,
-        keep: int | None = None,
+        keep: Keep | None = None,
         verbose: int = 0,
         description: str = "predict",
     ) -> np.ndarray:
@@ -167,19 +179,24 @@ class Finetuned(nn.Module):
             self.to(backbone.model.device)
         if self.only_head:
             parts = self.frozen(backbone, plan, batch_tokens, memory=memory, verbose=verbose, description=description)
-            return np.concatenate([self._head_outputs(part) for part in parts])
+            return torch.cat(list(downloads(map(self._head_outputs, parts)))).numpy()
         of_a_row = np.zeros(plan.n_texts, bool)
         of_a_row[plan.text_of_row] = True
         asked = np.flatnonzero(of_a_row[plan.text_of_unit])
-        counts, n_windows = plan.counts_of_units, plan.windows_per_unit
+        counts, n_windows, on = plan.counts_of_units, plan.windows_per_unit, self.on_each_device()
 
-        def compute(batch: np.ndarray) -> Tensor:
+        def prepare(batch: np.ndarray) -> HostBatch:
             windows = rows_of(asked[batch], n_windows)
-            return self.head(plan.combine(self.embed(backbone, *_taken(plan, windows), keep=keep), windows))
+            return self.batch(backbone, *_taken(plan, windows), plan.combination(windows))
+
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            here, on_device = on(base.model.device), batch.to(base.model.device)
+            return here.head(plan.combine(here.embed(base, on_device, keep=keep), on_device.more))
 
         starts = np.cumsum(n_windows) - n_windows
         outputs = run(
-            compute,
+            backbone.on_each(compute),
+            prepare,
             np.add.reduceat(plan.lengths, starts)[asked],
             batch_tokens=batch_tokens,
             counts=counts[asked],
@@ -192,9 +209,9 @@ class Finetuned(nn.Module):
         every[rows_of(asked, counts)] = outputs
         return every
 
-    def _head_outputs(self, features: Tensor) -> np.ndarray:
+    def _head_outputs(self, features: Tensor) -> Tensor:
         with gate.inside():
-            return self.head(features).detach().float().cpu().numpy()
+            return self.head(features).detach().float()
 
     @torch.no_grad()
     def frozen(
@@ -221,7 +238,8 @@ class Finetuned(nn.Module):
                 features = self._frozen(backbone, plan, windows, batch_tokens, memory, verbose, description)
             else:
                 features = self._embed_all(backbone, plan, windows, batch_tokens, verbose, description)
-            yield plan.combine(torch.from_numpy(features).to(self._device), windows)
+            on_device, *combination = upload([features, *plan.combination(windows)], self._device)
+            yield plan.combine(on_device, combination)
 
     def _embed_all(
         self,
@@ -232,9 +250,14 @@ class Finetuned(nn.Module):
         verbose: int,
         description: str,
     ) -> np.ndarray:
-        began = moment()
+        keep, on = Keep(), self.on_each_device()
+
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            return on(base.model.device).embed(base, batch.to(base.model.device), keep=keep)
+
         return run(
-            lambda batch: self.embed(backbone, *_taken(plan, windows[batch]), keep=began),
+            backbone.on_each(compute),
+            lambda batch: self.batch(backbone, *_taken(plan, windows[batch])),
             plan.lengths[windows],
             batch_tokens=batch_tokens,
             counts=plan.counts[windows],
@@ -264,6 +287,13 @@ class Finetuned(nn.Module):
             description=description,
         )
 
+    def on_each_device(self) -> Callable[[torch.device], Finetuned]:
+        """Return a function from a device to this object, or to a copy there, which is made when it is first needed.
+
+        The function is for one run, since training changes the weights.
+        """
+        return functools.cache(lambda device: self if device == self._device else copied_to(self, device))
+
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
@@ -273,6 +303,16 @@ class Finetuned(nn.Module):
         if self.own is None or base.dtype.itemsize > 2:
             return nullcontext()
         return torch.autocast(base.device.type, dtype=base.dtype)
+
+
+def copied_to(module: Module, device: torch.device) -> Module:
+    """Return a copy of a module on another device; at no time is there a second one on its own."""
+    tensors: dict[int, Tensor] = {}
+    for parameter in module.parameters():
+        tensors[id(parameter)] = nn.Parameter(parameter.detach().to(device), parameter.requires_grad)
+    for buffer in module.buffers():
+        tensors[id(buffer)] = buffer.to(device)
+    return copy.deepcopy(module, tensors)
 
 
 def _taken(plan: WindowPlan, windows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray] | None]:

@@ -33,14 +33,14 @@ def word_starts(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
     distinct, inverse = np.unique(ids, return_inverse=True)
     pieces = vocabulary.to_tokens(distinct.tolist())
     added = {token.id for token in vocabulary.added}
-    alone = np.array([i in added or _stands_alone(p) for i, p in zip(distinct.tolist(), pieces, strict=True)], bool)
+    alone = np.array([i in added or stands_alone(p) for i, p in zip(distinct.tolist(), pieces, strict=True)], bool)
     alone = alone[inverse]
     spaced = np.array([piece.startswith(SPACE) for piece in pieces], bool)[inverse]
     after_alone = np.concatenate([[True], alone[:-1]])[: len(ids)]
     return spaced | alone | after_alone
 
 
-def _stands_alone(piece: str) -> bool:
+def stands_alone(piece: str) -> bool:
     """Whether a piece, without "▁", begins with punctuation or with a script without spaces between words."""
     letters = piece.replace(SPACE, "")
     if not letters:

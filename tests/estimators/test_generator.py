@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLGenerator
+from skxlmr.estimators.generator import bad_words_ids
 from skxlmr.model import XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.feature_cache import clear_features
@@ -67,6 +68,65 @@ def test_score_and_greedy_generation_equal_transformers(fitted, tmp_path):
         assert continuation == "".join(pieces).replace("▁", " ").removeprefix(" " if text in ("", "Alles ") else "x")
 
 
+def test_beam_search_and_constraints_equal_transformers(fitted, tmp_path):
+    fitted.export_pretrained(tmp_path)
+    model = transformers.XLMRobertaXLForCausalLM.from_pretrained(tmp_path).eval()
+    tokenizer = get_backbone("nano").tokenizer
+    for options in (
+        {"num_beams": 3},
+        {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never", "min_new_tokens": 4},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 8},
+    ):
+        found = fitted.generate(PROMPTS, max_new_tokens=8, **options)
+        for text, continuation in zip(PROMPTS, found, strict=True):
+            ids = torch.tensor([tokenizer(text)["input_ids"][:-1]])
+            n = ids.shape[1]
+            new = model.generate(ids, position_ids=torch.arange(2, 2 + n)[None], max_new_tokens=8, **options)[0, n:]
+            pieces = tokenizer.convert_ids_to_tokens(new, True)
+            wanted = "".join(pieces).replace("▁", " ")
+            assert continuation == wanted.removeprefix(" " if text in ("", "Alles ") else "x")
+
+
+def test_generate_with_num_return_sequences_returns_columns(fitted):
+    found = fitted.generate(PROMPTS, max_new_tokens=6, num_beams=4, num_return_sequences=3)
+    assert found.shape == (5, 3)
+    assert found[:, 0].tolist() == fitted.generate(PROMPTS, max_new_tokens=6, num_beams=4).tolist()
+    assert all(len(set(row)) == 3 for row in found.tolist())
+    small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
+    many = {"max_new_tokens": 6, "num_beams": 4, "num_return_sequences": 3}
+    assert small.generate(PROMPTS, **many).tolist() == found.tolist()
+    sampled = fitted.generate(["The"], do_sample=True, temperature=5.0, num_return_sequences=20)
+    assert sampled.shape == (1, 20)
+    assert len(set(sampled[0])) > 5
+
+
+def test_generate_with_bad_words_leaves_them_out(fitted):
+    free = fitted.generate(PROMPTS[:3], max_new_tokens=30)
+    assert "deep" in free[0]
+    assert "很好" in free[2]
+    found = fitted.generate(PROMPTS[:3], max_new_tokens=30, bad_words=["deep", "很好"])
+    assert "deep" not in found[0]
+    assert "很好" not in found[2]
+    assert found[1] == free[1]
+    for words, error, message in [
+        ("deep", TypeError, "bad_words must be a list of texts, got 'deep'"),
+        ([3], TypeError, "bad_words must be a list of texts"),
+        (3, TypeError, "bad_words must be a list of texts"),
+        (["deep", " "], ValueError, "bad_words: ' ' has no word in it"),
+    ]:
+        with pytest.raises(error, match=message):
+            fitted.generate(PROMPTS, bad_words=words)
+
+
+def test_bad_words_of_scripts_without_spaces_are_banned_without_a_space_too():
+    tokenizer = get_backbone("nano").tokenizer
+    spelled = [tokenizer.convert_ids_to_tokens(ids) for ids in bad_words_ids(tokenizer, ["film", "很好", "!"])]
+    assert spelled[0] == tokenizer.tokenize("film")
+    assert all("".join(pieces).strip("▁") in ("film", "很好", "!") for pieces in spelled)
+    assert [pieces for pieces in spelled if not pieces[0].startswith("▁")] == [["很好"], ["!"]]
+    assert bad_words_ids(tokenizer, None) is None
+
+
 def test_generate_and_log_likelihood_do_not_depend_on_batches(fitted):
     alone = [fitted.generate([text], max_new_tokens=8)[0] for text in PROMPTS]
     assert fitted.generate(PROMPTS, max_new_tokens=8).tolist() == alone
@@ -104,6 +164,24 @@ def test_fit_after_bidirectional_fit_does_not_reuse_its_cached_states():
     skxlmr.XLMRXLClassifier("nano", tuning=LoRA(layers=1), max_epochs=1, device="cpu").fit(TEXTS, [0, 1, 0, 1])
     got = writer(tuning=LoRA(layers=1), max_epochs=2).fit(TEXTS).log_likelihood(TEXTS)
     np.testing.assert_array_equal(got, expected)
+
+
+def test_token_log_likelihood_sums_to_that_of_text(fitted, tmp_path):
+    texts = [*TEXTS, "", TEXTS[0]]
+    table = fitted.token_log_likelihood(texts)
+    sums = table.groupby("row").log_probability.sum().reindex(range(6), fill_value=0)
+    np.testing.assert_allclose(sums, fitted.log_likelihood(texts), rtol=1e-5, atol=1e-6)
+    assert [texts[piece.row][piece.start : piece.end] for piece in table.itertuples()] == table.token.tolist()
+    fitted.export_pretrained(tmp_path)
+    model = XLMRobertaXLForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([get_backbone("nano").tokenizer(TEXTS[1])["input_ids"]])
+    with torch.no_grad():
+        log_p = model(ids).logits[0, :-2].log_softmax(-1).gather(1, ids[0, 1:-1, None])[:, 0]
+    np.testing.assert_allclose(table[table["row"] == 1].log_probability, log_p, rtol=1e-4, atol=1e-5)
+    short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=8, stride=2)
+    long = short.token_log_likelihood([TEXTS[0] * 3])
+    assert long.start.is_monotonic_increasing
+    assert long.log_probability.sum() == pytest.approx(short.log_likelihood([TEXTS[0] * 3])[0], rel=1e-5)
 
 
 def test_generate_with_long_text_warns_and_without_room_raises(fitted):
@@ -164,7 +242,7 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
     for parameters in (
         {"temperature": 0},
         {"temperature": np.nan},
-        {"top_k": 0},
+        {"top_k": -1},
         {"max_new_tokens": 0},
         {"top_p": 2.0},
     ):

@@ -15,7 +15,7 @@ import skxlmr
 from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLMaskedLM
 from skxlmr.datasets import load_reviews
 from skxlmr.estimators import masked_lm
-from skxlmr.estimators.masked_lm import _fill
+from skxlmr.estimators.masked_lm import _fill, target_ids
 from skxlmr.model import NewHeadWarning
 from skxlmr.model.lm_head import LMHead
 from skxlmr.runtime.backbone import get_backbone
@@ -63,6 +63,59 @@ def test_fill_mask_equals_transformers(theirs):
             assert ours.token.tolist() == [tokenizer.decode([i]).strip() for i in best]
 
 
+def test_fill_mask_with_targets_equals_pipeline_of_transformers(theirs, tmp_path):
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    pipeline = transformers.pipeline("fill-mask", model=theirs, tokenizer=tokenizer)
+    targets = ["good", "▁film", "▁the", "▁so"]
+    found = lm().fill_mask(GAPS, targets=targets)
+    assert found.groupby(["row", "mask"]).size().unique().tolist() == [4]
+    for row, text in enumerate(GAPS):
+        expected = pipeline(text, targets=targets)
+        expected = expected if isinstance(expected[0], list) else [expected]
+        for mask, of_mask in enumerate(expected):
+            ours = found[(found["row"] == row) & (found["mask"] == mask)]
+            assert ours.token.tolist() == [tokenizer.decode([piece["token"]]).strip() for piece in of_mask]
+            np.testing.assert_allclose(ours.score, [piece["score"] for piece in of_mask], atol=1e-5)
+    best = lm().fill_mask(GAPS, targets=targets, top_k=2)
+    pd.testing.assert_frame_equal(best, found.groupby(["row", "mask"]).head(2).reset_index(drop=True))
+    all_pieces = lm().fill_mask(GAPS[:1], top_k=10**6)
+    one = lm().fill_mask(GAPS[:1], targets="good")
+    assert one.score[0] == pytest.approx(
+        all_pieces.score[all_pieces.text == "The film was very good."].item(), rel=1e-5
+    )
+
+
+def test_targets_are_pieces_that_stand_in_place_of_mask():
+    tokenizer = get_backbone("nano").tokenizer
+    texts = ["a <mask>", "a<mask>", "<mask> a", "很<mask><mask>"]
+    parts = [text.split("<mask>") for text in texts]
+    ids = target_ids(tokenizer, parts, ["in", "▁in", " in", "s", "好", "good", "ｇｏｏｄ"])
+    pieces = [" ".join(tokenizer.convert_ids_to_tokens(row)) for row in ids]
+    first, inside = "▁in ▁in ▁in s 好 ▁good ▁good", "in ▁in ▁in s 好 ▁good ▁good"
+    assert tokenizer.convert_tokens_to_ids(["▁s", "▁好", "good"]) == [tokenizer.unk_token_id] * 3
+    assert pieces == [first, inside, first, inside, inside]
+    twice = lm().fill_mask(["a <mask>"], targets=["good", "▁good"])
+    assert twice.token.tolist() == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        (["good", "lovely"], ValueError, "targets: 'lovely' is not a single piece of the vocabulary, but '▁love ly'"),
+        ([""], ValueError, "targets: '' is not a single piece"),
+        (["<mask>"], ValueError, "targets: '<mask>' is not a single piece"),
+        (["<unk>"], ValueError, "targets: '<unk>' is not a single piece"),
+        ([], ValueError, "targets is empty"),
+        ([3], TypeError, "targets must be a text or a list of texts"),
+        (3, TypeError, "targets must be a text or a list of texts"),
+    ],
+)
+def test_fill_mask_with_invalid_targets_raises(targets, error, message):
+    with pytest.raises(error, match=message):
+        lm().fill_mask(GAPS, targets=targets)
+
+
 def test_fill_with_pieces_spaces_words_correctly():
     parts = ["I like ", " and", "!\n", ""]
     assert _fill(parts, ["▁it", None, None]) == "I like it and<mask>!\n<mask>"
@@ -87,17 +140,36 @@ def test_pseudo_log_likelihood_equals_transformers(theirs):
     tokenizer = get_backbone("nano").tokenizer
     texts = ["A lovely film.", "film lovely A.", "", "好看", "A lovely film."]
     got = lm(batch_tokens=20).pseudo_log_likelihood(texts)
-    for text, ours in zip(texts, got, strict=True):
-        ids, total = torch.tensor(tokenizer(text)["input_ids"]), 0.0
+    table = lm(batch_tokens=20).token_pseudo_log_likelihood(texts)
+    for row, (text, ours) in enumerate(zip(texts, got, strict=True)):
+        ids, each = torch.tensor(tokenizer(text)["input_ids"]), []
         for at in range(1, len(ids) - 1):
             masked = ids.clone()
             masked[at] = tokenizer.mask_token_id
             with torch.no_grad():
-                total += theirs(masked[None]).logits[0, at].log_softmax(-1)[ids[at]].item()
-        assert ours == pytest.approx(total, rel=1e-5)
+                each.append(theirs(masked[None]).logits[0, at].log_softmax(-1)[ids[at]].item())
+        assert ours == pytest.approx(sum(each), rel=1e-5)
+        np.testing.assert_allclose(table[table["row"] == row].log_probability, each, rtol=1e-4)
     assert got[0] > got[1]
     assert got[2] == 0
     assert got[0] == got[4]
+
+
+def test_token_pseudo_log_likelihood_sums_to_that_of_text():
+    texts = ["A lovely film.", "", "  très bien", "好看!", "A lovely film."]
+    table = lm(batch_tokens=20).token_pseudo_log_likelihood(texts)
+    assert table.columns.tolist() == ["row", "token", "start", "end", "log_probability"]
+    sums = table.groupby("row").log_probability.sum().reindex(range(5), fill_value=0)
+    np.testing.assert_allclose(sums, lm().pseudo_log_likelihood(texts), rtol=1e-5)
+    for piece in table.itertuples():
+        assert texts[piece.row][piece.start : piece.end] == piece.token
+    tokenizer = get_backbone("nano").tokenizer
+    first = table[table["row"] == 0]
+    assert first.token.tolist() == [piece.strip("▁") for piece in tokenizer.tokenize(texts[0])]
+    assert first.drop(columns="row").values.tolist() == table[table["row"] == 4].drop(columns="row").values.tolist()
+    empty = lm().token_pseudo_log_likelihood(["", " "])
+    assert empty.empty
+    assert empty.dtypes.equals(table.dtypes.replace({table.token.dtype: empty.token.dtype}))
 
 
 def test_pseudo_log_likelihood_of_empty_text_is_zero():
@@ -239,7 +311,7 @@ def test_methods_with_invalid_input_raise_and_name_row():
     ]:
         with pytest.raises(error, match=message):
             lm().fill_mask(X)
-    for top_k, error in [(0, ValueError), (2.5, TypeError), (None, TypeError)]:
+    for top_k, error in [(0, ValueError), (2.5, TypeError)]:
         with pytest.raises(error, match="top_k"):
             lm().fill_mask(GAPS, top_k=top_k)
     with pytest.raises(ValueError, match=r"X_val.* no text with a word"):

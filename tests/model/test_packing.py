@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from skxlmr.model.packing import Packing, few_sizes, padded_length
+from skxlmr.model.packing import Packing, few_sizes, padded_lengths
 
 
-def test_padded_length_wastes_at_most_an_eighth_of_long_texts():
-    padded = [padded_length(n) for n in range(1, 4097)]
+def test_padded_lengths_waste_at_most_an_eighth_of_long_texts():
+    padded = padded_lengths(torch.arange(1, 4097)).tolist()
     assert all(n <= size and size % 16 == 0 for n, size in enumerate(padded, start=1))
     assert all(size < n + 16 for n, size in enumerate(padded[:256], start=1))
     assert all(size <= n * 9 / 8 for n, size in enumerate(padded[128:], start=129))
@@ -23,9 +23,10 @@ def test_buckets_unpad_inverts_pad(lengths):
     assert torch.equal(padded[buckets.is_token].sort(0).values, x.sort(0).values)
     # Each text lies whole at the start of a row of its bucket; rows are in the order of the texts.
     rows = [row for (n, size), part in zip(*_split(buckets, padded), strict=True) for row in part.view(n, size, 2)]
-    texts = sorted(x.split(lengths), key=lambda text: padded_length(len(text)))
+    sizes = dict(zip(lengths, padded_lengths(torch.tensor(lengths)).tolist(), strict=True))
+    texts = sorted(x.split(lengths), key=lambda text: sizes[len(text)])
     for row, text in zip(rows, texts, strict=True):
-        assert len(row) == padded_length(len(text))
+        assert len(row) == sizes[len(text)]
         assert torch.equal(row[: len(text)], text)
 
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.lm_head import LMHead
 from skxlmr.model.pretrained import PretrainedModel
-from skxlmr.model.reference.generation import Past, generate
-from skxlmr.model.reference.outputs import ModelOutput, returned
-from skxlmr.model.reference.padded import XLMRobertaXLModel, labels_on_padding
+from skxlmr.model.reference.decoding import Past
+from skxlmr.model.reference.generation import generate
+from skxlmr.model.reference.generation_options import GenerationOptions, LogitsProcessor, StoppingCriterion, Streamer
+from skxlmr.model.reference.outputs import GenerateOutput, ModelOutput, returned
+from skxlmr.model.reference.padded import XLMRobertaXLModel, either, labels_on_padding
 
 
 class LanguageModel(PretrainedModel):
@@ -132,62 +134,157 @@ class XLMRobertaXLForCausalLM(LanguageModel):
 
     def generate(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         *,
-        max_new_tokens: int = 20,
+        inputs_embeds: Tensor | None = None,
+        max_length: int | None = None,
+        max_new_tokens: int | None = None,
+        min_length: int = 0,
+        min_new_tokens: int = 0,
         do_sample: bool = False,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        early_stopping: bool | str = False,
+        num_return_sequences: int = 1,
+        repetition_penalty: float = 1.0,
+        no_repeat_ngram_size: int = 0,
+        bad_words_ids: Sequence[Sequence[int]] | None = None,
         eos_token_id: int | Sequence[int] | None = None,
+        pad_token_id: int | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        streamer: Streamer | None = None,
         use_cache: bool = True,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Continue the texts of a batch, greedily or by sampling.
+        output_scores: bool = False,
+        return_dict_in_generate: bool = False,
+    ) -> Tensor | GenerateOutput:
+        """Continue the texts of a batch: by the most likely next token, by sampling, or by beam search.
+
+        A text's continuation does not depend on the others, nor on its padding, except by `max_length` and
+        `min_length`. It equals that of transformers if this gets the `position_ids` that the model was trained with,
+        those of its forward pass (transformers 5 counts them from 0 in `generate`). Other than there, sampling does not
+        leave out any token unless `top_k` is given (there 50), and padding does not count as a repetition. A
+        `generation_config.json` beside a checkpoint is not read: give its values as arguments.
 
         Parameters
         ----------
-        input_ids : Tensor of shape (B, S), int64
-            Texts, padded on the left.
+        input_ids : Tensor of shape (B, S), int64, default=None
+            Texts, padded on the left. Without them and `inputs_embeds`, one text starts from the `bos_token_id` of the
+            config.
         attention_mask : Tensor of shape (B, S), default=None
             One at real tokens; None is one everywhere except at pads.
-        max_new_tokens : int, default=20
+        inputs_embeds : Tensor of shape (B, S, H), default=None
+            Word embeddings in place of `input_ids`. Only the new tokens are returned, and only they count for
+            repetitions.
+        max_length : int, default=None
+            Maximum length of the texts with their continuations, padding on the left included.
+        max_new_tokens : int, default=None
+            Maximum number of new tokens, in place of `max_length`; without either, 20.
+        min_length : int, default=0
+            Length, padding on the left included, below which no text ends.
+        min_new_tokens : int, default=0
+            Number of new tokens below which no text ends.
         do_sample : bool, default=False
             Whether to sample each token instead of taking the most likely one.
         temperature : float, default=1.0
             Divides the logits before sampling; below 1 it favours likely tokens.
         top_k : int, default=None
-            Sample from this many most likely tokens.
+            Sample from this many most likely tokens; None or 0 is all.
         top_p : float, default=None
             Sample from the fewest most likely tokens with this total probability (Holtzman et al., 2020).
+        num_beams : int, default=1
+            Above 1, beam search: so many of the most probable continuations of a text are kept in each step. With
+            `do_sample=True` those that are kept are sampled.
+        length_penalty : float, default=1.0
+            In beam search, a continuation's score is its log-probability divided by its length to the power of this;
+            above 0 it favours long ones.
+        early_stopping : bool or "never", default=False
+            When the beam search of a text ends. True: when `num_beams` continuations have ended. False: when, at their
+            length now, the beams are not better than these. "never": when they cannot become better at any length.
+        num_return_sequences : int, default=1
+            Continuations of each text: samples, or the best ones of beam search, best first.
+        repetition_penalty : float, default=1.0
+            Above 1, tokens that a text has already are less likely: positive logits are divided by this, negative ones
+            multiplied (Keskar et al., arXiv:1909.05858).
+        no_repeat_ngram_size : int, default=0
+            Above 0, no run of so many tokens occurs in a text twice.
+        bad_words_ids : list of list of int, default=None
+            Sequences of token ids that are not generated.
         eos_token_id : int or list of int, default=None
             Ids that end a text, after which it is padded; None takes those of the config. If this has none either, all
             new tokens are generated.
+        pad_token_id : int, default=None
+            Id that fills texts after their end; None takes that of the config.
+        logits_processor : callable or list of callables, default=None
+            Called with the ids so far (B, S) and the scores of the next token (B, V), after the arguments above and
+            before temperature, `top_k` and `top_p`; returns the changed scores.
+        stopping_criteria : callable or list of callables, default=None
+            Called after each step with the ids so far (B, S), and with `output_scores=True` the scores of each step,
+            otherwise None; returns whether to stop, as a bool or for each text, (B,). In beam search these are the
+            candidates, of which there are more than texts.
+        streamer : object with methods put and end, default=None
+            `put` gets the ids of the texts (B, S), then the tokens of each step (B,); `end` is called at the end.
         use_cache : bool, default=True
             Whether to keep keys and values instead of recomputing them; the result is the same.
         generator : torch.Generator, default=None
             Random numbers for sampling.
+        output_scores : bool, default=False
+            Whether to return scores, too; needs `return_dict_in_generate=True`.
+        return_dict_in_generate : bool, default=False
+            Whether to return a `GenerateOutput`.
 
         Returns
         -------
-        Tensor of shape (B, S + n), int64
+        Tensor of shape (B * num_return_sequences, S + n), int64, or GenerateOutput
             The texts with up to `max_new_tokens` new tokens.
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If the model is not a decoder, texts are padded on the right, there would be more tokens than positions, or
-            a sampling parameter is invalid.
-        """
+            an argument is invalid, or does nothing with the others.
 
-        def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
+        Examples
+        --------
+        >>> import torch
+        >>> from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM
+        >>> config = XLMRobertaXLConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        ...                             intermediate_size=32, is_decoder=True)
+        >>> model = XLMRobertaXLForCausalLM(config).eval()
+        >>> ids = torch.tensor([[0, 7, 8]])
+        >>> model.generate(ids, max_new_tokens=4, min_new_tokens=4, num_beams=3, num_return_sequences=2).shape
+        torch.Size([2, 7])
+        """
+        if input_ids is None and inputs_embeds is None:
+            if self.config.bos_token_id is None:
+                raise ValueError(
+                    "Give input_ids or inputs_embeds: the config has no bos_token_id to start a text from."
+                )
+            input_ids = torch.tensor([[self.config.bos_token_id]], device=self.device)
+        prompt = either(input_ids, inputs_embeds)
+        if inputs_embeds is not None and not use_cache:
+            raise ValueError("inputs_embeds need use_cache=True: new tokens cannot be joined to them.")
+        options = GenerationOptions(
+            max_length=max_length, max_new_tokens=max_new_tokens, min_length=min_length, min_new_tokens=min_new_tokens,
+            do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams,
+            length_penalty=length_penalty, early_stopping=early_stopping, num_return_sequences=num_return_sequences,
+            repetition_penalty=repetition_penalty, no_repeat_ngram_size=no_repeat_ngram_size,
+            bad_words_ids=bad_words_ids, eos_token_id=eos_token_id, pad_token_id=pad_token_id,
+            logits_processor=logits_processor, stopping_criteria=stopping_criteria, streamer=streamer,
+            generator=generator, output_scores=output_scores, return_dict_in_generate=return_dict_in_generate,
+        )  # fmt: skip
+
+        def step(inputs: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
+            ids, embeds = (inputs, None) if inputs.ndim == 2 else (None, inputs)
             encoded = self.roberta.encode_padded(
-                ids, mask, position_ids=positions, past_key_values=past, use_cache=use_cache
+                ids, mask, position_ids=positions, inputs_embeds=embeds, past_key_values=past, use_cache=use_cache
             )
             return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more.past_key_values
 
-        return generate(
-            step, self.config, input_ids, attention_mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
-            temperature=temperature, top_k=top_k, top_p=top_p, eos_token_id=eos_token_id, generator=generator,
-        )  # fmt: skip
+        output = generate(step, self.config, prompt, attention_mask, options)
+        return output if return_dict_in_generate else output.sequences

@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from skxlmr.model.config import XLMRobertaXLConfig
 
 
+class Outputs(Mapping):
+    """Base class of dataclasses of outputs, of which those that were not computed are None.
+
+    They can be read as attributes, and without those that are None also by position (`outputs[0]`) or as from a dict.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return the fields that are not None, in order."""
+        return tuple(self.values())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    def __contains__(self, key: object) -> bool:
+        return any(key == name for name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
 @dataclass(eq=False)
-class ModelOutput(Mapping):
+class ModelOutput(Outputs):
     """Outputs of a model; those that it does not compute are None.
 
     They can be read as attributes, and without those that are None also by position (`outputs[0]`) or as from a dict.
@@ -61,25 +90,32 @@ class ModelOutput(Mapping):
         for name, value in values.items():
             setattr(self, name, value)
 
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are not None, in order."""
-        return tuple(self.values())
 
-    def __getitem__(self, key: str | int | slice) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in self:
-            raise KeyError(key)
-        return getattr(self, key)
+@dataclass(eq=False)
+class GenerateOutput(Outputs):
+    """What `generate` returns with `return_dict_in_generate=True`.
 
-    def __iter__(self) -> Iterator[str]:
-        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+    They can be read as attributes, and without those that are None also by position (`outputs[0]`) or as from a dict.
 
-    def __contains__(self, key: object) -> bool:
-        return any(key == name for name in self)
+    Attributes
+    ----------
+    sequences : Tensor of shape (B * num_return_sequences, S), int64
+        The texts with their continuations, those of a text next to each other; without the texts if these were
+        embeddings.
+    sequences_scores : Tensor of shape (B * num_return_sequences,), or None
+        With `num_beams` above 1 and `output_scores=True`, the log-probability of each continuation, divided by its
+        length to the power of `length_penalty`.
+    scores : tuple of one tensor of shape (B * num_return_sequences, V) or (B * num_beams, V) per step, or None
+        With `output_scores=True`, the scores of the next token from which it was chosen: logits, or with `num_beams`
+        above 1 log-probabilities, after all that changes them.
+    beam_indices : Tensor of shape (B * num_return_sequences, n), int64, or None
+        With `num_beams` above 1, the row of `scores` from which each new token was chosen; -1 after the end.
+    """
 
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+    sequences: Tensor
+    sequences_scores: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+    beam_indices: Tensor | None = None
 
 
 @functools.cache

@@ -49,7 +49,8 @@ class PaddedBatch:
         starts = bounds[:-1]
         if attention_mask is not None and attention_mask.ndim == 2:
             starts = starts + (attention_mask != 0).long().argmax(1)
-        return cls(Packing(bounds.int(), shape[1]), None, shape, starts)
+        # Only eager attention computes padding; it does not look for the lengths on the host.
+        return cls(Packing(bounds.int(), bounds.diff()), None, shape, starts)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (T, ...)."""

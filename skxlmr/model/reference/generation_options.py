@@ -1,0 +1,179 @@
+"""What a call of `generate` requests, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+# Takes the ids so far (B, S) and the scores of the next token (B, V), and returns these changed.
+LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+
+# Takes the ids so far (B, S), and with output_scores=True the scores of each step, otherwise None. Returns whether to
+# stop, for all texts or for each, (B,) bool.
+StoppingCriterion = Callable[[Tensor, Any], "Tensor | bool"]
+
+DEFAULT_NEW_TOKENS = 20
+
+
+class Streamer(Protocol):
+    """Receives the tokens while they are generated, as the streamers of transformers do."""
+
+    def put(self, value: Tensor) -> None:
+        """Take first the ids of the texts, (B, S), then the next token of each, (B,)."""
+
+    def end(self) -> None:
+        """Take note that there are no more tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerationOptions:
+    """The arguments of `XLMRobertaXLForCausalLM.generate` beside the texts; TypeError or ValueError if invalid."""
+
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    min_length: int = 0
+    min_new_tokens: int = 0
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    num_return_sequences: int = 1
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: Sequence[Sequence[int]] | None = None
+    eos_token_id: int | Sequence[int] | None = None
+    pad_token_id: int | None = None
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None
+    stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None
+    streamer: Streamer | None = None
+    generator: torch.Generator | None = None
+    output_scores: bool = False
+    return_dict_in_generate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "max_new_tokens"):
+            if getattr(self, name) is not None:
+                self._check_integer(name, 1)
+        for name in ("min_length", "min_new_tokens", "no_repeat_ngram_size"):
+            self._check_integer(name, 0)
+        for name in ("num_beams", "num_return_sequences"):
+            self._check_integer(name, 1)
+        for name in ("temperature", "repetition_penalty"):
+            self._check_number(name)
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
+        self._check_number("length_penalty")
+        for name in ("top_k", "pad_token_id"):
+            if getattr(self, name) is not None:
+                self._check_integer(name, 0)
+        if self.top_p is not None:
+            self._check_number("top_p")
+            if not 0 < self.top_p <= 1:
+                raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
+        if not (isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
+            raise ValueError(f'early_stopping must be True, False or "never", got {self.early_stopping!r}.')
+        self._check_bad_words()
+        self._check_combinations()
+        if self.streamer is not None and not all(callable(getattr(self.streamer, f, None)) for f in ("put", "end")):
+            raise TypeError(f"streamer must have the methods put and end, got {self.streamer!r:.60}.")
+        _as_list("logits_processor", self.logits_processor)
+        _as_list("stopping_criteria", self.stopping_criteria)
+
+    @property
+    def processors(self) -> list[LogitsProcessor]:
+        """The caller's processors."""
+        return _as_list("logits_processor", self.logits_processor)
+
+    @property
+    def criteria(self) -> list[StoppingCriterion]:
+        """The caller's stopping criteria."""
+        return _as_list("stopping_criteria", self.stopping_criteria)
+
+    def new_tokens(self, width: int) -> int:
+        """Return the maximum number of new tokens for texts that are, with padding, `width` long."""
+        if self.max_length is None:
+            return DEFAULT_NEW_TOKENS if self.max_new_tokens is None else self.max_new_tokens
+        if self.max_length <= width:
+            raise ValueError(
+                f"max_length={self.max_length} leaves no room after texts of {width} tokens, padding included: raise "
+                f"it, or give max_new_tokens instead, which does not count the texts."
+            )
+        return self.max_length - width
+
+    def check_least(self, width: int) -> None:
+        """Raise ValueError if texts that are `width` long cannot become as long as they must."""
+        most = self.new_tokens(width)
+        for name, least in (("min_new_tokens", self.min_new_tokens), ("min_length", self.min_length - width)):
+            if least > most:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} needs {least} new tokens, but there are at most {most}: lower it, "
+                    f"or raise {'max_length' if self.max_length else 'max_new_tokens'}."
+                )
+
+    def _check_integer(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {value!r:.60}.")
+        if int(value) < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+    def _check_number(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a number, got {value!r:.60}.")
+        if not torch.isfinite(torch.tensor(float(value))):
+            raise ValueError(f"{name} must be finite, got {value}.")
+
+    def _check_bad_words(self) -> None:
+        words = () if self.bad_words_ids is None else self.bad_words_ids
+        for word in words:
+            if not isinstance(word, list | tuple) or not all(isinstance(i, int) and i >= 0 for i in word):
+                raise TypeError(
+                    f"bad_words_ids must be a list of lists of token ids, but has {word!r:.60}: give [[i]] for one "
+                    f"token i."
+                )
+            if not word:
+                raise ValueError("bad_words_ids has an empty list: leave it out.")
+
+    def _check_combinations(self) -> None:
+        if self.max_length is not None and self.max_new_tokens is not None:
+            raise ValueError("max_length and max_new_tokens both limit the length: give one of them.")
+        if not self.do_sample:
+            for name, off in (("temperature", (1.0,)), ("top_k", (None, 0)), ("top_p", (None, 1.0))):
+                if getattr(self, name) not in off:
+                    raise ValueError(f"{name}={getattr(self, name)} changes only sampling: give do_sample=True, too.")
+        if self.num_beams == 1:
+            for name in ("length_penalty", "early_stopping"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"{name}={getattr(self, name)!r} is for beam search: give num_beams above 1, too.")
+        if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
+            raise ValueError(
+                f"num_return_sequences={self.num_return_sequences} is more than the num_beams={self.num_beams} that "
+                f"there are: raise num_beams."
+            )
+        if self.num_beams == 1 and self.num_return_sequences > 1 and not self.do_sample:
+            raise ValueError(
+                f"num_return_sequences={self.num_return_sequences} needs do_sample=True or num_beams above 1: without "
+                f"them there is one most probable continuation."
+            )
+        if self.num_beams > 1 and self.streamer is not None:
+            raise ValueError("streamer needs num_beams=1: beams do not know a text's next token until the end.")
+        if self.output_scores and not self.return_dict_in_generate:
+            raise ValueError("output_scores=True needs return_dict_in_generate=True, which returns the scores.")
+
+
+def _as_list(name: str, given: Any) -> list[Any]:
+    """Return the callables of an argument that is one, several or None."""
+    functions = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    for function in functions:
+        if not callable(function):
+            raise TypeError(f"{name} must be a function or a list of functions, got {function!r:.60}.")
+    return functions

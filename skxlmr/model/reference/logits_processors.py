@@ -1,0 +1,112 @@
+"""What changes the scores of the next token before it is chosen: penalties, tokens that must not follow, and sampling.
+
+Notation: B texts, S their tokens so far, V vocabulary, N length of an n-gram. `real` is False at padding, which counts
+nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from skxlmr.model.reference.generation_options import GenerationOptions
+
+
+def process(
+    scores: Tensor, ids: Tensor, real: Tensor, options: GenerationOptions, ends: Tensor, may_end: bool
+) -> Tensor:
+    """Apply all that the options request, in the order of the reference.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (B, V)
+        Logits or log-probabilities.
+    ids : Tensor of shape (B, S), int64
+    real : Tensor of shape (B, S), bool
+    options : GenerationOptions
+    ends : Tensor of shape (n,), int64
+        Ids that end a text.
+    may_end : bool
+        Whether the texts are long enough to end.
+
+    Returns
+    -------
+    Tensor of shape (B, V)
+    """
+    if options.repetition_penalty != 1:
+        scores = penalise_repetition(scores, ids, real, options.repetition_penalty)
+    if options.no_repeat_ngram_size:
+        scores = ban_repeated_ngrams(scores, ids, real, options.no_repeat_ngram_size)
+    if options.bad_words_ids:
+        scores = ban_words(scores, ids, options.bad_words_ids)
+    if not may_end:
+        scores = scores.index_fill(1, ends, -torch.inf)
+    for processor in options.processors:
+        scores = processor(ids, scores)
+    if options.do_sample:
+        at_least = 1 if options.num_beams == 1 else max(2, len(ends) + 1)  # as in the reference, for beams that go on
+        scores = keep_likeliest(scores / options.temperature, options.top_k, options.top_p, at_least)
+    return scores
+
+
+def penalise_repetition(scores: Tensor, ids: Tensor, real: Tensor, penalty: float) -> Tensor:
+    """Divide the positive scores of tokens that a text has already by the penalty, and multiply the negative ones."""
+    seen = torch.zeros_like(scores, dtype=torch.bool)  # (B, V)
+    rows, columns = real.nonzero(as_tuple=True)
+    seen[rows, ids[rows, columns]] = True
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def ban_repeated_ngrams(scores: Tensor, ids: Tensor, real: Tensor, size: int) -> Tensor:
+    """Set the scores of tokens that would end an n-gram that a text has already to minus infinity."""
+    length = ids.shape[1]
+    if length < size:
+        return scores
+    ngrams = ids.unfold(1, size, 1)  # (B, S - N + 1, N)
+    begun = ids[:, None, length - size + 1 :]  # (B, 1, N - 1), the last tokens
+    repeated = (ngrams[..., :-1] == begun).all(-1) & real.unfold(1, size, 1).all(-1)
+    rows, places = repeated.nonzero(as_tuple=True)
+    return _ban(scores, rows, ngrams[rows, places, -1])
+
+
+def ban_words(scores: Tensor, ids: Tensor, words: Sequence[Sequence[int]]) -> Tensor:
+    """Set the scores of tokens that would complete one of these sequences of ids to minus infinity."""
+    for *begin, last in words:
+        if len(begin) > ids.shape[1]:
+            continue
+        begun = ids[:, ids.shape[1] - len(begin) :] == ids.new_tensor(begin)  # (B, len(begin))
+        rows = begun.all(1).nonzero()[:, 0]
+        scores = _ban(scores, rows, last)
+    return scores
+
+
+def _ban(scores: Tensor, rows: Tensor, tokens: Tensor | int) -> Tensor:
+    banned = torch.zeros_like(scores, dtype=torch.bool)
+    banned[rows, tokens] = True
+    return scores.masked_fill(banned, -torch.inf)
+
+
+def only_real_tokens(logits: Tensor, vocab_size: int) -> Tensor:
+    """Set the logits of ids without a token, from `vocab_size` on, to minus infinity; (..., V) -> (..., V)."""
+    if vocab_size >= logits.shape[-1]:
+        return logits
+    unreal = torch.arange(logits.shape[-1], device=logits.device) >= vocab_size
+    return logits.masked_fill(unreal, -torch.inf)
+
+
+def keep_likeliest(scores: Tensor, top_k: int | None, top_p: float | None, at_least: int = 1) -> Tensor:
+    """Set the scores of all but the most likely tokens, `at_least` some, to minus infinity; (B, V) -> (B, V)."""
+    if top_k:
+        least = scores.topk(min(max(top_k, at_least), scores.shape[-1])).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    if top_p is not None:
+        ordered, order = scores.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        unlikely = probabilities.cumsum(-1) - probabilities >= top_p  # more likely ones have that much already
+        unlikely[:, :at_least] = False
+        scores = scores.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
+    return scores

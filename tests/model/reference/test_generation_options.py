@@ -1,0 +1,53 @@
+"""Checks of the arguments of generate."""
+
+import numpy as np
+import pytest
+
+from skxlmr.model.reference.generation_options import GenerationOptions
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1, got 0"),
+        ({"max_length": 2.0}, TypeError, "max_length must be an integer, got 2.0"),
+        ({"num_beams": True}, TypeError, "num_beams must be an integer, got True"),
+        ({"num_return_sequences": 0}, ValueError, "num_return_sequences must be at least 1"),
+        ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
+        ({"temperature": float("nan")}, ValueError, "temperature must be finite"),
+        ({"temperature": float("inf")}, ValueError, "temperature must be finite"),
+        ({"temperature": "1"}, TypeError, "temperature must be a number"),
+        ({"repetition_penalty": -1}, ValueError, "repetition_penalty must be above 0"),
+        ({"top_k": -1}, ValueError, "top_k must be at least 0"),
+        ({"top_p": 1.5}, ValueError, r"top_p must be in \(0, 1\]"),
+        ({"early_stopping": "often"}, ValueError, 'early_stopping must be True, False or "never"'),
+        ({"no_repeat_ngram_size": -1}, ValueError, "no_repeat_ngram_size must be at least 0"),
+        ({"bad_words_ids": [3]}, TypeError, r"list of lists of token ids, but has 3: give \[\[i\]\]"),
+        ({"bad_words_ids": [[3], []]}, ValueError, "bad_words_ids has an empty list"),
+        ({"max_length": 9, "max_new_tokens": 9}, ValueError, "max_length and max_new_tokens both .* give one of them"),
+        ({"top_k": 5}, ValueError, "top_k=5 changes only sampling: give do_sample=True, too"),
+        ({"top_p": 0.5}, ValueError, "top_p=0.5 changes only sampling"),
+        ({"temperature": 0.5}, ValueError, "temperature=0.5 changes only sampling"),
+        ({"length_penalty": 2.0}, ValueError, "length_penalty=2.0 is for beam search: give num_beams above 1"),
+        ({"early_stopping": True}, ValueError, "early_stopping=True is for beam search"),
+        ({"num_beams": 2, "num_return_sequences": 3}, ValueError, "more than the num_beams=2 .*: raise num_beams"),
+        ({"num_return_sequences": 3}, ValueError, "num_return_sequences=3 needs do_sample=True or num_beams above 1"),
+        ({"num_beams": 2, "streamer": object()}, ValueError, "streamer needs num_beams=1"),
+        ({"output_scores": True}, ValueError, "output_scores=True needs return_dict_in_generate=True"),
+        ({"stopping_criteria": [3]}, TypeError, "stopping_criteria must be a function or a list of functions, got 3"),
+        ({"logits_processor": "a"}, TypeError, "logits_processor must be a function"),
+        ({"streamer": object()}, TypeError, "streamer must have the methods put and end"),
+        ({"pad_token_id": "1"}, TypeError, "pad_token_id must be an integer"),
+    ],
+    ids=str,
+)
+def test_invalid_options_raise_and_name_the_argument(given, error, message):
+    with pytest.raises(error, match=message):
+        GenerationOptions(**given)
+
+
+def test_options_take_numpy_integers_and_switched_off_ones():
+    options = GenerationOptions(max_new_tokens=np.int64(3), top_k=0, top_p=1.0, temperature=1)
+    assert options.new_tokens(5) == 3
+    assert GenerationOptions().new_tokens(5) == 20
+    assert GenerationOptions(max_length=9).new_tokens(5) == 4
