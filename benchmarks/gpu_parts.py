@@ -26,9 +26,10 @@ from gpu_session import ENOUGH_SECONDS, Base, Line, Session
 from products import model_flops, synchronize
 from sklearn.exceptions import ConvergenceWarning
 
-from skxlmr import LoRA, XLMRXLClassifier, memory_estimate
+import skxlmr
+from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder, memory_estimate
 from skxlmr.runtime.plan import make_plan
-from skxlmr.runtime.run import encode
+from skxlmr.runtime.run import Batch, HostBatch, encode
 from skxlmr.text.batching import token_batches
 from skxlmr.training import Callback
 
@@ -54,7 +55,7 @@ def all_parts(has_bfloat16: bool) -> list[Part]:
     half, other = ("bfloat16", "float16") if has_bfloat16 else ("float16", "bfloat16")
     engines = ("triton", "bitsandbytes", "int_mm", "dequantize")
     rows: list[tuple[str, float, Run]] = [
-        ("tests", TEST_SECONDS + 10, partial(tests, limit=TEST_SECONDS)),
+        ("tests", TEST_SECONDS + 10, partial(correctness, limit=TEST_SECONDS)),
         ("products", 30, products),
         (f"xl {half}", 60, partial(model, name="xl", kind=half)),
         *((f"xl 8-bit {engine}", 60.0, partial(model, name="xl", kind=f"8-bit {engine}")) for engine in engines),
@@ -80,7 +81,7 @@ def all_parts(has_bfloat16: bool) -> list[Part]:
 # Correctness
 
 
-def tests(
+def correctness(
     session: Session, part: str, limit: float = TEST_SECONDS, folders: Sequence[str] = ("tests",)
 ) -> Iterator[Line]:
     """Run `pytest -m gpu` in a process of its own; what had ended within the limit counts."""
@@ -90,13 +91,13 @@ def tests(
     if session.quick:
         folders = ("tests/model/test_segments.py",)
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=line", "-m", "gpu", "-p", "no:cacheprovider", *folders]
+    environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "300"}
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=line", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["--continue-on-collection-errors", *folders]
     started, cut = time.perf_counter(), ""
     log = session.folder / "pytest.txt"
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": path}
-        )
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -111,14 +112,18 @@ def counted(part: str, text: str, cut: str, seconds: float) -> Iterator[Line]:
     """Count the results in the output of `pytest -v`."""
     results = re.findall(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", text, re.MULTILINE)
     n_passed = sum(result == "PASSED" for _, result in results)
-    bad = [name for name, result in results if result in ("FAILED", "ERROR")]
-    bad += re.findall(r"^ERROR (\S+)", text, re.MULTILINE) if not bad else []
+    bad = {name: "" for name, result in results if result in ("FAILED", "ERROR")}
+    # Those at the end of the output, which is missing if it was cut off.
+    reasons = re.findall(
+        r"^(?:FAILED|ERROR) (\S+::.+?|\S+)(?: - (.*))?$", text, re.MULTILINE
+    )  # at the end of the output
+    bad |= {name: f": {why[:150]}" * bool(why) for name, why in reasons}
     remark = f"{cut}{sum(result == 'SKIPPED' for _, result in results)} skipped, {seconds:.0f} s"
     if not results and not bad:
         yield Line(part, "pytest -m gpu", status="failed", remark=f"{cut}no test ended: {text.strip()[-300:]}")
         return
     yield Line(part, "tests passed", n_passed, "tests", remark)
-    yield Line(part, "tests failed", len(bad), "tests", "; ".join(bad[:20]))
+    yield Line(part, "tests failed", len(bad), "tests", "; ".join(name + why for name, why in [*bad.items()][:20]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -153,28 +158,31 @@ def model(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         lengths = np.array([len(window) for window in windows])
         session.reset_peak()
         before, budget = session.allocated(), base.backbone.batch_tokens("auto")
-        first = token_batches(lengths, budget)[:1]
-        run_batches(base, windows, first)  # chooses and compiles kernels
-        speed = lengths[first[0]].sum() / session.once(lambda: run_batches(base, windows, first))
+        rows = token_batches(lengths, budget)[:1]
+        first = on_device(base, windows, rows)
+        run_batches(base, first)  # chooses and compiles kernels
+        speed = lengths[rows[0]].sum() / session.once(partial(run_batches, base, first))
         n = int(np.clip(speed * ENOUGH_SECONDS / lengths.mean(), min(64, len(texts)), len(texts)))
         texts, windows, lengths = texts[:n], windows[:n], lengths[:n]
-        batches = token_batches(lengths, budget)
-        seconds = session.seconds(lambda: run_batches(base, windows, batches))
+        rows = token_batches(lengths, budget)
+        seconds = session.seconds(partial(run_batches, base, on_device(base, windows, rows)))
         n_tokens, flops = int(lengths.sum()), model_flops(base.config, lengths)
         said = f"{n} texts, {n_tokens:,} tokens, batches of {budget:,}"
         yield Line(part, "encoder", n_tokens / seconds, "tokens/s", said)
         yield Line(part, "FLOP/s of the model", flops / seconds / 1e12, "TFLOP/s")
-        share = flops / seconds / session.rate(session.half)
-        yield Line(part, "of the measured product", share, "", f"product in {session.half}{of_int8(session, kind, flops / seconds)}")
+        share, said = flops / seconds / session.rate(session.half), of_int8(session, kind, flops / seconds)
+        yield Line(part, "of the measured product", share, "", f"product in {session.half}{said}")
         if before is not None:
-            largest = max(int(lengths[batch].sum()) for batch in batches)
+            largest = max(int(lengths[batch].sum()) for batch in rows)
             yield beside_weights(session, part, base, before, batch_tokens=largest)
         embedder = base.embedder()
         embedder.transform(texts[: min(32, n)])
         synchronize(session.device)
         started = time.perf_counter()
         embedder.transform(texts)
-        yield Line(part, "texts to vectors", n_tokens / (time.perf_counter() - started), "tokens/s", "tokenised as well")
+        yield Line(
+            part, "texts to vectors", n_tokens / (time.perf_counter() - started), "tokens/s", "tokenised as well"
+        )
         half = session.known.get((f"{name} {session.half}", "encoder"))
         if half and kind.startswith("8-bit"):
             yield Line(part, f"times {session.half}", n_tokens / seconds / half, "x", "encoder")
@@ -212,14 +220,21 @@ def of_int8(session: Session, kind: str, per_second: float) -> str:
 
 
 def make_windows(base: Base, texts: list[str]) -> list[np.ndarray]:
-    return make_plan(base.backbone.tokenizer, texts, max_length=base.config.max_length, stride=0, truncation=True).windows
+    tokenizer, longest = base.backbone.tokenizer, base.config.max_length
+    return make_plan(tokenizer, texts, max_length=longest, stride=0, truncation=True).windows
+
+
+def on_device(base: Base, windows: list[np.ndarray], batches: list[np.ndarray]) -> list[Batch]:
+    """Upload batches of windows."""
+    model = base.backbone.model
+    return [HostBatch.of([windows[i] for i in batch], model).to(model.device) for batch in batches]
 
 
 @torch.inference_mode()
-def run_batches(base: Base, windows: list[np.ndarray], batches: list[np.ndarray]) -> None:
+def run_batches(base: Base, batches: list[Batch]) -> None:
     """Run the encoder; nothing is read back."""
     for batch in batches:
-        encode(base.backbone.model, [windows[i] for i in batch])
+        encode(base.backbone.model, batch)
 
 
 def latency(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
@@ -227,17 +242,30 @@ def latency(session: Session, part: str, name: str, kind: str) -> Iterator[Line]
     if reason := session.why_not(name, kind):
         yield Line(part, "one text", status="skipped", remark=reason)
         return
-    n_warm, n_timed = (2, 3) if session.quick else (10, 50)
     with session.base(name, kind) as base:
         embedder = base.embedder()
         for n_tokens in LATENCY_TOKENS:
-            texts = session.texts_of(n_tokens, n_warm + n_timed, base.backbone.tokenizer)
-            windows = make_windows(base, texts)
-            whole = [wall_seconds(session, partial(embedder.transform, [text])) for text in texts][n_warm:]
-            alone = [session.once(partial(run_batches, base, windows, [np.array([i])])) for i in range(len(windows))]
-            said = f"{statistics.mean(map(len, windows)):.0f} tokens, median of {n_timed}"
-            yield Line(part, f"one text of {n_tokens}", 1000 * statistics.median(whole), "ms", said)
-            yield Line(part, f"encoder, {n_tokens}", 1000 * statistics.median(alone[n_warm:] or alone), "ms", said)
+            yield from one_text(session, part, base, embedder, n_tokens)
+            if session.device.type == "cuda":
+                skxlmr.set_cuda_graphs(0)
+                try:
+                    yield from one_text(session, part, base, embedder, n_tokens, ", without CUDA graphs")
+                finally:
+                    skxlmr.set_cuda_graphs()
+
+
+def one_text(
+    session: Session, part: str, base: Base, embedder: XLMRXLEmbedder, n_tokens: int, how: str = ""
+) -> Iterator[Line]:
+    n_warm, n_timed = (3, 3) if session.quick else (10, 50)
+    texts = session.texts_of(n_tokens, n_warm + n_timed, base.backbone.tokenizer)
+    windows = make_windows(base, texts)
+    batches = on_device(base, windows, [np.array([i]) for i in range(len(windows))])
+    whole = [wall_seconds(session, partial(embedder.transform, [text])) for text in texts][n_warm:]
+    alone = [session.once(partial(run_batches, base, [batch])) for batch in batches]
+    said = f"{statistics.mean(map(len, windows)):.0f} tokens, median of {n_timed}"
+    yield Line(part, f"one text of {n_tokens}{how}", 1000 * statistics.median(whole), "ms", said)
+    yield Line(part, f"encoder, {n_tokens}{how}", 1000 * statistics.median(alone[n_warm:] or alone), "ms", said)
 
 
 def wall_seconds(session: Session, run: Callable[[], object]) -> float:
@@ -279,7 +307,7 @@ def lora(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         tuning = LoRA()
         texts = session.texts_of(tokens, rows * steps, base.backbone.tokenizer)
         n_tokens = sum(map(len, make_windows(base, texts))) / steps
-        budget = rows * tokens * 9 // 8  # texts may have a token or two more
+        budget = training_tokens(base, tuning, rows * tokens * 9 // 8)  # texts may have a token or two more
         seconds = StepSeconds(session)
         clf = XLMRXLClassifier(
             **base.options, tuning=tuning, init="random", batch_size=rows, batch_tokens=budget, max_epochs=1,
@@ -294,7 +322,18 @@ def lora(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         yield Line(part, "LoRA step", step, "s", f"{rows} rows, {n_tokens:,.0f} tokens, upper half of the layers")
         yield Line(part, "trained", n_tokens / step, "tokens/s")
         if before is not None:
-            yield beside_weights(session, part, base, before, batch_tokens=int(n_tokens), tuning=tuning)
+            yield beside_weights(session, part, base, before, batch_tokens=min(int(n_tokens), budget), tuning=tuning)
+
+
+def training_tokens(base: Base, tuning: LoRA, wanted: int) -> int:
+    """Halve the number of tokens at once until the estimate fits beside the weights, which are there already."""
+    settings = {key: value for key, value in base.options.items() if key != "model"}
+    while wanted > base.config.max_length:
+        estimate = memory_estimate(base.config, tuning=tuning, batch_tokens=wanted, **settings)
+        if estimate.available is None or estimate.total - estimate.weights < 0.95 * estimate.available:
+            break
+        wanted //= 2
+    return wanted
 
 
 def first_line(error: BaseException) -> str:

@@ -61,7 +61,7 @@ class InSecondProcess:
                     self.stop()
                     return
         except TimeoutError as error:
-            problem = str(error) or f"not done after {seconds:.0f} s, its time budget"
+            problem = str(error) or f"not done after {seconds:.3g} s, its time budget"
         except (EOFError, OSError):
             self._process.join(5)
             problem = f"its process ended with {self._process.exitcode}"

@@ -11,6 +11,7 @@ import torch
 from skxlmr.model import XLMRobertaXLConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LAUNCHED_SECONDS = 0.05  # of products on a GPU between two waits
 ROWS = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16_384, 32_768)}
 
 
@@ -22,30 +23,33 @@ def ceiling(config: XLMRobertaXLConfig, kind: str, device: str, rows: Sequence[i
     h, up = config.hidden_size, config.intermediate_size
     best = 0.0
     for n_rows in rows or ROWS[torch.device(device).type]:
-        seconds = sum(n * product_seconds(n_rows, k, m, kind, device) for n, k, m in ((4, h, h), (1, h, up), (1, up, h)))
+        seconds = sum(
+            n * product_seconds(n_rows, k, m, kind, device) for n, k, m in ((4, h, h), (1, h, up), (1, up, h))
+        )
         best = max(best, n_rows / (seconds * config.num_hidden_layers))
     return best
 
 
 def product_seconds(rows: int, k: int, n: int, kind: str, device: str, repeats: int = 5) -> float:
-    """Time one product (rows, k) by (k, n); on a GPU, many are launched at once, to hide the launch time."""
+    """Time one product (rows, k) by (k, n); on a GPU, up to 20 are launched at once, to hide the launch time."""
     if kind == "8-bit":
         a, b = (torch.randint(-127, 128, shape, dtype=torch.int8, device=device) for shape in ((rows, k), (n, k)))
         multiply = partial(torch._int_mm, a, b.t())
     else:
         a, b = (torch.randn(shape, device=device).to(DTYPES[kind]) for shape in ((rows, k), (n, k)))
         multiply = partial(torch.nn.functional.linear, a, b)
-    at_once = 1 if torch.device(device).type == "cpu" else 20
-    multiply()
-    best = float("inf")
-    for _ in range(repeats):
+
+    def seconds(at_once: int) -> float:
         synchronize(device)
         started = time.perf_counter()
         for _ in range(at_once):
             multiply()
         synchronize(device)
-        best = min(best, (time.perf_counter() - started) / at_once)
-    return best
+        return (time.perf_counter() - started) / at_once
+
+    multiply()
+    at_once = 1 if torch.device(device).type == "cpu" else max(1, min(20, int(LAUNCHED_SECONDS / seconds(1))))
+    return min(seconds(at_once) for _ in range(repeats))
 
 
 def synchronize(device: str | torch.device) -> None:

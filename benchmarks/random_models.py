@@ -55,7 +55,7 @@ class RandomCheckpoint(Checkpoint):
 
 
 def stand_in(config: XLMRobertaXLConfig, directory: Path) -> Path:
-    """Write a directory with a config, nano's tokenizer and a single small tensor: what finds and identifies a checkpoint reads them."""
+    """Write a config, nano's tokenizer and a small tensor: what finds and identifies a checkpoint reads them."""
     directory.mkdir(parents=True)
     (directory / layout.CONFIG).write_text(json.dumps(config.to_dict()))
     shutil.copy(resolve("nano").tokenizer, directory / layout.TOKENIZER)
