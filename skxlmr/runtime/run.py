@@ -96,7 +96,8 @@ def run(
 
     `prepare` takes the indices of a batch of windows; `compute` takes its result, and returns `counts` rows for each,
     (n, d), on the device; None means one. Where this is a GPU, a thread prepares the next batch meanwhile, and the
-    results of a batch are read while the next one is computed.
+    results of a batch are read while the next one is computed. Raises FloatingPointError if a result is infinite or
+    NaN.
     """
     if counts is None:
         counts = np.ones(len(lengths), np.int64)
@@ -111,11 +112,25 @@ def run(
     bar = progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False)
     with bar, closing(prepared):  # the thread ends also after an error of the model
         for batch, output in zip(batches, downloads(outputs()), strict=True):
+            _check_finite(output.numpy(), lengths[batch], counts[batch])
             if results is None:
                 results = np.empty((int(counts.sum()), output.shape[1]), np.float32)
             results[rows_of(batch, counts)] = output.numpy()
             bar.update(int(lengths[batch].sum()))
     return results
+
+
+def _check_finite(output: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> None:
+    """Raise FloatingPointError unless the results of a batch are finite."""
+    is_finite = np.isfinite(output).all(axis=1)
+    if not is_finite.all():
+        bad = np.unique(np.repeat(np.arange(len(counts)), counts)[~is_finite])
+        raise FloatingPointError(
+            f"The model gives infinite numbers or NaN for {len(bad)} of {len(lengths)} texts of a batch, the first of "
+            f"{lengths[bad[0]]} tokens. In float16, the default on GPUs without bfloat16, numbers above 65504 are "
+            f"infinite: use dtype='float32', or load_in_8bit=True with it to save memory. In any other dtype the "
+            f"training has diverged: fit again with a lower learning_rate."
+        )
 
 
 def _each(prepare: Callable[[np.ndarray], Prepared], batches: list[np.ndarray]) -> Generator[Prepared, None, None]:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
 
+from skxlmr.model import attention
 from skxlmr.model.attention import attend, attend_in_buckets
 from skxlmr.model.packing import Packing
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 LENGTHS = [3, 40, 1, 17, 130]
 
 
@@ -93,3 +99,21 @@ def test_attention_with_dropout_on_cuda_runs_in_buckets(emulate):
         y = attend(q, k, v, packing, 0.5)
     assert not torch.equal(y, attend(q, k, v, packing))
     assert counts.kernels["sdpa"] == len(packing.buckets.sizes) == 4
+
+
+def test_oldest_torch_has_the_arguments_of_the_kernel():
+    """`window_size` and `scale` came with torch 2.11; `num_splits` is optional."""
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    oldest = (REPOSITORY / "constraints-oldest.txt").read_text(encoding="utf-8")
+    assert '"torch>=2.11"' in project
+    assert "torch==2.11.0" in oldest.split()
+    assert {"scale", "window_size"} <= inspect.signature(varlen_attn).parameters.keys()
+
+
+def test_attention_with_a_kernel_without_num_splits_runs(emulate, monkeypatch):
+    gpu = emulate("H100")
+    monkeypatch.setattr(attention, "_arguments", lambda function: frozenset())
+    q, k, v = (x.cuda() for x in queries_keys_values(LENGTHS, dtype=torch.bfloat16))
+    with gpu.counting() as counts:
+        attend(q, k, v, Packing.from_lengths(LENGTHS, "cuda"))
+    assert counts.n_operators

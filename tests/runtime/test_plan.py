@@ -1,7 +1,10 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
+from skxlmr.model.transfer import upload
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.plan import WordPlan, make_pair_plan, make_plan
 
@@ -57,7 +60,25 @@ def test_word_plan_combines_the_features_of_pieces(aggregation):
     # The windows 2, 1 and 0: a word of three pieces, then words of two and of one.
     features = torch.tensor([[1.0, 5.0], [2.0, 4.0], [3.0, 0.0], [-1.0, 0.0], [-3.0, 8.0], [4.0, 1.0]])
     expected = {"mean": [[2, 3], [-2, 4], [4, 1]], "max": [[3, 5], [-1, 8], [4, 1]]}[aggregation]
-    combined = plan.combine(features.requires_grad_(), np.array([2, 1, 0]))
+    combined = plan.combine(features.requires_grad_(), upload(plan.combination(np.array([2, 1, 0])), features.device))
     np.testing.assert_allclose(combined.detach(), expected)
     combined.sum().backward()
     assert features.grad.sum() == combined.numel(), "each word passes on its whole gradient"
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+def test_word_plan_combines_on_cuda_in_a_fixed_order(gpu, aggregation):
+    n_pieces, windows = [np.array([1, 3]), np.array([2])], [np.arange(6), np.arange(4)]
+    positions = [np.arange(1, 5), np.arange(1, 3)]
+    plan = WordPlan(
+        windows, np.array([0, 1]), np.array([0, 1]), positions=positions, n_pieces=n_pieces, aggregation=aggregation
+    )
+    features = torch.randn(6, 8)
+    combination = plan.combination(np.array([0, 1]))
+    expected = plan.combine(features, upload(combination, features.device))
+    with contextlib.nullcontext() if gpu is None else gpu.counting() as counts:
+        features = features.cuda().requires_grad_()
+        combined = plan.combine(features, upload(combination, features.device))
+        combined.sum().backward()
+    torch.testing.assert_close(combined.detach().cpu(), expected)
+    assert gpu is None or not counts.unordered
