@@ -272,7 +272,7 @@ class BitsAndBytes:
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         assert inputs.scales is not None
-        values, weight = inputs.values, layer.weight
+        values, weight = inputs.values, layer.weight.detach()
         if more := -values.shape[1] % BITSANDBYTES_MULTIPLE:
             values, weight = F.pad(values, (0, more)), F.pad(weight, (0, more))
         sums = bitsandbytes_ops().int8_linear_matmul(values, weight)  # (T, K), (N, K) -> (T, N) int32

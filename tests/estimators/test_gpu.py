@@ -35,6 +35,7 @@ CHOICES = pd.DataFrame({"premise": TEXTS, "choices": [["x", "y z"]] * 6})
 FIT = {"model": "nano", "device": "cuda", "random_state": 0, "max_epochs": 1, "batch_size": 3}
 
 pytestmark = pytest.mark.usefixtures("gpu")
+slow = pytest.mark.slow  # in `make test-gpu` only
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ STORAGES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float32", marks=slow), "bfloat16", pytest.param("float16", marks=slow)]
+)
 @pytest.mark.parametrize("storage", STORAGES)
 def test_embedder_equals_cpu_with_each_storage_and_dtype(storage, dtype, on_cpu):
     vectors = XLMRXLEmbedder("nano", device="cuda", dtype=dtype, **STORAGES[storage]).fit_transform(TEXTS)
@@ -112,7 +115,7 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("load", [{}, {"load_in_8bit": True}], ids=["plain", "int8"])
+@pytest.mark.parametrize("load", [pytest.param({}, marks=slow), {"load_in_8bit": True}], ids=["plain", "int8"])
 @pytest.mark.parametrize("task", USES)
 def test_each_estimator_with_defaults_on_this_gpu(task, load):
     """The default dtype is float16 on GPUs before Ampere and bfloat16 on the others."""
@@ -120,6 +123,7 @@ def test_each_estimator_with_defaults_on_this_gpu(task, load):
     assert np.isfinite(result).all()
 
 
+@slow
 @pytest.mark.parametrize("task", ["classifier", "tagger", "generator"])
 def test_estimators_in_float32_equal_cpu(task):
     """Dropout aside, of which the head has some; a single epoch moves the results little."""
@@ -140,6 +144,7 @@ def test_classifier_saved_pickled_and_moved_predicts_alike(tmp_path):
         np.testing.assert_allclose(other.predict_proba(TEXTS), expected, atol=0.02)
 
 
+@slow
 def test_grid_search_on_a_gpu():
     search = GridSearchCV(XLMRXLClassifier(**FIT), {"learning_rate": [1e-3, 1e-4]}, cv=2).fit(TEXTS, LABELS)
     assert 0 <= search.best_score_ <= 1

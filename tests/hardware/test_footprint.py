@@ -177,7 +177,7 @@ def test_activation_bytes_of_full_is_near_the_peak(dropout):
     [None, Int8(engine="int_mm"), Int8(engine="triton"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 @pytest.mark.usefixtures("gpu")
 def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype, monkeypatch):
     needs_int8 = isinstance(settings, Int8) and settings.engine != "dequantize"

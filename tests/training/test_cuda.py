@@ -13,6 +13,7 @@ TEXTS = ["good", "bad", "fine", "poor", "nice film", "awful", "lovely", "dull da
 LABELS = ["yes", "no"] * 6
 
 pytestmark = pytest.mark.usefixtures("gpu")
+slow = pytest.mark.slow  # in `make test-gpu` only
 
 
 def classifier(**parameters):
@@ -32,7 +33,9 @@ ON_CPU = {}  # loss curves by tuning
 
 
 @pytest.mark.parametrize("tuning", [LoRA(), Head(), Bias(), LoRA(layers=2), Full(layers=1)], ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float32", marks=slow), pytest.param("bfloat16", marks=slow), "float16"]
+)
 @pytest.mark.usefixtures("no_dropout")
 def test_fit_on_cuda_has_losses_near_the_cpu(tuning, dtype):
     if str(tuning) not in ON_CPU:
@@ -52,7 +55,9 @@ class Kill(Callback):
             raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "paged_adamw8bit"])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param("adamw", marks=slow), "adamw8bit", pytest.param("paged_adamw8bit", marks=slow)]
+)
 def test_fit_resumed_from_a_checkpoint_equals_uninterrupted_fit(optimizer, tmp_path):
     parameters = {"optimizer": optimizer, "device": "cuda", "dtype": "float32"}
     whole = classifier(**parameters).fit(TEXTS, LABELS)
@@ -86,6 +91,7 @@ def test_randomness_restores_the_cuda_generator():
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
+@slow
 def test_repeated_fits_do_not_leak_gpu_memory():
     seen = []
     for i in range(12):

@@ -26,7 +26,7 @@ def config(**settings):
     ["Model", "ForMaskedLM", "ForCausalLM", "ForSequenceClassification", "ForTokenClassification",
      "ForQuestionAnswering"],
 )  # fmt: skip
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_padded_outputs_on_cuda_equal_cpu(name, dtype):
     torch.manual_seed(0)
     model = getattr(models, f"XLMRobertaXL{name}")(config(is_decoder=name == "ForCausalLM")).eval()
