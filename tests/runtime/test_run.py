@@ -14,7 +14,7 @@ def nano():
 
 def run_here(compute, lengths, **settings):
     """Run `compute`, which takes the indices of windows, on the CPU."""
-    return run(compute, lambda batch: batch, lengths, torch.device("cpu"), **settings)
+    return run({torch.device("cpu"): compute}, lambda batch: batch, lengths, **settings)
 
 
 def test_run_of_repeated_texts_computes_each_once(nano):

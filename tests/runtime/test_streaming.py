@@ -133,7 +133,7 @@ def test_run_in_parts_of_repeated_rows_runs_each_once():
         plan,
         lambda plan, part: np.array([len(plan.windows)] * plan.n_texts),
         64,
-        CPU,
+        [CPU],
         description="run",
     )
     assert sorted(seen) == sorted(set(rows))
@@ -165,7 +165,7 @@ def test_run_in_parts_with_an_error_in_the_thread_raises_it(texts):
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="no tokens"):
-        run_in_parts(check_text_column(texts), plan, lambda plan, part: np.zeros(1), 16, CPU, description="run")
+        run_in_parts(check_text_column(texts), plan, lambda plan, part: np.zeros(1), 16, [CPU], description="run")
     assert threading.active_count() == before
 
 
@@ -178,7 +178,7 @@ def test_run_in_parts_with_an_error_of_the_model_ends_the_thread(texts):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, CPU, description="run")
+        run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, [CPU], description="run")
     assert threading.active_count() == before
 
 
