@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu test-oldest test-sklearn test-triton lint fuzz audit bench bench-smoke gpu clean
+.PHONY: demo test test-slow test-gpu test-oldest test-sklearn test-triton lint fuzz audit bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -87,6 +87,7 @@ bench: $(STAMP)
 
 # Everything that needs a GPU, in under ten minutes; without network `python benchmarks/gpu.py` with what is installed.
 GPU_OPTIONS ?=
+.PHONY: gpu
 gpu: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/gpu.py $(GPU_OPTIONS)

@@ -127,8 +127,9 @@ class Finetuned(nn.Module):
         decoder.config = self.decoder_config
         with self._precision(backbone.model):
             encoded = decoder.encode_padded(
-                ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter
-            )
+                ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter,
+                check_positions=False,  # `generate` has done so
+            )  # fmt: skip
         past = encoded.more.past_key_values
         assert past is not None
         return encoded.batch.unpack(encoded.last)[:, -1].float(), past

@@ -228,10 +228,8 @@ def similarity_losses(vectors: Tensor, similarities: Tensor) -> Tensor:
     """
     cosines = (vectors[:, 0] * vectors[:, 1]).sum(1) / TEMPERATURE
     differences, is_wrong = cosines[:, None] - cosines, similarities[:, None] < similarities
-    if cosines.is_cuda:  # where the host would wait for the number of those that are selected
-        wrong = differences.masked_fill(~is_wrong, -torch.inf).flatten()
-    else:
-        wrong = differences[is_wrong]
+    # On a GPU the host would wait for the number of those that are selected.
+    wrong = differences.masked_fill(~is_wrong, -torch.inf).flatten() if cosines.is_cuda else differences[is_wrong]
     return torch.cat([wrong.new_zeros(1), wrong]).logsumexp(0).expand(len(vectors))
 
 

@@ -83,16 +83,17 @@ class StepLosses:
     sums: list[Tensor]  # the share of each micro-batch in the weighted mean loss
     each: list[tuple[Tensor, np.ndarray]]  # of each micro-batch, its losses (n,) and the row of each
 
-    def read(self, norm: Tensor) -> tuple[float, float]:
-        """Wait for the device; return the weighted mean loss of the step, and the norm of its gradient.
+    def read(self, *more: Tensor) -> list[float]:
+        """Wait for the device; return the weighted mean loss of the step, and `more` numbers.
 
         Raises NotFiniteError if a loss is not finite.
         """
-        *sums, norm_of_gradient = torch.stack([*self.sums, norm]).tolist()
+        numbers = torch.stack([*self.sums, *more]).tolist()
+        sums, others = numbers[: len(self.sums)], numbers[len(self.sums) :]
         for value, (losses, rows) in zip(sums, self.each, strict=True):
             if not math.isfinite(value):
                 raise NotFiniteError(f"The loss became {value}", rows[~torch.isfinite(losses).cpu().numpy()])
-        return sum(sums), norm_of_gradient
+        return [sum(sums), *others]
 
 
 def accumulate_gradients(
@@ -133,6 +134,10 @@ def _backward(each: Tensor, shares: np.ndarray, loss_scale: float) -> Tensor:
 
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0) -> Tensor:
     """Divide the gradient by the loss scale and clip its norm to `max_norm`; returns the norm before clipping."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
     if loss_scale != 1:
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale)
-    return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
+        torch._foreach_div_(gradients, loss_scale)
+    norm = nn.utils.get_total_norm(gradients)
+    if max_norm is not None:
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

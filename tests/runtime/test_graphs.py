@@ -68,6 +68,14 @@ def test_encode_by_a_graph_equals_encode_without(has_flash, storage):
             assert_same(hidden(backbone, *lengths, layers=(1, -1)), want, has_flash)
 
 
+def test_graph_on_a_device_that_is_not_current(emulate):
+    emulate("A10", None, 2)
+    backbone = get_backbone("nano", device="cuda:1")
+    first, *others = [hidden(backbone, 9) for _ in range(3)]
+    for other in others:
+        assert torch.equal(other[0], first[0])
+
+
 def test_replay_needs_no_operators_of_layers_and_no_waits(has_flash):
     if has_flash is None:
         pytest.skip("only the emulated device counts")

@@ -282,8 +282,9 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         def step(inputs: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
             ids, embeds = (inputs, None) if inputs.ndim == 2 else (None, inputs)
             encoded = self.roberta.encode_padded(
-                ids, mask, position_ids=positions, inputs_embeds=embeds, past_key_values=past, use_cache=use_cache
-            )
+                ids, mask, position_ids=positions, inputs_embeds=embeds, past_key_values=past, use_cache=use_cache,
+                check_positions=False,  # `generate` has done so
+            )  # fmt: skip
             return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more.past_key_values
 
         output = generate(step, self.config, prompt, attention_mask, options)
