@@ -23,7 +23,7 @@ import gpu_peers
 import numpy as np
 import torch
 from gpu_session import ENOUGH_SECONDS, Base, Line, Session
-from products import model_flops, synchronize
+from products import DTYPES, model_flops, synchronize
 from sklearn.exceptions import ConvergenceWarning
 
 import skxlmr
@@ -170,8 +170,9 @@ def model(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         said = f"{n} texts, {n_tokens:,} tokens, batches of {budget:,}"
         yield Line(part, "encoder", n_tokens / seconds, "tokens/s", said)
         yield Line(part, "FLOP/s of the model", flops / seconds / 1e12, "TFLOP/s")
-        share, said = flops / seconds / session.rate(session.half), of_int8(session, kind, flops / seconds)
-        yield Line(part, "of the measured product", share, "", f"product in {session.half}{said}")
+        beside = kind if kind in DTYPES else session.half
+        share, said = flops / seconds / session.rate(beside), of_int8(session, kind, flops / seconds)
+        yield Line(part, "of the measured product", share, "", f"product in {beside}{said}")
         if before is not None:
             largest = max(int(lengths[batch].sum()) for batch in rows)
             yield beside_weights(session, part, base, before, batch_tokens=largest)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Protocol
 
+import torch
 from gpu_parts import Part, first_line
 from gpu_session import Line, Session
 from products import synchronize
@@ -99,6 +100,8 @@ class InSecondProcess:
 
 def serve(pipe: Connection, session: Session) -> None:
     """Run the parts that arrive, and send their lines; the second process."""
+    if session.device.index:
+        torch.cuda.set_device(session.device)  # its clock is that of the current device
     synchronize(session.device)  # begins with CUDA
     pipe.send("ready")
     runner = InThisProcess(session)
