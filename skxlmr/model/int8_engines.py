@@ -315,8 +315,8 @@ LEAST_CAPABILITY = {"int_mm": (7, 5), "triton": (8, 0), "bitsandbytes": (7, 5)}
 def choose_engine(name: str, device: torch.device) -> Engine:
     """Return an engine by name; "auto" is the fastest that runs on the device.
 
-    Raises ImportError for "triton" where it is not installed, and ValueError for an engine that multiplies integers on
-    a GPU for which it has no such products.
+    Raises ImportError for "triton" where it is not installed, and ValueError for an engine on a device that it does not
+    run on, or on a GPU for which it has no integer products.
     """
     if name == "auto":
         name = "dequantize"
@@ -326,6 +326,10 @@ def choose_engine(name: str, device: torch.device) -> Engine:
             name = "int_mm"
     if name == "triton":
         triton.require()
+        if device.type != "cuda" and not triton.is_interpreting():
+            raise ValueError(
+                f"Int8 engine='triton' runs on CUDA devices only, not on {device.type!r}. Use engine='auto'."
+            )
     least = LEAST_CAPABILITY.get(name)
     if least is not None and device.type == "cuda" and cuda_capability(device) < least:
         raise ValueError(
