@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def emulated(name: str, memory: int | None = None, n_devices: int = 1) -> Iterator[EmulatedCuda]:
-    """Emulate one or more GPUs of a kind; models and features of an earlier one are forgotten, as they are afterwards."""
+    """Emulate one or more GPUs of a kind; models and features of earlier ones are forgotten, as they are afterwards."""
     from skxlmr.runtime.backbone import release_models
     from skxlmr.runtime.feature_cache import clear_features
 

@@ -204,9 +204,7 @@ def test_capture_needs_a_stream_of_the_current_device_and_keeps_its_memory(emula
     gpu = emulate("A10", None, 2)
     x = torch.ones(100, device="cuda")
     with torch.cuda.device(1), pytest.raises(RuntimeError, match="a stream of cuda:0 cannot capture on cuda:1"):
-        captured_on_default = torch.cuda.graph(torch.cuda.CUDAGraph())
-        with captured_on_default:
-            pass
+        torch.cuda.graph(torch.cuda.CUDAGraph()).__enter__()
     graph, y = captured(lambda: (x + 1) * 2)
     assert gpu.memory.allocated == 3 * x.nbytes  # x, y and what is between them
     del graph

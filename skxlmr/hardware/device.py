@@ -57,8 +57,8 @@ def choose_device(device: str) -> torch.device:
 
 def _missing(device: str, chosen: torch.device) -> ValueError:
     return ValueError(
-        f"device={device!r} is not on this machine{_why_not(chosen)}; use device='auto' or 'cpu'. An estimator that was "
-        f"fitted or saved on another machine takes it by set_params(device='auto')."
+        f"device={device!r} is not on this machine{_why_not(chosen)}; use device='auto' or 'cpu'. An estimator that "
+        f"was fitted or saved on another machine takes it by set_params(device='auto')."
     )
 
 
@@ -81,11 +81,18 @@ def choose_dtype(dtype: str, device: torch.device, config: XLMRobertaXLConfig) -
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cuda":
-        with torch.cuda.device(device):  # torch asks the current one
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float16
     if device.type == "cpu" and cpu_has_bfloat16() and config.num_layer_parameters >= SMALL_MODEL:
         return torch.bfloat16
     return torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Ask torch, which answers for the current device."""
+    if device.index not in (None, torch.cuda.current_device()):
+        with torch.cuda.device(device):
+            return _has_bfloat16(device)
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def choose_quantization(

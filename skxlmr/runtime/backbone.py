@@ -133,8 +133,8 @@ def get_backbone(
     with _lock, gate.inside():  # in a child that is forked meanwhile, a module that is imported here would stay locked
         bases: list[Backbone] = []
         for each in devices:
-            backbone = _from_pool((files.fingerprint, torch_dtype, each, repr(settings)), files, whole)
-            if backbone is None:
+            known = _from_pool((files.fingerprint, torch_dtype, each, repr(settings)), files, whole)
+            if known is None:
                 minimal = batch_tokens == "auto" and tuning is not None and not bases
                 estimate = memory_estimate(
                     config,
@@ -146,8 +146,8 @@ def get_backbone(
                     device=device if len(devices) == 1 else str(each),
                     gradient_checkpointing=minimal,
                 )
-                backbone = _load(files, config, torch_dtype, settings, each, estimate)
-            bases.append(backbone)
+                known = _load(files, config, torch_dtype, settings, each, estimate)
+            bases.append(known)
         backbone = bases[0] if len(bases) == 1 else replace(bases[0], copies=tuple(bases))
         _latest[:] = [backbone]
         return backbone
@@ -209,10 +209,10 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
     """
     if backbone.copies:
         copies = tuple(trim(each, pieces) for each in backbone.copies)
-        trimmed = replace(copies[0], copies=copies)
+        everywhere = replace(copies[0], copies=copies)
         with _lock:
-            _latest[:] = [trimmed]
-        return trimmed
+            _latest[:] = [everywhere]
+        return everywhere
     tokenizer, kept = backbone.reader.tokenizer.trim(pieces)
     key = (*backbone.key[:4], hashlib.sha256(kept.tobytes()).hexdigest())
     with _lock:

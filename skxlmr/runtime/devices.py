@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,10 +70,8 @@ def share(
         return begin(devices[0])
     others: list[Future[None]] = []
     with ThreadPoolExecutor(len(devices) - 1, thread_name_prefix="skxlmr-gpu") as threads:
-        try:
+        with contextlib.suppress(RuntimeError):  # after the end of the main thread, Python starts no new ones
             others = [threads.submit(begin, device) for device in devices[1:]]
-        except RuntimeError:  # after the end of the main thread, Python starts no new ones
-            pass
         begin(devices[0])
     for other in others:
         other.result()

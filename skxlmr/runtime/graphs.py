@@ -1,9 +1,13 @@
 """Small batches on a GPU by CUDA graphs: one launch for the whole encoder.
 
 A single text keeps a GPU busy for less time than Python takes to launch the kernels of each layer. A graph holds these
-launches, and its replay is one of them. It runs on fixed storages and sizes, so a batch is copied into static buffers of
-one of a few numbers of tokens, and the rest is filled with texts of padding, which no other text sees. A graph is
+launches, and its replay is one of them. It runs on fixed storages and sizes, so a batch is copied into static buffers
+of one of a few numbers of tokens, and the rest is filled with texts of padding, which no other text sees. A graph is
 captured when a batch of its size comes for the second time.
+
+The tests capture and replay on an emulated device. It shows that no wait of the host is in a graph, and that a replay
+reads nothing of an earlier batch. It cannot show whether the libraries of a GPU let all of their kernels be captured:
+where one does not, a warning says so, and the model runs without graphs.
 
 Notation: B texts, T packed tokens, B' and T' with padding, H hidden size.
 """
@@ -14,6 +18,7 @@ import threading
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -51,9 +56,9 @@ def set_cuda_graphs(max_graphs: int = MAX_GRAPHS) -> None:
     On a GPU with FlashAttention (Ampere or newer) and 16-bit activations, small batches, of a single text to about 500
     tokens, run as one CUDA graph, so that the time does not depend on how fast Python launches kernels. A graph serves
     all batches of similar size, and is captured when its size comes for the second time. The graphs of a model share
-    their memory, which is that of one batch. Beyond the bound the least recently used is forgotten. Trainings, copies of
-    base weights (tuning="full"), dynamic outliers (`Int8(outliers="dynamic")`) and `XLMRXLGenerator.generate` run
-    without graphs.
+    their memory, which is that of one batch. Beyond the bound the least recently used is forgotten. Training steps,
+    copies of base weights (tuning="full"), dynamic outliers (`Int8(outliers="dynamic")`) and `XLMRXLGenerator.generate`
+    run without graphs.
 
     Parameters
     ----------
@@ -97,9 +102,7 @@ def encode(
     """
     size = _size(packing.batch_size, len(x))
     if size is None or not _takes_graph(model, x, packing, adapter):
-        return model.encode(
-            x, position_ids, packing, adapter=adapter, layers=layers, start=start, recompute=recompute
-        )
+        return model.encode(x, position_ids, packing, adapter=adapter, layers=layers, start=start, recompute=recompute)
     with _lock:
         graphs = _graphs.get(model)
         if graphs is None:
@@ -237,7 +240,7 @@ class Graph:
         call: Call,
         size: tuple[int, int],
         stream: torch.cuda.Stream,
-        pool: tuple[int, int],
+        pool: Any,
     ) -> None:
         n_texts, n_tokens = size
         device = call.x.device

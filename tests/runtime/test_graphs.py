@@ -99,7 +99,9 @@ def test_replay_needs_no_operators_of_layers_and_no_waits(has_flash):
 )
 def test_encode_without_graph_where_there_can_be_none(has_flash, lengths, options):
     backbone = get_backbone("nano", device="cuda", **(HALF | options))
-    lengths = [min(length, backbone.model.config.max_length) for length in (lengths * 3 if lengths[0] > 99 else lengths)]
+    lengths = [
+        min(length, backbone.model.config.max_length) for length in (lengths * 3 if lengths[0] > 99 else lengths)
+    ]
     with contextlib.nullcontext() if has_flash is None else has_flash.counting() as counts:
         for _ in range(3):
             hidden(backbone, *lengths)

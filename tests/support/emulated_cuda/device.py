@@ -86,10 +86,7 @@ class EmulatedCuda(TorchFunctionMode):
 
     def index_of(self, device: torch.device | str | int | None) -> int:
         """Return the index of a device; without one, it is the current device."""
-        if isinstance(device, int):
-            index = device
-        else:
-            index = None if device is None else torch.device(device).index
+        index = device if isinstance(device, int) or device is None else torch.device(device).index
         index = self.current if index is None else index
         if index >= len(self.memories):
             raise torch.AcceleratorError("CUDA error: invalid device ordinal", 101)

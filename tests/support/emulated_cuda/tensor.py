@@ -84,7 +84,8 @@ class CudaTensor(torch.Tensor):
 
     def numpy(self, **_: object) -> None:
         raise TypeError(
-            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first"
+            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host "
+            f"memory first"
         )
 
     def __array__(self, *_: object, **__: object) -> None:
