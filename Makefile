@@ -86,6 +86,13 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/bench.py --device $(DEVICE)
 
+# Everything that needs a GPU, in under ten minutes; without network `python benchmarks/gpu.py` with what is installed.
+GPU_OPTIONS ?=
+.PHONY: gpu
+gpu: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/gpu.py $(GPU_OPTIONS)
+
 bench-smoke: $(STAMP)
 	$(BIN)/python benchmarks/smoke.py
 

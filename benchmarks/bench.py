@@ -33,9 +33,10 @@ import peers
 import scale
 import torch
 import transformers
+from products import DTYPES, ceiling
 from report import Row, as_markdown, draw, number
-from shared import DTYPES, Bench, count_tokens, device_name, in_turns, log_normal_texts, real_texts
-from ways_to_embed import ceiling, kinds_of_engines
+from shared import Bench, count_tokens, device_name, in_turns, log_normal_texts, real_texts
+from ways_to_embed import kinds_of_engines
 
 import skxlmr
 from skxlmr import XLMRXLQA, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLTagger

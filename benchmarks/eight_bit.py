@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from shared import real_texts
+from shared import padded_means, real_texts
 
 RUNS = {
     "ours, 8-bit, first load": {"load_in_8bit": True},
@@ -82,23 +82,15 @@ def transformers(model: str, texts: list[str], options: dict, device: str) -> tu
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = XLMRobertaXLTokenizer.from_pretrained(model)
-    windows = [torch.as_tensor(tokenizer.build_inputs(ids), dtype=torch.int64) for ids in tokenizer.encode_batch(texts)]
+    windows = [tokenizer.build_inputs(ids) for ids in tokenizer.encode_batch(texts)]
     extra = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)} if options.get("load_in_8bit") else {}
     started = time.perf_counter()
     base = XLMRobertaXLModel.from_pretrained(
         model, dtype=torch.bfloat16, device_map=device, add_pooling_layer=False, **extra
     ).eval()
     report = {"load_s": time.perf_counter() - started, "after_load": resident()}
-    order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
-    vectors = np.empty((len(windows), base.config.hidden_size), np.float32)
     started = time.perf_counter()
-    with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            ids = torch.nn.utils.rnn.pad_sequence([windows[i] for i in rows], batch_first=True, padding_value=1)
-            mask = ids.ne(1).long()
-            states = base(ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float().cpu()
-            vectors[rows] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
+    vectors = padded_means(base, windows, BATCH, device)
     report["tokens_per_s"] = sum(map(len, windows)) / (time.perf_counter() - started)
     return report, vectors
 

@@ -1,11 +1,11 @@
-"""Shared by the benchmarks: texts, models with random weights, timing."""
+"""Shared by the benchmarks: texts, models with random weights, padded batches of transformers, timing."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,6 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLToke
 from skxlmr.runtime.plan import make_plan
 
 Result = TypeVar("Result")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,23 @@ def make_model(directory: Path, hidden: int, layers: int, head_size: int = 64) -
     )  # fmt: skip
     XLMRobertaXLModel(config, add_pooling_layer=False).save_pretrained(directory)
     XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(directory)
+
+
+def padded_means(
+    model: torch.nn.Module, windows: Sequence[Sequence[int]], n_rows: int, device: str | torch.device
+) -> np.ndarray:
+    """Run a model of transformers on padded batches of texts of similar length; return the mean states, (n, H)."""
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+    vectors = np.empty((len(windows), model.config.hidden_size), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(order), n_rows):
+            rows = order[start : start + n_rows]
+            ids = [torch.as_tensor(windows[i], dtype=torch.int64) for i in rows]
+            ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=1)
+            mask = ids.ne(1).long()
+            states = model(ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float().cpu()
+            vectors[rows] = ((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).numpy()
+    return vectors
 
 
 def in_turns(

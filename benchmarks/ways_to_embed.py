@@ -1,18 +1,16 @@
-"""All ways to embed with a model, and the time of its matrix products alone."""
+"""All ways to embed with a model."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import peers
 import torch
-from shared import DTYPES, Bench
+from shared import Bench
 
 from skxlmr import Int8, XLMRXLEmbedder
-from skxlmr.model import XLMRobertaXLConfig
 
 Engines = dict[str, Callable[[list[str]], object]]
 
@@ -79,40 +77,3 @@ def ours_in_8_bits_by_int_mm(directory: Path, device: str) -> Engines:
 
 def _ours(directory: Path, device: str, **settings: object) -> Callable[[list[str]], object]:
     return XLMRXLEmbedder(str(directory), device=device, pooling="mean", **settings).fit(["warm"]).transform
-
-
-def ceiling(config: XLMRobertaXLConfig, kind: str, device: str) -> float:
-    """Return the tokens per second of the matrix products alone, at the best of several numbers of rows."""
-    h, up = config.hidden_size, config.intermediate_size
-    best = 0.0
-    for rows in (512, 1024, 2048, 4096) if device == "cpu" else (2048, 4096, 8192, 16_384, 32_768):
-        seconds = sum(n * product_seconds(rows, k, m, kind, device) for n, k, m in ((4, h, h), (1, h, up), (1, up, h)))
-        best = max(best, rows / (seconds * config.num_hidden_layers))
-    return best
-
-
-def product_seconds(rows: int, k: int, n: int, kind: str, device: str, repeats: int = 5) -> float:
-    """Time one product (rows, k) by (k, n); on a GPU, many are launched at once, to hide the launch time."""
-    if kind == "8-bit":
-        a, b = (torch.randint(-127, 128, shape, dtype=torch.int8, device=device) for shape in ((rows, k), (n, k)))
-        multiply = partial(torch._int_mm, a, b.t())
-    else:
-        a, b = (torch.randn(shape, device=device).to(DTYPES[kind]) for shape in ((rows, k), (n, k)))
-        multiply = partial(torch.nn.functional.linear, a, b)
-    at_once = 1 if device == "cpu" else 20
-    multiply()
-    best = float("inf")
-    for _ in range(repeats):
-        synchronize(device)
-        started = time.perf_counter()
-        for _ in range(at_once):
-            multiply()
-        synchronize(device)
-        best = min(best, (time.perf_counter() - started) / at_once)
-    return best
-
-
-def synchronize(device: str) -> None:
-    """Wait for the device."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)

@@ -20,6 +20,7 @@ from skxlmr.hardware.versions import show_versions
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import release_models
 from skxlmr.runtime.feature_cache import set_feature_cache
+from skxlmr.runtime.graphs import set_cuda_graphs
 from skxlmr.tuning import Bias, Full, Head, LoRA
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load",
     "memory_estimate",
     "release_models",
+    "set_cuda_graphs",
     "set_feature_cache",
     "show_versions",
     "skops_types",

@@ -57,15 +57,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def emulated(name: str, memory: int | None = None) -> Iterator[EmulatedCuda]:
-    """Emulate a GPU; models and features of an earlier one are forgotten, as they are afterwards."""
+def emulated(name: str, memory: int | None = None, n_devices: int = 1) -> Iterator[EmulatedCuda]:
+    """Emulate one or more GPUs of a kind; models and features of earlier ones are forgotten, as they are afterwards."""
     from skxlmr.runtime.backbone import release_models
     from skxlmr.runtime.feature_cache import clear_features
 
     for forget in (release_models, clear_features):
         forget()
     try:
-        with EmulatedCuda(GPUS[name], memory) as device:
+        with EmulatedCuda(GPUS[name], memory, n_devices=n_devices) as device:
             yield device
     finally:
         for forget in (release_models, clear_features):
@@ -88,7 +88,7 @@ def gpu(request: pytest.FixtureRequest) -> Iterator[EmulatedCuda | None]:
 
 @pytest.fixture
 def emulate() -> Iterator[Callable[..., EmulatedCuda]]:
-    """A function that emulates a GPU until the test ends, by its name and, if wanted, the bytes of its memory."""
+    """A function that emulates GPUs until the test ends: name and, if wanted, bytes of memory and number of devices."""
     if HAS_CUDA:
         pytest.skip("only machines without a CUDA device emulate one")
     with ExitStack() as stack:

@@ -122,7 +122,7 @@ def test_info_marks_the_automatic_precision(monkeypatch: pytest.MonkeyPatch, cap
         (line,) = (line for line in capsys.readouterr().out.splitlines() if " * " in line)
         return line.split()[0]
 
-    monkeypatch.setattr("skxlmr.hardware.estimate.choose_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr("skxlmr.hardware.estimate.choose_devices", lambda device: [torch.device("cpu")])
     assert marked("facebook/xlm-roberta-xl") == "8-bit"
     assert marked("nano") == "float32"
 
@@ -130,7 +130,7 @@ def test_info_marks_the_automatic_precision(monkeypatch: pytest.MonkeyPatch, cap
 def test_info_with_a_mapped_word_embedding_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr("skxlmr.hardware.estimate.choose_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr("skxlmr.hardware.estimate.choose_devices", lambda device: [torch.device("cpu")])
     for key, dtype, stays in (
         ("torch_dtype", "float16", True),
         ("dtype", "bfloat16", True),  # the name that current transformers writes

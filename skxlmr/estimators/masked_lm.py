@@ -22,7 +22,7 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Windows, rows_of
-from skxlmr.runtime.run import run
+from skxlmr.runtime.run import HostBatch, run
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import Masking
 from skxlmr.tasks.tagging.sentences import plan_pieces
@@ -220,18 +220,21 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         position = np.concatenate(plan.positions)
         mask = backbone.tokenizer.mask_token_id
 
-        def compute(batch: np.ndarray) -> Tensor:
+        def prepare(batch: np.ndarray) -> HostBatch:
             masked = [plan.windows[i].copy() for i in window[batch]]
             targets = [ids[at] for ids, at in zip(masked, position[batch], strict=True)]
             for ids, at in zip(masked, position[batch], strict=True):
                 ids[at] = mask
-            hidden = finetuned.embed(backbone, masked, list(position[batch, None]))
-            assert isinstance(finetuned.head, LMHead)
-            true = torch.from_numpy(np.array(targets, np.int64)).to(hidden.device)
-            return finetuned.head.losses(hidden, finetuned.words(backbone.model), true)[:, None]
+            return finetuned.batch(backbone, masked, list(position[batch, None]), more=[np.array(targets, np.int64)])
 
-        batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        return run(compute, plan.lengths[window], batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            here, on_device = on(base.model.device), batch.to(base.model.device)
+            assert isinstance(here.head, LMHead)
+            return here.head.losses(here.embed(base, on_device), here.words(base.model), on_device.more[0])[:, None]
+
+        on, batch_tokens = finetuned.on_each_device(), backbone.batch_tokens(self.batch_tokens)
+        lengths, computes = plan.lengths[window], backbone.on_each(compute)
+        return run(computes, prepare, lengths, batch_tokens=batch_tokens, verbose=self.verbose)[:, 0]
 
     def _likeliest(self, parts: list[list[str]], top_k: int) -> tuple[list[list[str]], list[list[float]]]:
         """Return the most probable pieces at each mask of split texts, and their probabilities."""
@@ -239,12 +242,14 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         tokenizer = backbone.tokenizer
         top_k = min(top_k, len(tokenizer) - len(tokenizer.all_special_ids))
 
-        def likeliest(probabilities: Tensor, masks: np.ndarray) -> Tensor:
-            probabilities[:, tokenizer.all_special_ids] = -1.0  # special tokens are not pieces
-            highest, ids = probabilities.topk(top_k)
+        plan = self._plan_masks(backbone, parts)
+        special = np.tile(np.array(tokenizer.all_special_ids), (plan.counts.sum(), 1))  # the same at each mask
+
+        def likeliest(probabilities: Tensor, special: Tensor) -> Tensor:
+            highest, ids = probabilities.scatter_(1, special, -1.0).topk(top_k)  # special tokens are not pieces
             return torch.cat([ids.float(), highest], 1)  # ids are below 2 ** 24
 
-        found = self._at_masks(backbone, finetuned, parts, likeliest)
+        found = self._at_masks(backbone, finetuned, plan, special, likeliest)
         ids, probabilities = found[:, :top_k].astype(np.int64), found[:, top_k:]
         return [tokenizer.convert_ids_to_tokens(of_mask) for of_mask in ids], probabilities.tolist()
 
@@ -256,10 +261,8 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         tokenizer = backbone.tokenizer
         ids = target_ids(tokenizer, parts, targets)  # (n_masks, n_targets)
 
-        def probabilities_of(probabilities: Tensor, masks: np.ndarray) -> Tensor:
-            return probabilities.gather(1, torch.from_numpy(ids[masks]).to(probabilities.device))
-
-        scores = self._at_masks(backbone, finetuned, parts, probabilities_of)
+        plan = self._plan_masks(backbone, parts)
+        scores = self._at_masks(backbone, finetuned, plan, ids, lambda probabilities, ids: probabilities.gather(1, ids))
         order = np.argsort(-scores, axis=1, kind="stable")
         pieces, found = [], []
         for of_mask, of_targets, places in zip(ids, scores, order, strict=True):
@@ -272,24 +275,39 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         self,
         backbone: Backbone,
         finetuned: Finetuned,
-        parts: list[list[str]],
-        select: Callable[[Tensor, np.ndarray], Tensor],
+        plan: PiecePlan,
+        ids: np.ndarray,
+        select: Callable[[Tensor, Tensor], Tensor],
     ) -> np.ndarray:
-        """Return what `select` takes from the probabilities (n, V) of some masks, (n,): (n_masks, k) float32."""
-        plan = self._plan_masks(backbone, parts)
+        """Return what `select` takes from the probabilities (n, V) of some masks and their rows of `ids`, (n, k).
 
-        def selected(hidden: Tensor, masks: np.ndarray) -> Tensor:
-            logits = finetuned.head(hidden, finetuned.words(backbone.model))
-            return select(only_real_tokens(logits, len(backbone.tokenizer)).softmax(-1), masks)
+        `ids` are (n_masks, k), int64; returns (n_masks, ...) float32.
+        """
+        on = finetuned.on_each_device()
 
-        def compute(batch: np.ndarray) -> Tensor:
-            hidden = finetuned.embed(backbone, [plan.windows[i] for i in batch], [plan.positions[i] for i in batch])
-            masks = torch.from_numpy(rows_of(batch, plan.counts))
-            some = zip(hidden.split(MASKS_AT_ONCE), masks.split(MASKS_AT_ONCE), strict=True)
-            return torch.cat([selected(of_masks, numbers.numpy()) for of_masks, numbers in some])
+        def prepare(batch: np.ndarray) -> HostBatch:
+            windows, positions = [plan.windows[i] for i in batch], [plan.positions[i] for i in batch]
+            return finetuned.batch(backbone, windows, positions, more=[ids[rows_of(batch, plan.counts)]])
+
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            here, on_device = on(base.model.device), batch.to(base.model.device)
+
+            def selected(hidden: Tensor, of_masks: Tensor) -> Tensor:
+                logits = here.head(hidden, here.words(base.model))
+                return select(only_real_tokens(logits, len(base.tokenizer)).softmax(-1), of_masks)
+
+            hidden = here.embed(base, on_device).split(MASKS_AT_ONCE)
+            return torch.cat(list(map(selected, hidden, on_device.more[0].split(MASKS_AT_ONCE))))
 
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        return run(compute, plan.lengths, counts=plan.counts, batch_tokens=batch_tokens, verbose=self.verbose)
+        return run(
+            backbone.on_each(compute),
+            prepare,
+            plan.lengths,
+            counts=plan.counts,
+            batch_tokens=batch_tokens,
+            verbose=self.verbose,
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -15,10 +15,25 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # Numbers of layer parameters. On a CPU, half precision slows down a smaller model for single texts and gains little in
 # batches. A larger model fits into the memory of a laptop only with 8-bit weights.
 SMALL_MODEL, LARGE_MODEL = 10_000_000, 1_000_000_000
+ALL_GPUS = "cuda:all"
+
+
+def choose_devices(device: str) -> list[torch.device]:
+    """Convert the parameter `device` to torch devices, the first of which trains; all but "cuda:all" are one."""
+    if device != ALL_GPUS:
+        return [choose_device(device)]
+    if not torch.cuda.is_available():
+        raise _missing(device, torch.device("cuda"))
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def choose_device(device: str) -> torch.device:
-    """Convert the parameter `device` to a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU."""
+    """Convert the parameter `device` to a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Of "cuda:all" this is the first one; see `choose_devices`.
+    """
+    if device == ALL_GPUS:
+        return choose_devices(device)[0]
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -27,17 +42,24 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise ValueError(
-            f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+            f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda', 'cuda:1', 'cuda:all' or 'mps'."
         ) from None
     available = {
         "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(chosen.type, chosen.type == "cpu"):
-        raise ValueError(f"device={device!r} is not on this machine{_why_not(chosen)}; use device='auto' or 'cpu'.")
+        raise _missing(device, chosen)
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return chosen
+
+
+def _missing(device: str, chosen: torch.device) -> ValueError:
+    return ValueError(
+        f"device={device!r} is not on this machine{_why_not(chosen)}; use device='auto' or 'cpu'. An estimator that "
+        f"was fitted or saved on another machine takes it by set_params(device='auto')."
+    )
 
 
 def _why_not(device: torch.device) -> str:
@@ -59,10 +81,18 @@ def choose_dtype(dtype: str, device: torch.device, config: XLMRobertaXLConfig) -
     if dtype != "auto":
         return DTYPES[dtype]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float16
     if device.type == "cpu" and cpu_has_bfloat16() and config.num_layer_parameters >= SMALL_MODEL:
         return torch.bfloat16
     return torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Ask torch, which answers for the current device."""
+    if device.index not in (None, torch.cuda.current_device()):
+        with torch.cuda.device(device):
+            return _has_bfloat16(device)
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def choose_quantization(

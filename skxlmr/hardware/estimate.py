@@ -10,7 +10,7 @@ from typing import Any
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from skxlmr.checkpoints.resolve import resolve_config
-from skxlmr.hardware.device import DTYPES, choose_device, choose_dtype, choose_quantization
+from skxlmr.hardware.device import DTYPES, choose_devices, choose_dtype, choose_quantization
 from skxlmr.hardware.footprint import FLOAT32, activation_bytes, default_batch_tokens, num_learned, weight_bytes
 from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
@@ -131,6 +131,7 @@ def memory_estimate(
         do so if there is not enough memory otherwise.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
     device : str, default="auto"
+        With "cuda:all" the estimate is for the GPU with the least free memory: each holds a copy of the base model.
 
     Returns
     -------
@@ -164,7 +165,7 @@ def memory_estimate(
     }
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "memory_estimate")
     tuning = None if tuning is None else as_tuning(tuning)
-    torch_device = choose_device(device)
+    torch_device = min(choose_devices(device), key=lambda each: available_memory(each) or 0)
     torch_dtype = choose_dtype(dtype, torch_device, config)
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     if saved_in_8bit(config):

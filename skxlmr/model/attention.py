@@ -170,8 +170,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float =
 def takes_packed(q: Tensor, dropout_p: float) -> bool:
     """Whether `attend_packed` takes queries (T, N, D) of 16 bits on CUDA: the limits of FlashAttention in torch."""
     # Gradients of larger heads are for the A100 and the H100 only.
-    largest = 192 if torch.is_grad_enabled() and q.requires_grad else 256
-    return dropout_p == 0 and q.shape[2] <= largest and torch.cuda.get_device_capability(q.device) >= AMPERE
+    has_kernel = q.shape[2] <= 192 or not (torch.is_grad_enabled() and q.requires_grad)
+    return dropout_p == 0 and has_kernel and runs_packed(q.device, q.dtype, q.shape[2])
+
+
+def runs_packed(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether a CUDA device has FlashAttention for heads of this size, without gradients or dropout."""
+    return dtype.itemsize == 2 and head_size <= 256 and torch.cuda.get_device_capability(device) >= AMPERE
 
 
 def attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float, scale: float) -> Tensor:

@@ -21,6 +21,7 @@ from skxlmr.model.initialisation import initialise
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
 from skxlmr.model.packing import Packing, few_sizes
 from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.system.current_device import on_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,18 +97,19 @@ class Encoder(PretrainedModel):
         kept = {start: x}
         if through is not None:
             kept[start], x = _through(x, n_tokens, *through)
-        for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
-            arguments = (x, packing, deltas[i - 1], *(eager[i - 1] if eager else ()))
-            if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
-                x = checkpoint(layer, *arguments, **self.checkpointing_options)
-            else:
-                x = layer(*arguments)
-            if i == depth:
-                x = linear(self.norm, x, deltas[-1].get("norm"))
-            if i in wanted and through is not None:
-                kept[i], x = _through(x, n_tokens, *through)
-            elif i in wanted:
-                kept[i] = x
+        with on_device(x.device):  # Triton launches its kernels on the current device
+            for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
+                arguments = (x, packing, deltas[i - 1], *(eager[i - 1] if eager else ()))
+                if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
+                    x = checkpoint(layer, *arguments, **self.checkpointing_options)
+                else:
+                    x = layer(*arguments)
+                if i == depth:
+                    x = linear(self.norm, x, deltas[-1].get("norm"))
+                if i in wanted and through is not None:
+                    kept[i], x = _through(x, n_tokens, *through)
+                elif i in wanted:
+                    kept[i] = x
         if through is not None:
             return [kept[i] for i in wanted]
         return [kept[i][:n_tokens] for i in wanted]  # (T', H) -> (T, H)

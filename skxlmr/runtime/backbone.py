@@ -6,26 +6,30 @@ import functools
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from joblib.parallel import get_active_backend
+from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
 from skxlmr.checkpoints.sentence_transformers import lowercases
 from skxlmr.hardware.advice import check_memory
-from skxlmr.hardware.device import choose_device, choose_dtype, choose_quantization
-from skxlmr.hardware.estimate import memory_estimate
+from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantization
+from skxlmr.hardware.estimate import MemoryEstimate, memory_estimate
 from skxlmr.hardware.footprint import default_batch_tokens
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.int8 import Int8
 from skxlmr.model.pretrained import read_config
 from skxlmr.model.word_embedding import read_words
+from skxlmr.system.current_device import on_device
 from skxlmr.system.forks import after_fork, gate
 from skxlmr.system.warn import warn
 from skxlmr.tuning import Tuning
@@ -38,9 +42,10 @@ class Backbone:
     files: CheckpointFiles
     model: XLMRobertaXLModel  # in evaluation mode, without gradients
     tokenizer: XLMRobertaXLTokenizer
-    key: tuple  # what its results depend on: fingerprint, dtype, device, settings of the storage, pieces
+    key: tuple  # in the pool: fingerprint, dtype, device, settings of the storage, pieces
     storage: Int8 | str | None = None  # of the matrices of the layers: 8 bits, "nf4", or None for `model.dtype`
     pieces: np.ndarray | None = None  # (V,), int64: ids in the checkpoint of the pieces that it has; None means all
+    copies: tuple[Backbone, ...] = ()  # with device="cuda:all" that of each GPU, this one first
 
     @property
     def name(self) -> str:
@@ -49,6 +54,27 @@ class Backbone:
     @property
     def fingerprint(self) -> str:
         return self.key[0]
+
+    @property
+    def results_key(self) -> tuple:
+        """What its results depend on: as `key`, but GPUs of the same name give the same results."""
+        fingerprint, dtype, device, *rest = self.key
+        same = torch.cuda.get_device_name(device) if device.type == "cuda" else device
+        return (fingerprint, dtype, same, *rest)
+
+    @property
+    def everywhere(self) -> tuple[Backbone, ...]:
+        """The copies on all devices that predict, this one first; mostly it is the only one."""
+        return self.copies or (self,)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The devices that predict."""
+        return [each.model.device for each in self.everywhere]
+
+    def on_each(self, compute: Callable[[Backbone, Any], Tensor]) -> dict[torch.device, Callable[[Any], Tensor]]:
+        """Return for each device a function that computes with its copy, for `skxlmr.runtime.run.run`."""
+        return {each.model.device: functools.partial(compute, each) for each in self.everywhere}
 
     def batch_tokens(self, requested: int | str) -> int:
         """Return the number of tokens to run at once; "auto" is the least that keeps the device busy."""
@@ -61,7 +87,7 @@ class Backbone:
         """This base with the full tokenizer of the checkpoint, to tokenise texts, not to run them."""
         if self.pieces is None:
             return self
-        return replace(self, tokenizer=_read_tokenizer(self.files.directory, self.fingerprint), pieces=None)
+        return replace(self, tokenizer=_read_tokenizer(self.files.directory, self.fingerprint), pieces=None, copies=())
 
 
 _lock = threading.Lock()
@@ -89,52 +115,78 @@ def get_backbone(
 
     Raises ModelNotFoundError or CheckpointError if the checkpoint is missing or damaged, NotEnoughMemoryError, and
     ValueError if there is no such device or the parameters exclude each other. Warns if one of several parallel workers
-    asks for a model on a GPU.
+    asks for a model on a GPU. With device="cuda:all" there is one copy per GPU; the first one trains.
     """
-    torch_device = choose_device(device)
-    if torch_device.type == "cuda" and get_active_backend()[0].nesting_level:
+    devices = choose_devices(device)
+    if devices[0].type == "cuda" and get_active_backend()[0].nesting_level:
         warn(
             "n_jobs > 1 gains nothing on a GPU: the workers take turns there, and each process loads its own copy of "
             "the model. Use n_jobs=1, where all candidates and folds share one."
         )
     files = find_checkpoint(model)
     config = read_config(files)
-    torch_dtype = choose_dtype(dtype, torch_device, config)
-    settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
-    key = (files.fingerprint, torch_dtype, torch_device, repr(settings))
+    # Copies give the same results, so what not all GPUs can do none does.
+    dtypes = {choose_dtype(dtype, each, config) for each in devices}
+    torch_dtype = dtypes.pop() if len(dtypes) == 1 else torch.float16
+    storages = [choose_quantization(load_in_8bit, load_in_4bit, each, config, tuning) for each in devices]
+    settings = next((each for each in storages if each is not None), None)
     with _lock, gate.inside():  # in a child that is forked meanwhile, a module that is imported here would stay locked
-        backbone = _pool.get(key) or _share_layers(key, files, whole)
-        if backbone is not None and not backbone.files.exist:
-            backbone.files = files  # the same content in another directory
-        if backbone is None:
-            if files.tokenizer is None:
-                _read_tokenizer(files.directory, files.fingerprint)  # reports what is missing before anything is loaded
-            minimal = batch_tokens == "auto" and tuning is not None
-            estimate = memory_estimate(
-                config,
-                tuning=tuning,
-                batch_tokens=config.max_length if minimal else batch_tokens,
-                load_in_8bit=load_in_8bit,
-                load_in_4bit=load_in_4bit,
-                dtype=dtype,
-                device=device,
-                gradient_checkpointing=minimal,
-            )
-            check_memory(estimate, model=files.name)
-            with ThreadPoolExecutor(1) as thread:  # for small models the tokenizer takes as long as the weights
-                tokenizer = thread.submit(_tokenizer_of, files, config)
-                base = XLMRobertaXLModel.from_pretrained(
-                    files,
-                    dtype=torch_dtype,
-                    device=torch_device,
-                    load_in_8bit=settings if isinstance(settings, Int8) else False,
-                    load_in_4bit=settings == "nf4",
-                    map_word_embedding=True,
-                    add_pooling_layer=False,
-                ).requires_grad_(False)
-            backbone = _pool[key] = Backbone(files, base, tokenizer.result(), key, settings)
+        bases: list[Backbone] = []
+        for each in devices:
+            known = _from_pool((files.fingerprint, torch_dtype, each, repr(settings)), files, whole)
+            if known is None:
+                minimal = batch_tokens == "auto" and tuning is not None and not bases
+                estimate = memory_estimate(
+                    config,
+                    tuning=None if bases else tuning,  # the first one is trained
+                    batch_tokens=config.max_length if minimal else batch_tokens,
+                    load_in_8bit=load_in_8bit,
+                    load_in_4bit=load_in_4bit,
+                    dtype=dtype,
+                    device=device if len(devices) == 1 else str(each),
+                    gradient_checkpointing=minimal,
+                )
+                known = _load(files, config, torch_dtype, settings, each, estimate)
+            bases.append(known)
+        backbone = bases[0] if len(bases) == 1 else replace(bases[0], copies=tuple(bases))
         _latest[:] = [backbone]
         return backbone
+
+
+def _from_pool(key: tuple, files: CheckpointFiles, whole: bool) -> Backbone | None:
+    """Return a base model that the pool has, or one that shares the layers of a trimmed one; None if there is none."""
+    backbone = _pool.get(key) or _share_layers(key, files, whole)
+    if backbone is not None and not backbone.files.exist:
+        backbone.files = files  # the same content in another directory
+    return backbone
+
+
+def _load(
+    files: CheckpointFiles,
+    config: XLMRobertaXLConfig,
+    dtype: torch.dtype,
+    settings: Int8 | str | None,
+    device: torch.device,
+    estimate: MemoryEstimate,
+) -> Backbone:
+    """Load a base model into the pool, if there is enough memory."""
+    if files.tokenizer is None:
+        _read_tokenizer(files.directory, files.fingerprint)  # reports what is missing before anything is loaded
+    check_memory(estimate, model=files.name)
+    with ThreadPoolExecutor(1) as thread, on_device(device):
+        tokenizer = thread.submit(_tokenizer_of, files, config)  # for small models it takes as long as the weights
+        base = XLMRobertaXLModel.from_pretrained(
+            files,
+            dtype=dtype,
+            device=device,
+            load_in_8bit=settings if isinstance(settings, Int8) else False,
+            load_in_4bit=settings == "nf4",
+            map_word_embedding=True,
+            add_pooling_layer=False,
+        ).requires_grad_(False)
+    key = (files.fingerprint, dtype, device, repr(settings))
+    backbone = _pool[key] = Backbone(files, base, tokenizer.result(), key, settings)
+    return backbone
 
 
 def _share_layers(key: tuple, files: CheckpointFiles, whole: bool) -> Backbone | None:
@@ -155,6 +207,12 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
 
     `pieces` are ids in the checkpoint, of which `backbone` may already lack some.
     """
+    if backbone.copies:
+        copies = tuple(trim(each, pieces) for each in backbone.copies)
+        everywhere = replace(copies[0], copies=copies)
+        with _lock:
+            _latest[:] = [everywhere]
+        return everywhere
     tokenizer, kept = backbone.reader.tokenizer.trim(pieces)
     key = (*backbone.key[:4], hashlib.sha256(kept.tobytes()).hexdigest())
     with _lock:

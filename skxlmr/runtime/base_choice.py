@@ -63,7 +63,12 @@ class BaseChoice(RunParameters):
         where the hardware supports it (on a CPU not for small models), else float16 on CUDA and float32 elsewhere.
         Trained weights and results are float32.
     device : str
-        "auto", "cpu", "cuda", "cuda:1" or "mps".
+        "auto", "cpu", "cuda", "cuda:1", "mps" or "cuda:all". The last one uses all GPUs that the process sees
+        (`CUDA_VISIBLE_DEVICES` chooses them): each holds a copy of the base and takes batches from one queue, in
+        predictions, scores of whole columns, and the features of a frozen base. The first one trains, and generates
+        texts. The results are those of one GPU, if all are of one kind. "auto" and "cuda" are one GPU, the current one.
+        With several GPUs, leave `n_jobs` of scikit-learn at 1: each worker process would load its own copies on all of
+        them.
     """
 
     model: str | os.PathLike = parameter(

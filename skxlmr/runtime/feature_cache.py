@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skxlmr.hardware.free_memory import available_memory
+from skxlmr.model.transfer import Download
 from skxlmr.system.forks import after_fork
 
 ENTRY_BYTES = 400  # of Python's objects around an array
@@ -132,6 +133,37 @@ def clear_features() -> None:
     cache.clear()
 
 
-def moment() -> int:
-    """Return the clock value of now, for the `keep` of `frozen_states`."""
-    return cache.now
+class Keep:
+    """Caches the hidden states of a training as they are computed.
+
+    For them only what was not used since this object was made is evicted. From a GPU they are copied while the training
+    goes on, so that they are in the cache a little later.
+    """
+
+    def __init__(self) -> None:
+        self._began = cache.now
+        self._copies: list[tuple[Sequence[Hashable], list[int], Download]] = []
+        self._lock = threading.Lock()  # several GPUs compute states in threads
+
+    def put(self, keys: Sequence[Hashable], states: Tensor, lengths: list[int]) -> None:
+        """Cache the states (T, H) of texts of these lengths."""
+        copied = Download(states)
+        with self._lock:
+            self._copies.append((keys, lengths, copied))
+        self.store()
+
+    def store(self) -> None:
+        """Store what has been copied by now."""
+        while (copied := self._next()) is not None:
+            keys, lengths, states = copied
+            with torch.inference_mode(False):  # tensors made in it could not be trained on
+                parts = [part.clone() for part in states.split(lengths)]
+            cache.put(keys, parts, spare=self._began)
+
+    def _next(self) -> tuple[Sequence[Hashable], list[int], Tensor] | None:
+        """Remove the first copy if it is there, and return it."""
+        with self._lock:
+            if not self._copies or (states := self._copies[0][2].poll()) is None:
+                return None
+            keys, lengths, _ = self._copies.pop(0)
+            return keys, lengths, states

@@ -14,9 +14,9 @@ import torch
 from sklearn.utils.validation import check_memory
 from torch import Tensor
 
-from skxlmr.model.packing import Packing
-from skxlmr.runtime.feature_cache import cache
-from skxlmr.runtime.run import encode, run
+from skxlmr.model.transfer import upload
+from skxlmr.runtime.feature_cache import Keep, cache
+from skxlmr.runtime.run import Batch, HostBatch, encode, run
 from skxlmr.system.schema import Rule
 from skxlmr.system.warn import warn
 
@@ -78,13 +78,22 @@ def frozen_features(
         at = None if positions is None else [positions[i] for i in chosen]
         prompts = None if left_out is None else left_out[chosen]
         counts = np.ones(len(some), np.int64) if at is None else np.fromiter(map(len, at), np.int64, len(at))
-        computed = run(
-            lambda batch: pooled(
-                pooling,
-                *encode(base, [some[i] for i in batch], layers=layers),
+
+        def prepare(batch: np.ndarray) -> HostBatch:
+            return HostBatch.of(
+                [some[i] for i in batch],
+                base,
                 at and [at[i] for i in batch],
                 None if prompts is None else prompts[batch],
-            ),
+            )
+
+        def compute(each: Backbone, batch: HostBatch) -> Tensor:
+            on_device = batch.to(each.model.device)
+            return pooled(pooling, encode(each.model, on_device, layers), on_device)
+
+        computed = run(
+            backbone.on_each(compute),
+            prepare,
             np.fromiter(map(len, some), np.int64, len(some)),
             batch_tokens=batch_tokens,
             counts=counts,
@@ -98,25 +107,15 @@ def frozen_features(
     return np.concatenate([rows[key] for key in keys])
 
 
-def pooled(
-    pooling: str,
-    hidden: list[Tensor],
-    packing: Packing,
-    positions: Sequence[np.ndarray] | None = None,
-    left_out: np.ndarray | None = None,
-) -> Tensor:
-    """Compute the features of a batch: one pooled vector per window, or one per position in the windows.
-
-    The pooling takes all tokens of a window but the first `left_out`.
-    """
-    if positions is None:
-        if left_out is not None:
-            kept, packing = packing.without_first(torch.from_numpy(left_out).to(hidden[-1].device))
-            hidden = [states[kept] for states in hidden]
-        return torch.cat([POOLINGS[mode](hidden, packing) for mode in pooling.split("+")], 1)
-    counts = torch.tensor([len(at) for at in positions])
-    tokens = packing.first.cpu().repeat_interleave(counts) + torch.from_numpy(np.concatenate(positions))
-    return hidden[-1][tokens.to(hidden[-1].device)].float()
+def pooled(pooling: str, hidden: list[Tensor], batch: Batch) -> Tensor:
+    """Compute the features of a batch: one pooled vector per window, or one per place."""
+    if batch.places is not None:
+        return hidden[-1][batch.places].float()
+    packing = batch.packing
+    if batch.pooled is not None:
+        tokens, packing = batch.pooled
+        hidden = [states[tokens] for states in hidden]
+    return torch.cat([POOLINGS[mode](hidden, packing) for mode in pooling.split("+")], 1)
 
 
 def _on_disk(memory: str | os.PathLike | joblib.Memory | None) -> Any:
@@ -149,37 +148,34 @@ def _give(key: bytes, rows: dict[bytes, np.ndarray]) -> np.ndarray:
     return rows[key]
 
 
-def frozen_states(
-    backbone: Backbone,
-    windows: Sequence[np.ndarray],
-    n_layers: int,
-    *,
-    causal: bool = False,
-    keep: int | None = None,
-) -> tuple[Tensor, Packing]:
+def frozen_states(backbone: Backbone, batch: Batch, n_layers: int, keep: Keep | None = None) -> Tensor:
     """Compute the hidden states (T, H) of a batch after the first `n_layers`, without gradients, or use cached ones.
 
-    With `keep`, cache them, and evict for them only what was not used since that `moment`.
+    With `keep`, cache them.
     """
-    base = backbone.model
-    keys = _keys(backbone, windows, ("causal states" if causal else "states", n_layers))
+    base, causal = backbone.model, batch.packing.causal
+    if keep is not None:
+        keep.store()
+    keys = _keys(backbone, batch.windows, ("causal states" if causal else "states", n_layers))
     found = cache.get(keys)
     missing = [i for i, states in enumerate(found) if states is None]
+    parts: dict[int, Tensor] = {}
     if missing:
         # Tensors made in inference mode could not be trained on.
         with torch.inference_mode(False), torch.no_grad():
-            (states,), packing = encode(base, [windows[i] for i in missing], layers=(n_layers,), causal=causal)
-            parts = states.split(packing.lengths.tolist())
+            some = batch
+            if len(missing) < len(found):
+                some = HostBatch.of([batch.windows[i] for i in missing], base, causal=causal).to(base.device)
+            (states,) = encode(base, some, (n_layers,))
+            lengths = some.packing.on_host.tolist()
             if keep is not None:
-                cache.put([keys[i] for i in missing], [part.to("cpu", copy=True) for part in parts], spare=keep)
-        if len(missing) == len(windows):
-            return states, packing
-        for i, part in zip(missing, parts, strict=True):
-            found[i] = part
-    packing = Packing.from_lengths([len(window) for window in windows], base.device, causal=causal)
-    if not missing:  # all of them are on the CPU
-        return torch.cat(found).to(base.device), packing
-    return torch.cat([states.to(base.device) for states in found]), packing
+                keep.put([keys[i] for i in missing], states, lengths)
+        if some is batch:
+            return states
+        parts = dict(zip(missing, states.split(lengths), strict=True))
+    cached = [i for i in range(len(found)) if i not in parts]
+    parts |= zip(cached, upload([found[i] for i in cached], base.device), strict=True)
+    return torch.cat([parts[i] for i in range(len(found))])
 
 
 def _keys(
@@ -190,7 +186,7 @@ def _keys(
     left_out: np.ndarray | None = None,
 ) -> list[bytes]:
     """Return for each window a digest of everything that its features depend on."""
-    source = hashlib.blake2b(repr((FORMAT, backbone.key, what)).encode(), digest_size=32).digest()
+    source = hashlib.blake2b(repr((FORMAT, backbone.results_key, what)).encode(), digest_size=32).digest()
     data = [np.asarray(window, np.int32).tobytes() for window in windows]
     if positions is not None:
         data = [b"%d %b%b" % (len(w), w, at.astype(np.int32).tobytes()) for w, at in zip(data, positions, strict=True)]

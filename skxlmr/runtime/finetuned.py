@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -15,15 +16,19 @@ from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.model.reference.decoding import Past
-from skxlmr.runtime.feature_cache import moment
+from skxlmr.model.transfer import downloads, upload, upload_one
+from skxlmr.runtime import graphs
+from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.features import frozen_features, frozen_states, pooled
 from skxlmr.runtime.plan import WindowPlan, rows_of
-from skxlmr.runtime.run import collate, run
+from skxlmr.runtime.run import Batch, HostBatch, run
 from skxlmr.system.forks import gate
 from skxlmr.tuning import Tuning
 
 if TYPE_CHECKING:
     from skxlmr.runtime.backbone import Backbone
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # Maximum size of the features that a head predicts from at once: those of a large column would fill the memory.
 FEATURE_BYTES = 2**28
@@ -83,34 +88,40 @@ class Finetuned(nn.Module):
         model._modules = parts
         return model
 
-    def embed(
+    def embed(self, backbone: Backbone, batch: Batch, *, keep: Keep | None = None, recompute: bool = False) -> Tensor:
+        """Compute the features of a batch, (n, H) float32: one per window, or one per place.
+
+        For `keep` see `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer
+        again, to save memory.
+        """
+        base = backbone.model
+        x, position_ids = batch.ids, batch.position_ids
+        if self.num_frozen:
+            x = frozen_states(backbone, batch, self.num_frozen, keep)
+            x = x if self.own is None else x.float()
+        with self._precision(base):
+            encode = functools.partial(graphs.encode, base) if self.own is None else self.model(base).encode
+            hidden = encode(
+                x,
+                position_ids,
+                batch.packing,
+                adapter=self.adapter,
+                start=self.num_frozen,
+                recompute=recompute,
+            )
+        return pooled(self.pooling, hidden, batch)
+
+    def batch(
         self,
         backbone: Backbone,
         windows: Sequence[np.ndarray],
         positions: Sequence[np.ndarray] | None = None,
         left_out: np.ndarray | None = None,
         *,
-        keep: int | None = None,
-        recompute: bool = False,
-    ) -> Tensor:
-        """Compute the features of a batch of windows, (n, H) float32: one per window, or one per position in them.
-
-        The pooling takes all tokens of a window but the first `left_out`. For `keep` see
-        `skxlmr.runtime.features.frozen_states`. With `recompute`, the backward pass runs each layer again, to save
-        memory.
-        """
-        base = backbone.model
-        position_ids = None
-        if self.num_frozen:
-            x, packing = frozen_states(backbone, windows, self.num_frozen, causal=self.causal, keep=keep)
-            x = x if self.own is None else x.float()
-        else:
-            x, position_ids, packing = collate(windows, base, self.causal)
-        with self._precision(base):
-            hidden = self.model(base).encode(
-                x, position_ids, packing, adapter=self.adapter, start=self.num_frozen, recompute=recompute
-            )
-        return pooled(self.pooling, hidden, packing, positions, left_out)
+        more: Sequence[np.ndarray] = (),
+    ) -> HostBatch:
+        """Prepare windows for `embed`; for the parameters see `HostBatch.of`."""
+        return HostBatch.of(windows, backbone.model, positions, left_out, more=more, causal=self.causal)
 
     def decode(
         self, backbone: Backbone, ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None
@@ -123,8 +134,9 @@ class Finetuned(nn.Module):
         decoder.config = self.decoder_config
         with self._precision(backbone.model):
             encoded = decoder.encode_padded(
-                ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter
-            )
+                ids, mask, position_ids=positions, past_key_values=past, use_cache=True, adapter=self.adapter,
+                check_positions=False,  # `generate` has done so
+            )  # fmt: skip
         past = encoded.more.past_key_values
         assert past is not None
         return encoded.batch.unpack(encoded.last)[:, -1].float(), past
@@ -145,14 +157,15 @@ class Finetuned(nn.Module):
 
         If only the head is trained, the features of all windows are computed here.
         """
+        device = backbone.model.device
         if self.only_head:
             every = np.arange(len(plan.windows))
-            known = torch.from_numpy(self._frozen(backbone, plan, every, batch_tokens, memory, verbose))
-            known, counts = known.to(self._device), plan.counts
-            return lambda windows, recompute=False: known[torch.from_numpy(rows_of(windows, counts))]
-        began = moment()
+            known = upload_one(self._frozen(backbone, plan, every, batch_tokens, memory, verbose), device)
+            counts = plan.counts
+            return lambda windows, recompute=False: known[upload_one(rows_of(windows, counts), device)]
+        keep = Keep()
         return lambda windows, recompute=False: self.embed(
-            backbone, *_taken(plan, windows), keep=began, recompute=recompute
+            backbone, self.batch(backbone, *_taken(plan, windows)).to(device), keep=keep, recompute=recompute
         )
 
     def run(
@@ -162,7 +175,7 @@ class Finetuned(nn.Module):
         batch_tokens: int,
         *,
         memory: object = None,
-        keep: int | None = None,
+        keep: Keep | None = None,
         verbose: int = 0,
         description: str = "predict",
     ) -> np.ndarray:
@@ -174,19 +187,24 @@ class Finetuned(nn.Module):
             self.to(backbone.model.device)
         if self.only_head:
             parts = self.frozen(backbone, plan, batch_tokens, memory=memory, verbose=verbose, description=description)
-            return np.concatenate([self._head_outputs(part) for part in parts])
+            return torch.cat(list(downloads(map(self._head_outputs, parts)))).numpy()
         of_a_row = np.zeros(plan.n_texts, bool)
         of_a_row[plan.text_of_row] = True
         asked = np.flatnonzero(of_a_row[plan.text_of_unit])
-        counts, n_windows = plan.counts_of_units, plan.windows_per_unit
+        counts, n_windows, on = plan.counts_of_units, plan.windows_per_unit, self.on_each_device()
 
-        def compute(batch: np.ndarray) -> Tensor:
+        def prepare(batch: np.ndarray) -> HostBatch:
             windows = rows_of(asked[batch], n_windows)
-            return self.head(plan.combine(self.embed(backbone, *_taken(plan, windows), keep=keep), windows))
+            return self.batch(backbone, *_taken(plan, windows), more=plan.combination(windows))
+
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            here, on_device = on(base.model.device), batch.to(base.model.device)
+            return here.head(plan.combine(here.embed(base, on_device, keep=keep), on_device.more))
 
         starts = np.cumsum(n_windows) - n_windows
         outputs = run(
-            compute,
+            backbone.on_each(compute),
+            prepare,
             np.add.reduceat(plan.lengths, starts)[asked],
             batch_tokens=batch_tokens,
             counts=counts[asked],
@@ -199,9 +217,9 @@ class Finetuned(nn.Module):
         every[rows_of(asked, counts)] = outputs
         return every
 
-    def _head_outputs(self, features: Tensor) -> np.ndarray:
+    def _head_outputs(self, features: Tensor) -> Tensor:
         with gate.inside():
-            return self.head(features).detach().float().cpu().numpy()
+            return self.head(features).detach().float()
 
     @torch.no_grad()
     def frozen(
@@ -228,7 +246,8 @@ class Finetuned(nn.Module):
                 features = self._frozen(backbone, plan, windows, batch_tokens, memory, verbose, description)
             else:
                 features = self._embed_all(backbone, plan, windows, batch_tokens, verbose, description)
-            yield plan.combine(torch.from_numpy(features).to(self._device), windows)
+            on_device, *combination = upload([features, *plan.combination(windows)], self._device)
+            yield plan.combine(on_device, combination)
 
     def _embed_all(
         self,
@@ -239,9 +258,14 @@ class Finetuned(nn.Module):
         verbose: int,
         description: str,
     ) -> np.ndarray:
-        began = moment()
+        keep, on = Keep(), self.on_each_device()
+
+        def compute(base: Backbone, batch: HostBatch) -> Tensor:
+            return on(base.model.device).embed(base, batch.to(base.model.device), keep=keep)
+
         return run(
-            lambda batch: self.embed(backbone, *_taken(plan, windows[batch]), keep=began),
+            backbone.on_each(compute),
+            lambda batch: self.batch(backbone, *_taken(plan, windows[batch])),
             plan.lengths[windows],
             batch_tokens=batch_tokens,
             counts=plan.counts[windows],
@@ -272,6 +296,13 @@ class Finetuned(nn.Module):
             description=description,
         )
 
+    def on_each_device(self) -> Callable[[torch.device], Finetuned]:
+        """Return a function from a device to this object, or to a copy there, which is made when it is first needed.
+
+        The function is for one run, since training changes the weights.
+        """
+        return functools.cache(lambda device: self if device == self._device else copied_to(self, device))
+
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
@@ -281,6 +312,16 @@ class Finetuned(nn.Module):
         if self.own is None or base.dtype.itemsize > 2:
             return nullcontext()
         return torch.autocast(base.device.type, dtype=base.dtype)
+
+
+def copied_to(module: Module, device: torch.device) -> Module:
+    """Return a copy of a module on another device; at no time is there a second one on its own."""
+    tensors: dict[int, Tensor] = {}
+    for parameter in module.parameters():
+        tensors[id(parameter)] = nn.Parameter(parameter.detach().to(device), parameter.requires_grad)
+    for buffer in module.buffers():
+        tensors[id(buffer)] = buffer.to(device)
+    return copy.deepcopy(module, tensors)
 
 
 def _taken(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
@@ -144,8 +143,15 @@ class WindowPlan:
         """Return where the units begin in an array of windows, which holds units as a whole."""
         return np.arange(len(windows))
 
-    def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
-        """Turn the features of some windows, (n, H), into those of their units; here they are the same."""
+    def combination(self, windows: np.ndarray) -> list[np.ndarray]:
+        """Return what `combine` needs to know of some windows, which hold units as a whole."""
+        return []
+
+    def combine(self, features: Tensor, combination: Sequence[Tensor]) -> Tensor:
+        """Turn the features of some windows, (n, H), into those of their units; here they are the same.
+
+        `combination` is that of the windows, on the device of the features.
+        """
         return features
 
     @property
@@ -219,13 +225,15 @@ class PairPlan(WindowPlan):
     def unit_starts(self, windows: np.ndarray) -> np.ndarray:
         return self._side_starts(windows)[::2]
 
-    def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
-        """Average the windows of each text, by their numbers of tokens; (n, H) -> (n_pairs, 2, H)."""
+    def combination(self, windows: np.ndarray) -> list[np.ndarray]:
         starts, tokens = self._side_starts(windows), self.n_pooled[windows]
         counts = np.diff(starts, append=len(windows))
-        shares = tokens / np.repeat(np.add.reduceat(tokens, starts), counts)
-        weighted = features * torch.from_numpy(shares).to(features)[:, None]
-        sides = segment_sum(weighted, torch.from_numpy(starts).to(features.device))
+        return [starts, tokens / np.repeat(np.add.reduceat(tokens, starts), counts)]
+
+    def combine(self, features: Tensor, combination: Sequence[Tensor]) -> Tensor:
+        """Average the windows of each text, by their numbers of tokens; (n, H) -> (n_pairs, 2, H)."""
+        starts, shares = combination
+        sides = segment_sum(features * shares.to(features.dtype)[:, None], starts)
         return sides.view(-1, 2, features.shape[1])
 
     def sides(self) -> WindowPlan:
@@ -260,12 +268,13 @@ class WordPlan(PiecePlan):
     def counts_of_units(self) -> np.ndarray:
         return np.fromiter(map(len, self.n_pieces), np.int64, len(self.windows))
 
-    def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
-        """Combine the features of pieces, (n_pieces, H), to those of words, (n_words, H)."""
+    def combination(self, windows: np.ndarray) -> list[np.ndarray]:
         counts = np.concatenate([self.n_pieces[i] for i in windows])
-        if self.aggregation == "max":
-            return segment_max(features, torch.from_numpy(counts).to(features.device))
-        return segment_mean(features, torch.from_numpy(np.cumsum(counts) - counts).to(features.device))
+        return [counts if self.aggregation == "max" else np.cumsum(counts) - counts]
+
+    def combine(self, features: Tensor, combination: Sequence[Tensor]) -> Tensor:
+        """Combine the features of pieces, (n_pieces, H), to those of words, (n_words, H)."""
+        return (segment_max if self.aggregation == "max" else segment_mean)(features, combination[0])
 
 
 def make_plan(

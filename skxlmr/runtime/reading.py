@@ -100,6 +100,7 @@ def embed_texts(
         lambda rows: plan_texts(backbone, with_prompt(rows, reading.prompt), windows, reading.left_out),
         compute,
         at_once,
+        backbone.devices,
         description="embed",
         verbose=verbose,
     )

@@ -2,47 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skxlmr.model import XLMRobertaXLModel
-from skxlmr.model.packing import Packing
+from skxlmr.model.packing import Packing, bounds
+from skxlmr.model.transfer import downloads, upload
+from skxlmr.runtime import graphs
+from skxlmr.runtime.ahead import ahead
+from skxlmr.runtime.devices import share
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.forks import gate
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
-
-def collate(
-    windows: Sequence[np.ndarray], model: XLMRobertaXLModel, causal: bool = False
-) -> tuple[Tensor, Tensor, Packing]:
-    """Pack windows into token ids (T,), position ids (T,) and the packing, on the device of the model."""
-    packing = Packing.from_lengths([len(window) for window in windows], model.device, causal=causal)
-    positions = [np.arange(len(window)) for window in windows]
-    first_position = model.config.first_position
-    ids = torch.from_numpy(np.concatenate(windows).astype(np.int64)).to(model.device)
-    return ids, torch.from_numpy(np.concatenate(positions) + first_position).to(model.device), packing
+Prepared = TypeVar("Prepared")
 
 
-def encode(
-    model: XLMRobertaXLModel,
-    windows: Sequence[np.ndarray],
-    *,
-    layers: Sequence[int] = (-1,),
-    causal: bool = False,
-) -> tuple[list[Tensor], Packing]:
-    """Run one batch of windows; returns the hidden states (T, H) after each of `layers`, and the packing."""
-    ids, positions, packing = collate(windows, model, causal)
-    return model.encode(ids, positions, packing, layers=layers), packing
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch of packed windows on a device."""
+
+    windows: Sequence[np.ndarray]  # as on the host
+    ids: Tensor  # (T,), int64
+    position_ids: Tensor  # (T,), int64
+    packing: Packing
+    places: Tensor | None  # (n,) int64, the tokens whose states are features; None means one feature per window
+    pooled: tuple[Tensor, Packing] | None  # the tokens that the pooling takes, and their packing; None means all
+    more: list[Tensor]  # what else was uploaded with it
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, eq=False)
+class HostBatch:
+    """A batch of windows that is ready for its upload."""
+
+    windows: Sequence[np.ndarray]
+    lengths: np.ndarray  # (B,), int64
+    arrays: list[np.ndarray]  # ids, position ids, places and `left_out` if there are some, and more
+    has_places: bool
+    left_out: np.ndarray | None  # (B,), int64
+    causal: bool
+
+    @classmethod
+    def of(
+        cls,
+        windows: Sequence[np.ndarray],
+        model: XLMRobertaXLModel,
+        positions: Sequence[np.ndarray] | None = None,
+        left_out: np.ndarray | None = None,
+        *,
+        more: Sequence[np.ndarray] = (),
+        causal: bool = False,
+    ) -> HostBatch:
+        """Join windows for a model; `more` is uploaded with them.
+
+        `positions` in each window have features; or there is one per window, and the pooling takes all tokens but the
+        first `left_out`, (B,) int64.
+        """
+        lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+        starts = np.cumsum(lengths) - lengths
+        ids = np.concatenate(windows).astype(np.int64)
+        position_ids = np.arange(len(ids)) + np.repeat(model.config.first_position - starts, lengths)
+        arrays = [ids, position_ids]
+        if positions is not None:
+            counts = np.fromiter(map(len, positions), np.int64, len(positions))
+            arrays.append(np.repeat(starts, counts) + np.concatenate(positions))
+        if left_out is not None:
+            arrays.append(left_out)
+        return cls(windows, lengths, [*arrays, *more], positions is not None, left_out, causal)
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy the batch to a device, all at once."""
+        on_host = torch.from_numpy(self.lengths)
+        cu_seqlens, ids, position_ids, *more = upload([bounds(on_host), *self.arrays], device)
+        packing = Packing(cu_seqlens, on_host, self.causal)
+        places = more.pop(0) if self.has_places else None
+        pooled = None
+        if self.left_out is not None:
+            pooled = packing.without_first(more.pop(0), torch.from_numpy(self.left_out))
+        return Batch(self.windows, ids, position_ids, packing, places, pooled, more)
+
+
+def encode(model: XLMRobertaXLModel, batch: Batch, layers: Sequence[int] = (-1,)) -> list[Tensor]:
+    """Run one batch of windows; returns the hidden states (T, H) after each of `layers`."""
+    return graphs.encode(model, batch.ids, batch.position_ids, batch.packing, layers=layers)
+
+
 def run(
-    compute: Callable[[np.ndarray], Tensor],
+    computes: Mapping[torch.device, Callable[[Prepared], Tensor]],
+    prepare: Callable[[np.ndarray], Prepared],
     lengths: np.ndarray,
     *,
     batch_tokens: int,
@@ -52,20 +108,43 @@ def run(
 ) -> np.ndarray:
     """Run windows of the given lengths in batches of similar length; returns (counts.sum(), d), float32, in order.
 
-    `compute` takes the indices of a batch of windows and returns `counts` rows for each, (n, d); None means one.
-    Raises FloatingPointError if a result is infinite or NaN.
+    `prepare` takes the indices of a batch of windows; `computes` has for each device, of one type, a function that
+    takes the result, and returns `counts` rows for each window, (n, d), on the device; None means one. Where these are
+    GPUs, a thread prepares the next batch meanwhile, and the results of a batch are read while the next one is
+    computed. Several GPUs take batches from one queue. Raises FloatingPointError if a result is infinite or NaN.
     """
     if counts is None:
         counts = np.ones(len(lengths), np.int64)
+    batches = token_batches(lengths, batch_tokens)
+    on_gpu = next(iter(computes)).type == "cuda"
+    prepared = ahead(prepare, batches) if on_gpu else _each(prepare, batches)
+    bar = progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False)
     results: Any = None
-    with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False) as bar:
-        for batch in token_batches(lengths, batch_tokens):
-            output = _within_memory(compute, batch).float().cpu().numpy()
-            _check_finite(output, lengths[batch], counts[batch])
+    lock = threading.Lock()
+
+    def store(batch: np.ndarray, output: np.ndarray) -> None:
+        nonlocal results
+        _check_finite(output, lengths[batch], counts[batch])
+        with lock:
             if results is None:
                 results = np.empty((int(counts.sum()), output.shape[1]), np.float32)
-            results[rows_of(batch, counts)] = output
             bar.update(int(lengths[batch].sum()))
+        results[rows_of(batch, counts)] = output
+
+    @torch.inference_mode()
+    def work(device: torch.device, queue: Iterator[tuple[np.ndarray, Prepared]]) -> None:
+        begun: deque[np.ndarray] = deque()
+
+        def outputs() -> Iterator[Tensor]:
+            for batch, ready in queue:
+                begun.append(batch)
+                yield _within_memory(computes[device], prepare, batch, ready).float()
+
+        for output in downloads(outputs()):
+            store(begun.popleft(), output.numpy())
+
+    with bar, closing(prepared):  # the thread ends also after an error of the model
+        share([*computes][: max(len(batches), 1)], zip(batches, prepared, strict=True), work)
     return results
 
 
@@ -82,11 +161,20 @@ def _check_finite(output: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -
         )
 
 
-def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -> Tensor:
+def _each(prepare: Callable[[np.ndarray], Prepared], batches: list[np.ndarray]) -> Generator[Prepared, None, None]:
+    yield from map(prepare, batches)
+
+
+def _within_memory(
+    compute: Callable[[Prepared], Tensor],
+    prepare: Callable[[np.ndarray], Prepared],
+    batch: np.ndarray,
+    prepared: Prepared,
+) -> Tensor:
     """Run a batch, in halves if memory runs out."""
     try:
         with gate.inside():
-            return compute(batch)
+            return compute(prepared)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
@@ -94,7 +182,8 @@ def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(batch) // 2
-    return torch.cat([_within_memory(compute, batch[:half]), _within_memory(compute, batch[half:])])
+    halves = (batch[:half], batch[half:])
+    return torch.cat([_within_memory(compute, prepare, each, prepare(each)) for each in halves])
 
 
 def pool_windows(values: np.ndarray, groups: np.ndarray, how: str, weights: np.ndarray | None = None) -> np.ndarray:

@@ -5,25 +5,23 @@ Only the tokens of two parts are in memory at a time: while one is run, a thread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import partial
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import torch
 
 from skxlmr.columns import TextColumn
+from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import deduplicate
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-# Many, since texts are sorted by length within a part, and its last batch is not full.
-BATCHES_IN_A_PART = 64
+# On CPUs many, since texts are sorted by length within a part, and its last batch is not full. A GPU takes packed texts
+# of any length, and waits for the tokens of the first part: few.
+BATCHES_IN_A_PART = {"cpu": 64, "cuda": 4}
 CHARACTERS_PER_TOKEN = 4  # roughly
 
 
@@ -32,6 +30,7 @@ def run_in_parts(
     make_plan: Callable[[TextColumn], WindowPlan],
     compute: Callable[[WindowPlan, str], np.ndarray],
     batch_tokens: int,
+    devices: Sequence[torch.device],
     *,
     description: str,
     verbose: int = 0,
@@ -39,10 +38,12 @@ def run_in_parts(
     """Run a column, part by part if it is long; returns the results, (n_rows, ...).
 
     `make_plan` tokenises some rows of the column, if it is long in another thread. `compute` takes a plan, and the
-    description of its progress bar, and returns one result per row of the plan. Warns once if texts were truncated.
+    description of its progress bar, and returns one result per row of the plan; it runs on `devices`. Warns once if
+    texts were truncated.
     """
     sizes = column.sizes
-    most = BATCHES_IN_A_PART * CHARACTERS_PER_TOKEN * batch_tokens
+    batches = BATCHES_IN_A_PART.get(devices[0].type, BATCHES_IN_A_PART["cpu"]) * len(devices)
+    most = batches * CHARACTERS_PER_TOKEN * batch_tokens
     if sizes.sum() <= most:
         plan = make_plan(column)
         plan.warn_of_cut()
@@ -75,27 +76,3 @@ def part_bounds(sizes: np.ndarray, most: int) -> list[int]:
     ends = np.cumsum(sizes)
     part = (ends - sizes) // most
     return [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(sizes)]
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """Map a function over items in a thread, which works on the next item while the caller uses a result."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="skxlmr-ahead")
-    try:
-        waiting: Callable[[], Result] | None = None
-        for item in items:
-            following = _begin(thread, function, item)
-            if waiting is not None:
-                yield waiting()
-            waiting = following
-        if waiting is not None:
-            yield waiting()
-    finally:
-        thread.shutdown(cancel_futures=True)
-
-
-def _begin(thread: ThreadPoolExecutor, function: Callable[[Item], Result], item: Item) -> Callable[[], Result]:
-    """Start a call in the thread, or prepare it if there can be no thread; returns a function that gets the result."""
-    try:
-        return thread.submit(function, item).result
-    except RuntimeError:  # after the end of the main thread, Python starts no new ones
-        return partial(function, item)

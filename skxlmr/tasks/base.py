@@ -16,7 +16,9 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.transfer import upload, upload_one
 from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan, Windows, plan_texts, rows_of
 from skxlmr.runtime.run import pool_windows
@@ -227,15 +229,16 @@ class Task(Generic[Column]):
 
     def losses(self, rows: Rows, device: torch.device) -> LossesOfOutputs:
         """Return the function that computes one loss per window."""
-        targets = torch.from_numpy(rows.targets).to(device)
+        targets = upload_one(rows.targets, device)
 
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
             starts = rows.plan.unit_starts(windows)
-            of_unit = self.row_losses(outputs, targets[of_rows[starts]])
+            n_windows = np.diff(starts, append=len(windows))
+            of_units, counts = upload([of_rows[starts], n_windows], device)
+            of_unit = self.row_losses(outputs, targets[of_units])
             if len(starts) == len(windows):
                 return of_unit
-            n_windows = np.diff(starts, append=len(windows))  # the windows of a unit share its loss
-            return of_unit.repeat_interleave(torch.from_numpy(n_windows).to(device))
+            return of_unit.repeat_interleave(counts, output_size=len(windows))  # the windows of a unit share its loss
 
         return losses
 
@@ -255,15 +258,16 @@ class Task(Generic[Column]):
         self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int
     ) -> Objective:
         """Return what a trainer minimises."""
-        features = finetuned.features(backbone, rows.plan, batch_tokens, memory, verbose)
-        losses = self.losses(rows, backbone.model.device)
-        return Objective(
-            rows,
-            lambda windows, of_rows, recompute: losses(
-                finetuned.head(rows.plan.combine(features(windows, recompute), windows)), windows, of_rows
-            ),
-            [],
-        )
+        plan, device = rows.plan, backbone.model.device
+        features = finetuned.features(backbone, plan, batch_tokens, memory, verbose)
+        losses_of = self.losses(rows, device)
+
+        def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
+            combination = upload(plan.combination(windows), device)
+            outputs = finetuned.head(plan.combine(features(windows, recompute), combination))
+            return losses_of(outputs, windows, of_rows)
+
+        return Objective(rows, losses, [])
 
     def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
         """Combine the head's outputs for the windows of a plan to one result per row, (n_rows, ...)."""
@@ -284,7 +288,7 @@ class Task(Generic[Column]):
         rows: Rows,
         batch_tokens: int,
         memory: object = None,
-        keep: int | None = None,
+        keep: Keep | None = None,
         verbose: int = 0,
     ) -> dict[str, float]:
         """Run rows, which have their sample weights alone; returns their score, and their mean loss as in training."""

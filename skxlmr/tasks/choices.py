@@ -16,6 +16,7 @@ from skxlmr.columns import lengths
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMultipleChoice, XLMRobertaXLTokenizer
 from skxlmr.model.heads import ChoiceHead
 from skxlmr.model.segments import segment_logsumexp
+from skxlmr.model.transfer import upload
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import pool_windows
@@ -101,11 +102,12 @@ class Choosing(Task[ChoiceColumn]):
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
             choices, n_windows = _runs(np.stack([of_rows, choice_of_window[windows]], axis=1))
             row_of_choice, n_choices = _runs(choices[:, :1])
-            scores = torch.segment_reduce(outputs, "mean", lengths=_on(device, n_windows), axis=0, unsafe=True)
             right = np.cumsum(n_choices) - n_choices + targets[row_of_choice[:, 0]]
-            each = segment_logsumexp(scores, _on(device, n_choices)) - scores[_on(device, right)]
             windows_per_row = np.add.reduceat(n_windows, np.cumsum(n_choices) - n_choices)
-            return each[:, 0].repeat_interleave(_on(device, windows_per_row))
+            of_choice, of_row, right_ones, repeats = upload([n_windows, n_choices, right, windows_per_row], device)
+            scores = torch.segment_reduce(outputs, "mean", lengths=of_choice, axis=0, unsafe=True)
+            each = segment_logsumexp(scores, of_row) - scores[right_ones]
+            return each[:, 0].repeat_interleave(repeats, output_size=len(windows))
 
         return losses
 
@@ -132,10 +134,6 @@ def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Collapse equal neighbouring rows: each such row, and how many there are."""
     starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)])
     return keys[starts], np.diff(starts, append=len(keys))
-
-
-def _on(device: torch.device, array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array).to(device)
 
 
 def plan_choices(tokenizer: XLMRobertaXLTokenizer, column: ChoiceColumn, *, max_length: int, stride: int) -> ChoicePlan:

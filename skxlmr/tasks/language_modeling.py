@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -18,10 +18,10 @@ from skxlmr.model.loading_report import warn_of_new_parts
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.segments import segment_sum
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.feature_cache import moment
+from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, WindowPlan
-from skxlmr.runtime.run import run
+from skxlmr.runtime.run import Batch, HostBatch, run
 from skxlmr.tasks.base import Export, Task
 from skxlmr.text.words import word_starts
 from skxlmr.training.callbacks import Callback
@@ -114,7 +114,7 @@ class LanguageModeling(Task[TextColumn]):
         rows: Rows,
         batch_tokens: int,
         memory: object = None,
-        keep: int | None = None,
+        keep: Keep | None = None,
         verbose: int = 0,
     ) -> dict[str, float]:
         """Return the mean loss, and minus it as the score; each call draws the same words to predict."""
@@ -253,15 +253,17 @@ class Drawing(Callback):
 
 def language_losses(finetuned: Finetuned, backbone: Backbone, drawing: Drawing) -> Losses:
     """Return the losses that a trainer minimises: the cross-entropy of the targets that are drawn."""
-    base = backbone.model
-    keep = moment() if drawing.task.repeats else None  # what is drawn anew is not worth remembering
+    keep = Keep() if drawing.task.repeats else None  # what is drawn anew is not worth remembering
 
     def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
         examples = drawing.examples
-        each = _token_losses(finetuned, backbone, examples, windows, keep=keep, recompute=recompute)
         counts = examples.counts[windows]
-        sums = segment_sum(each[:, None], torch.from_numpy(np.cumsum(counts) - counts).to(base.device))[:, 0]
-        return sums * torch.from_numpy(drawing.factors[windows]).to(sums)
+        more = [np.cumsum(counts) - counts, drawing.factors[windows]]
+        batch = _batch(finetuned, backbone, examples, windows, more).to(backbone.model.device)
+        each = _token_losses(finetuned, backbone, batch, keep=keep, recompute=recompute)
+        _, starts, factors = batch.more
+        sums = segment_sum(each[:, None], starts)[:, 0]
+        return sums * factors.to(sums)
 
     return losses
 
@@ -271,8 +273,15 @@ def losses_of(
 ) -> np.ndarray:
     """Return the cross-entropy of each target, one window after the other; (n_targets,) float32, in nats."""
     finetuned.to(backbone.model.device)
+    on = finetuned.on_each_device()
+
+    def compute(base: Backbone, batch: HostBatch) -> Tensor:
+        device = base.model.device
+        return _token_losses(on(device), base, batch.to(device))[:, None]
+
     return run(
-        lambda batch: _token_losses(finetuned, backbone, examples, batch)[:, None],
+        backbone.on_each(compute),
+        lambda batch: _batch(finetuned, backbone, examples, batch),
         examples.lengths,
         counts=examples.counts,
         batch_tokens=batch_tokens,
@@ -281,16 +290,19 @@ def losses_of(
     )[:, 0]
 
 
-def _token_losses(
-    finetuned: Finetuned,
-    backbone: Backbone,
-    examples: Examples,
-    windows: np.ndarray,
-    keep: int | None = None,
-    recompute: bool = False,
-) -> Tensor:
+def _batch(
+    finetuned: Finetuned, backbone: Backbone, examples: Examples, windows: np.ndarray, more: Sequence[np.ndarray] = ()
+) -> HostBatch:
+    """Prepare windows with their targets, which are the first of what is uploaded beside them."""
     inputs, positions = [examples.windows[i] for i in windows], [examples.positions[i] for i in windows]
-    hidden = finetuned.embed(backbone, inputs, positions, keep=keep, recompute=recompute)
-    targets = torch.from_numpy(np.concatenate([examples.targets[i] for i in windows])).to(hidden.device)
+    targets = np.concatenate([examples.targets[i] for i in windows])
+    return finetuned.batch(backbone, inputs, positions, more=[targets, *more])
+
+
+def _token_losses(
+    finetuned: Finetuned, backbone: Backbone, batch: Batch, keep: Keep | None = None, recompute: bool = False
+) -> Tensor:
+    """Compute the cross-entropy of each target of a `_batch`, (n_targets,)."""
+    hidden = finetuned.embed(backbone, batch, keep=keep, recompute=recompute)
     assert isinstance(finetuned.head, LMHead)
-    return finetuned.head.losses(hidden, finetuned.words(backbone.model), targets)
+    return finetuned.head.losses(hidden, finetuned.words(backbone.model), batch.more[0])

@@ -18,6 +18,7 @@ from skxlmr.metrics import language_code, squad_scores
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, XLMRobertaXLTokenizer
 from skxlmr.model.heads import SpanHead
 from skxlmr.model.segments import segment_logsumexp
+from skxlmr.model.transfer import upload, upload_one
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.tasks.answers import check_answers, first_span
@@ -141,12 +142,12 @@ class Answering(Task[TextColumn]):
         answers: list[tuple[int, int] | None] = [None] * len(plan.contexts)
         for text, of_row in zip(plan.text_of_row, rows.targets, strict=True):
             answers[text] = first_span(of_row)
-        units, counts = torch.from_numpy(target_units(plan, answers)).to(device), plan.counts
+        units, counts = upload_one(target_units(plan, answers), device), plan.counts
 
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
-            n = torch.from_numpy(counts[windows]).to(device)
+            n, of_windows = upload([counts[windows], windows], device)
             first = n.cumsum(0) - n
-            true = outputs.gather(0, first[:, None] + units[torch.from_numpy(windows).to(device)])
+            true = outputs.gather(0, first[:, None] + units[of_windows])
             return (segment_logsumexp(outputs, n) - true).mean(1)
 
         return losses

@@ -17,7 +17,9 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.segments import segment_max, segment_sum
+from skxlmr.model.transfer import upload, upload_one
 from skxlmr.runtime.backbone import Backbone
+from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PairPlan, WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.run import pool_texts
@@ -141,13 +143,13 @@ class SimilarityLearning(Task[TextColumn]):
     ) -> Objective:
         features = finetuned.features(backbone, rows.plan, batch_tokens)
         device = backbone.model.device
-        targets = torch.from_numpy(rows.targets).to(device)
+        targets = upload_one(rows.targets, device)
 
         def encode(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
             return self.pool(features(windows, recompute), rows.plan, windows, of_rows)
 
         def compare(vectors: Tensor, of_rows: np.ndarray) -> Tensor:
-            return self.compare(vectors, targets[torch.from_numpy(of_rows).to(device)])
+            return self.compare(vectors, targets[upload_one(of_rows, device)])
 
         order = partial(order_by_twos, rows.targets) if self.goal == "classes" else None
         return Objective(rows, BatchLosses(encode, compare, device), [], order)
@@ -178,7 +180,7 @@ class SimilarityLearning(Task[TextColumn]):
         rows: Rows,
         batch_tokens: int,
         memory: object = None,
-        keep: int | None = None,
+        keep: Keep | None = None,
         verbose: int = 0,
     ) -> dict[str, float]:
         """Return the mean loss of rows that are compared in batches of `VALIDATION_ROWS`, and minus it as the score."""
@@ -228,7 +230,9 @@ def similarity_losses(vectors: Tensor, similarities: Tensor) -> Tensor:
     of the cosines would first have to move all of them, since those of a model such as e5 lie between 0.7 and 1.
     """
     cosines = (vectors[:, 0] * vectors[:, 1]).sum(1) / TEMPERATURE
-    wrong = (cosines[:, None] - cosines)[similarities[:, None] < similarities]
+    differences, is_wrong = cosines[:, None] - cosines, similarities[:, None] < similarities
+    # On a GPU the host would wait for the number of those that are selected.
+    wrong = differences.masked_fill(~is_wrong, -torch.inf).flatten() if cosines.is_cuda else differences[is_wrong]
     return torch.cat([wrong.new_zeros(1), wrong]).logsumexp(0).expand(len(vectors))
 
 
@@ -247,11 +251,11 @@ def pool_features(features: Tensor, text: np.ndarray, n_tokens: np.ndarray, pool
     n_windows = np.bincount(text)
     starts = np.cumsum(n_windows) - n_windows
     if pooling == "max":
-        return segment_max(features, torch.from_numpy(n_windows).to(features.device))
+        return segment_max(features, upload_one(n_windows, features.device))
     tokens = n_tokens if pooling == "mean" else np.ones(len(text))
     shares = tokens / np.bincount(text, tokens)[text]
-    weighted = features * torch.from_numpy(shares).to(features)[:, None]
-    return segment_sum(weighted, torch.from_numpy(starts).to(features.device))
+    on_device, first = upload([shares, starts], features.device)
+    return segment_sum(features * on_device.to(features.dtype)[:, None], first)
 
 
 def order_by_twos(classes: np.ndarray, random: np.random.RandomState) -> np.ndarray:

@@ -22,7 +22,7 @@ from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import Head
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
-from skxlmr.runtime.feature_cache import moment
+from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.schema import COUNT
@@ -80,7 +80,7 @@ class Learnable(Startable, Protocol):
     ) -> Objective: ...
 
     def evaluate(
-        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, keep: int
+        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, keep: Keep
     ) -> dict[str, float]: ...
 
     def quality(
@@ -275,7 +275,7 @@ class Fit:
             re.sub(" at 0x[0-9a-f]+", "", repr(settings.scoring)),  # of a function without its address
         )  # fmt: skip
         return [
-            self.backbone.key,
+            self.backbone.results_key,
             (type(self.tuning).__name__, self.tuning.get_params()),
             replace(schedule, batch_tokens=0, gradient_checkpointing=False),
             self.task,
@@ -303,7 +303,7 @@ class Fit:
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:
-        settings, began, batch_tokens = self.settings, moment(), schedule.batch_tokens
+        settings, began, batch_tokens = self.settings, Keep(), schedule.batch_tokens
 
         def score() -> dict[str, float]:
             metrics = self.task.evaluate(finetuned, self.backbone, held_out, batch_tokens, self.memory, began)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from skxlmr.model.transfer import upload_one
 from skxlmr.runtime.plan import WindowPlan
 
 # From indices of windows, the row of each, and whether to recompute layers in the backward pass, to their losses.
@@ -75,6 +76,26 @@ class NotFiniteError(Exception):
         return f"{self.what} at row{'s' if len(numbers) > 1 else ''} {shown}{more} of X"
 
 
+@dataclass(frozen=True, eq=False)
+class StepLosses:
+    """The losses of the micro-batches of a step, on the device: the host has not waited for them."""
+
+    sums: list[Tensor]  # the share of each micro-batch in the weighted mean loss
+    each: list[tuple[Tensor, np.ndarray]]  # of each micro-batch, its losses (n,) and the row of each
+
+    def read(self, *more: Tensor) -> list[float]:
+        """Wait for the device; return the weighted mean loss of the step, and `more` numbers.
+
+        Raises NotFiniteError if a loss is not finite.
+        """
+        numbers = torch.stack([*self.sums, *more]).tolist()
+        sums, others = numbers[: len(self.sums)], numbers[len(self.sums) :]
+        for value, (losses, rows) in zip(sums, self.each, strict=True):
+            if not math.isfinite(value):
+                raise NotFiniteError(f"The loss became {value}", rows[~torch.isfinite(losses).cpu().numpy()])
+        return [sum(sums), *others]
+
+
 def accumulate_gradients(
     losses: Losses | BatchLosses,
     plan: WindowPlan,
@@ -83,38 +104,40 @@ def accumulate_gradients(
     batch_tokens: int,
     recompute: bool = False,
     loss_scale: float = 1.0,
-) -> float:
-    """Accumulate the gradient of one step, times `loss_scale`; returns the weighted mean loss of the step.
+) -> StepLosses:
+    """Accumulate the gradient of one step, times `loss_scale`; returns its losses.
 
     The windows of a row share its weight, and micro-batches count by the weights in them, so the result does not
-    depend on `batch_tokens`. Raises NotFiniteError if a loss is not finite.
+    depend on `batch_tokens`.
     """
     windows, place = plan.windows_of_rows(rows)
     batches = plan.micro_batches(windows, place, batch_tokens)
     if isinstance(losses, BatchLosses):
         each, place = losses.of_step(windows, place, rows, batches, recompute)
-        return _backward(each, weights[place] / weights.sum(), rows[place], loss_scale)
+        loss = _backward(each, weights[place] / weights.sum(), loss_scale)
+        return StepLosses([loss], [(each.detach(), rows[place])])
     shares = weights[place] / np.bincount(place)[place] / weights.sum()
-    step_loss = 0.0
+    step = StepLosses([], [])
     for batch in batches:
-        each = losses(windows[batch], rows[place[batch]], recompute)
-        step_loss += _backward(each, shares[batch], rows[place[batch]], loss_scale)
-    return step_loss
+        each, of_rows = losses(windows[batch], rows[place[batch]], recompute), rows[place[batch]]
+        step.sums.append(_backward(each, shares[batch], loss_scale))
+        step.each.append((each.detach(), of_rows))
+    return step
 
 
-def _backward(each: Tensor, shares: np.ndarray, rows: np.ndarray, loss_scale: float) -> float:
+def _backward(each: Tensor, shares: np.ndarray, loss_scale: float) -> Tensor:
     """Add the gradient of a sum of losses, weighted by `shares`; returns the sum."""
-    loss = (each * torch.as_tensor(shares, dtype=each.dtype, device=each.device)).sum()
-    value = loss.item()
-    if not math.isfinite(value):
-        bad = ~torch.isfinite(each.detach()).cpu().numpy()
-        raise NotFiniteError(f"The loss became {value}", rows[bad])
+    loss = (each * upload_one(shares, each.device).to(each.dtype)).sum()
     (loss * loss_scale).backward()
-    return value
+    return loss.detach()
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0) -> float:
+def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0) -> Tensor:
     """Divide the gradient by the loss scale and clip its norm to `max_norm`; returns the norm before clipping."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
     if loss_scale != 1:
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale)
-    return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm).item()
+        torch._foreach_div_(gradients, loss_scale)
+    norm = nn.utils.get_total_norm(gradients)
+    if max_norm is not None:
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.current_device import on_device
 from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
@@ -133,7 +134,11 @@ class Trainer:
         A KeyboardInterrupt ends training with a warning, or is raised if there was no step yet. Raises
         FloatingPointError, before the weights change, if the loss or its gradient is no longer finite.
         """
-        begun = []
+        begun: list[Callback] = []
+        with on_device(self.device):  # libraries launch kernels on the current device: 8-bit optimizers, Triton
+            return self._run(begun)
+
+    def _run(self, begun: list[Callback]) -> pd.DataFrame:
         try:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
@@ -236,10 +241,11 @@ class Trainer:
     def _attempt(self, rows: np.ndarray) -> float:
         position = self.position
         scale = position.loss_scale
-        loss = accumulate_gradients(
+        losses = accumulate_gradients(
             self.losses, self.plan, rows, self.row_weights[rows], position.batch_tokens, position.recompute, scale
         )
-        norm = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
+        clipped = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
+        loss, norm = losses.read(clipped)
         if not np.isfinite(norm):
             if scale > 1:
                 raise _LossScaleError

@@ -157,7 +157,7 @@ def test_get_backbone_on_gpu_in_parallel_workers_warns(monkeypatch):
         with contextlib.suppress(RuntimeError):
             backbone.get_backbone("nano", device="cuda")
 
-    monkeypatch.setattr(backbone, "choose_device", torch.device)
+    monkeypatch.setattr(backbone, "choose_devices", lambda device: [torch.device(device)])
     monkeypatch.setattr(backbone, "find_checkpoint", lambda model: (_ for _ in ()).throw(RuntimeError("stop here")))
     load()  # no warning outside of workers
     with pytest.warns(UserWarning, match="n_jobs > 1 gains nothing on a GPU"):

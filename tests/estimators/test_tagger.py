@@ -19,6 +19,7 @@ from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import read_conllu
 from skxlmr.metrics import entity_f1, entity_report, entity_spans
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.transfer import upload
 from skxlmr.runtime import finetuned as learned
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.feature_cache import clear_features
@@ -102,7 +103,8 @@ def test_outputs_of_long_sentence_equal_its_windows():
     plan = plan_tokens(backbone.tokenizer, [sentence], max_length=12, stride=4)  # of first pieces
     logits = clf._outputs([sentence])[0]
     assert len(logits) == len(sentence)
-    hidden = clf._finetuned.embed(backbone, plan.windows[2:3], plan.positions[2:3])
+    batch = clf._finetuned.batch(backbone, plan.windows[2:3], plan.positions[2:3])
+    hidden = clf._finetuned.embed(backbone, batch.to(torch.device("cpu")))
     start = sum(map(len, plan.positions[:2]))
     of_window = clf._finetuned.head(hidden).detach().numpy()
     np.testing.assert_allclose(logits[start : start + len(of_window)], of_window, atol=1e-5)
@@ -134,7 +136,8 @@ def assert_same_logits(model, clf):
     for i, expected in enumerate(clf._outputs(SENTENCES)):
         with torch.no_grad():
             logits = model(input_ids=torch.from_numpy(plan.windows[i])[None].long()).logits[0]
-        of_tokens = plan.combine(logits[plan.positions[i]], np.array([i]))  # with "mean" the mean over their pieces
+        combination = upload(plan.combination(np.array([i])), logits.device)
+        of_tokens = plan.combine(logits[plan.positions[i]], combination)  # with "mean" the mean over their pieces
         np.testing.assert_allclose(of_tokens.numpy(), expected, atol=1e-5)
 
 
@@ -390,7 +393,8 @@ def test_aggregation_combines_the_pieces_of_tokens(tuning, aggregation, tmp_path
     counts = [len(piece) for piece in backbone.tokenizer.encode_batch(sentences[0])]
     assert max(counts) > 2
     window = backbone.tokenizer.build_inputs(ids)
-    hidden = clf._finetuned.embed(backbone, [window], [np.arange(1, len(window) - 1)]).detach()
+    batch = clf._finetuned.batch(backbone, [window], [np.arange(1, len(window) - 1)]).to(torch.device("cpu"))
+    hidden = clf._finetuned.embed(backbone, batch).detach()
     pooled = [part.mean(0) if aggregation == "mean" else part.amax(0) for part in hidden.split(counts)]
     expected = clf._finetuned.head(torch.stack(pooled)).detach().numpy()
     np.testing.assert_allclose(clf._outputs(sentences[:1])[0], expected, atol=1e-5)

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from skxlmr.model.packing import Packing, few_sizes, padded_length
+from skxlmr.model.packing import Packing, few_sizes, padded_lengths
 
 
-def test_padded_length_wastes_at_most_an_eighth_of_long_texts():
-    padded = [padded_length(n) for n in range(1, 4097)]
+def test_padded_lengths_waste_at_most_an_eighth_of_long_texts():
+    padded = padded_lengths(torch.arange(1, 4097)).tolist()
     assert all(n <= size and size % 16 == 0 for n, size in enumerate(padded, start=1))
     assert all(size < n + 16 for n, size in enumerate(padded[:256], start=1))
     assert all(size <= n * 9 / 8 for n, size in enumerate(padded[128:], start=129))
@@ -23,9 +23,10 @@ def test_buckets_unpad_inverts_pad(lengths):
     assert torch.equal(padded[buckets.is_token].sort(0).values, x.sort(0).values)
     # Each text lies whole at the start of a row of its bucket; rows are in the order of the texts.
     rows = [row for (n, size), part in zip(*_split(buckets, padded), strict=True) for row in part.view(n, size, 2)]
-    texts = sorted(x.split(lengths), key=lambda text: padded_length(len(text)))
+    sizes = dict(zip(lengths, padded_lengths(torch.tensor(lengths)).tolist(), strict=True))
+    texts = sorted(x.split(lengths), key=lambda text: sizes[len(text)])
     for row, text in zip(rows, texts, strict=True):
-        assert len(row) == padded_length(len(text))
+        assert len(row) == sizes[len(text)]
         assert torch.equal(row[: len(text)], text)
 
 
@@ -76,8 +77,9 @@ def test_weighted_mean_and_last_equal_loop():
 
 def test_without_first_leaves_out_tokens_and_keeps_positions():
     packing, x = Packing.from_lengths([3, 1, 4]), torch.randn(8, 5, dtype=torch.float64)
-    kept, rest = packing.without_first(torch.tensor([1, 0, 3]))
+    counts = torch.tensor([1, 0, 3])
+    kept, rest = packing.without_first(counts, counts)
     assert kept.tolist() == [1, 2, 3, 7]
-    assert rest.lengths.tolist() == [2, 1, 1]
+    assert rest.lengths.tolist() == rest.on_host.tolist() == [2, 1, 1]
     expected = torch.stack([(2 * x[1] + 3 * x[2]) / 5, x[3], x[7]])
     torch.testing.assert_close(rest.weighted_mean(x[kept]), expected)

@@ -19,6 +19,7 @@ from skxlmr.model import XLMRobertaXLModel
 from skxlmr.runtime import feature_cache, features
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.features import frozen_features, frozen_states
+from skxlmr.runtime.run import HostBatch
 
 TEXTS = ["good", "bad film", "fine", "poor", "nice words here", "awful", "lovely", "dull", "great", "grim"]
 LABELS = ["yes", "no"] * 5
@@ -148,12 +149,15 @@ def test_fit_with_cached_states_has_the_same_losses(tuning, load):
 def test_frozen_states_with_a_partly_cached_batch_equal_uncached_ones():
     backbone = get_backbone("nano")
     windows = [np.array([0, 9, 2], np.int32), np.array([0, 5, 6, 7, 2], np.int32), np.array([0, 8, 8, 2], np.int32)]
-    expected, packing = frozen_states(backbone, windows, 2)
-    frozen_states(backbone, windows[1:2], 2, keep=feature_cache.moment())
-    states, partly = frozen_states(backbone, windows, 2, keep=feature_cache.moment())
+
+    def states_of(windows, keep=None):
+        return frozen_states(backbone, HostBatch.of(windows, backbone.model).to(backbone.model.device), 2, keep)
+
+    expected = states_of(windows)
+    states_of(windows[1:2], feature_cache.Keep())
+    states = states_of(windows, feature_cache.Keep())
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
-    assert partly.lengths.tolist() == packing.lengths.tolist() == [3, 5, 4]
-    again, _ = frozen_states(backbone, windows[::-1], 2)
+    again = states_of(windows[::-1])
     torch.testing.assert_close(torch.cat(again.split([4, 5, 3])[::-1]), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -32,7 +32,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(tuning):
             learned = Finetuned(tuning, backbone.model, ClassificationHead(backbone.model.config, 2)).train()
             for parameter in learned.parameters():
                 torch.nn.init.normal_(parameter, std=0.1)
-            learned.head(learned.embed(backbone, windows, recompute=recompute)).square().sum().backward()
+            batch = learned.batch(backbone, windows).to(backbone.model.device)
+            learned.head(learned.embed(backbone, batch, recompute=recompute)).square().sum().backward()
         gradients.append([parameter.grad for parameter in learned.parameters()])
     assert any(bool(gradient.any()) for gradient in gradients[0])
     for plain, twice in zip(*gradients, strict=True):

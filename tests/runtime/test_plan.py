@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skxlmr.model.transfer import upload
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.plan import WordPlan, make_pair_plan, make_plan
 
@@ -59,7 +60,7 @@ def test_word_plan_combines_the_features_of_pieces(aggregation):
     # The windows 2, 1 and 0: a word of three pieces, then words of two and of one.
     features = torch.tensor([[1.0, 5.0], [2.0, 4.0], [3.0, 0.0], [-1.0, 0.0], [-3.0, 8.0], [4.0, 1.0]])
     expected = {"mean": [[2, 3], [-2, 4], [4, 1]], "max": [[3, 5], [-1, 8], [4, 1]]}[aggregation]
-    combined = plan.combine(features.requires_grad_(), np.array([2, 1, 0]))
+    combined = plan.combine(features.requires_grad_(), upload(plan.combination(np.array([2, 1, 0])), features.device))
     np.testing.assert_allclose(combined.detach(), expected)
     combined.sum().backward()
     assert features.grad.sum() == combined.numel(), "each word passes on its whole gradient"
@@ -73,9 +74,11 @@ def test_word_plan_combines_on_cuda_in_a_fixed_order(gpu, aggregation):
         windows, np.array([0, 1]), np.array([0, 1]), positions=positions, n_pieces=n_pieces, aggregation=aggregation
     )
     features = torch.randn(6, 8)
-    expected = plan.combine(features, np.array([0, 1]))
+    combination = plan.combination(np.array([0, 1]))
+    expected = plan.combine(features, upload(combination, features.device))
     with contextlib.nullcontext() if gpu is None else gpu.counting() as counts:
-        combined = plan.combine(features.cuda().requires_grad_(), np.array([0, 1]))
+        features = features.cuda().requires_grad_()
+        combined = plan.combine(features, upload(combination, features.device))
         combined.sum().backward()
     torch.testing.assert_close(combined.detach().cpu(), expected)
     assert gpu is None or not counts.unordered

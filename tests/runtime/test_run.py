@@ -12,13 +12,18 @@ def nano():
     return get_backbone("nano")
 
 
+def run_here(compute, lengths, **settings):
+    """Run `compute`, which takes the indices of windows, on the CPU."""
+    return run({torch.device("cpu"): compute}, lambda batch: batch, lengths, **settings)
+
+
 def test_run_of_repeated_texts_computes_each_once(nano):
     texts = ["one", "two", "one", "three", "two"]
     plan = make_plan(nano.tokenizer, texts, max_length=64, stride=8)
     assert plan.text_of_row.tolist() == [0, 1, 0, 2, 1]
     assert len(plan.windows) == 3
     calls = []
-    run(lambda batch: calls.append(len(batch)) or torch.zeros(len(batch), 1), plan.lengths, batch_tokens=1000)
+    run_here(lambda batch: calls.append(len(batch)) or torch.zeros(len(batch), 1), plan.lengths, batch_tokens=1000)
     assert sum(calls) == 3
 
 
@@ -30,7 +35,7 @@ def test_run_returns_results_in_the_given_order(nano):
     def length(batch):
         return torch.tensor([[len(plan.windows[i])] for i in batch])
 
-    lengths = run(length, plan.lengths, batch_tokens=40)[:, 0]
+    lengths = run_here(length, plan.lengths, batch_tokens=40)[:, 0]
     assert lengths.tolist() == plan.lengths.tolist()
 
 
@@ -40,7 +45,7 @@ def test_run_with_counts_returns_several_rows_per_window():
     def compute(batch):
         return torch.cat([torch.full((counts[i], 2), float(i)) for i in batch])
 
-    result = run(compute, lengths, batch_tokens=10, counts=counts)
+    result = run_here(compute, lengths, batch_tokens=10, counts=counts)
     assert result[:, 0].tolist() == [0, 0, 2, 3, 3, 3]
 
 
@@ -54,7 +59,7 @@ def test_run_of_numbers_that_are_not_finite_raises(value):
     with pytest.raises(
         FloatingPointError, match=r"for 2 of 4 texts of a batch, the first of \d tokens.*dtype='float32'"
     ):
-        run(compute, lengths, batch_tokens=100, counts=counts)
+        run_here(compute, lengths, batch_tokens=100, counts=counts)
 
 
 def test_run_out_of_memory_halves_the_batch():
@@ -66,10 +71,10 @@ def test_run_out_of_memory_halves_the_batch():
             raise torch.OutOfMemoryError("injected")
         return torch.from_numpy(batch)[:, None]
 
-    assert run(compute, lengths, batch_tokens=100)[:, 0].tolist() == list(range(8))
+    assert run_here(compute, lengths, batch_tokens=100)[:, 0].tolist() == list(range(8))
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
     with pytest.raises(torch.OutOfMemoryError):
-        run(lambda batch: compute(batch, most=0), lengths, batch_tokens=100)
+        run_here(lambda batch: compute(batch, most=0), lengths, batch_tokens=100)
 
 
 def test_pool_windows_combines_the_windows_of_each_text():

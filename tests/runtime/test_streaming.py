@@ -8,13 +8,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import skxlmr
 from skxlmr import XLMRXLQA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger
 from skxlmr.columns import check_text_column
+from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.plan import WindowPlan
-from skxlmr.runtime.streaming import ahead, part_bounds, run_in_parts
+from skxlmr.runtime.streaming import part_bounds, run_in_parts
 
+CPU = torch.device("cpu")
 SETTINGS = {"model": "nano", "max_epochs": 1, "random_state": 0}
 SMALL = {"batch_tokens": 512}  # makes parts of 4,096 characters
 
@@ -31,7 +34,7 @@ def texts():
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", 2)
+    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", {"cpu": 2, "cuda": 2})
     skxlmr.runtime.feature_cache.clear_features()
 
 
@@ -130,6 +133,7 @@ def test_run_in_parts_of_repeated_rows_runs_each_once():
         plan,
         lambda plan, part: np.array([len(plan.windows)] * plan.n_texts),
         64,
+        [CPU],
         description="run",
     )
     assert sorted(seen) == sorted(set(rows))
@@ -161,7 +165,7 @@ def test_run_in_parts_with_an_error_in_the_thread_raises_it(texts):
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="no tokens"):
-        run_in_parts(check_text_column(texts), plan, lambda plan, part: np.zeros(1), 16, description="run")
+        run_in_parts(check_text_column(texts), plan, lambda plan, part: np.zeros(1), 16, [CPU], description="run")
     assert threading.active_count() == before
 
 
@@ -174,7 +178,7 @@ def test_run_in_parts_with_an_error_of_the_model_ends_the_thread(texts):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, description="run")
+        run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, [CPU], description="run")
     assert threading.active_count() == before
 
 
@@ -182,7 +186,7 @@ def test_run_in_parts_with_an_error_of_the_model_ends_the_thread(texts):
 def test_ahead_after_the_main_thread_still_works(begin):
     program = (
         "import atexit, threading\n"
-        "from skxlmr.runtime.streaming import ahead\n"
+        "from skxlmr.runtime.ahead import ahead\n"
         "def run():\n"
         "    if threading.current_thread() is not threading.main_thread():\n"
         "        threading.main_thread().join()\n"

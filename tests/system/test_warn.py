@@ -77,7 +77,7 @@ def test_warn_from_estimator_names_line_of_caller(call):
 
 
 def test_warn_in_long_column_names_line_of_caller(monkeypatch):
-    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", 1)
+    monkeypatch.setattr("skxlmr.runtime.streaming.BATCHES_IN_A_PART", {"cpu": 1, "cuda": 1})
     texts = [f"{i} " + "word " * 40 for i in range(30)]
     embedder = XLMRXLEmbedder("nano", max_length=8, truncation=True, batch_tokens=16)
     with pytest.warns(UserWarning, match="30 of 30 distinct texts were cut") as caught:

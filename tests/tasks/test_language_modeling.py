@@ -115,10 +115,11 @@ def test_language_losses_and_gradient_equal_transformers(estimator, backbone, tm
     assert len(packs.numbers) > 3
     assert losses_of(learned, backbone, drawing.examples, 100).shape == (drawing.examples.counts.sum(),)
     every = np.arange(len(packs.numbers))
-    loss = accumulate_gradients(losses, packs.plan, every, weights, batch_tokens=100)
+    (loss,) = accumulate_gradients(losses, packs.plan, every, weights, batch_tokens=100).read()
     grad = learned.own["embeddings"].word.weight.grad.clone()
     learned.zero_grad()
-    assert accumulate_gradients(losses, packs.plan, every, weights, batch_tokens=5000) == pytest.approx(loss, rel=1e-5)
+    (again,) = accumulate_gradients(losses, packs.plan, every, weights, batch_tokens=5000).read()
+    assert again == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(learned.own["embeddings"].word.weight.grad, grad, rtol=1e-4, atol=1e-6)
 
     cls = transformers.XLMRobertaXLForMaskedLM if estimator is XLMRXLMaskedLM else transformers.XLMRobertaXLForCausalLM
@@ -142,7 +143,8 @@ def test_language_losses_with_weights_equal_weighted_mean_over_targets(backbone)
     texts = [TEXTS[0], SHORT[1], "word " * 100]
     packs, drawing, weights, losses = drawn(backbone, lm._finetuned, NextToken(), texts, weights=[1.0, 3.0, 0.5])
     lm._finetuned.requires_grad_(True)
-    got = accumulate_gradients(losses, packs.plan, np.arange(len(packs.numbers)), weights, batch_tokens=50)
+    every = np.arange(len(packs.numbers))
+    (got,) = accumulate_gradients(losses, packs.plan, every, weights, batch_tokens=50).read()
     each = losses_of(lm._finetuned, backbone, drawing.examples, 1000)
     row_of_window = np.repeat([1.0, 3.0, 0.5], rows_of(backbone, texts).plan.windows_per_text)
     expected = np.average(each, weights=np.repeat(row_of_window, drawing.examples.counts))

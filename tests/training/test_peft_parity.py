@@ -13,7 +13,7 @@ from skxlmr.model import XLMRobertaXLForSequenceClassification
 from skxlmr.model.key_maps import key_map
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
-from skxlmr.runtime.run import collate
+from skxlmr.runtime.run import HostBatch
 from skxlmr.training import Callback
 from skxlmr.training.loop import Trainer
 from skxlmr.training.schedule import Schedule
@@ -72,9 +72,9 @@ def test_trainer_losses_equal_peft(theirs, targets, lr_schedule, warmup, batch_t
 
     def losses(chosen, rows, recompute):
         record.of_step.extend(rows)
-        ids, positions, packing = collate([windows[i] for i in chosen], model.roberta)
-        hidden = model.roberta.encode(ids, positions, packing, adapter=learned.adapter)[-1]
-        return F.cross_entropy(learned.head(hidden[packing.first]), labels[rows], reduction="none")
+        batch = HostBatch.of([windows[i] for i in chosen], model.roberta).to(torch.device("cpu"))
+        (hidden,) = model.roberta.encode(batch.ids, batch.position_ids, batch.packing, adapter=learned.adapter)
+        return F.cross_entropy(learned.head(hidden[batch.packing.first]), labels[rows], reduction="none")
 
     model.roberta.requires_grad_(False)
     plan = WindowPlan(windows, np.arange(N_ROWS), np.arange(N_ROWS))

@@ -17,6 +17,7 @@ from skxlmr.model.reference.generation_options import GenerationOptions
 from skxlmr.model.reference.logits_processors import process
 from skxlmr.model.reference.outputs import GenerateOutput
 from skxlmr.model.reference.stopping import stopped
+from skxlmr.model.transfer import upload_one
 
 
 @torch.no_grad()
@@ -33,14 +34,15 @@ def generate(
     """
     options = GenerationOptions() if options is None else options
     pad = config.pad_token_id if options.pad_token_id is None else options.pad_token_id
-    ends = end_ids(config.eos_token_id if options.eos_token_id is None else options.eos_token_id).to(prompt.device)
+    ends = end_ids(config.eos_token_id if options.eos_token_id is None else options.eos_token_id)
     if attention_mask is not None:
         mask = attention_mask.bool()
     elif prompt.ndim == 3 or pad in ends.tolist():
         mask = torch.ones(prompt.shape[:2], dtype=torch.bool, device=prompt.device)
     else:
         mask = prompt != pad
-    _check(config, prompt, mask, options)
+    _check(config, prompt, mask.cpu(), options)
+    ends = upload_one(ends, prompt.device)
     decoding = Decoding(step, config, prompt, mask)
     if options.num_beams > 1:
         return search_beams(decoding, options, ends, pad)
@@ -95,6 +97,7 @@ def end_ids(eos_token_id: int | Sequence[int] | None) -> Tensor:
 
 
 def _check(config: XLMRobertaXLConfig, prompt: Tensor, mask: Tensor, options: GenerationOptions) -> None:
+    """Raise ValueError if a prompt of this mask, which is on the host, cannot be continued."""
     if not config.is_decoder:
         raise ValueError("Only a decoder can generate: load the model with is_decoder=True in its config.")
     if mask.shape != prompt.shape[:2]:

@@ -327,7 +327,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             encoded = self.roberta.encode_padded(
                 ids, mask, position_ids=positions, inputs_embeds=embeds, past_key_values=past, use_cache=use_cache,
                 head_mask=head_mask, output_attentions=options.output_attentions,
-                output_hidden_states=options.output_hidden_states,
+                output_hidden_states=options.output_hidden_states, check_positions=False,  # `generate` has done so
             )  # fmt: skip
             return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more
 

@@ -56,9 +56,7 @@ def process(
 
 def penalise_repetition(scores: Tensor, ids: Tensor, real: Tensor, penalty: float) -> Tensor:
     """Divide the positive scores of tokens that a text has already by the penalty, and multiply the negative ones."""
-    seen = torch.zeros_like(scores, dtype=torch.bool)  # (B, V)
-    rows, columns = real.nonzero(as_tuple=True)
-    seen[rows, ids[rows, columns]] = True
+    seen = _marked(scores, ids, real)
     return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
@@ -70,25 +68,30 @@ def ban_repeated_ngrams(scores: Tensor, ids: Tensor, real: Tensor, size: int) ->
     ngrams = ids.unfold(1, size, 1)  # (B, S - N + 1, N)
     begun = ids[:, None, length - size + 1 :]  # (B, 1, N - 1), the last tokens
     repeated = (ngrams[..., :-1] == begun).all(-1) & real.unfold(1, size, 1).all(-1)
-    rows, places = repeated.nonzero(as_tuple=True)
-    return _ban(scores, rows, ngrams[rows, places, -1])
+    return scores.masked_fill(_marked(scores, ngrams[..., -1], repeated), -torch.inf)
 
 
 def ban_words(scores: Tensor, ids: Tensor, words: Sequence[Sequence[int]]) -> Tensor:
     """Set the scores of tokens that would complete one of these sequences of ids to minus infinity."""
+    banned = torch.zeros_like(scores, dtype=torch.bool)
     for *begin, last in words:
         if len(begin) > ids.shape[1]:
             continue
-        begun = ids[:, ids.shape[1] - len(begin) :] == ids.new_tensor(begin)  # (B, len(begin))
-        rows = begun.all(1).nonzero()[:, 0]
-        scores = _ban(scores, rows, last)
-    return scores
-
-
-def _ban(scores: Tensor, rows: Tensor, tokens: Tensor | int) -> Tensor:
-    banned = torch.zeros_like(scores, dtype=torch.bool)
-    banned[rows, tokens] = True
+        begun = torch.ones_like(banned[:, 0])  # (B,)
+        for column, token in enumerate(begin, start=ids.shape[1] - len(begin)):
+            begun &= ids[:, column] == token
+        banned[:, last] |= begun
     return scores.masked_fill(banned, -torch.inf)
+
+
+def _marked(scores: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
+    """Return a mask of the tokens (B, n) that are chosen by a mask (B, n), as large as the scores (B, V).
+
+    No index depends on how many are chosen, for which the host would wait for a GPU.
+    """
+    size = scores.shape[1]
+    marked = torch.zeros(len(scores), size + 1, dtype=torch.bool, device=scores.device)  # the last column is cut off
+    return marked.scatter_(1, tokens.masked_fill(~where, size), True)[:, :size]
 
 
 def only_real_tokens(logits: Tensor, vocab_size: int) -> Tensor:

@@ -49,7 +49,8 @@ class PaddedBatch:
         starts = bounds[:-1]
         if attention_mask is not None and attention_mask.ndim == 2:
             starts = starts + (attention_mask != 0).long().argmax(1)
-        return cls(Packing(bounds.int(), shape[1]), None, shape, starts)
+        # Only eager attention computes padding; it does not look for the lengths on the host.
+        return cls(Packing(bounds.int(), bounds.diff()), None, shape, starts)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (T, ...)."""
@@ -126,11 +127,13 @@ class XLMRobertaXLModel(Encoder):
         output_hidden_states: bool | None = None,
         every_position: bool = False,
         adapter: Adapter | None = None,
+        check_positions: bool = True,
     ) -> Encoded:
         """Encode a padded batch (B, S), packed or, where an argument requires it, with eager attention.
 
         The arguments are those of `forward`, and whether to compute `every_position` (the hidden states of padding,
-        too), and the `adapter` of `encode`.
+        too), the `adapter` of `encode`, and whether to check that the model has all positions, for which the host waits
+        for a GPU.
         """
         if torch.jit.is_tracing():
             raise NotImplementedError(
@@ -147,7 +150,7 @@ class XLMRobertaXLModel(Encoder):
             output_hidden_states = config.output_hidden_states
         shape = (inputs.shape[0], inputs.shape[1])
         past_length = 0 if past_key_values is None else past_key_values[0][0].shape[2]
-        position_ids = self._position_ids(inputs, input_ids, position_ids, past_length)
+        position_ids = self._position_ids(inputs, input_ids, position_ids, past_length, check_positions)
 
         eager = None
         if exporting or self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
@@ -194,7 +197,12 @@ class XLMRobertaXLModel(Encoder):
         )
 
     def _position_ids(
-        self, inputs: Tensor, input_ids: Tensor | None, position_ids: Tensor | None, past_length: int
+        self,
+        inputs: Tensor,
+        input_ids: Tensor | None,
+        position_ids: Tensor | None,
+        past_length: int,
+        check: bool,
     ) -> Tensor:
         """Return the position ids of a padded batch, (1 or B, S): those given, or else counted."""
         config = self.config
@@ -203,7 +211,7 @@ class XLMRobertaXLModel(Encoder):
         if position_ids is None:  # pads cannot be told from embeddings: as in the reference every token counts
             before = past_length if config.first_position == 0 else 0
             position_ids = torch.arange(inputs.shape[1], device=inputs.device)[None] + config.first_position + before
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or not check:
             return position_ids
         if self.embeddings.absolute and int(position_ids.max()) >= config.max_position_embeddings:
             raise ValueError(

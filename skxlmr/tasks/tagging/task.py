@@ -17,6 +17,7 @@ from skxlmr.columns import as_objects
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
 from skxlmr.model.heads import TokenHead
 from skxlmr.model.segments import segment_sum
+from skxlmr.model.transfer import upload
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.schema import one_of, vector
@@ -211,15 +212,15 @@ class Tagging(Task[TokenColumn]):
         targets = self._targets_of_texts(rows)
         totals = self.loss_weights(as_objects(targets))
         totals[totals == 0] = 1.0  # of sentences that are left out
-        shares = torch.from_numpy(plan.windows_per_text / totals).to(device)  # the windows of a row share its weight
-        all_targets, of_tag = (torch.from_numpy(a).to(device) for a in (np.concatenate(targets), self.tag_weights))
+        of_text = plan.windows_per_text / totals  # the windows of a row share its weight
+        shares, all_targets, of_tag = upload([of_text, np.concatenate(targets), self.tag_weights], device)
 
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
-            true = all_targets[torch.from_numpy(rows_of(windows, counts)).to(device)]
+            first = np.cumsum(counts[windows]) - counts[windows]
+            tokens, starts, texts = upload([rows_of(windows, counts), first, plan.text_of_window[windows]], device)
+            true = all_targets[tokens]
             each = F.cross_entropy(outputs, true, reduction="none") * of_tag[true].to(outputs)
-            starts = torch.from_numpy(np.cumsum(counts[windows]) - counts[windows]).to(device)
-            of_window = segment_sum(each[:, None], starts)[:, 0]
-            return of_window * shares[torch.from_numpy(plan.text_of_window[windows]).to(device)].to(outputs)
+            return segment_sum(each[:, None], starts)[:, 0] * shares[texts].to(outputs)
 
         return losses
 

@@ -34,6 +34,10 @@ class Counts:
         Sums whose order the device does not fix (atomic additions to one place), by (operator, place).
     operators_of_layers : list of Counter
         As `operators`, one for each run of an encoder layer in the forward pass, in order.
+    operators_of_devices : Counter
+        Number of operators that ran on each device, by its index.
+    replays : int
+        Replays of CUDA graphs; their operators are not counted.
     """
 
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -44,6 +48,8 @@ class Counts:
     kernels: Counter[str] = field(default_factory=Counter)
     unordered: Counter[tuple[str, str]] = field(default_factory=Counter)
     operators_of_layers: list[Counter[str]] = field(default_factory=list)
+    operators_of_devices: Counter[int] = field(default_factory=Counter)
+    replays: int = 0
 
     @property
     def n_waits(self) -> int:

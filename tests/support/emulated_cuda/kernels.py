@@ -27,6 +27,19 @@ def check(condition: bool, message: str) -> None:
         raise RuntimeError(message)
 
 
+# -- products
+
+
+def mm(gpu: EmulatedCuda, a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
+    """Multiply; `out_dtype` is that of the sums, which CPUs do not offer."""
+    if out_dtype is None:
+        return torch.mm(a, b, **kwargs)
+    check(a.dtype == b.dtype, "expected m1 and m2 to have the same dtype")
+    check(a.dtype in HALVES and out_dtype == torch.float32, "out_dtype must be float32 for products of 16 bits")
+    gpu.count_kernel("product of 16 bits with float32 sums")
+    return torch.mm(a.float(), b.float())
+
+
 # -- integer products
 
 
@@ -134,7 +147,7 @@ def varlen_attention(
     check(bounds.dtype == torch.int32 and bounds.is_contiguous(), "cu_seqlens must be contiguous int32")
     check(type(longest) is int, "max_q must be an int")
     lengths = bounds.diff().tolist()
-    check(max(lengths) == longest and min(lengths) > 0 and int(bounds[-1]) == len(q), "bounds do not fit the tokens")
+    check(max(lengths) <= longest and min(lengths) > 0 and int(bounds[-1]) == len(q), "bounds do not fit the tokens")
     check(window in ([-1, -1], [-1, 0]), f"window {window}")
     is_causal |= window == [-1, 0]
     takes_cudnn = gpu.cudnn_attends and gpu.capability[0] in (9, 10) and longest > 128 and num_splits is None
@@ -187,6 +200,7 @@ def varlen_attention_backward(
 
 
 KERNELS = {
+    "aten::mm": mm,
     "aten::_int_mm": int_mm,
     "torch_attn::_varlen_attn": varlen_attention,
     "torch_attn::_varlen_attn_backward": varlen_attention_backward,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ class Memory:
 
     def __init__(self, total: int) -> None:
         self.total, self.allocated, self.peak = total, 0, 0
+        self._lock = threading.RLock()  # a tensor of another thread may end while one is made
         self._holders: Counter[int] = Counter()  # of each storage, by its address
         self._sizes: dict[int, int] = {}
 
@@ -24,22 +26,29 @@ class Memory:
         """Count the storage of a tensor until no tensor uses it."""
         storage = tensor.inner.untyped_storage()
         key, nbytes = storage._cdata, storage.nbytes()
-        if not self._holders[key]:
-            if self.allocated + nbytes > self.total:
-                raise torch.OutOfMemoryError(f"CUDA out of memory (emulated): {nbytes} more bytes than {self.total}")
-            self.allocated += nbytes
-            self._sizes[key] = nbytes
-        self._holders[key] += 1
-        self.peak = max(self.peak, self.allocated)
+        with self._lock:
+            if not self._holders[key]:
+                self.reserve(nbytes)
+                self._sizes[key] = nbytes
+            self._holders[key] += 1
         before, tensor.release = tensor.release, weakref.finalize(tensor, self._release, key)
         if before is not None:  # `tensor.data = ...`
             before()
 
     def _release(self, key: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            self.allocated -= self._sizes.pop(key)
-            del self._holders[key]
+        with self._lock:
+            self._holders[key] -= 1
+            if not self._holders[key]:
+                self.reserve(-self._sizes.pop(key))
+                del self._holders[key]
+
+    def reserve(self, nbytes: int) -> None:
+        """Take memory; a negative number gives it back."""
+        with self._lock:
+            if self.allocated + nbytes > self.total:
+                raise torch.OutOfMemoryError(f"CUDA out of memory (emulated): {nbytes} more bytes than {self.total}")
+            self.allocated += nbytes
+            self.peak = max(self.peak, self.allocated)
 
     def reset_peak(self) -> None:
         self.peak = self.allocated

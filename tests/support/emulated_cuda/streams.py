@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from emulated_cuda.device import EmulatedCuda
@@ -13,9 +16,13 @@ class Event:
 
     def __init__(self, gpu: EmulatedCuda) -> None:
         self._gpu = gpu
+        self._recorded = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
-        pass
+        self._recorded = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000 * (end._recorded - self._recorded)
 
     def wait(self, stream: Stream | None = None) -> None:
         pass
@@ -28,10 +35,11 @@ class Event:
 
 
 class Stream:
-    """A `torch.cuda.Stream`."""
+    """A `torch.cuda.Stream` of one device."""
 
-    def __init__(self, gpu: EmulatedCuda) -> None:
-        self._gpu = gpu
+    def __init__(self, gpu: EmulatedCuda, device: torch.device | str | int | None = None) -> None:
+        self._gpu, self.index = gpu, gpu.index_of(device)
+        self.device = torch.device("cuda", self.index)
 
     def wait_stream(self, stream: Stream) -> None:
         pass

@@ -10,8 +10,6 @@ import torch
 if TYPE_CHECKING:
     from emulated_cuda.device import EmulatedCuda
 
-DEVICE = torch.device("cuda", 0)
-
 
 class Current:
     """The emulated device that is there now, if any."""
@@ -28,10 +26,11 @@ class CudaTensor(torch.Tensor):
     """A tensor of the device; `inner`, a tensor of the CPU, holds its numbers."""
 
     inner: torch.Tensor
+    index: int
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> CudaTensor:
+    def __new__(cls, inner: torch.Tensor, index: int | None = None) -> CudaTensor:
         self = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
@@ -40,9 +39,10 @@ class CudaTensor(torch.Tensor):
             dtype=inner.dtype,
             requires_grad=False,
         )
-        self.inner = inner.detach()
+        self.inner, self.index = inner.detach(), 0 if index is None else index
         if Current.device is not None:
-            Current.device.memory.hold(self)
+            self.index = Current.device.current if index is None else index
+            Current.device.memories[self.index].hold(self)
         return self
 
     @classmethod
@@ -51,7 +51,7 @@ class CudaTensor(torch.Tensor):
 
     release: weakref.finalize | None = None  # set while its storage is counted
 
-    device = property(lambda self: DEVICE)
+    device = property(lambda self: torch.device("cuda", self.index))
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
 
@@ -63,11 +63,11 @@ class CudaTensor(torch.Tensor):
     def data(self, value: CudaTensor) -> None:
         with torch._C.DisableTorchFunctionSubclass():
             torch._C.TensorBase.data.__set__(self, value)
-        self.inner = value.inner
-        current().memory.hold(self)
+        self.inner, self.index = value.inner, value.index
+        current().memories[self.index].hold(self)
 
     def get_device(self) -> int:
-        return 0
+        return self.index
 
     def untyped_storage(self) -> torch.UntypedStorage:
         return self.inner.untyped_storage()
@@ -84,7 +84,8 @@ class CudaTensor(torch.Tensor):
 
     def numpy(self, **_: object) -> None:
         raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first"
+            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host "
+            f"memory first"
         )
 
     def __array__(self, *_: object, **__: object) -> None:
@@ -92,28 +93,41 @@ class CudaTensor(torch.Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CudaTensor:
         if id(self) not in memo:
-            copied = CudaTensor(self.inner.clone()).requires_grad_(self.requires_grad)
+            copied = CudaTensor(self.inner.clone(), self.index).requires_grad_(self.requires_grad)
             if getattr(self, "_is_param", False):
                 copied._is_param = True
             memo[id(self)] = copied
         return memo[id(self)]
 
     def __repr__(self) -> str:
-        return f"CudaTensor({self.inner}, device='cuda:0')"
+        return f"CudaTensor({self.inner}, device='{self.device}')"
 
 
 class Upload(torch.autograd.Function):
-    """Copy a tensor to the device; the gradient comes back."""
+    """Copy a tensor to a device; the gradient comes back."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype, non_blocking: bool) -> CudaTensor:
+    def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype, non_blocking: bool, index: int) -> CudaTensor:
         ctx.dtype = tensor.dtype
         current().count_upload(tensor, non_blocking)
-        return CudaTensor(tensor.detach().to(dtype).clone(memory_format=torch.preserve_format))
+        return CudaTensor(tensor.detach().to(dtype).clone(memory_format=torch.preserve_format), index)
 
     @staticmethod
-    def backward(ctx: Any, gradient: CudaTensor) -> tuple[torch.Tensor, None, None]:
-        return gradient.inner.to(ctx.dtype), None, None
+    def backward(ctx: Any, gradient: CudaTensor) -> tuple[torch.Tensor, None, None, None]:
+        return gradient.inner.to(ctx.dtype), None, None, None
+
+
+class PeerCopy(torch.autograd.Function):
+    """Copy a tensor from one device to another; the gradient comes back. The host does not wait."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: CudaTensor, dtype: torch.dtype, index: int) -> CudaTensor:
+        ctx.dtype, ctx.index = tensor.dtype, tensor.index
+        return CudaTensor(tensor.inner.to(dtype, copy=True), index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: CudaTensor) -> tuple[CudaTensor, None, None]:
+        return CudaTensor(gradient.inner.to(ctx.dtype), ctx.index), None, None
 
 
 class Download(torch.autograd.Function):
@@ -121,10 +135,10 @@ class Download(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: CudaTensor, dtype: torch.dtype, non_blocking: bool) -> torch.Tensor:
-        ctx.dtype = tensor.dtype
+        ctx.dtype, ctx.index = tensor.dtype, tensor.index
         current().count_download(non_blocking)
         return tensor.inner.to(dtype, copy=True)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[CudaTensor, None, None]:
-        return CudaTensor(gradient.to(ctx.dtype)), None, None
+        return CudaTensor(gradient.to(ctx.dtype), ctx.index), None, None
