@@ -24,16 +24,21 @@ if TYPE_CHECKING:
 
 
 def can_fuse(layer: Layer) -> bool:
-    """Whether `run_fused` can run a layer: nothing is to be trained, and the Triton engine multiplies all of it."""
+    """Whether `run_fused` can run a layer: nothing in it is trained or watched, and the Triton engine multiplies it."""
     attention, ffn = layer.attention, layer.ffn
     first = attention.query
     if torch.is_grad_enabled() or layer.training or not isinstance(first, Int8Linear):
         return False
+    linears = (first, attention.key, attention.value, attention.output, ffn.up, ffn.down)
     return (
         first.settings.outliers != "dynamic"
         and all(
             isinstance(linear, Int8Linear) and linear.settings is first.settings and linear.observer is None
-            for linear in (first, attention.key, attention.value, attention.output, ffn.up, ffn.down)
+            for linear in linears
+        )
+        and not any(
+            part._forward_hooks or part._forward_pre_hooks
+            for part in (*linears, attention, ffn, layer.attention_norm, layer.ffn_norm)
         )
         and first.engine is ENGINE
     )
@@ -60,7 +65,7 @@ def _attention(attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packi
     qkv = ENGINE.products(inputs, [query, key, value])  # (3, T, H)
     if adapted:
         qkv = torch.stack([y if term is None else term(source, y) for term, y in zip(terms, qkv, strict=True)])
-    q, k, v = qkv.view(3, len(x), -1, attention.head_size).unbind()  # (3, T, H) -> (T, N, D) thrice
+    q, k, v = qkv.unflatten(2, (-1, attention.head_size)).unbind()  # (3, T, H) -> (T, N, D) thrice
     attended = attend(q, k, v, packing)
     y = ENGINE.products(ENGINE.quantize(attended, output), [output], residual=x)
     term = deltas.get("output")

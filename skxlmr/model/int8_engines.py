@@ -230,6 +230,8 @@ class Triton:
     ) -> Tensor:
         """Multiply with one layer, (T, N), or with three of one shape, (3, T, N); apply gelu and add a residual."""
         assert inputs.scales is not None
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        assert len(biases) in (0, len(layers))
         return triton_operators().int8_linear(
             inputs.values,
             inputs.scales,
@@ -237,7 +239,7 @@ class Triton:
             [layer.weight for layer in layers],
             [layer.SCB for layer in layers],
             [] if inputs.columns is None else [outlier_weight_of(layer, inputs) for layer in layers],
-            [layer.bias for layer in layers if layer.bias is not None],
+            biases,
             residual,
             inputs.dtype,
             gelu,
@@ -255,7 +257,8 @@ class BitsAndBytes:
     """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
 
     The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
-    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model.
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model. The product of outlier
+    columns is the one step that is not exact for any batch: the device chooses its kernel by the number of tokens.
     """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
@@ -312,8 +315,8 @@ LEAST_CAPABILITY = {"int_mm": (7, 5), "triton": (8, 0), "bitsandbytes": (7, 5)}
 def choose_engine(name: str, device: torch.device) -> Engine:
     """Return an engine by name; "auto" is the fastest that runs on the device.
 
-    Raises ImportError for "triton" where it is not installed, and ValueError for an engine that multiplies integers on
-    a GPU for which it has no such products.
+    Raises ImportError for "triton" where it is not installed, and ValueError for an engine on a device that it does not
+    run on, or on a GPU for which it has no integer products.
     """
     if name == "auto":
         name = "dequantize"
@@ -323,6 +326,10 @@ def choose_engine(name: str, device: torch.device) -> Engine:
             name = "int_mm"
     if name == "triton":
         triton.require()
+        if device.type != "cuda" and not triton.is_interpreting():
+            raise ValueError(
+                f"Int8 engine='triton' runs on CUDA devices only, not on {device.type!r}. Use engine='auto'."
+            )
     least = LEAST_CAPABILITY.get(name)
     if least is not None and device.type == "cuda" and cuda_capability(device) < least:
         raise ValueError(

@@ -133,8 +133,12 @@ def with_an_observer(model):
     model.layers[0].ffn.down.observer = lambda x: None
 
 
+def with_a_hook(model):
+    model.layers[0].ffn.register_forward_hook(lambda *_: None)
+
+
 @pytest.mark.parametrize(
-    "change", [with_dropout, with_dynamic_outliers, with_a_layer_in_floating_point, with_an_observer]
+    "change", [with_dropout, with_dynamic_outliers, with_a_layer_in_floating_point, with_an_observer, with_a_hook]
 )
 def test_layer_that_cannot_be_fused_runs_as_it_is(change, gpu):
     model = model_of(XL, torch.bfloat16)

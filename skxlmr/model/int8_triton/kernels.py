@@ -58,9 +58,10 @@ def quantize_rows(
     inside = at < K
     x = tl.load(x_ptr + row * K + at, mask=inside, other=0.0).to(tl.float32)
     if NORM:
-        mean = tl.div_rn(tl.sum(x, 0), K.to(tl.float32))
+        width = K * 1.0
+        mean = tl.div_rn(tl.sum(x, 0), width)
         centred = tl.where(inside, x - mean, 0.0)
-        variance = tl.div_rn(tl.sum(centred * centred, 0), K.to(tl.float32))
+        variance = tl.div_rn(tl.sum(centred * centred, 0), width)
         inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + eps))
         weight = tl.load(weight_ptr + at, mask=inside, other=0.0).to(tl.float32)
         x = centred * inverse * weight + tl.load(bias_ptr + at, mask=inside, other=0.0).to(tl.float32)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from skxlmr.model.int8_triton import operators
 from skxlmr.system.triton import is_usable
@@ -16,12 +17,10 @@ from skxlmr.system.triton import is_usable
 triton = pytest.importorskip("triton", reason="triton is not installed (pip install triton)")
 INTERPRETED = Path(__file__).with_name("interpreted.py")
 SHARED_MEMORY = {(8, 0): 163 * 1024, (8, 9): 99 * 1024, (9, 0): 227 * 1024}  # bytes for one program
-REGISTERS = 65536  # for one program, and 255 for a thread
-XL_TOKENS = 4096
-TYPES = {
-    "eps": "fp32", "is_outlier_ptr": "*i1", "columns_ptr": "*i64", "scales_ptr": "*fp32", "values_ptr": "*i8",
-    "high_ptr": "*i8", **dict.fromkeys(("T", "N", "K", "R", "S"), "i32"),
-}  # fmt: skip
+REGISTERS = 65536  # for one program
+SPILLED = 256  # bytes of a thread that may be without a register
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+compiled: list = []  # by the fixture `capability`
 
 
 @pytest.mark.skipif(not is_usable(), reason="triton finds no C compiler or no headers of Python")
@@ -34,69 +33,97 @@ def test_kernels_in_the_interpreter():
     assert " passed" in done.stdout
 
 
-def type_of(name: str) -> str:
-    """Return the type of an argument of a kernel for activations in bfloat16."""
-    if "scb" in name:
-        return "*fp32"
-    if re.fullmatch(r"(second_|third_)?(outlier_)?weight_ptr", name):
-        return "*i8"
-    return TYPES.get(name, "*bf16")
+class AbsentGpu:
+    """A driver of Triton that knows what to compile for, and launches nothing."""
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self.number = 10 * capability[0] + capability[1]
+
+    def get_current_target(self) -> object:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.number, 32)
+
+    def get_current_device(self) -> int:
+        return self.number  # Triton keeps what it compiled by the number of the device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
 
 
-def compiled(kernel, capability: tuple[int, int], constants: dict, **options: int):
-    """Compile a kernel for XL, where all sizes but the numbers of tokens and outliers are multiples of 16."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+@pytest.fixture(params=SHARED_MEMORY, ids=lambda capability: f"sm_{capability[0]}{capability[1]}")
+def capability(request, tmp_path, monkeypatch):
+    """The compute capability of a GPU for which the operators compile their kernels, without launching them."""
+    from triton.runtime import JITFunction, driver
 
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else type_of(name) for name in names}
-    if kernel.__name__ == "quantize_rows":
-        signature["weight_ptr"] = "*bf16"  # of the LayerNorm
-    unknown = {*constants, "eps", "T", "R", *(["S"] if kernel.__name__ == "quantize_rows" else [])}
-    attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name not in unknown}
-    source = ASTSource(kernel, signature, {(names.index(name),): v for name, v in constants.items()}, attributes)
-    target = GPUTarget("cuda", 10 * capability[0] + capability[1], 32)
-    return triton.compile(source, target=target, options={**options, "enable_fp_fusion": False})
+    from skxlmr.model.int8_triton import kernels
+
+    run = JITFunction.run
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    monkeypatch.setattr(driver, "_active", AbsentGpu(request.param))
+    monkeypatch.setattr(operators, "_kernels", lambda x: kernels)
+    monkeypatch.setattr(
+        JITFunction, "run", lambda *args, warmup, **options: compiled.append(run(*args, warmup=True, **options))
+    )
+    compiled.clear()
+    return request.param
 
 
-def usage(cubin: bytes, path: Path) -> tuple[int, int]:
+def registers_and_stack(kernel, path: Path) -> tuple[int, int]:
     """Return the registers of a thread, and the bytes of local memory that it uses in addition."""
-    path.write_bytes(cubin)
+    path.write_bytes(kernel.asm["cubin"])
     dump = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
     output = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", output).groups()
     return int(registers), int(stack)
 
 
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+def quantize(n_rows: int, width: int, n_outliers: int, dtype: torch.dtype, norm: bool) -> tuple[torch.Tensor, ...]:
+    x, columns = torch.zeros(n_rows, width, dtype=dtype), torch.arange(n_outliers)
+    weight = torch.ones(width, dtype=dtype) if norm else None
+    is_outlier = torch.arange(width) < n_outliers
+    return operators.quantize_rows(x, is_outlier, columns, weight, weight, 1e-5, norm)
 
 
-@pytest.mark.parametrize("capability", SHARED_MEMORY, ids=lambda c: f"sm_{c[0]}{c[1]}")
-@pytest.mark.parametrize("width", [2560, 10240])
-def test_quantize_rows_compiles_without_spilling(capability, width, tmp_path):
-    from skxlmr.model.int8_triton.kernels import quantize_rows
+def multiply(
+    n_rows: int, width: int, n_columns: int, n_outliers: int, dtype: torch.dtype, n_layers: int = 1, **options
+) -> None:
+    weights = [torch.zeros(n_columns, width, dtype=torch.int8)] * n_layers
+    of_outliers = [torch.zeros(n_outliers, n_columns, dtype=torch.int8)] * n_layers if n_outliers else []
+    scbs, biases = [torch.ones(n_columns)] * n_layers, [torch.ones(n_columns, dtype=dtype)] * n_layers
+    options = {"residual": None, "gelu": False} | options
+    values, scales, high, _ = quantize(n_rows, width, n_outliers, dtype, norm=False)
+    operators.int8_linear(values, scales, high, weights, scbs, of_outliers, biases, dtype=dtype, **options)
 
-    block = 2 ** (width - 1).bit_length()
-    constants = {"BLOCK_K": block, "BLOCK_S": 64, "NORM": width == 2560, "KEEP": False, "OUTLIERS": True}
-    kernel = compiled(quantize_rows, capability, constants, num_warps=min(16, max(4, block // 2048)))
-    assert usage(kernel.asm["cubin"], tmp_path / "cubin")[1] == 0
+
+@pytest.mark.parametrize(("width", "n_outliers"), [(2560, 40), (10240, 160)])
+def test_quantize_rows_of_xl_compiles_without_spilling(capability, width, n_outliers, tmp_path):
+    quantize(2, width, n_outliers, torch.bfloat16, norm=width == 2560)
+    (kernel,) = compiled
+    assert registers_and_stack(kernel, tmp_path / "cubin")[1] == 0
 
 
-@pytest.mark.parametrize("capability", SHARED_MEMORY, ids=lambda c: f"sm_{c[0]}{c[1]}")
-def test_int8_linear_compiles_for_tensor_cores(capability, tmp_path):
-    from skxlmr.model.int8_triton.kernels import int8_linear
+@pytest.mark.parametrize("tiles", operators.TILES, ids=lambda tiles: f"{tiles.m}x{tiles.n}")
+def test_int8_linear_of_xl_compiles_for_tensor_cores(capability, tiles, tmp_path, monkeypatch):
+    if tiles.hopper and capability < (9, 0):
+        pytest.skip("these tiles are for later GPUs")
+    monkeypatch.setattr(operators, "candidates", lambda *_: [tiles])
+    multiply(33, 2560, 2560, 40, torch.bfloat16, residual=torch.zeros(33, 2560, dtype=torch.bfloat16))
+    kernel = compiled[1]
+    ptx = kernel.asm["ptx"]
+    assert re.search(r"(wgmma\.mma_async|mma)\.sync\.aligned\S*\.s8\.s8", ptx), "products of int8"
+    assert re.search(r"cp\.async\.cg\.shared\.global \[.*\], \[.*\], (0x10|16)", ptx), "loads of 16 bytes"
+    assert kernel.metadata.shared <= SHARED_MEMORY[capability]
+    assert (kernel.metadata.num_warps, kernel.metadata.num_stages) == (tiles.warps, tiles.stages)
+    registers, stack = registers_and_stack(kernel, tmp_path / "cubin")
+    assert registers * 32 * tiles.warps <= REGISTERS
+    assert stack <= SPILLED
 
-    for tiles in {*operators.candidates(1, capability), *operators.candidates(XL_TOKENS, capability)}:
-        constants = {"TILE_M": tiles.m, "TILE_N": tiles.n, "TILE_K": operators.TILE_K, "TILE_R": operators.TILE_R}
-        constants |= {"GROUP": operators.GROUP, "BIAS": True, "WHOLE_K": True}
-        constants |= {"THREE": tiles.m == 16, "RESIDUAL": tiles.m != 16, "GELU": False}  # of these, most registers
-        kernel = compiled(int8_linear, capability, constants, num_warps=tiles.warps, num_stages=tiles.stages)
-        ptx = kernel.asm["ptx"]
-        assert re.search(r"(wgmma\.mma_async|mma)\.sync\.aligned\S*\.s8\.s8", ptx), "products of int8"
-        assert re.search(r"cp\.async\.cg\.shared\.global \[.*\], \[.*\], (0x10|16)", ptx), "loads of 16 bytes"
-        assert kernel.metadata.shared <= SHARED_MEMORY[capability]
-        registers, stack = usage(kernel.asm["cubin"], tmp_path / "cubin")
-        assert registers * 32 * tiles.warps <= REGISTERS
-        assert stack <= 128, "bytes that do not fit in registers"
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_operators_of_odd_sizes_compile(capability, dtype):
+    quantize(2, 77, 0, dtype, norm=True)
+    multiply(3, 77, 33, 5, dtype, n_layers=3)
+    multiply(1, 77, 33, 0, dtype, gelu=True)
+    assert [kernel.name for kernel in compiled] == ["quantize_rows", *["quantize_rows", "int8_linear"] * 2]
+    assert not any(kernel.metadata.enable_fp_fusion for kernel in compiled), "fused additions could depend on the tiles"
