@@ -88,7 +88,10 @@ class IntMM:
         scales = torch.empty(n_rows, 1, device=columns.device)
         if not len(columns):
             return QuantizedInput(dtype, values, scales)
-        return QuantizedInput(dtype, values, scales, columns, values.new_empty(n_rows, len(columns)))
+        if columns.device.type == "cpu":
+            return QuantizedInput(dtype, values, scales, columns, values.new_empty(n_rows, len(columns)))
+        width = -(-len(columns) // MULTIPLE) * MULTIPLE  # what a product takes, see `_filled_int_mm`
+        return QuantizedInput(dtype, values, scales, columns, values.new_zeros(n_rows, width))
 
     def _fill(self, inputs: QuantizedInput, rows: slice, x: Tensor) -> None:
         """Quantise some rows (t, K)."""
@@ -106,7 +109,7 @@ class IntMM:
             whole = outliers.mul_(steps).round_()
             high = torch.floor((whole + HIGH // 2) / HIGH)
             values.index_copy_(1, inputs.columns, (whole - HIGH * high).to(values.dtype))
-            inputs.high[rows] = high
+            inputs.high[rows, : len(inputs.columns)] = high
         inputs.values[rows] = values
         inputs.scales[rows] = largest / 127
 
@@ -115,9 +118,7 @@ class IntMM:
         assert inputs.scales is not None
         out = _workspace.sums(len(inputs.values), layer.out_features, inputs.values.device)
         sums = int_mm(inputs.values, layer.weight.t(), out)
-        weight = None
-        if inputs.columns is not None:
-            weight = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+        weight = None if inputs.columns is None else self._outlier_weight(inputs, layer)
         scales = layer.scales
         bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
         for rows in blocks(*sums.shape, device=sums.device):
@@ -126,6 +127,15 @@ class IntMM:
                 part.add_(int_mm(inputs.high[rows], weight), alpha=HIGH)
             part = part.float().mul_(scales)
             yield rows, torch.addcmul(bias, part, inputs.scales[rows], out=part)
+
+    def _outlier_weight(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+        """Return the outlier columns of the weight as the product takes them: (k, N), on CUDA filled up with zeros."""
+        if not inputs.fixed:
+            weight = outlier_weight(layer.weight, inputs.columns)
+            return weight if weight.device.type == "cpu" else filled(weight)
+        if layer.outlier_weight.device.type == "cpu":
+            return layer.outlier_weight
+        return layer.derived("filled outlier weight", lambda: filled(layer.outlier_weight))
 
 
 class Workspace(threading.local):
@@ -163,13 +173,21 @@ def int_mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply where sizes are restricted and b must be stored column by column: pad with zeros and cut them off."""
+    """Multiply where sizes are restricted and b must be stored column by column: pad with zeros and cut them off.
+
+    Weights that are `filled` have the right sizes and are not copied.
+    """
     (n_rows, inner), n_columns = a.shape, b.shape[1]
     more_rows, more_inner, more_columns = max(0, LEAST_ROWS - n_rows), -inner % MULTIPLE, -n_columns % MULTIPLE
     a = F.pad(a, (0, more_inner, 0, more_rows)) if more_inner or more_rows else a
     if more_inner or more_columns or b.stride(0) != 1:
         b = F.pad(b.t(), (0, more_inner, 0, more_columns)).contiguous().t()
     return torch._int_mm(a, b)[:n_rows, :n_columns]
+
+
+def filled(b: Tensor) -> Tensor:
+    """Return an int8 matrix (K, N) as `_int_mm` takes it on CUDA: K filled up with zeros, stored column by column."""
+    return F.pad(b.t(), (0, -len(b) % MULTIPLE)).contiguous().t()
 
 
 def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
@@ -217,8 +235,12 @@ class BitsAndBytes:
             torch.addcmul(bias, sums[rows] * scales, inputs.scales[rows], out=y[rows])  # rounded once, at the end
         if inputs.columns is None or inputs.high is None:
             return y
-        rows_of_outliers = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
-        return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
+        if inputs.fixed:
+            key = ("outlier weight", y.dtype)
+            outliers = layer.derived(key, lambda: (layer.outlier_weight * layer.scales).to(y.dtype))
+        else:
+            outliers = (outlier_weight(layer.weight, inputs.columns) * scales).to(y.dtype)
+        return y.addmm_(inputs.high, outliers)  # (T, k), (k, N) -> (T, N)
 
 
 class Dequantize:
