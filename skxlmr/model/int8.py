@@ -201,7 +201,8 @@ class Int8Linear(nn.Module):
         """Quantise an input (T, K), for this layer and for others with the same input and therefore outliers."""
         if self.observer is not None:
             self.observer(x)
-        return self.engine.quantize(x, self)
+        with torch.no_grad():
+            return self.engine.quantize(x, self)
 
     def forward(self, x: Tensor, quantized: QuantizedInput | None = None) -> Tensor:
         """Multiply, in the dtype of x; `quantized` is the result of `prepare(x)`, if it is there already."""

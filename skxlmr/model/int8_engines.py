@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skxlmr.model.dynamic_outliers import OutlierColumns
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = outlier_columns(x, layer)
-        inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
+        outliers, fixed = outliers_of(x, layer)
+        inputs = self._empty(len(x), x.shape[1], x.dtype, outliers.columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
-            self._fill(inputs, rows, x[rows])
+            self._fill(inputs, rows, x[rows], outliers)
         return inputs
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
@@ -80,7 +81,7 @@ class IntMM:
         """Multiply, apply the activation and quantise for the following layer, one block at a time in float32."""
         result = self._empty(len(inputs.values), layer.out_features, inputs.dtype, following.outliers)
         for rows, product in self._products(inputs, layer):
-            self._fill(result, rows, activation(product))
+            self._fill(result, rows, activation(product), OutlierColumns(following.outliers))
         return result
 
     def _empty(self, n_rows: int, width: int, dtype: torch.dtype, columns: Tensor) -> QuantizedInput:
@@ -93,14 +94,14 @@ class IntMM:
         width = -(-len(columns) // MULTIPLE) * MULTIPLE  # what a product takes, see `_filled_int_mm`
         return QuantizedInput(dtype, values, scales, columns, values.new_zeros(n_rows, width))
 
-    def _fill(self, inputs: QuantizedInput, rows: slice, x: Tensor) -> None:
+    def _fill(self, inputs: QuantizedInput, rows: slice, x: Tensor, columns: OutlierColumns) -> None:
         """Quantise some rows (t, K)."""
         assert inputs.scales is not None
         if inputs.columns is None:
             largest = x.abs().amax(1, keepdim=True).float()
         else:
-            outliers = x[:, inputs.columns].float()  # (t, K) -> (t, k)
-            largest = x.index_fill(1, inputs.columns, 0).abs().amax(1, keepdim=True).float()
+            outliers = columns.of(x).float()  # (t, K) -> (t, k)
+            largest = columns.without(x).abs().amax(1, keepdim=True).float()
             largest = torch.maximum(largest, outliers.abs().amax(1, keepdim=True) * (127 / LARGEST))
         largest.clamp_(min=1e-30)  # a row may be zero
         steps = 127 / largest
@@ -108,10 +109,10 @@ class IntMM:
         if inputs.columns is not None and inputs.high is not None:
             whole = outliers.mul_(steps).round_()
             high = torch.floor((whole + HIGH // 2) / HIGH)
-            values.index_copy_(1, inputs.columns, (whole - HIGH * high).to(values.dtype))
+            columns.put(whole - HIGH * high, values)
             inputs.high[rows, : len(inputs.columns)] = high
         inputs.values[rows] = values
-        inputs.scales[rows] = largest / 127
+        inputs.scales[rows] = columns.spoil(largest / 127)
 
     def _products(self, inputs: QuantizedInput, layer: Int8Linear) -> Iterator[tuple[slice, Tensor]]:
         """Yield the product in float32, one block of rows (t, N) after the other."""
@@ -190,11 +191,11 @@ def filled(b: Tensor) -> Tensor:
     return F.pad(b.t(), (0, -len(b) % MULTIPLE)).contiguous().t()
 
 
-def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
-    """Return the columns of an input (T, K) that keep 16 bits, (k,), and whether the layer stores these."""
+def outliers_of(x: Tensor, layer: Int8Linear) -> tuple[OutlierColumns, bool]:
+    """Return the columns of an input (T, K) that keep 16 bits, and whether the layer stores these."""
     if layer.settings.outliers != "dynamic":
-        return layer.outliers, True
-    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
+        return OutlierColumns(layer.outliers), True
+    return OutlierColumns.find(x, layer.settings.threshold), False
 
 
 def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
@@ -211,16 +212,17 @@ class BitsAndBytes:
     """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = outlier_columns(x, layer)
+        outliers, fixed = outliers_of(x, layer)
+        columns = outliers.columns
         values, scales = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
         for rows in blocks(*x.shape, device=x.device):
-            part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]  # (t, K)
+            part = outliers.without(x[rows]) if len(columns) else x[rows]  # (t, K)
             largest = part.abs().amax(1, keepdim=True).float().clamp_(min=1e-30)  # a row may be zero
             values[rows] = torch.mul(part, 127 / largest).round_()
-            scales[rows] = largest / 127
+            scales[rows] = outliers.spoil(largest / 127)
         if not len(columns):
             return QuantizedInput(x.dtype, values, scales)
-        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns], fixed)
+        return QuantizedInput(x.dtype, values, scales, columns, outliers.of(x), fixed)
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         assert inputs.scales is not None

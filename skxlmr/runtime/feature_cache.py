@@ -142,17 +142,20 @@ class Keep:
 
     def __init__(self) -> None:
         self._began = cache.now
-        self._copies: list[tuple[Sequence[Hashable], list[int], Download]] = []
+        self._copies: list[tuple[Sequence[Hashable], list[int], bool, Download]] = []
 
-    def put(self, keys: Sequence[Hashable], states: Tensor, lengths: list[int]) -> None:
-        """Cache the states (T, H) of texts of these lengths."""
-        self._copies.append((keys, lengths, Download(states)))
+    def put(self, keys: Sequence[Hashable], states: Tensor, lengths: list[int], *, check: bool = False) -> None:
+        """Cache the states (T, H) of texts of these lengths; with `check`, only if they are finite."""
+        with torch.inference_mode(False):
+            self._copies.append((keys, lengths, check, Download(states)))
         self.store()
 
     def store(self) -> None:
         """Store what has been copied by now."""
-        while self._copies and (states := self._copies[0][2].poll()) is not None:
-            keys, lengths, _ = self._copies.pop(0)
+        while self._copies and (states := self._copies[0][-1].poll()) is not None:
+            keys, lengths, check, _ = self._copies.pop(0)
+            if check and not states.isfinite().all():
+                continue
             with torch.inference_mode(False):  # tensors made in it could not be trained on
                 parts = [part.clone() for part in states.split(lengths)]
             cache.put(keys, parts, spare=self._began)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.dynamic_outliers import guessing
 from skxlmr.model.packing import Packing, bounds
 from skxlmr.model.transfer import downloads, upload
 from skxlmr.runtime.ahead import ahead
@@ -105,13 +106,21 @@ def run(
     batches = token_batches(lengths, batch_tokens)
     prepared = ahead(prepare, batches) if device.type == "cuda" else _each(prepare, batches)
 
+    guesses, may_guess = [], True  # of outliers; see `skxlmr.model.dynamic_outliers`
+
     def outputs() -> Iterator[Tensor]:
         for batch, ready in zip(batches, prepared, strict=True):
-            yield _within_memory(compute, prepare, batch, ready).float()
+            with guessing(may_guess) as guess:
+                output = _within_memory(compute, prepare, batch, ready).float()
+            guesses.append(guess)
+            yield output
 
     bar = progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False)
     with bar, closing(prepared):  # the thread ends also after an error of the model
         for batch, output in zip(batches, downloads(outputs()), strict=True):
+            if guesses.pop(0).used and not bool(output.isfinite().all()):
+                may_guess = False
+                output = _within_memory(compute, prepare, batch, prepare(batch)).float().cpu()
             _check_finite(output.numpy(), lengths[batch], counts[batch])
             if results is None:
                 results = np.empty((int(counts.sum()), output.shape[1]), np.float32)

@@ -19,6 +19,7 @@ from skxlmr import (
     XLMRXLMultipleChoice,
     XLMRXLTagger,
 )
+from skxlmr.model.dynamic_outliers import guessing
 from skxlmr.runtime import features
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.feature_cache import clear_features
@@ -220,6 +221,30 @@ def test_states_below_the_trained_layers_are_computed_once_on_gpu(h100):
         classifier.fit(TEXTS, LABELS)
     n_steps, n_layers = 2, get_backbone("nano", device="cuda").model.config.num_hidden_layers
     assert runs.runs == [n_steps * n_layers, n_steps * n_trained, n_steps * n_trained]
+
+
+@pytest.mark.parametrize("threshold", [9.0, 0.5], ids=["few outliers", "more than guessed"])
+def test_dynamic_outliers_are_guessed_until_that_is_wrong(h100, threshold, monkeypatch):
+    load = {"load_in_8bit": Int8(outliers="dynamic", threshold=threshold, engine="int_mm")}
+    embedder, waits = XLMRXLEmbedder(**ON_GPU, **load).fit(TEXTS), WaitsOfSteps(h100)
+    classifier = XLMRXLClassifier(**{**FIT, "max_epochs": 2, "init": "random", "callbacks": [waits]}, **load)
+    clear_features()
+    with h100.counting() as counts:
+        vectors = embedder.transform(TEXTS)
+    losses = classifier.fit(TEXTS, LABELS).history_.loss
+    if threshold > 1:
+        assert_once_per_batch(counts)
+        assert waits.waits == [1, 2, 1, 2], str(waits.counts)
+    else:
+        assert counts.n_waits > 20
+        assert waits.waits[0] > 20
+    monkeypatch.setattr("skxlmr.runtime.run.guessing", lambda allowed: guessing(False))
+    monkeypatch.setattr("skxlmr.training.loop.guessing", lambda allowed: guessing(False))
+    clear_features()
+    with h100.counting() as counts:
+        np.testing.assert_array_equal(embedder.transform(TEXTS), vectors)
+    assert sum(n for (reason, _), n in counts.waits.items() if reason == "nonzero") > 20
+    assert classifier.fit(TEXTS, LABELS).history_.loss.tolist() == losses.tolist()
 
 
 def test_results_of_gpu_equal_cpu_with_each_batch_read_later(h100):
