@@ -108,6 +108,17 @@ def test_encode_without_graph_where_there_can_be_none(has_flash, lengths, option
     assert counts is None or counts.replays == 0
 
 
+def test_hooks_of_modules_are_called_although_there_is_a_graph(has_flash):
+    backbone, calls = get_backbone("nano", device="cuda", **HALF), []
+    for _ in range(3):
+        hidden(backbone, 9)
+    hook = backbone.model.layers[1].ffn.register_forward_hook(lambda *_: calls.append(1))
+    hidden(backbone, 9)
+    hook.remove()
+    hidden(backbone, 9)
+    assert calls == [1]
+
+
 def test_adapter_that_is_trained_or_moved_is_read_anew(has_flash):
     backbone = get_backbone("nano", device="cuda", **HALF)
     base = backbone.model
