@@ -131,6 +131,7 @@ class IntMM:
 
     def _outlier_weight(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         """Return the outlier columns of the weight as the product takes them: (k, N), on CUDA filled up with zeros."""
+        assert inputs.columns is not None
         if not inputs.fixed:
             weight = outlier_weight(layer.weight, inputs.columns)
             return weight if weight.device.type == "cpu" else filled(weight)
