@@ -209,7 +209,8 @@ class BitsAndBytes:
     """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
 
     The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
-    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model.
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model. The product of outlier
+    columns is the one step that is not exact for any batch: the device chooses its kernel by the number of tokens.
     """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
