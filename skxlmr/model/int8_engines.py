@@ -132,6 +132,7 @@ class IntMM:
 
     def _outlier_weight(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         """Return the outlier columns of the weight as the product takes them: (k, N), on CUDA filled up with zeros."""
+        assert inputs.columns is not None
         if not inputs.fixed:
             assert inputs.columns is not None
             weight = outlier_weight(layer.weight, inputs.columns)
