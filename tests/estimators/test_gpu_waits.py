@@ -139,6 +139,18 @@ def test_training_waits_once_per_step_and_prediction_once_per_batch(h100, name):
 
 
 @pytest.mark.parametrize(
+    ("objective", "X", "y"),
+    [("classes", TEXTS, LABELS), ("pairs", PAIRS, None), ("pairs", PAIRS, np.linspace(0, 1, 16))],
+    ids=["classes", "pairs", "similarities"],
+)
+def test_training_of_embedder_waits_once_per_step(h100, objective, X, y):
+    waits = WaitsOfSteps(h100)
+    XLMRXLEmbedder(**FIT, objective=objective, callbacks=[waits]).fit(X, y)
+    assert waits.waits == [1, 2], str(waits.counts)
+    assert not any(waits.pageable), str(waits.counts)
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {},
