@@ -148,6 +148,14 @@ class Int8Linear(nn.Module):
         # The columns with the largest magnitudes, and these relative to the root mean square of the input, (m,) each.
         self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
         self.observer: Callable[[Tensor], None] | None = None  # set during the outlier search
+        self._derived: dict[object, Tensor] = {}  # what engines make of the weights
+
+    def derived(self, key: object, make: Callable[[], Tensor]) -> Tensor:
+        """Return what `make` computes from the weights and outliers; it is computed once, until these change."""
+        if key not in self._derived:
+            with torch.inference_mode(False), torch.no_grad():
+                self._derived[key] = make()
+        return self._derived[key]
 
     def allocate(self, device: torch.device | str) -> None:
         """Allocate the weight, which `load` fills: all at first, to avoid fragmented memory."""
@@ -155,6 +163,7 @@ class Int8Linear(nn.Module):
 
     def load(self, name: str, tensor: Tensor) -> None:
         """Set one of `quantized_parameters`; a floating-point weight (N, K) is quantised."""
+        self._derived.clear()
         if name == "weight" and tensor.is_floating_point():
             values, absmax = quantize_weight(tensor, None if self.weight.is_meta else self.weight.data)
             self.weight = nn.Parameter(values, requires_grad=False)
@@ -164,6 +173,7 @@ class Int8Linear(nn.Module):
 
     def set_outliers(self, columns: Tensor) -> None:
         """Set the input columns that keep 16 bits, (k,) int64."""
+        self._derived.clear()
         self.outliers = columns.to(self.weight.device)
         self.outlier_weight = outlier_weight(self.weight.detach(), self.outliers)
         is_outlier = torch.zeros(self.in_features, dtype=torch.bool, device=self.weight.device)
@@ -201,7 +211,8 @@ class Int8Linear(nn.Module):
         """Quantise an input (T, K), for this layer and for others with the same input and therefore outliers."""
         if self.observer is not None:
             self.observer(x)
-        return self.engine.quantize(x, self)
+        with torch.no_grad():
+            return self.engine.quantize(x, self)
 
     def forward(self, x: Tensor, quantized: QuantizedInput | None = None) -> Tensor:
         """Multiply, in the dtype of x; `quantized` is the result of `prepare(x)`, if it is there already."""
@@ -217,10 +228,18 @@ class Int8Linear(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
         """Convert as `to` does, but keep the scales in float32."""
         scales = self.SCB.detach()
+        self._derived.clear()
         super()._apply(fn, recurse)
         if self.SCB.dtype != torch.float32:
             self.SCB = nn.Parameter(scales.to(self.SCB.device), requires_grad=False)
         return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._derived.clear()
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_derived": {}}
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, outliers={len(self.outliers)}"

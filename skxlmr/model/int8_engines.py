@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skxlmr.model.dynamic_outliers import OutlierColumns, guessing
 from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
@@ -62,11 +63,11 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = outlier_columns(x, layer)
-        inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
+        outliers, fixed = outliers_of(x, layer)
+        inputs = self._empty(len(x), x.shape[1], x.dtype, outliers.columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
-            self._fill(inputs, rows, x[rows])
+            self._fill(inputs, rows, x[rows], outliers)
         return inputs
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
@@ -81,7 +82,7 @@ class IntMM:
         """Multiply, apply the activation and quantise for the following layer, one block at a time in float32."""
         result = self._empty(len(inputs.values), layer.out_features, inputs.dtype, following.outliers)
         for rows, product in self._products(inputs, layer):
-            self._fill(result, rows, activation(product))
+            self._fill(result, rows, activation(product), OutlierColumns(following.outliers))
         return result
 
     def _empty(self, n_rows: int, width: int, dtype: torch.dtype, columns: Tensor) -> QuantizedInput:
@@ -89,16 +90,19 @@ class IntMM:
         scales = torch.empty(n_rows, 1, device=columns.device)
         if not len(columns):
             return QuantizedInput(dtype, values, scales)
-        return QuantizedInput(dtype, values, scales, columns, values.new_empty(n_rows, len(columns)))
+        if columns.device.type == "cpu":
+            return QuantizedInput(dtype, values, scales, columns, values.new_empty(n_rows, len(columns)))
+        width = -(-len(columns) // MULTIPLE) * MULTIPLE  # what a product takes, see `_filled_int_mm`
+        return QuantizedInput(dtype, values, scales, columns, values.new_zeros(n_rows, width))
 
-    def _fill(self, inputs: QuantizedInput, rows: slice, x: Tensor) -> None:
+    def _fill(self, inputs: QuantizedInput, rows: slice, x: Tensor, columns: OutlierColumns) -> None:
         """Quantise some rows (t, K)."""
         assert inputs.scales is not None
         if inputs.columns is None:
             largest = x.abs().amax(1, keepdim=True).float()
         else:
-            outliers = x[:, inputs.columns].float()  # (t, K) -> (t, k)
-            largest = x.index_fill(1, inputs.columns, 0).abs().amax(1, keepdim=True).float()
+            outliers = columns.of(x).float()  # (t, K) -> (t, k)
+            largest = columns.without(x).abs().amax(1, keepdim=True).float()
             largest = torch.maximum(largest, outliers.abs().amax(1, keepdim=True) * (127 / LARGEST))
         largest.clamp_(min=1e-30)  # a row may be zero
         steps = 127 / largest
@@ -106,17 +110,17 @@ class IntMM:
         if inputs.columns is not None and inputs.high is not None:
             whole = outliers.mul_(steps).round_()
             high = torch.floor((whole + HIGH // 2) / HIGH)
-            values.index_copy_(1, inputs.columns, (whole - HIGH * high).to(values.dtype))
-            inputs.high[rows] = high
+            columns.put(whole - HIGH * high, values)
+            inputs.high[rows, : len(inputs.columns)] = high
         inputs.values[rows] = values
-        inputs.scales[rows] = largest / 127
+        inputs.scales[rows] = columns.spoil(largest / 127)
 
     def _products(self, inputs: QuantizedInput, layer: Int8Linear) -> Iterator[tuple[slice, Tensor]]:
         """Yield the product in float32, one block of rows (t, N) after the other."""
         assert inputs.scales is not None
         out = _workspace.sums(len(inputs.values), layer.out_features, inputs.values.device)
         sums = int_mm(inputs.values, layer.weight.t(), out)
-        weight = None if inputs.columns is None else outlier_weight_of(layer, inputs)
+        weight = None if inputs.columns is None else self._outlier_weight(inputs, layer)
         scales = layer.scales
         bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
         for rows in blocks(*sums.shape, device=sums.device):
@@ -125,6 +129,17 @@ class IntMM:
                 part.add_(int_mm(inputs.high[rows], weight), alpha=HIGH)
             part = part.float().mul_(scales)
             yield rows, torch.addcmul(bias, part, inputs.scales[rows], out=part)
+
+    def _outlier_weight(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+        """Return the outlier columns of the weight as the product takes them: (k, N), on CUDA filled up with zeros."""
+        assert inputs.columns is not None
+        if not inputs.fixed:
+            assert inputs.columns is not None
+            weight = outlier_weight(layer.weight, inputs.columns)
+            return weight if weight.device.type == "cpu" else filled(weight)
+        if layer.outlier_weight.device.type == "cpu":
+            return layer.outlier_weight
+        return layer.derived("filled outlier weight", lambda: filled(layer.outlier_weight))
 
 
 class Workspace(threading.local):
@@ -162,7 +177,10 @@ def int_mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply where sizes are restricted and b must be stored column by column: pad with zeros and cut them off."""
+    """Multiply where sizes are restricted and b must be stored column by column: pad with zeros and cut them off.
+
+    Weights that are `filled` have the right sizes and are not copied.
+    """
     (n_rows, inner), n_columns = a.shape, b.shape[1]
     more_rows, more_inner, more_columns = max(0, LEAST_ROWS - n_rows), -inner % MULTIPLE, -n_columns % MULTIPLE
     a = F.pad(a, (0, more_inner, 0, more_rows)) if more_inner or more_rows else a
@@ -171,11 +189,16 @@ def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
     return torch._int_mm(a, b)[:n_rows, :n_columns]
 
 
-def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
-    """Return the columns of an input (T, K) that keep 16 bits, (k,), and whether the layer stores these."""
+def filled(b: Tensor) -> Tensor:
+    """Return an int8 matrix (K, N) as `_int_mm` takes it on CUDA: K filled up with zeros, stored column by column."""
+    return F.pad(b.t(), (0, -len(b) % MULTIPLE)).contiguous().t()
+
+
+def outliers_of(x: Tensor, layer: Int8Linear) -> tuple[OutlierColumns, bool]:
+    """Return the columns of an input (T, K) that keep 16 bits, and whether the layer stores these."""
     if layer.settings.outliers != "dynamic":
-        return layer.outliers, True
-    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
+        return OutlierColumns(layer.outliers), True
+    return OutlierColumns.find(x, layer.settings.threshold), False
 
 
 def outlier_weight_of(layer: Int8Linear, inputs: QuantizedInput) -> Tensor:
@@ -194,7 +217,9 @@ class Triton:
     """Integer products as of `IntMM`, in kernels that take in the steps before and after them; for CUDA."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = outlier_columns(x, layer)
+        with guessing(False):  # the kernels take no columns that are not outliers
+            outliers, fixed = outliers_of(x, layer)
+        columns = outliers.columns
         is_outlier = layer.is_outlier
         if not fixed:
             is_outlier = torch.zeros_like(is_outlier, device=x.device).index_fill_(0, columns, True)
@@ -262,16 +287,17 @@ class BitsAndBytes:
     """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = outlier_columns(x, layer)
+        outliers, fixed = outliers_of(x, layer)
+        columns = outliers.columns
         values, scales = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
         for rows in blocks(*x.shape, device=x.device):
-            part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]  # (t, K)
+            part = outliers.without(x[rows]) if len(columns) else x[rows]  # (t, K)
             largest = part.abs().amax(1, keepdim=True).float().clamp_(min=1e-30)  # a row may be zero
             values[rows] = torch.mul(part, 127 / largest).round_()
-            scales[rows] = largest / 127
+            scales[rows] = outliers.spoil(largest / 127)
         if not len(columns):
             return QuantizedInput(x.dtype, values, scales)
-        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns], fixed)
+        return QuantizedInput(x.dtype, values, scales, columns, outliers.of(x), fixed)
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         assert inputs.scales is not None
@@ -286,8 +312,12 @@ class BitsAndBytes:
             torch.addcmul(bias, sums[rows] * scales, inputs.scales[rows], out=y[rows])  # rounded once, at the end
         if inputs.columns is None or inputs.high is None:
             return y
-        rows_of_outliers = outlier_weight_of(layer, inputs)
-        return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
+        if inputs.fixed:
+            key = ("outlier weight", y.dtype)
+            outliers = layer.derived(key, lambda: (layer.outlier_weight * layer.scales).to(y.dtype))
+        else:
+            outliers = (outlier_weight(layer.weight, inputs.columns) * scales).to(y.dtype)
+        return y.addmm_(inputs.high, outliers)  # (T, k), (k, N) -> (T, N)
 
 
 class Dequantize:

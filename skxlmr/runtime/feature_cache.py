@@ -142,28 +142,30 @@ class Keep:
 
     def __init__(self) -> None:
         self._began = cache.now
-        self._copies: list[tuple[Sequence[Hashable], list[int], Download]] = []
+        self._copies: list[tuple[Sequence[Hashable], list[int], bool, Download]] = []
         self._lock = threading.Lock()  # several GPUs compute states in threads
 
-    def put(self, keys: Sequence[Hashable], states: Tensor, lengths: list[int]) -> None:
-        """Cache the states (T, H) of texts of these lengths."""
-        copied = Download(states)
+    def put(self, keys: Sequence[Hashable], states: Tensor, lengths: list[int], *, check: bool = False) -> None:
+        """Cache the states (T, H) of texts of these lengths; with `check`, only if they are finite."""
+        with torch.inference_mode(False):
+            copied = Download(states)
         with self._lock:
-            self._copies.append((keys, lengths, copied))
+            self._copies.append((keys, lengths, check, copied))
         self.store()
 
     def store(self) -> None:
         """Store what has been copied by now."""
         while (copied := self._next()) is not None:
-            keys, lengths, states = copied
+            keys, lengths, check, states = copied
+            if check and not states.isfinite().all():
+                continue
             with torch.inference_mode(False):  # tensors made in it could not be trained on
                 parts = [part.clone() for part in states.split(lengths)]
             cache.put(keys, parts, spare=self._began)
 
-    def _next(self) -> tuple[Sequence[Hashable], list[int], Tensor] | None:
+    def _next(self) -> tuple[Sequence[Hashable], list[int], bool, Tensor] | None:
         """Remove the first copy if it is there, and return it."""
         with self._lock:
-            if not self._copies or (states := self._copies[0][2].poll()) is None:
+            if not self._copies or (states := self._copies[0][-1].poll()) is None:
                 return None
-            keys, lengths, _ = self._copies.pop(0)
-            return keys, lengths, states
+            return (*self._copies.pop(0)[:-1], states)

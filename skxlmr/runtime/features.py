@@ -14,6 +14,7 @@ import torch
 from sklearn.utils.validation import check_memory
 from torch import Tensor
 
+from skxlmr.model.dynamic_outliers import guessing
 from skxlmr.model.transfer import upload
 from skxlmr.runtime.feature_cache import Keep, cache
 from skxlmr.runtime.run import Batch, HostBatch, encode, run
@@ -162,14 +163,14 @@ def frozen_states(backbone: Backbone, batch: Batch, n_layers: int, keep: Keep | 
     parts: dict[int, Tensor] = {}
     if missing:
         # Tensors made in inference mode could not be trained on.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), guessing(None) as guess:
             some = batch
             if len(missing) < len(found):
                 some = HostBatch.of([batch.windows[i] for i in missing], base, causal=causal).to(base.device)
             (states,) = encode(base, some, (n_layers,))
-            lengths = some.packing.on_host.tolist()
-            if keep is not None:
-                keep.put([keys[i] for i in missing], states, lengths)
+        lengths = some.packing.on_host.tolist()
+        if keep is not None:
+            keep.put([keys[i] for i in missing], states, lengths, check=guess.used)
         if some is batch:
             return states
         parts = dict(zip(missing, states.split(lengths), strict=True))

@@ -173,8 +173,8 @@ class Graphs:
         self._lock = threading.Lock()
         self._graphs: OrderedDict[tuple, Graph] = OrderedDict()
         self._uses: Counter[tuple] = Counter()
-        self._weights = list(model.parameters())
-        quantized = [module for module in model.modules() if isinstance(module, Int8Linear)]
+        self._weights, self._modules = list(model.parameters()), list(model.modules())[1:]
+        quantized = [module for module in self._modules if isinstance(module, Int8Linear)]
         self._is_possible = not any(each.settings.outliers == "dynamic" for each in quantized)
         with on_device(model.device):
             self._stream, self._done = torch.cuda.Stream(model.device), torch.cuda.Event()
@@ -182,7 +182,8 @@ class Graphs:
 
     def run(self, model: XLMRobertaXLModel, call: Call, size: tuple[int, int]) -> list[Tensor]:
         """Return the hidden states (T, H) of a batch, by a graph of this size as soon as there is one."""
-        if not self._is_possible:
+        has_hooks = any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
+        if has_hooks or not self._is_possible:
             return call.run(model)
         with self._lock:
             graph = self._find(model, call, call.key(size), size)

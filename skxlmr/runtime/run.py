@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.dynamic_outliers import Guess, guessing
 from skxlmr.model.packing import Packing, bounds
 from skxlmr.model.transfer import downloads, upload
 from skxlmr.runtime import graphs
@@ -133,19 +134,36 @@ def run(
 
     @torch.inference_mode()
     def work(device: torch.device, queue: Iterator[tuple[np.ndarray, Prepared]]) -> None:
-        begun: deque[np.ndarray] = deque()
-
-        def outputs() -> Iterator[Tensor]:
-            for batch, ready in queue:
-                begun.append(batch)
-                yield _within_memory(computes[device], prepare, batch, ready).float()
-
-        for output in downloads(outputs()):
-            store(begun.popleft(), output.numpy())
+        for batch, output in _outputs(computes[device], prepare, queue):
+            store(batch, output)
 
     with bar, closing(prepared):  # the thread ends also after an error of the model
         share([*computes][: max(len(batches), 1)], zip(batches, prepared, strict=True), work)
     return results
+
+
+def _outputs(
+    compute: Callable[[Prepared], Tensor],
+    prepare: Callable[[np.ndarray], Prepared],
+    queue: Iterator[tuple[np.ndarray, Prepared]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Run the batches of a queue on one device; yield each and its results, while the next one is computed."""
+    may_guess = True  # how many outliers there are; see `skxlmr.model.dynamic_outliers`
+    begun: deque[tuple[np.ndarray, Guess]] = deque()
+
+    def tensors() -> Iterator[Tensor]:
+        for batch, ready in queue:
+            with guessing(may_guess) as guess:
+                output = _within_memory(compute, prepare, batch, ready).float()
+            begun.append((batch, guess))
+            yield output
+
+    for output in downloads(tensors()):
+        batch, guess = begun.popleft()
+        if guess.used and not bool(output.isfinite().all()):
+            may_guess = False
+            output = _within_memory(compute, prepare, batch, prepare(batch)).float().cpu()
+        yield batch, output.numpy()
 
 
 def _check_finite(output: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> None:

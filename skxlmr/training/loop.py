@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from skxlmr.model.dynamic_outliers import guessing
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.current_device import on_device
 from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
@@ -105,6 +106,7 @@ class Trainer:
         loss_scale = FIRST_LOSS_SCALE if self.half else 1.0
         self.position = Position(schedule.batch_tokens, schedule.gradient_checkpointing, loss_scale)
         self.loss = self.learning_rate = float("nan")  # of the latest step
+        self._may_guess = True  # see `skxlmr.model.dynamic_outliers`
         self.finished = False  # True after the last epoch, not after an interruption
 
     @property
@@ -221,18 +223,26 @@ class Trainer:
         position.step += 1
 
     def _gradients(self, rows: np.ndarray) -> float:
-        """Compute the gradient of a step; if memory runs out or float16 overflows, retry with less memory or scale."""
+        """Compute the gradient of a step.
+
+        If memory runs out or float16 overflows, retry with less memory or scale; if a guess was wrong, without guesses.
+        """
         while True:
             try:
                 # A retry draws the same dropout as the failed attempt.
-                with self.randomness.drawing():
+                with self.randomness.drawing(), guessing(self._may_guess) as guess:
                     return self._attempt(rows)
             except torch.OutOfMemoryError:
                 if not self._reduce_memory(rows):
                     raise
-            except _LossScaleError:
-                self.position.loss_scale /= 2
-                self.position.steps_since_overflow = 0
+            except (NotFiniteError, _LossScaleError) as error:
+                if guess.used:
+                    self._may_guess = False
+                elif isinstance(error, NotFiniteError):
+                    raise
+                else:
+                    self.position.loss_scale /= 2
+                    self.position.steps_since_overflow = 0
             # Outside of the handler, whose traceback holds the tensors of the failed attempt.
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":

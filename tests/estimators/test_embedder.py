@@ -173,11 +173,11 @@ def test_fit_after_out_of_memory_in_micro_batches_gives_the_same_vectors(monkeyp
     expected = train().transform(PHRASES)
     embed_batch, sizes = Finetuned.embed, []
 
-    def embed(self, backbone, windows, *args, **kwargs):
-        sizes.append(len(windows))
-        if len(windows) > 8 and torch.is_grad_enabled():
+    def embed(self, backbone, batch, **kwargs):
+        sizes.append(len(batch.windows))
+        if len(batch.windows) > 8 and torch.is_grad_enabled():
             raise torch.OutOfMemoryError("too many")
-        return embed_batch(self, backbone, windows, *args, **kwargs)
+        return embed_batch(self, backbone, batch, **kwargs)
 
     monkeypatch.setattr(Finetuned, "embed", embed)
     np.testing.assert_allclose(train().transform(PHRASES), expected, atol=1e-5)

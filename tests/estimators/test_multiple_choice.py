@@ -153,8 +153,8 @@ def test_micro_batches_keep_choices_of_row_together_and_gradient_equal(fitted):
                        rows.plan.text_of_row[of_rows])  # fmt: skip
             return of_outputs(head(features[torch.from_numpy(windows)]), windows, of_rows)
 
-        loss = accumulate_gradients(losses, rows.plan, np.arange(len(y)), np.arange(1.0, len(y) + 1), batch_tokens)
-        gradients.append((loss, head.linear.weight.grad))
+        step = accumulate_gradients(losses, rows.plan, np.arange(len(y)), np.arange(1.0, len(y) + 1), batch_tokens)
+        gradients.append((*step.read(), head.linear.weight.grad))
     for loss, gradient in gradients[1:]:
         assert loss == pytest.approx(gradients[0][0], rel=1e-6)
         torch.testing.assert_close(gradient, gradients[0][1], rtol=1e-5, atol=1e-7)

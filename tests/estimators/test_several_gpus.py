@@ -78,7 +78,10 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("name", USES)
+SLOW = ["own weights", "head and trimmed vocabulary", "generator"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(use, marks=pytest.mark.slow if use in SLOW else []) for use in USES])
 def test_second_gpu_and_all_gpus_give_what_the_first_gives(two, name):
     found, shares = [], []
     for device in ("cuda:0", "cuda:1", "cuda:all"):

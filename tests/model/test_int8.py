@@ -371,6 +371,27 @@ def test_int8_linear_on_cuda_equals_cpu(gpu, linear, engine, columns, dtype):
     assert relative(x.grad.cpu(), torch.ones(41, 96) @ layer.dequantize(torch.float32).cpu()) < 0.02
 
 
+@pytest.mark.parametrize("engine", ["int_mm", "bitsandbytes"])
+def test_outlier_weight_on_cuda_is_prepared_once_until_it_changes(emulate, linear, engine):
+    gpu, x = emulate("A10"), inputs(outlier=7).cuda()
+    layer = quantized(linear, (7,), engine=engine).cuda()
+    layer(x)
+    (prepared,) = layer._derived.values()
+    with gpu.counting() as counts:
+        y = layer(x)
+    assert [each is prepared for each in layer._derived.values()] == [True]
+    assert counts.operators["pad"] + counts.operators["constant_pad_nd"] == 0
+    with torch.no_grad():
+        other = quantized(torch.nn.Linear(192, 96), (7,), engine=engine).cuda()
+    layer.load_state_dict(other.state_dict())
+    layer.set_outliers(torch.tensor([7]))
+    torch.testing.assert_close(layer(x).cpu(), other(x).cpu(), rtol=0, atol=0)
+    layer.set_outliers(torch.tensor([5]))
+    assert relative(layer(x).cpu(), y.cpu()) > 0.1
+    assert layer._derived.keys()
+    assert not copy.deepcopy(layer)._derived
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4, 3e5])
 @pytest.mark.parametrize("columns", [(), (7,)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

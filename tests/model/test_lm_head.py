@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 
@@ -44,6 +46,47 @@ def test_tied_cross_entropy_large_logits_and_frozen_16_bit_words(monkeypatch):
     torch.testing.assert_close(losses.detach(), expected, rtol=1e-5, atol=1e-4)
     losses.sum().backward()
     assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_with_16_bit_words_on_gpu_are_close_to_float64(gpu, dtype, monkeypatch):
+    """Products in 16 bits, but hardly anything is rounded: products of rounded hidden states would fail here."""
+    monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", 30)
+    torch.manual_seed(0)
+    x, bias = 3 * torch.randn(20, 64), torch.randn(100)
+    words, targets = torch.randn(100, 64).to(dtype), torch.randint(100, (20,))
+    weights = torch.rand(20)
+    weights[3] = 0
+    weights *= 1e-3  # a row's share of the loss is small
+    exact = [tensor.double().requires_grad_() for tensor in (x, bias)]
+    expected = torch.nn.functional.cross_entropy(exact[0] @ words.double().T + exact[1], targets, reduction="none")
+    (expected * weights).sum().backward()
+    on_gpu = [tensor.cuda().requires_grad_() for tensor in (x, bias)]
+    with contextlib.nullcontext() if gpu is None else gpu.counting() as counts:
+        losses = TiedCrossEntropy.apply(on_gpu[0], words.cuda(), on_gpu[1], targets.cuda())
+        (losses * weights.cuda()).sum().backward()
+    error = (losses.detach().cpu() - expected.detach()).abs().max()
+    rounded = x.to(dtype).double() @ words.double().T + bias
+    error_if_rounded = (torch.nn.functional.cross_entropy(rounded, targets, reduction="none") - expected).abs().max()
+    assert error < 1e-3
+    assert error < error_if_rounded / 50
+    for ours, theirs in zip(on_gpu, exact, strict=True):
+        torch.testing.assert_close(ours.grad.cpu().double(), theirs.grad, rtol=1e-3, atol=1e-4 * weights.max().item())
+    if gpu is not None:
+        assert {reason for reason, _ in counts.waits} == {"upload"}  # of this test's own tensors
+        assert counts.kernels["product of 16 bits with float32 sums"] == 3 * 4  # of 4 parts, forward and twice back
+
+
+def test_logits_with_16_bit_words_on_gpu_equal_cpu(gpu):
+    torch.manual_seed(0)
+    head, x, words = LMHead(CONFIG), torch.randn(7, 16), torch.randn(50, 16).bfloat16()
+    expected = head(x, words)
+    with torch.no_grad():
+        found = head.cuda()(x.cuda(), words.cuda())
+    torch.testing.assert_close(found.cpu(), expected.detach(), rtol=1e-4, atol=1e-4)
+    with_gradient = head(x.cuda().requires_grad_(), words.cuda())
+    assert with_gradient.requires_grad
+    torch.testing.assert_close(with_gradient.detach(), found, rtol=1e-4, atol=1e-4)
 
 
 def test_read_lm_head_equals_head_of_model(tmp_path):

@@ -59,7 +59,7 @@ def has_flash(gpu):
 )
 def test_encode_by_a_graph_equals_encode_without(has_flash, storage):
     backbone = get_backbone("nano", device="cuda", **HALF, **storage)
-    batches = [(13,), (5,), (3, 4), (40,), (4, 3, 5), (35,)]  # shorter ones after longer ones, too
+    batches = [(16,), (5,), (3, 4), (40,), (4, 3, 5), (35,)]  # shorter ones after longer ones, too
     skxlmr.set_cuda_graphs(0)
     expected = [hidden(backbone, *lengths, layers=(1, -1)) for lengths in batches]
     skxlmr.set_cuda_graphs()
@@ -106,6 +106,17 @@ def test_encode_without_graph_where_there_can_be_none(has_flash, lengths, option
         for _ in range(3):
             hidden(backbone, *lengths)
     assert counts is None or counts.replays == 0
+
+
+def test_hooks_of_modules_are_called_although_there_is_a_graph(has_flash):
+    backbone, calls = get_backbone("nano", device="cuda", **HALF), []
+    for _ in range(3):
+        hidden(backbone, 9)
+    hook = backbone.model.layers[1].ffn.register_forward_hook(lambda *_: calls.append(1))
+    hidden(backbone, 9)
+    hook.remove()
+    hidden(backbone, 9)
+    assert calls == [1]
 
 
 def test_adapter_that_is_trained_or_moved_is_read_anew(has_flash):

@@ -1,6 +1,5 @@
 """Long columns go through a model in parts; the results equal those of a single part."""
 
-import subprocess
 import sys
 import threading
 from itertools import pairwise
@@ -13,7 +12,6 @@ import torch
 import skxlmr
 from skxlmr import XLMRXLQA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger
 from skxlmr.columns import check_text_column
-from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.streaming import part_bounds, run_in_parts
 
@@ -140,25 +138,6 @@ def test_run_in_parts_of_repeated_rows_runs_each_once():
     assert found.shape == (200,)
 
 
-def test_ahead_computes_one_item_in_advance():
-    asked, threads = [], set()
-
-    def function(item):
-        asked.append(item)
-        threads.add(threading.current_thread())
-        return item
-
-    results = ahead(function, range(10))
-    assert next(results) == 0
-    while len(asked) < 2:  # wait for the thread
-        pass
-    assert next(results) == 1
-    assert len(asked) <= 3
-    results.close()
-    assert threading.main_thread() not in threads
-    assert not any(thread.is_alive() for thread in threads)
-
-
 def test_run_in_parts_with_an_error_in_the_thread_raises_it(texts):
     def plan(column):
         raise ValueError("no tokens")
@@ -180,21 +159,6 @@ def test_run_in_parts_with_an_error_of_the_model_ends_the_thread(texts):
     with pytest.raises(KeyboardInterrupt):
         run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, [CPU], description="run")
     assert threading.active_count() == before
-
-
-@pytest.mark.parametrize("begin", ["threading.Thread(target=run).start()", "atexit.register(run)"])
-def test_ahead_after_the_main_thread_still_works(begin):
-    program = (
-        "import atexit, threading\n"
-        "from skxlmr.runtime.ahead import ahead\n"
-        "def run():\n"
-        "    if threading.current_thread() is not threading.main_thread():\n"
-        "        threading.main_thread().join()\n"
-        "    print(list(ahead(abs, [-1, -2, -3])))\n"
-        f"{begin}\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.stderr) == ("[1, 2, 3]", "")
 
 
 def test_progress_in_parts_keeps_one_bar(texts, monkeypatch):

@@ -86,6 +86,18 @@ def test_similarity_losses_equal_formula():
     np.testing.assert_allclose(got, np.full(5, np.log(1 + np.sum(wrong))), rtol=1e-12)
 
 
+def test_similarity_losses_on_cuda_equal_cpu(gpu):
+    vectors, y = torch.from_numpy(unit_vectors(5, 2, 6)), torch.tensor([0.1, 3.0, -2.0, 3.0, 0.5])
+    found = []
+    for device in ("cpu", "cuda"):
+        x = vectors.clone().to(device).requires_grad_()
+        losses = similarity_losses(x, y.to(device))
+        losses.sum().backward()
+        found.append((losses.detach().cpu(), x.grad.cpu()))
+    for on_cpu, on_cuda in zip(*found, strict=True):
+        torch.testing.assert_close(on_cuda, on_cpu)
+
+
 def test_similarity_losses_of_one_pair_are_zero():
     vectors = torch.from_numpy(unit_vectors(1, 2, 6)).requires_grad_()
     losses = similarity_losses(vectors, torch.tensor([1.0]))

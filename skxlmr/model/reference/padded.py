@@ -15,8 +15,9 @@ from torch import Tensor
 
 from skxlmr.model.attention import Adapter, Eager
 from skxlmr.model.encoder import Encoder
-from skxlmr.model.packing import Packing
+from skxlmr.model.packing import Packing, bounds
 from skxlmr.model.reference.outputs import ModelOutput, register_output, returned
+from skxlmr.model.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,31 @@ class PaddedBatch:
 
     @classmethod
     def from_mask(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
-        """Build from a 2-D attention mask, nonzero at real tokens, of which each row must have one; None is all."""
+        """Build from a 2-D attention mask, nonzero at real tokens, of which each row must have one; None is all.
+
+        A mask on a GPU is read once, for which the host waits.
+        """
         if attention_mask is None:
             return cls(Packing.from_lengths([shape[1]] * shape[0], device), None, shape)
         if tuple(attention_mask.shape) != shape:
             raise ValueError(f"attention_mask must have shape {shape}, got {tuple(attention_mask.shape)}.")
-        real = attention_mask != 0
+        real = (attention_mask != 0).cpu()
         lengths = real.sum(1)
         if not bool((lengths > 0).all()):
             row = int((lengths == 0).nonzero()[0])
             raise ValueError(f"attention_mask has no real token in row {row}; leave that row out.")
-        return cls(Packing.from_lengths(lengths, device), real.flatten().nonzero().flatten(), shape)
+        cu_seqlens, places = upload([bounds(lengths), real.flatten().nonzero().flatten()], device)
+        return cls(Packing(cu_seqlens, lengths), places, shape)
 
     @classmethod
     def whole(cls, attention_mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> PaddedBatch:
         """Build from a batch whose padding is computed, too, without a look at the values of the mask."""
-        bounds = torch.arange(shape[0] + 1, device=device) * shape[1]
-        starts = bounds[:-1]
+        ends = torch.arange(shape[0] + 1, device=device) * shape[1]
+        starts = ends[:-1]
         if attention_mask is not None and attention_mask.ndim == 2:
             starts = starts + (attention_mask != 0).long().argmax(1)
         # Only eager attention computes padding; it does not look for the lengths on the host.
-        return cls(Packing(bounds.int(), bounds.diff()), None, shape, starts)
+        return cls(Packing(ends.int(), ends.diff()), None, shape, starts)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (T, ...)."""
@@ -152,8 +157,12 @@ class XLMRobertaXLModel(Encoder):
         past_length = 0 if past_key_values is None else past_key_values[0][0].shape[2]
         position_ids = self._position_ids(inputs, input_ids, position_ids, past_length, check_positions)
 
-        eager = None
-        if exporting or self._needs_eager(attention_mask, head_mask, output_attentions, every_position):
+        eager, real = None, attention_mask
+        needs_eager = exporting or self._needs_eager(attention_mask, head_mask, output_attentions, every_position)
+        if not needs_eager and attention_mask is not None:
+            real = (attention_mask != 0).cpu()
+            needs_eager = not bool(real.any(1).all())
+        if needs_eager:
             eager = self._eager(
                 (*shape, past_length), attention_mask, head_mask, encoder_hidden_states, encoder_attention_mask,
                 past_key_values,
@@ -161,7 +170,7 @@ class XLMRobertaXLModel(Encoder):
         if exporting:  # lengths stay free, so nothing may depend on the values of the mask
             batch = PaddedBatch.whole(attention_mask, shape, inputs.device)
         else:
-            batch = PaddedBatch.from_mask(attention_mask if eager is None else None, shape, inputs.device)
+            batch = PaddedBatch.from_mask(real if eager is None else None, shape, inputs.device)
         hidden = self.encode(
             batch.pack(inputs),
             batch.pack(position_ids.expand(shape)),
@@ -185,7 +194,10 @@ class XLMRobertaXLModel(Encoder):
     def _needs_eager(
         self, attention_mask: Tensor | None, head_mask: Tensor | None, output_attentions: bool, every_position: bool
     ) -> bool:
-        """Whether something needs eager attention; otherwise the batch is packed and padding is left out."""
+        """Whether something needs eager attention, beside texts without a token.
+
+        Otherwise the batch is packed and padding is left out.
+        """
         return (
             output_attentions
             or self.attn_implementation == "eager"
@@ -193,7 +205,7 @@ class XLMRobertaXLModel(Encoder):
             or self.config.is_decoder
             or self.config.position_embedding_type != "absolute"
             or (every_position and attention_mask is not None)
-            or (attention_mask is not None and (attention_mask.ndim == 3 or not attention_mask.any(1).all()))
+            or (attention_mask is not None and attention_mask.ndim == 3)
         )
 
     def _position_ids(
@@ -206,14 +218,15 @@ class XLMRobertaXLModel(Encoder):
     ) -> Tensor:
         """Return the position ids of a padded batch, (1 or B, S): those given, or else counted."""
         config = self.config
+        most = config.first_position + past_length + inputs.shape[1]
+        if torch.compiler.is_exporting() or not (position_ids is not None or most > config.max_position_embeddings):
+            check = False
         if position_ids is None and input_ids is not None and config.first_position:
             position_ids = position_ids_from_input_ids(input_ids, config.pad_token_id, past_length)
         if position_ids is None:  # pads cannot be told from embeddings: as in the reference every token counts
             before = past_length if config.first_position == 0 else 0
             position_ids = torch.arange(inputs.shape[1], device=inputs.device)[None] + config.first_position + before
-        if torch.compiler.is_exporting() or not check:
-            return position_ids
-        if self.embeddings.absolute and int(position_ids.max()) >= config.max_position_embeddings:
+        if check and self.embeddings.absolute and int(position_ids.max()) >= config.max_position_embeddings:
             raise ValueError(
                 f"A text of {past_length + inputs.shape[1]} tokens is too long: this model takes {config.max_length}. "
                 f"Truncate it or split it into windows."

@@ -134,15 +134,13 @@ class EmulatedCuda(TorchFunctionMode):
                 hook.remove()
 
     def count_wait(self, reason: str) -> None:
-        if self.capture is not None:
-            self.capture.refuse(reason, place())
+        self._refuse_in_capture(reason)
         for counts in self._counts:
             counts.waits[reason, place()] += 1
 
     def count_upload(self, tensor: Tensor, non_blocking: bool) -> None:
         is_pinned = tensor in self.pinned
-        if self.capture is not None:
-            self.capture.refuse("upload", place())
+        self._refuse_in_capture("upload")
         for counts in self._counts:
             counts.uploads["pinned" if is_pinned else "pageable", place()] += 1
             counts.upload_bytes += tensor.nbytes
@@ -150,8 +148,7 @@ class EmulatedCuda(TorchFunctionMode):
             self.count_wait("upload")
 
     def count_download(self, non_blocking: bool) -> None:
-        if self.capture is not None:
-            self.capture.refuse("download", place())
+        self._refuse_in_capture("download")
         for counts in self._counts:
             counts.downloads[place()] += 1
         if not non_blocking:
@@ -257,8 +254,7 @@ class EmulatedCuda(TorchFunctionMode):
         if not wanted:
             yield
             return
-        if self.capture is not None:
-            self.capture.refuse("random numbers, which replays here would not draw anew", place())
+        self._refuse_in_capture("random numbers, which replays here would not draw anew")
         before = torch.get_rng_state()
         torch.set_rng_state(self.generators[index].get_state())
         try:
@@ -267,9 +263,20 @@ class EmulatedCuda(TorchFunctionMode):
             self.generators[index].set_state(torch.get_rng_state())
             torch.set_rng_state(before)
 
+    @property
+    def _capture_here(self) -> Capture | None:
+        """The capture that is underway in this thread; another thread may end one meanwhile."""
+        capture = self.capture
+        return capture if capture is not None and capture.thread == threading.get_ident() else None
+
     def _record(self, call: Callable[[], Any], result: Any) -> None:
-        if self.capture is not None:
-            self.capture.record(call, result)
+        if capture := self._capture_here:
+            capture.graph.record(call, result)
+
+    def _refuse_in_capture(self, what: str) -> None:
+        """Raise what CUDA would for something that a capture cannot hold."""
+        if self._capture_here:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what} at {place()}")
 
     # -- operators
 
@@ -293,8 +300,8 @@ class EmulatedCuda(TorchFunctionMode):
             return result
         # In inference mode a view of an ordinary tensor is an ordinary tensor.
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
-        if self.capture is not None and "empty" not in name and not _only_views(func, plain_args, result):
-            self.capture.record(run, result)
+        if "empty" not in name and self._capture_here and not _only_views(func, plain_args, result):
+            self._record(run, result)
         with torch.inference_mode(False) if is_view and not ours[0].is_inference() else contextlib.nullcontext():
             return tree_map(
                 lambda x: same[id(x)] if id(x) in same else CudaTensor(x, index) if type(x) is Tensor else x, result

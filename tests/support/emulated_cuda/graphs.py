@@ -83,12 +83,3 @@ class Capture:
             self.memory.reserve(nbytes)
             weakref.finalize(self.graph, self.memory.reserve, -nbytes)
         self.memory.peak = max(self.memory.peak, self.peak_before)
-
-    def refuse(self, what: str, place: str) -> None:
-        """Raise what CUDA would for something that a capture cannot hold, if this thread captures."""
-        if threading.get_ident() == self.thread:
-            raise RuntimeError(f"operation not permitted when stream is capturing: {what} at {place}")
-
-    def record(self, call: Callable[[], Any], result: Any) -> None:
-        if threading.get_ident() == self.thread:
-            self.graph.record(call, result)
