@@ -134,9 +134,9 @@ def test_early_stopping_runs_validation_rows_only(max_length, monkeypatch):
     labels = np.array(["yes", "no"] * 10)
     lengths = []
 
-    def run(compute, of_windows, **options):
+    def run(compute, prepare, of_windows, device, **options):
         lengths.append(of_windows)
-        return run_module.run(compute, of_windows, **options)
+        return run_module.run(compute, prepare, of_windows, device, **options)
 
     monkeypatch.setattr("skxlmr.runtime.finetuned.run", run)
     settings = {"max_length": max_length, "stride": 1, "max_epochs": 3, "early_stopping": True, "random_state": 0}
