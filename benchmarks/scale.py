@@ -75,7 +75,7 @@ def measure(model: str, n_texts: int, layer: int, device: str) -> dict[str, floa
         return make_plan(backbone.tokenizer, column.texts, max_length=512, stride=64)
 
     began = time.perf_counter()
-    run_in_parts(check_text_column(texts), tokenise, only_plan, budget, description="plan")
+    run_in_parts(check_text_column(texts), tokenise, only_plan, budget, backbone.devices, description="plan")
     planning = time.perf_counter() - began
     with PeakMemory() as memory:
         began = time.perf_counter()
