@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+import skxlmr
 from skxlmr import (
     XLMRXLQA,
     Int8,
@@ -38,7 +39,15 @@ PAIRS = pd.DataFrame({"a": TEXTS, "b": TEXTS[::-1]})
 ON_GPU = {"model": "nano", "device": "cuda", "batch_tokens": 64}
 FIT = {**ON_GPU, "random_state": 0, "max_epochs": 1, "batch_size": 8}
 
-pytestmark = pytest.mark.usefixtures("emulate")
+pytestmark = pytest.mark.usefixtures("emulate", "no_graphs")
+
+
+@pytest.fixture
+def no_graphs():
+    """Without CUDA graphs: a capture waits once, and each graph runs the model one time more."""
+    skxlmr.set_cuda_graphs(0)
+    yield
+    skxlmr.set_cuda_graphs()
 
 
 @pytest.fixture
@@ -88,6 +97,18 @@ def test_transform_on_gpu_without_flash_attention_waits_and_uploads_once_per_bat
     with gpu.counting() as counts:
         embedder.transform(TEXTS)
     assert_once_per_batch(counts)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "weightedmean+lasttoken"])
+def test_features_without_prompts_wait_and_upload_once_per_batch(h100, pooling):
+    windows = [np.arange(n, dtype=np.int32) for n in (9, 4, 30, 5, 40, 12, 25)]
+    options = {"left_out": np.array([1, 0, 29, 3, 2, 11, 5]), "batch_tokens": 64}
+    on_gpu = get_backbone("nano", device="cuda", dtype="float32")
+    with h100.counting() as counts:
+        found = features.frozen_features(on_gpu, windows, pooling, **options)
+    assert_once_per_batch(counts)
+    on_cpu = get_backbone("nano", device="cpu", dtype="float32")
+    np.testing.assert_allclose(found, features.frozen_features(on_cpu, windows, pooling, **options), atol=1e-5)
 
 
 ESTIMATORS = {
