@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.transfer import upload_one
 from skxlmr.system.schema import one_of, shown, vector
 from skxlmr.tasks.base import not_found
 from skxlmr.tasks.labels import read_labels
@@ -161,7 +162,7 @@ class Classification(PooledTask):
         smooth = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         each = F.binary_cross_entropy_with_logits(outputs, smooth.to(outputs), reduction="none")
         if self.class_weights is not None:
-            of_negatives, of_positives = torch.from_numpy(self.class_weights).to(outputs)
+            of_negatives, of_positives = upload_one(self.class_weights, outputs.device).to(outputs.dtype)
             each = each * torch.where(targets > 0, of_positives, of_negatives)
         return each.mean(1)
 

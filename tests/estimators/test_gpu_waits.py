@@ -114,6 +114,12 @@ def test_features_without_prompts_wait_and_upload_once_per_batch(h100, pooling):
 ESTIMATORS = {
     "classifier": (XLMRXLClassifier, {}, TEXTS, LABELS),
     "classifier of pairs": (XLMRXLClassifier, {}, PAIRS, LABELS),
+    "classifier, several labels": (
+        XLMRXLClassifier,
+        {"class_weight": "balanced"},
+        TEXTS,
+        [[label, "film"] if "film" in text else [label] for text, label in zip(TEXTS, LABELS, strict=True)],
+    ),
     "classifier, full": (XLMRXLClassifier, {"tuning": Full()}, TEXTS, LABELS),
     "classifier, upper layers": (XLMRXLClassifier, {"tuning": LoRA(layers=2)}, TEXTS, LABELS),
     "tagger": (XLMRXLTagger, {}, WORDS, TAGS),
