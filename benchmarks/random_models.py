@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -68,11 +69,11 @@ def random_weights(device: torch.device) -> Iterator[None]:
     """Give every checkpoint that is loaded in the `with` statement random weights, drawn on the device."""
 
     def open_random(
-        find: Callable[[], CheckpointFiles], config: XLMRobertaXLConfig | None
-    ) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint]:
-        files = find()
+        model: CheckpointFiles, config: XLMRobertaXLConfig | None, where: Mapping[str, Any], can_generate: bool
+    ) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint, None]:
+        files = resolve(model, **where)
         config = config or read_config(files)
-        return files, config, RandomCheckpoint(config, device)
+        return files, config, RandomCheckpoint(config, device), None
 
     def only_build(files: CheckpointFiles, kind: str, build: Callable[[], object], *_: object) -> None:
         build()

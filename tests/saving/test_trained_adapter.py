@@ -69,7 +69,8 @@ def token_outputs(estimator, text):
     backbone, finetuned = estimator._fitted_backbone(), estimator._finetuned
     ids = np.array(backbone.tokenizer(text)["input_ids"])
     with torch.no_grad():
-        states = finetuned.embed(backbone, [ids], [np.arange(len(ids))])
+        batch = finetuned.batch(backbone, [ids], [np.arange(len(ids))])
+        states = finetuned.embed(backbone, batch.to(backbone.model.device))
         if hasattr(finetuned.head, "losses"):
             return finetuned.head(states, finetuned.words(backbone.model)).numpy()
         return finetuned.head(states).numpy()
