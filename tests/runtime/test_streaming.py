@@ -12,7 +12,7 @@ import pytest
 import skxlmr
 from skxlmr import XLMRXLQA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger
 from skxlmr.columns import check_text_column
-from skxlmr.runtime.plan import WindowPlan
+from skxlmr.runtime.plan import WindowPlan, Windows, plan_texts
 from skxlmr.runtime.streaming import ahead, part_bounds, run_in_parts
 
 SETTINGS = {"model": "nano", "max_epochs": 1, "random_state": 0}
@@ -168,13 +168,13 @@ def test_run_in_parts_with_an_error_in_the_thread_raises_it(texts):
 def test_run_in_parts_with_an_error_of_the_model_ends_the_thread(texts):
     before = threading.active_count()
     embedder = XLMRXLEmbedder("nano", **SMALL).fit(texts)
-    plan, column = embedder._plan, check_text_column(texts)
+    column, backbone, windows = check_text_column(texts), embedder._fitted_backbone(), Windows()
 
     def fail(plan, part):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_parts(column, lambda rows: plan(embedder._fitted_backbone(), rows), fail, 16, description="run")
+        run_in_parts(column, lambda rows: plan_texts(backbone, rows, windows), fail, 16, description="run")
     assert threading.active_count() == before
 
 
