@@ -184,13 +184,13 @@ class GenerationConfig:
         elif "max_new_tokens" in own:
             own.pop("max_length", None)
         both = own | given
-        sampled, has_beams = both.get("do_sample"), both.get("num_beams", 1) > 1
+        sampled, has_beams = both.get("do_sample"), both.get("num_beams", 1) != 1
         contrastive = bool(both.get("penalty_alpha")) and not (sampled or has_beams)
         idle: tuple[str, ...] = () if sampled else ONLY_SAMPLING
         idle += () if sampled or contrastive else ("top_k",)
         idle += () if contrastive else ("penalty_alpha",)
         idle += () if has_beams else ONLY_BEAMS
-        idle += () if both.get("num_beam_groups", 1) > 1 else ("diversity_penalty",)
+        idle += () if both.get("num_beam_groups", 1) != 1 else ("diversity_penalty",)
         idle += () if both.get("return_dict_in_generate") else OUTPUTS
         return {name: value for name, value in own.items() if name not in idle} | given
 

@@ -158,6 +158,12 @@ def test_file_with_groups_of_beams_or_contrastive_search_sets_their_arguments(sa
         )
 
 
+@pytest.mark.parametrize("name", ["num_beams", "num_beam_groups"])
+def test_given_number_of_another_type_raises_and_is_named(pair, name):
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got '2'"):
+        generated(pair[0], **{name: "2"})
+
+
 def test_outputs_are_those_of_the_file(saved):
     content = {"max_new_tokens": 2, "output_scores": True, "output_hidden_states": True}
     model = load(saved({**content, "return_dict_in_generate": True}))

@@ -256,11 +256,11 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             Id that fills texts after their end; None takes that of the config.
         logits_processor : callable or list of callables, default=None
             Called with the ids so far (B, S) and the scores of the next token (B, V), after the arguments above and
-            before temperature, `top_k` and `top_p`; returns the changed scores.
+            before temperature, `top_k` and `top_p`; returns the changed scores. With groups of beams, once for each.
         stopping_criteria : callable or list of callables, default=None
             Called after each step with the ids so far (B, S), and with `output_scores=True` the scores of each step,
             otherwise None; returns whether to stop, as a bool or for each text, (B,). In beam search these are the
-            candidates, of which there are more than texts.
+            candidates, of which there are more than texts, and with groups of beams those of each in turn.
         streamer : object with methods put and end, default=None
             `put` gets the ids of the texts (B, S), then the tokens of each step (B,); `end` is called at the end.
         use_cache : bool, default=None
