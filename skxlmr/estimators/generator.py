@@ -187,8 +187,9 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         def step(ids: Tensor, mask: Tensor, positions: Tensor, past: Past | None) -> tuple[Tensor, ModelOutput]:
             with gate.inside():
                 hidden, past = finetuned.decode(backbone, ids, mask, positions, past)
-                logits = finetuned.head(hidden, finetuned.words(backbone.model))
-                return only_real_tokens(logits, len(backbone.tokenizer)), ModelOutput(past_key_values=past)
+                logits = finetuned.head(hidden[:, -1], finetuned.words(backbone.model))
+                more = ModelOutput(last_hidden_state=hidden, past_key_values=past)
+                return only_real_tokens(logits, len(backbone.tokenizer)), more
 
         assert options.max_new_tokens is not None
         prompts = self._prompts(backbone, column, options.max_new_tokens)
@@ -196,7 +197,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         lengths = np.array([len(ids) for ids in prompts]) + options.max_new_tokens
         texts = np.empty((len(prompts), n_each), object)
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        for batch in token_batches(lengths * max(options.num_beams, n_each), batch_tokens):
+        for batch in token_batches(lengths * options.rows_per_text, batch_tokens):
             ids, mask = _padded_left([prompts[i] for i in batch], backbone)
             ids = generate(step, finetuned.decoder_config, ids, mask, options).sequences.cpu()
             for k, new in enumerate(ids[:, mask.shape[1] :]):

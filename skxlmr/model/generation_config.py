@@ -18,7 +18,6 @@ from skxlmr.system.schema import shown
 # None, False, and what is empty.
 NEUTRAL: dict[str, Any] = {
     "constraints": None,
-    "diversity_penalty": 0.0,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "epsilon_cutoff": 0.0,
@@ -30,8 +29,6 @@ NEUTRAL: dict[str, Any] = {
     "guidance_scale": 1.0,
     "max_time": None,
     "min_p": 0.0,
-    "num_beam_groups": 1,
-    "penalty_alpha": 0.0,
     "renormalize_logits": False,
     "sequence_bias": None,
     "stop_strings": None,
@@ -49,8 +46,9 @@ WITHOUT_EFFECT = frozenset(
 )
 # Upper bounds on numbers of a file that take memory, far above those in use. Lengths are bounded by the positions.
 LARGEST = {"num_beams": 1000, "num_return_sequences": 1000}
-ONLY_SAMPLING = ("temperature", "top_k", "top_p")
-ONLY_BEAMS = ("length_penalty", "early_stopping")
+MOST_CANDIDATES = 1000  # top_k of contrastive search, which reads so many texts at once
+ONLY_SAMPLING = ("temperature", "top_p")
+ONLY_BEAMS = ("num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping")
 OUTPUTS = ("output_scores", "output_attentions", "output_hidden_states")
 
 
@@ -69,7 +67,10 @@ class GenerationConfig:
     temperature : float, default=None
     top_k : int, default=None
     top_p : float, default=None
+    penalty_alpha : float, default=None
     num_beams : int, default=None
+    num_beam_groups : int, default=None
+    diversity_penalty : float, default=None
     length_penalty : float, default=None
     early_stopping : bool or "never", default=None
     num_return_sequences : int, default=None
@@ -104,7 +105,10 @@ class GenerationConfig:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    penalty_alpha: float | None = None
     num_beams: int | None = None
+    num_beam_groups: int | None = None
+    diversity_penalty: float | None = None
     length_penalty: float | None = None
     early_stopping: bool | str | None = None
     num_return_sequences: int | None = None
@@ -125,14 +129,15 @@ class GenerationConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationConfig:
         """Return the config for the content of a generation_config.json.
 
-        Raises ValueError if an entry is of another type than the field has, or a number of beams or of results is above
-        1000; unknown keys become `extra`.
+        Raises ValueError if an entry is of another type than the field has, or a number of beams, of results, or of
+        candidates of contrastive search is above 1000; unknown keys become `extra`.
         """
         types = schema.types_of(cls)
         known = {f.name for f in fields(cls)} - {"extra"}
         for name in known & values.keys():
             schema.parse(types[name], values[name], name)
-        for name, most in LARGEST.items():
+        largest = LARGEST | ({"top_k": MOST_CANDIDATES} if values.get("penalty_alpha") else {})
+        for name, most in largest.items():
             if (values.get(name) or 0) > most:
                 raise ValueError(f"{name} must be at most {most}, got {shown(values[name])}.")
         return cls(
@@ -159,7 +164,8 @@ class GenerationConfig:
         """Return the arguments of `generate` that are not None: those given, and for others the defaults here.
 
         Defaults that do nothing with the arguments are left out: those of sampling if there is none, those of beam
-        search, those of outputs if only ids are returned. A length that is given replaces both lengths here.
+        search, of groups of beams, of contrastive search if there is sampling or beam search, and those of outputs if
+        only ids are returned. A length that is given replaces both lengths here.
 
         Examples
         --------
@@ -178,8 +184,13 @@ class GenerationConfig:
         elif "max_new_tokens" in own:
             own.pop("max_length", None)
         both = own | given
-        idle: tuple[str, ...] = () if both.get("do_sample") else ONLY_SAMPLING
-        idle += () if both.get("num_beams", 1) > 1 else ONLY_BEAMS
+        sampled, has_beams = both.get("do_sample"), both.get("num_beams", 1) != 1
+        contrastive = bool(both.get("penalty_alpha")) and not (sampled or has_beams)
+        idle: tuple[str, ...] = () if sampled else ONLY_SAMPLING
+        idle += () if sampled or contrastive else ("top_k",)
+        idle += () if contrastive else ("penalty_alpha",)
+        idle += () if has_beams else ONLY_BEAMS
+        idle += () if both.get("num_beam_groups", 1) != 1 else ("diversity_penalty",)
         idle += () if both.get("return_dict_in_generate") else OUTPUTS
         return {name: value for name, value in own.items() if name not in idle} | given
 

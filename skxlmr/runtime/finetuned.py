@@ -128,7 +128,7 @@ class Finetuned(nn.Module):
     ) -> tuple[Tensor, Past]:
         """Run one step of decoding; see `skxlmr.model.reference.decoding.Step`.
 
-        Returns the hidden states (B, H) of the last tokens, float32, and the keys and values for the next step.
+        Returns the last hidden states (B, S, H) of the tokens, float32, and the keys and values for the next step.
         """
         decoder = copy.copy(self.model(backbone.model))
         decoder.config = self.decoder_config
@@ -139,7 +139,7 @@ class Finetuned(nn.Module):
             )  # fmt: skip
         past = encoded.more.past_key_values
         assert past is not None
-        return encoded.batch.unpack(encoded.last)[:, -1].float(), past
+        return encoded.batch.unpack(encoded.last).float(), past
 
     @property
     def decoder_config(self) -> XLMRobertaXLConfig:

@@ -111,13 +111,23 @@ def test_generate_takes_defaults_of_generation_config(tmp_path):
     assert found.tolist() == model.generate(PROMPTS, 4, num_beams=3, num_return_sequences=2).tolist()
     one = model.generate(PROMPTS, num_beams=1, num_return_sequences=1)
     assert one.shape == (5,)
-    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"penalty_alpha": 0.5})
+    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"typical_p": 0.5})
     (tmp_path / "generation_config.json").write_bytes(decoder.generation_config.to_json())
     model.export_pretrained(tmp_path / "exported")
     exported = XLMRobertaXLForCausalLM.from_pretrained(tmp_path / "exported")
     assert exported.generation_config == decoder.generation_config
-    with pytest.warns(UserWarning, match="base model has max_length=9, penalty_alpha=0.5, which"):
+    with pytest.warns(UserWarning, match="base model has max_length=9, typical_p=0.5, which"):
         assert model.generate(PROMPTS).tolist() == one.tolist()
+    contrastive = GenerationConfig(max_new_tokens=4, penalty_alpha=0.8, top_k=3)
+    (tmp_path / "generation_config.json").write_bytes(contrastive.to_json())
+    found = model.generate(PROMPTS[:2])
+    assert found.tolist() != one[:2].tolist()
+    exported.generation_config = contrastive
+    tokenizer = get_backbone("nano").tokenizer
+    for text, continuation in zip(PROMPTS[:2], found, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"][:-1]])
+        pieces = tokenizer.convert_ids_to_tokens(exported.generate(ids)[0, ids.shape[1] :], True)
+        assert continuation == "".join(pieces).replace("▁", " ")
 
 
 def test_generate_with_bad_words_leaves_them_out(fitted):

@@ -133,6 +133,37 @@ def test_file_replaces_entries_of_config_json(saved):
     assert generated(model, eos_token_id=-1).shape[1] == 10
 
 
+def test_file_with_groups_of_beams_or_contrastive_search_sets_their_arguments(saved, pair):
+    content = {
+        "max_new_tokens": 4,
+        "num_beams": 4,
+        "num_beam_groups": 2,
+        "diversity_penalty": 3.0,
+        "penalty_alpha": 0.9,
+        "top_k": 4,
+    }
+    model = load(saved({**IDS, **content}))
+    groups = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 3.0}
+    for given, expected in (
+        ({}, groups),
+        ({"num_beam_groups": 1}, {"num_beams": 4}),
+        ({"num_beams": 1}, {"penalty_alpha": 0.9, "top_k": 4}),
+        ({"num_beams": 1, "penalty_alpha": 0.0}, {}),
+        ({"num_beams": 1, "do_sample": True}, {"do_sample": True, "top_k": 4}),
+    ):
+        assert torch.equal(generated(model, **given), generated(pair[0], max_new_tokens=4, **expected))
+        arguments = model.generation_config.completed(given)
+        assert {name for name, value in arguments.items() if value} - IDS.keys() - {"max_new_tokens", *given} == (
+            expected.keys() - given.keys()
+        )
+
+
+@pytest.mark.parametrize("name", ["num_beams", "num_beam_groups"])
+def test_given_number_of_another_type_raises_and_is_named(pair, name):
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got '2'"):
+        generated(pair[0], **{name: "2"})
+
+
 def test_outputs_are_those_of_the_file(saved):
     content = {"max_new_tokens": 2, "output_scores": True, "output_hidden_states": True}
     model = load(saved({**content, "return_dict_in_generate": True}))
@@ -145,9 +176,14 @@ def test_start_token_is_that_of_the_file(saved):
 
 
 def test_unsupported_entries_warn_and_neutral_ones_do_not(saved):
-    neutral = {"num_beam_groups": 1, "typical_p": 1.0, "suppress_tokens": None, "cache_implementation": "static"}
-    model = load(saved({**IDS, **neutral, "penalty_alpha": 0.6, "forced_bos_token_id": 0, "new_one": [1]}))
-    with pytest.warns(UserWarning, match=r"has forced_bos_token_id=0, new_one=\[1\], penalty_alpha=0.6, which"):
+    neutral = {
+        "encoder_repetition_penalty": 1.0,
+        "min_p": 0.0,
+        "suppress_tokens": None,
+        "cache_implementation": "static",
+    }
+    model = load(saved({**IDS, **neutral, "typical_p": 0.6, "forced_bos_token_id": 0, "new_one": [1]}))
+    with pytest.warns(UserWarning, match=r"has forced_bos_token_id=0, new_one=\[1\], typical_p=0.6, which"):
         generated(model, max_new_tokens=1)
     model.generation_config = GenerationConfig(extra=neutral)
     with warnings.catch_warnings():
@@ -161,6 +197,7 @@ def test_unsupported_entries_warn_and_neutral_ones_do_not(saved):
         ({"num_beams": "3"}, "num_beams must be an integer"),
         ({"bad_words_ids": [3]}, "bad_words_ids"),
         ({"num_beams": 10**9}, "num_beams must be at most 1000"),
+        ({"penalty_alpha": 0.6, "top_k": 1001}, "top_k must be at most 1000"),
         ({"eos_token_id": [2, "a"]}, "eos_token_id"),
         ("[1]", "contains a JSON list"),
         ("{", "not valid JSON"),

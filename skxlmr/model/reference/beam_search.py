@@ -1,7 +1,7 @@
-"""Beam search: the most probable continuations as a whole.
+"""Beam search: the most probable continuations as a whole, or those of groups of beams that differ.
 
-Notation: B texts, K beams of each, C candidates of each in a step, R sequences of each that are returned, S tokens so
-far, V vocabulary.
+Notation: B texts, G groups of beams of each, K beams of a group, C candidates of a group in a step, R sequences of each
+text that are returned, S tokens so far, V vocabulary. The batch has B * G * K rows.
 """
 
 from __future__ import annotations
@@ -21,26 +21,14 @@ from skxlmr.model.reference.stopping import stopped
 
 @dataclass
 class Candidates:
-    """The most probable ways to go on with the beams of each text by one token."""
+    """The most probable ways to go on with the beams of a group by one token."""
 
-    scores: Tensor  # (B, C), log-probabilities of all new tokens together
-    rows: Tensor  # (B, C), the beam that each continues, a row of the batch of B * K
+    scores: Tensor  # (B, C), log-probabilities of all new tokens together, less the penalties
+    rows: Tensor  # (B, C), the beam that each continues, a row of the batch
     tokens: Tensor  # (B, C)
+    ids: Tensor  # (B, C, S), with the new token
+    beams: Tensor  # (B, C, n_new), the row of the batch that each new token was added to
     ended: Tensor  # (B, C) bool
-
-    @classmethod
-    def of_step(cls, scores: Tensor, options: GenerationOptions, n_ends: int) -> Candidates:
-        """Choose them by the scores of all beams and tokens, (B, K, V); enough that K of them do not end."""
-        size = scores.shape[2]
-        flat = scores.flatten(1)  # (B, K * V)
-        n_candidates = min(max(2, n_ends + 1) * options.num_beams, flat.shape[1])
-        if options.do_sample:  # the highest with Gumbel noise are samples without replacement (arXiv:1903.06059)
-            chosen = (flat - torch.empty_like(flat).exponential_(generator=options.generator).log()).topk(n_candidates)
-        else:
-            chosen = flat.topk(n_candidates)
-        first_row = torch.arange(len(flat), device=flat.device)[:, None] * options.num_beams
-        rows, tokens = chosen.indices // size + first_row, chosen.indices % size
-        return cls(flat.gather(1, chosen.indices), rows, tokens, torch.zeros_like(rows, dtype=torch.bool))
 
 
 @dataclass
@@ -52,14 +40,21 @@ class Hypotheses:
     beams: Tensor  # (B, K, max_new), the row of the batch that each token was added to, or -1
 
     @classmethod
-    def none_yet(cls, ids: Tensor, num_beams: int, max_new: int, pad: int) -> Hypotheses:
+    def none_yet(cls, ids: Tensor, n_beams: int, max_new: int, pad: int) -> Hypotheses:
         """There are none yet for prompts of these ids, (B, S)."""
-        ids = F.pad(ids, (0, max_new), value=pad)[:, None].repeat(1, num_beams, 1)
+        ids = F.pad(ids, (0, max_new), value=pad)[:, None].repeat(1, n_beams, 1)
         return cls(
             torch.full(ids.shape[:2], -torch.inf, device=ids.device),
             ids,
             torch.full((*ids.shape[:2], max_new), -1, device=ids.device),
         )
+
+    @classmethod
+    def joined(cls, groups: list[Hypotheses]) -> Hypotheses:
+        """Those of several groups of beams."""
+        scores, best = torch.cat([group.scores for group in groups], 1).sort(dim=1, descending=True, stable=True)
+        ids, beams = (torch.cat([getattr(group, name) for group in groups], 1) for name in ("ids", "beams"))
+        return cls(scores, ids.take_along_dim(best[..., None], 1), beams.take_along_dim(best[..., None], 1))
 
     @property
     def full(self) -> Tensor:
@@ -75,42 +70,107 @@ class Hypotheses:
         self.beams = torch.cat([self.beams, beams], 1).take_along_dim(best[..., None], 1)
 
 
-def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, pad: int) -> GenerateOutput:
-    """Continue the texts by beam search; in a step each beam is continued by its most probable tokens."""
-    n_beams, width = options.num_beams, decoding.mask.shape[1]
-    max_new, least = options.new_tokens(width), max(options.min_new_tokens, options.min_length - width)
-    hypotheses = Hypotheses.none_yet(decoding.ids, n_beams, max_new, pad)
-    running = torch.full_like(hypotheses.scores, -torch.inf)  # (B, K), log-probabilities of the beams
-    running[:, 0] = 0  # all beams of a text are alike at first: only one counts
-    history = hypotheses.beams.flatten(0, 1)[:, :0]  # (B * K, n_new)
-    open_texts = hypotheses.scores[:, 0].isinf()  # (B,), those for which better hypotheses may come
-    all_scores: list[Tensor] = []
-    for n_new in range(1, max_new + 1):
-        logits = decoding.read(n_beams) if n_new == 1 else decoding.logits()
-        scores = process(logits.log_softmax(-1), decoding.ids, decoding.real, options, ends, n_new > least)
-        if options.output_scores:
-            all_scores.append(scores)
-        scores = running[..., None] + scores.unflatten(0, (-1, n_beams))  # (B, K, V)
-        candidates = Candidates.of_step(scores, options, len(ends))
-        ids = torch.cat([decoding.ids[candidates.rows], candidates.tokens[..., None]], 2)  # (B, C, S)
-        beams = torch.cat([history[candidates.rows], candidates.rows[..., None]], 2)  # (B, C, n_new)
-        candidates.ended = torch.isin(candidates.tokens, ends) | (n_new == max_new)
-        candidates.ended |= stopped(ids.flatten(0, 1), all_scores, options).view_as(candidates.ended)
+@dataclass
+class Group:
+    """The beams of each text that are searched together."""
 
-        may_be_kept = candidates.ended & open_texts[:, None]
+    rows: Tensor  # (B, K), their rows of the batch
+    running: Tensor  # (B, K), log-probabilities of the beams
+    hypotheses: Hypotheses
+    open_texts: Tensor  # (B,) bool, those for which better hypotheses may come
+
+    @classmethod
+    def all_of(cls, ids: Tensor, options: GenerationOptions, max_new: int, pad: int) -> list[Group]:
+        """Return the G groups for prompts of these ids, (B, S)."""
+        rows = torch.arange(len(ids) * options.num_beams, device=ids.device).view(len(ids), options.num_beam_groups, -1)
+        groups = []
+        for of_group in rows.unbind(1):
+            hypotheses = Hypotheses.none_yet(ids, of_group.shape[1], max_new, pad)
+            running = torch.full_like(hypotheses.scores, -torch.inf)
+            running[:, 0] = 0  # all beams of a text are alike at first: only one counts
+            groups.append(cls(of_group, running, hypotheses, hypotheses.scores[:, 0].isinf()))
+        return groups
+
+    def candidates(
+        self, scores: Tensor, ids: Tensor, beams: Tensor, options: GenerationOptions, ends: Tensor
+    ) -> Candidates:
+        """Choose candidates by the scores of the next token, (B * K, V); enough that K of them do not end.
+
+        `ids` (B * G * K, S) and `beams` (B * G * K, n_new) are those of the whole batch.
+        """
+        n_beams, size = self.rows.shape[1], scores.shape[1]
+        flat = (self.running[..., None] + scores.unflatten(0, (-1, n_beams))).flatten(1)  # (B, K * V)
+        n_candidates = min(max(2, len(ends) + 1) * n_beams, flat.shape[1])
+        if options.do_sample:  # the highest with Gumbel noise are samples without replacement (arXiv:1903.06059)
+            chosen = (flat - torch.empty_like(flat).exponential_(generator=options.generator).log()).topk(n_candidates)
+        else:
+            chosen = flat.topk(n_candidates)
+        rows, tokens = self.rows.gather(1, chosen.indices // size), chosen.indices % size
+        return Candidates(
+            flat.gather(1, chosen.indices),
+            rows,
+            tokens,
+            ids=torch.cat([ids[rows], tokens[..., None]], 2),
+            beams=torch.cat([beams[rows], rows[..., None]], 2),
+            ended=torch.isin(tokens, ends),
+        )
+
+    def counts(self, candidates: Candidates, size: int) -> Tensor:
+        """Count the beams that choose each token of a vocabulary of this size, (B, V), other than to end a text."""
+        best = candidates.scores.masked_fill(candidates.ended, -torch.inf).topk(self.rows.shape[1])
+        choose = self.open_texts[:, None] & (best.values > -torch.inf)  # (B, K)
+        tokens = candidates.tokens.gather(1, best.indices)
+        return torch.zeros(len(tokens), size, device=tokens.device).scatter_add(1, tokens, choose.float())
+
+    def advance(self, candidates: Candidates, options: GenerationOptions, max_new: int, pad: int) -> Tensor:
+        """Keep the best candidates that ended, and go on with the best others; returns the indices of these, (B, K)."""
+        n_new, n_beams = candidates.beams.shape[2], self.rows.shape[1]
+        may_be_kept = candidates.ended & self.open_texts[:, None]
         may_be_kept[:, n_beams:] = False  # the others are there only so that K beams go on
         ended_scores = candidates.scores / n_new**options.length_penalty
-        hypotheses.add(ended_scores.masked_fill(~may_be_kept, -torch.inf), ids, beams, pad)
+        ended_scores = ended_scores.masked_fill(~may_be_kept, -torch.inf)
+        self.hypotheses.add(ended_scores, candidates.ids, candidates.beams, pad)
 
-        running, best = candidates.scores.masked_fill(candidates.ended, -torch.inf).topk(n_beams)
-        rows = candidates.rows.gather(1, best).flatten()
-        history = beams.take_along_dim(best[..., None], 1).flatten(0, 1)
-        open_texts = open_texts & _may_improve(running[:, 0], hypotheses, options, n_new, max_new)
-        if not open_texts.any():
+        self.running, best = candidates.scores.masked_fill(candidates.ended, -torch.inf).topk(n_beams)
+        self.open_texts = self.open_texts & _may_improve(self.running[:, 0], self.hypotheses, options, n_new, max_new)
+        return best
+
+
+def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, pad: int) -> GenerateOutput:
+    """Continue the texts by beam search; in a step each beam is continued by its most probable tokens.
+
+    The groups of a text take turns in each step, and the tokens that earlier ones chose are penalised for later ones:
+    Vijayakumar et al., arXiv:1610.02424, with Hamming diversity. A group that has ended chooses none.
+    """
+    width = decoding.mask.shape[1]
+    max_new, least = options.new_tokens(width), max(options.min_new_tokens, options.min_length - width)
+    groups = Group.all_of(decoding.ids, options, max_new, pad)
+    beams = decoding.ids.new_empty(len(decoding.mask) * options.num_beams, 0)  # (B * G * K, n_new)
+    all_scores: list[Tensor] = []
+    for n_new in range(1, max_new + 1):
+        logits = decoding.read(options.num_beams) if n_new == 1 else decoding.logits()
+        scores = logits.log_softmax(-1)  # (B * G * K, V)
+        if options.output_scores:
+            all_scores.append(scores)
+        penalties = scores.new_zeros(len(groups[0].rows), scores.shape[1])  # (B, V)
+        taken: list[tuple[Tensor, Tensor]] = []  # rows and tokens of each group, (B, K)
+        for group in groups:
+            rows = group.rows.flatten()
+            of_group = scores[rows] - penalties.repeat_interleave(group.rows.shape[1], 0)  # (B * K, V)
+            scores[rows] = process(of_group, decoding.ids[rows], decoding.real[rows], options, ends, n_new > least)
+            candidates = group.candidates(scores[rows], decoding.ids, beams, options, ends)
+            penalties += options.diversity_penalty * group.counts(candidates, scores.shape[1])
+            candidates.ended |= n_new == max_new
+            candidates.ended |= stopped(candidates.ids.flatten(0, 1), all_scores, options).view_as(candidates.ended)
+            best = group.advance(candidates, options, max_new, pad)
+            taken.append((candidates.rows.gather(1, best), candidates.tokens.gather(1, best)))
+        if not any(group.open_texts.any() for group in groups):
             break
+        rows, tokens = (torch.stack(of_groups, 1).flatten() for of_groups in zip(*taken, strict=True))
+        beams = torch.cat([beams[rows], rows[:, None]], 1)
         decoding.take(rows)
-        decoding.append(candidates.tokens.gather(1, best).flatten(), torch.ones_like(rows, dtype=torch.bool))
-    return _best(hypotheses, all_scores, options, decoding)
+        decoding.append(tokens, torch.ones_like(rows, dtype=torch.bool))
+    return _best(Hypotheses.joined([group.hypotheses for group in groups]), all_scores, options, decoding)
 
 
 def _may_improve(best: Tensor, hypotheses: Hypotheses, options: GenerationOptions, n_new: int, max_new: int) -> Tensor:

@@ -19,7 +19,8 @@ Past = tuple[tuple[Tensor, ...], ...]
 
 # Takes the new tokens, as ids (B, S) or embeddings (B, S, H), the mask of all tokens (B, P + S), the position ids of
 # the new ones (B, S) and the past. Returns the logits after the last token (B, V), and with other outputs of the
-# decoder the new past, or None if the next step takes all ids again.
+# decoder the new past, or None if the next step takes all ids again, and for contrastive search the last hidden states
+# of the new tokens, (B, S, H).
 Step = Callable[[Tensor, Tensor, Tensor, Past | None], tuple[Tensor, ModelOutput]]
 
 
@@ -42,6 +43,7 @@ class Decoding:
         no_ids = torch.empty(len(prompt), 0, dtype=torch.int64, device=prompt.device)
         self.ids = prompt if prompt.ndim == 2 else no_ids  # (B, S)
         self.past: Past | None = None
+        self.last_hidden_state: Tensor | None = None  # (B, S, H), of the tokens that were read in the last step
         self.hidden_states: list[tuple[Tensor, ...]] = []  # of each step, if the decoder returns them
         self.attentions: list[tuple[Tensor, ...]] = []
 
@@ -56,7 +58,7 @@ class Decoding:
         positions = torch.where(mask, mask.cumsum(1) + config.first_position - 1, config.pad_token_id)
         positions = positions[:, -self.inputs.shape[1] :]
         logits, outputs = self.step(self.inputs, mask.long(), positions, self.past)
-        self.past = outputs.past_key_values
+        self.past, self.last_hidden_state = outputs.past_key_values, outputs.last_hidden_state
         for kept, new in ((self.hidden_states, outputs.hidden_states), (self.attentions, outputs.attentions)):
             if new is not None:
                 kept.append(new)
@@ -66,9 +68,7 @@ class Decoding:
         """Read the texts once, and go on with each so many times, next to each other; returns logits (B * times, V)."""
         logits = self.logits()
         rows = torch.arange(len(logits), device=logits.device).repeat_interleave(times)
-        self.take(rows)
-        for kept in (self.hidden_states, self.attentions):
-            kept[:] = [tuple(layer[rows] for layer in of_step) for of_step in kept]
+        self.take(rows, outputs=True)
         return logits[rows]
 
     def append(self, tokens: Tensor, real: Tensor) -> None:
@@ -77,8 +77,14 @@ class Decoding:
         self.mask = torch.cat([self.mask, real[:, None]], 1)
         self.inputs = self.ids if self.past is None else tokens[:, None]
 
-    def take(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch, in this order, some perhaps repeatedly; (B',) int64."""
+    def take(self, rows: Tensor, outputs: bool = False) -> None:
+        """Go on with these rows of the batch, in this order, some perhaps repeatedly; (B',) int64.
+
+        With `outputs`, the hidden states and attentions of the last step become those of these rows, too.
+        """
         self.ids, self.mask = self.ids[rows], self.mask[rows]
         if self.past is not None:
             self.past = tuple(tuple(x.index_select(0, rows) for x in layer) for layer in self.past)
+        for kept in (self.hidden_states, self.attentions):
+            if outputs and kept:
+                kept[-1] = tuple(layer[rows] for layer in kept[-1])

@@ -1,4 +1,4 @@
-"""Text generation, token by token: the most likely next token, sampling, and beam search.
+"""Text generation, token by token: the most likely next token, sampling, beam search, and contrastive search.
 
 Notation: B texts, S tokens of each, H hidden size, V vocabulary.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.reference.beam_search import search_beams
+from skxlmr.model.reference.contrastive_search import ContrastiveSearch
 from skxlmr.model.reference.decoding import Decoding, Step
 from skxlmr.model.reference.generation_options import GenerationOptions
 from skxlmr.model.reference.logits_processors import process
@@ -50,26 +51,26 @@ def generate(
 
 
 def _choose_tokens(decoding: Decoding, options: GenerationOptions, ends: Tensor, pad: int) -> GenerateOutput:
-    """Take the most likely token in each step, or sample it."""
+    """Take the most likely token in each step, or sample it, or choose it by contrastive search."""
     width = decoding.mask.shape[1]
     least = max(options.min_new_tokens, options.min_length - width)
     all_scores: list[Tensor] = []
     logits = decoding.read(options.num_return_sequences)
+    contrastive = ContrastiveSearch(decoding, options, pad) if options.penalty_alpha else None
     running = torch.ones(len(logits), dtype=torch.bool, device=logits.device)  # (B * num_return_sequences,)
     if options.streamer is not None:
         options.streamer.put(decoding.ids.cpu())
     for n_new in range(options.new_tokens(width)):
-        if n_new:
+        if n_new and contrastive is None:
             logits = decoding.logits()
         scores = process(logits, decoding.ids, decoding.real, options, ends, may_end=n_new >= least)
         if options.output_scores:
             all_scores.append(scores)
-        if options.do_sample:
-            tokens = torch.multinomial(scores.softmax(-1), 1, generator=options.generator)[:, 0]
+        if contrastive is not None:
+            tokens, logits = contrastive.append(scores, running)
         else:
-            tokens = scores.argmax(-1)
-        tokens = torch.where(running, tokens, pad)
-        decoding.append(tokens, running)
+            tokens = torch.where(running, _next_tokens(scores, options), pad)
+            decoding.append(tokens, running)
         if options.streamer is not None:
             options.streamer.put(tokens.cpu())
         running = running & ~torch.isin(tokens, ends) & ~stopped(decoding.ids, all_scores, options)
@@ -77,13 +78,20 @@ def _choose_tokens(decoding: Decoding, options: GenerationOptions, ends: Tensor,
             break
     if options.streamer is not None:
         options.streamer.end()
-    scores_of_steps = tuple(all_scores) if options.output_scores else None
+    read = slice(n_new + 1)  # without the candidates of a token after the last
     return GenerateOutput(
         decoding.ids,
-        scores=scores_of_steps,
-        attentions=tuple(decoding.attentions) or None,
-        hidden_states=tuple(decoding.hidden_states) or None,
+        scores=tuple(all_scores) if options.output_scores else None,
+        attentions=tuple(decoding.attentions[read]) or None,
+        hidden_states=tuple(decoding.hidden_states[read]) or None,
     )
+
+
+def _next_tokens(scores: Tensor, options: GenerationOptions) -> Tensor:
+    """Return the most likely token of each text, or a sampled one; (B, V) -> (B,)."""
+    if options.do_sample:
+        return torch.multinomial(scores.softmax(-1), 1, generator=options.generator)[:, 0]
+    return scores.argmax(-1)
 
 
 def end_ids(eos_token_id: int | Sequence[int] | None) -> Tensor:
@@ -112,7 +120,7 @@ def _check(config: XLMRobertaXLConfig, prompt: Tensor, mask: Tensor, options: Ge
             raise ValueError(f"bad_words_ids has {list(word)!r:.60}, but ids are below {config.vocab_size}.")
     longest, new = int(mask.sum(1).max()), options.new_tokens(mask.shape[1])
     options.check_least(mask.shape[1])
-    if longest + new - 1 > config.max_length:
+    if longest + new - (not options.penalty_alpha) > config.max_length:  # contrastive search reads the last one, too
         raise ValueError(
             f"{longest} tokens and {new} new ones are too many for {config.max_length} positions: lower "
             f"{'max_length' if options.max_length else 'max_new_tokens'} or shorten the texts."

@@ -44,7 +44,10 @@ class GenerationOptions:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    penalty_alpha: float = 0.0
     num_beams: int = 1
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
     length_penalty: float = 1.0
     early_stopping: bool | str = False
     num_return_sequences: int = 1
@@ -68,7 +71,7 @@ class GenerationOptions:
                 self._check_integer(name, 1)
         for name in ("min_length", "min_new_tokens", "no_repeat_ngram_size"):
             self._check_integer(name, 0)
-        for name in ("num_beams", "num_return_sequences"):
+        for name in ("num_beams", "num_beam_groups", "num_return_sequences"):
             self._check_integer(name, 1)
         for name in ("do_sample", "return_dict_in_generate", *OUTPUTS):
             if getattr(self, name) not in (True, False):
@@ -78,6 +81,12 @@ class GenerationOptions:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
         self._check_number("length_penalty")
+        self._check_number("diversity_penalty")
+        if self.diversity_penalty < 0:
+            raise ValueError(f"diversity_penalty must be at least 0, got {self.diversity_penalty}.")
+        self._check_number("penalty_alpha")
+        if not 0 <= self.penalty_alpha <= 1:
+            raise ValueError(f"penalty_alpha must be in [0, 1], got {self.penalty_alpha}.")
         for name in ("top_k", "pad_token_id"):
             if getattr(self, name) is not None:
                 self._check_integer(name, 0)
@@ -89,6 +98,7 @@ class GenerationOptions:
             raise ValueError(f'early_stopping must be True, False or "never", got {self.early_stopping!r}.')
         self._check_bad_words()
         self._check_combinations()
+        self._check_beams()
         if self.streamer is not None and not all(callable(getattr(self.streamer, f, None)) for f in ("put", "end")):
             raise TypeError(f"streamer must have the methods put and end, got {self.streamer!r:.60}.")
         _as_list("logits_processor", self.logits_processor)
@@ -103,6 +113,12 @@ class GenerationOptions:
     def criteria(self) -> list[StoppingCriterion]:
         """The caller's stopping criteria."""
         return _as_list("stopping_criteria", self.stopping_criteria)
+
+    @property
+    def rows_per_text(self) -> int:
+        """How many continuations of a text are read at once."""
+        candidates = (self.top_k or 1) if self.penalty_alpha else 1
+        return max(self.num_beams, self.num_return_sequences, candidates)
 
     def new_tokens(self, width: int) -> int:
         """Return the maximum number of new tokens for texts that are, with padding, `width` long."""
@@ -153,12 +169,33 @@ class GenerationOptions:
     def _check_combinations(self) -> None:
         if self.max_length is not None and self.max_new_tokens is not None:
             raise ValueError("max_length and max_new_tokens both limit the length: give one of them.")
+        if self.penalty_alpha:
+            if self.do_sample or self.num_beams > 1:
+                raise ValueError(
+                    f"penalty_alpha={self.penalty_alpha} is for contrastive search, which neither samples nor has "
+                    f"beams: give do_sample=False and num_beams=1, or penalty_alpha=0."
+                )
+            if not self.top_k or self.top_k < 2:
+                raise ValueError(
+                    f"penalty_alpha={self.penalty_alpha} needs the number of tokens to choose from: give top_k of at "
+                    f"least 2, or penalty_alpha=0."
+                )
         if not self.do_sample:
             for name, off in (("temperature", (1.0,)), ("top_k", (None, 0)), ("top_p", (None, 1.0))):
-                if getattr(self, name) not in off:
+                if getattr(self, name) not in off and not (name == "top_k" and self.penalty_alpha):
                     raise ValueError(f"{name}={getattr(self, name)} changes only sampling: give do_sample=True, too.")
+        if self.num_beams == 1 and self.num_return_sequences > 1 and not self.do_sample:
+            raise ValueError(
+                f"num_return_sequences={self.num_return_sequences} needs do_sample=True or num_beams above 1: without "
+                f"them there is one most probable continuation."
+            )
+        for name in OUTPUTS:
+            if getattr(self, name) and not self.return_dict_in_generate:
+                raise ValueError(f"{name}=True needs return_dict_in_generate=True, which returns them.")
+
+    def _check_beams(self) -> None:
         if self.num_beams == 1:
-            for name in ("length_penalty", "early_stopping"):
+            for name in ("num_beam_groups", "length_penalty", "early_stopping"):
                 if getattr(self, name) != getattr(type(self), name):
                     raise ValueError(f"{name}={getattr(self, name)!r} is for beam search: give num_beams above 1, too.")
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
@@ -166,16 +203,19 @@ class GenerationOptions:
                 f"num_return_sequences={self.num_return_sequences} is more than the num_beams={self.num_beams} that "
                 f"there are: raise num_beams."
             )
-        if self.num_beams == 1 and self.num_return_sequences > 1 and not self.do_sample:
-            raise ValueError(
-                f"num_return_sequences={self.num_return_sequences} needs do_sample=True or num_beams above 1: without "
-                f"them there is one most probable continuation."
-            )
         if self.num_beams > 1 and self.streamer is not None:
             raise ValueError("streamer needs num_beams=1: beams do not know a text's next token until the end.")
-        for name in OUTPUTS:
-            if getattr(self, name) and not self.return_dict_in_generate:
-                raise ValueError(f"{name}=True needs return_dict_in_generate=True, which returns them.")
+        groups = f"num_beam_groups={self.num_beam_groups}"
+        if self.num_beams % self.num_beam_groups:
+            raise ValueError(f"num_beams={self.num_beams} must be a multiple of {groups}, which have the same size.")
+        if self.num_beam_groups > 1 and self.do_sample:
+            raise ValueError(f"{groups} cannot be sampled: give do_sample=False, or num_beam_groups=1.")
+        if self.num_beam_groups > 1 and not self.diversity_penalty:
+            raise ValueError(f"{groups} would be the same: give diversity_penalty above 0, too.")
+        if self.num_beam_groups == 1 and self.diversity_penalty:
+            raise ValueError(
+                f"diversity_penalty={self.diversity_penalty} is for groups of beams: give num_beam_groups above 1, too."
+            )
 
 
 def _as_list(name: str, given: Any) -> list[Any]:

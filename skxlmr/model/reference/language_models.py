@@ -158,7 +158,10 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        penalty_alpha: float | None = None,
         num_beams: int | None = None,
+        num_beam_groups: int | None = None,
+        diversity_penalty: float | None = None,
         length_penalty: float | None = None,
         early_stopping: bool | str | None = None,
         num_return_sequences: int | None = None,
@@ -178,7 +181,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         output_hidden_states: bool | None = None,
         return_dict_in_generate: bool | None = None,
     ) -> Tensor | GenerateOutput:
-        """Continue the texts of a batch: by the most likely next token, by sampling, or by beam search.
+        """Continue the texts of a batch: by the most likely next token, sampling, beam search or contrastive search.
 
         A text's continuation does not depend on the others, nor on its padding, except by `max_length` and
         `min_length`. It equals that of transformers if this gets the `position_ids` that the model was trained with,
@@ -212,12 +215,24 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         temperature : float, default=None
             Divides the logits before sampling; below 1 it favours likely tokens. None is 1.0.
         top_k : int, default=None
-            Sample from this many most likely tokens; None or 0 is all.
+            Sample, or choose by contrastive search, from this many most likely tokens; None or 0 is all.
         top_p : float, default=None
             Sample from the fewest most likely tokens with this total probability (Holtzman et al., 2020).
+        penalty_alpha : float, default=None
+            Above 0, contrastive search (Su et al., arXiv:2202.06417): of the `top_k` most likely tokens the one with
+            the largest (1 - penalty_alpha) * p - penalty_alpha * s, where p is its probability and s the largest cosine
+            similarity of its last hidden state with those of the tokens before it, except padding. At most 1; None is
+            0.0.
         num_beams : int, default=None
             Above 1, beam search: so many of the most probable continuations of a text are kept in each step. With
             `do_sample=True` those that are kept are sampled. None is 1.
+        num_beam_groups : int, default=None
+            Above 1, diverse beam search (Vijayakumar et al., arXiv:1610.02424): the beams are split into so many groups
+            of the same size, each of which is a beam search. In a step these choose in turn, the later ones with the
+            `diversity_penalty`. All their continuations compete for `num_return_sequences`. None is 1.
+        diversity_penalty : float, default=None
+            With groups, this is subtracted from the log-probability of a token for each beam of the earlier groups of
+            the same text that chose it in the same step. None is 0.0.
         length_penalty : float, default=None
             In beam search, a continuation's score is its log-probability divided by its length to the power of this;
             above 0 it favours long ones. None is 1.0.
@@ -241,11 +256,11 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             Id that fills texts after their end; None takes that of the config.
         logits_processor : callable or list of callables, default=None
             Called with the ids so far (B, S) and the scores of the next token (B, V), after the arguments above and
-            before temperature, `top_k` and `top_p`; returns the changed scores.
+            before temperature, `top_k` and `top_p`; returns the changed scores. With groups of beams, once for each.
         stopping_criteria : callable or list of callables, default=None
             Called after each step with the ids so far (B, S), and with `output_scores=True` the scores of each step,
             otherwise None; returns whether to stop, as a bool or for each text, (B,). In beam search these are the
-            candidates, of which there are more than texts.
+            candidates, of which there are more than texts, and with groups of beams those of each in turn.
         streamer : object with methods put and end, default=None
             `put` gets the ids of the texts (B, S), then the tokens of each step (B,); `end` is called at the end.
         use_cache : bool, default=None
@@ -307,8 +322,10 @@ class XLMRobertaXLForCausalLM(LanguageModel):
             {
                 "max_length": max_length, "max_new_tokens": max_new_tokens, "min_length": min_length,
                 "min_new_tokens": min_new_tokens, "do_sample": do_sample, "temperature": temperature, "top_k": top_k,
-                "top_p": top_p, "num_beams": num_beams, "length_penalty": length_penalty,
-                "early_stopping": early_stopping, "num_return_sequences": num_return_sequences,
+                "top_p": top_p, "penalty_alpha": penalty_alpha, "num_beams": num_beams,
+                "num_beam_groups": num_beam_groups, "diversity_penalty": diversity_penalty,
+                "length_penalty": length_penalty, "early_stopping": early_stopping,
+                "num_return_sequences": num_return_sequences,
                 "repetition_penalty": repetition_penalty, "no_repeat_ngram_size": no_repeat_ngram_size,
                 "bad_words_ids": bad_words_ids, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id,
                 "logits_processor": logits_processor, "stopping_criteria": stopping_criteria, "streamer": streamer,
@@ -329,7 +346,8 @@ class XLMRobertaXLForCausalLM(LanguageModel):
                 head_mask=head_mask, output_attentions=options.output_attentions,
                 output_hidden_states=options.output_hidden_states, check_positions=False,  # `generate` has done so
             )  # fmt: skip
-            return self.predict_tokens(encoded.batch.unpack(encoded.last)[:, -1]), encoded.more
+            encoded.more.last_hidden_state = encoded.batch.unpack(encoded.last)
+            return self.predict_tokens(encoded.more.last_hidden_state[:, -1]), encoded.more
 
         output = generate(step, self.config, prompt, attention_mask, options)
         return output if options.return_dict_in_generate else output.sequences

@@ -1,4 +1,7 @@
-"""Beam search, compared with transformers and with an exhaustive search."""
+"""Beam search, compared with transformers, with an exhaustive search, and groups of beams with a loop over lists."""
+
+import itertools
+from collections import Counter
 
 import pytest
 import torch
@@ -106,3 +109,107 @@ def test_sampled_beams_among_top_k_keep_two_tokens_as_in_transformers(pair):
     kept = reference_generate(theirs, ids, mask, **options | {"num_return_sequences": 2}).scores[0]
     torch.testing.assert_close(got.scores[0], kept, atol=1e-5, rtol=0)
     assert (got.scores[0].isfinite().sum(1) == 2).all()
+
+
+def groups_by_definition(
+    model, ids, n_new, num_beams, num_beam_groups, diversity_penalty, ends=(), stops=(), length_penalty=1.0,
+    early_stopping=False, repetition_penalty=1.0,
+):  # fmt: skip
+    """Continue one text, a list, by one forward pass of transformers' model in float64 per group and token.
+
+    Returns pairs of score and text, best first.
+    """
+    n_each = num_beams // num_beam_groups
+    running, ended = [[(0.0, ids)] for _ in range(num_beam_groups)], [[] for _ in range(num_beam_groups)]
+    is_open = [True] * num_beam_groups
+    for n in range(1, n_new + 1):
+        chosen = Counter()
+        for g in range(num_beam_groups):
+            if not is_open[g]:
+                continue
+            found = []
+            with torch.no_grad():
+                logits = model(torch.tensor([text for _, text in running[g]]), use_cache=False).logits[:, -1]
+            for (total, text), log_p in zip(running[g], logits.log_softmax(-1).tolist(), strict=True):
+                for token, value in enumerate(log_p):
+                    score = value - diversity_penalty * chosen[token]
+                    score *= repetition_penalty if token in text else 1.0
+                    found.append((total + score, [*text, token]))
+            found.sort(reverse=True)
+            done = [pair for pair in found[:n_each] if pair[1][-1] in (*ends, *stops) or n == n_new]
+            ended[g] += [(total / n**length_penalty, text) for total, text in done]
+            ended[g] = sorted(ended[g], reverse=True)[:n_each]
+            chosen.update([text[-1] for _, text in found if text[-1] not in ends][:n_each])
+            running[g] = [(total, text) for total, text in found if text[-1] not in (*ends, *stops)][:n_each]
+            if len(ended[g]) == n_each:
+                better = running[g][0][0] / n**length_penalty > ended[g][-1][0]
+                is_open[g] = better and not early_stopping
+    return sorted(itertools.chain(*ended), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.5},
+        {"num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 0.4, "length_penalty": -0.5},
+        {"num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 4.0, "early_stopping": True},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0, "repetition_penalty": 1.4},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ends", [[], [2, 11, 17, 20]], ids=["without_ends", "with_ends"])
+def test_groups_of_beams_equal_definition(pair, options, ends):
+    ours, theirs = pair
+    batch, mask = prompts()
+    n_each = options["num_beams"]
+    got = ours.generate(
+        batch, mask, max_new_tokens=6, eos_token_id=ends or -1, num_return_sequences=n_each, output_scores=True,
+        return_dict_in_generate=True, **options,
+    )  # fmt: skip
+    for row in range(3):
+        text = batch[row, mask[row] == 1].tolist()
+        expected = groups_by_definition(theirs, text, 6, ends=ends, **options)
+        scores = got.sequences_scores[n_each * row : n_each * (row + 1)]
+        torch.testing.assert_close(scores, torch.tensor([score for score, _ in expected]), atol=1e-5, rtol=0)
+        for sequence, (_, wanted) in zip(got.sequences[n_each * row : n_each * (row + 1)], expected, strict=True):
+            new = sequence[7:].tolist()
+            assert new[: len(wanted) - len(text)] == wanted[len(text) :]
+            assert set(new[len(wanted) - len(text) :]) <= {1}
+
+
+def test_groups_of_beams_with_cache_equal_those_without_and_scores_sum_up(pair):
+    ours, _ = pair
+    ids, mask = prompts()
+    options = {
+        "num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 2.0, "num_return_sequences": 6, "max_new_tokens": 5,
+        "eos_token_id": -1, "length_penalty": 0.0, "output_scores": True, "return_dict_in_generate": True,
+    }  # fmt: skip
+    got, expected = ours.generate(ids, mask, **options), ours.generate(ids, mask, use_cache=False, **options)
+    assert torch.equal(got.sequences, expected.sequences)
+    assert torch.equal(got.beam_indices, expected.beam_indices)
+    chosen = [
+        scores[rows, new]
+        for scores, rows, new in zip(got.scores, got.beam_indices.T, got.sequences[:, 7:].T, strict=True)
+    ]
+    torch.testing.assert_close(got.sequences_scores, sum(chosen), atol=1e-5, rtol=0)
+    assert (got.beam_indices // 2 == got.beam_indices[:, :1] // 2).all()  # a beam stays in its group
+
+
+def test_groups_with_a_large_penalty_choose_tokens_that_differ(pair):
+    ours, _ = pair
+    ids, mask = prompts()
+    options = {"num_beams": 5, "num_return_sequences": 5, "max_new_tokens": 4, "eos_token_id": -1}
+    got = ours.generate(ids, mask, num_beam_groups=5, diversity_penalty=1e4, **options)[:, 7:].unflatten(0, (3, 5))
+    assert all(len(set(of_step.tolist())) == 5 for of_text in got for of_step in of_text.T)
+
+
+def test_criteria_end_groups_of_beams(pair):
+    ours, theirs = pair
+    ids, mask = prompts((5,))
+    options = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.5}
+    got = ours.generate(
+        ids, mask, max_new_tokens=6, eos_token_id=-1, stopping_criteria=lambda ids, scores: ids[:, -1] % 3 == 1,
+        **options,
+    )  # fmt: skip
+    expected = groups_by_definition(theirs, ids[0].tolist(), 6, stops=range(1, 30, 3), **options)
+    assert got[0].tolist() == expected[0][1]

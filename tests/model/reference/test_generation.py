@@ -317,8 +317,8 @@ def test_generate_arguments_that_do_not_fit_raise(model, parameters, message):
 def test_generate_with_encoder_raises():
     with pytest.raises(ValueError, match="is_decoder=True"):
         build("ForCausalLM").generate(torch.tensor([[0, 7]]))
-    with pytest.raises(TypeError, match="num_beam_groups"):
-        build("ForCausalLM", is_decoder=True).generate(torch.tensor([[0, 7]]), num_beam_groups=2)
+    with pytest.raises(TypeError, match="force_words_ids"):
+        build("ForCausalLM", is_decoder=True).generate(torch.tensor([[0, 7]]), force_words_ids=[[7]])
 
 
 def test_example_of_the_documentation_of_transformers_runs():

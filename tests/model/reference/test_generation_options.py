@@ -6,6 +6,9 @@ from parameter_ids import id_without_address
 
 from skxlmr.model.reference.generation_options import GenerationOptions
 
+GROUPS = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}
+CONTRASTIVE = {"penalty_alpha": 0.6, "top_k": 4}
+
 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
@@ -32,6 +35,24 @@ from skxlmr.model.reference.generation_options import GenerationOptions
         ({"length_penalty": 2.0}, ValueError, "length_penalty=2.0 is for beam search: give num_beams above 1"),
         ({"early_stopping": True}, ValueError, "early_stopping=True is for beam search"),
         ({"num_beams": 2, "num_return_sequences": 3}, ValueError, "more than the num_beams=2 .*: raise num_beams"),
+        ({"num_beams": 4, "num_beam_groups": 3}, ValueError, "num_beams=4 must be a multiple of num_beam_groups=3"),
+        ({"num_beam_groups": 2}, ValueError, "num_beam_groups=2 is for beam search: give num_beams above 1"),
+        ({"num_beams": 4, "num_beam_groups": 0}, ValueError, "num_beam_groups must be at least 1"),
+        ({"num_beams": 4, "num_beam_groups": 2}, ValueError, "would be the same: give diversity_penalty above 0"),
+        ({**GROUPS, "do_sample": True}, ValueError, "num_beam_groups=2 cannot be sampled: give do_sample=False, or"),
+        ({**GROUPS, "diversity_penalty": -1.0}, ValueError, "diversity_penalty must be at least 0"),
+        (
+            {"num_beams": 4, "diversity_penalty": 1.0},
+            ValueError,
+            "is for groups of beams: give num_beam_groups above 1",
+        ),
+        ({**CONTRASTIVE, "penalty_alpha": 1.1}, ValueError, r"penalty_alpha must be in \[0, 1\], got 1.1"),
+        ({**CONTRASTIVE, "penalty_alpha": "a"}, TypeError, "penalty_alpha must be a number"),
+        ({**CONTRASTIVE, "top_k": 1}, ValueError, "penalty_alpha=0.6 needs .*: give top_k of at least 2"),
+        ({**CONTRASTIVE, "top_k": None}, ValueError, "penalty_alpha=0.6 needs .*: give top_k of at least 2"),
+        ({**CONTRASTIVE, "do_sample": True}, ValueError, "contrastive search, which neither samples nor has beams"),
+        ({**CONTRASTIVE, "num_beams": 2}, ValueError, "contrastive search, which neither .* num_beams=1"),
+        ({**CONTRASTIVE, "num_return_sequences": 2}, ValueError, "needs do_sample=True or num_beams above 1"),
         ({"num_return_sequences": 3}, ValueError, "num_return_sequences=3 needs do_sample=True or num_beams above 1"),
         ({"num_beams": 2, "streamer": object()}, ValueError, "streamer needs num_beams=1"),
         ({"output_scores": True}, ValueError, "output_scores=True needs return_dict_in_generate=True"),
