@@ -20,6 +20,7 @@ from skxlmr import (
     XLMRXLMultipleChoice,
     XLMRXLTagger,
 )
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM
 from skxlmr.model.dynamic_outliers import guessing
 from skxlmr.runtime import features
 from skxlmr.runtime.backbone import get_backbone
@@ -197,6 +198,24 @@ def test_generate_waits_once_per_new_token(h100, options):
         assert counts.n_uploads == counts.n_pinned_uploads
     assert waits[1] - waits[0] == 6
     assert waits[0] <= 4 + 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"penalty_alpha": 0.6, "top_k": 3}],
+    ids=str,
+)
+def test_generate_of_the_model_class_waits_once_per_new_token(h100, options):
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = XLMRobertaXLConfig(**sizes, intermediate_size=32, max_position_embeddings=40, is_decoder=True)
+    model = XLMRobertaXLForCausalLM(config).to("cuda").eval()
+    ids = torch.tensor([[0, 7, 8], [0, 9, 10]]).cuda()
+    waits = []
+    for n_new in (4, 10):
+        with h100.counting() as counts:
+            model.generate(ids, min_new_tokens=n_new, max_new_tokens=n_new, **options)
+        waits.append(counts.n_waits)
+    assert waits[1] - waits[0] == 6, str(counts)
 
 
 def test_fill_mask_waits_and_uploads_once_per_batch(h100):

@@ -164,7 +164,7 @@ def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, p
             candidates.ended |= stopped(candidates.ids.flatten(0, 1), all_scores, options).view_as(candidates.ended)
             best = group.advance(candidates, options, max_new, pad)
             taken.append((candidates.rows.gather(1, best), candidates.tokens.gather(1, best)))
-        if not any(group.open_texts.any() for group in groups):
+        if not torch.stack([group.open_texts for group in groups]).any():  # the host waits once
             break
         rows, tokens = (torch.stack(of_groups, 1).flatten() for of_groups in zip(*taken, strict=True))
         beams = torch.cat([beams[rows], rows[:, None]], 1)
