@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-oldest test-sklearn lint fuzz audit bench bench-smoke clean
+.PHONY: demo test test-slow test-gpu test-oldest test-sklearn test-triton lint fuzz audit bench bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -14,7 +14,11 @@ test: $(STAMP)
 
 # Tests that take minutes: a fault at every operation on a file, and 200 rounds of writers that race.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+# On the CUDA device of this machine, or else on all emulated ones.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu
 
 # The oldest releases that pyproject.toml allows. For Linux on x86 that torch comes with CUDA only, which is a few GB.
 OLDEST := .venv-oldest
@@ -49,6 +53,11 @@ test-sklearn: .venv-sklearn-$(SKLEARN)/.installed
 	.venv-sklearn-$*/bin/python -m pip install --quiet -c .venv-sklearn-$*/constraints.txt "scikit-learn==$*.*" "scipy<1.16" \
 		-e . pytest polars pyarrow
 	touch $@
+
+# The Triton kernels of 8-bit weights: in Triton's interpreter, and compiled for GPUs. They need triton (200 MB), but no GPU.
+test-triton: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[triton]"
+	$(BIN)/python -m pytest -q tests/model/int8_triton
 
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"

@@ -6,13 +6,18 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import sentencepiece
+import torch
+from emulated_cuda import GPUS, EmulatedCuda
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+HAS_CUDA = torch.cuda.is_available()
+FAST_GPU = "H100"  # the one that plain `pytest` emulates; `pytest -m gpu` emulates all
 
 # Article 1 of the Universal Declaration of Human Rights, and a few everyday sentences, in several scripts.
 TINY_CORPUS = [
@@ -41,6 +46,53 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["SKXLMR_CACHE"], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the fixture `gpu`, so that `pytest -m gpu` selects them."""
+    for item in items:
+        if "gpu" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
+
+
+@contextmanager
+def emulated(name: str, memory: int | None = None) -> Iterator[EmulatedCuda]:
+    """Emulate a GPU; models and features of an earlier one are forgotten, as they are afterwards."""
+    from skxlmr.runtime.backbone import release_models
+    from skxlmr.runtime.feature_cache import clear_features
+
+    for forget in (release_models, clear_features):
+        forget()
+    try:
+        with EmulatedCuda(GPUS[name], memory) as device:
+            yield device
+    finally:
+        for forget in (release_models, clear_features):
+            forget()
+
+
+@pytest.fixture(
+    params=["device"]
+    if HAS_CUDA
+    else [pytest.param(name, marks=[] if name == FAST_GPU else pytest.mark.slow) for name in GPUS]
+)
+def gpu(request: pytest.FixtureRequest) -> Iterator[EmulatedCuda | None]:
+    """The CUDA device of this machine, for which this is None; without one, an emulated device."""
+    if request.param == "device":
+        yield None
+        return
+    with emulated(request.param) as device:
+        yield device
+
+
+@pytest.fixture
+def emulate() -> Iterator[Callable[..., EmulatedCuda]]:
+    """A function that emulates a GPU until the test ends, by its name and, if wanted, the bytes of its memory."""
+    if HAS_CUDA:
+        pytest.skip("only machines without a CUDA device emulate one")
+    with ExitStack() as stack:
+        yield lambda *args: stack.enter_context(emulated(*args))
 
 
 @pytest.fixture

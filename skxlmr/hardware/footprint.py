@@ -103,7 +103,8 @@ def working_bytes(
     embeddings, their sum with the position embeddings, the input of the layer, the output of attention, and its
     normalised copy. There are two buffers (T, I): input and output of the activation function, or their gradients.
     Quantised weights add their unscaled products, or a copy of one matrix (H, I) in floating point; the backward pass
-    always needs the copy.
+    always needs the copy. Where attention pads texts, which it may except on CPUs, its peak may be higher: twelve
+    buffers (T, H).
     """
     s, hidden, inner = dtype.itemsize, config.hidden_size, config.intermediate_size
     matrix = hidden * inner
@@ -112,13 +113,17 @@ def working_bytes(
     forward = {
         None: n_tokens * 2 * s * inner,
         "nf4": n_tokens * 2 * s * inner + s * matrix,
-        # (T, H) and (T, I) int8, (T, I) int32, and three float32 blocks of (T, I)
-        "int_mm": n_tokens * (hidden + 5 * inner) + 3 * FLOAT32 * block,
-        # (T, H) float16 and int8, (T, I) int32 and floating point
-        "bitsandbytes": n_tokens * (3 * hidden + (4 + s) * inner),
+        # (T, H) and (T, I) int8, (T, I) int32, and four float32 blocks of (T, I)
+        "int_mm": n_tokens * (hidden + 5 * inner) + 4 * FLOAT32 * block,
+        # (T, H) and (T, I) int8, (T, I) floating point
+        "triton": n_tokens * (hidden + (1 + s) * inner),
+        # (T, H) int8, (T, I) int32 and floating point, and a float32 block of (T, I)
+        "bitsandbytes": n_tokens * (hidden + (4 + s) * inner) + FLOAT32 * block,
         "dequantize": n_tokens * 2 * s * inner + (FLOAT32 + s) * matrix,
     }
     needed = [forward[product]]
+    if device.type != "cpu":
+        needed.append(n_tokens * 7 * s * hidden)
     if backward and settings is not None:
         # With 8-bit weights the gradient is multiplied by the scales in float32.
         needed.append(n_tokens * (2 * s + (0 if settings == "nf4" else FLOAT32)) * inner + s * matrix)

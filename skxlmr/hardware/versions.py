@@ -61,10 +61,10 @@ def _devices() -> dict[str, str]:
 
 
 def _dependencies() -> dict[str, str]:
-    """Return the version of each requirement of skxlmr that belongs to no extra."""
+    """Return the version of each requirement of skxlmr that belongs to no extra, and of triton, which GPUs use."""
     requirements = importlib.metadata.requires("skxlmr") or []
     names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements if "extra ==" not in line]
-    return {name: _version(name) for name in names}
+    return {name: _version(name) for name in [*names, "triton"]}
 
 
 def _version(name: str) -> str:

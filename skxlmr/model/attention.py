@@ -1,13 +1,16 @@
 """Attention over packed tokens.
 
-Notation: B texts, B' of them of one length, T packed tokens, L tokens in the longest text, H hidden size, N heads
-without pruned ones, D head size; with eager attention, Q queries, P past tokens and K keys of a padded text.
+Notation: B texts, B' of them of one length L, T packed tokens, T' with padding, H hidden size, N heads without pruned
+ones, D head size; with eager attention, Q queries, P past tokens and K keys of a padded text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,10 @@ from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import prepare
 from skxlmr.model.int8_engines import QuantizedInput
 from skxlmr.model.packing import Packing
+from skxlmr.model.stacked_linear import StackedLinear, can_stack
+
+AMPERE = (8, 0)  # compute capability of the first GPUs with FlashAttention
+HEAD_MULTIPLE = 8  # kernels of CUDA for 16 bits take multiples of it as head sizes
 
 # Modules of an adapter that add to the linear layers of one encoder layer, by their names.
 Deltas = Mapping[str, nn.Module]
@@ -65,23 +72,46 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, config.hidden_size)
         if position_type != "absolute":
             self.distance = embedding(2 * config.max_position_embeddings - 1, config.head_size)
+        self._stacked: StackedLinear | None = None  # query, key and value as one layer
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
-        source = x if eager is None or eager.source is None else eager.source
+        dropout_p = self.dropout_prob if self.training else 0.0
+        if eager is None:
+            x = attend(*self.project(x, deltas), packing, dropout_p)
+        else:
+            source = x if eager.source is None else eager.source
+            x = self.attend_eagerly(*self.project(x, deltas, source), eager, dropout_p)
+        return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, N * D) -> (T, H)
+
+    def project(self, x: Tensor, deltas: Deltas, source: Tensor | None = None) -> Sequence[Tensor]:
+        """Return queries (T, N, D) of x (T, H), and keys and values of x or another `source`."""
+        layers, source = (self.query, self.key, self.value), x if source is None else source
+        adapted = any(deltas.get(name) is not None for name in ("query", "key", "value"))
+        if source is x and not adapted and can_stack(layers, x):
+            stacked = self._stacked
+            if stacked is None or not stacked.holds(layers):
+                stacked = self._stacked = StackedLinear(layers)
+            return stacked(x).view(len(x), 3, -1, self.head_size).unbind(1)  # (T, 3 * N * D) -> (T, N, D) thrice
         quantized = source_quantized = prepare(self.query, x)  # an 8-bit input is quantised once for the three
         if source is not x:
             source_quantized = prepare(self.key, source)
-        q, k, v = (
+        return [
             linear(layer, inputs, deltas.get(name), shared).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
             for name, layer, inputs, shared in (
                 ("query", self.query, x, quantized),
                 ("key", self.key, source, source_quantized),
                 ("value", self.value, source, source_quantized),
             )
-        )
-        dropout_p = self.dropout_prob if self.training else 0.0
-        x = attend(q, k, v, packing, dropout_p) if eager is None else self.attend_eagerly(q, k, v, eager, dropout_p)
-        return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, N * D) -> (T, H)
+        ]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Attention:
+        """Convert as `to` does; the weights leave the matrix that they are parts of."""
+        self._stacked = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the matrix, of which copies are not parts."""
+        return {**self.__dict__, "_stacked": None}
 
     def attend_eagerly(self, q: Tensor, k: Tensor, v: Tensor, eager: Eager, dropout_p: float) -> Tensor:
         """Compute attention step by step, for what the kernels do not return; (T, N, D) thrice -> (T, N, D).
@@ -118,31 +148,71 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float = 0.0) -> Tensor:
     """Compute scaled dot-product attention within each text; (T, N, D) thrice -> (T, N, D).
 
-    In a causal packing a token attends only to itself and those before it. On CUDA the variable-length kernel takes
-    packed tokens as they are, in half precision and without dropout. On a CPU one call takes all neighbouring texts of
-    the same length, of which there are many because batches are sorted by length: nothing is padded, and the result for
-    a text is the same, bit for bit, in any batch. Otherwise q, k and v are padded.
+    In a causal packing a token attends only to itself and those before it. On a CPU one call takes all neighbouring
+    texts of the same length, of which there are many because batches are sorted by length: nothing is padded, and the
+    result for a text is the same, bit for bit, in any batch. On CUDA FlashAttention takes packed tokens as they are,
+    where it runs. Otherwise texts are padded within buckets of similar length.
     """
-    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and dropout_p == 0.0:
-        from torch.nn.attention.varlen import varlen_attn
-
-        bounds, longest = packing.cu_seqlens, packing.max_length
-        window = (-1, 0 if packing.causal else -1)
-        y = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=window)
-        assert isinstance(y, Tensor)  # there is a second result only where it is requested
-        return y
     if q.device.type == "cpu":
         return attend_by_length(q, k, v, packing, dropout_p)
-    return attend_padded(q, k, v, packing, dropout_p)
+    if not (q.is_cuda and q.dtype.itemsize == 2):
+        return attend_in_buckets(q, k, v, packing, dropout_p)
+    head_size = q.shape[2]
+    if head_size % HEAD_MULTIPLE:  # zeros add nothing to the scores, and the outputs that they give are cut off
+        q, k, v = (F.pad(x, (0, -head_size % HEAD_MULTIPLE)) for x in (q, k, v))
+    attend_here = attend_packed if takes_packed(q, dropout_p) else attend_in_buckets
+    y = attend_here(q, k, v, packing, dropout_p, head_size**-0.5)
+    return y[..., :head_size] if head_size % HEAD_MULTIPLE else y
 
 
-def attend_padded(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
-    """Compute attention within each text, padded to the longest; (T, N, D) thrice -> (T, N, D)."""
-    q, k, v = (packing.pad(x).transpose(1, 2) for x in (q, k, v))  # (T, N, D) -> (B, N, L, D)
-    mask = None if packing.causal else packing.mask()  # padding comes last: no causal mask lets it through
-    mask = None if mask is None else mask[:, None, None, :]  # (B, L) -> (B, 1, 1, L)
-    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=packing.causal)
-    return packing.unpad(x.transpose(1, 2))  # (B, N, L, D) -> (T, N, D)
+def takes_packed(q: Tensor, dropout_p: float) -> bool:
+    """Whether `attend_packed` takes queries (T, N, D) of 16 bits on CUDA: the limits of FlashAttention in torch."""
+    # Gradients of larger heads are for the A100 and the H100 only.
+    largest = 192 if torch.is_grad_enabled() and q.requires_grad else 256
+    return dropout_p == 0 and q.shape[2] <= largest and torch.cuda.get_device_capability(q.device) >= AMPERE
+
+
+def attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float, scale: float) -> Tensor:
+    """Compute attention within each text by FlashAttention, without padding or dropout; (T, N, D) thrice -> (T, N, D).
+
+    The keys of a text are not split among blocks of threads: how many parts there are would depend on the longest text
+    of the batch, and the order of sums on the parts.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    # torch 2.11, which may lack this argument, splits nothing. With it torch takes FlashAttention. From 2.14 on it
+    # would otherwise prefer that of cuDNN, for long texts only, so that the longest text would choose the kernel.
+    unsplit: dict[str, Any] = {"num_splits": 1} if "num_splits" in _arguments(varlen_attn) else {}
+    bounds, longest = packing.cu_seqlens, packing.max_length
+    window = (-1, 0 if packing.causal else -1)
+    y = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=window, **unsplit)
+    assert isinstance(y, Tensor)  # there is a second result only where it is requested
+    return y
+
+
+@functools.cache
+def _arguments(function: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def attend_in_buckets(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float, scale: float | None = None
+) -> Tensor:
+    """Compute attention within each text, padded to the length of its bucket; (T, N, D) thrice -> (T, N, D).
+
+    The length of a bucket depends on nothing but the text, and the mask is there even if nothing is padded. Otherwise
+    the other texts of the batch would choose the kernel.
+    """
+    buckets = packing.buckets
+    masks: list[Tensor | None] = [None] * len(buckets.sizes)  # padding comes last: no causal mask lets it through
+    sizes = [n_texts * length for n_texts, length in buckets.sizes]
+    if not packing.causal:
+        parts = zip(buckets.is_token.split(sizes), buckets.sizes, strict=True)
+        masks = [part.view(n_texts, 1, 1, length) for part, (n_texts, length) in parts]
+    q, k, v = (buckets.pad(x) for x in (q, k, v))  # (T, N, D) -> (T', N, D)
+    runs = zip(buckets.sizes, masks, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+    attended = [_attend_run(qkv, size, packing.causal, dropout_p, mask, scale) for size, mask, *qkv in runs]
+    return buckets.unpad(_joined(attended))  # (T', N, D) -> (T, N, D)
 
 
 def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float) -> Tensor:
@@ -155,10 +225,26 @@ def attend_by_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_
     if dtype.itemsize == 2 and torch.is_grad_enabled() and q.requires_grad:
         # The kernel's backward pass in 16 bits takes up to five times as long.
         q, k, v = q.float(), k.float(), v.float()
-    attended, rest = [], v[len(v) - sizes[-1] :]
-    for (n_texts, length), *run in zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False):
-        q, k, v = (x.unflatten(0, (n_texts, length)).transpose(1, 2) for x in run)  # -> (B', N, L, D)
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=packing.causal)
-        attended.append(x.transpose(1, 2).flatten(0, 1))  # (B', N, L, D) -> (B' * L, N, D)
+    rest = v[len(v) - sizes[-1] :]
+    runs = zip(packing.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=False)
+    attended = [_attend_run(qkv, size, packing.causal, dropout_p) for size, *qkv in runs]
     attended += [rest] if sizes[-1] else []
-    return (attended[0] if len(attended) == 1 else torch.cat(attended)).to(dtype)
+    return _joined(attended).to(dtype)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend_run(
+    qkv: Sequence[Tensor],
+    size: tuple[int, int],
+    causal: bool,
+    dropout_p: float,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Compute attention within texts of one length, `size` is B' and L; (B' * L, N, D) thrice -> (B' * L, N, D)."""
+    q, k, v = (x.unflatten(0, size).transpose(1, 2) for x in qkv)  # -> (B', N, L, D)
+    x = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal=causal, scale=scale)
+    return x.transpose(1, 2).flatten(0, 1)  # (B', N, L, D) -> (B' * L, N, D)

@@ -44,9 +44,17 @@ class Int8:
         Magnitude above which a column is an outlier: relative to the root mean square of the layer's input if
         outliers are fixed, absolute if they are dynamic. After a LayerNorm without gain both are the same. The default
         is that of LLM.int8(), section 3.2.
-    engine : {"auto", "int_mm", "bitsandbytes", "dequantize"}, default="auto"
-        How to multiply. "auto" is bitsandbytes on CUDA, "int_mm" (integer products) on CPUs with instructions for
-        these, and otherwise "dequantize": weights are converted to floating point for each product.
+    engine : {"auto", "int_mm", "triton", "bitsandbytes", "dequantize"}, default="auto"
+        How to multiply. "int_mm", "triton" and "bitsandbytes" multiply integers: with the kernels of torch, those of
+        skxlmr, and those of bitsandbytes. "dequantize" converts weights to floating point for each product. "auto" is
+
+        - on GPUs of compute capability 8.0 or higher (A100, RTX 30 and later) "triton", whose kernels take in the
+          steps around a product, so that a layer runs about an eighth of the operators of the other engines. It needs
+          the package triton, which torch for CUDA installs on Linux, and a C compiler and the headers of Python, which
+          triton needs; where one of them is missing, "auto" is "bitsandbytes";
+        - on those of 7.5 (T4, RTX 20) "bitsandbytes", because Triton compiles no integer products for them;
+        - on CPUs with instructions for integer products "int_mm";
+        - elsewhere "dequantize", because integers are not multiplied faster there, or not at all.
 
     Examples
     --------
@@ -135,6 +143,8 @@ class Int8Linear(nn.Module):
         # Input columns that keep 16 bits, (k,); not persistent, because the state dict is that of bitsandbytes.
         self.register_buffer("outliers", torch.empty(0, dtype=torch.int64, device="cpu"), persistent=False)
         self.register_buffer("outlier_weight", torch.empty(0, out_features, dtype=torch.int8), persistent=False)
+        is_outlier = torch.zeros(in_features, dtype=torch.bool, device="cpu")
+        self.register_buffer("is_outlier", is_outlier, persistent=False)  # the same columns as a mask, (K,)
         # The columns with the largest magnitudes, and these relative to the root mean square of the input, (m,) each.
         self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
         self.observer: Callable[[Tensor], None] | None = None  # set during the outlier search
@@ -156,6 +166,8 @@ class Int8Linear(nn.Module):
         """Set the input columns that keep 16 bits, (k,) int64."""
         self.outliers = columns.to(self.weight.device)
         self.outlier_weight = outlier_weight(self.weight.detach(), self.outliers)
+        is_outlier = torch.zeros(self.in_features, dtype=torch.bool, device=self.weight.device)
+        self.is_outlier = is_outlier.index_fill_(0, self.outliers, True)
 
     def set_candidates(self, columns: Tensor, peaks: Tensor) -> None:
         """Set the candidate columns, and select the outliers among them according to the settings."""

@@ -1,4 +1,4 @@
-"""Products with 8-bit weights: integer products on CPUs, bitsandbytes on CUDA, floating point where neither runs.
+"""Products with 8-bit weights: integer products on CPUs and on CUDA, floating point where neither runs.
 
 The integer products are exact, and all other steps work row by row, so that the result for a token is the same, bit for
 bit, whatever else is in the batch. benchmarks/NOTES.md compares `torch._int_mm` with other integer products.
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BLOCK = {"cpu": 2**19}
 LARGE_BLOCK = 2**24
 LARGEST_WORKSPACE = 2**25  # int32 numbers, 128 MiB: what a thread may keep for the sums of its products
+BITSANDBYTES_MULTIPLE = 4  # of K; it computes other products in float32, where sums above 2**24 are rounded
 LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS needs more than 16 rows, and multiples of 8 or 16 in the other dimensions
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
@@ -41,7 +43,8 @@ class QuantizedInput:
     values: Tensor  # (T, K) int8, in outlier columns the low byte; the unchanged input if the engine does not quantise
     scales: Tensor | None = None  # (T, 1) float32, value of one step of each row
     columns: Tensor | None = None  # (k,) int64, the outlier columns
-    high: Tensor | None = None  # (T, k) int8, high bytes of the outliers; with bitsandbytes the outliers themselves
+    # (T, k) int8, high bytes of the outliers, with triton followed by zeros; with bitsandbytes the outliers themselves
+    high: Tensor | None = None
     fixed: bool = True  # whether the outlier columns are those that the layer stores
 
 
@@ -59,9 +62,7 @@ class IntMM:
     """Integer products by `torch._int_mm`; each token has its own scale, outliers have 16 bits."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        columns, fixed = layer.outliers, layer.settings.outliers != "dynamic"
-        if not fixed:
-            columns = (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0]  # (k,)
+        columns, fixed = outlier_columns(x, layer)
         inputs = self._empty(len(x), x.shape[1], x.dtype, columns)
         inputs.fixed = fixed
         for rows in blocks(*inputs.values.shape, device=x.device):
@@ -115,9 +116,7 @@ class IntMM:
         assert inputs.scales is not None
         out = _workspace.sums(len(inputs.values), layer.out_features, inputs.values.device)
         sums = int_mm(inputs.values, layer.weight.t(), out)
-        weight = None
-        if inputs.columns is not None:
-            weight = layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+        weight = None if inputs.columns is None else outlier_weight_of(layer, inputs)
         scales = layer.scales
         bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
         for rows in blocks(*sums.shape, device=sums.device):
@@ -172,37 +171,122 @@ def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:
     return torch._int_mm(a, b)[:n_rows, :n_columns]
 
 
+def outlier_columns(x: Tensor, layer: Int8Linear) -> tuple[Tensor, bool]:
+    """Return the columns of an input (T, K) that keep 16 bits, (k,), and whether the layer stores these."""
+    if layer.settings.outliers != "dynamic":
+        return layer.outliers, True
+    return (x.abs().amax(0) >= layer.settings.threshold).nonzero()[:, 0], False
+
+
+def outlier_weight_of(layer: Int8Linear, inputs: QuantizedInput) -> Tensor:
+    """Return the outlier columns of the weight of a layer for its quantised input, (k, N)."""
+    assert inputs.columns is not None
+    return layer.outlier_weight if inputs.fixed else outlier_weight(layer.weight, inputs.columns)
+
+
 def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     """Return the outlier columns of a weight (N, K) as a new matrix, (k, N)."""
     # Copied into new memory: `contiguous` would keep the strides of a single column, which _int_mm misreads.
     return weight.new_empty(len(columns), len(weight)).copy_(weight[:, columns].t())
 
 
-class BitsAndBytes:
-    """The kernels of bitsandbytes, which run on CUDA and, slowly, on CPUs."""
+class Triton:
+    """Integer products as of `IntMM`, in kernels that take in the steps before and after them; for CUDA."""
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        ops = bitsandbytes_ops()
-        columns: Tensor | None = layer.outliers
-        half = x.to(torch.float16)  # the only dtype that its kernels take
-        if layer.settings.outliers == "dynamic":
-            values, scales, columns = ops.int8_vectorwise_quant(half, layer.settings.threshold)
-        else:
-            if len(layer.outliers):
-                half = half.index_fill(1, layer.outliers, 0)
-            values, scales, _ = ops.int8_vectorwise_quant(half)
-        if columns is None or not len(columns):
+        columns, fixed = outlier_columns(x, layer)
+        is_outlier = layer.is_outlier
+        if not fixed:
+            is_outlier = torch.zeros_like(is_outlier, device=x.device).index_fill_(0, columns, True)
+        operators = triton_operators()
+        values, scales, high, _ = operators.quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
+        return self._quantized(x, values, scales, columns, high, fixed)
+
+    def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: Int8Linear, keep: bool) -> tuple[QuantizedInput, Tensor]:
+        """Quantise the result of a LayerNorm (T, K) for a layer with fixed outliers; return it, too, if `keep`."""
+        operators = triton_operators()
+        values, scales, high, normalised = operators.quantize_rows(
+            x, layer.is_outlier, layer.outliers, norm.weight, norm.bias, norm.eps, keep
+        )
+        return self._quantized(x, values, scales, layer.outliers, high, True), normalised
+
+    def _quantized(
+        self, x: Tensor, values: Tensor, scales: Tensor, columns: Tensor, high: Tensor, fixed: bool
+    ) -> QuantizedInput:
+        if not len(columns):
             return QuantizedInput(x.dtype, values, scales)
-        columns = columns.long()
-        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns])
+        return QuantizedInput(x.dtype, values, scales, columns, high, fixed)
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
-        bias = None if layer.bias is None else layer.bias.to(torch.float16)
-        y = bitsandbytes_ops().int8_scaled_mm(inputs.values, layer.weight, inputs.scales, layer.SCB, bias, inputs.dtype)
-        if inputs.columns is not None and inputs.high is not None:
-            weight = (layer.weight[:, inputs.columns] * layer.scales[:, None]).to(inputs.dtype)  # (N, k)
-            y = torch.addmm(y, inputs.high, weight.t())
-        return y
+        return self.products(inputs, [layer])
+
+    def products(
+        self,
+        inputs: QuantizedInput,
+        layers: Sequence[Int8Linear],
+        *,
+        gelu: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Multiply with one layer, (T, N), or with three of one shape, (3, T, N); apply gelu and add a residual."""
+        assert inputs.scales is not None
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        assert len(biases) in (0, len(layers))
+        return triton_operators().int8_linear(
+            inputs.values,
+            inputs.scales,
+            inputs.high,
+            [layer.weight for layer in layers],
+            [layer.SCB for layer in layers],
+            [] if inputs.columns is None else [outlier_weight_of(layer, inputs) for layer in layers],
+            biases,
+            residual,
+            inputs.dtype,
+            gelu,
+        )
+
+
+def triton_operators() -> Any:
+    """Return `torch.ops.skxlmr`."""
+    from skxlmr.model.int8_triton import operators  # noqa: F401 - registers its operators
+
+    return torch.ops.skxlmr
+
+
+class BitsAndBytes:
+    """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
+
+    The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model.
+    """
+
+    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+        columns, fixed = outlier_columns(x, layer)
+        values, scales = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
+        for rows in blocks(*x.shape, device=x.device):
+            part = x[rows].index_fill(1, columns, 0) if len(columns) else x[rows]  # (t, K)
+            largest = part.abs().amax(1, keepdim=True).float().clamp_(min=1e-30)  # a row may be zero
+            values[rows] = torch.mul(part, 127 / largest).round_()
+            scales[rows] = largest / 127
+        if not len(columns):
+            return QuantizedInput(x.dtype, values, scales)
+        return QuantizedInput(x.dtype, values, scales, columns, x[:, columns], fixed)
+
+    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+        assert inputs.scales is not None
+        values, weight = inputs.values, layer.weight.detach()
+        if more := -values.shape[1] % BITSANDBYTES_MULTIPLE:
+            values, weight = F.pad(values, (0, more)), F.pad(weight, (0, more))
+        sums = bitsandbytes_ops().int8_linear_matmul(values, weight)  # (T, K), (N, K) -> (T, N) int32
+        y = sums.new_empty(sums.shape, dtype=inputs.dtype)
+        scales = layer.scales
+        bias = scales.new_zeros(()) if layer.bias is None else layer.bias.float()
+        for rows in blocks(*sums.shape, device=sums.device):
+            torch.addcmul(bias, sums[rows] * scales, inputs.scales[rows], out=y[rows])  # rounded once, at the end
+        if inputs.columns is None or inputs.high is None:
+            return y
+        rows_of_outliers = outlier_weight_of(layer, inputs)
+        return y.addmm_(inputs.high, (rows_of_outliers * scales).to(y.dtype))  # (T, k), (k, N) -> (T, N)
 
 
 class Dequantize:
@@ -216,16 +300,54 @@ class Dequantize:
         return F.linear(inputs.values, layer.dequantize(inputs.dtype), bias)
 
 
-ENGINES: dict[str, Engine] = {"int_mm": IntMM(), "bitsandbytes": BitsAndBytes(), "dequantize": Dequantize()}
+TRITON = Triton()
+ENGINES: dict[str, Engine] = {
+    "int_mm": IntMM(),
+    "triton": TRITON,
+    "bitsandbytes": BitsAndBytes(),
+    "dequantize": Dequantize(),
+}
+# Compute capabilities from which engines have integer products; cuBLAS multiplies them on tensor cores since Turing.
+LEAST_CAPABILITY = {"int_mm": (7, 5), "triton": (8, 0), "bitsandbytes": (7, 5)}
 
 
 def choose_engine(name: str, device: torch.device) -> Engine:
-    """Return an engine by name; "auto" is the fastest that runs on the device."""
+    """Return an engine by name; "auto" is the fastest that runs on the device.
+
+    Raises ImportError for "triton" where it is not installed, and ValueError for an engine that multiplies integers on
+    a GPU for which it has no such products.
+    """
     if name == "auto":
-        name = "bitsandbytes" if device.type == "cuda" else "dequantize"
-        if device.type == "cpu" and cpu_has_int8():
+        name = "dequantize"
+        if device.type == "cuda":
+            name = _fastest_on_cuda(device)
+        elif device.type == "cpu" and cpu_has_int8():
             name = "int_mm"
+    if name == "triton":
+        triton.require()
+    least = LEAST_CAPABILITY.get(name)
+    if least is not None and device.type == "cuda" and cuda_capability(device) < least:
+        raise ValueError(
+            f"Int8 engine={name!r} needs a GPU of compute capability {least[0]}.{least[1]} or higher, which "
+            f"{torch.cuda.get_device_name(device)} does not have. Use engine='auto', which is "
+            f"{_fastest_on_cuda(device)!r} there."
+        )
     return ENGINES[name]
+
+
+def _fastest_on_cuda(device: torch.device) -> str:
+    capability = cuda_capability(device)
+    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable() and torch.version.hip is None:
+        return "triton"
+    return "bitsandbytes" if capability >= LEAST_CAPABILITY["bitsandbytes"] else "dequantize"
+
+
+def cuda_capability(device: torch.device) -> tuple[int, int]:
+    """Return the compute capability of a GPU; estimates for a GPU that is not there assume a recent one."""
+    try:
+        return torch.cuda.get_device_capability(device)
+    except (AssertionError, RuntimeError):  # torch has no CUDA, or there is no such GPU
+        return (9, 0)
 
 
 @functools.cache

@@ -11,9 +11,17 @@ from torch import Tensor, nn
 
 from skxlmr.model.attention import NO_DELTAS, Attention, Deltas, Eager, linear
 from skxlmr.model.config import ACTIVATIONS, XLMRobertaXLConfig
+from skxlmr.model.fused_layer import can_fuse, run_fused
 from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import can_chain, chain
 from skxlmr.model.packing import Packing
+
+
+class Dropout(nn.Dropout):
+    """Dropout that runs no operator where it changes nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training and self.p else x
 
 
 class Embeddings(nn.Module):
@@ -30,7 +38,7 @@ class Embeddings(nn.Module):
         self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.absolute = config.position_embedding_type == "absolute"
         self.norm = nn.Identity() if config.pre_layer_norm else layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -81,7 +89,7 @@ class Layer(nn.Module):
         if config.add_cross_attention:
             self.cross_norm = layer_norm(config)
             self.cross_attention = Attention(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.ffn_norm = layer_norm(config)
         self.ffn = FeedForward(config)
 
@@ -93,6 +101,8 @@ class Layer(nn.Module):
         eager: Eager | None = None,
         cross: Eager | None = None,
     ) -> Tensor:
+        if eager is None and cross is None and can_fuse(self, deltas):
+            return run_fused(self, x, packing, deltas)
         attention_delta, ffn_delta = deltas.get("attention_norm"), deltas.get("ffn_norm")
         if self.pre_layer_norm:
             x = x + self.dropout(

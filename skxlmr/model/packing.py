@@ -11,10 +11,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from skxlmr.model.segments import segment_max, segment_mean
 from skxlmr.system.lazy import lazy_property
+
+
+def padded_length(length: int) -> int:
+    """Return the length to which a text is padded in its bucket: a multiple of 16, with eight per doubling from 128 on.
+
+    Above 128 tokens at most an eighth is padding. It depends on nothing but the text, so that neither does the result.
+    """
+    step = max(16, 1 << max((length - 1).bit_length() - 4, 0))
+    return -(-length // step) * step
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Packed texts in buckets of similar length, each text padded to the length of its bucket: T' tokens with padding.
+
+    Only attention kernels that take no packed texts need them.
+    """
+
+    sizes: list[tuple[int, int]]  # of each bucket, the number of its texts B' and their padded length L'
+    slots: Tensor  # (T,) int64, index of each packed token among the padded ones
+    is_token: Tensor  # (T',) bool, False at padding
+
+    @classmethod
+    def from_lengths(cls, lengths: Tensor) -> Buckets:
+        """Return the buckets of texts of these lengths, (B,)."""
+        on_host = lengths.cpu()
+        distinct, which = on_host.unique(return_inverse=True)
+        padded = torch.tensor([padded_length(length) for length in distinct.tolist()])[which]  # (B,)
+        order = padded.argsort(stable=True)
+        starts = torch.empty_like(padded)
+        starts[order] = padded[order].cumsum(0) - padded[order]  # of each text among the padded tokens
+        moved = starts - (on_host.cumsum(0) - on_host)
+        slots = torch.arange(int(on_host.sum())) + moved.repeat_interleave(on_host)
+        is_token = torch.zeros(int(padded.sum()), dtype=torch.bool).index_fill(0, slots, True)
+        of_bucket, counts = padded[order].unique_consecutive(return_counts=True)
+        sizes = list(zip(counts.tolist(), of_bucket.tolist(), strict=True))
+        return cls(sizes, slots.to(lengths.device), is_token.to(lengths.device))
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Pad with zeros, one bucket after the other, (T, ...) -> (T', ...)."""
+        return x.new_zeros(len(self.is_token), *x.shape[1:]).index_copy(0, self.slots, x)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """Remove the padding, (T', ...) -> (T, ...)."""
+        return x.index_select(0, self.slots)
 
 
 @dataclass(frozen=True)
@@ -23,7 +68,6 @@ class Packing:
 
     cu_seqlens: Tensor  # (B + 1,) int32: text b is x[cu_seqlens[b]:cu_seqlens[b + 1]]
     max_length: int  # L
-    slots: Tensor | None  # (T,) int64, index of each token in the flattened (B, L) batch; None if there is no padding
     causal: bool = False  # whether each token attends only to itself and those before it
     left_out: Tensor | None = None  # (B,) int64: tokens of each text before its first one here; None means none
 
@@ -36,12 +80,7 @@ class Packing:
         max_length = int(lengths.max())
         cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
         torch.cumsum(lengths, 0, out=cu_seqlens[1:])
-        slots = None
-        if bool((lengths != max_length).any()):
-            pads_before = torch.arange(len(lengths), device=lengths.device) * max_length - cu_seqlens[:-1]
-            slots = torch.arange(int(cu_seqlens[-1]), device=lengths.device) + pads_before.repeat_interleave(lengths)
-            slots = slots.to(device)
-        return cls(cu_seqlens.to(device, torch.int32), max_length, slots, causal)
+        return cls(cu_seqlens.to(device, torch.int32), max_length, causal)
 
     @property
     def batch_size(self) -> int:
@@ -53,6 +92,11 @@ class Packing:
         """Runs of consecutive texts of the same length, as (number of texts, length)."""
         lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
         return list(zip(counts.tolist(), lengths.tolist(), strict=True))
+
+    @lazy_property
+    def buckets(self) -> Buckets:
+        """The texts in buckets of similar length."""
+        return Buckets.from_lengths(self.lengths)
 
     @property
     def first(self) -> Tensor:
@@ -69,29 +113,9 @@ class Packing:
         """Number of tokens of each text, (B,)."""
         return self.cu_seqlens.diff().long()
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Pad with zeros on the right, (T, ...) -> (B, L, ...)."""
-        shape = (self.batch_size, self.max_length, *x.shape[1:])
-        if self.slots is None:
-            return x.view(shape)
-        return x.new_zeros(shape).flatten(0, 1).index_copy(0, self.slots, x).view(shape)
-
-    def unpad(self, x: Tensor) -> Tensor:
-        """Remove the padding, (B, L, ...) -> (T, ...)."""
-        x = x.flatten(0, 1)
-        return x if self.slots is None else x.index_select(0, self.slots)
-
-    def mask(self) -> Tensor | None:
-        """Return True at tokens and False at padding, (B, L); None if there is no padding."""
-        if self.slots is None:
-            return None
-        positions = torch.arange(self.max_length, device=self.cu_seqlens.device)
-        return positions < self.lengths[:, None]
-
     def mean(self, x: Tensor) -> Tensor:
         """Return the mean over the tokens of each text, (T, H) -> (B, H)."""
-        # embedding_bag takes less than a tenth of the time of segment_reduce, but its maximum would ignore NaN.
-        return F.embedding_bag(torch.arange(len(x), device=x.device), x, self.first, mode="mean")
+        return segment_mean(x, self.first)
 
     def weighted_mean(self, x: Tensor) -> Tensor:
         """Return the mean over the tokens of each text, weighted by their positions from 1, (T, H) -> (B, H)."""
@@ -110,7 +134,7 @@ class Packing:
 
     def max(self, x: Tensor) -> Tensor:
         """Return the maximum over the tokens of each text, (T, H) -> (B, H)."""
-        return torch.segment_reduce(x, "max", lengths=self.lengths, axis=0, unsafe=True)
+        return segment_max(x, self.lengths)
 
 
 def few_sizes(n_tokens: int) -> int:
@@ -121,18 +145,3 @@ def few_sizes(n_tokens: int) -> int:
     """
     step = 1 << max(n_tokens.bit_length() - 5, 0)
     return -(-n_tokens // step) * step
-
-
-def segment_logsumexp(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return the logsumexp of consecutive rows, `lengths` of them each; (T, d), (n,) -> (n, d).
-
-    Examples
-    --------
-    >>> segment_logsumexp(torch.tensor([[0.0], [0.0], [5.0]]), torch.tensor([2, 1]))
-    tensor([[0.6931],
-            [5.0000]])
-    """
-    segment = torch.arange(len(lengths), device=x.device).repeat_interleave(lengths)
-    highest = torch.segment_reduce(x.detach(), "max", lengths=lengths, axis=0, unsafe=True)
-    powers = (x - highest[segment]).exp()
-    return powers.new_zeros(highest.shape).index_add(0, segment, powers).log() + highest

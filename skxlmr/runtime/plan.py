@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.model.segments import segment_max, segment_mean, segment_sum
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.system.parameters import parameter, parameter_group
 from skxlmr.system.warn import warn
@@ -223,9 +224,8 @@ class PairPlan(WindowPlan):
         starts, tokens = self._side_starts(windows), self.n_pooled[windows]
         counts = np.diff(starts, append=len(windows))
         shares = tokens / np.repeat(np.add.reduceat(tokens, starts), counts)
-        side = torch.from_numpy(np.repeat(np.arange(len(starts)), counts)).to(features.device)
         weighted = features * torch.from_numpy(shares).to(features)[:, None]
-        sides = features.new_zeros(len(starts), features.shape[1]).index_add(0, side, weighted)
+        sides = segment_sum(weighted, torch.from_numpy(starts).to(features.device))
         return sides.view(-1, 2, features.shape[1])
 
     def sides(self) -> WindowPlan:
@@ -263,13 +263,9 @@ class WordPlan(PiecePlan):
     def combine(self, features: Tensor, windows: np.ndarray) -> Tensor:
         """Combine the features of pieces, (n_pieces, H), to those of words, (n_words, H)."""
         counts = np.concatenate([self.n_pieces[i] for i in windows])
-        of_piece = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(features.device)
-        words = features.new_zeros(len(counts), features.shape[1])
         if self.aggregation == "max":
-            index = of_piece[:, None].expand_as(features)
-            return words.scatter_reduce(0, index, features, "amax", include_self=False)
-        shares = features / torch.from_numpy(counts)[:, None].to(features)[of_piece]
-        return words.index_add(0, of_piece, shares)
+            return segment_max(features, torch.from_numpy(counts).to(features.device))
+        return segment_mean(features, torch.from_numpy(np.cumsum(counts) - counts).to(features.device))
 
 
 def make_plan(

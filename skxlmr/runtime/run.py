@@ -53,6 +53,7 @@ def run(
     """Run windows of the given lengths in batches of similar length; returns (counts.sum(), d), float32, in order.
 
     `compute` takes the indices of a batch of windows and returns `counts` rows for each, (n, d); None means one.
+    Raises FloatingPointError if a result is infinite or NaN.
     """
     if counts is None:
         counts = np.ones(len(lengths), np.int64)
@@ -60,11 +61,25 @@ def run(
     with progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False) as bar:
         for batch in token_batches(lengths, batch_tokens):
             output = _within_memory(compute, batch).float().cpu().numpy()
+            _check_finite(output, lengths[batch], counts[batch])
             if results is None:
                 results = np.empty((int(counts.sum()), output.shape[1]), np.float32)
             results[rows_of(batch, counts)] = output
             bar.update(int(lengths[batch].sum()))
     return results
+
+
+def _check_finite(output: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> None:
+    """Raise FloatingPointError unless the results of a batch are finite."""
+    is_finite = np.isfinite(output).all(axis=1)
+    if not is_finite.all():
+        bad = np.unique(np.repeat(np.arange(len(counts)), counts)[~is_finite])
+        raise FloatingPointError(
+            f"The model gives infinite numbers or NaN for {len(bad)} of {len(lengths)} texts of a batch, the first of "
+            f"{lengths[bad[0]]} tokens. In float16, the default on GPUs without bfloat16, numbers above 65504 are "
+            f"infinite: use dtype='float32', or load_in_8bit=True with it to save memory. In any other dtype the "
+            f"training has diverged: fit again with a lower learning_rate."
+        )
 
 
 def _within_memory(compute: Callable[[np.ndarray], Tensor], batch: np.ndarray) -> Tensor:

@@ -15,7 +15,7 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import lengths
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMultipleChoice, XLMRobertaXLTokenizer
 from skxlmr.model.heads import ChoiceHead
-from skxlmr.model.packing import segment_logsumexp
+from skxlmr.model.segments import segment_logsumexp
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import pool_windows

@@ -16,6 +16,7 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRoberta
 from skxlmr.model.lm_head import LMHead, read_lm_head
 from skxlmr.model.loading_report import warn_of_new_parts
 from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.segments import segment_sum
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import moment
 from skxlmr.runtime.finetuned import Finetuned
@@ -258,8 +259,8 @@ def language_losses(finetuned: Finetuned, backbone: Backbone, drawing: Drawing) 
     def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
         examples = drawing.examples
         each = _token_losses(finetuned, backbone, examples, windows, keep=keep, recompute=recompute)
-        window = np.repeat(np.arange(len(windows)), examples.counts[windows])
-        sums = each.new_zeros(len(windows)).index_add(0, torch.from_numpy(window).to(base.device), each)
+        counts = examples.counts[windows]
+        sums = segment_sum(each[:, None], torch.from_numpy(np.cumsum(counts) - counts).to(base.device))[:, 0]
         return sums * torch.from_numpy(drawing.factors[windows]).to(sums)
 
     return losses

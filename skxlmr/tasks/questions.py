@@ -17,7 +17,7 @@ from skxlmr.columns import TextColumn, as_objects, check_text_column, feature_na
 from skxlmr.metrics import language_code, squad_scores
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering, XLMRobertaXLTokenizer
 from skxlmr.model.heads import SpanHead
-from skxlmr.model.packing import segment_logsumexp
+from skxlmr.model.segments import segment_logsumexp
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.tasks.answers import check_answers, first_span

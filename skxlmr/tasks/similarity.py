@@ -16,6 +16,7 @@ from typing_extensions import Self
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.segments import segment_max, segment_sum
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PairPlan, WindowPlan, plan_pairs, plan_texts
@@ -243,15 +244,14 @@ def pool_features(features: Tensor, text: np.ndarray, n_tokens: np.ndarray, pool
 
     Vectors are averaged, those of "mean" by their numbers of tokens; with "max" the highest values are taken.
     """
-    index = torch.from_numpy(text).to(features.device)
-    n_texts = int(text[-1]) + 1
+    n_windows = np.bincount(text)
+    starts = np.cumsum(n_windows) - n_windows
     if pooling == "max":
-        lowest = features.new_full((n_texts, features.shape[1]), -torch.inf)
-        return lowest.scatter_reduce(0, index[:, None].expand_as(features), features, "amax")
+        return segment_max(features, torch.from_numpy(n_windows).to(features.device))
     tokens = n_tokens if pooling == "mean" else np.ones(len(text))
     shares = tokens / np.bincount(text, tokens)[text]
     weighted = features * torch.from_numpy(shares).to(features)[:, None]
-    return features.new_zeros(n_texts, features.shape[1]).index_add(0, index, weighted)
+    return segment_sum(weighted, torch.from_numpy(starts).to(features.device))
 
 
 def order_by_twos(classes: np.ndarray, random: np.random.RandomState) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from inspect import unwrap
 from typing import Any
 
@@ -32,7 +32,7 @@ class AdamW(torch.optim.AdamW):
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
-OF_PARAMETERS = {"exp_avg", "exp_avg_sq"}  # what AdamW remembers of a parameter, in its shape
+BLOCK = 256  # numbers that share a scale in 8-bit states
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
@@ -62,9 +62,18 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
     numbers: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
     for i, of_parameter in optimizer.state_dict()["state"].items():
-        for name, value in of_parameter.items():
+        for name, value in _flat(of_parameter):
             (tensors if isinstance(value, Tensor) else numbers)[f"{i}.{name}"] = value
     return numbers, tensors
+
+
+def _flat(of_parameter: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what an optimizer remembers of a parameter; bitsandbytes nests its tensors, and loads them without that."""
+    for name, value in of_parameter.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield name, value
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -89,15 +98,38 @@ def check_optimizer_state(
 ) -> None:
     """Raise a ValueError if a state from a file is not one of this optimizer."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    names: dict[str, set[str]] = {str(i): set() for i in range(len(parameters))}
-    for key in (*numbers, *tensors):
+    states: dict[str, dict[str, Any]] = {str(i): {} for i in range(len(parameters))}
+    for key, value in (*numbers.items(), *tensors.items()):
         i, _, name = key.partition(".")
-        if i not in names:
+        if i not in states:
             raise ValueError(f"its optimizer has {shown(key)}, which is not a parameter of this training")
-        names[i].add(name)
-        value = tensors.get(key)
-        if value is not None and name in OF_PARAMETERS and value.shape != parameters[int(i)].shape:
-            raise ValueError(f"its optimizer has {shown(key)} of shape {tuple(value.shape)}, which is wrong")
-    complete = [set(), OF_PARAMETERS | {"step"}] if isinstance(optimizer, torch.optim.AdamW) else list(names.values())
-    if any(of_parameter not in complete for of_parameter in names.values()):
-        raise ValueError("the state of its optimizer is not complete")
+        states[i][name] = value
+    for (i, state), parameter in zip(states.items(), parameters, strict=True):
+        needed = _tensors_of(optimizer, parameter, state)
+        for name, value in state.items():
+            if isinstance(value, Tensor) and name in needed and (tuple(value.shape), value.dtype) != needed[name]:
+                raise ValueError(
+                    f"its optimizer has {shown(f'{i}.{name}')} of shape {tuple(value.shape)} and {value.dtype}, which "
+                    f"is wrong"
+                )
+        if state and state.keys() != needed.keys() | {"step"}:
+            raise ValueError("the state of its optimizer is not complete")
+
+
+def _tensors_of(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, state: Mapping[str, Any]
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return the shapes and dtypes of the tensors that an optimizer remembers of a parameter.
+
+    The kernels of bitsandbytes read and write them without a check. It has small parameters in 32 bits.
+    """
+    shape = tuple(parameter.shape)
+    if isinstance(optimizer, torch.optim.AdamW):
+        return dict.fromkeys(("exp_avg", "exp_avg_sq"), (shape, parameter.dtype))
+    first = state.get("state1")
+    if not isinstance(first, Tensor) or first.dtype != torch.uint8:
+        return dict.fromkeys(("state1", "state2"), (shape, torch.float32))
+    n_blocks = -(-parameter.numel() // BLOCK)
+    needed = dict.fromkeys(("state1", "state2"), (shape, torch.uint8))
+    needed |= dict.fromkeys(("qmap1", "qmap2"), ((256,), torch.float32))
+    return needed | dict.fromkeys(("absmax1", "absmax2"), ((n_blocks,), torch.float32))

@@ -255,8 +255,7 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
         writer().fit([""])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("gpu")
 def test_generator_on_cuda_equals_cpu(fitted):
     model = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32")
     assert model.generate(PROMPTS).tolist() == fitted.generate(PROMPTS).tolist()

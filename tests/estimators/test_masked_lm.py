@@ -341,8 +341,7 @@ def test_fill_mask_with_top_k_above_vocabulary_returns_whole_vocabulary():
     assert found.score.sum() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("method", ["pseudo_log_likelihood", "score", "predict", "fill_mask"])
 def test_cpu_fit_moved_to_cuda_runs_each_method(fitted, method):
     getattr(pickle.loads(pickle.dumps(fitted)).set_params(device="cuda", dtype="float32"), method)(GAPS)

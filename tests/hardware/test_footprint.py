@@ -18,6 +18,7 @@ from skxlmr.model.int8 import Int8
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.system import triton
 from skxlmr.training import Bias, Full, Head, LoRA
 
 NANO, XL = XLMRobertaXLConfig.from_pretrained("nano"), XLMRobertaXLConfig.xl()
@@ -171,6 +172,38 @@ def test_activation_bytes_of_full_is_near_the_peak(dropout):
     assert near(activation_bytes(config, N_TOKENS, torch.float32, tuning=Full()), measured)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [None, Int8(engine="int_mm"), Int8(engine="triton"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
+@pytest.mark.usefixtures("gpu")
+def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype, monkeypatch):
+    needs_int8 = isinstance(settings, Int8) and settings.engine != "dequantize"
+    if needs_int8 and torch.cuda.get_device_capability() < (7, 5):
+        pytest.skip("this GPU does not multiply integers")
+    if settings == Int8(engine="triton") and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("Triton compiles no integer products for this GPU")
+    monkeypatch.setattr(int8_engines, "LARGE_BLOCK", 2**17)
+    base = base_of(WIDE, dtype, settings)
+    for layer in quantized_layers(base).values() if needs_int8 else ():
+        layer.set_outliers(torch.arange(layer.in_features // 64))
+    base.to("cuda")
+    ids = (torch.arange(LENGTH).repeat(N_TEXTS) + 2).cuda()
+
+    def run() -> int:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with torch.inference_mode():
+            base.encode(ids, ids, Packing.from_lengths([LENGTH] * N_TEXTS, "cuda"))
+        return torch.cuda.max_memory_allocated() - before
+
+    run()  # what is allocated only once is not counted
+    estimated, measured = activation_bytes(WIDE, N_TOKENS, dtype, settings, device="cuda"), run()
+    assert measured / 1.05 < estimated < 1.35 * measured
+
+
 def test_activation_bytes_grows_with_tokens_and_layers():
     def needed(n_tokens: int, lora: LoRA | None) -> int:
         return activation_bytes(XL, n_tokens, torch.bfloat16, Int8(engine="int_mm"), lora)
@@ -182,11 +215,22 @@ def test_activation_bytes_grows_with_tokens_and_layers():
     assert needed(512, None) < needed(512, LoRA()) / 20
 
 
-def test_activation_bytes_with_bitsandbytes_counts_int32_products():
+def test_activation_bytes_with_bitsandbytes_counts_int32_products(emulate):
     """On CUDA the products are int32 before scaling; the input is held in 16 and in 8 bits."""
+    emulate("H100")
     settings = Int8(engine="bitsandbytes")
     plain = activation_bytes(XL, 1000, torch.bfloat16)
     assert plain < activation_bytes(XL, 1000, torch.bfloat16, settings, device="cuda") < 2 * plain
+
+
+def test_activation_bytes_with_triton_has_no_int32_products(monkeypatch):
+    monkeypatch.setattr(triton, "missing", lambda: None)
+
+    def needed(engine: str) -> int:
+        return activation_bytes(XL, 1000, torch.bfloat16, Int8(engine=engine), device="cuda")
+
+    plain = activation_bytes(XL, 1000, torch.bfloat16)
+    assert 0.7 * plain < needed("triton") < plain < needed("bitsandbytes")
 
 
 def test_default_batch_tokens_is_smaller_for_wider_models():

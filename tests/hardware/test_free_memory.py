@@ -95,10 +95,8 @@ def test_available_memory_of_a_gpu_includes_unused_reserved(monkeypatch: pytest.
     assert available_memory(torch.device("cuda", 0)) == 5 * MIB
 
 
-@pytest.mark.gpu
+@pytest.mark.usefixtures("gpu")
 def test_available_memory_of_this_gpu_drops_by_what_is_taken():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     device = torch.device("cuda", 0)
     before = available_memory(device)
     taken = torch.empty(256 * MIB, dtype=torch.uint8, device=device)

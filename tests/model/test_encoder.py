@@ -153,8 +153,7 @@ def _copy_weights(theirs, ours):
     assert np.isclose(ours.norm.weight.sum().item(), theirs.encoder.LayerNorm.weight.sum().item())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_encode_with_varlen_kernel_equals_padded_attention(model, dtype):
     ids = torch.randint(4, 50, (64,))

@@ -14,8 +14,10 @@ from skxlmr import XLMRXLEmbedder
 from skxlmr.model import int8_engines
 from skxlmr.model.int8 import Int8, Int8Linear, can_chain, chain, quantize_weight
 from skxlmr.model.int8_engines import ENGINES, choose_engine
+from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
+ON_CPU = [name for name in ENGINES if name != "triton"]
 SLICES = [slice(0, 1), slice(0, 2), slice(5, 8), slice(3, 40), slice(11, 12)]
 
 
@@ -85,7 +87,7 @@ def test_int8_linear_state_dict_equals_bitsandbytes(linear):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_int8_linear_equals_float_with_every_engine(linear, engine, dtype):
     x = inputs(dtype=dtype)
     y = quantized(linear, engine=engine)(x)
@@ -117,10 +119,12 @@ def test_int8_linear_huge_outlier_does_not_overflow(linear):
     assert relative(quantized(linear, [7])(x), linear(x)) < 0.02
 
 
-@pytest.mark.parametrize("columns", [(), (7,), (0, 7, 191)])
+@pytest.mark.parametrize(
+    ("engine", "columns"), [("int_mm", ()), ("int_mm", (7,)), ("int_mm", (0, 7, 191)), ("bitsandbytes", ())]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_int8_linear_row_is_independent_of_batch(linear, columns, dtype):
-    x, layer = inputs(outlier=7, dtype=dtype), quantized(linear, columns, engine="int_mm")
+def test_int8_linear_row_is_independent_of_batch(linear, engine, columns, dtype):
+    x, layer = inputs(outlier=7, dtype=dtype), quantized(linear, columns, engine=engine)
     whole = layer(x)
     for rows in SLICES:
         assert torch.equal(layer(x[rows]), whole[rows])
@@ -141,7 +145,7 @@ def test_dynamic_outliers_equal_bitsandbytes(linear):
     assert rows.columns.tolist() == [7]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_int8_linear_gradient_reaches_input_only(linear, engine):
     layer = quantized(linear, [7], engine=engine)
     x, weights = inputs().requires_grad_(), torch.randn(41, 96)
@@ -169,7 +173,7 @@ def test_int8_linear_without_bias():
     torch.manual_seed(0)
     linear = nn.Linear(64, 8, bias=False)
     x = torch.randn(5, 64)
-    for engine in ENGINES:
+    for engine in ON_CPU:
         assert relative(quantized(linear, engine=engine)(x), linear(x)) < 0.03
 
 
@@ -259,8 +263,44 @@ def test_choose_engine_auto_depends_on_device(monkeypatch):
     assert choose_engine("auto", cpu) is ENGINES["int_mm"]
     monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: False)
     assert choose_engine("auto", cpu) is ENGINES["dequantize"]
-    assert choose_engine("auto", torch.device("cuda")) is ENGINES["bitsandbytes"]
     assert choose_engine("auto", torch.device("mps")) is ENGINES["dequantize"]
+
+
+@pytest.mark.parametrize(
+    ("gpu_name", "engine"),
+    [("V100", "dequantize"), ("T4", "bitsandbytes"), ("A100", "triton"), ("L4", "triton"), ("H100", "triton")],
+)
+def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, engine, monkeypatch):
+    gpu, cuda = emulate(gpu_name), torch.device("cuda", 0)
+    assert choose_engine("auto", cuda) is ENGINES[engine]
+    for name, least in (("int_mm", (7, 5)), ("bitsandbytes", (7, 5)), ("triton", (8, 0))):
+        if gpu.capability < least:
+            message = (
+                rf"engine='{name}' needs a GPU .*{least[0]}\.{least[1]}.*, which {gpu_name} does not .* is '{engine}'"
+            )
+            with pytest.raises(ValueError, match=message):
+                choose_engine(name, cuda)
+        else:
+            assert choose_engine(name, cuda) is ENGINES[name]
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
+    assert choose_engine("auto", cuda) is ENGINES["bitsandbytes" if engine == "triton" else engine]
+
+
+def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):
+    """Memory is estimated for CUDA on machines without it."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no NVIDIA driver")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", fail)
+    monkeypatch.setattr(triton, "missing", lambda: None)
+    assert choose_engine("auto", torch.device("cuda")) is ENGINES["triton"]
+
+
+def test_choose_engine_triton_not_installed_raises(monkeypatch):
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
+    with pytest.raises(ImportError, match="pip install triton"):
+        choose_engine("triton", torch.device("cuda"))
 
 
 def test_cpu_has_int8_reads_capabilities(monkeypatch):
@@ -314,12 +354,12 @@ def test_int8_settings_are_sklearn_parameters():
         Int8().set_params(rank=3)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("columns", [(), (7,)])
 @pytest.mark.parametrize("engine", ["auto", "int_mm"])
-def test_int8_linear_on_cuda_equals_cpu(linear, engine, columns, dtype):
+def test_int8_linear_on_cuda_equals_cpu(gpu, linear, engine, columns, dtype):
+    if engine == "int_mm" and torch.cuda.get_device_capability() < (7, 5):
+        pytest.skip("this GPU does not multiply integers")
     x = inputs(outlier=7 if columns else None, dtype=dtype)
     expected = quantized(linear, columns)(x.float())
     layer = quantized(linear, columns, engine=engine)
@@ -329,3 +369,35 @@ def test_int8_linear_on_cuda_equals_cpu(linear, engine, columns, dtype):
     y.sum().backward()
     assert relative(y.cpu(), expected) < 0.02
     assert relative(x.grad.cpu(), torch.ones(41, 96) @ layer.dequantize(torch.float32).cpu()) < 0.02
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4, 3e5])
+@pytest.mark.parametrize("columns", [(), (7,)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.usefixtures("gpu")
+def test_int8_linear_on_cuda_with_numbers_beyond_float16_is_finite(linear, dtype, columns, scale):
+    """Inputs and outputs of 3e5 are infinite in float16, which the kernels of bitsandbytes take and return."""
+    x = inputs(dtype=dtype) * scale
+    layer = quantized(linear, columns).to("cuda")
+    y = layer(x.cuda()).cpu()
+    assert y.isfinite().all()
+    assert relative(y, linear(x.float())) < 0.015
+    large = quantized(nn.Linear(192, 96, bias=False), columns)
+    large.SCB.data *= 3e5
+    small = inputs(dtype=dtype)
+    assert (
+        relative(large.to("cuda")(small.cuda()).cpu(), small.float() @ large.cpu().dequantize(torch.float32).t())
+        < 0.015
+    )
+
+
+@pytest.mark.parametrize("inner", [7, 192])
+def test_integer_products_on_cuda_are_exact_for_any_size(emulate, inner):
+    """Of sizes that are not multiples of 4, bitsandbytes computes them in float32, and rounds large ones."""
+    gpu = emulate("T4")
+    layer, x = quantized(nn.Linear(inner, 8)), torch.randn(20, inner)
+    expected = layer(x)
+    with gpu.counting() as counts:
+        y = layer.to("cuda")(x.cuda())
+    assert set(counts.kernels) == {"int8 product"}
+    assert relative(y.cpu(), expected) < 0.02

@@ -234,8 +234,7 @@ def test_linear4bit_imports_bitsandbytes_lazily_and_silently():
     assert logging.getLogger("bitsandbytes.backends.cpu.ops").level == logging.NOTSET
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("in_features", "out_features"), [(192, 96), (96, 5), (21, 7)])
 def test_linear4bit_on_cuda_equals_cpu(in_features, out_features, dtype):

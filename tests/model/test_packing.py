@@ -1,21 +1,36 @@
 import pytest
 import torch
 
-from skxlmr.model.packing import Packing, few_sizes
+from skxlmr.model.packing import Packing, few_sizes, padded_length
 
 
-@pytest.mark.parametrize("lengths", [[3, 1, 4], [2, 2], [5], [1]])
-def test_packing_unpad_inverts_pad(lengths):
-    packing = Packing.from_lengths(lengths)
+def test_padded_length_wastes_at_most_an_eighth_of_long_texts():
+    padded = [padded_length(n) for n in range(1, 4097)]
+    assert all(n <= size and size % 16 == 0 for n, size in enumerate(padded, start=1))
+    assert all(size < n + 16 for n, size in enumerate(padded[:256], start=1))
+    assert all(size <= n * 9 / 8 for n, size in enumerate(padded[128:], start=129))
+    assert len(set(padded[:512])) == 24
+    assert padded == sorted(padded)
+
+
+@pytest.mark.parametrize("lengths", [[3, 40, 4, 1, 33], [2, 2], [500], [16, 17]])
+def test_buckets_unpad_inverts_pad(lengths):
+    buckets = Packing.from_lengths(lengths).buckets
     x = torch.randn(sum(lengths), 2)
-    padded = packing.pad(x)
-    assert padded.shape == (len(lengths), max(lengths), 2)
-    assert torch.equal(packing.unpad(padded), x)
-    for row, text in enumerate(x.split(lengths)):
-        assert torch.equal(padded[row, : len(text)], text)
-        assert not padded[row, len(text) :].any()
-    if packing.mask() is not None:
-        assert packing.mask().sum(1).tolist() == lengths
+    padded = buckets.pad(x)
+    assert torch.equal(buckets.unpad(padded), x)
+    assert not padded[~buckets.is_token].any()
+    assert torch.equal(padded[buckets.is_token].sort(0).values, x.sort(0).values)
+    # Each text lies whole at the start of a row of its bucket; rows are in the order of the texts.
+    rows = [row for (n, size), part in zip(*_split(buckets, padded), strict=True) for row in part.view(n, size, 2)]
+    texts = sorted(x.split(lengths), key=lambda text: padded_length(len(text)))
+    for row, text in zip(rows, texts, strict=True):
+        assert len(row) == padded_length(len(text))
+        assert torch.equal(row[: len(text)], text)
+
+
+def _split(buckets, padded):
+    return buckets.sizes, padded.split([n * size for n, size in buckets.sizes])
 
 
 def test_packing_pooling_is_within_each_text():

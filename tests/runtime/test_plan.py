@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +63,19 @@ def test_word_plan_combines_the_features_of_pieces(aggregation):
     np.testing.assert_allclose(combined.detach(), expected)
     combined.sum().backward()
     assert features.grad.sum() == combined.numel(), "each word passes on its whole gradient"
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max"])
+def test_word_plan_combines_on_cuda_in_a_fixed_order(gpu, aggregation):
+    n_pieces, windows = [np.array([1, 3]), np.array([2])], [np.arange(6), np.arange(4)]
+    positions = [np.arange(1, 5), np.arange(1, 3)]
+    plan = WordPlan(
+        windows, np.array([0, 1]), np.array([0, 1]), positions=positions, n_pieces=n_pieces, aggregation=aggregation
+    )
+    features = torch.randn(6, 8)
+    expected = plan.combine(features, np.array([0, 1]))
+    with contextlib.nullcontext() if gpu is None else gpu.counting() as counts:
+        combined = plan.combine(features.cuda().requires_grad_(), np.array([0, 1]))
+        combined.sum().backward()
+    torch.testing.assert_close(combined.detach().cpu(), expected)
+    assert gpu is None or not counts.unordered

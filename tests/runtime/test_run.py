@@ -44,6 +44,19 @@ def test_run_with_counts_returns_several_rows_per_window():
     assert result[:, 0].tolist() == [0, 0, 2, 3, 3, 3]
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_run_of_numbers_that_are_not_finite_raises(value):
+    counts, lengths = np.array([2, 0, 1, 3]), np.array([5, 3, 9, 7])
+
+    def compute(batch):
+        return torch.cat([torch.full((counts[i], 2), value if i in (2, 3) else float(i)) for i in batch])
+
+    with pytest.raises(
+        FloatingPointError, match=r"for 2 of 4 texts of a batch, the first of \d tokens.*dtype='float32'"
+    ):
+        run(compute, lengths, batch_tokens=100, counts=counts)
+
+
 def test_run_out_of_memory_halves_the_batch():
     lengths, sizes = np.full(8, 4), []
 

@@ -49,7 +49,7 @@ class PaddedBatch:
         starts = bounds[:-1]
         if attention_mask is not None and attention_mask.ndim == 2:
             starts = starts + (attention_mask != 0).long().argmax(1)
-        return cls(Packing(bounds.int(), shape[1], None), None, shape, starts)
+        return cls(Packing(bounds.int(), shape[1]), None, shape, starts)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (T, ...)."""

@@ -16,6 +16,7 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import as_objects
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForTokenClassification
 from skxlmr.model.heads import TokenHead
+from skxlmr.model.segments import segment_sum
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.schema import one_of, vector
@@ -216,8 +217,8 @@ class Tagging(Task[TokenColumn]):
         def losses(outputs: Tensor, windows: np.ndarray, of_rows: np.ndarray) -> Tensor:
             true = all_targets[torch.from_numpy(rows_of(windows, counts)).to(device)]
             each = F.cross_entropy(outputs, true, reduction="none") * of_tag[true].to(outputs)
-            window = torch.from_numpy(np.repeat(np.arange(len(windows)), counts[windows])).to(device)
-            of_window = each.new_zeros(len(windows)).index_add(0, window, each)
+            starts = torch.from_numpy(np.cumsum(counts[windows]) - counts[windows]).to(device)
+            of_window = segment_sum(each[:, None], starts)[:, 0]
             return of_window * shares[torch.from_numpy(plan.text_of_window[windows]).to(device)].to(outputs)
 
         return losses

@@ -1,0 +1,200 @@
+"""Kernels with rules of their own on CUDA: they raise where a device would, and compute on the CPU.
+
+Each takes the emulated device and the arguments of its operator, as tensors of the CPU.
+
+Notation: T packed tokens, N heads, L tokens of one text, D head size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emulated_cuda.tensor import CudaTensor
+from emulated_cuda.triton_kernels import int8_linear, quantize_rows
+
+if TYPE_CHECKING:
+    from emulated_cuda.device import EmulatedCuda
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def check(condition: bool, message: str) -> None:
+    if not condition:
+        raise RuntimeError(message)
+
+
+# -- integer products
+
+
+def int_mm(gpu: EmulatedCuda, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    (m, k), n = a.shape, b.shape[1]
+    check(gpu.capability >= (7, 5), "int8 products need compute capability 7.5")
+    check(a.dtype == b.dtype == torch.int8, "_int_mm takes int8")
+    check(m > 16, f"self.size(0) needs to be greater than 16, but got {m}")
+    check(k > 0 and k % 8 == 0, f"self.size(1) needs to be greater than 0 and a multiple of 8, but got {k}")
+    check(n > 0 and n % 8 == 0, f"mat2.size(1) needs to be greater than 0 and a multiple of 8, but got {n}")
+    gpu.count_kernel("int8 product")
+    return torch._int_mm(a, b)
+
+
+def int8_linear_matmul(gpu: EmulatedCuda, a: Tensor, b: Tensor) -> Tensor:
+    check(gpu.capability >= (7, 5), "int8 products need compute capability 7.5")
+    check(a.dtype == b.dtype == torch.int8 and a.ndim == b.ndim == 2, "int8 matrices")
+    check(a.is_contiguous() and b.is_contiguous(), "cuBLASLt is given raw pointers: both must be contiguous")
+    check(a.numel() > 0, f"Input tensor dimensions need to be > 0: {tuple(a.shape)}")
+    gpu.count_kernel("int8 product" if a.shape[1] % 4 == 0 else "int8 product in float32")
+    return torch._int_mm(a, b.t())
+
+
+def int8_vectorwise_quant(gpu: EmulatedCuda, a: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor | None]:
+    check(a.dtype == torch.float16, f"A must be float16, got {a.dtype}")
+    check(a.is_contiguous(), "the kernel reads A by its pointer: it must be contiguous")
+    outliers, columns = a.abs() >= threshold, None
+    if threshold > 0:
+        gpu.count_wait("any")
+        columns = outliers.any(0).nonzero()[:, 0]
+        a = a.masked_fill(outliers, 0)
+    stats = a.abs().amax(1).float()
+    values = torch.nan_to_num(a.float() * (127 / stats)[:, None]).round().to(torch.int8)
+    if len(a) > 1 and columns is not None:
+        values[:, columns] = 0
+    return values, stats, columns
+
+
+def int8_scaled_mm(
+    gpu: EmulatedCuda,
+    a: Tensor,
+    b: Tensor,
+    row_stats: Tensor,
+    col_stats: Tensor,
+    bias: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Write float16 whatever the dtype, as `cdequant_mm_int32_fp16` does."""
+    sums = int8_linear_matmul(gpu, a, b)
+    held = CudaTensor(sums)  # its memory is taken while the result is made
+    check(row_stats.dtype == col_stats.dtype == torch.float32, "stats must be float32")
+    check(row_stats.is_contiguous() and col_stats.is_contiguous(), "stats must be contiguous")
+    y = held.inner.float() * (row_stats[:, None] * col_stats / (127 * 127))
+    if bias is not None and bias.dtype == torch.float16:
+        y = y + bias.float()
+    y = y.to(torch.float16)
+    if bias is not None and bias.dtype != torch.float16:
+        y.add_(bias)
+    return y.to(dtype or torch.float16)
+
+
+# -- 4 bits
+
+
+def quantize_4bit(gpu: EmulatedCuda, a: Tensor, blocksize: int, quant_type: str, storage: torch.dtype) -> Any:
+    check(a.dtype in (*HALVES, torch.float32), f"quantize_4bit of {a.dtype}")
+    return torch.ops.bitsandbytes.quantize_4bit(a.contiguous(), blocksize, quant_type, storage)
+
+
+def dequantize_4bit(
+    gpu: EmulatedCuda, a: Tensor, absmax: Tensor, blocksize: int, quant_type: str, shape: Any, dtype: torch.dtype
+) -> Tensor:
+    check(dtype in (*HALVES, torch.float32), f"dequantize_4bit to {dtype}")
+    check(absmax.is_contiguous() and absmax.dtype == torch.float32, "absmax must be contiguous float32")
+    return torch.ops.bitsandbytes.dequantize_4bit(a, absmax, blocksize, quant_type, shape, dtype)
+
+
+# -- attention
+
+
+def varlen_attention(
+    gpu: EmulatedCuda,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bounds: Tensor,
+    bounds_k: Tensor,
+    longest: int,
+    longest_k: int,
+    is_causal: bool = False,
+    scale: float | None = None,
+    window: list[int] | None = None,
+    enable_gqa: bool = False,
+    used: Tensor | None = None,
+    blocks: Tensor | None = None,
+    num_splits: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """FlashAttention for packed tokens (T, N, D), or cuDNN's, which torch prefers from 2.14 on."""
+    window = list(window or (-1, -1))
+    check(all(x.dtype in HALVES and x.dtype == q.dtype for x in (q, k, v)), "FlashAttention only support fp16 and bf16")
+    check(gpu.capability >= (8, 0), "FlashAttention only supports Ampere GPUs or newer.")
+    check(q.shape[-1] % 8 == 0, f"head dim must be a multiple of 8, got {q.shape[-1]}")
+    check(q.shape[-1] <= 256, "FlashAttention forward only supports head dimension at most 256")
+    check(all(x.stride(-1) == 1 for x in (q, k, v)), "Input tensor must have contiguous last dimension")
+    check(bounds.dtype == torch.int32 and bounds.is_contiguous(), "cu_seqlens must be contiguous int32")
+    check(type(longest) is int, "max_q must be an int")
+    lengths = bounds.diff().tolist()
+    check(max(lengths) == longest and min(lengths) > 0 and int(bounds[-1]) == len(q), "bounds do not fit the tokens")
+    check(window in ([-1, -1], [-1, 0]), f"window {window}")
+    is_causal |= window == [-1, 0]
+    takes_cudnn = gpu.cudnn_attends and gpu.capability[0] in (9, 10) and longest > 128 and num_splits is None
+    gpu.count_kernel("cudnn" if takes_cudnn else "flash" if num_splits == 1 else "flash, split as it chooses")
+    outputs = [
+        F.scaled_dot_product_attention(*(x.float().transpose(0, 1) for x in text), is_causal=is_causal, scale=scale)
+        for text in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
+    ]
+    out = torch.cat([x.transpose(0, 1) for x in outputs]).to(q.dtype)  # (N, L, D) of each -> (T, N, D)
+    return out, q.new_zeros(q.shape[1], len(q), dtype=torch.float32), torch.zeros(2, dtype=torch.uint64)
+
+
+def varlen_attention_backward(
+    gpu: EmulatedCuda,
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    bounds: Tensor,
+    bounds_k: Tensor,
+    longest: int,
+    longest_k: int,
+    is_causal: bool,
+    rng: Tensor,
+    scale: float | None = None,
+    window: list[int] | None = None,
+) -> tuple[Tensor, ...]:
+    check(
+        grad.dtype == q.dtype and grad.stride(-1) == 1,
+        "the gradient must have q's dtype and a contiguous last dimension",
+    )
+    if q.shape[-1] > 192:
+        has_room = gpu.capability in ((8, 0), (9, 0), (10, 0))
+        check(has_room, "FlashAttention backward for head dim > 192 requires A100/A800 or H100/H800")
+    causal = is_causal or list(window or ()) == [-1, 0]
+    lengths, scale = bounds.diff().tolist(), scale or q.shape[-1] ** -0.5
+    gradients = []
+    for text in zip(*(x.float().split(lengths) for x in (grad, q, k, v)), strict=True):
+        of_out, q1, k1, v1 = (x.transpose(0, 1) for x in text)  # (L, N, D) -> (N, L, D)
+        scores = q1 @ k1.transpose(1, 2) * scale
+        if causal:
+            scores = scores.masked_fill(torch.ones(scores.shape[1:], dtype=torch.bool).triu(1), -torch.inf)
+        probs = scores.softmax(-1)
+        of_probs = of_out @ v1.transpose(1, 2)
+        of_scores = probs * (of_probs - (of_probs * probs).sum(-1, keepdim=True)) * scale
+        gradients.append([of_scores @ k1, of_scores.transpose(1, 2) @ q1, probs.transpose(1, 2) @ of_out])
+    return tuple(torch.cat([x.transpose(0, 1) for x in xs]).to(q.dtype) for xs in zip(*gradients, strict=True))
+
+
+KERNELS = {
+    "aten::_int_mm": int_mm,
+    "torch_attn::_varlen_attn": varlen_attention,
+    "torch_attn::_varlen_attn_backward": varlen_attention_backward,
+    "bitsandbytes::int8_vectorwise_quant": int8_vectorwise_quant,
+    "bitsandbytes::int8_linear_matmul": int8_linear_matmul,
+    "bitsandbytes::int8_scaled_mm": int8_scaled_mm,
+    "bitsandbytes::quantize_4bit": quantize_4bit,
+    "bitsandbytes::dequantize_4bit": dequantize_4bit,
+    "skxlmr::quantize_rows": quantize_rows,
+    "skxlmr::int8_linear": int8_linear,
+}

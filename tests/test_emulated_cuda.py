@@ -1,0 +1,137 @@
+"""The emulated CUDA device of the tests: what it refuses, and what it counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from emulated_cuda import GPUS
+
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+
+
+def test_tensor_moved_there_and_back_is_equal(emulate):
+    emulate("A10")
+    x = torch.arange(6.0).view(2, 3)
+    y = x.cuda()
+    assert y.is_cuda
+    assert y.device == torch.device("cuda:0")
+    assert torch.equal((2 * y).cpu(), 2 * x)
+    with pytest.raises(TypeError, match="can't convert cuda:0"):
+        y.numpy()
+
+
+def test_gradients_flow_through_both_copies(emulate):
+    emulate("A10")
+    x = torch.ones(3, requires_grad=True)
+    (x.cuda() * 2).cpu().sum().backward()
+    assert x.grad.tolist() == [2, 2, 2]
+
+
+def test_operator_of_two_devices_is_refused(emulate):
+    emulate("A10")
+    with pytest.raises(RuntimeError, match="same device, but found cuda:0 and cpu"):
+        torch.ones(2, device="cuda") + torch.ones(2)
+
+
+def test_memory_is_bounded_and_its_peak_known(emulate):
+    gpu = emulate("A10", 1000)
+    x = torch.zeros(100, dtype=torch.uint8, device="cuda")
+    y = torch.cat([x, x])
+    assert (torch.cuda.memory_allocated(), gpu.memory.peak) == (300, 300)
+    del y
+    assert (torch.cuda.memory_allocated(), gpu.memory.peak) == (100, 300)
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.zeros(901, dtype=torch.uint8, device="cuda")
+
+
+@pytest.mark.parametrize("name", ["V100", "T4"])
+def test_kernel_that_this_gpu_lacks_is_refused(emulate, name):
+    from torch.nn.attention.varlen import varlen_attn
+
+    emulate(name)
+    q = torch.zeros(4, 2, 8, dtype=torch.float16, device="cuda")
+    bounds = torch.tensor([0, 4], dtype=torch.int32, device="cuda")
+    with pytest.raises(RuntimeError, match="Ampere"):
+        varlen_attn(q, q, q, bounds, bounds, 4, 4)
+    a = torch.zeros(32, 32, dtype=torch.int8, device="cuda")
+    if GPUS[name].capability < (7, 5):
+        with pytest.raises(RuntimeError, match=r"compute capability 7\.5"):
+            torch._int_mm(a, a)
+    else:
+        torch._int_mm(a, a)
+
+
+@pytest.mark.parametrize(
+    ("what", "reasons"),
+    [
+        (lambda x: x.sum().item(), ["_local_scalar_dense"]),
+        (lambda x: bool((x > 0).all()), ["_local_scalar_dense"]),
+        (lambda x: x.tolist(), ["tolist"]),
+        (lambda x: x.nonzero(), ["nonzero"]),
+        (lambda x: x[x > 1], ["index"]),
+        (lambda x: x.cpu(), ["download"]),
+        (lambda x: x.to("cpu", non_blocking=True), []),
+        (lambda x: x[[0, 1]], ["upload"]),
+        (lambda x: torch.cuda.current_stream().synchronize(), ["synchronize"]),
+        (lambda x: x.masked_fill(x > 1, 0).softmax(0), []),
+        (lambda x: x.repeat_interleave(torch.ones(4, dtype=torch.int64, device="cuda"), output_size=4), []),
+    ],
+)
+def test_waits_of_the_host_are_counted_with_their_reason(emulate, what, reasons):
+    gpu = emulate("A10")
+    x = torch.arange(4.0).cuda()
+    with gpu.counting() as counts:
+        what(x)
+    assert [reason for reason, _ in counts.waits.elements()] == reasons
+    assert counts.n_waits == len(reasons)
+
+
+def test_upload_from_pinned_memory_is_not_a_wait(emulate):
+    gpu = emulate("A10")
+    pinned, pageable = torch.ones(3).pin_memory(), torch.ones(3)
+    assert pinned[1:].is_pinned()
+    with gpu.counting() as counts:
+        pinned[1:].to("cuda", non_blocking=True)
+    assert (counts.n_waits, counts.n_uploads, counts.n_pinned_uploads, counts.upload_bytes) == (0, 1, 1, 8)
+    with gpu.counting() as counts:
+        pinned.to("cuda")
+        pageable.to("cuda", non_blocking=True)
+        torch.tensor([1, 2], device="cuda")
+        torch.zeros(3, device="cuda").copy_(torch.empty(3, pin_memory=True), non_blocking=True)
+    assert (counts.n_waits, counts.n_uploads, counts.n_pinned_uploads) == (3, 4, 2)
+
+
+def test_operators_of_each_layer_are_counted(emulate):
+    gpu = emulate("A10")
+    shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    model = XLMRobertaXLModel(XLMRobertaXLConfig(vocab_size=50, **shape)).eval().to("cuda", torch.bfloat16)
+    ids = torch.tensor([[0, 7, 8, 2]], device="cuda")
+    with gpu.counting() as counts, torch.inference_mode():
+        model(ids)
+    per_layer = [layer.total() for layer in counts.operators_of_layers]
+    assert len(per_layer) == 3
+    assert len(set(per_layer)) == 1
+    assert counts.operators_of_layers[0]["_varlen_attn"] == 1
+    assert sum(per_layer) < counts.n_operators
+    assert counts.kernels["flash"] + counts.kernels["flash, split as it chooses"] == 3
+    assert "operators per layer" in str(counts)
+    with gpu.counting() as counts:
+        assert not counts.operators
+
+
+def test_sums_without_an_order_are_counted(emulate):
+    gpu = emulate("A10")
+    x = torch.ones(3, 2, device="cuda")
+    with gpu.counting() as counts:
+        x.new_zeros(2, 2).index_add(0, torch.tensor([0, 0, 1], device="cuda"), x)
+        x.new_zeros(3, 2).index_add(0, torch.tensor([2, 0, 1], device="cuda"), x)  # each place once
+    assert [name for name, _ in counts.unordered.elements()] == ["index_add"]
+
+
+def test_device_has_its_own_random_numbers(emulate):
+    gpu = emulate("A10")
+    before = torch.get_rng_state()
+    first = torch.rand(3, device="cuda").cpu()
+    assert torch.equal(torch.get_rng_state(), before)
+    gpu.generator.manual_seed(0)
+    assert torch.equal(torch.rand(3, device="cuda").cpu(), first)
