@@ -25,7 +25,7 @@ enum {
     PANEL = 64,     /* output columns of which the weights are packed at a time */
     TILE = 6,       /* rows that are multiplied at a time */
     HIGH = 256,     /* an outlier is HIGH * high + low */
-    MOST_ROWS = 192 /* rows whose intermediate results stay in the cache of a core */
+    MOST_ROWS = 96 /* rows whose intermediate results stay in the cache of a core */
 };
 
 static int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -80,10 +80,10 @@ static int run_tasks(Tasks *tasks, int64_t n_threads) {
     return tasks->failed;
 }
 
-/* Rows that a task takes, so that there are about four tasks for each thread. */
-static int64_t rows_per_task(int64_t n_rows, int64_t n_threads, int64_t most) {
-    int64_t rows = round_up((n_rows + 4 * n_threads - 1) / (4 * n_threads), TILE);
-    return rows < most ? rows : most;
+/* Rows that a task takes: at most MOST_ROWS, and as many tasks for each thread. Packing pays for many rows only. */
+static int64_t rows_per_task(int64_t n_rows, int64_t n_threads) {
+    int64_t n_tasks = round_up((n_rows + MOST_ROWS - 1) / MOST_ROWS, n_threads);
+    return round_up((n_rows + n_tasks - 1) / n_tasks, TILE);
 }
 
 /* gelu(x) = x * (1/2 + x * Q(u)) with u = x^2 * 2 / LIMIT^2 - 1: a minimax polynomial of half the error function, by

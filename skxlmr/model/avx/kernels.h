@@ -49,10 +49,10 @@ typedef struct {
 /* Attention within each text: queries, keys and values (T, N, D), of which the last dimension is contiguous. */
 typedef struct {
     const void *q, *k, *v;
-    void *y;               /* (T, N * D) */
+    void *y;               /* (T, N * D), zero after the last text */
     const int32_t *bounds; /* (B + 1,): text b is the rows bounds[b] to bounds[b + 1] */
     int64_t q_stride, k_stride, v_stride; /* from one token to the next */
-    int64_t n_texts, n_heads, head_size, longest;
+    int64_t n_rows, n_texts, n_heads, head_size, longest;
     int64_t dtype, causal;
     double scale;
 } Attention;

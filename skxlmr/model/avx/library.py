@@ -58,7 +58,7 @@ class Attention(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("q", "k", "v", "y", "bounds")),
-        *((name, c_int64) for name in ("q_stride", "k_stride", "v_stride", "n_texts", "n_heads")),
+        *((name, c_int64) for name in ("q_stride", "k_stride", "v_stride", "n_rows", "n_texts", "n_heads")),
         *((name, c_int64) for name in ("head_size", "longest", "dtype", "causal")),
         ("scale", c_double),
     ]

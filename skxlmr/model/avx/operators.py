@@ -34,7 +34,7 @@ def quantize_rows(
     """
     given = x.flatten(1)
     x = _readable(given)
-    results = values, scales, high = _empty_rows(len(x), x.shape[1], columns)
+    results = values, scales, high = _empty_rows(x.shape[0], x.shape[1], columns)
     normalised = torch.empty_like(x if keep else x[:0])
     rows = _rows_of(x.shape[1], columns, results)
     rows.x, rows.dtype = address(x), DTYPES[x.dtype]
@@ -45,7 +45,7 @@ def quantize_rows(
         rows.norm_weight, rows.norm_bias, rows.eps = address(norm_weight), address(norm_bias), eps
         rows.norm_dtype = DTYPES[norm_weight.dtype]
     _kernels().rows(rows)
-    return values, scales, high, normalised.to(given.dtype)
+    return values, scales, high, normalised if x is given else normalised.to(given.dtype)
 
 
 def int8_linear(
@@ -66,7 +66,7 @@ def int8_linear(
     outliers, and `biases` (N,), none without bias. Exact gelu and the addition of `residual` (T, N) are computed in
     float32, before the result is rounded to `dtype`.
     """
-    n_rows, n_outputs = len(values), len(weights[0])
+    n_rows, n_outputs = values.shape[0], weights[0].shape[0]
     y = values.new_empty(len(weights), n_rows, n_outputs, dtype=dtype if dtype in DTYPES else torch.float32)
     biases = [_readable(bias) for bias in biases]
     product = _product(values, scales, high, weights, scbs, outlier_weights, biases)
@@ -75,7 +75,7 @@ def int8_linear(
     for i in range(len(weights)):
         product.weights[i].y = address(y) + i * n_rows * n_outputs * y.itemsize  # type: ignore[operator]
     _kernels().products(product)
-    y = y.to(dtype)
+    y = y if y.dtype == dtype else y.to(dtype)
     return y[0] if len(weights) == 1 else y
 
 
@@ -94,14 +94,14 @@ def int8_gelu_rows(
     `columns` are those of the product that are outliers. The product is not rounded to 16 bits.
     """
     outlier_weights, biases = ([] if part is None else [part] for part in (outlier_weight, bias))
-    if len(values) < ROWS_IN_CACHE * torch.get_num_threads():
+    if values.shape[0] < ROWS_IN_CACHE * torch.get_num_threads():
         y = int8_linear(values, scales, high, [weight], [scb], outlier_weights, biases, None, torch.float32, True)
         return quantize_rows(y, columns, columns, None, None, 0.0, False)[:3]
     biases = [_readable(part) for part in biases]
     product = _product(values, scales, high, [weight], [scb], outlier_weights, biases)
     product.gelu = True
-    results = _empty_rows(len(values), len(weight), columns)
-    _kernels().chain(product, _rows_of(len(weight), columns, results))
+    results = _empty_rows(values.shape[0], weight.shape[0], columns)
+    _kernels().chain(product, _rows_of(weight.shape[0], columns, results))
     return results
 
 
@@ -111,17 +111,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, cau
     Text b is the rows `bounds[b]` to `bounds[b + 1]`, (B + 1,) int32, and the longest text has `longest`. Rows after
     the last text become zero.
     """
-    (n_rows, n_heads, head_size), n_texts = q.shape, len(bounds) - 1
+    (n_rows, n_heads, head_size), n_texts = q.shape, bounds.shape[0] - 1
     q, k, v = (x if x.stride()[1:] == (head_size, 1) else x.contiguous() for x in (q, k, v))
     y = q.new_empty(n_rows, n_heads, head_size)
     bounds = bounds.contiguous()
     attention = Attention(address(q), address(k), address(v), address(y), address(bounds))
+    attention.n_rows = n_rows
     attention.q_stride, attention.k_stride, attention.v_stride = q.stride(0), k.stride(0), v.stride(0)
     attention.n_texts, attention.n_heads, attention.head_size = n_texts, n_heads, head_size
     attention.longest, attention.dtype, attention.causal = longest, DTYPES[q.dtype], causal
     attention.scale = head_size**-0.5
     _kernels().attention(attention)
-    y[int(bounds[-1]) :] = 0
     return y
 
 
@@ -133,12 +133,14 @@ def _kernels() -> Library:
 
 def _readable(x: Tensor) -> Tensor:
     """Return a tensor as the kernels read it: contiguous, and in one of their dtypes."""
-    return (x if x.dtype in DTYPES else x.float()).contiguous()
+    x = x if x.dtype in DTYPES else x.float()
+    return x if x.is_contiguous() else x.contiguous()
 
 
 def _empty_rows(n_rows: int, width: int, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     values = torch.empty(n_rows, width + -width % MULTIPLE, dtype=torch.int8, device="cpu")
-    high = values.new_empty(n_rows, len(columns) + -len(columns) % MULTIPLE)
+    n_columns = columns.shape[0]
+    high = values.new_empty(n_rows, n_columns + -n_columns % MULTIPLE)
     return values, values.new_empty(n_rows, 1, dtype=torch.float32), high
 
 
@@ -149,9 +151,9 @@ def _rows_of(width: int, columns: Tensor, results: tuple[Tensor, Tensor, Tensor]
         values=address(values),
         scales=address(scales),
         high=address(high),
-        n_rows=len(values),
+        n_rows=values.shape[0],
         width=width,
-        n_columns=len(columns),
+        n_columns=columns.shape[0],
     )
 
 
@@ -165,11 +167,11 @@ def _product(
     biases: Sequence[Tensor],
 ) -> Product:
     n_outputs, width = weights[0].shape
-    n_columns = len(outlier_weights[0]) if outlier_weights else 0
+    n_columns = outlier_weights[0].shape[0] if outlier_weights else 0
     assert values.shape[1] == width + -width % MULTIPLE
     assert all(weight.is_contiguous() and weight.shape == (n_outputs, width) for weight in weights)
     product = Product(address(values), address(scales), address(high) if n_columns else None, None)
-    product.n_rows, product.width, product.n_outputs, product.n_columns = len(values), width, n_outputs, n_columns
+    product.n_rows, product.width, product.n_outputs, product.n_columns = values.shape[0], width, n_outputs, n_columns
     product.n_weights = len(weights)
     for i, (weight, scb) in enumerate(zip(weights, scbs, strict=True)):
         of_outliers, bias = (address(parts[i]) if parts else None for parts in (outlier_weights, biases))

@@ -366,6 +366,8 @@ INLINE void NAME(pack)(const int8_t *weight, int64_t n_rows, int64_t width, uint
     for (int64_t n = 0; n < PANEL; n += 16) {
         for (int64_t k = 0; k < width; k += 64) {
             __m512i r[16];
+            for (int i = 0; i < 16; i++) /* the next 16 rows, which follow these in memory */
+                __builtin_prefetch(weight + (n + 16) * width + 16 * k + 64 * i);
             __mmask64 some = width - k >= 64 ? ~0ULL : (1ULL << (width - k)) - 1;
             for (int i = 0; i < 16; i++)
                 r[i] = n + i < n_rows ? _mm512_maskz_loadu_epi8(some, weight + (n + i) * width + k) : _mm512_setzero_si512();
@@ -525,42 +527,67 @@ INLINE void NAME(multiply)(const int R, const int8_t *values, const int8_t *high
 
 #endif
 
-/* Scale the sums of R rows and some columns; add bias and residual. `y` is where these columns of row t start. */
-INLINE void NAME(finish)(const Product *p, const Weight *w, const int32_t *sums, int64_t t, int64_t n_rows, int64_t n0,
-                         void *y, int64_t y_stride, int64_t y_offset, int64_t y_dtype) {
-    int64_t n_columns = smaller(PANEL, p->n_outputs - n0);
-    for (int64_t i = 0; i < n_columns; i += 16) {
-        int64_t n = n_columns - i;
-        V scales = NAME(div)(NAME(load_some)(w->absmax, n0 + i, n, FLOAT32), NAME(set)(127)), bias = NAME(set)(0);
-        if (w->bias != NULL) bias = NAME(load_some)(w->bias, n0 + i, n, w->bias_dtype);
-        for (int64_t r = 0; r < n_rows; r++) {
-            V x = NAME(mul)(NAME(from_ints)(sums + r * PANEL + i), scales);
-            x = NAME(fma)(x, NAME(set)(p->scales[t + r]), bias);
-            if (p->gelu) x = NAME(gelu)(x);
-            if (p->residual != NULL)
-                x = NAME(add)(x, NAME(load_some)(p->residual, (t + r) * p->n_outputs + n0 + i, n, p->dtype));
-            NAME(store_some)(y, r * y_stride + y_offset + i, n, y_dtype, x);
+/* What `finish` needs of the columns of a panel. */
+typedef struct {
+    float scales[PANEL], bias[PANEL];
+} NAME(Columns);
+
+INLINE void NAME(columns_of)(const Weight *w, int64_t n0, int64_t n_columns, NAME(Columns) *columns) {
+    for (int64_t i = 0; i < PANEL; i += 16) {
+        V scales = NAME(set)(0), bias = NAME(set)(0);
+        if (i < n_columns) {
+            scales = NAME(div)(NAME(load_some)(w->absmax, n0 + i, n_columns - i, FLOAT32), NAME(set)(127));
+            if (w->bias != NULL) bias = NAME(load_some)(w->bias, n0 + i, n_columns - i, w->bias_dtype);
+        }
+        NAME(store)(columns->scales + i, scales);
+        NAME(store)(columns->bias + i, bias);
+    }
+}
+
+/* Scale the sums of some rows and columns, and add bias and residual. Both `y` and `residual` start at the first of
+ * these rows and columns. */
+INLINE void NAME(finish)(const int gelu, const int64_t dtype, const NAME(Columns) *columns, const float *row_scales,
+                         const int32_t *sums, int64_t n_rows, int64_t n_columns, const void *residual,
+                         int64_t residual_stride, void *y, int64_t y_stride) {
+    for (int64_t r = 0; r < n_rows; r++) {
+        V row_scale = NAME(set)(row_scales[r]);
+        for (int64_t i = 0; i < n_columns; i += 16) {
+            V x = NAME(mul)(NAME(from_ints)(sums + r * PANEL + i), NAME(load)(columns->scales + i));
+            x = NAME(fma)(x, row_scale, NAME(load)(columns->bias + i));
+            if (gelu) x = NAME(gelu)(x);
+            if (residual != NULL)
+                x = NAME(add)(x, NAME(load_some)(residual, r * residual_stride + i, n_columns - i, dtype));
+            NAME(store_some)(y, r * y_stride + i, n_columns - i, dtype, x);
         }
     }
 }
 
+/* Where row t and column n of a matrix are. */
+INLINE void *NAME(at)(const void *matrix, int64_t t, int64_t stride, int64_t n, int64_t dtype) {
+    return (char *)matrix + (t * stride + n) * (dtype == BFLOAT16 ? 2 : 4);
+}
+
 /* Multiply some rows with PANEL columns of one weight. Row `start` is written to the first row of `y`. */
 INLINE void NAME(panel_of_rows)(const Product *p, const Weight *w, int64_t start, int64_t end, int64_t n0, void *y,
-                                int64_t y_dtype, void *scratch) {
+                                int64_t y_stride, int64_t dtype, void *scratch) {
     int64_t width = round_up(p->width, 4), n_high = round_up(p->n_columns, 4);
-    int64_t size = NAME(panel_size)(p->width, p->n_columns), residual_size = p->dtype == BFLOAT16 ? 2 : 4;
+    int64_t n_outputs = p->n_outputs, n_columns = smaller(PANEL, n_outputs - n0);
     uint8_t *panel = scratch;
-    int16_t *rows = (int16_t *)(panel + size);
-    int32_t *sums = (int32_t *)(panel + size + round_up(NAME(tile_size)(p->width, p->n_columns), 64));
-    NAME(pack)(w->weight + n0 * p->width, p->n_outputs - n0, p->width, panel);
-    NAME(pack_outliers)(w, n0, p->n_outputs, p->n_columns, panel + NAME(panel_size)(p->width, 0));
+    int16_t *rows = (int16_t *)(panel + NAME(panel_size)(p->width, p->n_columns));
+    int32_t *sums = (int32_t *)((char *)rows + round_up(NAME(tile_size)(p->width, p->n_columns), 64));
+    NAME(Columns) columns;
+    NAME(columns_of)(w, n0, n_columns, &columns);
+    NAME(pack)(w->weight + n0 * p->width, n_outputs - n0, p->width, panel);
+    NAME(pack_outliers)(w, n0, n_outputs, p->n_columns, panel + NAME(panel_size)(p->width, 0));
     for (int64_t t = start; t < end; t += TILE) {
         const int8_t *values = p->values + t * width, *high = p->high + t * n_high;
+        const char *residual = p->residual == NULL ? NULL : NAME(at)(p->residual, t, n_outputs, n0, dtype);
+        void *to = NAME(at)(y, t - start, y_stride, n0, dtype);
         int64_t n = smaller(TILE, end - t);
-        if (p->residual != NULL) /* the rows are far from each other, where no prefetcher expects them */
+        if (residual != NULL) /* the rows are far from each other, where no prefetcher expects them */
             for (int64_t r = 0; r < n; r++) {
-                const char *residual = (const char *)p->residual + ((t + r) * p->n_outputs + n0) * residual_size;
-                for (int64_t i = 0; i < PANEL * residual_size; i += 64) __builtin_prefetch(residual + i);
+                __builtin_prefetch(NAME(at)(residual, r, n_outputs, 0, dtype));
+                __builtin_prefetch(NAME(at)(residual, r, n_outputs, PANEL / 2, dtype));
             }
         switch (n) {
             case 6: NAME(multiply)(6, values, high, width, n_high, panel, rows, sums); break;
@@ -570,7 +597,15 @@ INLINE void NAME(panel_of_rows)(const Product *p, const Weight *w, int64_t start
             case 2: NAME(multiply)(2, values, high, width, n_high, panel, rows, sums); break;
             default: NAME(multiply)(1, values, high, width, n_high, panel, rows, sums);
         }
-        NAME(finish)(p, w, sums, t, n, n0, y, p->n_outputs, (t - start) * p->n_outputs + n0, y_dtype);
+        const float *scales = p->scales + t;
+        if (dtype == BFLOAT16 && residual != NULL && !p->gelu) /* without branches for what is frequent */
+            NAME(finish)(0, BFLOAT16, &columns, scales, sums, n, n_columns, residual, n_outputs, to, y_stride);
+        else if (dtype == BFLOAT16 && residual == NULL && !p->gelu)
+            NAME(finish)(0, BFLOAT16, &columns, scales, sums, n, n_columns, NULL, 0, to, y_stride);
+        else if (dtype == FLOAT32 && residual == NULL && p->gelu)
+            NAME(finish)(1, FLOAT32, &columns, scales, sums, n, n_columns, NULL, 0, to, y_stride);
+        else
+            NAME(finish)((int)p->gelu, dtype, &columns, scales, sums, n, n_columns, residual, n_outputs, to, y_stride);
     }
 }
 
@@ -591,8 +626,8 @@ TARGET static void NAME(product_task)(const void *arguments, int64_t task, void 
     int64_t panels = (p->n_outputs + PANEL - 1) / PANEL, part = task % tasks->n_parts, number = task / tasks->n_parts;
     const Weight *w = &p->weights[number / panels];
     int64_t start = part * tasks->step, end = smaller(start + tasks->step, p->n_rows);
-    char *y = (char *)w->y + start * p->n_outputs * (p->dtype == BFLOAT16 ? 2 : 4);
-    NAME(panel_of_rows)(p, w, start, end, number % panels * PANEL, y, p->dtype, scratch);
+    void *y = NAME(at)(w->y, start, p->n_outputs, 0, p->dtype);
+    NAME(panel_of_rows)(p, w, start, end, number % panels * PANEL, y, p->n_outputs, p->dtype, scratch);
 }
 
 /* Products of all rows with up to three weights. */
@@ -601,7 +636,7 @@ EXPORT int NAME(skxlmr_products)(const Product *p, int64_t n_threads) {
     if (p->n_rows == 0) return 0;
     int64_t n_parts = panels >= 4 * n_threads ? 1 : (4 * n_threads + panels - 1) / panels;
     int64_t step = round_up((p->n_rows + n_parts - 1) / n_parts, TILE);
-    if (step < MOST_ROWS) step = MOST_ROWS; /* packing pays for many rows only */
+    if (step < MOST_ROWS) step = MOST_ROWS;
     NAME(ProductTasks) all = {p, NULL, step, (p->n_rows + step - 1) / step};
     Tasks tasks = {NAME(product_task), &all, panels * all.n_parts, NAME(product_scratch)(p), 0, 0};
     return run_tasks(&tasks, n_threads);
@@ -612,21 +647,21 @@ TARGET static void NAME(chain_task)(const void *arguments, int64_t task, void *s
     const Product *p = tasks->product;
     int64_t start = task * tasks->step, end = smaller(start + tasks->step, p->n_rows);
     int64_t width = p->n_outputs, padded = round_up(width, 16);
-    float *row = (float *)((char *)scratch + NAME(product_scratch)(p)), *inner = row + padded + round_up(tasks->rows->n_columns, 16);
+    float *inner = (float *)((char *)scratch + round_up(NAME(product_scratch)(p), 64)), *outliers = inner + tasks->step * padded;
     for (int64_t n0 = 0; n0 < width; n0 += PANEL)
-        NAME(panel_of_rows)(p, &p->weights[0], start, end, n0, inner, FLOAT32, scratch);
+        NAME(panel_of_rows)(p, &p->weights[0], start, end, n0, inner, padded, FLOAT32, scratch);
     for (int64_t t = start; t < end; t++) {
-        for (int64_t i = 0; i < width; i += 16)
-            NAME(store)(row + i, NAME(load_some)(inner, (t - start) * width + i, width - i, FLOAT32));
-        NAME(quantise)(tasks->rows, t, row, row + padded);
+        float *row = inner + (t - start) * padded;
+        for (int64_t i = width; i < padded; i++) row[i] = 0;
+        NAME(quantise)(tasks->rows, t, row, outliers);
     }
 }
 
 /* Products of all rows with one weight, and their rounding to 8 bits, which alone is stored. */
 EXPORT int NAME(skxlmr_chain)(const Product *p, const Rows *rows, int64_t n_threads) {
     if (p->n_rows == 0) return 0;
-    NAME(ProductTasks) all = {p, rows, rows_per_task(p->n_rows, n_threads, MOST_ROWS), 1};
-    int64_t n_floats = round_up(p->n_outputs, 16) + round_up(rows->n_columns, 16) + all.step * p->n_outputs;
+    NAME(ProductTasks) all = {p, rows, rows_per_task(p->n_rows, n_threads), 1};
+    int64_t n_floats = round_up(rows->n_columns, 16) + all.step * round_up(p->n_outputs, 16);
     int64_t scratch = round_up(NAME(product_scratch)(p), 64) + 4 * n_floats;
     Tasks tasks = {NAME(chain_task), &all, (p->n_rows + all.step - 1) / all.step, scratch, 0, 0};
     return run_tasks(&tasks, n_threads);
@@ -731,15 +766,31 @@ INLINE void NAME(attend)(const Attention *a, int64_t text, int64_t head, float *
     }
 }
 
+/* Fetch one head of one text: its rows are far from each other, where no prefetcher expects them. */
+INLINE void NAME(prefetch)(const Attention *a, int64_t text, int64_t head) {
+    int64_t size = a->dtype == BFLOAT16 ? 2 : 4, width = a->head_size * size;
+    for (int64_t t = a->bounds[text]; t < a->bounds[text + 1]; t++)
+        for (int64_t i = 0; i < width; i += 64) {
+            __builtin_prefetch((const char *)a->k + t * a->k_stride * size + head * width + i);
+            __builtin_prefetch((const char *)a->v + t * a->v_stride * size + head * width + i);
+            __builtin_prefetch((const char *)a->q + t * a->q_stride * size + head * width + i);
+        }
+}
+
 TARGET static void NAME(attention_task)(const void *arguments, int64_t task, void *scratch) {
     const NAME(AttentionTasks) *tasks = arguments;
     const Attention *a = tasks->attention;
     int64_t end = smaller((task + 1) * tasks->step, a->n_texts * a->n_heads);
-    for (int64_t i = task * tasks->step; i < end; i++) NAME(attend)(a, i / a->n_heads, i % a->n_heads, scratch);
+    for (int64_t i = task * tasks->step; i < end; i++) {
+        if (i + 1 < end) NAME(prefetch)(a, (i + 1) / a->n_heads, (i + 1) % a->n_heads);
+        NAME(attend)(a, i / a->n_heads, i % a->n_heads, scratch);
+    }
 }
 
 EXPORT int NAME(skxlmr_attention)(const Attention *a, int64_t n_threads) {
     int64_t n = a->n_texts * a->n_heads, longest = round_up(a->longest, 16), padded = round_up(a->head_size, 16);
+    int64_t end = a->bounds[a->n_texts], row = a->n_heads * a->head_size * (a->dtype == BFLOAT16 ? 2 : 4);
+    memset((char *)a->y + end * row, 0, (a->n_rows - end) * row);
     NAME(AttentionTasks) all = {a, n / (32 * n_threads) + 1};
     int64_t scratch = 4 * (2 * padded * longest + NAME(QUERIES) * (2 * padded + longest));
     Tasks tasks = {NAME(attention_task), &all, (n + all.step - 1) / all.step, scratch, 0, 0};
