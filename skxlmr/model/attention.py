@@ -78,11 +78,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
         dropout_p = self.dropout_prob if self.training else 0.0
-        if eager is None:
-            x = attend(*self.project(x, deltas), packing, dropout_p)
-        else:
-            source = x if eager.source is None else eager.source
-            x = self.attend_eagerly(*self.project(x, deltas, source), eager, dropout_p)
+        q, k, v = self.project(x, deltas, None if eager is None else eager.source)
+        x = attend(q, k, v, packing, dropout_p) if eager is None else self.attend_eagerly(q, k, v, eager, dropout_p)
         return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, N * D) -> (T, H)
 
     def project(self, x: Tensor, deltas: Deltas, source: Tensor | None = None) -> Sequence[Tensor]:

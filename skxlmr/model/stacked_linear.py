@@ -60,5 +60,5 @@ def can_stack(layers: Sequence[nn.Module], x: Tensor) -> bool:
     )
 
 
-def _parameters(layers: Sequence[nn.Linear]) -> list[nn.Parameter]:
+def _parameters(layers: Sequence[nn.Linear]) -> list[Tensor]:
     return [layer.weight for layer in layers] + [layer.bias for layer in layers]
