@@ -96,7 +96,7 @@ gpu: $(STAMP)
 bench-smoke: $(STAMP)
 	$(BIN)/python benchmarks/smoke.py
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard skxlmr/model/avx/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"

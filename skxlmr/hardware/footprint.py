@@ -12,6 +12,7 @@ from torch import nn
 
 from skxlmr.model import XLMRobertaXLConfig, int8_engines
 from skxlmr.model import nf4 as four_bit
+from skxlmr.model.avx.operators import ROWS_IN_CACHE
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
 from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
@@ -115,6 +116,8 @@ def working_bytes(
         "nf4": n_tokens * 2 * s * inner + s * matrix,
         # (T, H) and (T, I) int8, (T, I) int32, and four float32 blocks of (T, I)
         "int_mm": n_tokens * (hidden + 5 * inner) + 4 * FLOAT32 * block,
+        # (T, H) and (T, I) int8; each thread has a few rows (t, I) in float32, or there is one (T, I)
+        "avx": n_tokens * (hidden + inner) + FLOAT32 * inner * min(n_tokens, ROWS_IN_CACHE * torch.get_num_threads()),
         # (T, H) and (T, I) int8, (T, I) floating point
         "triton": n_tokens * (hidden + (1 + s) * inner),
         # (T, H) int8, (T, I) int32 and floating point, and a float32 block of (T, I)

@@ -11,6 +11,7 @@ import torch
 from skxlmr.hardware.device import cpu_capabilities, cpu_has_bfloat16
 from skxlmr.hardware.estimate import in_gigabytes
 from skxlmr.hardware.free_memory import available_memory
+from skxlmr.model.avx.library import library
 from skxlmr.model.int8_engines import cpu_has_int8
 
 
@@ -49,6 +50,7 @@ def _devices() -> dict[str, str]:
         "torch threads": str(torch.get_num_threads()),
         "free memory": "unknown" if free is None else f"{in_gigabytes(free)} GB",
         "int8 products": "native" if cpu_has_int8() else "in floating point",
+        "cpu kernels": _kernels(),
         "bfloat16 products": "native" if cpu_has_bfloat16() else "emulated",
         "cuda": f"{torch.version.cuda or 'not in this build of torch'}",
         "mps": "available" if torch.backends.mps.is_available() else "not available",
@@ -58,6 +60,12 @@ def _devices() -> dict[str, str]:
         name = torch.cuda.get_device_name(i)
         rows[f"cuda:{i}"] = f"{name}, {in_gigabytes(free_bytes)} of {in_gigabytes(total)} GB free"
     return rows
+
+
+def _kernels() -> str:
+    """Return the instructions that the kernels of skxlmr use on this CPU."""
+    kernels = library()
+    return "not compiled, or not for this machine" if kernels is None else kernels.variant
 
 
 def _dependencies() -> dict[str, str]:

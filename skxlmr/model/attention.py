@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skxlmr.model.avx import operators
+from skxlmr.model.avx.library import DTYPES, library
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import prepare
@@ -150,11 +152,14 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float = 0.0) -> Tensor:
     """Compute scaled dot-product attention within each text; (T, N, D) thrice -> (T, N, D).
 
-    In a causal packing a token attends only to itself and those before it. On a CPU one call takes all neighbouring
-    texts of the same length, of which there are many because batches are sorted by length: nothing is padded, and the
-    result for a text is the same, bit for bit, in any batch. On CUDA FlashAttention takes packed tokens as they are,
-    where it runs. Otherwise texts are padded within buckets of similar length.
+    In a causal packing a token attends only to itself and those before it. On CPUs nothing is padded, and the result
+    for a text is the same, bit for bit, in any batch: for inference on x86 a kernel takes all texts; otherwise one call
+    takes all neighbouring texts of the same length, of which there are many because batches are sorted by length. On
+    CUDA FlashAttention takes packed tokens as they are, where it runs. Otherwise texts are padded within buckets of
+    similar length.
     """
+    if takes_kernel(q, dropout_p):
+        return operators.attention(q, k, v, packing.cu_seqlens, packing.max_length, packing.causal)
     if q.device.type == "cpu":
         return attend_by_length(q, k, v, packing, dropout_p)
     if not (q.is_cuda and q.dtype.itemsize == 2):
@@ -165,6 +170,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout_p: float =
     attend_here = attend_packed if takes_packed(q, dropout_p) else attend_in_buckets
     y = attend_here(q, k, v, packing, dropout_p, head_size**-0.5)
     return y[..., :head_size] if head_size % HEAD_MULTIPLE else y
+
+
+def takes_kernel(q: Tensor, dropout_p: float) -> bool:
+    """Whether the kernel for x86 CPUs takes queries (T, N, D): for inference, in its dtypes."""
+    return (
+        q.device.type == "cpu"
+        and q.dtype in DTYPES
+        and not dropout_p
+        and not (torch.is_grad_enabled() and q.requires_grad)
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
 
 
 def takes_packed(q: Tensor, dropout_p: float) -> bool:

@@ -1,7 +1,7 @@
-"""An encoder layer with 8-bit weights in few kernels, for inference on CUDA by the Triton ENGINE.
+"""An encoder layer with 8-bit weights in few kernels, for inference: with Triton on CUDA, and on x86 CPUs.
 
 LayerNorms are computed by the kernels that quantise their results, and bias, gelu and residual by those that multiply;
-query, key and value are one product. Without an adapter a layer runs eight kernels and attention.
+query, key and value are one product. Without an adapter a layer runs eight kernels and attention, or seven on a CPU.
 
 Notation: T packed tokens, H hidden size, N heads, D head size, I width of the feed-forward network.
 """
@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from skxlmr.model.attention import Attention, Deltas, attend
 from skxlmr.model.int8 import Int8Linear
-from skxlmr.model.int8_engines import TRITON as ENGINE
+from skxlmr.model.int8_engines import Fused
 from skxlmr.model.packing import Packing
 
 if TYPE_CHECKING:
     from skxlmr.model.layers import FeedForward, Layer
 
 
-def can_fuse(layer: Layer) -> bool:
-    """Whether `run_fused` can run a layer: nothing in it is trained or watched, and the Triton engine multiplies it."""
+def can_fuse(layer: Layer, deltas: Deltas) -> bool:
+    """Whether `run_fused` can run a layer: nothing in it is trained or watched, and its engine is fused."""
     attention, ffn = layer.attention, layer.ffn
     first = attention.query
+    if not deltas.keys().isdisjoint(("attention_norm", "ffn_norm")):  # adapters of LayerNorms take their results
+        return False
     if torch.is_grad_enabled() or layer.training or not isinstance(first, Int8Linear):
         return False
     linears = (first, attention.key, attention.value, attention.output, ffn.up, ffn.down)
@@ -40,7 +42,7 @@ def can_fuse(layer: Layer) -> bool:
             part._forward_hooks or part._forward_pre_hooks
             for part in (*linears, attention, ffn, layer.attention_norm, layer.ffn_norm)
         )
-        and first.engine is ENGINE
+        and isinstance(first.engine, Fused)
     )
 
 
@@ -56,18 +58,19 @@ def run_fused(layer: Layer, x: Tensor, packing: Packing, deltas: Deltas) -> Tens
 def _attention(attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packing: Packing, deltas: Deltas) -> Tensor:
     """Return x with the output of attention added, (T, H)."""
     query, key, value, output = map(_int8, (attention.query, attention.key, attention.value, attention.output))
+    engine = _engine(query)
     terms = [deltas.get(name) for name in ("query", "key", "value")]
     adapted = any(term is not None for term in terms)
     if norm is None:
-        inputs, source = ENGINE.quantize(x, query), x
+        inputs, source = engine.quantize(x, query), x
     else:
-        inputs, source = ENGINE.normalise(x, norm, query, keep=adapted)
-    qkv = ENGINE.products(inputs, [query, key, value])  # (3, T, H)
+        inputs, source = engine.normalise(x, norm, query, keep=adapted)
+    qkv = engine.products(inputs, [query, key, value])  # (3, T, H)
     if adapted:
         qkv = torch.stack([y if term is None else term(source, y) for term, y in zip(terms, qkv, strict=True)])
     q, k, v = qkv.unflatten(2, (-1, attention.head_size)).unbind()  # (3, T, H) -> (T, N, D) thrice
     attended = attend(q, k, v, packing)
-    y = ENGINE.products(ENGINE.quantize(attended, output), [output], residual=x)
+    y = engine.products(engine.quantize(attended, output), [output], residual=x)
     term = deltas.get("output")
     return y if term is None else term(attended.flatten(1), y)
 
@@ -78,16 +81,25 @@ def _feed_forward(
     """Normalise x, and return it, before or after that, with the output of the feed-forward network added, (T, H)."""
     up, down = _int8(ffn.up), _int8(ffn.down)
     of_up, of_down = deltas.get("up"), deltas.get("down")
+    engine = _engine(up)
     gelu = ffn.activation is F.gelu and of_up is None
-    inputs, normalised = ENGINE.normalise(x, norm, up, keep=residual_is_normalised or of_up is not None)
-    inner = ENGINE.products(inputs, [up], gelu=gelu)  # (T, I)
+    inputs, normalised = engine.normalise(x, norm, up, keep=residual_is_normalised or of_up is not None)
+    residual = normalised if residual_is_normalised else x
+    if gelu and of_down is None:
+        return engine.products(engine.chain(inputs, up, down), [down], residual=residual)
+    inner = engine.products(inputs, [up], gelu=gelu)  # (T, I)
     if not gelu:
         inner = ffn.activation(inner if of_up is None else of_up(normalised, inner))
-    residual = normalised if residual_is_normalised else x
-    y = ENGINE.products(ENGINE.quantize(inner, down), [down], residual=residual)
+    y = engine.products(engine.quantize(inner, down), [down], residual=residual)
     return y if of_down is None else of_down(inner, y)
 
 
 def _int8(linear: nn.Module) -> Int8Linear:
     assert isinstance(linear, Int8Linear)
     return linear
+
+
+def _engine(linear: Int8Linear) -> Fused:
+    engine = linear.engine
+    assert isinstance(engine, Fused)
+    return engine

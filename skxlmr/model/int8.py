@@ -44,16 +44,19 @@ class Int8:
         Magnitude above which a column is an outlier: relative to the root mean square of the layer's input if
         outliers are fixed, absolute if they are dynamic. After a LayerNorm without gain both are the same. The default
         is that of LLM.int8(), section 3.2.
-    engine : {"auto", "int_mm", "triton", "bitsandbytes", "dequantize"}, default="auto"
-        How to multiply. "int_mm", "triton" and "bitsandbytes" multiply integers: with the kernels of torch, those of
-        skxlmr, and those of bitsandbytes. "dequantize" converts weights to floating point for each product. "auto" is
+    engine : {"auto", "int_mm", "avx", "triton", "bitsandbytes", "dequantize"}, default="auto"
+        How to multiply. "int_mm" and "bitsandbytes" multiply integers with the kernels of torch and of bitsandbytes,
+        "avx" and "triton" with those of skxlmr, for x86 CPUs and for GPUs. "dequantize" converts weights to floating
+        point for each product. "auto" is
 
         - on GPUs of compute capability 8.0 or higher (A100, RTX 30 and later) "triton", whose kernels take in the
           steps around a product, so that a layer runs less than a tenth of the operators of the other engines. It needs
           the package triton, which torch for CUDA installs on Linux, and a C compiler and the headers of Python, which
           triton needs; where one of them is missing, "auto" is "bitsandbytes";
         - on those of 7.5 (T4, RTX 20) "bitsandbytes", because Triton compiles no integer products for them;
-        - on CPUs with instructions for integer products "int_mm";
+        - on x86 CPUs with AVX2 or AVX-512 "avx", whose kernels take in the steps around a product, too, if they were
+          compiled when skxlmr was installed, for which there must be a C compiler;
+        - on other CPUs with instructions for integer products "int_mm";
         - elsewhere "dequantize", because integers are not multiplied faster there, or not at all.
 
     Examples

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skxlmr.model.avx import operators as avx_operators
+from skxlmr.model.avx.library import library as avx_library
 from skxlmr.model.dynamic_outliers import OutlierColumns, guessing
 from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
@@ -213,8 +215,14 @@ def outlier_weight(weight: Tensor, columns: Tensor) -> Tensor:
     return weight.new_empty(len(columns), len(weight)).copy_(weight[:, columns].t())
 
 
-class Triton:
-    """Integer products as of `IntMM`, in kernels that take in the steps before and after them; for CUDA."""
+class Fused:
+    """Integer products as of `IntMM`, in kernels that take in the steps before and after them.
+
+    `operators` returns them: `skxlmr.model.int8_triton.operators` or the like.
+    """
+
+    def __init__(self, operators: Callable[[], Any]) -> None:
+        self.operators = operators
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
         with guessing(False):  # the kernels take no columns that are not outliers
@@ -223,24 +231,15 @@ class Triton:
         is_outlier = layer.is_outlier
         if not fixed:
             is_outlier = torch.zeros_like(is_outlier, device=x.device).index_fill_(0, columns, True)
-        operators = triton_operators()
-        values, scales, high, _ = operators.quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
-        return self._quantized(x, values, scales, columns, high, fixed)
+        values, scales, high, _ = self.operators().quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
+        return _quantized(x.dtype, values, scales, columns, high, fixed)
 
     def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: Int8Linear, keep: bool) -> tuple[QuantizedInput, Tensor]:
         """Quantise the result of a LayerNorm (T, K) for a layer with fixed outliers; return it, too, if `keep`."""
-        operators = triton_operators()
-        values, scales, high, normalised = operators.quantize_rows(
+        values, scales, high, normalised = self.operators().quantize_rows(
             x, layer.is_outlier, layer.outliers, norm.weight, norm.bias, norm.eps, keep
         )
-        return self._quantized(x, values, scales, layer.outliers, high, True), normalised
-
-    def _quantized(
-        self, x: Tensor, values: Tensor, scales: Tensor, columns: Tensor, high: Tensor, fixed: bool
-    ) -> QuantizedInput:
-        if not len(columns):
-            return QuantizedInput(x.dtype, values, scales)
-        return QuantizedInput(x.dtype, values, scales, columns, high, fixed)
+        return _quantized(x.dtype, values, scales, layer.outliers, high), normalised
 
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         return self.products(inputs, [layer])
@@ -257,7 +256,7 @@ class Triton:
         assert inputs.scales is not None
         biases = [layer.bias for layer in layers if layer.bias is not None]
         assert len(biases) in (0, len(layers))
-        return triton_operators().int8_linear(
+        return self.operators().int8_linear(
             inputs.values,
             inputs.scales,
             inputs.high,
@@ -269,6 +268,35 @@ class Triton:
             inputs.dtype,
             gelu,
         )
+
+    def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
+        """Multiply, apply gelu and quantise for the following layer, which has fixed outliers."""
+        return self.quantize(self.products(inputs, [layer], gelu=True), following)
+
+
+class Avx(Fused):
+    """Products on x86 CPUs, of which those with gelu are quantised while they are in a core's cache."""
+
+    def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
+        values, scales, high = self.operators().int8_gelu_rows(
+            inputs.values,
+            inputs.scales,
+            inputs.high,
+            layer.weight,
+            layer.SCB,
+            None if inputs.columns is None else outlier_weight_of(layer, inputs),
+            layer.bias,
+            following.outliers,
+        )
+        return _quantized(inputs.dtype, values, scales, following.outliers, high)
+
+
+def _quantized(
+    dtype: torch.dtype, values: Tensor, scales: Tensor, columns: Tensor, high: Tensor, fixed: bool = True
+) -> QuantizedInput:
+    if not columns.shape[0]:  # len takes longer
+        return QuantizedInput(dtype, values, scales)
+    return QuantizedInput(dtype, values, scales, columns, high, fixed)
 
 
 def triton_operators() -> Any:
@@ -331,10 +359,10 @@ class Dequantize:
         return F.linear(inputs.values, layer.dequantize(inputs.dtype), bias)
 
 
-TRITON = Triton()
 ENGINES: dict[str, Engine] = {
     "int_mm": IntMM(),
-    "triton": TRITON,
+    "avx": Avx(lambda: avx_operators),
+    "triton": Fused(triton_operators),
     "bitsandbytes": BitsAndBytes(),
     "dequantize": Dequantize(),
 }
@@ -345,21 +373,23 @@ LEAST_CAPABILITY = {"int_mm": (7, 5), "triton": (8, 0), "bitsandbytes": (7, 5)}
 def choose_engine(name: str, device: torch.device) -> Engine:
     """Return an engine by name; "auto" is the fastest that runs on the device.
 
-    Raises ImportError for "triton" where it is not installed, and ValueError for an engine on a device that it does not
-    run on, or on a GPU for which it has no integer products.
+    Raises ImportError for "triton" where it is not installed and for "avx" where its kernels are not, and ValueError
+    for an engine on a device that it does not run on, or on a GPU for which it has no integer products.
     """
     if name == "auto":
         name = "dequantize"
         if device.type == "cuda":
             name = _fastest_on_cuda(device)
-        elif device.type == "cpu" and cpu_has_int8():
-            name = "int_mm"
+        elif device.type == "cpu":
+            name = fastest_on_cpu()
     if name == "triton":
         triton.require()
         if device.type != "cuda" and not triton.is_interpreting():
             raise ValueError(
                 f"Int8 engine='triton' runs on CUDA devices only, not on {device.type!r}. Use engine='auto'."
             )
+    if name == "avx":
+        _require_avx(device)
     least = LEAST_CAPABILITY.get(name)
     if least is not None and device.type == "cuda" and cuda_capability(device) < least:
         raise ValueError(
@@ -368,6 +398,24 @@ def choose_engine(name: str, device: torch.device) -> Engine:
             f"{_fastest_on_cuda(device)!r} there."
         )
     return ENGINES[name]
+
+
+def fastest_on_cpu() -> str:
+    """Return the name of the engine that "auto" is on this CPU."""
+    if avx_library() is not None:
+        return "avx"
+    return "int_mm" if cpu_has_int8() else "dequantize"
+
+
+def _require_avx(device: torch.device) -> None:
+    if device.type not in ("cpu", "meta"):
+        raise ValueError(f"Int8 engine='avx' runs on CPUs, but the device is {str(device)!r}. Use engine='auto'.")
+    if avx_library() is None:
+        raise ImportError(
+            "Int8(engine='avx') needs an x86 CPU with AVX2 and the kernels that are compiled when skxlmr is installed, "
+            "for which there must be a C compiler: install gcc or clang, then skxlmr again. Int8(engine='auto') runs "
+            "without them."
+        )
 
 
 def _fastest_on_cuda(device: torch.device) -> str:

@@ -101,10 +101,9 @@ class Layer(nn.Module):
         eager: Eager | None = None,
         cross: Eager | None = None,
     ) -> Tensor:
-        attention_delta, ffn_delta = deltas.get("attention_norm"), deltas.get("ffn_norm")
-        adapted_norms = attention_delta is not None or ffn_delta is not None
-        if eager is None and cross is None and not adapted_norms and can_fuse(self):
+        if eager is None and cross is None and can_fuse(self, deltas):
             return run_fused(self, x, packing, deltas)
+        attention_delta, ffn_delta = deltas.get("attention_norm"), deltas.get("ffn_norm")
         if self.pre_layer_norm:
             x = x + self.dropout(
                 self.attention(linear(self.attention_norm, x, attention_delta), packing, deltas, eager)

@@ -12,12 +12,14 @@ from torch.testing import assert_close
 
 from skxlmr import XLMRXLEmbedder
 from skxlmr.model import int8_engines
+from skxlmr.model.avx.library import library
 from skxlmr.model.int8 import Int8, Int8Linear, can_chain, chain, quantize_weight
 from skxlmr.model.int8_engines import ENGINES, choose_engine
 from skxlmr.system import triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
-ON_CPU = [name for name in ENGINES if name != "triton"]
+NEEDS_KERNELS = pytest.mark.skipif(library() is None, reason="the kernels were not compiled, or not for this CPU")
+ON_CPU = [pytest.param(name, marks=NEEDS_KERNELS if name == "avx" else ()) for name in ENGINES if name != "triton"]
 SLICES = [slice(0, 1), slice(0, 2), slice(5, 8), slice(3, 40), slice(11, 12)]
 
 
@@ -96,7 +98,7 @@ def test_int8_linear_equals_float_with_every_engine(linear, engine, dtype):
 
 
 @pytest.mark.parametrize("settings", [{"outliers": "fixed"}, {"outliers": "dynamic"}])
-@pytest.mark.parametrize("engine", ["int_mm", "bitsandbytes"])
+@pytest.mark.parametrize("engine", ["auto", "int_mm", "bitsandbytes"])
 def test_int8_linear_with_outliers_is_precise(linear, engine, settings):
     x = inputs(outlier=7)
     expected = linear(x)
@@ -104,9 +106,10 @@ def test_int8_linear_with_outliers_is_precise(linear, engine, settings):
     assert relative(quantized(linear, [7], engine=engine, **settings)(x), expected) < 0.008
 
 
-def test_int_mm_engine_equals_definition(linear):
+@pytest.mark.parametrize("engine", [pytest.param("avx", marks=NEEDS_KERNELS), "int_mm"])
+def test_integer_engine_equals_definition(linear, engine):
     """Inputs are rounded to the step of their row, outliers to the same step but with 16 bits."""
-    x, layer = inputs(outlier=7).double(), quantized(linear, [7, 9], engine="int_mm")
+    x, layer = inputs(outlier=7).double(), quantized(linear, [7, 9], engine=engine)
     regular = x.index_fill(1, torch.tensor([7, 9]), 0).abs().amax(1, keepdim=True)
     steps = torch.maximum(regular, x[:, [7, 9]].abs().amax(1, keepdim=True) / 257) / 127
     expected = F.linear((x / steps).round() * steps, layer.dequantize(torch.float64), layer.bias.double())
@@ -120,7 +123,14 @@ def test_int8_linear_huge_outlier_does_not_overflow(linear):
 
 
 @pytest.mark.parametrize(
-    ("engine", "columns"), [("int_mm", ()), ("int_mm", (7,)), ("int_mm", (0, 7, 191)), ("bitsandbytes", ())]
+    ("engine", "columns"),
+    [
+        ("auto", (7,)),
+        ("int_mm", ()),
+        ("int_mm", (7,)),
+        ("int_mm", (0, 7, 191)),
+        ("bitsandbytes", ()),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_int8_linear_row_is_independent_of_batch(linear, engine, columns, dtype):
@@ -173,7 +183,7 @@ def test_int8_linear_without_bias():
     torch.manual_seed(0)
     linear = nn.Linear(64, 8, bias=False)
     x = torch.randn(5, 64)
-    for engine in ON_CPU:
+    for engine in ("auto", "int_mm", "bitsandbytes", "dequantize"):
         assert relative(quantized(linear, engine=engine)(x), linear(x)) < 0.03
 
 
@@ -259,6 +269,13 @@ def test_find_outliers_selects_large_column(linear):
 
 def test_choose_engine_auto_depends_on_device(monkeypatch):
     cpu = torch.device("cpu")
+    monkeypatch.setattr(int8_engines, "avx_library", lambda: object())
+    assert choose_engine("auto", cpu) is choose_engine("avx", cpu) is ENGINES["avx"]
+    with pytest.raises(ValueError, match="engine='avx' runs on CPUs, but the device is 'mps'"):
+        choose_engine("avx", torch.device("mps"))
+    monkeypatch.setattr(int8_engines, "avx_library", lambda: None)
+    with pytest.raises(ImportError, match="install gcc or clang, then skxlmr again"):
+        choose_engine("avx", cpu)
     monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: True)
     assert choose_engine("auto", cpu) is ENGINES["int_mm"]
     monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: False)

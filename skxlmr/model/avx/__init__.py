@@ -1,0 +1,1 @@
+"""Kernels in C for encoder layers on x86 CPUs."""

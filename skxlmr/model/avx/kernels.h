@@ -1,0 +1,63 @@
+/* What the kernels of avx take: see kernels.c. Fields mirror those of the structures in library.py. */
+
+#ifndef SKXLMR_KERNELS_H
+#define SKXLMR_KERNELS_H
+
+#include <stdint.h>
+
+/* To be changed together with VERSION in library.py, whenever a structure or a function changes. */
+enum { VERSION = 1 };
+
+enum { FLOAT32 = 0, BFLOAT16 = 1 };
+
+/* A matrix (T, K) that is normalised, if `norm_weight` is not NULL, and rounded to 8 bits row by row. */
+typedef struct {
+    const void *x;           /* (T, K) in `dtype`, contiguous */
+    const void *norm_weight; /* (K,) in `norm_dtype`, or NULL */
+    const void *norm_bias;   /* (K,) in `norm_dtype`, or NULL */
+    const int64_t *columns;  /* (k,), the outlier columns */
+    int8_t *values;          /* (T, K'), K' is K rounded up to a multiple of 4 */
+    float *scales;           /* (T,), value of one step */
+    int8_t *high;            /* (T, k'), high bytes of the outliers; k' is k rounded up to a multiple of 4 */
+    void *normalised;        /* (T, K) in `dtype`: the result of the LayerNorm, or NULL */
+    int64_t n_rows, width, n_columns;
+    double eps;
+    int64_t dtype, norm_dtype;
+} Rows;
+
+/* An 8-bit weight (N, K) with its scales and what is added to its products. */
+typedef struct {
+    const int8_t *weight;         /* (N, K) */
+    const float *absmax;          /* (N,), 127 steps of each row */
+    const int8_t *outlier_weight; /* (k, N) */
+    const void *bias;             /* (N,) in `bias_dtype`, or NULL */
+    void *y;                      /* (T, N) in the dtype of the product */
+    int64_t bias_dtype;
+} Weight;
+
+/* Products of one quantised matrix with up to three weights of one shape. */
+typedef struct {
+    const int8_t *values; /* of Rows */
+    const float *scales;
+    const int8_t *high;
+    const void *residual; /* (T, N) in `dtype`, added to the product, or NULL */
+    int64_t n_rows, width, n_outputs, n_columns;
+    int64_t dtype, gelu, n_weights;
+    Weight weights[3];
+} Product;
+
+/* Attention within each text: queries, keys and values (T, N, D), of which the last dimension is contiguous. */
+typedef struct {
+    const void *q, *k, *v;
+    void *y;               /* (T, N * D), zero after the last text */
+    const int32_t *bounds; /* (B + 1,): text b is the rows bounds[b] to bounds[b + 1] */
+    int64_t q_stride, k_stride, v_stride; /* from one token to the next */
+    int64_t n_rows, n_texts, n_heads, head_size, longest;
+    int64_t dtype, causal;
+    double scale;
+} Attention;
+
+/* Call `body(data)` in `n_threads` threads at once, and return when all have. */
+typedef void (*Parallel)(void (*body)(void *), void *data, unsigned n_threads, unsigned flags);
+
+#endif

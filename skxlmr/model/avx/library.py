@@ -1,0 +1,136 @@
+"""The compiled kernels of kernels.c, called by ctypes.
+
+They are a shared library of plain C functions, which fits every release of torch and Python. Tensors are passed by
+their addresses: whoever calls makes sure of their dtypes, sizes and strides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from ctypes import POINTER, byref, c_double, c_int64, c_void_p
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+VERSION = 1  # that of kernels.h
+VARIANTS = {1: "avx2", 2: "avx512"}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+MOST_WEIGHTS = 3
+
+
+class Rows(ctypes.Structure):
+    """`Rows` of kernels.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "norm_weight", "norm_bias", "columns", "values", "scales", "high")),
+        ("normalised", c_void_p),
+        *((name, c_int64) for name in ("n_rows", "width", "n_columns")),
+        ("eps", c_double),
+        *((name, c_int64) for name in ("dtype", "norm_dtype")),
+    ]
+
+
+class Weight(ctypes.Structure):
+    """`Weight` of kernels.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("weight", "absmax", "outlier_weight", "bias", "y")),
+        ("bias_dtype", c_int64),
+    ]
+
+
+class Product(ctypes.Structure):
+    """`Product` of kernels.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("values", "scales", "high", "residual")),
+        *((name, c_int64) for name in ("n_rows", "width", "n_outputs", "n_columns", "dtype", "gelu", "n_weights")),
+        ("weights", Weight * MOST_WEIGHTS),
+    ]
+
+
+class Attention(ctypes.Structure):
+    """`Attention` of kernels.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("q", "k", "v", "y", "bounds")),
+        *((name, c_int64) for name in ("q_stride", "k_stride", "v_stride", "n_rows", "n_texts", "n_heads")),
+        *((name, c_int64) for name in ("head_size", "longest", "dtype", "causal")),
+        ("scale", c_double),
+    ]
+
+
+class Library:
+    """The kernels for one instruction set, "avx2" or "avx512"; by default the best that the CPU has.
+
+    Raises OSError, AttributeError or KeyError if the file is not a library for this machine, lacks kernels, or was
+    compiled from another version of them, and if the CPU lacks the instructions.
+    """
+
+    def __init__(self, path: Path, variant: str | None = None) -> None:
+        library = ctypes.CDLL(str(path))
+        if library.skxlmr_version() != VERSION:
+            raise KeyError("another version")
+        best = library.skxlmr_best_variant()
+        self.variant = variant or VARIANTS[best]
+        if self.variant not in [VARIANTS[i] for i in range(1, best + 1)]:
+            raise KeyError(self.variant)
+        # GOMP_parallel of the OpenMP that torch has loaded: with its threads, there are never more than torch may use.
+        if hasattr(ctypes.CDLL(None), "GOMP_parallel"):
+            library.skxlmr_set_parallel(ctypes.cast(ctypes.CDLL(None).GOMP_parallel, c_void_p))
+        self._rows = self._function(library, "rows", POINTER(Rows))
+        self._products = self._function(library, "products", POINTER(Product))
+        self._chain = self._function(library, "chain", POINTER(Product), POINTER(Rows))
+        self._attention = self._function(library, "attention", POINTER(Attention))
+
+    def _function(self, library: ctypes.CDLL, name: str, *types: type) -> Callable[..., int]:
+        function = library[f"skxlmr_{name}_{self.variant}"]
+        function.argtypes = [*types, c_int64]
+        return function
+
+    def rows(self, rows: Rows) -> None:
+        """Normalise and quantise rows."""
+        _check(self._rows(byref(rows), torch.get_num_threads()))
+
+    def products(self, product: Product) -> None:
+        """Multiply."""
+        _check(self._products(byref(product), torch.get_num_threads()))
+
+    def chain(self, product: Product, rows: Rows) -> None:
+        """Multiply, and quantise the products."""
+        _check(self._chain(byref(product), byref(rows), torch.get_num_threads()))
+
+    def attention(self, attention: Attention) -> None:
+        """Compute attention."""
+        _check(self._attention(byref(attention), torch.get_num_threads()))
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("There is not enough memory for the buffers of a layer; use a smaller batch.")
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return the address of a tensor's memory."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+@functools.cache
+def library() -> Library | None:
+    """Return the kernels for this CPU; None if they were not compiled, or if it lacks their instructions."""
+    path = compiled()
+    try:
+        return None if path is None else Library(path)
+    except (OSError, AttributeError, KeyError):
+        return None
+
+
+def compiled() -> Path | None:
+    """Return the file of the kernels; None if they were not compiled when skxlmr was installed."""
+    names = [f"_kernels{suffix}" for suffix in EXTENSION_SUFFIXES]
+    paths = [Path(__file__).with_name(name) for name in names]
+    return next((path for path in paths if path.is_file()), None)
