@@ -82,7 +82,7 @@ class Attention(nn.Module):
         x = attend(q, k, v, packing, dropout_p) if eager is None else self.attend_eagerly(q, k, v, eager, dropout_p)
         return linear(self.output, x.flatten(1), deltas.get("output"))  # (T, N, D) -> (T, N * D) -> (T, H)
 
-    def project(self, x: Tensor, deltas: Deltas, source: Tensor | None = None) -> Sequence[Tensor]:
+    def project(self, x: Tensor, deltas: Deltas, source: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (T, N, D) of x (T, H), and keys and values of x or another `source`."""
         layers, source = (self.query, self.key, self.value), x if source is None else source
         adapted = any(deltas.get(name) is not None for name in ("query", "key", "value"))
@@ -90,18 +90,20 @@ class Attention(nn.Module):
             stacked = self._stacked
             if stacked is None or not stacked.holds(layers):
                 stacked = self._stacked = StackedLinear(layers)
-            return stacked(x).view(len(x), 3, -1, self.head_size).unbind(1)  # (T, 3 * N * D) -> (T, N, D) thrice
+            q, k, v = stacked(x).unflatten(1, (3, -1, self.head_size)).unbind(1)  # (T, 3 * N * D) -> (T, N, D) thrice
+            return q, k, v
         quantized = source_quantized = prepare(self.query, x)  # an 8-bit input is quantised once for the three
         if source is not x:
             source_quantized = prepare(self.key, source)
-        return [
+        q, k, v = (
             linear(layer, inputs, deltas.get(name), shared).unflatten(1, (-1, self.head_size))  # (T, H) -> (T, N, D)
             for name, layer, inputs, shared in (
                 ("query", self.query, x, quantized),
                 ("key", self.key, source, source_quantized),
                 ("value", self.value, source, source_quantized),
             )
-        ]
+        )
+        return q, k, v
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Attention:
         """Convert as `to` does; the weights leave the matrix that they are parts of."""

@@ -68,7 +68,7 @@ def _attention(attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packi
     qkv = engine.products(inputs, [query, key, value])  # (3, T, H)
     if adapted:
         qkv = torch.stack([y if term is None else term(source, y) for term, y in zip(terms, qkv, strict=True)])
-    q, k, v = qkv.view(3, len(x), -1, attention.head_size).unbind()  # (3, T, H) -> (T, N, D) thrice
+    q, k, v = qkv.unflatten(2, (-1, attention.head_size)).unbind()  # (3, T, H) -> (T, N, D) thrice
     attended = attend(q, k, v, packing)
     y = engine.products(engine.quantize(attended, output), [output], residual=x)
     term = deltas.get("output")

@@ -50,7 +50,7 @@ class Int8:
         point for each product. "auto" is
 
         - on GPUs of compute capability 8.0 or higher (A100, RTX 30 and later) "triton", whose kernels take in the
-          steps around a product, so that a layer runs about an eighth of the operators of the other engines. It needs
+          steps around a product, so that a layer runs less than a tenth of the operators of the other engines. It needs
           the package triton, which torch for CUDA installs on Linux, and a C compiler and the headers of Python, which
           triton needs; where one of them is missing, "auto" is "bitsandbytes";
         - on those of 7.5 (T4, RTX 20) "bitsandbytes", because Triton compiles no integer products for them;

@@ -285,7 +285,8 @@ class BitsAndBytes:
     """Integer products by the kernel of bitsandbytes; outlier columns are multiplied in floating point.
 
     The kernels of bitsandbytes that quantise inputs and scale products are not used: on CUDA they read and write
-    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model.
+    float16 only, in which numbers above 65504 are infinite, whatever the dtype of the model. The product of outlier
+    columns is the one step that is not exact for any batch: the device chooses its kernel by the number of tokens.
     """
 
     def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
@@ -343,7 +344,7 @@ def choose_engine(name: str, device: torch.device) -> Engine:
     """Return an engine by name; "auto" is the fastest that runs on the device.
 
     Raises ImportError for "triton" where it is not installed and for "avx" where its kernels are not, and ValueError
-    for an engine that has no products for the device.
+    for an engine on a device that it does not run on, or on a GPU for which it has no integer products.
     """
     if name == "auto":
         name = "dequantize"
@@ -353,6 +354,10 @@ def choose_engine(name: str, device: torch.device) -> Engine:
             name = fastest_on_cpu()
     if name == "triton":
         triton.require()
+        if device.type != "cuda" and not triton.is_interpreting():
+            raise ValueError(
+                f"Int8 engine='triton' runs on CUDA devices only, not on {device.type!r}. Use engine='auto'."
+            )
     if name == "avx":
         _require_avx(device)
     least = LEAST_CAPABILITY.get(name)

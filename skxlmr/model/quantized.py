@@ -19,6 +19,7 @@ from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.cached_weights import assign, find_or_build
 from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.int8_engines import choose_engine
 from skxlmr.model.key_maps import BASE
 from skxlmr.model.nf4 import Linear4bit
 from skxlmr.model.outlier_search import find_outliers
@@ -145,8 +146,11 @@ def load_quantized(
     """Load a quantised model that is on the meta device: its encoder from the cache if possible, then all other parts.
 
     `holder` has the encoder as its attribute `roberta`. `dtype` is that of everything that is not quantised, except the
-    word embedding, which stays in 16 bits. Warn if the quantised weights cannot be cached.
+    word embedding, which stays in 16 bits. Warn if the quantised weights cannot be cached. Raise ImportError or
+    ValueError before anything is read if the engine of the settings does not run on the device.
     """
+    if isinstance(settings, Int8):
+        choose_engine(settings.engine, torch.device(device))
     of_encoder = {name for _, name in plan.assignments if name.startswith(BASE) and ".pooler." not in name}
     of_encoder |= {name for name in quantized_names(holder) if name.rpartition(".")[0] + ".weight" in of_encoder}
     shapes = {name: p.shape for name, p in holder.state_dict().items() if name in of_encoder}

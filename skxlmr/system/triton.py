@@ -39,3 +39,8 @@ def require() -> None:
         raise ImportError(
             f'Int8(engine="triton") needs {missing()}. Int8(engine="auto") multiplies without it, by bitsandbytes.'
         )
+
+
+def is_interpreting() -> bool:
+    """Whether triton interprets kernels, on any device, as the environment variable TRITON_INTERPRET tells it to."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")

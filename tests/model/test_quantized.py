@@ -12,9 +12,11 @@ import skxlmr.model as ours
 from skxlmr.checkpoints.cache import list_cached
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.datasets import load_reviews
+from skxlmr.model import quantized
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantized_layers
+from skxlmr.system import triton
 
 CLASSES = ["Model", "ForCausalLM", "ForMaskedLM", "ForMultipleChoice", "ForSequenceClassification"]
 CLASSES += ["ForTokenClassification", "ForQuestionAnswering"]
@@ -71,6 +73,16 @@ def test_from_pretrained_8bit_quantizes_only_layers():
     assert others == {torch.float16, torch.bfloat16}
     assert [name for name, dtype in dtypes.items() if dtype == torch.float16] == ["roberta.embeddings.word.weight"]
     assert model.classifier.dense.weight.dtype == torch.bfloat16
+
+
+def test_from_pretrained_8bit_with_an_engine_of_another_device_reads_nothing(tiny, own_cache, monkeypatch):
+    monkeypatch.setattr(triton, "missing", lambda: None)
+    monkeypatch.setattr(quantized, "find_or_build", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match="engine='triton' runs on CUDA devices only, not on 'cpu'"):
+        ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Int8(engine="triton"))
+    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
+    with pytest.raises(ImportError, match="pip install triton"):
+        ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Int8(engine="triton"))
 
 
 def test_from_pretrained_8bit_from_cache_is_equal(tiny, own_cache):

@@ -53,3 +53,9 @@ def test_require_without_headers_of_python_names_their_package(tmp_path):
     (tmp_path / "Python.h").unlink()
     with pytest.raises(ImportError, match=r"Python\.h, which is missing: .* python3-dev"):
         triton.require()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_is_interpreting_reads_the_environment(value, expected, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", value)
+    assert triton.is_interpreting() is expected

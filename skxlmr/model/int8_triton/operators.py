@@ -17,6 +17,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from skxlmr.system import triton
+
 TILE_K = 128  # the same in all tiles
 TILE_R = 32  # the least that tensor cores multiply
 GROUP = 8  # rows of tiles whose programs run at the same time
@@ -228,13 +230,11 @@ def _time(run: Callable[[], None]) -> float:
 
 
 def _kernels(x: Tensor) -> ModuleType:
-    """Return the kernels; raise ValueError if they cannot run on the device of x."""
-    from triton.runtime import JITFunction
-
+    """Return the kernels; raise ValueError if they do not run on the device of x."""
+    if x.device.type != "cuda" and not triton.is_interpreting():
+        raise ValueError(f"The kernels of skxlmr.model.int8_triton run on CUDA devices only, not on {x.device.type!r}.")
     from skxlmr.model.int8_triton import kernels
 
-    if x.device.type != "cuda" and isinstance(kernels.int8_linear, JITFunction):
-        raise ValueError(f'Int8(engine="triton") runs on CUDA devices, and this model is on {x.device.type!r}.')
     return kernels
 
 

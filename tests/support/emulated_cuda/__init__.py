@@ -21,6 +21,7 @@ What it cannot show:
 - the rounding of the device's kernels: they compute as the CPU does, so equal results for any batch are shown for the
   code around a kernel and never for the kernel itself;
 - which kernel `scaled_dot_product_attention` chooses, and whether a library takes all sizes that it documents;
+- the Triton kernels: `emulated_cuda.triton_kernels` computes the same in torch; tests/model/int8_triton runs them;
 - memory that the allocator loses to fragments, the workspaces of libraries, the context of CUDA;
 - faults of drivers, of builds of torch or bitsandbytes, and several devices.
 
