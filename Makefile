@@ -103,4 +103,4 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard skxlmr/model/avx/*.[ch])
 	touch $@
 
 clean:
-	rm -rf .venv* build dist *.egg-info
+	rm -rf .venv* build dist *.egg-info skxlmr/model/avx/*.so

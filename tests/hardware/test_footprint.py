@@ -223,6 +223,14 @@ def test_activation_bytes_with_bitsandbytes_counts_int32_products(emulate):
     assert plain < activation_bytes(XL, 1000, torch.bfloat16, settings, device="cuda") < 2 * plain
 
 
+def test_activation_bytes_of_kernels_for_cpus_has_no_int32_products(monkeypatch):
+    """Only a few rows for each thread are held in 32 bits."""
+    monkeypatch.setattr(int8_engines, "avx_library", lambda: object())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    avx, int_mm = (activation_bytes(XL, 4000, torch.bfloat16, Int8(engine=name)) for name in ("avx", "int_mm"))
+    assert 3 * 4000 * XL.intermediate_size < int_mm - avx < 5 * 4000 * XL.intermediate_size
+
+
 def test_activation_bytes_with_triton_has_no_int32_products(monkeypatch):
     monkeypatch.setattr(triton, "missing", lambda: None)
 

@@ -1,5 +1,6 @@
 import importlib.metadata
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +46,12 @@ def test_show_versions_tells_the_cpu_capabilities(capsys, monkeypatch, native, i
     assert (rows["int8 products"], rows["bfloat16 products"]) == (int8, bfloat16)
     assert rows["free memory"] == ("12.3 GB" if native else "unknown")
     assert rows["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_show_versions_names_the_kernels(capsys, monkeypatch, compiled):
+    monkeypatch.setattr(module, "library", lambda: SimpleNamespace(variant="avx2") if compiled else None)
+    assert shown(capsys)["cpu kernels"] == ("avx2" if compiled else "not compiled, or not for this machine")
 
 
 def test_show_versions_with_cuda_names_each_device(capsys, monkeypatch):
