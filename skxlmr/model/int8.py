@@ -123,8 +123,9 @@ def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, 
 class Int8Linear(nn.Module):
     """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input.
 
-    An `asymmetric` one is for inputs with ranges that are not symmetric about zero, as after GELU, where half of the 255
-    steps of a symmetric range would not be used. Engines may treat it as a symmetric one.
+    An `asymmetric` one is for inputs with ranges that are not symmetric about zero, as after GELU, where nearly half of
+    the 255 steps of a symmetric range would not be used. The engine "int_mm" rounds them within their range; the others
+    treat the layer as a symmetric one.
     """
 
     quantized_parameters = ("weight", "SCB")

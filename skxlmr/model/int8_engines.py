@@ -140,7 +140,7 @@ class IntMM:
                 part.add_(int_mm(inputs.high[rows], weight), alpha=HIGH)
             part = part.float().mul_(scales)
             torch.addcmul(bias, part, inputs.scales[rows], out=part)
-            if of_middles is not None:
+            if inputs.middles is not None and of_middles is not None:
                 part.addcmul_(inputs.middles[rows], of_middles)
             yield rows, part
 
