@@ -23,6 +23,7 @@ from skxlmr.model.int8_engines import (
     blocks,
     choose_engine,
     outlier_weight,
+    weight_sums,
 )
 
 OUTLIERS = ("fixed", "dynamic", "none")
@@ -123,7 +124,12 @@ def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, 
 
 
 class Int8Linear(nn.Module):
-    """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input."""
+    """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input.
+
+    An `asymmetric` one is for inputs with ranges that are not symmetric about zero, as after GELU, where nearly half of
+    the 255 steps of a symmetric range would not be used. The engine "int_mm" rounds them within their range; the others
+    treat the layer as a symmetric one.
+    """
 
     quantized_parameters = ("weight", "SCB")
 
@@ -134,10 +140,11 @@ class Int8Linear(nn.Module):
         bias: bool = True,
         settings: Int8 | None = None,
         device: torch.device | str | None = None,
+        asymmetric: bool = False,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.settings = settings or Int8()
+        self.settings, self.asymmetric = settings or Int8(), asymmetric
         # Parameters, not buffers, because sharding across devices does not split buffers.
         weight = torch.empty(out_features, in_features, dtype=torch.int8, device=device)
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -146,6 +153,8 @@ class Int8Linear(nn.Module):
         # Input columns that keep 16 bits, (k,); not persistent, because the state dict is that of bitsandbytes.
         self.register_buffer("outliers", torch.empty(0, dtype=torch.int64, device="cpu"), persistent=False)
         self.register_buffer("outlier_weight", torch.empty(0, out_features, dtype=torch.int8), persistent=False)
+        # Sums of the rows of the weight, (N,), if the layer is asymmetric; `to` does not round integers to 16 bits.
+        self.register_buffer("weight_sums", torch.empty(0, dtype=torch.int32), persistent=False)
         is_outlier = torch.zeros(in_features, dtype=torch.bool, device="cpu")
         self.register_buffer("is_outlier", is_outlier, persistent=False)  # the same columns as a mask, (K,)
         # The columns with the largest magnitudes, and these relative to the root mean square of the input, (m,) each.
@@ -181,6 +190,8 @@ class Int8Linear(nn.Module):
         self.outlier_weight = outlier_weight(self.weight.detach(), self.outliers)
         is_outlier = torch.zeros(self.in_features, dtype=torch.bool, device=self.weight.device)
         self.is_outlier = is_outlier.index_fill_(0, self.outliers, True)
+        if self.asymmetric:
+            self.weight_sums = weight_sums(self.weight.detach())
 
     def set_candidates(self, columns: Tensor, peaks: Tensor) -> None:
         """Set the candidate columns, and select the outliers among them according to the settings."""

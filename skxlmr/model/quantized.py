@@ -44,7 +44,9 @@ def quantize_structure(model: nn.Module, settings: Int8 | str) -> None:
     for name, linear in linear_layers(model).items():
         sizes = (linear.in_features, linear.out_features, linear.bias is not None)
         if isinstance(settings, Int8):
-            model.set_submodule(name, Int8Linear(*sizes, settings=settings, device="meta"))
+            after_activation = name.endswith("ffn.down")
+            layer = Int8Linear(*sizes, settings=settings, device="meta", asymmetric=after_activation)
+            model.set_submodule(name, layer)
         else:
             model.set_submodule(name, Linear4bit(*sizes, device="meta"))
 

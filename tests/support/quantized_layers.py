@@ -7,14 +7,14 @@ from skxlmr.model.int8 import Int8Linear
 from skxlmr.model.nf4 import Linear4bit
 
 
-def quantized_layer(linear, settings=None):
+def quantized_layer(linear, settings=None, asymmetric=False):
     """Return a layer with 4-bit weights if `settings` is "nf4", or else 8-bit weights without outliers."""
     sizes = linear.in_features, linear.out_features, linear.bias is not None
     if settings == "nf4":
         layer = Linear4bit(*sizes, device="meta")
         layer.load("weight", linear.weight.detach())
     else:
-        layer = Int8Linear(*sizes, settings=settings, device="meta")
+        layer = Int8Linear(*sizes, settings=settings, device="meta", asymmetric=asymmetric)
         layer.load("weight", linear.weight.detach())
         layer.set_outliers(torch.empty(0, dtype=torch.int64))
     layer.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
