@@ -127,8 +127,8 @@ class Int8Linear(nn.Module):
     """Linear layer with frozen 8-bit weights, (..., K) -> (..., N); gradients flow to its input.
 
     An `asymmetric` one is for inputs with ranges that are not symmetric about zero, as after GELU, where nearly half of
-    the 255 steps of a symmetric range would not be used. The engine "int_mm" rounds them within their range; the others
-    treat the layer as a symmetric one.
+    the 255 steps of a symmetric range would not be used. The engines "int_mm" and "avx" round them within their range;
+    the others treat the layer as a symmetric one.
     """
 
     quantized_parameters = ("weight", "SCB")

@@ -281,6 +281,7 @@ class Fused:
         assert inputs.scales is not None
         biases = [layer.bias for layer in layers if layer.bias is not None]
         assert len(biases) in (0, len(layers))
+        of_middles = () if inputs.middles is None else (inputs.middles, [layer.weight_sums for layer in layers])
         return self.operators().int8_linear(
             inputs.values,
             inputs.scales,
@@ -292,6 +293,7 @@ class Fused:
             residual,
             inputs.dtype,
             gelu,
+            *of_middles,
         )
 
     def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
@@ -300,9 +302,23 @@ class Fused:
 
 
 class Avx(Fused):
-    """Products on x86 CPUs, of which those with gelu are quantised while they are in a core's cache."""
+    """Products on x86 CPUs, of which those with gelu are quantised while they are in a core's cache.
+
+    Inputs of asymmetric layers are rounded as `IntMM` does.
+    """
+
+    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+        outliers, fixed = outliers_of(x, layer)
+        columns, middles = outliers.columns, _empty_middles(x.shape[0], layer)
+        values, scales, high, _ = self.operators().quantize_rows(
+            x, layer.is_outlier, columns, None, None, 0.0, False, middles
+        )
+        return _quantized(x.dtype, values, scales, columns, high, fixed, middles)
 
     def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
+        if inputs.middles is not None:
+            return super().chain(inputs, layer, following)
+        middles = _empty_middles(inputs.values.shape[0], following)
         values, scales, high = self.operators().int8_gelu_rows(
             inputs.values,
             inputs.scales,
@@ -312,16 +328,27 @@ class Avx(Fused):
             None if inputs.columns is None else outlier_weight_of(layer, inputs),
             layer.bias,
             following.outliers,
+            middles,
         )
-        return _quantized(inputs.dtype, values, scales, following.outliers, high)
+        return _quantized(inputs.dtype, values, scales, following.outliers, high, True, middles)
 
 
 def _quantized(
-    dtype: torch.dtype, values: Tensor, scales: Tensor, columns: Tensor, high: Tensor, fixed: bool = True
+    dtype: torch.dtype,
+    values: Tensor,
+    scales: Tensor,
+    columns: Tensor,
+    high: Tensor,
+    fixed: bool = True,
+    middles: Tensor | None = None,
 ) -> QuantizedInput:
     if not columns.shape[0]:  # len takes longer
-        return QuantizedInput(dtype, values, scales)
-    return QuantizedInput(dtype, values, scales, columns, high, fixed)
+        return QuantizedInput(dtype, values, scales, middles=middles)
+    return QuantizedInput(dtype, values, scales, columns, high, fixed, middles)
+
+
+def _empty_middles(n_rows: int, layer: Int8Linear) -> Tensor | None:
+    return torch.empty(n_rows, 1, dtype=torch.float32, device="cpu") if layer.asymmetric else None
 
 
 def triton_operators() -> Any:

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* To be changed together with VERSION in library.py, whenever a structure or a function changes. */
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
@@ -19,6 +19,7 @@ typedef struct {
     int8_t *values;          /* (T, K'), K' is K rounded up to a multiple of 4 */
     float *scales;           /* (T,), value of one step */
     int8_t *high;            /* (T, k'), high bytes of the outliers; k' is k rounded up to a multiple of 4 */
+    float *middles;          /* (T,), middle of each row's range, subtracted before it is rounded; NULL: 0 is */
     void *normalised;        /* (T, K) in `dtype`: the result of the LayerNorm, or NULL */
     int64_t n_rows, width, n_columns;
     double eps;
@@ -30,6 +31,7 @@ typedef struct {
     const int8_t *weight;         /* (N, K) */
     const float *absmax;          /* (N,), 127 steps of each row */
     const int8_t *outlier_weight; /* (k, N) */
+    const int32_t *weight_sums;   /* (N,), sums of the rows of `weight`; not NULL if the inputs have `middles` */
     const void *bias;             /* (N,) in `bias_dtype`, or NULL */
     void *y;                      /* (T, N) in the dtype of the product */
     int64_t bias_dtype;
@@ -40,6 +42,7 @@ typedef struct {
     const int8_t *values; /* of Rows */
     const float *scales;
     const int8_t *high;
+    const float *middles; /* or NULL */
     const void *residual; /* (T, N) in `dtype`, added to the product, or NULL */
     int64_t n_rows, width, n_outputs, n_columns;
     int64_t dtype, gelu, n_weights;

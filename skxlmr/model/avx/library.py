@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 1  # that of kernels.h
+VERSION = 2  # that of kernels.h
 VARIANTS = {1: "avx2", 2: "avx512"}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 MOST_WEIGHTS = 3
@@ -27,6 +27,7 @@ class Rows(ctypes.Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("x", "norm_weight", "norm_bias", "columns", "values", "scales", "high")),
+        ("middles", c_void_p),
         ("normalised", c_void_p),
         *((name, c_int64) for name in ("n_rows", "width", "n_columns")),
         ("eps", c_double),
@@ -38,7 +39,7 @@ class Weight(ctypes.Structure):
     """`Weight` of kernels.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "absmax", "outlier_weight", "bias", "y")),
+        *((name, c_void_p) for name in ("weight", "absmax", "outlier_weight", "weight_sums", "bias", "y")),
         ("bias_dtype", c_int64),
     ]
 
@@ -47,7 +48,7 @@ class Product(ctypes.Structure):
     """`Product` of kernels.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("values", "scales", "high", "residual")),
+        *((name, c_void_p) for name in ("values", "scales", "high", "middles", "residual")),
         *((name, c_int64) for name in ("n_rows", "width", "n_outputs", "n_columns", "dtype", "gelu", "n_weights")),
         ("weights", Weight * MOST_WEIGHTS),
     ]

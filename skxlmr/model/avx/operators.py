@@ -25,18 +25,22 @@ def quantize_rows(
     norm_bias: Tensor | None,
     eps: float,
     keep: bool,
+    middles: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Quantise the rows of an input (T, ...), after a LayerNorm with `norm_weight` and `norm_bias` (K,) if given.
 
     `columns` (R,) are the outlier columns; the mask `is_outlier` is not used here. Return int8 values (T, K'), in
     outlier columns the low byte; scales (T, 1) float32; the high bytes of outliers (T, R') int8; and, if `keep`, the
     result of the LayerNorm (T, K). What does not exist has no elements.
+
+    If `middles` (T, 1) float32 is given, the middle of the range of each row is stored there, and is subtracted before
+    the row is rounded.
     """
     given = x.flatten(1)
     x = _readable(given)
     results = values, scales, high = _empty_rows(x.shape[0], x.shape[1], columns)
     normalised = torch.empty_like(x if keep else x[:0])
-    rows = _rows_of(x.shape[1], columns, results)
+    rows = _rows_of(x.shape[1], columns, results, middles)
     rows.x, rows.dtype = address(x), DTYPES[x.dtype]
     rows.normalised = address(normalised) if keep else None
     if norm_weight is not None:
@@ -59,17 +63,25 @@ def int8_linear(
     residual: Tensor | None,
     dtype: torch.dtype,
     gelu: bool,
+    middles: Tensor | None = None,
+    weight_sums: Sequence[Tensor] = (),
 ) -> Tensor:
     """Multiply a quantised input with the weights of one layer, (T, N), or of three of the same shape, (3, T, N).
 
     `weights` are (N, K) int8, `scbs` (N,) float32 as bitsandbytes has them, `outlier_weights` (R, N) int8, none without
     outliers, and `biases` (N,), none without bias. Exact gelu and the addition of `residual` (T, N) are computed in
-    float32, before the result is rounded to `dtype`.
+    float32, before the result is rounded to `dtype`. `middles` (T, 1) are those of `quantize_rows`, with which come
+    `weight_sums` (N,) int32, the sums of the rows of the weights.
     """
     n_rows, n_outputs = values.shape[0], weights[0].shape[0]
     y = values.new_empty(len(weights), n_rows, n_outputs, dtype=dtype if dtype in DTYPES else torch.float32)
     biases = [_readable(bias) for bias in biases]
     product = _product(values, scales, high, weights, scbs, outlier_weights, biases)
+    if middles is not None:
+        product.middles = address(middles)
+        for i, (weight, sums) in enumerate(zip(weights, weight_sums, strict=True)):
+            assert sums.shape == weight.shape[:1] and sums.dtype == torch.int32 and sums.is_contiguous()
+            product.weights[i].weight_sums = address(sums)
     residual = None if residual is None else residual.to(y.dtype).contiguous()
     product.residual, product.dtype, product.gelu = address(residual), DTYPES[y.dtype], gelu
     for i in range(len(weights)):
@@ -88,20 +100,22 @@ def int8_gelu_rows(
     outlier_weight: Tensor | None,
     bias: Tensor | None,
     columns: Tensor,
+    middles: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `quantize_rows` returns for the gelu of a product, of which only a few rows at a time are stored.
 
-    `columns` are those of the product that are outliers. The product is not rounded to 16 bits.
+    `columns` are those of the product that are outliers, and `middles` those of its rows, to be stored. The product is
+    not rounded to 16 bits.
     """
     outlier_weights, biases = ([] if part is None else [part] for part in (outlier_weight, bias))
     if values.shape[0] < ROWS_IN_CACHE * torch.get_num_threads():
         y = int8_linear(values, scales, high, [weight], [scb], outlier_weights, biases, None, torch.float32, True)
-        return quantize_rows(y, columns, columns, None, None, 0.0, False)[:3]
+        return quantize_rows(y, columns, columns, None, None, 0.0, False, middles)[:3]
     biases = [_readable(part) for part in biases]
     product = _product(values, scales, high, [weight], [scb], outlier_weights, biases)
     product.gelu = True
     results = _empty_rows(values.shape[0], weight.shape[0], columns)
-    _kernels().chain(product, _rows_of(weight.shape[0], columns, results))
+    _kernels().chain(product, _rows_of(weight.shape[0], columns, results, middles))
     return results
 
 
@@ -144,13 +158,14 @@ def _empty_rows(n_rows: int, width: int, columns: Tensor) -> tuple[Tensor, Tenso
     return values, values.new_empty(n_rows, 1, dtype=torch.float32), high
 
 
-def _rows_of(width: int, columns: Tensor, results: tuple[Tensor, Tensor, Tensor]) -> Rows:
+def _rows_of(width: int, columns: Tensor, results: tuple[Tensor, Tensor, Tensor], middles: Tensor | None) -> Rows:
     values, scales, high = results
     return Rows(
         columns=address(columns),
         values=address(values),
         scales=address(scales),
         high=address(high),
+        middles=address(middles),
         n_rows=values.shape[0],
         width=width,
         n_columns=columns.shape[0],
@@ -170,11 +185,11 @@ def _product(
     n_columns = outlier_weights[0].shape[0] if outlier_weights else 0
     assert values.shape[1] == width + -width % MULTIPLE
     assert all(weight.is_contiguous() and weight.shape == (n_outputs, width) for weight in weights)
-    product = Product(address(values), address(scales), address(high) if n_columns else None, None)
+    product = Product(address(values), address(scales), address(high) if n_columns else None)
     product.n_rows, product.width, product.n_outputs, product.n_columns = values.shape[0], width, n_outputs, n_columns
     product.n_weights = len(weights)
     for i, (weight, scb) in enumerate(zip(weights, scbs, strict=True)):
         of_outliers, bias = (address(parts[i]) if parts else None for parts in (outlier_weights, biases))
-        product.weights[i] = Weight(address(weight), address(scb), of_outliers, bias, None)
+        product.weights[i] = Weight(address(weight), address(scb), of_outliers, None, bias)
         product.weights[i].bias_dtype = DTYPES[biases[i].dtype] if biases else 0
     return product

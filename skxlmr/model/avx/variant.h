@@ -29,6 +29,7 @@ INLINE V NAME(larger)(V x, V y) {
 
 /* The larger number; y where x is NaN. */
 INLINE V NAME(max)(V x, V y) { return _mm512_max_ps(x, y); }
+INLINE V NAME(min)(V x, V y) { return _mm512_min_ps(x, y); }
 
 INLINE V NAME(load_bfloat16)(const uint16_t *p) {
     __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
@@ -113,6 +114,7 @@ INLINE V NAME(mul)(V x, V y) { return (V){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps
 INLINE V NAME(fma)(V x, V y, V z) { return (V){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
 INLINE V NAME(div)(V x, V y) { return (V){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 INLINE V NAME(max)(V x, V y) { return (V){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+INLINE V NAME(min)(V x, V y) { return (V){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 INLINE V NAME(from_ints)(const int32_t *p) {
     return (V){_mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)p)),
                _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(p + 8)))};
@@ -287,6 +289,21 @@ INLINE void NAME(normalise)(const Rows *rows, int64_t t, float *row) {
     }
 }
 
+/* Half of the range of a row, and its middle; both are NaN if a number is not finite. */
+INLINE float NAME(half_range)(const float *row, int64_t width, float *middle) {
+    V most = NAME(set)(-INFINITY), least = NAME(set)(INFINITY), zero = NAME(set)(0), not_finite = zero;
+    int64_t whole = width / 16 * 16;
+    for (int64_t i = 0; i < width; i += i < whole ? 16 : 1) {
+        V x = i < whole ? NAME(load)(row + i) : NAME(set)(row[i]);
+        most = NAME(max)(x, most);
+        least = NAME(min)(x, least);
+        not_finite = NAME(fma)(x, zero, not_finite);
+    }
+    float above = NAME(most)(most), below = -NAME(most)(NAME(sub)(zero, least)), spoil = NAME(sum)(not_finite);
+    *middle = (below + above) / 2 + spoil;
+    return (above - below) / 2 + spoil;
+}
+
 /* Round a row to 8 bits, its outliers to 16; it is followed by zeros up to a multiple of 16, and is changed. */
 INLINE void NAME(quantise)(const Rows *rows, int64_t t, float *row, float *outliers) {
     int64_t width = rows->width, stride = round_up(width, 4), n_high = round_up(rows->n_columns, 4);
@@ -295,9 +312,18 @@ INLINE void NAME(quantise)(const Rows *rows, int64_t t, float *row, float *outli
     for (int64_t j = 0; j < rows->n_columns; j++) {
         outliers[j] = row[rows->columns[j]];
         row[rows->columns[j]] = 0;
+    }
+    float middle = 0;
+    if (rows->middles != NULL) {
+        regular = NAME(set)(NAME(half_range)(row, width, &middle));
+        rows->middles[t] = middle;
+    } else {
+        for (int64_t i = 0; i < width; i += 16) regular = NAME(larger)(regular, NAME(load)(row + i));
+    }
+    for (int64_t j = 0; j < rows->n_columns; j++) {
+        outliers[j] -= middle;
         of_outliers = NAME(larger)(of_outliers, NAME(set)(outliers[j]));
     }
-    for (int64_t i = 0; i < width; i += 16) regular = NAME(larger)(regular, NAME(load)(row + i));
     V scaled = NAME(mul)(of_outliers, NAME(set)((float)(127. / (127 * HIGH + 127))));
     float most = NAME(largest)(NAME(larger)(regular, scaled));
     most = most < 1e-30f ? 1e-30f : most; /* a row may be zero */
@@ -305,7 +331,7 @@ INLINE void NAME(quantise)(const Rows *rows, int64_t t, float *row, float *outli
     rows->scales[t] = most / 127;
     int8_t *values = rows->values + t * stride;
     for (int64_t i = 0; i < width; i += 16) {
-        V x = NAME(mul)(NAME(load)(row + i), NAME(set)(steps));
+        V x = NAME(mul)(NAME(sub)(NAME(load)(row + i), NAME(set)(middle)), NAME(set)(steps));
         if (stride - i >= 16) {
             NAME(store_int8)(values + i, x);
         } else {
@@ -314,6 +340,7 @@ INLINE void NAME(quantise)(const Rows *rows, int64_t t, float *row, float *outli
             memcpy(values + i, rest, stride - i);
         }
     }
+    memset(values + width, 0, stride - width);
     for (int64_t j = 0; j < n_high; j++) {
         float whole = nearbyintf(outliers[j] * steps), high = floorf((whole + HIGH / 2) / HIGH);
         int finite = whole == whole && whole * 0 == 0; /* what is not shows in the scale */
@@ -529,31 +556,35 @@ INLINE void NAME(multiply)(const int R, const int8_t *values, const int8_t *high
 
 /* What `finish` needs of the columns of a panel. */
 typedef struct {
-    float scales[PANEL], bias[PANEL];
+    float scales[PANEL], bias[PANEL], of_middles[PANEL]; /* `of_middles` is what a middle of 1 adds to the product */
 } NAME(Columns);
 
 INLINE void NAME(columns_of)(const Weight *w, int64_t n0, int64_t n_columns, NAME(Columns) *columns) {
     for (int64_t i = 0; i < PANEL; i += 16) {
         V scales = NAME(set)(0), bias = NAME(set)(0);
+        int32_t sums[16] = {0};
         if (i < n_columns) {
             scales = NAME(div)(NAME(load_some)(w->absmax, n0 + i, n_columns - i, FLOAT32), NAME(set)(127));
             if (w->bias != NULL) bias = NAME(load_some)(w->bias, n0 + i, n_columns - i, w->bias_dtype);
+            if (w->weight_sums != NULL) memcpy(sums, w->weight_sums + n0 + i, 4 * smaller(16, n_columns - i));
         }
         NAME(store)(columns->scales + i, scales);
         NAME(store)(columns->bias + i, bias);
+        NAME(store)(columns->of_middles + i, NAME(mul)(NAME(from_ints)(sums), scales));
     }
 }
 
-/* Scale the sums of some rows and columns, and add bias and residual. Both `y` and `residual` start at the first of
- * these rows and columns. */
+/* Scale the sums of some rows and columns, and add bias, the product of the middles, unless `middles` is NULL, and
+ * residual. Both `y` and `residual` start at the first of these rows and columns. */
 INLINE void NAME(finish)(const int gelu, const int64_t dtype, const NAME(Columns) *columns, const float *row_scales,
-                         const int32_t *sums, int64_t n_rows, int64_t n_columns, const void *residual,
+                         const float *middles, const int32_t *sums, int64_t n_rows, int64_t n_columns, const void *residual,
                          int64_t residual_stride, void *y, int64_t y_stride) {
     for (int64_t r = 0; r < n_rows; r++) {
         V row_scale = NAME(set)(row_scales[r]);
         for (int64_t i = 0; i < n_columns; i += 16) {
             V x = NAME(mul)(NAME(from_ints)(sums + r * PANEL + i), NAME(load)(columns->scales + i));
             x = NAME(fma)(x, row_scale, NAME(load)(columns->bias + i));
+            if (middles != NULL) x = NAME(fma)(NAME(set)(middles[r]), NAME(load)(columns->of_middles + i), x);
             if (gelu) x = NAME(gelu)(x);
             if (residual != NULL)
                 x = NAME(add)(x, NAME(load_some)(residual, r * residual_stride + i, n_columns - i, dtype));
@@ -597,15 +628,15 @@ INLINE void NAME(panel_of_rows)(const Product *p, const Weight *w, int64_t start
             case 2: NAME(multiply)(2, values, high, width, n_high, panel, rows, sums); break;
             default: NAME(multiply)(1, values, high, width, n_high, panel, rows, sums);
         }
-        const float *scales = p->scales + t;
+        const float *scales = p->scales + t, *middles = p->middles == NULL ? NULL : p->middles + t;
         if (dtype == BFLOAT16 && residual != NULL && !p->gelu) /* without branches for what is frequent */
-            NAME(finish)(0, BFLOAT16, &columns, scales, sums, n, n_columns, residual, n_outputs, to, y_stride);
+            NAME(finish)(0, BFLOAT16, &columns, scales, middles, sums, n, n_columns, residual, n_outputs, to, y_stride);
         else if (dtype == BFLOAT16 && residual == NULL && !p->gelu)
-            NAME(finish)(0, BFLOAT16, &columns, scales, sums, n, n_columns, NULL, 0, to, y_stride);
+            NAME(finish)(0, BFLOAT16, &columns, scales, middles, sums, n, n_columns, NULL, 0, to, y_stride);
         else if (dtype == FLOAT32 && residual == NULL && p->gelu)
-            NAME(finish)(1, FLOAT32, &columns, scales, sums, n, n_columns, NULL, 0, to, y_stride);
+            NAME(finish)(1, FLOAT32, &columns, scales, middles, sums, n, n_columns, NULL, 0, to, y_stride);
         else
-            NAME(finish)((int)p->gelu, dtype, &columns, scales, sums, n, n_columns, residual, n_outputs, to, y_stride);
+            NAME(finish)((int)p->gelu, dtype, &columns, scales, middles, sums, n, n_columns, residual, n_outputs, to, y_stride);
     }
 }
 
