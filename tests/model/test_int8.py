@@ -20,6 +20,7 @@ from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 NEEDS_KERNELS = pytest.mark.skipif(library() is None, reason="the kernels were not compiled, or not for this CPU")
 ON_CPU = [pytest.param(name, marks=NEEDS_KERNELS if name == "avx" else ()) for name in ENGINES if name != "triton"]
+INTEGER = [pytest.param("avx", marks=NEEDS_KERNELS), "int_mm"]
 SLICES = [slice(0, 1), slice(0, 2), slice(5, 8), slice(3, 40), slice(11, 12)]
 
 
@@ -106,7 +107,7 @@ def test_int8_linear_with_outliers_is_precise(linear, engine, settings):
     assert relative(quantized(linear, [7], engine=engine, **settings)(x), expected) < 0.008
 
 
-@pytest.mark.parametrize("engine", [pytest.param("avx", marks=NEEDS_KERNELS), "int_mm"])
+@pytest.mark.parametrize("engine", INTEGER)
 def test_integer_engine_equals_definition(linear, engine):
     """Inputs are rounded to the step of their row, outliers to the same step but with 16 bits."""
     x, layer = inputs(outlier=7).double(), quantized(linear, [7, 9], engine=engine)
@@ -116,11 +117,12 @@ def test_integer_engine_equals_definition(linear, engine):
     assert_close(layer(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", INTEGER)
 @pytest.mark.parametrize("columns", [[], [7, 9]])
-def test_asymmetric_layer_equals_definition(linear, columns):
+def test_asymmetric_layer_equals_definition(linear, columns, engine):
     """The range of a row, without outliers, has 254 steps about its middle; zero is in it if there are outliers."""
     x = F.gelu(inputs(outlier=7)).double()
-    layer = quantized(linear, columns, asymmetric=True, engine="int_mm")
+    layer = quantized(linear, columns, asymmetric=True, engine=engine)
     columns = torch.tensor(columns, dtype=torch.int64)
     least, most = x.index_fill(1, columns, 0).aminmax(dim=1, keepdim=True)
     middle, steps = (least + most) / 2, (most - least) / 254
@@ -131,16 +133,34 @@ def test_asymmetric_layer_equals_definition(linear, columns):
     assert_close(layer(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_asymmetric_layer_halves_the_error_after_gelu(linear):
+@NEEDS_KERNELS
+@pytest.mark.parametrize("settings", [{"outliers": "fixed"}, {"outliers": "dynamic"}])
+@pytest.mark.parametrize("columns", [[], [7, 9]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_round_inputs_of_asymmetric_layer_as_torch_does(linear, dtype, columns, settings):
+    x = F.gelu(inputs(outlier=7)).to(dtype)
+    layers = [quantized(linear, columns, True, engine=engine, **settings) for engine in ("avx", "int_mm")]
+    found, expected = (layer.prepare(x) for layer in layers)
+    for name in ("values", "scales", "middles", "columns"):
+        assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+    if expected.high is not None:
+        assert torch.equal(found.high[:, : expected.high.shape[1]], expected.high)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2**-7, "atol": 1e-5}
+    assert_close(layers[0](x), layers[1](x), **tolerance)
+
+
+@pytest.mark.parametrize("engine", INTEGER)
+def test_asymmetric_layer_halves_the_error_after_gelu(linear, engine):
     x = F.gelu(3 * inputs())
-    symmetric, asymmetric = (quantized(linear, asymmetric=asymmetric, engine="int_mm") for asymmetric in (False, True))
+    symmetric, asymmetric = (quantized(linear, asymmetric=asymmetric, engine=engine) for asymmetric in (False, True))
     exact = F.linear(x, symmetric.dequantize(torch.float32), symmetric.bias)
     assert relative(asymmetric(x), exact) < 0.6 * relative(symmetric(x), exact)
 
 
+@pytest.mark.parametrize("engine", INTEGER)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_asymmetric_layer_of_constant_rows_is_exact(linear, dtype):
-    layer = quantized(linear, asymmetric=True, engine="int_mm")
+def test_asymmetric_layer_of_constant_rows_is_exact(linear, dtype, engine):
+    layer = quantized(linear, asymmetric=True, engine=engine)
     x = torch.tensor([0.0, 2.0, -3.0]).expand(192, 3).t().to(dtype)
     expected = F.linear(x.float(), layer.dequantize(torch.float32), layer.bias)
     assert_close(
@@ -155,11 +175,12 @@ def test_asymmetric_layer_converted_keeps_weight_sums(linear):
     assert "weight_sums" not in layer.state_dict()
 
 
+@pytest.mark.parametrize("engine", INTEGER)
 @pytest.mark.parametrize("asymmetric", [False, True])
-def test_int8_linear_huge_outlier_does_not_overflow(linear, asymmetric):
+def test_int8_linear_huge_outlier_does_not_overflow(linear, asymmetric, engine):
     x = inputs()
     x[:, 7] *= 1e6
-    assert relative(quantized(linear, [7], asymmetric)(x), linear(x)) < 0.02
+    assert relative(quantized(linear, [7], asymmetric, engine=engine)(x), linear(x)) < 0.02
 
 
 @pytest.mark.parametrize(

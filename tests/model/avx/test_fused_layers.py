@@ -27,14 +27,17 @@ def needs_kernels():
 
 
 def model_of(config, dtype=torch.float32, engine="avx"):
-    """Return the same model each time, with random LayerNorms and two outliers in each layer."""
+    """Return the same model each time, with random LayerNorms and two outliers in each layer.
+
+    As in a loaded model, the layers after activations are asymmetric.
+    """
     torch.manual_seed(0)
     model, settings = XLMRobertaXLModel(config, add_pooling_layer=False), Int8(engine=engine)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     for name, linear in linear_layers(model).items():
-        layer = quantized_layer(linear, settings)
+        layer = quantized_layer(linear, settings, asymmetric=name.endswith("ffn.down"))
         layer.set_outliers(torch.tensor([1, 5]))
         model.set_submodule(name, layer)
     return model.eval().requires_grad_(False).to(dtype)

@@ -140,6 +140,64 @@ def test_quantize_rows_equals_definition(norm, columns, dtype):
     assert not values[:, 30:].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("columns", [(), (7,), (0, 5, 29)])
+@pytest.mark.parametrize("width", [10, 30, 64])
+@pytest.mark.usefixtures("variant")
+def test_quantize_rows_within_their_range_equals_definition(width, columns, dtype):
+    torch.manual_seed(0)
+    columns = torch.tensor([i for i in columns if i < width], dtype=torch.int64)
+    x = torch.rand(9, width) * torch.arange(1, 10)[:, None] + 5  # zero is not in the range
+    x[:, columns] *= 50
+    x, middles = x.to(dtype), torch.empty(9, 1)
+    values, scales, high, _ = quantize_rows(x, columns, columns, None, None, 0.0, False, middles)
+    x = x.double()
+    least, most = x.index_fill(1, columns, 0).aminmax(dim=1, keepdim=True)
+    assert_close(middles.double(), (least + most) / 2, rtol=1e-6, atol=0)
+    x = x - middles
+    outliers = x[:, columns].abs().amax(1, keepdim=True) / 257 if len(columns) else torch.zeros(9, 1)
+    assert_close(scales.double(), torch.maximum((most - least) / 2, outliers) / 127, rtol=1e-5, atol=0)
+    whole = values[:, :width].double()
+    whole[:, columns] += 256 * high[:, : len(columns)].double()
+    assert ((whole * scales - x).abs() <= 0.501 * scales + 1e-5 * x.abs()).all()
+    assert not values[:, width:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.usefixtures("variant")
+def test_int8_linear_adds_products_of_middles(sizes, dtype):
+    arguments, expected, _ = product(*sizes, n_layers=3)
+    weights, scbs = arguments[3:5]
+    middles, sums = torch.randn(len(expected[0]), 1), [weight.sum(1, dtype=torch.int32) for weight in weights]
+    of_middles = [middles.double() * total.double() * scb.double() / 127 for total, scb in zip(sums, scbs, strict=True)]
+    expected += torch.stack(of_middles)
+    residual = torch.randn(expected.shape[1:]).to(dtype)
+    for more in (None, residual):
+        y = int8_linear(*arguments, more, dtype, False, middles, sums)
+        right = expected if more is None else expected + more.double()
+        tolerance = 1e-6 if dtype == torch.float32 else 4e-3
+        assert_close(y.double(), right, rtol=tolerance, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.usefixtures("variant")
+def test_quantize_rows_within_their_range_zero_and_not_finite():
+    x = torch.ones(4, 20)
+    x[0], x[1, 3], x[2, 19] = 0, torch.nan, torch.inf
+    weight, middles = int8(5, 20), torch.empty(4, 1)
+    for columns in (NONE, torch.tensor([3, 19])):
+        values, scales, high, _ = quantize_rows(x, NONE, columns, None, None, 0.0, False, middles)
+        of_outliers = [weight[:, columns].t().contiguous()] if len(columns) else []
+        sums = [weight.sum(1, dtype=torch.int32)]
+        factors = [torch.full((5,), 127.0)]
+        y = int8_linear(
+            values, scales, high, [weight], factors, of_outliers, [], None, torch.float32, False, middles, sums
+        )
+        assert not y[0].any()
+        assert not y[1:3].isfinite().any()
+        assert_close(y[3], weight.sum(1).float(), rtol=1e-2, atol=0.5)
+
+
 @pytest.mark.usefixtures("variant")
 def test_quantize_rows_zero_and_not_finite():
     x = torch.ones(4, 20)
@@ -156,17 +214,22 @@ def test_quantize_rows_zero_and_not_finite():
     assert not quantize_rows(x, NONE, NONE, x[0], x[0], 0.0, False)[1][1:3].isfinite().any()
 
 
+@pytest.mark.parametrize("asymmetric", [False, True])
 @pytest.mark.parametrize("many", [False, True], ids=["few rows", "many rows"])
 @pytest.mark.usefixtures("variant")
-def test_int8_gelu_rows_equals_its_steps(many, monkeypatch):
+def test_int8_gelu_rows_equals_its_steps(many, asymmetric, monkeypatch):
     monkeypatch.setattr(operators, "ROWS_IN_CACHE", 1 if many else 10**6)
     (*inputs, weights, scbs, of_outliers, biases), _, _ = product(201, 100, 130, 1)
     columns = torch.tensor([0, 129])
-    found = int8_gelu_rows(*inputs, weights[0], scbs[0], of_outliers[0], biases[0], columns)
+    middles, expected_middles = (torch.zeros(201, 1), torch.zeros(201, 1)) if asymmetric else (None, None)
+    found = int8_gelu_rows(*inputs, weights[0], scbs[0], of_outliers[0], biases[0], columns, middles)
     y = int8_linear(*inputs, weights, scbs, of_outliers, biases, None, torch.float32, True)
-    expected = quantize_rows(y, columns, columns, None, None, 0.0, False)
+    expected = quantize_rows(y, columns, columns, None, None, 0.0, False, expected_middles)
     for part, right in zip(found, expected, strict=False):
         assert torch.equal(part, right)
+    if asymmetric:
+        assert torch.equal(middles, expected_middles)
+        assert middles.all()
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -210,7 +273,7 @@ def runs():
     (values, scales, high, *weights), _, _ = product(201, 100, 130, 1)
     torch.manual_seed(1)
     x, residual, columns = torch.randn(201, 100).bfloat16(), torch.randn(201, 130).bfloat16(), torch.tensor([3])
-    norm = torch.rand(100), torch.randn(100)
+    norm, middles = (torch.rand(100), torch.randn(100)), torch.randn(201, 1)
 
     def linear(rows):
         inputs = rows_of((values, scales, high), rows)
@@ -223,14 +286,28 @@ def runs():
     def normalise(rows):
         return quantize_rows(x[rows], columns, columns, *norm, 1e-5, True)
 
+    def asymmetric_linear(rows):
+        inputs, sums = rows_of((values, scales, high), rows), [weights[0][0].sum(1, dtype=torch.int32)]
+        return [int8_linear(*inputs, *weights, residual[rows], torch.bfloat16, False, middles[rows], sums)]
+
+    def asymmetric_gelu_rows(rows):
+        inputs = rows_of((values, scales, high), rows)
+        found = torch.empty(len(inputs[0]), 1)
+        return *int8_gelu_rows(*inputs, *(part[0] for part in weights), columns, found), found
+
+    def asymmetric_rows(rows):
+        found = torch.empty(len(x[rows]), 1)
+        return *quantize_rows(x[rows], columns, columns, None, None, 0.0, False, found)[:3], found
+
     def attend(rows):
         q, k, v = (part.view(-1, 4, 25) for part in (x[rows], 2 * x[rows], x[rows]))
         return [attention(q, k, v, torch.arange(len(q) + 1, dtype=torch.int32), 1, False)]
 
-    return {"linear": linear, "gelu_rows": gelu_rows, "normalise": normalise, "attend": attend}
+    asymmetric = (asymmetric_linear, asymmetric_gelu_rows, asymmetric_rows)
+    return {run.__name__: run for run in (linear, gelu_rows, normalise, attend, *asymmetric)}
 
 
-@pytest.mark.parametrize("name", ["linear", "gelu_rows", "normalise", "attend"])
+@pytest.mark.parametrize("name", runs())
 @pytest.mark.usefixtures("variant", "three_threads")
 def test_row_is_independent_of_batch_and_threads(name, monkeypatch):
     monkeypatch.setattr(operators, "ROWS_IN_CACHE", 4)
