@@ -157,6 +157,16 @@ def test_layer_that_runs_unfused_is_close_to_fused():
         assert relative(encode(model), expected) < 1e-5
 
 
+def test_asymmetric_layers_run_as_symmetric_ones():
+    model = model_of(XL, torch.float32)
+    with torch.inference_mode():
+        expected = encode(model)
+        for layer in int8_layers(model).values():
+            layer.asymmetric = True
+            layer.set_outliers(layer.outliers)  # which computes `weight_sums`
+        assert torch.equal(encode(model), expected)
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_of_an_adapter_equal_those_on_the_cpu(recompute):
     def gradients(device, engine):
