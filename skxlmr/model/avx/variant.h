@@ -743,9 +743,10 @@ INLINE float NAME(softmax)(float *scores, int64_t n, int64_t width, float scale)
     for (int64_t i = n; i < width; i++) scores[i] = -INFINITY;
     V most = NAME(set)(-INFINITY), total = NAME(set)(0);
     for (int64_t i = 0; i < n; i += 16) most = NAME(max)(most, NAME(load)(scores + i));
-    V shift = NAME(set)(-NAME(most)(most) * scale), factor = NAME(set)(scale);
+    V highest = NAME(set)(NAME(most)(most)), factor = NAME(set)(scale);
     for (int64_t i = 0; i < width; i += 16) {
-        V x = NAME(exp)(NAME(fma)(NAME(load)(scores + i), factor, shift));
+        /* First the difference: of the highest score it is 0, whatever its size. */
+        V x = NAME(exp)(NAME(mul)(NAME(sub)(NAME(load)(scores + i), highest), factor));
         if (i + 16 > n) x = NAME(first)(x, n - i); /* exp of the lowest number is not 0 */
         NAME(store)(scores + i, x);
         total = NAME(add)(total, x);

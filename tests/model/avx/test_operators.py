@@ -247,6 +247,17 @@ def test_attention_equals_definition(dtype, head_size, causal):
 
 
 @pytest.mark.usefixtures("variant")
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e12, 1e18])
+def test_attention_with_huge_scores_takes_the_value_of_the_highest(size):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, sum(LENGTHS), 3, 32)
+    packing = Packing.from_lengths(LENGTHS)
+    y = attention(q * size, k * size, v, packing.cu_seqlens, packing.max_length, False)
+    expected = attend_by_length(q.double() * size, k.double() * size, v.double(), packing, 0.0)
+    assert_close(y.double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("variant")
 def test_attention_of_parts_of_one_matrix_equals_that_of_copies():
     torch.manual_seed(0)
     q, k, v = torch.randn(sum(LENGTHS), 3, 4, 16).unbind(1)
