@@ -209,6 +209,8 @@ class Graphs:
         self._uses[key] += 1
         if self._uses[key] < USES:
             return None
+        for other in [other for other, graph in self._graphs.items() if graph.is_obsolete]:
+            del self._graphs[other]
         while len(self._graphs) >= max(_max_graphs, 1):
             self._graphs.popitem(last=False)
         try:
@@ -269,12 +271,18 @@ class Graph:
 
     def remember(self, weights: Sequence[Tensor], adapter: Adapter | None) -> None:
         """Note which weights the graph reads, and where they lie."""
-        self._adapter = weakref.ref(adapter) if isinstance(adapter, nn.Module) else lambda: None
+        self._adapter = weakref.ref(adapter) if isinstance(adapter, nn.Module) else None
         self._addresses = _addresses(weights, adapter)
+
+    @property
+    def is_obsolete(self) -> bool:
+        """Whether the adapter that the graph reads is gone."""
+        return self._adapter is not None and self._adapter() is None
 
     def reads(self, weights: Sequence[Tensor], adapter: Adapter | None) -> bool:
         """Whether the graph reads these weights; not if they were moved to another device and back."""
-        return self._adapter() is adapter and _addresses(weights, adapter) == self._addresses
+        own = None if self._adapter is None else self._adapter()
+        return own is adapter and _addresses(weights, adapter) == self._addresses
 
     def replay(self, call: Call) -> list[Tensor]:
         """Run the encoder on a batch; returns new tensors, (T, H) each."""

@@ -158,6 +158,19 @@ def test_graphs_beyond_the_bound_are_forgotten_least_recently_used_first(has_fla
         skxlmr.set_cuda_graphs(-1)
 
 
+def test_graphs_of_an_adapter_that_is_gone_are_forgotten(has_flash):
+    skxlmr.set_cuda_graphs()
+    backbone = get_backbone("nano", device="cuda", **HALF)
+    for _ in range(4):
+        finetuned = Finetuned(LoRA(), backbone.model, ClassificationHead(backbone.model.config, 2)).eval()
+        batch = finetuned.batch(backbone, windows(9)).to(backbone.model.device)
+        with torch.inference_mode():
+            for _ in range(2):
+                finetuned.embed(backbone, batch)
+        del finetuned
+    assert len(graphs._graphs[backbone.model]._graphs) == 1
+
+
 def test_graphs_of_a_model_are_freed_with_it(has_flash):
     backbone = trim(get_backbone("nano", device="cuda", **HALF), np.arange(300))
     for _ in range(3):
