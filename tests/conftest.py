@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
@@ -59,17 +60,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @contextmanager
 def emulated(name: str, memory: int | None = None, n_devices: int = 1) -> Iterator[EmulatedCuda]:
     """Emulate one or more GPUs of a kind; models and features of earlier ones are forgotten, as they are afterwards."""
-    from skxlmr.runtime.backbone import release_models
-    from skxlmr.runtime.feature_cache import clear_features
-
-    for forget in (release_models, clear_features):
-        forget()
+    _forget_models()
     try:
         with EmulatedCuda(GPUS[name], memory, n_devices=n_devices) as device:
             yield device
     finally:
-        for forget in (release_models, clear_features):
-            forget()
+        _forget_models()
+
+
+def _forget_models() -> None:
+    """Release the models and features on emulated GPUs."""
+    from skxlmr.runtime import backbone
+    from skxlmr.runtime.feature_cache import clear_features
+
+    backbone.release_models()
+    clear_features()
+    if any(each.model.device.type == "cuda" for each in backbone._pool.values()):
+        gc.collect()  # cycles may refer to estimators of earlier tests, which share their models
 
 
 @pytest.fixture(
