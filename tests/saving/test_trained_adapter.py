@@ -16,6 +16,7 @@ from peft_adapters import FAMILIES, TEXTS, logits_of, make_adapter, write_base
 import skxlmr
 from skxlmr import Head, LoRA
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
 
 pytestmark = [
@@ -387,3 +388,11 @@ def test_predictions_after_base_has_changed_are_refused(base, tmp_path):
     safetensors.torch.save_file(tensors, edit_tensors_of)
     with pytest.raises(ValueError, match="was fitted on another checkpoint"):
         clf.predict(TEXTS)
+
+
+def test_tokenizer_of_an_adapter_is_its_own_or_that_of_its_base(adapter):
+    of_base = XLMRobertaXLTokenizer.from_pretrained(adapter)
+    assert of_base.get_vocab() == get_backbone("nano").tokenizer.get_vocab()
+    of_base.add_tokens(["<own>"])
+    of_base.save_pretrained(adapter)
+    assert "<own>" in XLMRobertaXLTokenizer.from_pretrained(adapter).get_vocab()
