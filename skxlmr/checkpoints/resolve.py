@@ -156,10 +156,8 @@ def resolve_config(
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     _, directory = _find(model, revision, partial(fetch, only=(layout.CONFIG, peft_adapter.CONFIG)), subfolder)
     if is_adapter(directory):
-        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
-        return _base_of(
-            directory, read_adapter_config(directory, _link_root(directory)), partial(resolve_config, **options)
-        )
+        find = partial(resolve_config, local_files_only=local_files_only, cache_dir=cache_dir, token=token)
+        return _base_of(directory, read_adapter_config(directory, _link_root(directory)), find)
     return _config_in(directory, _link_root(directory))
 
 
@@ -185,10 +183,8 @@ def resolve_tokenizer(
     _, directory = _find(model, revision, partial(fetch, only=only), subfolder)
     layout.saved_at(directory)  # completes what a killed process had begun to save
     if is_adapter(directory) and not any((directory / name).exists() for name in tokenizer_files.FILES):
-        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
-        return _base_of(
-            directory, read_adapter_config(directory, _link_root(directory)), partial(resolve_tokenizer, **options)
-        )
+        find = partial(resolve_tokenizer, local_files_only=local_files_only, cache_dir=cache_dir, token=token)
+        return _base_of(directory, read_adapter_config(directory, _link_root(directory)), find)
     return directory
 
 
