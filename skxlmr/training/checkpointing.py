@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skxlmr.checkpoints.checksum import NO_CHECKSUM, add_checksum, verify_checksum
+from skxlmr.checkpoints.checksum import NO_CHECKSUM, add_checksum, open_verified
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import checked_file
-from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.system import atomic, nested_json
 from skxlmr.system.schema import parse
@@ -170,8 +169,7 @@ def read_checkpoint(directory: Path) -> CallbackState | None:
         return None
     try:
         checked_file(path, directory)
-        verify_checksum(path)
-        with closing(open_weights(path)) as file:
+        with closing(open_verified(path)) as file:
             tensors = {name: file.read(name) for name in file.tensors}
         text = tensors.pop(NUMBERS).numpy().tobytes().decode()
         numbers = nested_json.loads(text, max_values=MAX_VALUES)  # among them may be NaN
