@@ -70,6 +70,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive skxlmr
 
+# The documentation, in docs/_build/html: its examples run, and a warning is an error. SPHINXOPTS=-E builds it from the beginning.
+SPHINXOPTS ?=
+.PHONY: docs
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -b html $(SPHINXOPTS) docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
+	$(BIN)/codespell docs
+
 # Minutes of random files and texts, where `make test` has a few that are always the same.
 fuzz: $(STAMP)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/fuzzing
@@ -103,4 +112,4 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard skxlmr/model/avx/*.[ch])
 	touch $@
 
 clean:
-	rm -rf .venv* build dist *.egg-info skxlmr/model/avx/*.so
+	rm -rf .venv* build dist docs/_build docs/examples docs/reference/api docs/reference/backreferences *.egg-info skxlmr/model/avx/*.so

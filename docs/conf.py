@@ -1,0 +1,91 @@
+"""The configuration of Sphinx; `make docs` builds the pages and `make docs-check` checks their links and spelling."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "skxlmr"
+copyright = "the skxlmr developers"
+release = version_of("skxlmr")
+version = ".".join(release.split(".")[:2])
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "inventories",
+]
+exclude_patterns = [
+    "_build",
+    "_templates",
+    "gallery",
+    "**/README.md",
+    "examples/*.ipynb",
+    "**/sg_execution_times.rst",
+    "sg_execution_times.rst",
+]
+nitpicky = False
+needs_sphinx = "8.0"
+
+# Pages are Markdown. Their code cells run while the pages are built, and an error in one of them ends the build.
+source_suffix = {".md": "myst-nb", ".rst": "restructuredtext"}
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "executed")
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+intersphinx_mapping: dict = {}  # _ext/inventories.py fills it
+autosummary_generate = True
+autodoc_typehints = "none"  # the sections of numpydoc have the types
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["gallery"],
+    "gallery_dirs": ["examples"],
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "backreferences_dir": "reference/backreferences",
+    "doc_module": ("skxlmr",),
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "plot_gallery": True,
+    "matplotlib_animations": False,
+    "show_memory": False,
+}
+warnings.filterwarnings("ignore", message="Matplotlib is currently using agg")
+
+templates_path = ["_templates"]
+html_theme = "pydata_sphinx_theme"
+html_title = "skxlmr"
+html_static_path = ["_static"]
+html_css_files = ["skxlmr.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
