@@ -1,7 +1,7 @@
 """Links to the pages of other projects, for which the build needs no network.
 
-Intersphinx reads an inventory: a file that each project publishes beside its pages. Here the inventories are written from
-the names that these pages use, since the addresses of the pages of scikit-learn and pandas follow from the names.
+Intersphinx reads an inventory: a file that each project publishes beside its pages. Here the inventories are written
+from the names that these pages use, since the addresses of the pages of scikit-learn and pandas follow from the names.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ FUNCTIONS = """
     sklearn.model_selection.cross_val_score sklearn.model_selection.train_test_split sklearn.pipeline.make_pipeline
     pandas.read_csv
 """
+SET_OUTPUT = "auto_examples/miscellaneous/plot_set_output.html"
+LABELS = {  # of which the docstrings that estimators inherit from scikit-learn make use
+    "metadata_routing": "std:label -1 metadata_routing.html#metadata-routing Metadata Routing",
+    "df_output_transform": f"std:label -1 {SET_OUTPUT} The set_output API",
+    "sphx_glr_auto_examples_miscellaneous_plot_set_output.py": f"std:label -1 {SET_OUTPUT} The set_output API",
+    "meta-estimator": "std:term -1 glossary.html#term-meta-estimator -",
+}
 KINDS = {"class": CLASSES, "exception": EXCEPTIONS, "function": FUNCTIONS}
 
 
@@ -44,6 +51,8 @@ def write_inventory(project: str, path: Path) -> None:
         for name in names.split()
         if name.startswith(f"{project}.")
     ]
+    if project == "sklearn":
+        lines += [f"{name} {where}\n" for name, where in LABELS.items()]
     header = (
         f"# Sphinx inventory version 2\n# Project: {project}\n# Version: \n"
         "# The remainder of this file is compressed using zlib.\n"

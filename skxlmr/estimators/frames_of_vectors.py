@@ -35,7 +35,7 @@ class FramesOfVectors(ClassNamePrefixFeaturesOutMixin):
 
         Parameters
         ----------
-        input_features : array-like of str of shape (n_features_in_,), default=None
+        input_features : array-like of str of shape (n_features,), default=None
             Names of the columns; None takes those that `fit` saw, of a DataFrame or a Series.
 
         Returns

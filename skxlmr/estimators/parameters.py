@@ -78,7 +78,7 @@ class SentenceVectors:
         trained so (but for "-instruct").
     pairs : {"auto", "joint", "separate"}
         How two texts are read: together, so that the tokens of each see those of the other, or each by itself, with a
-        head on both vectors u and v, |u - v| and u * v (arXiv:1705.02364). "auto" is "separate" for models that were
+        head on both vectors u and v, abs(u - v) and u * v (arXiv:1705.02364). "auto" is "separate" for models that were
         trained to embed sentences, and "joint" for masked language models.
     """
 
@@ -186,5 +186,5 @@ max_length_ : int
 n_features_in_ : int
     Number of columns of X: 1, or 2 for pairs; for multiple choice as many as it had. A model of transformers that
     `skxlmr.load` returns has none before `fit`.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (n_features,)
     Names of the columns, if X had any."""
