@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+EXTENSIONS = str(Path(__file__).parent / "_ext")
+sys.path.insert(0, EXTENSIONS)
+os.environ["PYTHONPATH"] = os.pathsep.join([EXTENSIONS, os.environ.get("PYTHONPATH", "")])  # of the cells of pages
+os.environ["TQDM_DISABLE"] = "1"
 
 project = "skxlmr"
 copyright = "the skxlmr developers"
@@ -44,6 +48,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / "executed")
+nb_execution_in_temp = True  # what cells write is removed
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
