@@ -39,8 +39,8 @@ exclude_patterns = [
     "**/sg_execution_times.rst",
     "sg_execution_times.rst",
 ]
-nitpicky = False
-needs_sphinx = "8.0"
+default_role = "code"
+smartquotes = False
 
 # Pages are Markdown. Their code cells run while the pages are built, and an error in one of them ends the build.
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}  # the first is that of generated pages
