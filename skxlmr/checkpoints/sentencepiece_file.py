@@ -47,7 +47,7 @@ def read_content(model: bytes) -> Content | None:
     lengths = data[begin + 3].astype(np.int64)  # of the texts, which begin at the byte after
     scores = begin + 4 + lengths
     left = begin + 2 + data[begin + 1] - scores  # bytes from the score on: 5 and, for the type, 2
-    usual = (data[begin + 2] == 1 << 3 | LENGTH) & (0 < lengths) & (lengths < 0x80) & ((left == 5) | (left == 7))
+    usual = (data[begin + 2] == 1 << 3 | LENGTH) & (lengths > 0) & (lengths < 0x80) & ((left == 5) | (left == 7))
     if not usual.all() or (data[scores] != 2 << 3 | FIXED32).any():
         return None
     if (data[scores[left == 7] + 5] != 3 << 3 | VARINT).any():

@@ -96,9 +96,7 @@ class TrainingParameters(RunParameters):
     )
     optimizer: str = parameter(default="adamw", valid=[StrOptions(set(OPTIMIZERS))], order=30)
     early_stopping: bool = parameter(default=False, valid=["boolean"], order=40)
-    scoring: str | Callable[..., Any] | None = parameter(
-        default=None, valid=[ScorerNames(), callable, None], order=40
-    )
+    scoring: str | Callable[..., Any] | None = parameter(default=None, valid=[ScorerNames(), callable, None], order=40)
     validation_fraction: float = parameter(default=0.1, valid=[Interval(Real, 0, 1, closed="neither")], order=40)
     n_iter_no_change: int = parameter(default=3, valid=[AT_LEAST_1], order=40)
     tol: float = parameter(default=1e-4, valid=[Interval(Real, 0, None, closed="left")], order=40)
