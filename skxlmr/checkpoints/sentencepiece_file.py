@@ -15,6 +15,8 @@ UNIGRAM = 1  # a value of MODEL_TYPE
 RULES, DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES = 2, 3, 4, 5  # in NORMALIZER
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # types of pieces
 
+SHORTEST_PIECE = 8  # bytes of a text of one byte and a score
+
 # Wire types of protobuf
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
@@ -42,7 +44,9 @@ def read_content(model: bytes) -> Content | None:
     """
     starts, end = _plain_pieces(model)
     begin, data = np.array(starts[3:], np.int64), np.frombuffer(model, np.uint8)
-    if not len(begin) or any(number == PIECE for number, _, _ in fields(model[end:])):
+    if not len(begin) or end > len(model) or (data[begin + 1] < SHORTEST_PIECE).any():
+        return None
+    if any(number == PIECE for number, _, _ in fields(model[end:])):
         return None
     lengths = data[begin + 3].astype(np.int64)  # of the texts, which begin at the byte after
     scores = begin + 4 + lengths

@@ -55,6 +55,7 @@ def test_after_fork_without_fork_returns_function(monkeypatch):
     assert after_fork(function) is function
 
 
+START_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 MULTIPLY = "matrix = torch.ones(600, 600); matrix @ matrix\n"
 
 
@@ -67,10 +68,7 @@ MULTIPLY = "matrix = torch.ones(600, 600); matrix @ matrix\n"
         ("from skxlmr import load\nimport torch\n" + MULTIPLY, 1),
         ("import skxlmr, torch\n" + MULTIPLY + "from skxlmr import load\n", 1),
         ("import torch\n" + MULTIPLY + "from skxlmr import load\n", 1),
-        (
-            "import skxlmr.model, threading, torch\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n",
-            2,
-        ),
+        ("import skxlmr.model, torch\n" + START_THREAD, 2),
         ("import skxlmr, torch\n" + MULTIPLY + "in_child_of_child = True\n", 1),
     ],
     ids=[
