@@ -23,7 +23,8 @@ class ScorerNames(StrOptions):
     """The names of scikit-learn's scorers, which it imports when the first one is checked."""
 
     def __init__(self) -> None:
-        self.type, self.deprecated = str, set()
+        self.type = str
+        self.deprecated: set[str] = set()
 
     @lazy_property
     def options(self) -> set[str]:
