@@ -29,8 +29,10 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> tuple[Callable[
 
     Returns
     -------
-    getattr, dir : callable
-        Each name is looked up once and is an ordinary attribute from then on.
+    getattr : callable
+        Looks a name up, which is an ordinary attribute from then on.
+    dir : callable
+        Returns all names.
 
     Examples
     --------
