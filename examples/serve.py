@@ -19,9 +19,11 @@ def load(directory):
     path, prompt, words = str(Path(directory, about["file"])), about["prompt"], about["kind"] == "tagging"
     if path.endswith(".onnx"):
         import onnxruntime
+
         session = onnxruntime.InferenceSession(path)
     else:
         import openvino
+
         model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # "bf16" is faster
 
     def run(rows):
@@ -30,17 +32,18 @@ def load(directory):
         if not words:
             rows = [prompt + row if isinstance(row, str) else (prompt + row[0], row[1]) for row in rows]
         encoded = tokenizer.encode_batch(rows, is_pretokenized=words)
-        inputs = {"input_ids": [e.ids for e in encoded], "attention_mask": [e.attention_mask for e in encoded]}
-        inputs = {name: np.array(values, np.int64) for name, values in inputs.items()}
+        ids, mask = [e.ids for e in encoded], [e.attention_mask for e in encoded]
+        inputs = {"input_ids": np.array(ids, np.int64), "attention_mask": np.array(mask, np.int64)}
         outputs = session.run(None, inputs)[0] if path.endswith(".onnx") else model(inputs)[0]
         return word_probabilities(outputs, encoded, rows, about) if words else outputs
+
     return run, about
 
 
 def word_probabilities(logits, encoded, rows, about):
     """Return the probabilities of the tags of each word; those of words that were cut off are NaN."""
     results = [np.full((len(words), len(about["classes"])), np.nan, np.float32) for words in rows]
-    for of_pieces, encoding, result in zip(logits, encoded, results):
+    for of_pieces, encoding, result in zip(logits, encoded, results, strict=True):
         for word in {number for number in encoding.word_ids if number is not None}:
             pieces = [i for i, number in enumerate(encoding.word_ids) if number == word]
             if len(pieces) > 1 and encoding.ids[pieces[0]] == about.get("space_id"):
@@ -54,6 +57,6 @@ if __name__ == "__main__":
     run, about = load(sys.argv[1])
     rows = [text.split(" || ") if about["pairs"] else text for text in sys.argv[2:]]
     results = run([text.split() for text in rows] if about["kind"] == "tagging" else rows)
-    for row, result in zip(rows, results):
+    for row, result in zip(rows, results, strict=True):
         best = about["classes"][result.argmax()] if about["kind"] == "classification" else ""
         print(row, best, result)

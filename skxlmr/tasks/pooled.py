@@ -207,10 +207,6 @@ class PooledTask(Task[TextColumn]):
             include_prompt=self.include_prompt,
         )
 
-    def served(
-        self, kind: str, output: str, finish: Callable[[Tensor], Tensor], entries: dict[str, Any]
-    ) -> Serving:
+    def served(self, kind: str, output: str, finish: Callable[[Tensor], Tensor], entries: dict[str, Any]) -> Serving:
         """Return what a graph for serving computes, with how this task reads texts."""
-        return Serving(
-            kind, output, finish, entries, self.pooling, self.prompt or "", self.include_prompt, self.pairs
-        )
+        return Serving(kind, output, finish, entries, self.pooling, self.prompt or "", self.include_prompt, self.pairs)

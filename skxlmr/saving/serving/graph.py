@@ -97,4 +97,3 @@ def trace(graph: ServingGraph) -> ExportedProgram:
     graph(ids, (ids != 1).long())  # places constants, which must not be made while operators are recorded
     with quiet():
         return torch.export.export(graph.eval().requires_grad_(False), (ids, (ids != 1).long()), dynamic_shapes=shapes)
-

@@ -59,7 +59,9 @@ def require(name: str, extra: str) -> ModuleType:
             return importlib.import_module(name)
     except ImportError as error:
         method = f"export_{extra}"
-        raise ImportError(f"{method} needs the package {name.partition('.')[0]}: pip install skxlmr[{extra}]") from error
+        raise ImportError(
+            f"{method} needs the package {name.partition('.')[0]}: pip install skxlmr[{extra}]"
+        ) from error
 
 
 @contextmanager

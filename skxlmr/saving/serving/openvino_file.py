@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from torch.export import ExportedProgram
@@ -21,8 +23,8 @@ def write_openvino(program: ExportedProgram, path: Path, output: str, nbytes: in
         model.outputs[0].get_tensor().set_names({output})
         if n_int8_layers:
             nncf = require("nncf", EXTRA)
-            nncf.set_log_level(40)  # logging.ERROR
-            model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+            with redirect_stdout(io.StringIO()):  # it draws a progress bar
+                model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
         openvino.save_model(model, path, compress_to_fp16=False)
 
 
