@@ -1,7 +1,7 @@
 """Serve a model that `export_onnx` or `export_openvino` has written, without torch and skxlmr.
 
-It needs numpy, tokenizers, and onnxruntime or openvino. Run `python examples/serve.py DIRECTORY TEXT...`, or copy `load`
-into your server; a text of a model of pairs is written as "first text || second text".
+It needs numpy, tokenizers, and onnxruntime or openvino. Run `python examples/serve.py DIRECTORY TEXT...`, or copy
+`load` into your server; a text of a model of pairs is written as "first text || second text".
 """
 
 import json

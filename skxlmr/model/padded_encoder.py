@@ -74,8 +74,9 @@ class PaddedEncoder(nn.Module):
 class PaddedLayer(nn.Module):
     """One layer, (B, L, H) -> (B, L, H); its LayerNorms are where those of `Layer` are."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
+        assert isinstance(layer, Layer)
         self.pre_layer_norm = layer.pre_layer_norm
         self.attention = PaddedAttention(layer.attention)
         self.attention_norm, self.ffn_norm = layer.attention_norm, layer.ffn_norm

@@ -29,7 +29,7 @@ def post_layer_norm(encoder):
 
 
 def packed_states(encoder, layers):
-    ids = torch.tensor(sum(TEXTS, []))
+    ids = torch.tensor([token for text in TEXTS for token in text])
     positions = torch.cat([torch.arange(len(text)) for text in TEXTS]) + encoder.config.first_position
     with torch.inference_mode():
         return encoder.encode(ids, positions, Packing.from_lengths(list(map(len, TEXTS))), layers=layers)

@@ -75,7 +75,7 @@ def test_export_onnx_of_large_model_has_weights_beside(onnx, monkeypatch, tmp_pa
 
 
 def test_failed_export_leaves_earlier_export(classifier, monkeypatch, tmp_path):
-    def fail(*args):
+    def fail(*args, **options):
         raise OSError("disk is full")
 
     monkeypatch.setattr("skxlmr.saving.serving.libraries.GraphFormat.check", lambda *args: None)

@@ -114,7 +114,8 @@ def test_export_of_what_has_no_graph_names_the_remedy():
 
 
 def test_graph_of_checkpoint_in_8_bits_has_its_weights_in_float32(tmp_path):
-    XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, device="cpu").save_pretrained(tmp_path)
+    model = XLMRobertaXLModel.from_pretrained("nano", load_in_8bit=True, device="cpu", add_pooling_layer=False)
+    model.save_pretrained(tmp_path)
     XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(tmp_path)
     embedder = XLMRXLEmbedder(tmp_path, normalize=True, device="cpu").fit(TEXTS)
     assert (run(embedder, TEXTS) * embedder.transform(TEXTS)).sum(axis=1).min() > 0.999
@@ -124,7 +125,7 @@ def test_trace_takes_any_number_of_texts_and_tokens():
     clf = XLMRXLClassifier("nano", pairs="separate", **HEAD).fit(PAIRS, LABELS)
     graph, _ = graph_and_tokenizer(clf)
     program = trace(graph).module()
-    for n_pairs, length in ((1, 3), (3, 20)):
+    for n_pairs, length in ((2, 3), (3, 20)):
         ids = torch.randint(4, 100, (2 * n_pairs, length))
         with torch.no_grad():
             torch.testing.assert_close(program(ids, torch.ones_like(ids)), graph(ids, torch.ones_like(ids)))

@@ -6,7 +6,7 @@ from serving_checks import HEAD, TEXTS, assert_serves, serve
 
 from skxlmr import XLMRXLEmbedder, XLMRXLRegressor
 
-pytest.importorskip("openvino", reason="openvino is not installed: make test-openvino")
+pytest.importorskip("openvino", reason="openvino is not installed: make test-serving")
 
 
 def test_export_openvino_of_regressor_serves_predict(tmp_path, capfd):
@@ -19,7 +19,7 @@ def test_export_openvino_of_regressor_serves_predict(tmp_path, capfd):
 
 
 def test_export_openvino_in_8_bits_is_small_and_close(tmp_path, capfd):
-    pytest.importorskip("nncf", reason="nncf is not installed: make test-openvino")
+    pytest.importorskip("nncf", reason="nncf is not installed: make test-serving")
     embedder = XLMRXLEmbedder("nano", normalize=True, device="cpu", dtype="float32").fit(TEXTS)
     embedder.export_openvino(tmp_path, int8=True)
     assert not capfd.readouterr().out
