@@ -23,7 +23,7 @@ class ServingMixin:
         The graph computes what `transform` (embedder), `predict_proba` (classifier) and `predict` (regressor) return,
         up to 1e-4 with `int8=False`; that of a tagger returns logits of pieces, (n_texts, n_tokens, n_tags). What was
         trained is merged into the weights, in float32. Its inputs are `input_ids` and `attention_mask`, int64, of any
-        number of texts, padded to any length. examples/serve.py has a loader of some 20 lines for both formats; it needs
+        number of texts, padded to any length. examples/serve.py has a loader of some 20 lines; it needs
         numpy, tokenizers, and onnxruntime or openvino.
 
         Of texts longer than `max_length` tokens the beginning is read, where the estimator averages over windows.
