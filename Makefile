@@ -60,6 +60,12 @@ test-triton: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[triton]"
 	$(BIN)/python -m pytest -q tests/model/int8_triton
 
+# Exports of ONNX and OpenVINO, whose libraries have 250 MB.
+.PHONY: test-serving
+test-serving: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[onnx,openvino]"
+	$(BIN)/python -m pytest -q tests/saving/serving
+
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/ruff check .

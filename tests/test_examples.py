@@ -26,10 +26,11 @@ def run(name, arguments, monkeypatch, capsys):
 
 
 def test_examples_are_all_tested():
-    # quickstart.py takes a minute, and `make demo` runs it; the ordinal classifier has tests of its own
+    # quickstart.py takes a minute, and `make demo` runs it; the ordinal classifier and serve.py have tests of their own
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "quickstart.py",
         "ordinal_classifier.py",
+        "serve.py",
         *OWN_DATA,
         *REAL_DATA,
         *ON_NANO,

@@ -116,6 +116,30 @@ def as_tokenizer_json(
     }
 
 
+def for_serving(content: dict[str, Any], max_length: int, pad_id: int) -> dict[str, Any]:
+    """Return the content of a tokenizer.json with which the library tokenizers encodes texts as the estimators do.
+
+    Texts are cut after `max_length` tokens, and padded to the longest one of a batch. Nothing in a text is one of
+    XLM-RoBERTa's own special tokens: their names in the vocabulary begin with a control character.
+    """
+    own = {*SPECIAL, MASK}
+    vocabulary = [(f"\x01{name}" if name in own else name, score) for name, score in content["model"]["vocab"]]
+    return {
+        **content,
+        "truncation": {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": "BatchLongest",
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": pad_id,
+            "pad_type_id": 0,
+            "pad_token": "<pad>",
+        },
+        "added_tokens": [token for token in content["added_tokens"] if token["content"] not in own],
+        "model": {**content["model"], "vocab": vocabulary},
+    }
+
+
 def _head(path: Path) -> dict[str, Any]:
     """Read a tokenizer.json up to its model, of which nothing but the pieces is needed."""
     data = read_limited(path, MAX_JSON_BYTES)

@@ -238,7 +238,7 @@ class XLMRXLEmbedder(
             backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), [reading.left_out])
         else:
             backbone = load_base(self)
-        self._layers(backbone, reading.pooling)
+        self._check_layer(backbone.model.config.num_hidden_layers)
         reading = self._check_n_dims(backbone.model.config.hidden_size, reading)
         self._windows(reading).resolve(backbone)  # raises what transform would
         width = reading.width(backbone.model.config.hidden_size)
@@ -385,24 +385,26 @@ class XLMRXLEmbedder(
                     f"the same only. Set it back, or fit anew with warm_start=False."
                 )
 
-    def _layers(self, backbone: Backbone, pooling: str) -> tuple[int, ...]:
-        """Return the hidden states that the pooling reads."""
-        depth = backbone.model.config.num_hidden_layers
+    def _check_layer(self, depth: int) -> None:
         if not -depth - 1 <= self.layer <= depth:
             raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
+
+    def _layers(self, pooling: str) -> tuple[int, ...]:
+        """Return the hidden states that the pooling reads."""
         return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
 
     def _embed(
         self, backbone: Backbone, column: TextColumn, reading: Reading, finetuned: Finetuned | None
     ) -> np.ndarray:
         """Return the vectors before PCA and scaling: one per row, or (n_rows, 2, d) of separate pairs."""
+        self._check_layer(backbone.model.config.num_hidden_layers)
         return embed_texts(
             backbone,
             column,
             reading,
             self._windows(reading),
             finetuned,
-            layers=self._layers(backbone, reading.pooling),
+            layers=self._layers(reading.pooling),
             batch_tokens=self.batch_tokens,
             memory=self.memory,
             verbose=self.verbose,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from skxlmr.estimators.exporting_served import ServingMixin
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.torch_state import default_torch_state
+from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.peft import export_adapter
+from skxlmr.saving.serving.directory import Served
+from skxlmr.saving.serving.graph import HeadResults
 from skxlmr.saving.transformers import ExportedModel, export_pretrained
 
 
-class ExportMixin:
+class ExportMixin(ServingMixin):
     """Mixin of the estimators that are trained: writes what they learned in the formats of transformers and peft."""
 
     @default_torch_state()
@@ -103,4 +108,30 @@ class ExportMixin:
         fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
         return ExportedModel(
             files, fitted._base.pieces, fitted._finetuned, export, str(self.model), windows.max_length or windows.limit
+        )
+
+    def _served(self: Any) -> Served:
+        check_is_fitted(self, "_finetuned")
+        fitted = self._snapshot()
+        task, finetuned = fitted._task(), fitted._finetuned
+        serving, windows = task.serving, task.windows
+        if serving is None:
+            raise NotImplementedError(
+                f"There is no graph for what {type(self).__name__} learns. Use export_pretrained if it has it, and "
+                f"convert the result with optimum; or serve the estimator itself, with save and skxlmr.load."
+            )
+        files = find_checkpoint(self.model)
+        fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
+        head = copy.deepcopy(finetuned.head).float().cpu()
+        return Served(
+            FittedWeights(files, fitted._base.pieces, finetuned),
+            serving.kind,
+            serving.output,
+            lambda width: HeadResults(head, serving.finish),
+            serving.pooling,
+            serving.prompt,
+            serving.include_prompt,
+            serving.pairs,
+            windows.max_length or windows.limit,
+            entries=serving.entries,
         )

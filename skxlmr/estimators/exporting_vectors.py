@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
 from skxlmr.checkpoints.sentence_modules import SentenceModules
+from skxlmr.estimators.exporting_served import ServingMixin
+from skxlmr.model.sentence_layers import SentenceLayers
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.reading import Reading
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.sentence_transformers import modules_of_vectors, write_sentence_model
+from skxlmr.saving.serving.directory import Served
 
 
-class VectorExportMixin:
+class VectorExportMixin(ServingMixin):
     """Mixin of the embedder: writes a directory of sentence-transformers."""
 
     @default_torch_state()
@@ -65,6 +69,36 @@ class VectorExportMixin:
         check_is_fitted(self, "_base")
         _export(self._snapshot(), directory, dtype)  # type: ignore[attr-defined]
 
+    def _served(self: Any) -> Served:
+        check_is_fitted(self, "_base")
+        fitted = self._snapshot()
+        reading: Reading = fitted._fitted_reading()
+        files = find_checkpoint(fitted.model)
+        fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), fitted)
+        modules = _modules(reading, fitted.pca_)
+        layers = (*modules.layers, *([{"kind": "Normalize"}] if modules.normalize else []))
+        n_modes = len(reading.pooling.split("+"))
+        return Served(
+            FittedWeights(files, fitted._base.pieces, getattr(fitted, "_finetuned", None)),
+            "embedding",
+            "vectors",
+            lambda width: SentenceLayers(layers, n_modes * width),
+            reading.pooling,
+            reading.prompt,
+            reading.include_prompt,
+            "joint" if getattr(fitted, "n_features_in_", 1) == 2 and not reading.separate else None,
+            fitted.max_length or reading.max_length,
+            layers=fitted._layers(reading.pooling),
+        )
+
+
+def _modules(reading: Reading, pca: PCA | None) -> SentenceModules:
+    """Return the modules that make the vectors of an embedder."""
+    modules = SentenceModules(
+        reading.pooling, reading.layers, reading.normalize, reading.include_prompt, reading.n_dims
+    )
+    return modules_of_vectors(modules, pca)
+
 
 def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
     """Export an embedder that no fit in another thread changes."""
@@ -89,13 +123,10 @@ def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
             f"sentence-transformers reads the last layer, not layer={fitted.layer}. Fit with layer=-1 to export, or "
             f"use save."
         )
-    modules = SentenceModules(
-        reading.pooling, reading.layers, reading.normalize, reading.include_prompt, reading.n_dims
-    )
     write_sentence_model(
         directory,
         merged,
-        modules_of_vectors(modules, fitted.pca_),
+        _modules(reading, fitted.pca_),
         prompt=reading.prompt,
         max_length=fitted.max_length or reading.max_length,
         config={},

@@ -39,15 +39,18 @@ class FittedWeights:
                 f" Export to another directory."
             )
 
-    def merged(self, dtype: str) -> tuple[XLMRobertaXLModel, XLMRobertaXLTokenizer]:
+    def merged(self, dtype: str, *, dequantized: bool = False) -> tuple[XLMRobertaXLModel, XLMRobertaXLTokenizer]:
         """Return a model with merged weights in a dtype, and its tokenizer.
 
-        Raises ValueError if the dtype is unknown, or the checkpoint's own weights are in 8 bits.
+        A checkpoint whose own weights are in 8 bits is converted to float32 if `dequantized`. Raises ValueError if it
+        is not to be, or the dtype is unknown.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
         # Read the original weights, since the estimator may run an 8-bit or trimmed base.
         base = XLMRobertaXLModel.from_pretrained(self.files, dtype=torch.float32, add_pooling_layer=False)
+        if dequantized:
+            dequantize(base)
         if quantized_layers(base):
             raise ValueError(
                 f"{self.files.name!r} holds 8-bit weights, into which nothing can be merged. Use save, or "
@@ -63,6 +66,16 @@ class FittedWeights:
                 finetuned = copy.deepcopy(finetuned)  # `to` converts modules in place, but these are the estimator's
             base = merge(finetuned, base)
         return base.to(DTYPES[dtype]), tokenizer
+
+
+def dequantize(model: nn.Module) -> None:
+    """Replace the quantised layers of a model, in place, with linear layers in float32."""
+    for name, layer in quantized_layers(model).items():
+        linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        linear.weight = nn.Parameter(layer.dequantize(torch.float32), requires_grad=False)
+        if layer.bias is not None:
+            linear.bias = nn.Parameter(layer.bias.detach().float(), requires_grad=False)
+        model.set_submodule(name, linear)
 
 
 @torch.no_grad()

@@ -66,6 +66,39 @@ class Export:
     include_prompt: bool = True
 
 
+@dataclass(frozen=True)
+class Serving:
+    """What a graph for serving computes; see `skxlmr.saving.serving`.
+
+    Attributes
+    ----------
+    kind : {"classification", "regression", "tagging"}
+    output : str
+        The name of what the graph returns.
+    finish : callable
+        From the outputs of the head, (B, n_outputs), or (B, L, n_outputs) of pieces, to what the graph returns.
+    entries : dict
+        What else a server needs to know of the results; JSON.
+    pooling : str or None
+        How the tokens of a text become the vector that the head takes; None for a head on each token.
+    prompt : str
+        What the model expects before each text.
+    include_prompt : bool
+        Whether the pooling takes the tokens of the prompt.
+    pairs : {"joint", "separate"} or None
+        How the two texts of a row are read.
+    """
+
+    kind: str
+    output: str
+    finish: Callable[[Tensor], Tensor]
+    entries: dict[str, Any]
+    pooling: str | None = None
+    prompt: str = ""
+    include_prompt: bool = True
+    pairs: str | None = None
+
+
 Column = TypeVar("Column", bound=TextColumn)
 
 
@@ -374,6 +407,16 @@ class Task(Generic[Column]):
     def export(self) -> Export | None:
         """How to export what was learned; None, the default, if there is no such format."""
         return None
+
+    @property
+    def serving(self) -> Serving | None:
+        """What a graph for serving computes; None, the default, if there is no such graph."""
+        return None
+
+
+def as_json_labels(classes: np.ndarray) -> list[Any]:
+    """Return labels as values of JSON: numbers, truth values and texts as they are, others as texts."""
+    return [label if isinstance(label, str | bool | int | float) else str(label) for label in classes.tolist()]
 
 
 def _shown(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.transfer import upload_one
 from skxlmr.system.schema import one_of, shown, vector
-from skxlmr.tasks.base import not_found
+from skxlmr.tasks.base import Serving, as_json_labels, not_found
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.pretrained import labels_of
@@ -179,6 +180,14 @@ class Classification(PooledTask):
         kind = "single" if self.form is None else "multi"
         names = {i: str(label) for i, label in enumerate(self.classes)}
         return {"id2label": names, "problem_type": f"{kind}_label_classification"}
+
+    @property
+    def serving(self) -> Serving:
+        """Return the probabilities of the classes, as `predict_proba`."""
+        several = self.form is not None
+        entries = {"classes": as_json_labels(self.classes), "multilabel": several}
+        finish = torch.sigmoid if several else partial(torch.softmax, dim=-1)
+        return self.served("classification", "probabilities", finish, entries)
 
 
 def check_distinct(classes: np.ndarray) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
@@ -19,7 +20,7 @@ from skxlmr.runtime.features import POOLING
 from skxlmr.runtime.plan import WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.sentence_settings import SentenceSettings
 from skxlmr.system.schema import one_of
-from skxlmr.tasks.base import Export, Task
+from skxlmr.tasks.base import Export, Serving, Task
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -205,3 +206,7 @@ class PooledTask(Task[TextColumn]):
             prompt=self.prompt or "",
             include_prompt=self.include_prompt,
         )
+
+    def served(self, kind: str, output: str, finish: Callable[[Tensor], Tensor], entries: dict[str, Any]) -> Serving:
+        """Return what a graph for serving computes, with how this task reads texts."""
+        return Serving(kind, output, finish, entries, self.pooling, self.prompt or "", self.include_prompt, self.pairs)

@@ -18,7 +18,7 @@ from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.schema import POSITIVE, one_of, vector
-from skxlmr.tasks.base import not_found
+from skxlmr.tasks.base import Serving, not_found
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
 from skxlmr.tasks.targets import Target, is_vector, read_target, refuse_y_as_text
@@ -157,6 +157,17 @@ class Regression(PooledTask):
     def export_config(self) -> dict[str, Any]:
         names = {i: f"LABEL_{i}" for i in range(self.n_outputs)}
         return {"id2label": names, "problem_type": "regression"}
+
+    @property
+    def serving(self) -> Serving:
+        """Return the numbers, as `predict`, in float32."""
+        scale, mean = (torch.tensor(values, dtype=torch.float32) for values in (self.scale, self.mean))
+
+        def finish(outputs: Tensor) -> Tensor:
+            numbers = ACTIVATIONS[self.activation](outputs) * scale + mean
+            return numbers[:, 0] if self.one_dimensional else numbers
+
+        return self.served("regression", "predictions", finish, {})
 
 
 def check_numbers(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:

@@ -67,6 +67,12 @@ def write_file_with(path: Path, write: Callable[[Sink], object]) -> dict[str, ob
     return {"bytes": sink.size, "sha256": sink.digest.hexdigest()}
 
 
+def flush_file(path: Path) -> None:
+    """Flush a file that was written by its path to the disk."""
+    with _opened(path):
+        pass
+
+
 def _interrupt_before(error: BaseException) -> BaseException | None:
     """Return the interrupt that was being handled when an error was raised, None if it was none."""
     before = error.__context__

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from skxlmr.system.atomic.disk import Chunks, Sink, sync_directory, write_file, write_file_with
+from skxlmr.system.atomic.disk import Chunks, Sink, flush_file, sync_directory, write_file, write_file_with
 
 HASH_DIGITS = 32  # of SHA-256, in names
 
@@ -31,6 +31,17 @@ class NewFiles:
         entry = write_file_with(self.folder / name, write)
         self.names.append(name)
         return entry
+
+    def add_written(self, names: Sequence[str], write: Callable[[Path], object]) -> None:
+        """Let a library write files directly inside the directory, by the path of the first of `names`.
+
+        The others are written beside it, but for those that the library does not need.
+        """
+        write(self.folder / names[0])
+        for name in names:
+            if (self.folder / name).exists():
+                flush_file(self.folder / name)
+                self.names.append(name)
 
     def add_by_content(self, pattern: str, chunks: Chunks) -> dict[str, object]:
         """Write a file whose name is `pattern`, which contains "{}", with the SHA-256 of the content; return both."""

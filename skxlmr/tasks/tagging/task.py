@@ -24,7 +24,7 @@ from skxlmr.system.schema import one_of, vector
 from skxlmr.tags.entities import entity_spans
 from skxlmr.tags.infer import scheme_of_labels
 from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, is_raw, read_tags
-from skxlmr.tasks.base import Export, LossesOfOutputs, Task, not_found
+from skxlmr.tasks.base import Export, LossesOfOutputs, Serving, Task, as_json_labels, not_found
 from skxlmr.tasks.classification import check_class_weight, check_distinct
 from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
@@ -263,6 +263,28 @@ class Tagging(Task[TokenColumn]):
             {"id2label": names},
             "TOKEN_CLS",
         )
+
+    @property
+    def serving(self) -> Serving:
+        """Return the logits of pieces, from which those of a token are made.
+
+        Raises
+        ------
+        NotImplementedError
+            If these cannot be computed from logits of pieces.
+        """
+        if self.aggregation == "max":
+            raise NotImplementedError(
+                "With aggregation='max' the logits of a token cannot be computed from those of its pieces. Fit with "
+                "aggregation='mean' or 'first' to export."
+            )
+        entries = {
+            "classes": as_json_labels(self.classes),
+            "scheme": self.scheme,
+            "aggregation": self.aggregation,
+            "skips_spaces": not self.spaces,
+        }
+        return Serving("tagging", "logits", lambda logits: logits, entries)
 
 
 def tokens_of_texts(plan: WindowPlan) -> np.ndarray:
