@@ -157,7 +157,7 @@ def grid_backend(
     parameters = {name: value for name, value in locals().items() if name in PARAMETER_CONSTRAINTS}
     validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "grid_backend")
     with _connected(address) as ray:
-        nodes = [Counter(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = _gpus_per_worker(gpus_per_worker, estimator, nodes)
         memory = worker_memory(estimator, memory_per_worker, on_cpu=gpus == 0)
         workers = plan_workers(nodes, memory, n_workers, cpus_per_worker, gpus)
@@ -354,7 +354,7 @@ def _running(
     workers: GridWorkers, options: dict[str, Any], max_restarts: int, feature_cache: int | None
 ) -> Iterator[None]:
     """Make the backend active, and end its workers afterwards."""
-    from ray.exceptions import ActorDiedError, OutOfMemoryError
+    from ray.exceptions import OutOfMemoryError, RayActorError
 
     from skxlmr.scale.ray_backend import GridBackend, Workers
 
@@ -365,7 +365,7 @@ def _running(
     try:
         with parallel_config(backend=backend, n_jobs=workers.n_jobs):
             yield
-    except (ActorDiedError, OutOfMemoryError) as error:
+    except (RayActorError, OutOfMemoryError) as error:
         raise RuntimeError(
             f"The worker of one fit was killed {max_restarts + 1} times (max_restarts={max_restarts}), mostly for want "
             f"of memory: use fewer workers (n_workers), or a smaller batch_tokens, or leave out the candidate. {error}"
