@@ -115,7 +115,8 @@ def get_backbone(
 
     Raises ModelNotFoundError or CheckpointError if the checkpoint is missing or damaged, NotEnoughMemoryError, and
     ValueError if there is no such device or the parameters exclude each other. Warns if one of several parallel workers
-    asks for a model on a GPU that is not its own. With device="cuda:all" there is one copy per GPU; the first one trains.
+    asks for a model on a GPU that is not its own. With device="cuda:all" there is one copy per GPU; the first
+    one trains.
     """
     devices = choose_devices(device)
     worker = get_active_backend()[0]

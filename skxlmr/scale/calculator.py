@@ -86,7 +86,11 @@ class RunEstimate:
         rows = [
             ("tokens", f"{self.tokens:,}", ""),
             ("tokens/s", f"{self.tokens_per_second:,.1f}", f"per device: {self.source}"),
-            ("devices", f"{self.devices:,}", f"{self.overhead:.0%} of the time on top for reading, writing and scheduling"),
+            (
+                "devices",
+                f"{self.devices:,}",
+                f"{self.overhead:.0%} of the time on top for reading, writing and scheduling",
+            ),
             ("hours", f"{self.hours:,.3g}", f"{self.device_hours:,.3g} on all devices together"),
             ("memory", f"{in_gigabytes(self.memory.total)} GB", f"per device ({self.memory.device})"),
         ]

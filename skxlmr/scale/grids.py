@@ -163,8 +163,8 @@ def grid_backend(
         workers = plan_workers(nodes, memory, n_workers, cpus_per_worker, gpus)
         if workers.n_jobs == 1:
             warn(
-                "The Ray cluster has room for one worker only, so that all fits run in this process, one after another, "
-                "on its devices. Connect to a larger cluster (address=...), or leave grid_backend out."
+                "The Ray cluster has room for one worker only, so that all fits run in this process, one after "
+                "another, on its devices. Connect to a larger cluster (address=...), or leave grid_backend out."
             )
             with parallel_config(n_jobs=1):
                 yield workers
@@ -207,7 +207,7 @@ class WorkerMemory:
 
     def of_each(self, n_workers: int) -> int:
         """Bytes of each of so many workers on a node, if they divide what they have in common."""
-        return self.own + -(-self.shared // n_workers)
+        return self.own + self.shared // n_workers
 
 
 def _bases_of(estimator: BaseEstimator | None) -> list[BaseChoice]:
@@ -290,9 +290,9 @@ def plan_workers(
         room = [min(n, _room_for(memory, node)) for n, node in zip(by_devices, nodes, strict=True)]
         if not any(room):
             raise NotEnoughMemoryError(
-                f"A worker needs {in_gigabytes(memory.of_each(1))} GB, which no node of the Ray cluster has; its nodes: "
-                f"{_listed(nodes)}. Choose a smaller model, load_in_8bit=True, tuning='head' or fewer batch_tokens; if "
-                f"you know better, give memory_per_worker in bytes."
+                f"A worker needs {in_gigabytes(memory.of_each(1))} GB, which no node of the Ray cluster has; its "
+                f"nodes: {_listed(nodes)}. Choose a smaller model, load_in_8bit=True, tuning='head' or fewer batch_tokens; "
+                f"if you know better, give memory_per_worker in bytes."
             )
         nbytes = memory.of_each(min(n for n in room if n))
         room = [min(n, _room(node, {"memory": nbytes})) for n, node in zip(by_devices, nodes, strict=True)]

@@ -41,6 +41,8 @@ class GridBackend(RayBackend):
     call if joblib is of version 1.3 or later.
     """
 
+    _pool: Workers | None = None
+
     def __init__(self, n_workers: int, make_pool: Callable[[int], Workers], has_own_gpu: bool = False) -> None:
         super().__init__()
         self.n_workers = n_workers
@@ -91,7 +93,9 @@ class Workers(Pool):
     def __init__(self, n_workers: int, initargs: Sequence[Any], ray_remote_args: dict[str, Any]) -> None:
         super().__init__(n_workers, prepare_worker, initargs, ray_remote_args=ray_remote_args)
         self.n_workers = n_workers
-        self._shared: dict[int, tuple[Any, SharedArgument]] = {}  # by id; the argument is kept, so that its id stays its own
+        self._shared: dict[
+            int, tuple[Any, SharedArgument]
+        ] = {}  # by id; the argument is kept, so that its id stays its own
 
     def apply_async(
         self,
@@ -169,7 +173,7 @@ class WithArguments:
 
 
 def prepare_worker(n_threads: int, has_gpu: bool, n_on_node: int, feature_cache: int | None, cache: str | None) -> None:
-    """Set up a worker process: threads, devices, the share of the cache of features, and the 8-bit cache of its node."""
+    """Set up a worker process: threads, devices, the size of its cache of features, and the folder of 8-bit weights."""
     torch.set_num_threads(n_threads)
     if not has_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # device="auto" is the CPU, also where the node has GPUs

@@ -26,9 +26,7 @@ def test_memory_is_that_of_memory_estimate():
 
 @pytest.mark.parametrize(("tuning", "times"), [(None, 1), ("head", 1), ("lora", 6), ("full", 6)])
 def test_tokens_count_epochs_and_fits_if_base_is_trained(tuning, times):
-    run = estimate_run(
-        100, 2.5, model="nano", tuning=tuning, epochs=3, fits=2, tokens_per_second=1, device="cpu"
-    )
+    run = estimate_run(100, 2.5, model="nano", tuning=tuning, epochs=3, fits=2, tokens_per_second=1, device="cpu")
     assert run.tokens == 250 * times
 
 
@@ -71,7 +69,9 @@ def test_speed_that_was_not_measured_raises():
         estimate_run(10, 10, model="nano", tuning="lora", dtype="float32", device="cpu")
 
 
-@pytest.mark.parametrize("wrong", [{"rows": 0}, {"tokens_per_row": 0}, {"devices": 0}, {"overhead": -0.1}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"rows": 0}, {"tokens_per_row": 0}, {"devices": 0}, {"overhead": -0.1}, {"epochs": 0}]
+)
 def test_invalid_parameter_raises(wrong):
     with pytest.raises(ValueError, match=f"The '{next(iter(wrong))}' parameter of estimate_run"):
         estimate_run(**{"rows": 10, "tokens_per_row": 10, "model": "nano", "device": "cpu", **wrong})

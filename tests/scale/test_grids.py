@@ -81,7 +81,9 @@ def test_memory_of_quantised_base_is_shared():
 def test_memory_of_pipeline_counts_one_base_once():
     embedder = XLMRXLEmbedder("nano", dtype="float32", device="cpu")
     single = worker_memory(make_pipeline(embedder, LogisticRegression()), "auto", on_cpu=True)
-    both = worker_memory(make_pipeline(embedder, XLMRXLClassifier("nano", tuning="head", device="cpu")), "auto", on_cpu=True)
+    both = worker_memory(
+        make_pipeline(embedder, XLMRXLClassifier("nano", tuning="head", device="cpu")), "auto", on_cpu=True
+    )
     weights = memory_estimate("nano", dtype="float32", device="cpu").weights
     assert single.shared == both.shared == 0
     assert single.own > weights

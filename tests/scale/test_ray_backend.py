@@ -160,7 +160,9 @@ def test_search_inside_cross_validation_equals_one_job():
 
 def test_cluster_without_room_raises():
     with (
-        pytest.raises(RuntimeError, match=r"did not give room for 9 worker\(s\) with 1 CPU\(s\) each within timeout=0.5"),
+        pytest.raises(
+            RuntimeError, match=r"did not give room for 9 worker\(s\) with 1 CPU\(s\) each within timeout=0.5"
+        ),
         grid_backend(n_workers=9, gpus_per_worker=0, timeout=0.5),
     ):
         pass

@@ -13,8 +13,8 @@ import pytest
 
 CLONE_NEWNET = 0x40000000
 REASON = (
-    "Ray listens on all network interfaces, so it runs in a network namespace that has loopback alone, which this system "
-    "does not let us make ({}); `unshare --map-root-user --net` may make one for the whole of pytest"
+    "Ray listens on all network interfaces, so it runs in a network namespace that has loopback alone, which this "
+    "system does not let us make ({}); `unshare --map-root-user --net` may make one for the whole of pytest"
 )
 
 
