@@ -291,8 +291,8 @@ def plan_workers(
         if not any(room):
             raise NotEnoughMemoryError(
                 f"A worker needs {in_gigabytes(memory.of_each(1))} GB, which no node of the Ray cluster has; its "
-                f"nodes: {_listed(nodes)}. Choose a smaller model, load_in_8bit=True, tuning='head' or fewer batch_tokens; "
-                f"if you know better, give memory_per_worker in bytes."
+                f"nodes: {_listed(nodes)}. Choose a smaller model, load_in_8bit=True, tuning='head' or fewer "
+                f"batch_tokens; if you know better, give memory_per_worker in bytes."
             )
         nbytes = memory.of_each(min(n for n in room if n))
         room = [min(n, _room(node, {"memory": nbytes})) for n, node in zip(by_devices, nodes, strict=True)]
