@@ -26,9 +26,11 @@ def run(name, arguments, monkeypatch, capsys):
 
 
 def test_examples_are_all_tested():
-    # quickstart.py takes a minute, and `make demo` runs it; the ordinal classifier and serve.py have tests of their own
+    # quickstart.py takes a minute, and `make demo` runs it; grid_on_ray.py needs Ray, and `make test-scale` runs it;
+    # the ordinal classifier and serve.py have tests of their own
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "quickstart.py",
+        "grid_on_ray.py",
         "ordinal_classifier.py",
         "serve.py",
         *OWN_DATA,

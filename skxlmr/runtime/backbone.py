@@ -122,10 +122,12 @@ def get_backbone(
 
     Raises ModelNotFoundError or CheckpointError if the checkpoint is missing or damaged, NotEnoughMemoryError, and
     ValueError if there is no such device or the parameters exclude each other. Warns if one of several parallel workers
-    asks for a model on a GPU. With device="cuda:all" there is one copy per GPU; the first one trains.
+    asks for a model on a GPU that is not its own. With device="cuda:all" there is one copy per GPU; the first
+    one trains.
     """
     devices = choose_devices(device)
-    if devices[0].type == "cuda" and get_active_backend()[0].nesting_level:
+    worker = get_active_backend()[0]
+    if devices[0].type == "cuda" and worker.nesting_level and not getattr(worker, "has_own_gpu", False):
         warn(
             "n_jobs > 1 gains nothing on a GPU: the workers take turns there, and each process loads its own copy of "
             "the model. Use n_jobs=1, where all candidates and folds share one."

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
+from joblib._parallel_backends import SequentialBackend
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -162,6 +163,10 @@ def test_get_backbone_on_gpu_in_parallel_workers_warns(monkeypatch):
     load()  # no warning outside of workers
     with pytest.warns(UserWarning, match="n_jobs > 1 gains nothing on a GPU"):
         Parallel(n_jobs=2, backend="threading")(delayed(load)() for _ in range(2))
+    worker = SequentialBackend(nesting_level=1)
+    worker.has_own_gpu = True  # as skxlmr.scale.grid_backend has it
+    with parallel_config(backend=worker):
+        load()  # no warning
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident memory of Linux")
