@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import POINTER, addressof, cast, sizeof
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_PACKED = 2**27  # bytes of the packed weights of a model, which are in memory beside those that are saved
 MOST_KEPT = 2**25  # bytes of the buffer that a thread keeps from one call to the next
 
+PACKED = "packed"  # key of what an 8-bit layer keeps
 LINEARS = ("query", "key", "value", "output", "up", "down")
 
 
@@ -64,8 +65,11 @@ class FusedEncoder:
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        self._n_layers = len(layers)
+        kernels = library.library()
+        assert kernels is not None
+        self._kernels = kernels
         self._watched = Watched()
+        self._modules = list(layers)
         self._layers = (library.Layer * len(layers))()
         for i, layer in enumerate(layers):
             self._fill(self._layers[i], layer)
@@ -83,11 +87,17 @@ class FusedEncoder:
         size = sum(_packed_size(linear) for linear in _linears(layers[0]).values())
         if size * len(layers) > MOST_PACKED:
             return False
-        return all(map(_is_fusible, layers)) and len({layer.pre_layer_norm for layer in layers}) == 1
+        return all(map(_is_fusible, layers)) and not _has_any_global_hook()
 
     def is_current(self, layers: Sequence[Layer]) -> bool:
         """Whether these are the layers, and nothing in them has changed since this object was made."""
-        return len(layers) == self._n_layers and self._watched.is_unchanged() and not _has_any_global_hook()
+        return (
+            len(layers) == len(self._modules)
+            and all(map(operator.is_, layers, self._modules))
+            and self._kernels is library.library()
+            and self._watched.is_unchanged()
+            and not _has_any_global_hook()
+        )
 
     def takes(self, x: Tensor) -> bool:
         """Whether `run` takes hidden states (T, H)."""
@@ -95,8 +105,6 @@ class FusedEncoder:
 
     def run(self, x: Tensor, packing: Packing, start: int, stop: int) -> Tensor:
         """Run the layers `start` to `stop`, (T, H) -> (T, H)."""
-        kernels = library.library()
-        assert kernels is not None
         x, bounds = x.contiguous(), packing.cu_seqlens.contiguous()
         y = torch.empty_like(x)
         encoder = library.Encoder(
@@ -116,9 +124,9 @@ class FusedEncoder:
             causal=packing.causal,
             scale=self._head_size**-0.5,
         )
-        buffer = _buffer.take(kernels.encoder_scratch(encoder))
+        buffer = _buffer.take(self._kernels.encoder_scratch(encoder))
         encoder.scratch = address(buffer)
-        kernels.encoder(encoder)
+        self._kernels.encoder(encoder)
         return y
 
     def _fill(self, to: library.Layer, layer: Layer) -> None:
@@ -127,7 +135,7 @@ class FusedEncoder:
         watched.module(layer, "attention", "attention_norm", "ffn", "ffn_norm")
         watched.module(layer.attention, "query", "key", "value", "output")
         watched.module(layer.ffn, "up", "down")
-        watched.attributes(layer, training=False, pre_layer_norm=layer.pre_layer_norm)
+        watched.attributes(layer, training=False)
         watched.attributes(layer.ffn, activation=F.gelu)
         for name in LINEARS[:3]:
             to.qkv[LINEARS.index(name)] = self._weight(linears[name])
@@ -139,66 +147,87 @@ class FusedEncoder:
 
     def _weight(self, linear: Int8Linear) -> library.Weight:
         """Return the addresses of a weight, which is packed, and watch it."""
-        packed = linear.derived("packed", lambda: operators.pack(linear.weight.detach(), linear.outlier_weight))
-        watched = self._watched
+        watched, packed = self._watched, self._packed(linear)
         watched.module(linear)
-        watched.attributes(linear, settings=linear.settings, observer=None, asymmetric=linear.asymmetric)
-        watched.entries(linear.settings.__dict__, engine=linear.settings.engine, outliers=linear.settings.outliers)
-        watched.entries(linear._derived, packed=packed)
+        watched.attributes(linear, settings=linear.settings, observer=None)
+        settings = linear.settings
+        watched.entries(settings.__dict__, {"engine": settings.engine, "outliers": settings.outliers})
+        watched.entries(linear._derived, {PACKED: packed})  # dropped with the outliers and the sums of the weight
         watched.tensors(linear._parameters, "weight", "SCB", "bias")
-        watched.tensors(linear._buffers, "outliers", "outlier_weight", "weight_sums")
+        watched.packed += [linear.weight, linear.outlier_weight]
         sums = linear.weight_sums if linear.asymmetric else None
         bias = linear.bias
-        weight = library.Weight(packed=address(packed), absmax=address(linear.SCB), weight_sums=address(sums))
+        weight = library.Weight(packed=address(packed.tensor), absmax=address(linear.SCB), weight_sums=address(sums))
         weight.bias, weight.bias_dtype = address(bias), 0 if bias is None else DTYPES[bias.dtype]
         return weight
 
+    def _packed(self, linear: Int8Linear) -> PackedWeight:
+        """Return the packed weight of a layer, which other encoders with the same layers may have made."""
+        sources = linear.weight, linear.outlier_weight
+        known = linear.derived(PACKED, lambda: PackedWeight(sources, self._kernels))
+        if not known.is_of(sources, self._kernels):
+            del linear._derived[PACKED]
+            known = linear.derived(PACKED, lambda: PackedWeight(sources, self._kernels))
+        return known
+
     def _norm(self, norm: nn.LayerNorm) -> library.Norm:
         self._watched.module(norm)
-        self._watched.attributes(norm, eps=norm.eps)
         self._watched.tensors(norm._parameters, "weight", "bias")
         return library.Norm(address(norm.weight), address(norm.bias), norm.eps, DTYPES[norm.weight.dtype])
+
+
+class PackedWeight:
+    """A packed weight, and the tensors that it was made of: the weight (N, K), and its outlier columns."""
+
+    def __init__(self, sources: tuple[Tensor, Tensor], kernels: library.Library) -> None:
+        self._sources, self._kernels, self._state = sources, kernels, _state(sources)
+        self.tensor = operators.pack(*(source.detach() for source in sources))
+
+    def is_of(self, sources: tuple[Tensor, Tensor], kernels: library.Library) -> bool:
+        """Whether it was made of these tensors, as they are now, for these kernels."""
+        same = all(map(operator.is_, sources, self._sources))
+        return same and self._kernels is kernels and _state(sources) == self._state
+
+
+def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 class Watched:
     """Parts of modules, and what they were; comparing all of a model takes less time than a layer of a short text."""
 
     def __init__(self) -> None:
-        self._dicts: list[dict[str, Any]] = []
-        self._names: list[str] = []
-        self._values: list[object] = []
+        self.packed: list[Tensor] = []  # those of which there are copies
+        self._entries: dict[tuple[int, str], tuple[dict[str, Any], str, object]] = {}
         self._hooks: list[dict] = []
         self._tensors: list[Tensor] = []
-        self._modules: list[dict[str, Any]] = []
 
-    def entries(self, of: dict[str, Any], **values: object) -> None:
+    def entries(self, of: dict[Any, Any], values: Mapping[str, object]) -> None:
         """Watch that entries of a dictionary are these objects."""
-        self._dicts += [of] * len(values)
-        self._names += values
-        self._values += values.values()
+        self._entries |= {(id(of), name): (of, name, value) for name, value in values.items()}
 
     def attributes(self, module: nn.Module, **values: object) -> None:
         """Watch that attributes of a module are these objects."""
-        self.entries(module.__dict__, **values)
+        self.entries(module.__dict__, values)
 
     def module(self, module: nn.Module, *children: str) -> None:
         """Watch that a module has no hooks, and these children."""
-        self.entries(module._modules, **{name: module._modules[name] for name in children})
+        self.entries(module._modules, {name: module._modules[name] for name in children})
         self._hooks += [module._forward_hooks, module._forward_pre_hooks]
-        self._modules.append(module.__dict__)
 
     def tensors(self, of: dict[str, Any], *names: str) -> None:
-        """Watch tensors of a module: which they are, where they are, and that nobody writes to them."""
-        self.entries(of, **{name: of[name] for name in names})
+        """Watch which tensors of a module there are, and where they are."""
+        self.entries(of, {name: of[name] for name in names})
         self._tensors += [of[name] for name in names if of[name] is not None]
 
     def finish(self) -> None:
         """Begin to watch."""
+        self._dicts, self._names, self._values = zip(*self._entries.values(), strict=True)
         self._addresses = list(map(Tensor.data_ptr, self._tensors))
-        self._versions = list(map(_version, self._tensors))
+        self._versions = list(map(_version, self.packed))
 
     def is_unchanged(self) -> bool:
-        """Whether everything is as it was."""
+        """Whether everything is as it was, and nobody wrote to what was packed."""
         try:
             same = all(map(operator.is_, map(operator.getitem, self._dicts, self._names), self._values))
         except KeyError:
@@ -206,9 +235,8 @@ class Watched:
         return (
             same
             and not any(self._hooks)
-            and not any("forward" in attributes for attributes in self._modules)
             and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
-            and list(map(_version, self._tensors)) == self._versions
+            and list(map(_version, self.packed)) == self._versions
         )
 
 

@@ -184,21 +184,21 @@ static int64_t buffers_size(const Encoder *e, int64_t n_rows) {
 /* How an encoder is run by at most so many threads, which need `thread_scratch` bytes each beside their buffers. */
 static Encoding encoding_of(const Encoder *e, int64_t n_threads, int64_t thread_scratch) {
     Encoding all = {.encoder = e, .n_threads = n_threads};
-    int64_t qkv = e->n_rows * most_attended(e) * (e->dtype == BFLOAT16 ? 2 : 4);
+    int64_t n_rows = larger(e->n_rows, 1), qkv = n_rows * most_attended(e) * (e->dtype == BFLOAT16 ? 2 : 4);
     char *at = e->scratch;
-    all.by_rows = n_threads <= 1 || e->n_rows > MOST_BY_PANELS * n_threads;
+    all.by_rows = n_threads <= 1 || n_rows > MOST_BY_PANELS * n_threads;
     if (all.by_rows) {
-        all.block = rows_per_task(e->n_rows, n_threads), all.n_steps = 2 * e->n_layers + 1;
+        all.block = rows_per_task(n_rows, n_threads), all.n_steps = 2 * e->n_layers + 1;
         all.thread_size = round_up(thread_scratch + buffers_size(e, all.block), LINE);
     } else {
-        all.block = (e->n_rows + n_threads - 1) / n_threads, all.n_steps = N_KINDS * e->n_layers;
+        all.block = (n_rows + n_threads - 1) / n_threads, all.n_steps = N_KINDS * e->n_layers;
         all.thread_size = round_up(thread_scratch, LINE);
     }
     all.steps = (Step *)take(&at, all.n_steps * (int64_t)sizeof(Step));
     all.qkv = take(&at, 3 * qkv);
     all.attended = take(&at, qkv);
     all.of_threads = take(&at, n_threads * all.thread_size);
-    if (!all.by_rows) all.shared = buffers_at(e, e->n_rows, take(&at, buffers_size(e, e->n_rows)));
+    if (!all.by_rows) all.shared = buffers_at(e, n_rows, take(&at, buffers_size(e, n_rows)));
     all.size = at - (char *)e->scratch;
     return all;
 }
