@@ -156,10 +156,10 @@ def pack(weight: Tensor, outlier_weight: Tensor) -> Tensor:
     """Return a weight (N, K) and its outlier columns (k, N), both int8, as the kernels of this CPU multiply them."""
     assert weight.is_contiguous()
     assert outlier_weight.is_contiguous()
-    sizes = *weight.shape, outlier_weight.shape[0]
-    packed = torch.empty(_kernels().packed_size(*sizes), dtype=torch.uint8, device="cpu")
+    (n_outputs, width), n_columns = weight.shape, outlier_weight.shape[0]
+    packed = torch.empty(packed_size(n_outputs, width, n_columns), dtype=torch.uint8, device="cpu")
     given = Weight(weight=address(weight), outlier_weight=address(outlier_weight))
-    _kernels().pack(given, *sizes, packed.data_ptr())
+    _kernels().pack(given, n_outputs, width, n_columns, packed.data_ptr())
     return packed
 
 
