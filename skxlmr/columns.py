@@ -179,6 +179,8 @@ def is_sequence(values: Any) -> bool:
 
 def _column_labels(X: Any) -> list | None:
     """Return the labels of a frame's columns; None if X is not a frame."""
+    if isinstance(X, list):  # takes narwhals longer to find out
+        return None
     if isinstance(X, pd.DataFrame):
         return list(X.columns)
     frame = nw.from_native(X, eager_only=True, pass_through=True)

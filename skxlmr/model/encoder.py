@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from skxlmr.model.attention import NO_DELTAS, Adapter, Deltas, Eager, linear
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.fused_encoder import FusedEncoder
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.layers import Embeddings, Layer, Pooler, layer_norm
 from skxlmr.model.packing import Packing, few_sizes
@@ -39,6 +40,7 @@ class Encoder(PretrainedModel):
         self.gradient_checkpointing = config.extra.get("gradient_checkpointing") is True  # of older config.json files
         self.checkpointing_options: Mapping[str, Any] = {"use_reentrant": False}
         self.attn_implementation = "sdpa"
+        self._fused: FusedEncoder | None = None
         self.apply(lambda module: initialise(module, config))
 
     def with_words(self, words: Tensor) -> Self:
@@ -91,6 +93,8 @@ class Encoder(PretrainedModel):
         if not start:
             words = self.embeddings.word(inputs) if inputs.ndim == 1 else inputs
             x = self.embeddings(words, position_ids, token_type_ids, deltas[0].get("embeddings_norm"))
+        if eager is None and adapter is None and through is None and (fused := self._fuse(x)) is not None:
+            return self._run_fused(fused, x, packing, wanted, start)
         n_tokens = x.shape[0]
         if eager is None and x.device.type == "cpu" and x.dtype.itemsize <= 4:
             x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))  # (T, H) -> (T', H), T' one of few sizes
@@ -113,6 +117,37 @@ class Encoder(PretrainedModel):
         if through is not None:
             return [kept[i] for i in wanted]
         return [kept[i][:n_tokens] for i in wanted]  # (T', H) -> (T, H)
+
+    def _fuse(self, x: Tensor) -> FusedEncoder | None:
+        """Return what runs all layers at once on hidden states (T, H); None if nothing does."""
+        if x.device.type != "cpu" or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        layers: Any = list(self.layers)
+        fused = self._fused
+        if fused is None or not fused.is_current(layers):
+            fused = self._fused = FusedEncoder(layers) if FusedEncoder.can_run(layers) else None
+        return fused if fused is not None and fused.takes(x) else None
+
+    def _run_fused(
+        self, fused: FusedEncoder, x: Tensor, packing: Packing, wanted: Sequence[int], start: int
+    ) -> list[Tensor]:
+        """Run the layers from `start` on up to those that are `wanted`, whose hidden states (T, H) are returned."""
+        kept = {start: x}
+        for stop in sorted(i for i in set(wanted) if i > start):
+            x = kept[stop] = fused.run(x, packing, start, stop)
+            start = stop
+            if stop == len(self.layers):
+                kept[stop] = self.norm(x)
+        return [kept[i] for i in wanted]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert as `to` does; the weights have other addresses afterwards."""
+        self._fused = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the addresses of the weights, which copies do not share."""
+        return {**self.__dict__, "_fused": None}
 
 
 def _through(

@@ -52,7 +52,8 @@ def run_fused(layer: Layer, x: Tensor, packing: Packing, deltas: Deltas) -> Tens
         x = _attention(layer.attention, layer.attention_norm, x, packing, deltas)
         return _feed_forward(layer.ffn, layer.ffn_norm, x, deltas)
     x = _attention(layer.attention, None, x, packing, deltas)
-    return layer.ffn_norm(_feed_forward(layer.ffn, layer.attention_norm, x, deltas, residual_is_normalised=True))
+    x = _feed_forward(layer.ffn, layer.attention_norm, x, deltas, residual_is_normalised=True)
+    return _engine(_int8(layer.ffn.down)).layer_norm(x, layer.ffn_norm)
 
 
 def _attention(attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packing: Packing, deltas: Deltas) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from skxlmr.model.int8_engines import (
     outlier_weight,
     weight_sums,
 )
+
+Derived = TypeVar("Derived")
 
 OUTLIERS = ("fixed", "dynamic", "none")
 # At most one column in this many is an outlier, because columns in 16 bits cost time.
@@ -160,9 +162,9 @@ class Int8Linear(nn.Module):
         # The columns with the largest magnitudes, and these relative to the root mean square of the input, (m,) each.
         self.candidates, self.peaks = torch.empty(0, dtype=torch.int64), torch.empty(0)
         self.observer: Callable[[Tensor], None] | None = None  # set during the outlier search
-        self._derived: dict[object, Tensor] = {}  # what engines make of the weights
+        self._derived: dict[object, Any] = {}  # what engines make of the weights
 
-    def derived(self, key: object, make: Callable[[], Tensor]) -> Tensor:
+    def derived(self, key: object, make: Callable[[], Derived]) -> Derived:
         """Return what `make` computes from the weights and outliers; it is computed once, until these change."""
         if key not in self._derived:
             with torch.inference_mode(False), torch.no_grad():

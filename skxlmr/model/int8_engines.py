@@ -266,6 +266,10 @@ class Fused:
         )
         return _quantized(x.dtype, values, scales, layer.outliers, high), normalised
 
+    def layer_norm(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Return the result of a LayerNorm that no product follows, (T, K)."""
+        return norm(x)
+
     def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
         return self.products(inputs, [layer])
 
@@ -314,6 +318,9 @@ class Avx(Fused):
             x, layer.is_outlier, columns, None, None, 0.0, False, middles
         )
         return _quantized(x.dtype, values, scales, columns, high, fixed, middles)
+
+    def layer_norm(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return self.operators().layer_norm(x, norm.weight, norm.bias, norm.eps)
 
     def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
         if inputs.middles is not None:

@@ -38,7 +38,7 @@ POOLINGS = {
 # The type of the name of a pooling, from a file.
 POOLING = Annotated[str, Rule("poolings, joined by +", lambda name: set(name.split("+")) <= POOLINGS.keys())]
 
-FORMAT = 2  # of features on disk: increase it when the outputs of the model change
+FORMAT = 3  # of features on disk: increase it when the outputs of the model change
 
 
 def frozen_features(

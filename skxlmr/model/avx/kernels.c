@@ -13,6 +13,7 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,149 @@ static const float GELU[] = {
 
 /* exp(x) = 2^n * exp(r), |r| <= log(2) / 2: Taylor's polynomial of exp(r), whose error is below half a unit. */
 static const float EXP[] = {1.f / 5040, 1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f};
+
+/* Encoder: its steps are rows that are rounded, products and attention, each of some tasks, which threads take one after
+ * the other. A thread goes on to the next step when all tasks of this one are done, so that it does not matter how many
+ * threads there are. With few tokens the tasks of a product are panels of its weight; with many, or one thread, all that
+ * follows attention up to the next one is a single task for a block of tokens. */
+
+enum { INPUT, QKV, ATTENTION, ATTENDED, OUTPUT, MIDDLE, UP, INNER, DOWN, LAST, N_KINDS, BLOCK };
+
+enum {
+    MOST_BY_PANELS = 48, /* tokens for each thread up to which the tasks of products are panels */
+    LINE = 128,          /* bytes of two cache lines, which are fetched together */
+    SPINS = 2000         /* before a thread that waits lets others run */
+};
+
+typedef struct {
+    int64_t next, n_done;
+    char unused[LINE - 16];
+} Step;
+
+/* What is computed between products, for some rows. */
+typedef struct {
+    int8_t *values, *high;
+    float *scales, *middles;
+    int32_t *totals;
+    float *inner;                     /* (rows, I'), I' is I rounded up to a multiple of 16 */
+    void *middle, *normalised, *last; /* (rows, H), after attention, its LayerNorm, and the feed-forward network */
+    int64_t first;                    /* number of the first row */
+} Buffers;
+
+typedef struct {
+    const Encoder *encoder;
+    Step *steps;
+    char *qkv, *attended, *of_threads; /* (3, T, N * D) and (T, N * D); scratch of each thread */
+    Buffers shared;                    /* unless the tasks are blocks of rows */
+    int64_t by_rows, block, n_steps, thread_size, n_started, n_threads, size;
+} Encoding;
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t most_columns(const Encoder *e) {
+    int64_t most = 0;
+    for (const Layer *l = e->layers; l < e->layers + e->n_layers; l++)
+        most = larger(larger(larger(most, l->of_qkv.n_columns), larger(l->of_output.n_columns, l->of_up.n_columns)),
+                      l->of_down.n_columns);
+    return most;
+}
+
+/* The largest N * D. */
+static int64_t most_attended(const Encoder *e) {
+    int64_t most = 0;
+    for (int64_t l = 0; l < e->n_layers; l++) most = larger(most, e->layers[l].n_heads * e->head_size);
+    return most;
+}
+
+static int64_t widest_of(const Encoder *e) { return larger(larger(e->width, e->inner_width), most_attended(e)); }
+
+static char *take(char **from, int64_t size) {
+    char *taken = *from;
+    *from += round_up(size, 64);
+    return taken;
+}
+
+/* Buffers for some rows at an address; where they end is the address of `inner` and its size. */
+static Buffers buffers_at(const Encoder *e, int64_t n_rows, char *at) {
+    int64_t row = e->width * (e->dtype == BFLOAT16 ? 2 : 4);
+    Buffers b = {0};
+    b.values = (int8_t *)take(&at, n_rows * round_up(widest_of(e), 4));
+    b.high = (int8_t *)take(&at, n_rows * round_up(most_columns(e), 4));
+    b.scales = (float *)take(&at, 4 * n_rows);
+    b.middles = (float *)take(&at, 4 * n_rows);
+    b.totals = (int32_t *)take(&at, 4 * n_rows);
+    b.middle = take(&at, n_rows * row);
+    b.normalised = take(&at, n_rows * row);
+    b.last = take(&at, n_rows * row);
+    b.inner = (float *)take(&at, 4 * n_rows * round_up(e->inner_width, 16));
+    return b;
+}
+
+static int64_t buffers_size(const Encoder *e, int64_t n_rows) {
+    return (char *)buffers_at(e, n_rows, NULL).inner - (char *)NULL + round_up(4 * n_rows * round_up(e->inner_width, 16), 64);
+}
+
+/* How an encoder is run by at most so many threads, which need `thread_scratch` bytes each beside their buffers. */
+static Encoding encoding_of(const Encoder *e, int64_t n_threads, int64_t thread_scratch) {
+    Encoding all = {.encoder = e, .n_threads = n_threads};
+    int64_t n_rows = larger(e->n_rows, 1), qkv = n_rows * most_attended(e) * (e->dtype == BFLOAT16 ? 2 : 4);
+    char *at = e->scratch;
+    all.by_rows = n_threads <= 1 || n_rows > MOST_BY_PANELS * n_threads;
+    if (all.by_rows) {
+        all.block = rows_per_task(n_rows, n_threads), all.n_steps = 2 * e->n_layers + 1;
+        all.thread_size = round_up(thread_scratch + buffers_size(e, all.block), LINE);
+    } else {
+        all.block = (n_rows + n_threads - 1) / n_threads, all.n_steps = N_KINDS * e->n_layers;
+        all.thread_size = round_up(thread_scratch, LINE);
+    }
+    all.steps = (Step *)take(&at, all.n_steps * (int64_t)sizeof(Step));
+    all.qkv = take(&at, 3 * qkv);
+    all.attended = take(&at, qkv);
+    all.of_threads = take(&at, n_threads * all.thread_size);
+    if (!all.by_rows) all.shared = buffers_at(e, n_rows, take(&at, buffers_size(e, n_rows)));
+    all.size = at - (char *)e->scratch;
+    return all;
+}
+
+static int64_t layer_of(const Encoding *all, int64_t step) {
+    return all->by_rows ? (step - 1) / 2 - (step == 0) : step / N_KINDS;
+}
+
+static int kind_of(const Encoding *all, int64_t step) {
+    if (all->by_rows) return step % 2 ? ATTENTION : BLOCK;
+    return (int)(step % N_KINDS);
+}
+
+static int is_product(int kind) { return kind == QKV || kind == OUTPUT || kind == UP || kind == DOWN; }
+
+static int64_t panels_of(const Encoder *e, int64_t l, int kind) {
+    int64_t width = kind == QKV ? e->layers[l].n_heads * e->head_size : kind == UP ? e->inner_width : e->width;
+    return (width + PANEL - 1) / PANEL * (kind == QKV ? 3 : 1);
+}
+
+static int64_t heads_per_task(const Encoding *all, int64_t l) {
+    return all->encoder->n_texts * all->encoder->layers[l].n_heads / (32 * all->n_threads) + 1;
+}
+
+static int64_t tasks_of(const Encoding *all, int64_t step) {
+    const Encoder *e = all->encoder;
+    int kind = kind_of(all, step);
+    int64_t l = layer_of(all, step), blocks = (e->n_rows + all->block - 1) / all->block;
+    if (kind == ATTENTION) {
+        int64_t each = heads_per_task(all, l);
+        return (e->n_texts * e->layers[l].n_heads + each - 1) / each;
+    }
+    if (is_product(kind)) return panels_of(e, l, kind);
+    return kind == LAST && e->pre_layer_norm ? 0 : blocks;
+}
+
+/* Wait until a number that other threads increase is n. */
+static void await(const int64_t *number, int64_t n) {
+    for (int64_t i = 0; __atomic_load_n(number, __ATOMIC_ACQUIRE) < n; i++) {
+        if (i < SPINS) __builtin_ia32_pause();
+        else sched_yield();
+    }
+}
 
 #define AVX512
 #define NAME(name) name##_avx512

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* To be changed together with VERSION in library.py, whenever a structure or a function changes. */
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
@@ -28,7 +28,8 @@ typedef struct {
 
 /* An 8-bit weight (N, K) with its scales and what is added to its products. */
 typedef struct {
-    const int8_t *weight;         /* (N, K) */
+    const int8_t *weight;         /* (N, K), or NULL if it is `packed` */
+    const void *packed;           /* `weight` and `outlier_weight` as they are multiplied, by `skxlmr_pack`, or NULL */
     const float *absmax;          /* (N,), 127 steps of each row */
     const int8_t *outlier_weight; /* (k, N) */
     const int32_t *weight_sums;   /* (N,), sums of the rows of `weight`; not NULL if the inputs have `middles` */
@@ -42,8 +43,9 @@ typedef struct {
     const int8_t *values; /* of Rows */
     const float *scales;
     const int8_t *high;
-    const float *middles; /* or NULL */
-    const void *residual; /* (T, N) in `dtype`, added to the product, or NULL */
+    const float *middles;  /* or NULL */
+    const int32_t *totals; /* (T,), sums of `values` and HIGH * `high`; NULL: they are computed for each product */
+    const void *residual;  /* (T, N) in `dtype`, added to the product, or NULL */
     int64_t n_rows, width, n_outputs, n_columns;
     int64_t dtype, gelu, n_weights;
     Weight weights[3];
@@ -59,6 +61,40 @@ typedef struct {
     int64_t dtype, causal;
     double scale;
 } Attention;
+
+typedef struct {
+    const void *weight, *bias; /* (H,) in `dtype`; `bias` may be NULL */
+    double eps;
+    int64_t dtype;
+} Norm;
+
+/* How the input of a product is rounded to 8 bits. */
+typedef struct {
+    const int64_t *columns; /* (k,), the outlier columns */
+    int64_t n_columns;
+    int64_t with_middles;
+} Rounding;
+
+/* An encoder layer, all of whose weights are `packed`. */
+typedef struct {
+    Weight qkv[3], output, up, down;
+    Rounding of_qkv, of_output, of_up, of_down;
+    Norm attention_norm, ffn_norm;
+    int64_t n_heads;
+} Layer;
+
+/* Layers of an encoder, run on packed texts (T, H). */
+typedef struct {
+    const Layer *layers;
+    const void *x;
+    void *y;               /* (T, H), not x */
+    void *scratch;         /* of `skxlmr_encoder_scratch` bytes, aligned to 64 */
+    const int32_t *bounds; /* (B + 1,): text b is the rows bounds[b] to bounds[b + 1] */
+    int64_t n_layers, n_rows, n_texts, longest;
+    int64_t width, inner_width, head_size, pre_layer_norm; /* H, I and D */
+    int64_t dtype, causal;
+    double scale;
+} Encoder;
 
 /* Call `body(data)` in `n_threads` threads at once, and return when all have. */
 typedef void (*Parallel)(void (*body)(void *), void *data, unsigned n_threads, unsigned flags);

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 2  # that of kernels.h
+VERSION = 3  # that of kernels.h
 VARIANTS = {1: "avx2", 2: "avx512"}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 MOST_WEIGHTS = 3
@@ -39,7 +39,8 @@ class Weight(ctypes.Structure):
     """`Weight` of kernels.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "absmax", "outlier_weight", "weight_sums", "bias", "y")),
+        *((name, c_void_p) for name in ("weight", "packed", "absmax", "outlier_weight")),
+        *((name, c_void_p) for name in ("weight_sums", "bias", "y")),
         ("bias_dtype", c_int64),
     ]
 
@@ -48,7 +49,7 @@ class Product(ctypes.Structure):
     """`Product` of kernels.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("values", "scales", "high", "middles", "residual")),
+        *((name, c_void_p) for name in ("values", "scales", "high", "middles", "totals", "residual")),
         *((name, c_int64) for name in ("n_rows", "width", "n_outputs", "n_columns", "dtype", "gelu", "n_weights")),
         ("weights", Weight * MOST_WEIGHTS),
     ]
@@ -61,6 +62,42 @@ class Attention(ctypes.Structure):
         *((name, c_void_p) for name in ("q", "k", "v", "y", "bounds")),
         *((name, c_int64) for name in ("q_stride", "k_stride", "v_stride", "n_rows", "n_texts", "n_heads")),
         *((name, c_int64) for name in ("head_size", "longest", "dtype", "causal")),
+        ("scale", c_double),
+    ]
+
+
+class Norm(ctypes.Structure):
+    """`Norm` of kernels.h."""
+
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("eps", c_double), ("dtype", c_int64)]
+
+
+class Rounding(ctypes.Structure):
+    """`Rounding` of kernels.h."""
+
+    _fields_ = [("columns", c_void_p), ("n_columns", c_int64), ("with_middles", c_int64)]
+
+
+class Layer(ctypes.Structure):
+    """`Layer` of kernels.h."""
+
+    _fields_ = [
+        ("qkv", Weight * MOST_WEIGHTS),
+        *((name, Weight) for name in ("output", "up", "down")),
+        *((f"of_{name}", Rounding) for name in ("qkv", "output", "up", "down")),
+        *((name, Norm) for name in ("attention_norm", "ffn_norm")),
+        ("n_heads", c_int64),
+    ]
+
+
+class Encoder(ctypes.Structure):
+    """`Encoder` of kernels.h."""
+
+    _fields_ = [
+        ("layers", POINTER(Layer)),
+        *((name, c_void_p) for name in ("x", "y", "scratch", "bounds")),
+        *((name, c_int64) for name in ("n_layers", "n_rows", "n_texts", "longest")),
+        *((name, c_int64) for name in ("width", "inner_width", "head_size", "pre_layer_norm", "dtype", "causal")),
         ("scale", c_double),
     ]
 
@@ -87,10 +124,22 @@ class Library:
         self._products = self._function(library, "products", POINTER(Product))
         self._chain = self._function(library, "chain", POINTER(Product), POINTER(Rows))
         self._attention = self._function(library, "attention", POINTER(Attention))
+        self._encoder = self._function(library, "encoder", POINTER(Encoder))
+        self._encoder_scratch = self._function(library, "encoder_scratch", POINTER(Encoder), result=c_int64)
+        sizes = c_int64, c_int64  # K and k; both are preceded by N
+        self._packed_size = self._function(library, "packed_size", *sizes, result=c_int64)
+        self._pack = self._function(library, "pack", POINTER(Weight), *sizes, last=(c_int64, c_void_p))
 
-    def _function(self, library: ctypes.CDLL, name: str, *types: type) -> Callable[..., int]:
+    def _function(
+        self,
+        library: ctypes.CDLL,
+        name: str,
+        *types: type,
+        last: tuple[type, ...] = (c_int64,),
+        result: type = ctypes.c_int,
+    ) -> Callable[..., int]:
         function = library[f"skxlmr_{name}_{self.variant}"]
-        function.argtypes = [*types, c_int64]
+        function.argtypes, function.restype = [*types, *last], result
         return function
 
     def rows(self, rows: Rows) -> None:
@@ -108,6 +157,22 @@ class Library:
     def attention(self, attention: Attention) -> None:
         """Compute attention."""
         _check(self._attention(byref(attention), torch.get_num_threads()))
+
+    def packed_size(self, n_outputs: int, width: int, n_columns: int) -> int:
+        """Return the number of bytes of a packed weight (N, K) with k outlier columns."""
+        return self._packed_size(n_outputs, width, n_columns)
+
+    def pack(self, weight: Weight, n_outputs: int, width: int, n_columns: int, to: int) -> None:
+        """Pack a weight (N, K) with k outlier columns to an address, which is a multiple of 64."""
+        self._pack(byref(weight), n_outputs, width, n_columns, to)
+
+    def encoder_scratch(self, encoder: Encoder) -> int:
+        """Return the number of bytes that an encoder needs with the threads of torch."""
+        return self._encoder_scratch(byref(encoder), torch.get_num_threads())
+
+    def encoder(self, encoder: Encoder) -> None:
+        """Run layers."""
+        _check(self._encoder(byref(encoder), torch.get_num_threads()))
 
 
 def _check(failed: int) -> None:

@@ -140,6 +140,34 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, cau
     return y
 
 
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Return the LayerNorm of rows (T, K), computed in float32, in the dtype of x."""
+    given, x = x, _readable(x)
+    y = torch.empty_like(x)
+    weight, bias = _readable(weight), None if bias is None else _readable(bias)
+    rows = Rows(address(x), address(weight), address(bias), normalised=address(y))
+    rows.n_rows, rows.width = x.shape
+    rows.eps, rows.dtype, rows.norm_dtype = eps, DTYPES[x.dtype], DTYPES[weight.dtype]
+    _kernels().rows(rows)
+    return y.to(given.dtype)
+
+
+def pack(weight: Tensor, outlier_weight: Tensor) -> Tensor:
+    """Return a weight (N, K) and its outlier columns (k, N), both int8, as the kernels of this CPU multiply them."""
+    assert weight.is_contiguous()
+    assert outlier_weight.is_contiguous()
+    (n_outputs, width), n_columns = weight.shape, outlier_weight.shape[0]
+    packed = torch.empty(packed_size(n_outputs, width, n_columns), dtype=torch.uint8, device="cpu")
+    given = Weight(weight=address(weight), outlier_weight=address(outlier_weight))
+    _kernels().pack(given, n_outputs, width, n_columns, packed.data_ptr())
+    return packed
+
+
+def packed_size(n_outputs: int, width: int, n_columns: int) -> int:
+    """Return the number of bytes of the result of `pack`."""
+    return _kernels().packed_size(n_outputs, width, n_columns)
+
+
 def _kernels() -> Library:
     kernels = library.library()
     assert kernels is not None
@@ -191,6 +219,6 @@ def _product(
     product.n_weights = len(weights)
     for i, (weight, scb) in enumerate(zip(weights, scbs, strict=True)):
         of_outliers, bias = (address(parts[i]) if parts else None for parts in (outlier_weights, biases))
-        product.weights[i] = Weight(address(weight), address(scb), of_outliers, None, bias)
+        product.weights[i] = Weight(address(weight), None, address(scb), of_outliers, None, bias)
         product.weights[i].bias_dtype = DTYPES[biases[i].dtype] if biases else 0
     return product

@@ -431,9 +431,15 @@ INLINE int32_t NAME(total)(const int8_t *p, int64_t n) { /* n is a multiple of 4
     return _mm512_reduce_add_epi32(sums);
 }
 
-/* Multiply R rows with a packed panel, (R, K) -> (R, PANEL). */
+/* The sum of a row and HIGH times its high bytes. */
+INLINE int32_t NAME(total_of_row)(const int8_t *values, const int8_t *high, int64_t width, int64_t n_high) {
+    uint32_t total = (uint32_t)NAME(total)(values, width);
+    return (int32_t)(n_high ? total + (uint32_t)HIGH * (uint32_t)NAME(total)(high, n_high) : total);
+}
+
+/* Multiply R rows, whose sums are `totals`, with a packed panel, (R, K) -> (R, PANEL). */
 INLINE void NAME(multiply)(const int R, const int8_t *values, const int8_t *high, int64_t width, int64_t n_high,
-                           const uint8_t *panel, int16_t *unused, int32_t *sums) {
+                           const uint8_t *panel, const int32_t *totals, int16_t *unused, int32_t *sums) {
     __m512i acc[TILE][4];
     (void)unused;
     UNROLL
@@ -468,9 +474,7 @@ INLINE void NAME(multiply)(const int R, const int8_t *values, const int8_t *high
     }
     UNROLL
     for (int r = 0; r < R; r++) { /* what the added 128 have added */
-        uint32_t total = (uint32_t)NAME(total)(values + r * width, width);
-        if (n_high) total += (uint32_t)HIGH * (uint32_t)NAME(total)(high + r * n_high, n_high);
-        __m512i more = _mm512_set1_epi32((int32_t)(128 * total));
+        __m512i more = _mm512_set1_epi32((int32_t)(128 * (uint32_t)totals[r]));
         UNROLL
         for (int c = 0; c < 4; c++) _mm512_store_si512(sums + r * PANEL + 16 * c, _mm512_sub_epi32(acc[r][c], more));
     }
@@ -505,6 +509,11 @@ INLINE void NAME(pack_outliers)(const Weight *weight, int64_t n0, int64_t n_outp
                 k < n_columns && n0 + n < n_outputs ? weight->outlier_weight[k * n_outputs + n0 + n] : 0;
 }
 
+INLINE int32_t NAME(total_of_row)(const int8_t *values, const int8_t *high, int64_t width, int64_t n_high) {
+    (void)values, (void)high, (void)width, (void)n_high; /* these products are signed */
+    return 0;
+}
+
 INLINE int32_t NAME(two)(const int16_t *p) {
     int32_t x;
     memcpy(&x, p, 4);
@@ -526,8 +535,9 @@ INLINE void NAME(multiply_16)(const int R, const int16_t *rows, int64_t width, c
 }
 
 INLINE void NAME(multiply)(const int R, const int8_t *values, const int8_t *high, int64_t width, int64_t n_high,
-                           const uint8_t *packed, int16_t *rows, int32_t *sums) {
+                           const uint8_t *packed, const int32_t *unused, int16_t *rows, int32_t *sums) {
     const int16_t *panel = (const int16_t *)packed;
+    (void)unused;
     int16_t *of_outliers = rows + TILE * width;
     for (int64_t i = 0; i < R * width; i++) rows[i] = values[i];
     for (int64_t i = 0; i < R * n_high; i++) of_outliers[i] = high[i];
@@ -599,34 +609,45 @@ INLINE void *NAME(at)(const void *matrix, int64_t t, int64_t stride, int64_t n, 
 }
 
 /* Multiply some rows with PANEL columns of one weight. Row `start` is written to the first row of `y`. */
-INLINE void NAME(panel_of_rows)(const Product *p, const Weight *w, int64_t start, int64_t end, int64_t n0, void *y,
-                                int64_t y_stride, int64_t dtype, void *scratch) {
+TARGET static __attribute__((noinline)) void NAME(panel_of_rows)(const Product *p, const Weight *w, int64_t start, int64_t end,
+                                                                 int64_t n0, void *y, int64_t y_stride, int64_t dtype,
+                                                                 void *scratch) {
     int64_t width = round_up(p->width, 4), n_high = round_up(p->n_columns, 4);
     int64_t n_outputs = p->n_outputs, n_columns = smaller(PANEL, n_outputs - n0);
-    uint8_t *panel = scratch;
-    int16_t *rows = (int16_t *)(panel + NAME(panel_size)(p->width, p->n_columns));
-    int32_t *sums = (int32_t *)((char *)rows + round_up(NAME(tile_size)(p->width, p->n_columns), 64));
+    int32_t *sums = scratch, of_tile[TILE];
+    int16_t *rows = (int16_t *)(sums + TILE * PANEL);
+    const uint8_t *panel;
     NAME(Columns) columns;
     NAME(columns_of)(w, n0, n_columns, &columns);
-    NAME(pack)(w->weight + n0 * p->width, n_outputs - n0, p->width, panel);
-    NAME(pack_outliers)(w, n0, n_outputs, p->n_columns, panel + NAME(panel_size)(p->width, 0));
+    if (w->packed != NULL) {
+        panel = (const uint8_t *)w->packed + n0 / PANEL * NAME(panel_size)(p->width, p->n_columns);
+    } else {
+        uint8_t *to = (uint8_t *)rows + round_up(NAME(tile_size)(p->width, p->n_columns), 64);
+        NAME(pack)(w->weight + n0 * p->width, n_outputs - n0, p->width, to);
+        NAME(pack_outliers)(w, n0, n_outputs, p->n_columns, to + NAME(panel_size)(p->width, 0));
+        panel = to;
+    }
     for (int64_t t = start; t < end; t += TILE) {
         const int8_t *values = p->values + t * width, *high = p->high + t * n_high;
         const char *residual = p->residual == NULL ? NULL : NAME(at)(p->residual, t, n_outputs, n0, dtype);
         void *to = NAME(at)(y, t - start, y_stride, n0, dtype);
         int64_t n = smaller(TILE, end - t);
+        const int32_t *totals = p->totals == NULL ? of_tile : p->totals + t;
+        if (p->totals == NULL)
+            for (int64_t r = 0; r < n; r++)
+                of_tile[r] = NAME(total_of_row)(values + r * width, high + r * n_high, width, n_high);
         if (residual != NULL) /* the rows are far from each other, where no prefetcher expects them */
             for (int64_t r = 0; r < n; r++) {
                 __builtin_prefetch(NAME(at)(residual, r, n_outputs, 0, dtype));
                 __builtin_prefetch(NAME(at)(residual, r, n_outputs, PANEL / 2, dtype));
             }
         switch (n) {
-            case 6: NAME(multiply)(6, values, high, width, n_high, panel, rows, sums); break;
-            case 5: NAME(multiply)(5, values, high, width, n_high, panel, rows, sums); break;
-            case 4: NAME(multiply)(4, values, high, width, n_high, panel, rows, sums); break;
-            case 3: NAME(multiply)(3, values, high, width, n_high, panel, rows, sums); break;
-            case 2: NAME(multiply)(2, values, high, width, n_high, panel, rows, sums); break;
-            default: NAME(multiply)(1, values, high, width, n_high, panel, rows, sums);
+            case 6: NAME(multiply)(6, values, high, width, n_high, panel, totals, rows, sums); break;
+            case 5: NAME(multiply)(5, values, high, width, n_high, panel, totals, rows, sums); break;
+            case 4: NAME(multiply)(4, values, high, width, n_high, panel, totals, rows, sums); break;
+            case 3: NAME(multiply)(3, values, high, width, n_high, panel, totals, rows, sums); break;
+            case 2: NAME(multiply)(2, values, high, width, n_high, panel, totals, rows, sums); break;
+            default: NAME(multiply)(1, values, high, width, n_high, panel, totals, rows, sums);
         }
         const float *scales = p->scales + t, *middles = p->middles == NULL ? NULL : p->middles + t;
         if (dtype == BFLOAT16 && residual != NULL && !p->gelu) /* without branches for what is frequent */
@@ -640,9 +661,27 @@ INLINE void NAME(panel_of_rows)(const Product *p, const Weight *w, int64_t start
     }
 }
 
+/* Bytes that `panel_of_rows` needs if the weight is packed. */
+static int64_t NAME(tile_scratch)(int64_t width, int64_t n_columns) {
+    return 4 * TILE * PANEL + round_up(NAME(tile_size)(width, n_columns), 64);
+}
+
 static int64_t NAME(product_scratch)(const Product *p) {
-    return NAME(panel_size)(p->width, p->n_columns) + round_up(NAME(tile_size)(p->width, p->n_columns), 64) +
-           4 * TILE * PANEL;
+    return NAME(tile_scratch)(p->width, p->n_columns) + NAME(panel_size)(p->width, p->n_columns);
+}
+
+/* Bytes of a packed weight (N, K) with outlier columns (k, N). */
+EXPORT int64_t NAME(skxlmr_packed_size)(int64_t n_outputs, int64_t width, int64_t n_columns) {
+    return (n_outputs + PANEL - 1) / PANEL * NAME(panel_size)(width, n_columns);
+}
+
+/* Pack a weight and its outlier columns; `to` is aligned to 64. */
+TARGET EXPORT void NAME(skxlmr_pack)(const Weight *w, int64_t n_outputs, int64_t width, int64_t n_columns, void *to) {
+    uint8_t *panel = to;
+    for (int64_t n = 0; n < n_outputs; n += PANEL, panel += NAME(panel_size)(width, n_columns)) {
+        NAME(pack)(w->weight + n * width, n_outputs - n, width, panel);
+        NAME(pack_outliers)(w, n, n_outputs, n_columns, panel + NAME(panel_size)(width, 0));
+    }
 }
 
 typedef struct {
@@ -819,14 +858,209 @@ TARGET static void NAME(attention_task)(const void *arguments, int64_t task, voi
     }
 }
 
-EXPORT int NAME(skxlmr_attention)(const Attention *a, int64_t n_threads) {
-    int64_t n = a->n_texts * a->n_heads, longest = round_up(a->longest, 16), padded = round_up(a->head_size, 16);
+/* The rows after the last text become 0. */
+static void NAME(clear_rest)(const Attention *a) {
     int64_t end = a->bounds[a->n_texts], row = a->n_heads * a->head_size * (a->dtype == BFLOAT16 ? 2 : 4);
     memset((char *)a->y + end * row, 0, (a->n_rows - end) * row);
+}
+
+EXPORT int NAME(skxlmr_attention)(const Attention *a, int64_t n_threads) {
+    int64_t n = a->n_texts * a->n_heads, longest = round_up(a->longest, 16), padded = round_up(a->head_size, 16);
+    NAME(clear_rest)(a);
     NAME(AttentionTasks) all = {a, n / (32 * n_threads) + 1};
     int64_t scratch = 4 * (2 * padded * longest + NAME(QUERIES) * (2 * padded + longest));
     Tasks tasks = {NAME(attention_task), &all, (n + all.step - 1) / all.step, scratch, 0, 0};
     return run_tasks(&tasks, n_threads);
+}
+
+/* Encoder: all steps of its layers, in one region of threads. */
+
+/* Round rows, which may be normalised first, and sum them up. */
+TARGET static void NAME(round_rows)(const Rows *rows, int32_t *totals, float *row) {
+    int64_t width = rows->width, padded = round_up(width, 16), stride = round_up(width, 4);
+    int64_t n_high = round_up(rows->n_columns, 4);
+    for (int64_t t = 0; t < rows->n_rows; t++) {
+        for (int64_t i = 0; i < width; i += 16)
+            NAME(store)(row + i, NAME(load_some)(rows->x, t * width + i, width - i, rows->dtype));
+        if (rows->norm_weight != NULL) NAME(normalise)(rows, t, row);
+        if (rows->values == NULL) continue;
+        NAME(quantise)(rows, t, row, row + padded);
+        totals[t] = NAME(total_of_row)(rows->values + t * stride, rows->high + t * n_high, stride, n_high);
+    }
+}
+
+/* The rows `start` to `end` of a matrix (T, width) that are rounded to the buffers. */
+static Rows NAME(rows_to)(const Encoder *e, const Buffers *b, const void *x, int64_t width, const Rounding *how, int64_t start,
+                          int64_t end) {
+    int64_t i = start - b->first, n_high = round_up(how->n_columns, 4);
+    Rows rows = {x, NULL, NULL, how->columns, b->values + i * round_up(width, 4), b->scales + i, b->high + i * n_high,
+                 how->with_middles ? b->middles + i : NULL, NULL, end - start, width, how->n_columns, 0, e->dtype, 0};
+    return rows;
+}
+
+static void NAME(normalise_by)(Rows *rows, const Norm *norm, void *normalised) {
+    rows->norm_weight = norm->weight, rows->norm_bias = norm->bias, rows->norm_dtype = norm->dtype, rows->eps = norm->eps;
+    rows->normalised = normalised;
+}
+
+/* Compute the rows that precede a product, for the tokens `start` to `end`. */
+TARGET static void NAME(rows_step)(const Encoding *all, int64_t l, int step, const Buffers *b, int64_t start, int64_t end,
+                                   void *scratch) {
+    const Encoder *e = all->encoder;
+    const Layer *layer = &e->layers[l];
+    int64_t width = e->width, i = start - b->first, dtype = e->dtype;
+    void *y = NAME(at)(e->y, start, width, 0, dtype);
+    Rows rows;
+    if (step == INPUT) {
+        const void *x = l == 0 ? NAME(at)(e->x, start, width, 0, dtype) : y;
+        rows = NAME(rows_to)(e, b, x, width, &layer->of_qkv, start, end);
+        if (e->pre_layer_norm) NAME(normalise_by)(&rows, &layer->attention_norm, NULL);
+    } else if (step == ATTENDED) {
+        int64_t attended = layer->n_heads * e->head_size;
+        rows = NAME(rows_to)(e, b, NAME(at)(all->attended, start, attended, 0, dtype), attended, &layer->of_output, start, end);
+    } else if (step == MIDDLE) {
+        rows = NAME(rows_to)(e, b, NAME(at)(b->middle, i, width, 0, dtype), width, &layer->of_up, start, end);
+        const Norm *norm = e->pre_layer_norm ? &layer->ffn_norm : &layer->attention_norm;
+        NAME(normalise_by)(&rows, norm, e->pre_layer_norm ? NULL : NAME(at)(b->normalised, i, width, 0, dtype));
+    } else { /* LAST */
+        if (e->pre_layer_norm) return;
+        rows = NAME(rows_to)(e, b, NAME(at)(b->last, i, width, 0, dtype), width, &layer->of_qkv, start, end);
+        NAME(normalise_by)(&rows, &layer->ffn_norm, y);
+        rows.values = NULL;
+    }
+    NAME(round_rows)(&rows, b->totals + i, scratch);
+}
+
+/* Round the results of gelu. */
+TARGET static void NAME(inner_step)(const Encoding *all, int64_t l, const Buffers *b, int64_t start, int64_t end, void *scratch) {
+    int64_t width = all->encoder->inner_width, padded = round_up(width, 16), stride = round_up(width, 4), i = start - b->first;
+    Rows rows = NAME(rows_to)(all->encoder, b, NULL, width, &all->encoder->layers[l].of_down, start, end);
+    int64_t n_high = round_up(rows.n_columns, 4);
+    for (int64_t t = 0; t < end - start; t++) {
+        float *row = b->inner + (i + t) * padded;
+        for (int64_t j = width; j < padded; j++) row[j] = 0;
+        NAME(quantise)(&rows, t, row, scratch);
+        b->totals[i + t] = NAME(total_of_row)(rows.values + t * stride, rows.high + t * n_high, stride, n_high);
+    }
+}
+
+/* Multiply the tokens `start` to `end` with the panels `from` to `to` of the weights of a step. */
+TARGET static void NAME(product_step)(const Encoding *all, int64_t l, int step, const Buffers *b, int64_t start, int64_t end,
+                                      int64_t from, int64_t to, void *scratch) {
+    const Encoder *e = all->encoder;
+    const Layer *layer = &e->layers[l];
+    int64_t width = e->width, attended = layer->n_heads * e->head_size, inner = e->inner_width, i = start - b->first;
+    int64_t n_panels = panels_of(e, l, step) / (step == QKV ? 3 : 1), dtype = e->dtype;
+    const Weight *weights = step == QKV ? layer->qkv : step == OUTPUT ? &layer->output : step == UP ? &layer->up : &layer->down;
+    const Rounding *how = step == QKV ? &layer->of_qkv : step == OUTPUT ? &layer->of_output : step == UP ? &layer->of_up : &layer->of_down;
+    Product p = {b->values, b->scales + i, b->high, how->with_middles ? b->middles + i : NULL, b->totals + i, NULL};
+    p.n_rows = end - start, p.n_columns = how->n_columns, p.dtype = dtype;
+    p.width = step == OUTPUT ? attended : step == DOWN ? inner : width;
+    p.n_outputs = step == QKV ? attended : step == UP ? inner : width;
+    p.values += i * round_up(p.width, 4), p.high += i * round_up(p.n_columns, 4);
+    void *y = NULL;
+    int64_t stride = p.n_outputs;
+    if (step == OUTPUT) {
+        p.residual = NAME(at)(l == 0 ? e->x : e->y, start, width, 0, dtype);
+        y = NAME(at)(b->middle, i, width, 0, dtype);
+    } else if (step == UP) {
+        p.gelu = 1, p.dtype = dtype = FLOAT32, stride = round_up(inner, 16);
+        y = b->inner + i * stride;
+    } else if (step == DOWN) {
+        p.residual = NAME(at)(e->pre_layer_norm ? b->middle : b->normalised, i, width, 0, dtype);
+        y = e->pre_layer_norm ? NAME(at)(e->y, start, width, 0, dtype) : NAME(at)(b->last, i, width, 0, dtype);
+    }
+    for (int64_t n = from; n < to; n++) {
+        int64_t which = n / n_panels;
+        if (step == QKV) y = NAME(at)(all->qkv, which * e->n_rows + start, attended, 0, dtype);
+        NAME(panel_of_rows)(&p, &weights[which], 0, end - start, n % n_panels * PANEL, y, stride, dtype, scratch);
+    }
+}
+
+TARGET static void NAME(attention_step)(const Encoding *all, int64_t l, int64_t task, void *scratch) {
+    const Encoder *e = all->encoder;
+    int64_t n_heads = e->layers[l].n_heads, width = n_heads * e->head_size;
+    Attention a = {.y = all->attended, .bounds = e->bounds, .q_stride = width, .k_stride = width, .v_stride = width};
+    a.q = all->qkv;
+    a.k = NAME(at)(all->qkv, e->n_rows, width, 0, e->dtype), a.v = NAME(at)(all->qkv, 2 * e->n_rows, width, 0, e->dtype);
+    a.n_rows = e->n_rows, a.n_texts = e->n_texts, a.n_heads = n_heads, a.head_size = e->head_size, a.longest = e->longest;
+    a.dtype = e->dtype, a.causal = e->causal, a.scale = e->scale;
+    if (task == 0) NAME(clear_rest)(&a);
+    NAME(AttentionTasks) tasks = {&a, heads_per_task(all, l)};
+    NAME(attention_task)(&tasks, task, scratch);
+}
+
+/* What follows attention for some tokens, up to the products of query, key and value of the next layer; for l = -1 these
+ * alone. */
+TARGET static void NAME(block)(const Encoding *all, int64_t l, const Buffers *b, int64_t start, int64_t end, void *scratch) {
+    const Encoder *e = all->encoder;
+    if (l >= 0) {
+        NAME(rows_step)(all, l, ATTENDED, b, start, end, scratch);
+        NAME(product_step)(all, l, OUTPUT, b, start, end, 0, panels_of(e, l, OUTPUT), scratch);
+        NAME(rows_step)(all, l, MIDDLE, b, start, end, scratch);
+        NAME(product_step)(all, l, UP, b, start, end, 0, panels_of(e, l, UP), scratch);
+        NAME(inner_step)(all, l, b, start, end, scratch);
+        NAME(product_step)(all, l, DOWN, b, start, end, 0, panels_of(e, l, DOWN), scratch);
+        NAME(rows_step)(all, l, LAST, b, start, end, scratch);
+    }
+    if (l + 1 < e->n_layers) {
+        NAME(rows_step)(all, l + 1, INPUT, b, start, end, scratch);
+        NAME(product_step)(all, l + 1, QKV, b, start, end, 0, panels_of(e, l + 1, QKV), scratch);
+    }
+}
+
+TARGET static void NAME(encoder_task)(const Encoding *all, int64_t step, int64_t task, const Buffers *of_thread, void *scratch) {
+    int64_t n_rows = all->encoder->n_rows, l = layer_of(all, step), start = task * all->block;
+    int64_t end = smaller(start + all->block, n_rows);
+    int kind = kind_of(all, step);
+    Buffers b = all->by_rows ? *of_thread : all->shared;
+    if (all->by_rows) b.first = start;
+    if (kind == ATTENTION) NAME(attention_step)(all, l, task, scratch);
+    else if (kind == BLOCK) NAME(block)(all, l, &b, start, end, scratch);
+    else if (kind == INNER) NAME(inner_step)(all, l, &b, start, end, scratch);
+    else if (is_product(kind)) NAME(product_step)(all, l, kind, &b, 0, n_rows, task, task + 1, scratch);
+    else NAME(rows_step)(all, l, kind, &b, start, end, scratch);
+}
+
+/* Bytes that a thread needs beside its buffers. */
+static int64_t NAME(thread_scratch)(const Encoder *e) {
+    int64_t most = most_columns(e), widest = widest_of(e), longest = round_up(e->longest, 16), padded = round_up(e->head_size, 16);
+    int64_t rows = 4 * (round_up(widest, 16) + round_up(most, 16)), product = NAME(tile_scratch)(widest, most);
+    int64_t attention = 4 * (2 * padded * longest + NAME(QUERIES) * (2 * padded + longest));
+    return round_up(larger(larger(rows, product), attention), 64);
+}
+
+static void NAME(encode_in_thread)(void *data) {
+    Encoding *all = data;
+    char *own = all->of_threads + __atomic_fetch_add(&all->n_started, 1, __ATOMIC_RELAXED) * all->thread_size;
+    char *scratch = own;
+    Buffers b = {0};
+    if (all->by_rows) b = buffers_at(all->encoder, all->block, own + NAME(thread_scratch)(all->encoder));
+    for (int64_t s = 0; s < all->n_steps; s++) {
+        Step *step = &all->steps[s];
+        int64_t n_tasks = tasks_of(all, s), task;
+        while ((task = __atomic_fetch_add(&step->next, 1, __ATOMIC_RELAXED)) < n_tasks) {
+            NAME(encoder_task)(all, s, task, &b, scratch);
+            __atomic_fetch_add(&step->n_done, 1, __ATOMIC_RELEASE);
+        }
+        await(&step->n_done, n_tasks);
+    }
+}
+
+/* Bytes of the scratch of an encoder. */
+EXPORT int64_t NAME(skxlmr_encoder_scratch)(const Encoder *e, int64_t n_threads) {
+    Encoding all = encoding_of(e, n_threads, NAME(thread_scratch)(e));
+    return all.size;
+}
+
+/* Run the layers. */
+EXPORT int NAME(skxlmr_encoder)(const Encoder *e, int64_t n_threads) {
+    if (e->n_rows == 0) return 0;
+    Encoding all = encoding_of(e, n_threads, NAME(thread_scratch)(e));
+    memset(all.steps, 0, all.n_steps * sizeof(Step));
+    if (n_threads <= 1 || parallel == NULL) NAME(encode_in_thread)(&all);
+    else parallel(NAME(encode_in_thread), &all, (unsigned)n_threads, 0);
+    return 0;
 }
 
 #undef INLINE

@@ -2,45 +2,21 @@
 
 import pytest
 import torch
-from quantized_layers import quantized_layer
 from x86_kernels import kernels
+from x86_models import LENGTHS, ROBERTA, SIZES, XL, encode, model_of
 
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.avx import operators
-from skxlmr.model.config import XLMRobertaConfig
-from skxlmr.model.int8 import Int8
-from skxlmr.model.packing import Packing
-from skxlmr.model.quantized import int8_layers, linear_layers
+from skxlmr.model.fused_encoder import FusedEncoder
+from skxlmr.model.quantized import int8_layers
 from skxlmr.tuning import Bias, LoRA
-
-SIZES = {
-    "vocab_size": 50, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 160,
-    "max_position_embeddings": 40,
-}  # fmt: skip
-XL, ROBERTA = XLMRobertaXLConfig(**SIZES), XLMRobertaConfig(**SIZES)
-LENGTHS = [20, 4, 1]
 
 
 @pytest.fixture(autouse=True)
-def needs_kernels():
+def one_layer_at_a_time(monkeypatch):
+    """Compute each step of a layer by a call, where otherwise one call would run all layers."""
     kernels("avx2")
-
-
-def model_of(config, dtype=torch.float32, engine="avx"):
-    """Return the same model each time, with random LayerNorms and two outliers in each layer.
-
-    As in a loaded model, the layers after activations are asymmetric.
-    """
-    torch.manual_seed(0)
-    model, settings = XLMRobertaXLModel(config, add_pooling_layer=False), Int8(engine=engine)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    for name, linear in linear_layers(model).items():
-        layer = quantized_layer(linear, settings, asymmetric=name.endswith("ffn.down"))
-        layer.set_outliers(torch.tensor([1, 5]))
-        model.set_submodule(name, layer)
-    return model.eval().requires_grad_(False).to(dtype)
+    monkeypatch.setattr(FusedEncoder, "can_run", lambda layers: False)
 
 
 def adapter_of(tuning, config):
@@ -51,12 +27,6 @@ def adapter_of(tuning, config):
         for parameter in adapter.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return adapter
-
-
-def encode(model, adapter=None, lengths=LENGTHS, start=0):
-    ids = torch.arange(start, start + sum(lengths)) % 40 + 4
-    positions = torch.cat([torch.arange(n) for n in lengths]) + 2
-    return model.encode(ids, positions, Packing.from_lengths(lengths), adapter=adapter)[-1].float()
 
 
 def relative(x, y):
