@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
+
+from engine_kinds import environment, not_installed
 
 RUNS = 4
 MEMORY = """
@@ -19,7 +19,7 @@ print(json.dumps(int(fields["VmHWM"].split()[0]) * 1024 / 1e6))
 TOKENIZE = """
 from tokenizers import Tokenizer
 import numpy as np
-ids = np.array([Tokenizer.from_file("{folder}/tokenizer/tokenizer.json").encode("query: good morning").ids])
+ids = np.array([Tokenizer.from_file("{folder}/checkpoint/tokenizer.json").encode("query: good morning").ids])
 """
 OURS = """
 from skxlmr import XLMRXLEmbedder
@@ -72,13 +72,12 @@ PROGRAMS = {  # with the packages that they need
 def first_vector(name: str, folder: Path) -> dict[str, object]:
     """Return the seconds of the fastest of several processes after one that fills caches, and its peak memory in MB."""
     program, packages = PROGRAMS[name]
-    missing = [package for package in packages if not find_spec(package)]
-    if missing:
-        return {"missing": f"not installed: {', '.join(missing)}"}
+    if not_installed(packages):
+        return {"missing": f"not installed: {', '.join(not_installed(packages))}"}
     program, seconds, peaks = program.replace("{folder}", str(folder)), [], []
     for _ in range(RUNS):
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program + MEMORY], capture_output=True, text=True, env=os.environ)
+        done = subprocess.run([sys.executable, "-c", program + MEMORY], capture_output=True, text=True, env=environment())
         seconds.append(time.perf_counter() - started)
         if done.returncode:
             return {"failed": f"{done.stderr.strip().splitlines()[-1][:200]} (exit status {done.returncode})"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +41,18 @@ class Engine:
     @property
     def missing(self) -> list[str]:
         """Its packages that are not installed."""
-        return [package for package in self.packages if not find_spec(package)]
+        return not_installed(self.packages)
+
+
+def not_installed(packages: Iterable[str]) -> list[str]:
+    """Return the packages that are not installed."""
+    return [package for package in packages if not find_spec(package)]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the processes that measure."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))
+    return {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 def in_batches(engine: Engine, embed: Embed, ids: Ids, size: int) -> np.ndarray:
@@ -180,7 +191,7 @@ ENGINES = {
     ),
     "CTranslate2, int8": Engine(ctranslate2, ("ctranslate2",)),
     "CTranslate2, int8, 2 workers": Engine(
-        partial(ctranslate2, workers=2), ("ctranslate2",), workers=2, takes_one=False
+        partial(ctranslate2, workers=2), ("ctranslate2",), workers=2
     ),
     "ONNX Runtime, int8, fused": Engine(partial(onnxruntime, file="onnx/int8.onnx"), ("onnxruntime", "onnx")),
     "torchao, int8, compiled": Engine(torchao, ("torchao",), compiles=True),

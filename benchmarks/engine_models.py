@@ -95,6 +95,7 @@ class Model:
             copy_nano(self.directory)
         elif self.size == "e5-small":
             shutil.copytree(resolve("e5-small").directory, self.directory)
+            get_backbone("e5-small").tokenizer.save_pretrained(self.directory)  # for the tokenizers of other engines
         else:
             random_model(self.size).save_pretrained(self.directory)
             XLMRobertaXLTokenizer.from_pretrained("nano").save_pretrained(self.directory)
@@ -244,6 +245,8 @@ def to_onnx(model: Model, folder: Path) -> None:
         op_types_to_quantize=["MatMul", "Attention"],
         extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
     )  # fmt: skip
+    plain.unlink()
+    fused.unlink()
 
 
 def to_openvino(model: Model, folder: Path) -> None:

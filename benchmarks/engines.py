@@ -4,7 +4,7 @@
     python benchmarks/engines.py --prepare                        # only convert the models, which is kept in --folder
     python benchmarks/engines.py --sizes e5-small --engines skxlmr "OpenVINO, int8"    # those that begin so
     python benchmarks/engines.py --parts first                    # only fresh processes
-    python benchmarks/engines.py --smoke                          # nano, without peers, into no file
+    python benchmarks/engines.py --smoke                          # nano without peers, writes no file
 
 Parts: "batches" embeds texts sorted by length, in the best of several batch sizes; "one" single texts of 20 and 200
 tokens; "first" starts processes, up to the first vector of e5-small. Texts are token ids already, but for "first". Each
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,24 +25,20 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-THREADS = 2
-HERE = Path(__file__).parent
-os.environ |= {name: str(THREADS) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-
-import engine_report  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from engine_first import PROGRAMS, first_vector  # noqa: E402
-from engine_kinds import BATCH_SIZES, ENGINES, Engine, in_batches  # noqa: E402
-from engine_models import ONE_TEXT, SIZES, Model  # noqa: E402
-from shared import device_name  # noqa: E402
+import numpy as np
+import torch
+from engine_first import PROGRAMS, first_vector
+from engine_kinds import BATCH_SIZES, ENGINES, THREADS, Embed, Engine, environment, in_batches
+from engine_models import ONE_TEXT, SIZES, Model
+from engine_report import FIRST, Report, line
+from shared import device_name
 
 PARTS = ("batches", "one", "first")
 TURNS, CALLS, WARM_UP = 3, 60, 10
-ENOUGH_SECONDS = 12.0  # of the turns of an engine; of the calls of single texts
+ENOUGH_SECONDS = 8.0  # of the turns of an engine; of the calls of single texts
 PACKAGES = ("torch", "openvino", "nncf", "ctranslate2", "onnxruntime", "torchao", "transformers")
 RESULT = "result: "  # begins the line of a child
+SMOKE_COSINE = 0.99  # to float32, at least
 
 
 def timed(function: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
@@ -52,9 +47,9 @@ def timed(function: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return result, time.perf_counter() - started
 
 
-def batches(engine: Engine, model: Model) -> dict[str, object]:
+def batches(engine: Engine, embed: Embed, model: Model) -> dict[str, object]:
     """Time all texts in the batch size that is the best for every fourth of them."""
-    embed, ids = engine.load(model), model.ids
+    ids = model.ids
     some = ids[::4]
     in_batches(engine, embed, some, BATCH_SIZES[0])
     seconds = {}
@@ -76,9 +71,9 @@ def batches(engine: Engine, model: Model) -> dict[str, object]:
     }
 
 
-def one(engine: Engine, model: Model) -> dict[str, object]:
+def one(engine: Engine, embed: Embed, model: Model) -> dict[str, object]:
     """Return the median milliseconds of one text, of each length."""
-    embed, found = engine.load(model), {}
+    found = {}
     for n_tokens in ONE_TEXT:
         ids, times = [model.one_text(n_tokens)], []
         for _ in range(WARM_UP):
@@ -89,9 +84,8 @@ def one(engine: Engine, model: Model) -> dict[str, object]:
     return found
 
 
-def compile_first(engine: Engine, model: Model) -> dict[str, object]:
+def compile_first(engine: Engine, embed: Embed, model: Model) -> dict[str, object]:
     """Run each batch size once, so that what is compiled is in its cache."""
-    embed = engine.load(model)
     for size in BATCH_SIZES:
         in_batches(engine, embed, model.ids[::8], size)
     embed([model.one_text(ONE_TEXT[0])])
@@ -101,21 +95,24 @@ def compile_first(engine: Engine, model: Model) -> dict[str, object]:
 CHILDREN = {"batches": batches, "one": one, "compile": compile_first}
 
 
-def child(part: str, size: str, name: str, folder: Path) -> None:
+def child(size: str, name: str, parts: Iterable[str], folder: Path) -> None:
     """Print what one engine measures, in this process."""
-    torch.set_num_threads(THREADS)
-    print(RESULT + json.dumps(CHILDREN[part](ENGINES[name], Model(size, folder / size))))
+    engine, model, found = ENGINES[name], Model(size, folder / size), {}
+    embed = engine.load(model)
+    for part in parts:
+        found |= CHILDREN[part](engine, embed, model)
+    print(RESULT + json.dumps(found))
 
 
-def in_process(part: str, size: str, name: str, folder: Path) -> dict[str, object]:
+def in_process(size: str, name: str, parts: Iterable[str], folder: Path) -> dict[str, object]:
     """Run an engine in a process of its own; return its figures, or the reason why there are none."""
     if ENGINES[name].missing:
         return {"missing": f"not installed: {', '.join(ENGINES[name].missing)}"}
-    command = [sys.executable, __file__, "--folder", str(folder), "--child", part, size, name]
-    done = subprocess.run(command, capture_output=True, text=True)
-    for line in done.stdout.splitlines():
-        if line.startswith(RESULT):
-            return json.loads(line.removeprefix(RESULT))
+    command = [sys.executable, __file__, "--folder", str(folder), "--child", size, name, *parts]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    for printed in done.stdout.splitlines():
+        if printed.startswith(RESULT):
+            return json.loads(printed.removeprefix(RESULT))
     last = (done.stderr.strip().splitlines() or ["no output"])[-1]
     return {"failed": f"{last[:200]} (exit status {done.returncode})"}
 
@@ -133,7 +130,7 @@ def prepare(size: str, folder: Path) -> None:
     for name, engine in ENGINES.items():
         done = folder / size / f"{name} is in its cache"
         if engine.compiles and not engine.missing and not done.exists():
-            found, took = timed(lambda name=name: in_process("compile", size, name, folder))
+            found, took = timed(lambda name=name: in_process(size, name, ["compile"], folder))
             print(f"{size}: {name}, {found.get('failed', f'{took:.0f} s')}", flush=True)
             done.touch()
 
@@ -147,12 +144,12 @@ def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, str, dict[str,
     """Yield size, engine and figures."""
     for size in arguments.sizes:
         for name in chosen(ENGINES, arguments.engines):
-            for part in ("batches", "one"):
-                if part in arguments.parts and (part != "one" or ENGINES[name].takes_one):
-                    yield size, name, in_process(part, size, name, arguments.folder)
+            parts = [part for part in arguments.parts if part != "first" and (part != "one" or ENGINES[name].takes_one)]
+            if parts:
+                yield size, name, in_process(size, name, parts, arguments.folder)
     if "first" in arguments.parts:
         for name in chosen(PROGRAMS, arguments.engines):
-            yield "first", name, first_vector(name, arguments.folder / "e5-small")
+            yield FIRST, name, first_vector(name, arguments.folder / "e5-small")
 
 
 def versions() -> dict[str, str]:
@@ -172,28 +169,44 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", help="beginnings of names")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "skxlmr-engines")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(*arguments.child, arguments.folder)
+        size, name, *parts = arguments.child
+        child(size, name, parts, arguments.folder)
         return
+    torch.set_num_threads(THREADS)
+    about = {"device": device_name("cpu")} | versions()
     if arguments.smoke:
-        arguments.sizes, arguments.parts, arguments.engines = ["nano"], ("batches", "one"), ["skxlmr"]
+        with tempfile.TemporaryDirectory() as folder:
+            smoke(Path(folder), Report(about))
+        return
     for size in arguments.sizes:
         prepare(size, arguments.folder)
-    if arguments.prepare:
-        return
-    about = {"device": device_name("cpu")} | versions()
-    report = engine_report.Report(about) if arguments.smoke else engine_report.Report.read(about, arguments.out)
+    if not arguments.prepare:
+        compare(arguments, Report.read(about, arguments.out))
+
+
+def compare(arguments: argparse.Namespace, report: Report) -> None:
+    """Measure, and write the figures after each engine."""
     for size, name, figures in measure(arguments):
         report.add(size, name, figures)
-        print(f"{size} | {name} | {engine_report.line(figures)}", flush=True)
-        if not arguments.smoke:
-            report.write()
+        print(f"{size} | {name} | {line(figures)}", flush=True)
+        report.write()
     print(report.table())
+
+
+def smoke(folder: Path, report: Report) -> None:
+    """Run this library's 8 bits on nano, and end with an error if that fails or a vector is wrong."""
+    (name, *_) = ENGINES
+    prepare("nano", folder)
+    report.add("nano", name, in_process("nano", name, ["batches", "one"], folder))
+    print(report.table())
+    if report.results["nano"][name].get("least_cosine", 0.0) < SMOKE_COSINE:
+        sys.exit(f"{name}: {line(report.results['nano'][name])}")
 
 
 if __name__ == "__main__":
