@@ -75,9 +75,10 @@ def first_vector(name: str, folder: Path) -> dict[str, object]:
     if not_installed(packages):
         return {"missing": f"not installed: {', '.join(not_installed(packages))}"}
     program, seconds, peaks = program.replace("{folder}", str(folder)), [], []
+    env = environment()
     for _ in range(RUNS):
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", program + MEMORY], capture_output=True, text=True, env=environment())
+        done = subprocess.run([sys.executable, "-c", program + MEMORY], capture_output=True, text=True, env=env)
         seconds.append(time.perf_counter() - started)
         if done.returncode:
             return {"failed": f"{done.stderr.strip().splitlines()[-1][:200]} (exit status {done.returncode})"}

@@ -132,7 +132,8 @@ def prepare(size: str, folder: Path) -> None:
         if engine.compiles and not engine.missing and not done.exists():
             found, took = timed(lambda name=name: in_process(size, name, ["compile"], folder))
             print(f"{size}: {name}, {found.get('failed', f'{took:.0f} s')}", flush=True)
-            done.touch()
+            if "failed" not in found:
+                done.touch()
 
 
 def chosen(names: Iterable[str], beginnings: list[str] | None) -> list[str]:
@@ -184,7 +185,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             smoke(Path(folder), Report(about))
         return
-    for size in arguments.sizes:
+    if not chosen([*ENGINES, *PROGRAMS], arguments.engines):
+        parser.error(f"no engine begins with {' or '.join(arguments.engines)}: they are {'; '.join(ENGINES)}")
+    sizes = set(arguments.sizes) if {"batches", "one"} & set(arguments.parts) else set()
+    for size in sizes | ({"e5-small"} if "first" in arguments.parts else set()):
         prepare(size, arguments.folder)
     if not arguments.prepare:
         compare(arguments, Report.read(about, arguments.out))

@@ -55,7 +55,7 @@ def draw(rows: list[Row], title: str, file: Path) -> None:
     for ((section, setting), part), axis in zip(panels, axes[:, 0], strict=True):
         ours = part.how.str.startswith("skxlmr")
         bars = axis.barh(part.how, part.ratio, color=np.where(ours, "#1f6f8b", "#b8b8b8"))
-        labels = [f"{row.ratio:.1f}x   {number(row.value)} {row.unit}" for row in part.itertuples()]
+        labels = [f"{row.ratio:.2f}x   {number(row.value)} {row.unit}" for row in part.itertuples()]
         axis.bar_label(bars, labels, padding=4, fontsize=8)
         axis.set_xlim(0, part.ratio.max() * 1.25)
         axis.invert_yaxis()
