@@ -50,8 +50,11 @@ def not_installed(packages: Iterable[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the processes that measure."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))
+    """Return the environment of the processes that measure.
+
+    numpy has one thread: those of OpenBLAS wait actively for more work, at the cost of the engine's own.
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(THREADS)) | {"OPENBLAS_NUM_THREADS": "1"}
     return {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
