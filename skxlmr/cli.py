@@ -1,4 +1,4 @@
-"""The command line: `skxlmr info`, `skxlmr cache`, `skxlmr convert` and `skxlmr versions`."""
+"""The command line: `skxlmr info`, `skxlmr predict`, `skxlmr cache`, `skxlmr convert` and `skxlmr versions`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from skxlmr.hardware.estimate import MemoryEstimate, find_config, in_gigabytes, 
 from skxlmr.hardware.versions import show_versions
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.word_embedding import WORTH_MAPPING
+from skxlmr.scale.dataset import ENGINES, predict_dataset
+from skxlmr.scale.outputs import PREFIXES
+from skxlmr.scale.ray_engine import WorkerError
 
+INCOMPLETE = 3  # after a run in which rows have no prediction
 READER_HAS_ENDED = 128 + 13  # what shells report of a program that the signal SIGPIPE, number 13, has ended
 
 
@@ -34,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2. If a program
-        that reads the output has ended, as `head` does, it exits with 141, which shells report for other tools, too.
+        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2. `predict`
+        returns 3 if rows have no prediction. If a program that reads the output has ended, as `head` does, it exits
+        with 141, which shells report for other tools, too.
 
     Examples
     --------
@@ -60,10 +65,9 @@ def _run(argv: Sequence[str] | None) -> int:
         add_command(commands)
     arguments = parser.parse_args(argv)
     try:
-        arguments.run(arguments)
-    except (OSError, ValueError) as error:
+        return arguments.run(arguments) or 0
+    except (OSError, ValueError, ImportError, WorkerError) as error:
         return _report(error)
-    return 0
 
 
 def _write(text: str) -> None:
@@ -180,6 +184,53 @@ def _count(number: int) -> str:
     return f"{number / 10**9:.2f} billion" if number >= 10**9 else f"{number / 10**6:.1f} million"
 
 
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    summary = "predict the rows of large files, in parts"
+    parser = commands.add_parser(
+        "predict",
+        help=summary,
+        description="Predict the rows of files of Parquet, JSON lines or CSV, and write files of Parquet, and a "
+        "_manifest.json of what was predicted. Needs the extra: pip install 'skxlmr[scale]'. Exits with 3 if rows have "
+        "an error instead of a prediction, or are missing.",
+    )
+    parser.add_argument("estimator", metavar="ESTIMATOR", help="a directory that save has written, or a checkpoint")
+    parser.add_argument("source", type=Path, nargs="+", metavar="SOURCE", help="files, or folders of them")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="the folder for the predictions")
+    parser.add_argument("--engine", choices=tuple(ENGINES), default="local", help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="continue an earlier run in TARGET, if there is one")
+    parser.add_argument("--id-column", default="id", metavar="NAME", help="the column of ids; default: %(default)s")
+    parser.add_argument(
+        "--column", action="append", metavar="NAME", help="the column of texts; several for pairs; default: text"
+    )
+    parser.add_argument("--method", choices=tuple(PREFIXES), default="predict", help="default: %(default)s")
+    parser.add_argument("--device", metavar="DEVICE", help="such as cpu or cuda; default: as saved")
+    parser.add_argument(
+        "--rows-per-part", type=int, default=4096, metavar="N", help="rows written at once; default: %(default)s"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="actors of the engine ray; default: what fits")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    columns = arguments.column or ["text"]
+    manifest = predict_dataset(
+        arguments.estimator,
+        arguments.source,
+        arguments.target,
+        arguments.id_column,
+        column=columns[0] if len(columns) == 1 else columns,
+        method=arguments.method,
+        engine=arguments.engine,
+        resume=arguments.resume,
+        rows_per_part=arguments.rows_per_part,
+        parameters=None if arguments.device is None else {"device": arguments.device},
+        workers=arguments.workers,
+        verbose=1,
+    )
+    print(manifest)
+    return 0 if manifest.complete else INCOMPLETE
+
+
 def _add_cache(commands: argparse._SubParsersAction) -> None:
     summary = "list or remove cached files: quantised weights and decoded models"
     parser = commands.add_parser("cache", help=summary, description=summary.capitalize() + ".")
@@ -218,4 +269,4 @@ def _add_versions(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=lambda arguments: show_versions())
 
 
-COMMANDS = (_add_info, _add_convert, _add_cache, _add_versions)
+COMMANDS = (_add_info, _add_predict, _add_convert, _add_cache, _add_versions)
