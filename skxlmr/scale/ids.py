@@ -67,14 +67,12 @@ class RepeatedIds:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="skxlmr-ids-")
-        self._files = [open(Path(self._folder.name) / str(i), "w+b") for i in range(BUCKETS)]
+        self._paths = [Path(self._folder.name) / str(i) for i in range(BUCKETS)]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for file in self._files:
-            file.close()
         self._folder.cleanup()
 
     def add(self, ids: pa.Array) -> None:
@@ -83,15 +81,15 @@ class RepeatedIds:
         bucket = hashes % np.uint64(BUCKETS)
         hashes = hashes[np.argsort(bucket, kind="stable")]
         bounds = np.cumsum(np.bincount(bucket.astype(np.int64), minlength=BUCKETS))[:-1]
-        for file, some in zip(self._files, np.split(hashes, bounds), strict=True):
-            file.write(some.tobytes())
+        for path, some in zip(self._paths, np.split(hashes, bounds), strict=True):
+            with open(path, "ab") as file:
+                file.write(some.tobytes())
 
     def check(self, again: Callable[[], Iterable[pa.Array]]) -> None:
         """Raise a ValueError that names ids that were added twice; `again` returns all of them, once more."""
         suspects = np.array([], np.uint64)  # hashes that are there twice: of one id, or by chance of two
-        for file in self._files:
-            file.seek(0)
-            hashes, counts = np.unique(np.frombuffer(file.read(), np.uint64), return_counts=True)
+        for path in filter(Path.exists, self._paths):
+            hashes, counts = np.unique(np.frombuffer(path.read_bytes(), np.uint64), return_counts=True)
             suspects = np.concatenate([suspects, hashes[counts > 1]])
         if not len(suspects):
             return

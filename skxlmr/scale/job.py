@@ -183,4 +183,3 @@ def open_target(target: Path, files: list[SourceFile], settings: Settings, resum
     if any(span.file >= len(files) for span in plan.spans):
         raise ValueError(f"{path} is damaged: it names files that are not there.")
     return plan
-

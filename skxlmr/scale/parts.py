@@ -33,9 +33,7 @@ def part_path(target: str | Path, span: Span) -> Path:
     return Path(target) / f"part-{span.file:05d}-{span.first:012d}-{span.first + span.rows:012d}.parquet"
 
 
-def as_table(
-    id_column: str, ids: pa.Array, results: Mapping[str, Column], errors: list[str | None]
-) -> pa.Table:
+def as_table(id_column: str, ids: pa.Array, results: Mapping[str, Column], errors: list[str | None]) -> pa.Table:
     """Return ids, results and errors as a table."""
     import pyarrow as pa
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from skxlmr.columns import as_objects, is_missing
-from skxlmr.estimators.base import NOT_SAVED_PARAMETERS, XLMRXLEstimator
+from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.loading import load
 from skxlmr.saving.estimators import NAME
 from skxlmr.scale.frames import as_frame
@@ -213,7 +213,7 @@ class Predictor:
     ) -> None:
         """Append the results of rows, in their order; of rows that raise, found by halves, set the errors."""
         try:
-            X = self._as_X(estimator, [[values[row] for row in rows] for values in columns])
+            X = self._input(estimator, [[values[row] for row in rows] for values in columns])
             pieces.append(self._run(estimator, X))
             return
         except NOT_OF_ROWS:
@@ -229,7 +229,7 @@ class Predictor:
     def _run(self, estimator: XLMRXLEstimator, X: Any) -> np.ndarray:
         return np.asarray(getattr(estimator, self.method)(X))
 
-    def _as_X(self, estimator: XLMRXLEstimator, columns: Sequence[list]) -> Any:
+    def _input(self, estimator: XLMRXLEstimator, columns: Sequence[list]) -> Any:
         """Return columns as the estimator has seen them in fit: with the names that they had there, or without."""
         columns = [[v.tolist() if isinstance(v, np.ndarray) else v for v in values] for values in columns]
         names = getattr(estimator, "feature_names_in_", None)
@@ -277,7 +277,7 @@ class Predictor:
         first: Exception | None = None
         for cell in cells:
             try:
-                X = self._as_X(estimator, [["a"] for _ in self.columns[1:]] + [[cell]])
+                X = self._input(estimator, [["a"] for _ in self.columns[1:]] + [[cell]])
                 outputs = self._run(estimator, X)
             except NOT_OF_ROWS:
                 raise
@@ -302,7 +302,6 @@ def _files_of(estimator: XLMRXLEstimator) -> dict[str, bytes]:
             f"The tokenizer of this {type(estimator).__name__} is a function, which is not saved. "
             f"Pass tokens as lists, and set tokenizer=None."
         )
-    assert NOT_SAVED_PARAMETERS == {"memory", "tokenizer"}  # results do not depend on the first
     with tempfile.TemporaryDirectory(prefix="skxlmr-") as directory:
         estimator.save(directory)
         return {path.name: path.read_bytes() for path in Path(directory).iterdir()}

@@ -33,7 +33,11 @@ class Progress:
         if self._shown and now >= self._next:
             self._next = now + SECONDS_BETWEEN_LINES
             rate = self._done / (now - self._started)
-            print(f"{self._before + self._done:,} of {self._total:,} rows, {rate:,.0f} rows/s", file=sys.stderr, flush=True)
+            print(
+                f"{self._before + self._done:,} of {self._total:,} rows, {rate:,.0f} rows/s",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 @contextmanager

@@ -62,7 +62,8 @@ class Workers:
         if count * per_cpu > free + ROUNDING or count * per_gpu > gpus:
             raise ValueError(
                 f"{count} workers with {per_cpu:g} CPUs and {per_gpu:g} GPUs each do not fit: the cluster has {cpus:g} "
-                f"CPUs, of which {cpus - free:g} must be left for Ray Data, and {gpus:g} GPUs. Take fewer, or less of each."
+                f"CPUs, of which {cpus - free:g} must be left for Ray Data, and {gpus:g} GPUs. Take fewer, or less of "
+                f"each."
             )
         return Workers(count, per_cpu, per_gpu)
 

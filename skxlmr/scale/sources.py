@@ -342,7 +342,8 @@ def _records(file: BinaryIO, path: str) -> Iterator[bytes]:
             record, size, quotes = [], 0, 0
         elif size > MAX_RECORD_BYTES:
             raise ValueError(
-                f"{path} has a record of more than {MAX_RECORD_BYTES:,} bytes, which is the limit: is a quote not closed?"
+                f"{path} has a record of more than {MAX_RECORD_BYTES:,} bytes, which is the limit: is a quote not "
+                f"closed?"
             )
     if record:
         raise ValueError(f"{path} ends inside of quotes.")

@@ -122,7 +122,10 @@ def test_target_with_other_files_is_refused(clf, source, tmp_path):
 
 
 def test_repeated_and_missing_ids_are_refused_before_anything_is_written(clf, table, tmp_path):
-    for bad, message in ((table.assign(id=7), "40|several times: 7"), (table.assign(id=table.id.where(table.id > 105)), "missing")):
+    for bad, message in (
+        (table.assign(id=7), "40|several times: 7"),
+        (table.assign(id=table.id.where(table.id > 105)), "missing"),
+    ):
         bad = bad.convert_dtypes()
         bad.to_parquet(tmp_path / "in.parquet")
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,9 @@ def test_as_ids_of_integers(values):
     assert as_ids(values, "here").equals(pa.array([1, 2], pa.int64()))
 
 
-@pytest.mark.parametrize("values", [["a", "b"], pa.array(["a", "b"]).dictionary_encode(), pa.array(["a", "b"], pa.large_string())])
+@pytest.mark.parametrize(
+    "values", [["a", "b"], pa.array(["a", "b"]).dictionary_encode(), pa.array(["a", "b"], pa.large_string())]
+)
 def test_as_ids_of_strings(values):
     assert as_ids(values, "here").equals(pa.array(["a", "b"]))
 
@@ -29,8 +31,7 @@ def test_as_ids_refuses_what_is_missing_or_of_other_types(values, message):
 
 def test_digest_depends_on_values_order_type_and_bounds():
     digests = {
-        digest_of(pa.array(values))
-        for values in ([1, 2], [2, 1], ["1", "2"], ["12", ""], ["1", "2", ""], ["", "12"])
+        digest_of(pa.array(values)) for values in ([1, 2], [2, 1], ["1", "2"], ["12", ""], ["1", "2", ""], ["", "12"])
     }
     assert len(digests) == 6
 

@@ -31,7 +31,9 @@ def test_layout_finds_names_and_types_from_the_first_row(outputs, classes, names
     for i, column in enumerate(columns.values()):
         assert column.to_arrow().type == kind
         expected = outputs[:, i] if len(names) > 1 else outputs
-        assert column.to_arrow().to_pylist() == [getattr(v, "tolist", lambda v=v: v)() if not isinstance(v, tuple) else list(v) for v in expected]
+        assert column.to_arrow().to_pylist() == [
+            getattr(v, "tolist", lambda v=v: v)() if not isinstance(v, tuple) else list(v) for v in expected
+        ]
     nothing = layout.columns([], np.zeros(2, bool))
     assert all(column.to_arrow().type == kind and column.to_arrow().null_count == 2 for column in nothing.values())
 

@@ -1,4 +1,4 @@
-"""A driver of Ray whose workers die. `python ray_driver.py WHAT DIRECTORY SOURCE TARGET` runs one in a network of its own.
+"""A driver of Ray whose workers die: `python ray_driver.py WHAT DIRECTORY SOURCE TARGET`.
 
 It is imported by the workers, too, since they unpickle a `DeadlyPredictor`.
 """
