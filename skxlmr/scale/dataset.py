@@ -30,14 +30,14 @@ def predict_dataset(
     *,
     column: str | Sequence[str] = "text",
     method: str = "predict",
+    parameters: Mapping[str, Any] | None = None,
     engine: str = "local",
     resume: bool = True,
     rows_per_part: int = 4096,
-    parameters: Mapping[str, Any] | None = None,
     workers: int | None = None,
     cpus_per_worker: float | None = None,
     gpus_per_worker: float | None = None,
-    no_progress_timeout: float = 3600.0,
+    no_progress_timeout: float = 14400.0,
     verbose: int = 0,
 ) -> Manifest:
     """Predict all rows of files, and write the predictions as files of Parquet.
@@ -76,9 +76,9 @@ def predict_dataset(
         for Ray Data, and as many as the memory of the cluster holds by `skxlmr.memory_estimate`.
     cpus_per_worker, gpus_per_worker : float, default=None
         Of each actor. None shares out what the cluster has.
-    no_progress_timeout : float, default=3600
-        Seconds after which a pool in which no part was finished is given up; it must be longer than that of a part.
-        What is left is then predicted by single tasks.
+    no_progress_timeout : float, default=14400
+        Seconds without progress after which a pool of actors is given up, and what is left is predicted by single
+        tasks. It should be longer than four parts take, which is what an actor is given at once.
     verbose : int, default=0
         With 1 or more, progress is shown on standard error.
 
@@ -136,7 +136,10 @@ def predict_dataset(
         rows_per_part=int(rows_per_part),
     )
     folder = Path(target).expanduser().absolute()
-    job = Job(str(folder), open_target(folder, find_files(source), settings, resume), predictor)
+    files = find_files(source)
+    if any(folder in Path(file.path).parents for file in files) or _is_inside(folder, source):
+        raise ValueError(f"target {folder} and source are folders in each other. Choose another target.")
+    job = Job(str(folder), open_target(folder, files, settings, resume), predictor)
     todo = job.todo()
     sizes = [span.rows for span in job.plan.spans]
     with progress_of(sum(sizes), verbose) as progress:
@@ -148,6 +151,14 @@ def predict_dataset(
     manifest = job.verify()
     manifest.write()
     return manifest
+
+
+def _is_inside(folder: Path, source: Any) -> bool:
+    """Whether a folder is one of the sources, or lies in one, whose files would then be its own predictions."""
+    if not isinstance(source, str | os.PathLike):
+        return any(_is_inside(folder, each) for each in source)
+    path = Path(source).expanduser().absolute()
+    return path.is_dir() and (path == folder or path in folder.parents)
 
 
 def _check_engine(engine: str) -> None:

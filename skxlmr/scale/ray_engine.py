@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 10  # of an actor
 MAX_TASK_RETRIES = 2  # after the death of an actor
-MOST_SPANS_PER_TASK = 16  # which are read in one go
+MOST_SPANS_PER_TASK = 4  # which are read in one go
 TASKS_PER_WORKER = 4  # so that all workers end at about the same time
 PIECES = 16  # that a range of rows is cut into if its process has died
 ATTEMPTS = 2  # for a single row

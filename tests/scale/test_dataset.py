@@ -158,6 +158,9 @@ def test_arguments_are_checked(clf, source, tmp_path, monkeypatch):
         predict_dataset(clf, source, tmp_path / "out", "key")
     with pytest.raises(ValueError, match="no column 'body', but"):
         predict_dataset(clf, source, tmp_path / "out", column="body")
+    for target in (tmp_path, tmp_path / "out"):
+        with pytest.raises(ValueError, match="folders in each other"):
+            predict_dataset(clf, tmp_path, target)
     monkeypatch.setattr(dataset, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'skxlmr\[scale\]'"):
         predict_dataset(clf, source, tmp_path / "out")
