@@ -43,7 +43,7 @@ def as_ids(values: Any, where: str) -> pa.Array:
             return array.cast(pa.int64())
         if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
             return array.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:  # of several types, or too large
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:  # of several types, or too large
         raise ValueError(f"{where}: ids must be integers of 64 bits or strings, all of one type: {error}") from error
     raise ValueError(f"{where}: ids must be integers or strings, not {kind}.")
 

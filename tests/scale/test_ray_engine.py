@@ -94,7 +94,8 @@ def test_15_kills_of_writers_lose_and_double_no_row(drive, clf, table, tmp_path)
     (tmp_path / "deaths").mkdir()
     for i in range(15):
         (tmp_path / "deaths" / f"{i:02}").touch()
-    assert "40 of 40 rows are predicted" in drive("two actors", TEST_DEATHS=str(tmp_path / "deaths"))
+    printed = drive("two actors", TEST_DEATHS=str(tmp_path / "deaths"), TEST_ROWS_PER_PART="2")
+    assert "40 of 40 rows are predicted, in 20 files" in printed
     assert not list((tmp_path / "deaths").iterdir())
     check(clf, table, tmp_path / "out")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from skxlmr.scale import Predictor, dataset, predict_dataset
 
-ROWS_PER_PART = 8
+ROWS_PER_PART = int(os.environ.get("TEST_ROWS_PER_PART", "8"))
 POISON = "poison"
 DEATHS = os.environ.get("TEST_DEATHS", "")  # a folder with a file for every death of a writer
 
@@ -46,7 +46,8 @@ def die_while_writing() -> None:
     os.replace = deadly
 
 
-if DEATHS and __name__ != "__main__":
+IN_WORKER = getattr(sys.modules["__main__"], "__file__", None) != __file__
+if DEATHS and IN_WORKER:
     die_while_writing()
 
 
