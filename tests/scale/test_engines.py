@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,10 +24,11 @@ def test_predictor_in_dask(clf, embedder, table):
         assert list(mapped.columns) == list(found.columns)
 
 
-def test_predictor_in_spark(clf, table):
+def test_predictor_in_spark(clf, table, monkeypatch):
     spark_sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     session = (
         spark_sql.SparkSession.builder.master("local[2,3]")
         .config("spark.driver.host", "127.0.0.1")
