@@ -21,6 +21,7 @@ from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import release_models
 from skxlmr.runtime.feature_cache import set_feature_cache
 from skxlmr.runtime.graphs import set_cuda_graphs
+from skxlmr.training.processes import Processes
 from skxlmr.tuning import Bias, Full, Head, LoRA
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Head",
     "Int8",
     "LoRA",
+    "Processes",
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
     "XLMRXLGenerator",
