@@ -156,7 +156,7 @@ class Fit:
             quality = self._quality(finetuned, judged, schedule) if ranks.is_first else None
             schedule = self._after_start(schedule, finetuned.only_head, len(rows.numbers))
         finetuned.train()
-        if held_out is not None:
+        if held_out is not None and ranks.is_first:
             stopping = self._early_stopping(finetuned, held_out, schedule, started)
         rows, losses, needed, order = self.task.objective(
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
@@ -187,7 +187,7 @@ class Fit:
         if epoch is not None and epoch.optimizer_state is not None:
             load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
         history = trainer.run()
-        if stopping is not None and ranks.is_first:
+        if stopping is not None:
             stopping.restore_best()
         if checkpointing is not None and trainer.finished:  # after everything that could have raised
             checkpointing.remove()

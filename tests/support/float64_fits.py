@@ -17,8 +17,10 @@ from skxlmr.hardware.device import DTYPES
 attend = F.scaled_dot_product_attention
 
 
-def attend_without_dropout(*tensors: Tensor, dropout_p: float = 0.0, **options: Any) -> Tensor:
-    return attend(*tensors, **options)
+def attend_without_dropout(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout_p: float = 0.0, **options: Any
+) -> Tensor:
+    return attend(q, k, v, mask, **options)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ def exchange(value):
     return value, ranks.gather(ranks.rank), ranks.sum(ranks.rank + 1.0), ranks.any([ranks.rank == 1, False])
 
 
+@pytest.mark.slow
 def test_launch_returns_what_the_first_process_returns_and_keeps_signals():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert launch(exchange, "value", n=2) == ("value", [0, 1], 3.0, [True, False])
