@@ -1,6 +1,6 @@
 """Training on several processes of a CPU: seconds of an epoch, against one process with as many threads.
 
-    python benchmarks/processes.py [n_processes]
+python benchmarks/processes.py [n_processes]
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ def main() -> None:
         for processes in (None, Processes(n)):
             began = time.perf_counter()
             clf = XLMRXLClassifier(
-                "e5-small", device="cpu", tuning=tuning, init="random", max_epochs=2, random_state=0, processes=processes
+                "e5-small",
+                device="cpu",
+                tuning=tuning,
+                init="random",
+                max_epochs=2,
+                random_state=0,
+                processes=processes,
             )
             clf.fit(texts, labels)
             whole, epoch = time.perf_counter() - began, clf.history_["seconds"].iloc[-1]
