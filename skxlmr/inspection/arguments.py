@@ -19,7 +19,8 @@ def check_fitted(estimator: Any, needs: str, name: str = "estimator") -> None:
     """Raise an error unless an argument is an estimator that has a method and is fitted."""
     if isinstance(estimator, type):
         raise TypeError(
-            f"{name} is the class {estimator.__name__}, not an estimator: create one, {estimator.__name__}(), and fit it."
+            f"{name} is the class {estimator.__name__}, not an estimator. Create one, {estimator.__name__}(), and fit "
+            f"it."
         )
     if not hasattr(estimator, "fit"):
         raise TypeError(f"{name} is a {type(estimator).__name__}, not an estimator.")

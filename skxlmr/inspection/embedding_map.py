@@ -169,7 +169,9 @@ class EmbeddingMapDisplay:
         with sklearn_defaults():
             if method == "pca":
                 pca = PCA(2, svd_solver="full").fit(vectors)
-                first, second = (f"Component {i + 1}, {r:.0%} of variance" for i, r in enumerate(pca.explained_variance_ratio_))
+                first, second = (
+                    f"Component {i + 1}, {r:.0%} of variance" for i, r in enumerate(pca.explained_variance_ratio_)
+                )
                 return cls(pca.transform(vectors), labels=labels, groups=groups, axis_names=(first, second))
             if min(vectors.shape) > DIMENSIONS_OF_TSNE:
                 vectors = PCA(DIMENSIONS_OF_TSNE, svd_solver="full").fit_transform(vectors)
@@ -201,10 +203,11 @@ class EmbeddingMapDisplay:
         self.figure_, (self.ax_,) = make_panels(ax, 1, type(self).__name__, size=(5.2, 4.2))
         shown = _colors(labels, n, cmap)
         parts = {"": np.arange(n)} if groups is None else rows_by(groups)
-        self.scatters_ = [
-            self.ax_.scatter(*self.points[rows].T, s=size, marker=marker, c=shown.points[rows], alpha=0.7, linewidths=0)
-            for marker, rows in zip(MARKERS, parts.values(), strict=False)
-        ]
+        self.scatters_ = []
+        for marker, rows in zip(MARKERS, parts.values(), strict=False):
+            x, y = self.points[rows].T
+            colors = shown.points[rows]
+            self.scatters_.append(self.ax_.scatter(x, y, s=size, marker=marker, c=colors, alpha=0.7, linewidths=0))
         self.ax_.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1], xticks=[], yticks=[])
         if legend:
             self._name_points(shown, [] if groups is None else list(parts))
@@ -237,9 +240,7 @@ class _Colors:
     scale: ScalarMappable | None = None
 
 
-def _check_names(
-    labels: Any, groups: Any, n_rows: int, rows_of: str
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _check_names(labels: Any, groups: Any, n_rows: int, rows_of: str) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Check labels and groups of rows."""
     groups = check_groups(groups, n_rows, rows_of=rows_of)
     if groups is not None and len(distinct(groups)) > len(MARKERS):
@@ -267,8 +268,6 @@ def _colors(labels: np.ndarray | None, n_rows: int, cmap: Any) -> _Colors:
     if cmap is None:
         cmap = "tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "turbo"
     colors = pyplot.get_cmap(cmap)
-    numbers = np.arange(len(names))
-    if colors.N < len(names) or colors.N >= 256:  # not a list of colours, of which the first ones are taken
-        numbers = np.linspace(0, 1, len(names))
-    of_name = dict(zip(names, colors(numbers), strict=True))
+    is_list = len(names) <= colors.N < 256  # of which the first colours are taken
+    of_name = dict(zip(names, colors(np.arange(len(names)) if is_list else np.linspace(0, 1, len(names))), strict=True))
     return _Colors(np.array([of_name[label] for label in labels]), of_name)

@@ -134,7 +134,7 @@ def run_classifier(estimator: Any, X: Any) -> Outputs:
     several = isinstance(estimator.classes_, list)  # one array of classes for each label
     classes = np.arange(len(estimator.classes_)) if several else np.asarray(estimator.classes_)
     probabilities = _stacked(estimator.predict_proba(X)) if hasattr(estimator, "predict_proba") else None
-    form = getattr(estimator, "multilabel_", None)
+    form = estimator.multilabel_ if isinstance(estimator, XLMRXLClassifier) else None
     follows = any(type(estimator).predict is method for method in FROM_PROBABILITIES)
     if probabilities is not None and follows and form is not None:
         chosen = probabilities > 0.5
@@ -160,6 +160,6 @@ def check_same_kind(one: np.ndarray, other: np.ndarray, names: tuple[str, str]) 
     kinds = [{isinstance(value, str) for value in values.tolist()} for values in (one, other)]
     if len(one) and len(other) and kinds[0] != kinds[1]:
         raise ValueError(
-            f"{names[0]} has labels such as {one.tolist()[0]!r}, but {names[1]} such as {other.tolist()[0]!r}: texts and "
-            f"numbers are never equal."
+            f"{names[0]} has labels such as {one.tolist()[0]!r}, but {names[1]} such as {other.tolist()[0]!r}: texts "
+            f"and numbers are never equal."
         )

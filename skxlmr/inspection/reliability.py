@@ -100,10 +100,12 @@ class ReliabilityDisplay:
         X : text column of shape (n_samples,), or what the estimator takes
         y : array-like of shape (n_samples,)
             True labels; with several labels per row as `fit` takes them.
-        n_bins, strategy, pos_label, ax
+        n_bins, strategy, pos_label
             As in `from_predictions`.
         name : str, default=None
             Name in the legend; None is the class of the estimator.
+        ax : Axes or sequence of Axes, default=None
+            As in `from_predictions`.
 
         Returns
         -------
@@ -199,7 +201,8 @@ class ReliabilityDisplay:
         rows = TextColumn([""] * len(outputs.labels), None, None, 1)
         compared = Comparison.of(outputs, y, rows, what)
         values = compared.confidence
-        assert values is not None and compared.probabilities is not None
+        assert values is not None
+        assert compared.probabilities is not None
         if pos_label is not None:
             if pos_label not in outputs.classes.tolist():
                 raise ValueError(f"pos_label={pos_label!r} is not one of the classes {outputs.classes.tolist()[:10]}.")

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from skxlmr.estimators.qa import XLMRXLQA
 from skxlmr.inspection.calibration import calibration_table, expected_calibration_error
-from skxlmr.inspection.tables import ReportRows, table_of
+from skxlmr.inspection.tables import ReportRows, confusion_table, table_of
 from skxlmr.metrics import squad_scores
 from skxlmr.tasks.answers import check_answers
 
@@ -42,7 +42,7 @@ def tables_of_answers(qa: XLMRXLQA, X: Any, y: Any, rows: ReportRows) -> dict[st
         "by_class": table_of({name: found for name, found in kinds.items() if len(found)}, scores, "kind"),
         "by_group": rows.by_group(scores),
         "by_length": rows.by_length(scores),
-        "confusion": pd.DataFrame(counts, *(pd.Index(KINDS, name=name) for name in ("true", "predicted"))),
+        "confusion": confusion_table(counts, KINDS),
         "worst": rows.worst(wrong[exact[wrong] < 1], columns | {"probability": confidence}),
         "calibration": calibration,
     }
@@ -52,8 +52,8 @@ def _best(qa: XLMRXLQA, X: Any, n_rows: int) -> tuple[list[str], np.ndarray]:
     """Return what `predict` returns, and its probability among the best answers and "no answer"."""
     table = qa.predict_answers(X, top_k=TOP_K)
     predicted, confidence = [""] * n_rows, np.ones(n_rows)  # a context without characters has no answer
-    for best in table.drop_duplicates("row").itertuples():
-        answered = best.is_answered
-        predicted[best.row] = best.answer if answered else ""
-        confidence[best.row] = best.score if answered else best.no_answer_score
+    for best in table.drop_duplicates("row").to_dict("records"):
+        answered = best["is_answered"]
+        predicted[best["row"]] = best["answer"] if answered else ""
+        confidence[best["row"]] = best["score"] if answered else best["no_answer_score"]
     return predicted, confidence

@@ -17,7 +17,7 @@ from sklearn.metrics import (
 from skxlmr.columns import as_objects
 from skxlmr.inspection.calibration import calibration_table, expected_calibration_error
 from skxlmr.inspection.predictions import Comparison, run_classifier
-from skxlmr.inspection.tables import ReportRows
+from skxlmr.inspection.tables import ReportRows, confusion_table
 
 PER_CLASS = ["precision", "recall", "f1", "support"]
 
@@ -79,8 +79,7 @@ def _by_class(compared: Comparison) -> pd.DataFrame:
 def _confusion(compared: Comparison) -> pd.DataFrame:
     """Count the rows of each true class, by the predicted one."""
     counts = confusion_matrix(compared.true, compared.predicted, labels=np.arange(len(compared.classes)))
-    names = [pd.Index(compared.classes, name=name, tupleize_cols=False) for name in ("true", "predicted")]
-    return pd.DataFrame(counts, *names)
+    return confusion_table(counts, compared.classes)
 
 
 def _confusion_of_labels(compared: Comparison) -> pd.DataFrame:

@@ -17,14 +17,16 @@ def tables_of_regressor(estimator: Any, X: Any, y: Any, rows: ReportRows) -> dic
     true, names = _numbers(y, rows)
     predicted = np.asarray(estimator.predict(X), np.float64).reshape(len(true), -1)
     if true.shape != predicted.shape:
-        raise ValueError(f"y has {true.shape[1]} columns, but the estimator predicts {predicted.shape[1]} numbers per row.")
+        raise ValueError(
+            f"y has {true.shape[1]} columns, but the estimator predicts {predicted.shape[1]} numbers per row."
+        )
 
     def scores(positions: np.ndarray) -> dict[str, float]:
         return _scores(true[positions], predicted[positions])
 
     outputs = {name: {"n": len(true), **_scores(true[:, [i]], predicted[:, [i]])} for i, name in enumerate(names)}
     errors = predicted - true
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for i, name in enumerate(names):
         suffix = "" if len(names) == 1 else f"_{name}"
         columns |= {f"true{suffix}": true[:, i], f"predicted{suffix}": predicted[:, i], f"error{suffix}": errors[:, i]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from skxlmr.columns import as_objects
 from skxlmr.estimators.tagger import XLMRXLTagger
 from skxlmr.inspection.arguments import distinct
 from skxlmr.inspection.calibration import calibration_table, expected_calibration_error
-from skxlmr.inspection.tables import ReportRows
+from skxlmr.inspection.tables import ReportRows, confusion_table
 from skxlmr.metrics import entity_report, strict_entity_spans
 
 NONE = "(none)"  # what a missed entity is taken for, and a spurious one is
@@ -23,9 +24,14 @@ def tables_of_tagger(tagger: XLMRXLTagger, X: Any, y: Any, rows: ReportRows) -> 
     """Return the tables of a report, by the names of its attributes; entities are scored strictly."""
     column, task = tagger._check_fitted_column(X), tagger._task()
     true = task.check_tags(y, column)
-    both = tagger._run(column, lambda outputs, plan: as_objects([*zip(task.tags(outputs, plan), task.spans(outputs, plan), strict=True)]))
+    both = tagger._run(
+        column,
+        lambda outputs, plan: as_objects([*zip(task.tags(outputs, plan), task.spans(outputs, plan), strict=True)]),
+    )
     predicted, spans = [tags for tags, _ in both], [found for _, found in both]
-    marked = _plain_spans(true) if tagger.scheme_ == "plain" else [set(strict_entity_spans(r, tagger.scheme_)) for r in true]
+    marked = (
+        _plain_spans(true) if tagger.scheme_ == "plain" else [set(strict_entity_spans(r, tagger.scheme_)) for r in true]
+    )
     found = [{(start, end, kind): score for start, end, kind, score in of_row} for of_row in spans]
 
     def scores(positions: np.ndarray) -> dict[str, float]:
@@ -54,22 +60,24 @@ def _plain_spans(rows: list[list[str]]) -> list[set[Span]]:
 def _scores(true: list[list[str]], predicted: list[list[str]], scheme: str) -> dict[str, float]:
     """Return the scores of some sentences: of all their entities, or of their tokens if tags have no scheme."""
     if scheme == "plain":
-        of_tokens = [sum(rows, []) for rows in (true, predicted)]
+        of_tokens = [list(chain.from_iterable(rows)) for rows in (true, predicted)]
         n_tokens = len(of_tokens[0])
         return {"tokens": n_tokens, "accuracy": float(accuracy_score(*of_tokens)) if n_tokens else float("nan")}
-    scores = entity_report(true, predicted, strict=True, scheme=scheme).loc["micro avg"]
-    return {"entities": int(scores["support"]), **scores[["precision", "recall", "f1"]].to_dict()}
+    scores = entity_report(true, predicted, strict=True, scheme=scheme).loc["micro avg"].to_dict()
+    return {"entities": int(scores["support"]), **{name: scores[name] for name in ("precision", "recall", "f1")}}
 
 
 def _by_entity(true: list[list[str]], predicted: list[list[str]], scheme: str) -> pd.DataFrame:
     """Return precision, recall, F1 and support of each type of entity, or of each tag, and their averages."""
     if scheme != "plain":
         return entity_report(true, predicted, strict=True, scheme=scheme).rename_axis("entity")
-    flat = [sum(rows, []) for rows in (true, predicted)]
+    flat = [list(chain.from_iterable(rows)) for rows in (true, predicted)]
     tags = sorted({*flat[0], *flat[1]})
     table = {
         tag: scores
-        for tag, *scores in zip(tags, *precision_recall_fscore_support(*flat, labels=tags, zero_division=0), strict=True)
+        for tag, *scores in zip(
+            tags, *precision_recall_fscore_support(*flat, labels=tags, zero_division=0), strict=True
+        )
     }
     for average in ("macro", "weighted"):
         scores = precision_recall_fscore_support(*flat, labels=tags, average=average, zero_division=0)
@@ -86,15 +94,14 @@ def _confusion(true: list[set[Span]], predicted: list[dict[Span, float]]) -> pd.
         pairs += [(have_types.get(at, NONE), got_types.get(at, NONE)) for at in have_types.keys() | got_types.keys()]
     names = [*distinct({name for pair in pairs for name in pair} - {NONE}), NONE]
     counts = confusion_matrix(*zip(*pairs, strict=True), labels=names) if pairs else np.zeros((1, 1), np.int64)
-    return pd.DataFrame(counts, *(pd.Index(names, name=name) for name in ("true", "predicted")))
+    return confusion_table(counts, names)
 
 
 def _confusion_of_tags(true: list[list[str]], predicted: list[list[str]]) -> pd.DataFrame:
     """Count the tokens of each true tag by the predicted one."""
-    flat = [sum(rows, []) for rows in (true, predicted)]
+    flat = [list(chain.from_iterable(rows)) for rows in (true, predicted)]
     names = sorted({*flat[0], *flat[1]})
-    counts = confusion_matrix(*flat, labels=names)
-    return pd.DataFrame(counts, *(pd.Index(names, name=name) for name in ("true", "predicted")))
+    return confusion_table(confusion_matrix(*flat, labels=names), names)
 
 
 def _worst(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,12 @@ def table_of(parts: Mapping[Any, np.ndarray], scores: Scores, name: str) -> pd.D
     """Return a table with one row per part: n, its number of rows, and its scores."""
     rows = [{"n": len(positions), **scores(positions)} for positions in parts.values()]
     return pd.DataFrame(rows, index=pd.Index(list(parts), name=name, tupleize_cols=False))
+
+
+def confusion_table(counts: np.ndarray, names: Sequence[Any]) -> pd.DataFrame:
+    """Return a confusion matrix with the names of its classes."""
+    true, predicted = (pd.Index(names, name=name, tupleize_cols=False) for name in ("true", "predicted"))
+    return pd.DataFrame(counts, index=true, columns=predicted)
 
 
 def length_ranges(sizes: np.ndarray, n: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import pandas as pd
 from typing_extensions import Self
 
 from skxlmr.inspection.arguments import check_fitted, steps_of
-from skxlmr.inspection.axes import make_panels
+from skxlmr.inspection.axes import import_pyplot, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,6 +111,9 @@ class TrainingCurveDisplay:
         -------
         TrainingCurveDisplay
         """
+        import_pyplot(type(self).__name__)
+        from matplotlib.ticker import MaxNLocator
+
         shown = {
             title: styles
             for title, styles in PANELS.items()
@@ -133,7 +136,7 @@ class TrainingCurveDisplay:
                         points["epoch"], points[column], style, marker="o", markersize=3.5, color=color, label=label
                     )
             panel.set(title=title, xlabel="Epoch")
-            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.grid(alpha=0.3)
             if several or title == "Loss":
                 panel.legend(fontsize="small")

@@ -11,8 +11,6 @@ import pytest
 from skxlmr.inspection.axes import import_pyplot, make_panels
 
 
-
-
 def test_make_panels_without_ax_makes_a_figure_of_rows():
     figure, axes = make_panels(None, 5, "Display", n_cols=3)
     assert [ax.get_subplotspec().num1 for ax in axes] == [0, 1, 2, 3, 4]
@@ -22,7 +20,8 @@ def test_make_panels_without_ax_makes_a_figure_of_rows():
 def test_make_panels_divides_the_place_of_an_axes():
     figure, (left, right) = plt.subplots(1, 2)
     same, axes = make_panels(right, 2, "Display")
-    assert same is figure and not right.axison
+    assert same is figure
+    assert not right.axison
     assert all(ax.get_position().x0 > left.get_position().x1 for ax in axes)
 
 

@@ -20,7 +20,8 @@ def test_pca_is_that_of_sklearn():
     display = EmbeddingMapDisplay.from_vectors(Z)
     np.testing.assert_allclose(display.points, PCA(2, svd_solver="full").fit_transform(Z))
     assert display.ax_.get_xlabel().startswith("Component 1, ")
-    assert display.figure_ is display.ax_.figure and display.ax_.get_legend() is None
+    assert display.figure_ is display.ax_.figure
+    assert display.ax_.get_legend() is None
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])

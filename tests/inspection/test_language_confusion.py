@@ -30,21 +30,24 @@ def test_matrices_are_those_of_sklearn(normalize: str | None):
     scales = {one.im_.get_clim() for one in display.displays_}
     assert scales == {(0, 1.0)} if normalize else {(0, 2)}
     assert [ax.get_title().split("\n")[0] for ax in display.axes_] == ["(missing)", "en", "zh"]
-    assert display.ax_ is display.axes_[0] and len(display.figure_.axes) == 4  # with the colour bar
+    assert display.ax_ is display.axes_[0]
+    assert len(display.figure_.axes) == 4
 
 
 def test_numbers_are_readable_on_the_common_scale():
     many = LanguageConfusionDisplay({"one": np.array([[100, 0], [0, 100]]), "two": np.array([[3, 0], [0, 3]])}).plot()
     dark, light = (display.text_[0, 0].get_color() for display in many.displays_)
     cmap = many.displays_[0].im_.cmap
-    assert dark == cmap(0.0) and light == cmap(1.0)
+    assert dark == cmap(0.0)
+    assert light == cmap(1.0)
 
 
 def test_from_estimator_predicts(classifier: XLMRXLClassifier, reviews: pd.DataFrame):
     display = LanguageConfusionDisplay.from_estimator(
         classifier, reviews.text, reviews.label, groups=reviews.language, normalize=None
     )
-    assert display.confusion_matrices["en"].sum() == 12 and display.confusion_matrices["zh"].sum() == 8
+    assert display.confusion_matrices["en"].sum() == 12
+    assert display.confusion_matrices["zh"].sum() == 8
     assert [text.get_text() for text in display.ax_.get_yticklabels()] == ["bad", "good"]
 
 
@@ -79,7 +82,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str):
 def test_wrong_labels_are_named(classifier: XLMRXLClassifier, reviews: pd.DataFrame):
     with pytest.raises(ValueError, match="y_true has 7 labels, but y_pred 2"):
         LanguageConfusionDisplay.from_predictions(TRUE, PREDICTED[:2])
-    with pytest.raises(ValueError, match="y_pred must have one label per row .* multilabel-indicator"):
+    with pytest.raises(ValueError, match=r"y_pred must have one label per row .* multilabel-indicator"):
         LanguageConfusionDisplay.from_predictions(TRUE, np.eye(7, dtype=int))
     with pytest.raises(ValueError, match="y has labels such as 1, but the predictions of estimator such as"):
         LanguageConfusionDisplay.from_estimator(classifier, reviews.text, [1, 0] * 10)

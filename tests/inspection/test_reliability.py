@@ -28,7 +28,8 @@ def test_top_label_of_several_classes():
     assert display.expected_calibration_error == pytest.approx((0.2 * 2 + 0.1 * 2) / 4)
     assert display.line_.get_ydata().tolist() == [0.5, 1.0]
     assert [bar.get_height() for bar in display.axes_[1].patches] == [2, 2]
-    assert display.ax_ is display.axes_[0] and display.figure_ is display.ax_.figure
+    assert display.ax_ is display.axes_[0]
+    assert display.figure_ is display.ax_.figure
 
 
 def test_pos_label_shows_the_probability_of_one_class():
@@ -48,9 +49,11 @@ def test_two_classes_by_the_second_column():
 def test_several_labels_per_row_count_each_label():
     true, proba = np.array([[1, 0], [1, 1]]), np.array([[0.9, 0.2], [0.6, 0.4]])
     display = ReliabilityDisplay.from_predictions(true, proba, n_bins=2)
-    assert display.table["n"].tolist() == [2, 2] and display.table["accuracy"].tolist() == [0.5, 1.0]
+    assert display.table["n"].tolist() == [2, 2]
+    assert display.table["accuracy"].tolist() == [0.5, 1.0]
     second = ReliabilityDisplay.from_predictions(true, proba, classes=["x", "y"], n_bins=2, pos_label="y")
-    assert second.table["n"].tolist() == [2] and second.table["accuracy"].tolist() == [0.5]
+    assert second.table["n"].tolist() == [2]
+    assert second.table["accuracy"].tolist() == [0.5]
 
 
 def test_from_estimator_equals_from_predictions(classifier: XLMRXLClassifier, reviews: pd.DataFrame):

@@ -16,10 +16,12 @@ from skxlmr.inspection import TrainingCurveDisplay
 def test_panels_show_the_history(classifier: XLMRXLClassifier):
     display = TrainingCurveDisplay.from_estimator(classifier)
     assert [ax.get_title() for ax in display.axes_] == ["Loss", "Validation score", "Learning rate"]
-    assert display.ax_ is display.axes_[0] and display.figure_ is display.ax_.figure
+    assert display.ax_ is display.axes_[0]
+    assert display.figure_ is display.ax_.figure
     loss, validation_loss, score, rate = display.lines_["XLMRXLClassifier"]
     history, start = classifier.history_, classifier.start_metrics_
-    assert loss.get_ydata().tolist() == history["loss"].tolist() and loss.get_xdata().tolist() == [1, 2]
+    assert loss.get_ydata().tolist() == history["loss"].tolist()
+    assert loss.get_xdata().tolist() == [1, 2]
     assert validation_loss.get_ydata().tolist() == [start["validation_loss"], *history["validation_loss"]]
     assert score.get_xdata().tolist() == [0, 1, 2]
     assert rate.get_ydata().tolist() == history["learning_rate"].tolist()
