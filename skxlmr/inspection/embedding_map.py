@@ -179,7 +179,7 @@ class EmbeddingMapDisplay:
             points = TSNE(2, perplexity=perplexity, init="pca", random_state=random_state).fit_transform(vectors)
         return cls(points, labels=labels, groups=groups, axis_names=("t-SNE 1", "t-SNE 2"))
 
-    def plot(self, *, cmap: Any = None, size: float = 18, legend: bool = True, ax: Any = None) -> Self:
+    def plot(self, *, cmap: Any = None, size: float | None = None, legend: bool = True, ax: Any = None) -> Self:
         """Draw the points.
 
         Parameters
@@ -187,8 +187,8 @@ class EmbeddingMapDisplay:
         cmap : str or Colormap, default=None
             Colours of the labels. None is "tab10", or "tab20" for more than 10 labels, "turbo" for more than 20, and
             "viridis" for floats.
-        size : float, default=18
-            Area of a point, in points squared.
+        size : float, default=None
+            Area of a point, in points squared; None is smaller for many points.
         legend : bool, default=True
             Name the groups, and the labels if there are at most 20; floats have a colour bar.
         ax : Axes, default=None
@@ -203,6 +203,7 @@ class EmbeddingMapDisplay:
         self.figure_, (self.ax_,) = make_panels(ax, 1, type(self).__name__, size=(5.2, 4.2))
         shown = _colors(labels, n, cmap)
         parts = {"": np.arange(n)} if groups is None else rows_by(groups)
+        size = float(np.clip(6000 / n, 8, 60)) if size is None else size
         self.scatters_ = []
         for marker, rows in zip(MARKERS, parts.values(), strict=False):
             x, y = self.points[rows].T
