@@ -13,11 +13,11 @@ df = load_reviews().sample(500, random_state=0)
 train, test = df[:250], df[250:]
 clf = XLMRXLClassifier("e5-small", tuning="head", random_state=0).fit(train.text, train.label)
 found = report(clf, test.text, test.label, groups=test.language, n_worst=5)
-print(found)
+found
 
 # %%
-# In a notebook, `found` alone renders as HTML. Its tables are DataFrames:
-found.by_group  # noqa: B018
+# Outside of a notebook, `print(found)` shows the same as text. The tables are DataFrames:
+found.by_group
 
 # %%
 _ = found.by_length["accuracy"].plot.bar(rot=0, ylim=(0.5, 1), ylabel="accuracy")

@@ -33,6 +33,8 @@ TITLES = {
     "calibration": "Calibration",
     "worst": "Worst errors",
 }
+CLASS = "skxlmr-texts"  # of the table of errors, where notebooks would align texts at the right
+STYLE = f"<style>div.{CLASS} table tr td, div.{CLASS} table tr th {{text-align: left}}</style>"
 SHOWN_OF_TEXT = {"text": 60, "html": 300}  # characters of a text; the table itself has all of it
 
 
@@ -95,8 +97,9 @@ class Report:
                 rendered = shown.to_html(
                     float_format="{:.3f}".format, escape=True, index_names=table.columns.name is not None
                 )
-            parts.append(f"<h4>{html.escape(title)}</h4>\n{rendered}")
-        return f'<div class="skxlmr-report">\n{"".join(parts)}\n</div>'
+            name = CLASS if table is self.worst else ""
+            parts.append(f'<h4>{html.escape(title)}</h4>\n<div class="{name}">{rendered}</div>')
+        return f"<div>\n{STYLE}\n{''.join(parts)}\n</div>"
 
 
 def report(
