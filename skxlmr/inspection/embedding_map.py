@@ -166,6 +166,8 @@ class EmbeddingMapDisplay:
         check_choice(method, METHODS, "method")
         vectors = check_array(Z, dtype=np.float64, ensure_min_samples=3, ensure_min_features=2, input_name=name)
         labels, groups = _check_names(labels, groups, len(vectors), name)
+        if (vectors == vectors[0]).all():
+            raise ValueError(f"{name}: all {len(vectors)} vectors are the same, so that there is nothing to map.")
         with sklearn_defaults():
             if method == "pca":
                 pca = PCA(2, svd_solver="full").fit(vectors)

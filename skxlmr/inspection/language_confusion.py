@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, confusion_matrix
-from sklearn.utils.multiclass import type_of_target, unique_labels
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score
+from sklearn.utils.multiclass import unique_labels
 from typing_extensions import Self
 
 from skxlmr.inspection.arguments import check_choice, check_count, check_fitted, check_groups, rows_by
 from skxlmr.inspection.axes import make_panels
 from skxlmr.inspection.predictions import check_same_kind
+from skxlmr.inspection.tables import count_confusion
+from skxlmr.tasks.label_values import check_single
+from skxlmr.tasks.targets import read_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -210,7 +213,7 @@ class LanguageConfusionDisplay:
         for group, rows in parts.items():
             if not np.isin(true[rows], classes).any():
                 raise ValueError(f"labels has none of the labels of group {group!r}.")
-            matrices[group] = confusion_matrix(true[rows], predicted[rows], labels=classes, normalize=normalize)
+            matrices[group] = count_confusion(true[rows], predicted[rows], classes, normalize)
             titles[group] = f"{group}\naccuracy {accuracy_score(true[rows], predicted[rows]):.2f}, n = {len(rows):,}"
         shown = classes if display_labels is None else display_labels
         return cls(matrices, display_labels=shown, normalize=normalize, titles=titles)
@@ -270,13 +273,13 @@ class LanguageConfusionDisplay:
 
 
 def _one_label(y: Any, name: str) -> np.ndarray:
-    """Return labels, (n_rows,); raises ValueError if there are several per row."""
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not type_of_target(labels, input_name=name).startswith(("binary", "multiclass")):
+    """Return labels, (n_rows,); raises an error if there are several per row, or none."""
+    target = read_target(y, None, name)
+    if target.values.ndim != 1 or target.has_vectors:
         raise ValueError(
-            f"{name} must have one label per row to make a confusion matrix, got {type_of_target(labels, name)} data. "
-            f"For several labels per row, skxlmr.inspection.report counts the errors of each label."
+            f"{name} must have one label per row to make a confusion matrix, but has several. "
+            f"skxlmr.inspection.report counts the errors of each label."
         )
-    return labels
+    if not len(target.values):
+        raise ValueError(f"{name} has no label: give one row at least.")
+    return check_single(target)

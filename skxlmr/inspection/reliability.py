@@ -170,7 +170,10 @@ class ReliabilityDisplay:
         TypeError, ValueError
             If lengths differ, probabilities are not from 0 to 1, or an argument has another value than these.
         """
-        table = np.asarray(y_proba, np.float64)
+        try:
+            table = np.asarray(y_proba, np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"y_proba must be an array of probabilities: {error}.") from error
         table = np.stack([1 - table, table], axis=1) if table.ndim == 1 else table
         if table.ndim != 2 or not ((table >= 0) & (table <= 1 + 1e-6)).all():
             raise ValueError(

@@ -13,7 +13,7 @@ from skxlmr.columns import as_objects
 from skxlmr.estimators.tagger import XLMRXLTagger
 from skxlmr.inspection.arguments import distinct
 from skxlmr.inspection.calibration import calibration_table, expected_calibration_error
-from skxlmr.inspection.tables import ReportRows, confusion_table
+from skxlmr.inspection.tables import ReportRows, confusion_table, count_confusion
 from skxlmr.metrics import entity_report, strict_entity_spans
 
 NONE = "(none)"  # what a missed entity is taken for, and a spurious one is
@@ -101,7 +101,7 @@ def _confusion_of_tags(true: list[list[str]], predicted: list[list[str]]) -> pd.
     """Count the tokens of each true tag by the predicted one."""
     flat = [list(chain.from_iterable(rows)) for rows in (true, predicted)]
     names = sorted({*flat[0], *flat[1]})
-    return confusion_table(confusion_matrix(*flat, labels=names), names)
+    return confusion_table(count_confusion(*flat, names), names)
 
 
 def _worst(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
 from skxlmr.columns import TextColumn, name_row
 from skxlmr.inspection.arguments import rows_by
@@ -74,6 +76,13 @@ def table_of(parts: Mapping[Any, np.ndarray], scores: Scores, name: str) -> pd.D
     """Return a table with one row per part: n, its number of rows, and its scores."""
     rows = [{"n": len(positions), **scores(positions)} for positions in parts.values()]
     return pd.DataFrame(rows, index=pd.Index(list(parts), name=name, tupleize_cols=False))
+
+
+def count_confusion(true: Any, predicted: Any, labels: Any, normalize: str | None = None) -> np.ndarray:
+    """Return `sklearn.metrics.confusion_matrix`, which warns of a single label, without that warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A single label was found", UserWarning)
+        return confusion_matrix(true, predicted, labels=labels, normalize=normalize)
 
 
 def confusion_table(counts: np.ndarray, names: Sequence[Any]) -> pd.DataFrame:

@@ -83,6 +83,8 @@ def test_wrong_vectors_and_estimators_are_named(classifier: XLMRXLClassifier, re
         EmbeddingMapDisplay.from_vectors(Z[:2])
     with pytest.raises(ValueError, match="Input Z contains NaN"):
         EmbeddingMapDisplay.from_vectors(np.full((5, 5), np.nan))
+    with pytest.raises(ValueError, match="Z: all 5 vectors are the same"):
+        EmbeddingMapDisplay.from_vectors(np.ones((5, 3)))
     with pytest.raises(TypeError, match="estimator is a XLMRXLClassifier, which has no transform"):
         EmbeddingMapDisplay.from_estimator(classifier, reviews.text)
     with pytest.raises(NotFittedError, match="estimator is not fitted"):

@@ -57,6 +57,11 @@ def test_without_groups_there_is_one_matrix():
     assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["A", "B", "C"]
 
 
+def test_one_class_is_a_matrix_of_one_number():
+    display = LanguageConfusionDisplay.from_predictions(["a"] * 3, ["a"] * 3, normalize=None)
+    assert display.confusion_matrices["all rows"].tolist() == [[3]]
+
+
 def test_labels_select_and_order_the_classes():
     display = LanguageConfusionDisplay.from_predictions(TRUE, PREDICTED, labels=["b", "a"], normalize=None)
     assert display.confusion_matrices["all rows"].tolist() == [[2, 0], [1, 2]]
@@ -82,10 +87,16 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str):
 def test_wrong_labels_are_named(classifier: XLMRXLClassifier, reviews: pd.DataFrame):
     with pytest.raises(ValueError, match="y_true has 7 labels, but y_pred 2"):
         LanguageConfusionDisplay.from_predictions(TRUE, PREDICTED[:2])
-    with pytest.raises(ValueError, match=r"y_pred must have one label per row .* multilabel-indicator"):
+    with pytest.raises(ValueError, match="y_pred must have one label per row"):
         LanguageConfusionDisplay.from_predictions(TRUE, np.eye(7, dtype=int))
     with pytest.raises(ValueError, match="y has labels such as 1, but the predictions of estimator such as"):
         LanguageConfusionDisplay.from_estimator(classifier, reviews.text, [1, 0] * 10)
+    with pytest.raises(ValueError, match="y_true, row 1: None is not a label"):
+        LanguageConfusionDisplay.from_predictions(["a", None], ["a", "b"])
+    with pytest.raises(ValueError, match="y_true has no label"):
+        LanguageConfusionDisplay.from_predictions([], [])
+    with pytest.raises(TypeError, match="y is a NoneType"):
+        LanguageConfusionDisplay.from_estimator(classifier, reviews.text, None)
     with pytest.raises(NotFittedError, match="estimator is not fitted"):
         LanguageConfusionDisplay.from_estimator(clone(classifier), reviews.text, reviews.label)
     with pytest.raises(ValueError, match="groups has 3 values, but y has 20 rows"):

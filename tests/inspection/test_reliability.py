@@ -85,6 +85,8 @@ def test_wrong_values_are_named(classifier: XLMRXLClassifier, reviews: pd.DataFr
         ReliabilityDisplay.from_predictions(TRUE, PROBA * 3, classes=["a", "b", "c"])
     with pytest.raises(ValueError, match="y_proba must have a probability"):
         ReliabilityDisplay.from_predictions(TRUE, np.full_like(PROBA, np.nan))
+    with pytest.raises(TypeError, match="y_proba must be an array of probabilities"):
+        ReliabilityDisplay.from_predictions(["a", "b"], ["x", "y"])
     with pytest.raises(ValueError, match="y_true has 3 rows, but y_proba 4"):
         ReliabilityDisplay.from_predictions(TRUE[:3], PROBA)
     with pytest.raises(NotFittedError, match="estimator is not fitted"):
