@@ -99,9 +99,9 @@ def _confusion(true: list[set[Span]], predicted: list[dict[Span, float]]) -> pd.
 
 def _confusion_of_tags(true: list[list[str]], predicted: list[list[str]]) -> pd.DataFrame:
     """Count the tokens of each true tag by the predicted one."""
-    flat = [list(chain.from_iterable(rows)) for rows in (true, predicted)]
-    names = sorted({*flat[0], *flat[1]})
-    return confusion_table(count_confusion(*flat, names), names)
+    have, got = (list(chain.from_iterable(rows)) for rows in (true, predicted))
+    names = sorted({*have, *got})
+    return confusion_table(count_confusion(have, got, names), names)
 
 
 def _worst(
