@@ -94,7 +94,7 @@ docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/python -m sphinx -W --keep-going -b html $(SPHINXOPTS) docs docs/_build/html
 	$(BIN)/python docs/check.py docs/_build/html
-	$(BIN)/codespell docs
+	$(BIN)/codespell $$(git ls-files docs)
 
 # Minutes of random files and texts, where `make test` has a few that are always the same.
 fuzz: $(STAMP)
