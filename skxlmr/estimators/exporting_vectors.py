@@ -12,7 +12,7 @@ from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.reading import Reading
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.merged import FittedWeights
-from skxlmr.saving.sentence_transformers import modules_of_vectors, write_sentence_model
+from skxlmr.saving.sentence_transformers import DEFAULT_PROMPT, modules_of_vectors, write_sentence_model
 
 
 class VectorExportMixin:
@@ -22,8 +22,8 @@ class VectorExportMixin:
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write a model that sentence-transformers loads, with the same vectors.
 
-        `SentenceTransformer(directory).encode(texts)`, and so `encode_query` and `encode_document`, return what
-        `transform(texts)` does, and add the prompt themselves. What an objective has trained is merged into the
+        `SentenceTransformer(directory).encode(texts)` returns what `transform(texts)` does, and adds the prompt itself;
+        so do `encode_query` and `encode_document`, as the methods of these names do here. What an objective has trained is merged into the
         weights; `n_dims` and the PCA become dense layers. `XLMRXLEmbedder(model=directory)` has the same vectors.
 
         The vectors are those of this estimator if it runs in float32, too; if it runs in 8 or 4 bits, or in half
@@ -96,7 +96,7 @@ def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
         directory,
         merged,
         modules_of_vectors(modules, fitted.pca_),
-        prompt=reading.prompt,
+        prompts=fitted._exported_prompts(DEFAULT_PROMPT),
         max_length=fitted.max_length or reading.max_length,
         config={},
         tokenizer_files=tokenizer.files(),
