@@ -2,8 +2,8 @@
 
 python benchmarks/language_centering.py SIB200 results/language-centering-e5-small-sib.json
 
-SIB200 is the folder of SIB-200 with a folder for each language. The texts are parallel: the first sentences of the training
-rows, in several languages. Nothing is chosen by the result: clusters are as many as there are topics, or languages.
+SIB200 is the folder of SIB-200 with a folder for each language. The texts are parallel: the first sentences
+of the training rows, in several languages. Nothing is chosen by the result: clusters are as many as there are topics.
 """
 
 from __future__ import annotations

@@ -178,7 +178,8 @@ def read_prompt(directory: Path) -> str:
 def read_prompts(directory: Path) -> dict[str, str]:
     """Read the prompts that a model has for several tasks, by their names; {} if all of them are empty.
 
-    "query" and "document", the prompts of `encode_query` and `encode_document`, are empty if the file does not have them.
+    "query" and "document", the prompts of `encode_query` and `encode_document`, are empty if the file does not have
+    them.
     """
     prompts = _read_config(directory).get("prompts")
     named = {name: text for name, text in prompts.items() if isinstance(text, str)} if isinstance(prompts, dict) else {}

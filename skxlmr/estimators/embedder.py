@@ -21,8 +21,8 @@ from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting_vectors import VectorExportMixin
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
 from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
-from skxlmr.model.sentence_layers import check_layers
 from skxlmr.estimators.prompts import NamedPrompts
+from skxlmr.model.sentence_layers import check_layers
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.features import POOLING, POOLINGS

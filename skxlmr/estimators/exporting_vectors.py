@@ -23,8 +23,9 @@ class VectorExportMixin:
         """Write a model that sentence-transformers loads, with the same vectors.
 
         `SentenceTransformer(directory).encode(texts)` returns what `transform(texts)` does, and adds the prompt itself;
-        so do `encode_query` and `encode_document`, as the methods of these names do here. What an objective has trained is merged into the
-        weights; `n_dims` and the PCA become dense layers. `XLMRXLEmbedder(model=directory)` has the same vectors.
+        `encode_query` and `encode_document` return what the methods of these names do here. What an objective has
+        trained is merged into the weights; `n_dims` and the PCA become dense layers. `XLMRXLEmbedder(model=directory)`
+        has the same vectors.
 
         The vectors are those of this estimator if it runs in float32, too; if it runs in 8 or 4 bits, or in half
         precision, they differ by the rounding of that. Of texts longer than `max_length` sentence-transformers reads

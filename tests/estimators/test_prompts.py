@@ -107,7 +107,9 @@ def test_model_without_named_prompts_reads_all_texts_with_its_prompt():
 
 def test_trained_model_reads_queries_and_documents_as_in_training(base, tmp_path):
     saved(base, tmp_path / "model", PROMPTS)
-    embedder = XLMRXLEmbedder(tmp_path / "model", objective="pairs", prompt="x: ", max_epochs=1, random_state=0, **PLAIN)
+    embedder = XLMRXLEmbedder(
+        tmp_path / "model", objective="pairs", prompt="x: ", max_epochs=1, random_state=0, **PLAIN
+    )
     embedder.fit([["a", "b"], ["c", "d"]] * 4)
     np.testing.assert_array_equal(embedder.encode_query(TEXTS), embedder.transform(TEXTS))
     np.testing.assert_array_equal(embedder.encode_document(TEXTS), embedder.transform(TEXTS))

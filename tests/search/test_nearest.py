@@ -104,7 +104,11 @@ def test_texts_are_embedded_as_queries_and_as_documents():
         ({"documents": np.full((2, 24), np.nan)}, ValueError, "documents, row 0: has values that are NaN"),
         ({"documents": np.full((2, 24), 1e300)}, ValueError, "too large for float32"),
         ({"documents": np.full((2, 24), 1j)}, TypeError, "complex"),
-        ({"queries": ["word"], "documents": ["word"], "embedder": TfidfVectorizer()}, TypeError, "documents is a sparse"),
+        (
+            {"queries": ["word"], "documents": ["word"], "embedder": TfidfVectorizer()},
+            TypeError,
+            "queries is a sparse matrix",
+        ),
         ({"queries": ["a"], "embedder": XLMRXLEmbedder("nano")}, NotFittedError, "not fitted"),
     ],
 )
