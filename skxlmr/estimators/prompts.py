@@ -169,8 +169,7 @@ class NamedPrompts:
     def _exported_prompts(self, default_name: str) -> dict[str, str]:
         """Return the prompts for a directory of sentence-transformers, whose methods then use the same."""
         named = {default_name: self.prompt_} if self.prompt_ else {}
-        named |= {
-            name: text for name, text in self._known_prompts().items() if name not in (default_name, QUERY, DOCUMENT)
-        }
+        others = self._known_prompts().keys() - {default_name, QUERY, DOCUMENT}
+        named |= {name: self._named_prompt(name) for name in sorted(others)}
         tasks = {task: self._prompt_of_task(task) for task in (QUERY, DOCUMENT)}
         return named | tasks if any({**named, **tasks}.values()) else {}

@@ -25,9 +25,9 @@ def near_duplicates(
     """Find pairs of rows that are almost the same, by the cosines of their vectors.
 
     Equal rows are found first, and only the first of them is compared with the others: it makes a pair of similarity 1
-    with each of its copies. So a row with many copies makes few pairs; `duplicate_groups` finds all that belong together.
-    All pairs of different rows are compared, in blocks: 100,000 rows take minutes. Memory beside the vectors is bounded
-    by `block_size` and `max_pairs`.
+    with each of its copies. So a row with many copies makes few pairs; `duplicate_groups` finds all that belong
+    together. All pairs of different rows are compared, in blocks: 100,000 rows take minutes. Memory beside the vectors
+    is bounded by `block_size` and `max_pairs`.
 
     Parameters
     ----------

@@ -44,8 +44,8 @@ def search(
     k : int, default=10
         How many documents to return for each query; all, if there are fewer.
     embedder : transformer, default=None
-        What makes vectors of texts, such as an `XLMRXLEmbedder`: by `encode_query` and `encode_document` if it has these
-        methods, otherwise by `transform`. If it is not fitted, a copy is fitted on the documents.
+        What makes vectors of texts, such as an `XLMRXLEmbedder`: by `encode_query` and `encode_document` if it has
+        these methods, otherwise by `transform`. If it is not fitted, a copy is fitted on the documents.
     metric : {"cosine", "dot"}, default="cosine"
         The similarity: the cosine of the angle, 0 for a vector of zeros, or the scalar product.
     block_size : int, default=8192

@@ -105,7 +105,7 @@ def is_texts(X: Any) -> bool:
         first = X.iloc[0] if hasattr(X, "iloc") else next(iter(X), None)
     except (TypeError, IndexError):
         return False
-    return isinstance(first, str) or (hasattr(first, "dtype") and first.dtype.kind == "O")
+    return isinstance(first, str) or getattr(getattr(first, "dtype", None), "kind", "") == "O"
 
 
 def read_texts(X: Any, name: str, embedder: Any) -> list[str]:

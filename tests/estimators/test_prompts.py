@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
@@ -89,8 +90,8 @@ def test_unknown_name_raises_and_lists_the_names(base, tmp_path):
     saved(base, tmp_path, PROMPTS)
     embedder = XLMRXLEmbedder(tmp_path, **PLAIN).fit(TEXTS)
     for method in (embedder.transform, embedder.encode_query, embedder.encode_document):
-        with pytest.raises(ValueError, match="prompt_name='qury'.*'document', 'query', 'similar'"):
-            method(TEXTS, prompt_name="qury")
+        with pytest.raises(ValueError, match=r"prompt_name='other'.*'document', 'query', 'similar'"):
+            method(TEXTS, prompt_name="other")
         with pytest.raises(TypeError, match="prompt_name must be a str"):
             method(TEXTS, prompt_name=1)
     with pytest.raises(ValueError, match="no named prompts"):
@@ -116,7 +117,6 @@ def test_trained_model_reads_queries_and_documents_as_in_training(base, tmp_path
 
 
 def test_names_of_columns_are_those_of_any_frame():
-    pd = pytest.importorskip("pandas")
     embedder = XLMRXLEmbedder("nano", **PLAIN).fit(pd.DataFrame({"document": TEXTS}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -165,5 +165,5 @@ def test_router_with_modules_for_a_task_raises_for_that_task_only(base, tmp_path
     model = SentenceTransformer(str(tmp_path), device="cpu")
     embedder = XLMRXLEmbedder(tmp_path, **PLAIN).fit(TEXTS)
     np.testing.assert_allclose(embedder.encode_document(TEXTS), model.encode_document(TEXTS), atol=1e-5)
-    with pytest.raises(NotImplementedError, match="Router.*task 'query'"):
+    with pytest.raises(NotImplementedError, match=r"Router.*task 'query'"):
         embedder.encode_query(TEXTS)
