@@ -122,7 +122,7 @@ class NamedPrompts:
 
     def _encode(self, X: Any, task: str, prompt_name: str | None) -> np.ndarray:
         check_is_fitted(self)
-        if not hasattr(self, "_finetuned") and has_route_of_task(self.model, task):
+        if not hasattr(self, "n_iter_") and has_route_of_task(self.model, task):
             raise NotImplementedError(
                 f"{self.model!r} has a Router: it reads the texts of the task {task!r} with modules of their own, and "
                 f"this estimator reads those of the default route. Give the folder of the transformer of the task as "
@@ -131,21 +131,27 @@ class NamedPrompts:
         column = self._check_column(X)  # type: ignore[attr-defined]
         if self._needs_all_features(column.n_features):  # type: ignore[attr-defined]
             check_n_features(self, column)
+        if task == DOCUMENT and prompt_name is None:
+            self._warn_of_other_prompts()
         prompt = self._prompt_of_task(task) if prompt_name is None else self._named_prompt(prompt_name)
         return self._vectors(column, prompt)  # type: ignore[attr-defined]
 
     def _prompt_of_task(self, task: str) -> str:
         prompts = self._known_prompts()
-        if not prompts or hasattr(self, "_finetuned"):
+        if not prompts or hasattr(self, "n_iter_"):
             return self.prompt_
+        return prompts[task]
+
+    def _warn_of_other_prompts(self) -> None:
+        """Warn if documents get no prompt, although there is one that is meant for them."""
+        prompts = self._known_prompts()
         others = [name for name in OTHER_NAMES_OF_DOCUMENTS if prompts.get(name)]
-        if task == DOCUMENT and not prompts[DOCUMENT] and others:
+        if others and not prompts[DOCUMENT] and not hasattr(self, "n_iter_"):
             warn(
                 f"encode_document puts nothing before the texts, as sentence-transformers does, since the prompt "
                 f"'document' of {self.model!r} is empty. It has the prompt {others[0]!r}: pass "
                 f"prompt_name={others[0]!r} to use it, or prompt_name='document' to read texts as they are."
             )
-        return prompts[task]
 
     def _named_prompt(self, name: str) -> str:
         prompts = self._known_prompts()

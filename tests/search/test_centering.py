@@ -37,13 +37,14 @@ class SignedCentering(LanguageCentering):
 
     @staticmethod
     def _signs(Z):
-        if np.iscomplexobj(Z):
-            return np.zeros(len(Z), int)
+        values = np.asarray(Z)
+        if values.dtype.kind == "c":
+            return np.zeros(len(values), int)
         try:
-            values = np.asarray(Z, float)
+            values = values.astype(float)
             return (values.reshape(len(values), -1)[:, 0] > 0).astype(int)
         except (TypeError, ValueError, IndexError):  # the error about Z is that of the estimator
-            return np.zeros(len(Z), int)
+            return np.zeros(values.shape[:1], int)
 
 
 @parametrize_with_checks([SignedCentering(unknown="global")])
