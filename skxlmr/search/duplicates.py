@@ -26,8 +26,8 @@ def near_duplicates(
 
     Equal rows are found first, and only the first of them is compared with the others: it makes a pair of similarity 1
     with each of its copies. So a row with many copies makes few pairs; `duplicate_groups` finds all that belong
-    together. All pairs of different rows are compared, in blocks: 100,000 rows take minutes. Memory beside the vectors
-    is bounded by `block_size` and `max_pairs`.
+    together. All pairs of different rows are compared, so that the time grows with the square of their number; memory
+    beside the vectors is bounded by `block_size` and `max_pairs`.
 
     Parameters
     ----------
