@@ -49,34 +49,63 @@ class RouterConfig:
             names += self.structure
         return next((name for name in names if name is not None), None)
 
+    def is_default(self, task: str) -> bool:
+        """Whether texts of a task, "query" or "document", are read by the modules of the default route."""
+        mappings = self.parameters.get("route_mappings")
+        keys = (f"('{task}', 'text')", f"('{task}', None)", *MAPPED)
+        mapped = [mappings.get(key) for key in keys] if isinstance(mappings, dict) else []
+        named = task if task in self.structure else self.default
+        route = next((name for name in (*mapped, named) if name is not None), None)
+        routes = [self.structure.get(name) if isinstance(name, str) else None for name in (route, self.default)]
+        return routes[0] == routes[1]
+
 
 def read_module_list(root: Path) -> list[tuple[str, Path]]:
     """Read the kinds of the modules of a directory, and their folders; raises CheckpointError if it is damaged.
 
     A Router stands for the modules of its default route.
     """
-    path = root / MODULES
-    modules = parse_json(b'{"modules":' + read_limited(path) + b"}", path)["modules"]  # the file is a list
-    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
-        raise CheckpointError(f"{path} is not a list of modules")
     found: list[tuple[str, Path]] = []
-    for i, module in enumerate(modules):
+    for i, module in enumerate(_listed_modules(root)):
         kind, name = _class_name(module.get("type")), module.get("path")
-        folder = root if i == 0 and not name else root / check_base_name(name, path)
+        folder = root if i == 0 and not name else root / check_base_name(name, root / MODULES)
         found += _default_route(folder) if i == 0 and kind in ROUTERS else [(kind, folder)]
     return found
 
 
+def _listed_modules(root: Path) -> list[dict[str, Any]]:
+    path = root / MODULES
+    modules = parse_json(b'{"modules":' + read_limited(path) + b"}", path)["modules"]  # the file is a list
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
+        raise CheckpointError(f"{path} is not a list of modules")
+    return modules
+
+
 def _default_route(folder: Path) -> list[tuple[str, Path]]:
     """Read the modules of the default route of a Router; the Router itself if it has none."""
-    path = folder / (ROUTER_CONFIG if (folder / ROUTER_CONFIG).is_file() else "config.json")
-    config = read_json_as(RouterConfig, path)
+    path, config = _router_config(folder)
     if config.default is None:
         return [(ROUTERS[0], folder)]
     names = config.structure.get(config.default) if isinstance(config.default, str) else None
     if not names or any(name not in config.types for name in names):
         raise CheckpointError(f"{path} has no modules of the route {shown(config.default)}")
     return [(_class_name(config.types[name]), folder / check_base_name(name, path)) for name in names]
+
+
+def _router_config(folder: Path) -> tuple[Path, RouterConfig]:
+    path = folder / (ROUTER_CONFIG if (folder / ROUTER_CONFIG).is_file() else "config.json")
+    return path, read_json_as(RouterConfig, path)
+
+
+def has_own_route(root: Path, task: str) -> bool:
+    """Whether a directory has other modules for the texts of a task, "query" or "document", than for any text."""
+    if not is_sentence_model(root):
+        return False
+    first = _listed_modules(root)[0]
+    if _class_name(first.get("type")) not in ROUTERS:
+        return False
+    folder = root / check_base_name(first["path"], root / MODULES) if first.get("path") else root
+    return not _router_config(folder)[1].is_default(task)
 
 
 def _class_name(path: object) -> str:
@@ -142,10 +171,19 @@ def embeds_texts(directory: Path) -> bool:
 
 def read_prompt(directory: Path) -> str:
     """Read the prompt that a model expects before each text; "" if there is none."""
-    config = _read_config(directory)
-    prompts, default = config.get("prompts"), config.get("default_prompt_name")
-    prompt = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
-    return prompt if isinstance(prompt, str) else ""
+    default = _read_config(directory).get("default_prompt_name")
+    return read_prompts(directory).get(default, "") if isinstance(default, str) else ""
+
+
+def read_prompts(directory: Path) -> dict[str, str]:
+    """Read the prompts that a model has for several tasks, by their names; {} if all of them are empty.
+
+    "query" and "document", the prompts of `encode_query` and `encode_document`, are empty if the file does not have
+    them.
+    """
+    prompts = _read_config(directory).get("prompts")
+    named = {name: text for name, text in prompts.items() if isinstance(text, str)} if isinstance(prompts, dict) else {}
+    return {"query": "", "document": ""} | named if any(named.values()) else {}
 
 
 def is_cross_encoder(directory: Path) -> bool:

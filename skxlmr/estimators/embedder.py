@@ -20,6 +20,7 @@ from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting_vectors import VectorExportMixin
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
 from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
+from skxlmr.estimators.prompts import NamedPrompts
 from skxlmr.model.sentence_layers import check_layers
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
@@ -52,6 +53,7 @@ FOUND_LATER: dict[str, Any] = {"_after_pooling": (), "_include_prompt": True, "m
 @declare_parameters
 class XLMRXLEmbedder(
     FramesOfVectors,
+    NamedPrompts,
     VectorExportMixin,
     TransformerMixin,
     MissingTexts,
@@ -114,6 +116,9 @@ class XLMRXLEmbedder(
     normalize_ : bool
     prompt_ : str
         The values that "auto" stood for.
+    prompts_ : dict of str
+        The prompts by their names that the checkpoint has for queries, documents and other tasks; {} if it has none.
+        `encode_query`, `encode_document` and the `prompt_name` of `transform` choose among them.
     $history
 
     See Also
@@ -205,23 +210,34 @@ class XLMRXLEmbedder(
         """
         return self._with_index(self._finish(self._fit(X, y, embed=True)), X)
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any, *, prompt_name: str | None = None) -> np.ndarray:
         """Return the vectors of texts.
 
         Parameters
         ----------
         X : text column of shape (n_samples,), or two text columns
             As in `fit`; with objective="pairs" one column is enough.
+        prompt_name : str, default=None
+            The name of one of `prompts_` to put before the texts; None is `prompt_`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features_out), float32
             Of one column, where `fit` had pairs, half as many columns.
+
+        Raises
+        ------
+        ValueError
+            If there is no prompt of this name; the message lists the names.
         """
         column = self._check_fitted_column(X)
-        finetuned = getattr(self, "_finetuned", None)
-        vectors = self._embed(self._fitted_backbone(), column, self._fitted_reading(), finetuned)
-        return self._with_index(self._finish(vectors), X)
+        prompt = self.prompt_ if prompt_name is None else self._named_prompt(prompt_name)
+        return self._with_index(self._vectors(column, prompt), X)
+
+    def _vectors(self, column: TextColumn, prompt: str) -> np.ndarray:
+        """Return the vectors of a column, (n_rows, n_features_out), with a prompt before each text."""
+        reading, finetuned = replace(self._fitted_reading(), prompt=prompt), getattr(self, "_finetuned", None)
+        return self._finish(self._embed(self._fitted_backbone(), column, reading, finetuned))
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         """Fit, on several processes if anything is trained; returns the vectors if they are wanted, or none."""
@@ -246,7 +262,8 @@ class XLMRXLEmbedder(
             self._check_reading(reading)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
-            backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), [reading.left_out])
+            prompts = [reading.left_out, *self._prompts_of_model().values()]
+            backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), prompts)
         else:
             backbone = load_base(self)
         self._check_layer(backbone.model.config.num_hidden_layers)
@@ -281,6 +298,7 @@ class XLMRXLEmbedder(
             "pooling_": reading.pooling,
             "normalize_": reading.normalize,
             "prompt_": reading.prompt,
+            "prompts_": self._prompts_of_model(),
             "_n_dims": reading.n_dims,
             "_after_pooling": reading.layers,
             "_include_prompt": reading.include_prompt,
@@ -370,7 +388,7 @@ class XLMRXLEmbedder(
             own.truncate_dim if is_own and self.n_dims is None else self.n_dims,
             self.objective == "pairs",
             own.layers if is_own else (),
-            own.include_prompt or not is_own or not prompt,
+            own.include_prompt or not is_own,
             own.max_length,
         )
 
@@ -448,6 +466,7 @@ class XLMRXLEmbedder(
             "pooling_": POOLING,
             "normalize_": bool,
             "prompt_": str,
+            "prompts_": dict[str, str],
             "_n_dims": POSITIVE | None,
             "_separate": bool,
             "_n_features_out": POSITIVE,

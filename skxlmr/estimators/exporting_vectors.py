@@ -15,7 +15,7 @@ from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.reading import Reading
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.merged import FittedWeights
-from skxlmr.saving.sentence_transformers import modules_of_vectors, write_sentence_model
+from skxlmr.saving.sentence_transformers import DEFAULT_PROMPT, modules_of_vectors, write_sentence_model
 from skxlmr.saving.serving.directory import Served
 
 
@@ -26,9 +26,10 @@ class VectorExportMixin(ServingMixin):
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
         """Write a model that sentence-transformers loads, with the same vectors.
 
-        `SentenceTransformer(directory).encode(texts)`, and so `encode_query` and `encode_document`, return what
-        `transform(texts)` does, and add the prompt themselves. What an objective has trained is merged into the
-        weights; `n_dims` and the PCA become dense layers. `XLMRXLEmbedder(model=directory)` has the same vectors.
+        `SentenceTransformer(directory).encode(texts)` returns what `transform(texts)` does, and adds the prompt itself;
+        `encode_query` and `encode_document` return what the methods of these names do here. What an objective has
+        trained is merged into the weights; `n_dims` and the PCA become dense layers. `XLMRXLEmbedder(model=directory)`
+        has the same vectors.
 
         The vectors are those of this estimator if it runs in float32, too; if it runs in 8 or 4 bits, or in half
         precision, they differ by the rounding of that. Of texts longer than `max_length` sentence-transformers reads
@@ -127,7 +128,7 @@ def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
         directory,
         merged,
         _modules(reading, fitted.pca_),
-        prompt=reading.prompt,
+        prompts=fitted._exported_prompts(DEFAULT_PROMPT),
         max_length=fitted.max_length or reading.max_length,
         config={},
         tokenizer_files=tokenizer.files(),

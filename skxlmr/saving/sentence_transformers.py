@@ -23,8 +23,13 @@ from skxlmr.model.sentence_layers import check_layers
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
-# The names of the prompt: the default one, and those of `encode_query` and `encode_document`, which do not use it.
-PROMPT_NAMES = ("fitted", "query", "document")
+
+DEFAULT_PROMPT = "fitted"  # the name of the prompt of `encode`
+
+
+def one_prompt(prompt: str) -> dict[str, str]:
+    """Return the prompts of a model that reads all texts with one, also those of `encode_query`, `encode_document`."""
+    return dict.fromkeys((DEFAULT_PROMPT, "query", "document"), prompt) if prompt else {}
 
 
 def write_sentence_model(
@@ -32,15 +37,16 @@ def write_sentence_model(
     base: XLMRobertaXLModel,
     modules: SentenceModules,
     *,
-    prompt: str,
+    prompts: Mapping[str, str],
     max_length: int | None,
     config: Mapping[str, Any],
     tokenizer_files: Mapping[str, bytes],
 ) -> None:
     """Write a model whose `SentenceTransformer.encode` returns the vectors that the modules make.
 
-    The base model itself lies in the directory, so that transformers' AutoModel loads it. Texts get the prompt by
-    themselves, and of texts of more than `max_length` tokens the beginning is read; None means all that the model can.
+    The base model itself lies in the directory, so that transformers' AutoModel loads it. `encode` puts the prompt of
+    the name DEFAULT_PROMPT before each text, if there is one. Of texts of more than `max_length` tokens the beginning
+    is read; None means all that the model can.
     """
     model_class = BertModel if base.config.model_type == "bert" else XLMRobertaXLModel
     with torch.device("meta"):
@@ -53,8 +59,8 @@ def write_sentence_model(
         POOLING: _pooling_config(modules, width),
         SETTINGS: {"max_seq_length": max_length or base.config.max_length, "do_lower_case": False},
         PROMPTS: {
-            "prompts": dict.fromkeys(PROMPT_NAMES, prompt) if prompt else {},
-            "default_prompt_name": PROMPT_NAMES[0] if prompt else None,
+            "prompts": dict(prompts),
+            "default_prompt_name": DEFAULT_PROMPT if DEFAULT_PROMPT in prompts else None,
             "similarity_fn_name": None,
         },
     }

@@ -18,7 +18,7 @@ from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.merged import FittedWeights
-from skxlmr.saving.sentence_transformers import modules_of_head, write_sentence_model
+from skxlmr.saving.sentence_transformers import modules_of_head, one_prompt, write_sentence_model
 from skxlmr.tasks.base import Export
 
 
@@ -64,7 +64,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
             directory,
             merged,
             modules_of_head(copy.deepcopy(finetuned.head).float().cpu(), finetuned.pooling, export.include_prompt),
-            prompt=export.prompt,
+            prompts=one_prompt(export.prompt),
             max_length=exported.max_length,
             config=export.config,
             tokenizer_files=tokenizer.files(),

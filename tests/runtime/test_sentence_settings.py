@@ -7,7 +7,7 @@ import pytest
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
-from skxlmr.runtime.sentence_settings import SentenceSettings, is_e5, read_sentence_settings
+from skxlmr.runtime.sentence_settings import E5_PROMPTS, SentenceSettings, is_e5, read_sentence_settings
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_masked_language_model_is_read_by_its_mean():
 
 
 def test_e5_small_has_its_own_settings():
-    assert read_sentence_settings("e5-small") == SentenceSettings("mean", True, "query: ", True)
+    assert read_sentence_settings("e5-small") == SentenceSettings("mean", True, "query: ", True, prompts=E5_PROMPTS)
 
 
 def test_sentence_model_is_read_by_its_modules_and_prompt(directory):
@@ -36,7 +36,9 @@ def test_sentence_model_is_read_by_its_modules_and_prompt(directory):
     (directory / "config_sentence_transformers.json").write_text(
         '{"prompts": {"q": "search: "}, "default_prompt_name": "q"}'
     )
-    assert read_sentence_settings(directory) == SentenceSettings("cls", True, "search: ", True, max_length=512)
+    prompts = {"query": "", "document": "", "q": "search: "}
+    expected = SentenceSettings("cls", True, "search: ", True, max_length=512, prompts=prompts)
+    assert read_sentence_settings(directory) == expected
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("CrossEncoder", False), ("SentenceTransformer", True), (None, True)])

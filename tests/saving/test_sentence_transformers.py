@@ -81,8 +81,9 @@ def assert_same_vectors(embedder, directory):
     embedder.export_pretrained(directory)
     expected = embedder.transform(TEXTS)
     model = SentenceTransformer(str(directory), device="cpu")
-    for encode in (model.encode, model.encode_query, model.encode_document):
-        np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode_query(TEXTS), embedder.encode_query(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(model.encode_document(TEXTS), embedder.encode_document(TEXTS), atol=1e-5)
     again = XLMRXLEmbedder(directory, **PLAIN).fit(TEXTS)
     np.testing.assert_allclose(again.transform(TEXTS), expected, atol=1e-5)
     assert (again.prompt_, again.max_length_) == (embedder.prompt_, embedder.max_length or embedder.max_length_)
@@ -125,7 +126,13 @@ def test_exported_vectors_of_a_sentence_model_keep_its_modules(tmp_path):
     modules = SentenceModules("cls+mean", (dense_layer(np.eye(6, 384) + 0.01, np.arange(6)),), True, False)
     base, tokenizer = FittedWeights(resolve("nano"), None, None).merged("float32")
     write_sentence_model(
-        tmp_path / "model", base, modules, prompt="q: ", max_length=20, config={}, tokenizer_files=tokenizer.files()
+        tmp_path / "model",
+        base,
+        modules,
+        prompts={"fitted": "q: "},
+        max_length=20,
+        config={},
+        tokenizer_files=tokenizer.files(),
     )
     settings = tmp_path / "model" / "sentence_bert_config.json"
     settings.write_text(settings.read_text().replace("false", "true"))  # do_lower_case
