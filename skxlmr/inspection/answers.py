@@ -71,7 +71,7 @@ class AnswerView(View):
             return "no answer"
         if not answer.is_answered:
             best = self._contexts[row][answer.start : answer.end]
-            return f"no answer, {answer.no_answer_score:.3f}; the best would be {best!r}, {answer.score:.3f}"
+            return f"no answer, {answer.no_answer_score:.3f}; best with {answer.score:.3f}: {best}"
         return f"score {answer.score:.3f}"
 
     def _marks(self, answer: Answer | None) -> list[Mark]:
