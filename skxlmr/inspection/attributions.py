@@ -128,7 +128,7 @@ def _check_estimator(clf: Any) -> None:
 
 
 def _blocks(texts: list[str], words: list[np.ndarray]) -> Iterator[list[str]]:
-    """Yield the texts to predict, each followed by what is left of it without each of its words, in bounded lists."""
+    # Each text is followed by what is left of it without each of its words.
     block: list[str] = []
     size = 0
     for text, of_text in zip(texts, words, strict=True):
