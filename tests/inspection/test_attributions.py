@@ -25,7 +25,7 @@ COLUMNS = ["word", "start", "end", "attribution"]
 
 @pytest.fixture(scope="module")
 def clf():
-    return XLMRXLClassifier("nano", tuning="head", random_state=0).fit(TEXTS, LABELS)
+    return XLMRXLClassifier("nano", tuning="head", device="cpu", random_state=0).fit(TEXTS, LABELS)
 
 
 @pytest.fixture(scope="module")
