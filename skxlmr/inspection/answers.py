@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from skxlmr.inspection.arguments import check_fitted
 from skxlmr.inspection.html import (
     MARK,
     QUIET,
@@ -99,6 +100,8 @@ def show_answers(qa: Any, X: Any) -> AnswerView:
     ------
     TypeError
         If `qa` has no `predict_answers`.
+    NotFittedError
+        If it is not fitted.
 
     Examples
     --------
@@ -110,8 +113,7 @@ def show_answers(qa: Any, X: Any) -> AnswerView:
     >>> print(str(show_answers(qa, X)).splitlines()[-1].strip())
     [Ada] wrote it.
     """
-    if not hasattr(qa, "predict_answers"):
-        raise TypeError(f"qa is a {type(qa).__name__}, not an XLMRXLQA.")
+    check_fitted(qa, "predict_answers", "qa")
     best = qa.predict_answers(X).drop_duplicates("row")
     column = check_questions(X)
     answers: list[Answer | None] = [None] * len(column.texts)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logsumexp
 from sklearn.base import is_classifier, is_regressor
-from sklearn.utils.validation import check_is_fitted
 
 from skxlmr.columns import check_one_text, feature_names, one_column
+from skxlmr.inspection.arguments import check_fitted
 from skxlmr.inspection.words import whole_words
 
 LEAST = np.log(np.finfo(np.float64).tiny)  # logarithm of a probability that is predicted as 0
@@ -64,6 +64,8 @@ def token_attributions(clf: Any, X: Any, target: Any = None) -> list[pd.DataFram
     ------
     TypeError
         If `clf` is not a classifier with probabilities, or a regressor.
+    NotFittedError
+        If it is not fitted.
     ValueError
         If `target` is not a class, or does not have one label per row; or X has two columns of texts.
 
@@ -114,7 +116,7 @@ def explain(clf: Any, X: Any, target: Any = None) -> Explained:
 
 
 def _check_estimator(clf: Any) -> None:
-    check_is_fitted(clf)
+    check_fitted(clf, "fit", "clf")
     if not is_classifier(clf) and not is_regressor(clf):
         raise TypeError(
             f"clf is a {type(clf).__name__}, which is neither a classifier nor a regressor. For spans there is "

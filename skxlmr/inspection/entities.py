@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from skxlmr.columns import check_one_text
+from skxlmr.inspection.arguments import check_fitted
 from skxlmr.inspection.html import (
     MARK,
     NAME,
@@ -113,6 +114,8 @@ def show_entities(tagger: Any, X: Any) -> EntityView:
     ------
     TypeError
         If `tagger` has no `predict_spans`.
+    NotFittedError
+        If it is not fitted.
 
     Examples
     --------
@@ -124,8 +127,7 @@ def show_entities(tagger: Any, X: Any) -> EntityView:
     >>> show_entities(tagger, ["Ada is old"])
     0: [Ada PER] is old
     """
-    if not hasattr(tagger, "predict_spans"):
-        raise TypeError(f"tagger is a {type(tagger).__name__}, not an XLMRXLTagger.")
+    check_fitted(tagger, "predict_spans", "tagger")
     found = tagger.predict_spans(X)
     column = check_token_column(X, tokenizer=tagger.tokenizer)
     spans: list[list[tuple[int, int, str]]] = [[] for _ in column.texts]

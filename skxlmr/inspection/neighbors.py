@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from skxlmr.columns import check_one_text
+from skxlmr.inspection.arguments import check_fitted
 from skxlmr.inspection.html import QUIET, STRONG, TEXT, Html, View, element, rgba
 from skxlmr.sklearn_defaults import sklearn_defaults
 
@@ -83,6 +84,8 @@ def show_neighbors(embedder: Any, queries: Any, documents: Any = None, k: int = 
     ------
     TypeError
         If `embedder` has no `transform`.
+    NotFittedError
+        If it is not fitted.
     ValueError
         If `k` is not an integer of at least 1, or there is only one query and no documents.
 
@@ -95,8 +98,7 @@ def show_neighbors(embedder: Any, queries: Any, documents: Any = None, k: int = 
     >>> view.indices
     array([[1]])
     """
-    if not hasattr(embedder, "transform"):
-        raise TypeError(f"embedder is a {type(embedder).__name__}, which has no transform.")
+    check_fitted(embedder, "transform", "embedder")
     if not isinstance(k, Integral) or k < 1:
         raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
     missing = getattr(embedder, "missing", "error")

@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 from html_reading import read_html
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
 
-from skxlmr import XLMRXLQA, XLMRXLClassifier
+from skxlmr import XLMRXLQA
 from skxlmr.inspection import show_answers
 from skxlmr.inspection.answers import Answer, AnswerView
 
@@ -59,5 +61,7 @@ def test_empty_context_has_no_answer(qa):
 
 
 def test_other_estimators_are_refused():
-    with pytest.raises(TypeError, match="qa is a XLMRXLClassifier, not an XLMRXLQA"):
-        show_answers(XLMRXLClassifier("nano"), X)
+    with pytest.raises(TypeError, match="qa is a CountVectorizer, which has no predict_answers"):
+        show_answers(CountVectorizer().fit(["text"]), X)
+    with pytest.raises(NotFittedError, match="qa is not fitted"):
+        show_answers(XLMRXLQA("nano"), X)

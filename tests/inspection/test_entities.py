@@ -2,8 +2,10 @@
 
 import pytest
 from html_reading import read_html
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
 
-from skxlmr import XLMRXLClassifier, XLMRXLTagger
+from skxlmr import XLMRXLTagger
 from skxlmr.inspection import EntityView, show_entities
 
 SENTENCES = [["Ada", "lives", "in", "Rome"], ["Rome", "is", "old"], ["I", "saw", "Ada"]] * 4
@@ -71,5 +73,7 @@ def test_spans_that_overlap_are_refused():
 
 
 def test_other_estimators_are_refused():
-    with pytest.raises(TypeError, match="tagger is a XLMRXLClassifier, not an XLMRXLTagger"):
-        show_entities(XLMRXLClassifier("nano"), ["a"])
+    with pytest.raises(TypeError, match="tagger is a CountVectorizer, which has no predict_spans"):
+        show_entities(CountVectorizer().fit(["text"]), ["a"])
+    with pytest.raises(NotFittedError, match="tagger is not fitted"):
+        show_entities(XLMRXLTagger("nano"), ["a"])

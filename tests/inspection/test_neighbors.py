@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import sklearn
 from html_reading import read_html
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
-from skxlmr import XLMRXLEmbedder, XLMRXLTagger
+from skxlmr import XLMRXLEmbedder
 from skxlmr.inspection import show_neighbors
 
 DOCUMENTS = ["good morning", "<b>good</b> evening", "早上好", "صباح الخير", "buy cheap & fast"]
@@ -53,7 +55,11 @@ def test_sparse_vectors_of_other_transformers_work():
 
 
 def test_queries_and_documents_are_encoded_as_such():
-    class Encoder:
+    class Encoder(BaseEstimator):
+        def fit(self, X, y=None):
+            self.n_texts_ = len(X)
+            return self
+
         def transform(self, X):
             raise AssertionError("encode_query and encode_document are there")
 
@@ -63,7 +69,7 @@ def test_queries_and_documents_are_encoded_as_such():
         def encode_document(self, X):
             return np.array([[len(text), 1.0] for text in X])
 
-    assert show_neighbors(Encoder(), ["q"], ["a", "bbb", "cc"], k=3).indices.tolist() == [[1, 2, 0]]
+    assert show_neighbors(Encoder().fit([]), ["q"], ["a", "bbb", "cc"], k=3).indices.tolist() == [[1, 2, 0]]
 
 
 def test_wrong_arguments_are_named(embedder):
@@ -71,5 +77,7 @@ def test_wrong_arguments_are_named(embedder):
         show_neighbors(embedder, ["a"], DOCUMENTS, k=0)
     with pytest.raises(ValueError, match="one query and no documents"):
         show_neighbors(embedder, ["a"])
-    with pytest.raises(TypeError, match="embedder is a XLMRXLTagger, which has no transform"):
-        show_neighbors(XLMRXLTagger("nano"), ["a"], DOCUMENTS)
+    with pytest.raises(TypeError, match="embedder is the class XLMRXLEmbedder, not an estimator"):
+        show_neighbors(XLMRXLEmbedder, ["a"], DOCUMENTS)
+    with pytest.raises(NotFittedError, match="embedder is not fitted"):
+        show_neighbors(XLMRXLEmbedder("nano"), ["a"], DOCUMENTS)
