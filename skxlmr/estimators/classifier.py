@@ -76,6 +76,10 @@ class XLMRXLClassifier(
         The labels, sorted; with an indicator matrix its columns.
     multilabel_ : {"indicator", "lists"} or None
         Whether there are several labels per row, and how `fit` was given them: as a matrix of 0 and 1, or as lists.
+    pooling_ : str
+    prompt_ : str
+    pairs_ : {"joint", "separate"} or None
+        The values that "auto" stood for; `pairs_` is None if there was one text per row.
     $history
 
     See Also

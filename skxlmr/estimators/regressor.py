@@ -40,10 +40,15 @@ class XLMRXLRegressor(
 
     Attributes
     ----------
-    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+    target_mean_ : ndarray of shape (n_outputs,)
+    target_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the training targets, weighted by `sample_weight`.
     n_outputs_ : int
         Number of columns of y.
+    pooling_ : str
+    prompt_ : str
+    pairs_ : {"joint", "separate"} or None
+        The values that "auto" stood for; `pairs_` is None if there was one text per row.
     $history
 
     See Also

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self, dataclass_transform
 
+from skxlmr.system.links import API_PAGE
+
 Class = TypeVar("Class")
 
 # The names of parameters in other libraries: Keras, transformers, peft, sentence-transformers, SetFit, PyTorch.
@@ -118,6 +120,10 @@ def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..
 
 class DeclaredParameters:
     """Mixin for scikit-learn estimators whose parameters are declared."""
+
+    # Notebooks show parameters with links to the page of the class. Classes of other packages have none.
+    _doc_link_module: ClassVar[str] = "skxlmr"
+    _doc_link_template: ClassVar[str] = API_PAGE
 
     # Classes by the strings that stand for their default objects, such as "lora", by parameter: with `tuning="lora"`,
     # `tuning__rank` is a parameter, too.
