@@ -10,15 +10,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skxlmr.checkpoints import layout
-from skxlmr.checkpoints.cache import cache_directory, clear_cached, list_cached
-from skxlmr.checkpoints.convert.fairseq import convert_fairseq
-from skxlmr.hardware.estimate import MemoryEstimate, find_config, in_gigabytes, memory_estimate
-from skxlmr.hardware.versions import show_versions
-from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.word_embedding import WORTH_MAPPING
+
+if TYPE_CHECKING:  # commands import what they need, so that --help and --version do not wait for torch
+    from skxlmr.hardware.estimate import MemoryEstimate
+    from skxlmr.model import XLMRobertaXLConfig
 
 READER_HAS_ENDED = 128 + 13  # what shells report of a program that the signal SIGPIPE, number 13, has ended
 
@@ -108,6 +106,8 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def _convert_fairseq(arguments: argparse.Namespace) -> None:
+    from skxlmr.checkpoints.convert.fairseq import convert_fairseq
+
     config = convert_fairseq(
         arguments.model, arguments.out, num_attention_heads=arguments.heads, overwrite=arguments.force
     )
@@ -132,6 +132,9 @@ def _add_info(commands: argparse._SubParsersAction) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from skxlmr.hardware.estimate import find_config, in_gigabytes, memory_estimate
+    from skxlmr.model.word_embedding import WORTH_MAPPING
+
     config = find_config(arguments.model)
     auto = memory_estimate(config)
     half = "float16" if auto.dtype == "float16" else "bfloat16"
@@ -165,6 +168,8 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _needed(config: XLMRobertaXLConfig, precision: dict[str, Any]) -> list[str]:
     """Return the GB of the weights, and the total for each use; a dash where a use is not possible."""
+    from skxlmr.hardware.estimate import in_gigabytes, memory_estimate
+
     estimates: list[MemoryEstimate | None] = []
     for tuning in (None, "head", "lora", "full"):
         try:
@@ -195,12 +200,16 @@ def _add_cache(commands: argparse._SubParsersAction) -> None:
 
 
 def _list_cache(arguments: argparse.Namespace) -> None:
+    from skxlmr.checkpoints.cache import cache_directory, list_cached
+
     print(cache_directory())
     for file in list_cached():
         print(f"{_size(file.nbytes):>10}  {file.kind:<8} {file.modified:%Y-%m-%d %H:%M}  {file.model}")
 
 
 def _clear_cache(arguments: argparse.Namespace) -> None:
+    from skxlmr.checkpoints.cache import clear_cached
+
     removed = clear_cached(arguments.model)
     if arguments.model is not None and not removed:
         raise ValueError(f"Nothing is cached for {arguments.model!r}; see `skxlmr cache list`.")
@@ -215,7 +224,13 @@ def _size(nbytes: int) -> str:
 def _add_versions(commands: argparse._SubParsersAction) -> None:
     summary = "print the versions of skxlmr, Python and the dependencies, and the hardware"
     parser = commands.add_parser("versions", help=summary, description=summary.capitalize() + ", for bug reports.")
-    parser.set_defaults(run=lambda arguments: show_versions())
+    parser.set_defaults(run=_versions)
+
+
+def _versions(arguments: argparse.Namespace) -> None:
+    from skxlmr.hardware.versions import show_versions
+
+    show_versions()
 
 
 COMMANDS = (_add_info, _add_convert, _add_cache, _add_versions)

@@ -9,7 +9,7 @@ import grimp
 import pytest
 from importlinter.cli import lint_imports
 
-from skxlmr.estimators.base import ESTIMATORS, XLMRXLEstimator
+from skxlmr.estimators.base import XLMRXLEstimator, estimators
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.estimators.learner import XLMRXLLearner
 
@@ -73,7 +73,7 @@ def test_private_names_that_estimators_override_are_documented():
     private = {name for base in bases for name in vars(base) if re.match("_[a-z]", name)}
     overridden = {
         name
-        for estimator in ESTIMATORS.values()
+        for estimator in estimators().values()
         for name in vars(estimator).keys() & private
         if any(name in vars(base) for base in bases if issubclass(estimator, base))
     }

@@ -245,6 +245,6 @@ def test_main_with_an_error_of_a_connection_reports_it(monkeypatch: pytest.Monke
     def broken(model: str) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("skxlmr.cli.find_config", broken)
+    monkeypatch.setattr("skxlmr.hardware.estimate.find_config", broken)
     assert main(["info", "nano"]) == 1
     assert capsys.readouterr().err == "skxlmr: error: [Errno 32] Broken pipe\n"

@@ -36,6 +36,7 @@ from skxlmr.system.warn import warn
 
 FORMAT_VERSION = 1  # increase when the layout, the quantisation or the sentences that find outliers change
 BLOCK_BYTES = 16 * 2**20
+PART_BYTES = 2**19  # of a block, read at once
 MAX_HASH_THREADS = 4
 PAGE = 4096  # the first tensor begins at a page
 NO_CHECKSUM = "0" * 64
@@ -231,15 +232,21 @@ def _map(file: BufferedReader, path: Path, size: int) -> torch.Tensor:
 
 def _checksum(file: BufferedReader, header: bytes) -> str:
     """Compute the checksum of an open file, with this header in place of its own."""
-    reading = threading.Lock()
+    reading, buffers = threading.Lock(), threading.local()
 
     def digest(start: int) -> bytes:
-        with reading:  # from a disk it is one block after the other anyway
-            file.seek(start)
-            block = file.read(BLOCK_BYTES)  # mapped pages would count as memory of this process
-        of_header = header[start : start + BLOCK_BYTES]
-        sha256 = hashlib.sha256(of_header)
-        sha256.update(memoryview(block)[len(of_header) :])
+        if not hasattr(buffers, "part"):  # it stays in the cache of the processor; mapped pages would count as memory
+            buffers.part = memoryview(bytearray(PART_BYTES))
+        sha256 = hashlib.sha256()
+        for at in range(start, start + BLOCK_BYTES, PART_BYTES):
+            with reading:
+                file.seek(at)
+                part = buffers.part[: file.readinto(buffers.part)]
+            of_header = header[at : at + PART_BYTES]
+            sha256.update(of_header)
+            sha256.update(part[len(of_header) :])
+            if len(part) < PART_BYTES:
+                break
         return sha256.digest()
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_HASH_THREADS)) as pool:  # hashlib releases the GIL

@@ -11,14 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from sentencepiece import SentencePieceProcessor
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json, read_limited
 from skxlmr.checkpoints.formats import WeightFile, open_weights
 from skxlmr.checkpoints.layout import SMALL_FILE, TOKENIZER, TOKENIZER_JSON, cached_sha256
 from skxlmr.checkpoints.sentence_transformers import SETTINGS_NAMES, lowercases
-from skxlmr.checkpoints.sentencepiece_file import is_unigram, rules_of
+from skxlmr.checkpoints.sentencepiece_file import Content, is_unigram, read_content, rules_of
 from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, read_tokenizer_files
 from skxlmr.checkpoints.tokenizer_json import MAX_JSON_BYTES, with_lowercase
 
@@ -68,10 +67,14 @@ def fingerprint_of(directory: Path, config: Path, weights: Iterable[Path]) -> st
     header, or the config is damaged.
     """
     tensors = _tensors_digest(tuple(map(_identity, weights)))
-    tokenizer = tuple(_identity(directory / name) for name in TOKENIZER_FILES if (directory / name).is_file())
     settings = _settings(read_json(config), tensors.is_xl)
-    parts = (json.dumps(settings, sort_keys=True), tensors, _tokens_digest(directory, tokenizer))
+    parts = (json.dumps(settings, sort_keys=True), tensors, _tokens_digest(directory, tokenizer_identity(directory)))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def tokenizer_identity(directory: Path) -> tuple[Identity, ...]:
+    """Return what changes if the files of the tokenizer in a directory do: their sizes, times and inodes."""
+    return tuple(_identity(directory / name) for name in TOKENIZER_FILES if (directory / name).is_file())
 
 
 def weights_digest(weights: Iterable[Path]) -> str:
@@ -141,20 +144,29 @@ def _tokens_digest(directory: Path, files: tuple[Identity, ...]) -> str:
         content = read_tokenizer_files(directory)
         model = content.vocabulary
         model = model if isinstance(model, bytes) else read_limited(model, MAX_JSON_BYTES)
-        processor = SentencePieceProcessor()
-        processor.LoadFromSerializedProto(model)
-        every = list(range(3, len(processor)))
-        digest.update("\n".join(processor.id_to_piece(every)).encode())
-        digest.update(np.array(processor.get_score(every), np.float32).tobytes())
-        digest.update(rules_of(model))
+        tokens = read_content(model) or _loaded_content(model)
+        digest.update(tokens.pieces)
+        digest.update(tokens.scores.tobytes())
+        digest.update(rules_of(tokens.rest))
         steps = with_lowercase(content.steps) if lowercases(directory) else content.steps
-        digest.update(json.dumps([is_unigram(model), [vars(token) for token in content.added], steps]).encode())
+        digest.update(json.dumps([is_unigram(tokens.rest), [vars(token) for token in content.added], steps]).encode())
         known = {token.content for token in content.added}
         digest.update("".join(f"\n{name}" for name in content.extra_special_tokens if name not in known).encode())
     except (OSError, ValueError, RuntimeError, CheckpointError):  # what is wrong is told where it is read to be used
         for path, *_ in files[:1]:
             digest.update(cached_sha256(path).encode())
     return digest.hexdigest()
+
+
+def _loaded_content(model: bytes) -> Content:
+    """Read a sentencepiece model that is written in an unusual way."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    every = list(range(3, len(processor)))
+    pieces = "\n".join(processor.id_to_piece(every)).encode()
+    return Content(pieces, np.array(processor.get_score(every), np.float32), model)
 
 
 def _identity(path: Path) -> Identity:

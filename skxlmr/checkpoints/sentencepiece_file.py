@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,8 @@ UNIGRAM = 1  # a value of MODEL_TYPE
 RULES, DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES = 2, 3, 4, 5  # in NORMALIZER
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # types of pieces
 
+SHORTEST_PIECE = 8  # bytes of a text of one byte and a score
+
 # Wire types of protobuf
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
@@ -23,6 +26,46 @@ def unigram_model(pieces: Iterable[bytes], scores: Iterable[float], rest: bytes)
     special = [_piece(b"<unk>", 0.0, UNKNOWN), _piece(b"<s>", 0.0, CONTROL), _piece(b"</s>", 0.0, CONTROL)]
     normal = (_piece(piece, score, NORMAL) for piece, score in zip(pieces, scores, strict=True))
     return b"".join([*special, *normal, rest])
+
+
+class Content(NamedTuple):
+    """What a sentencepiece model has: its pieces after the first three, and its other fields."""
+
+    pieces: bytes  # with line feeds between them
+    scores: np.ndarray  # (n_pieces,), float32
+    rest: bytes  # a model without pieces
+
+
+def read_content(model: bytes) -> Content | None:
+    """Read a sentencepiece model; None if its pieces are not written as usual.
+
+    Sentencepiece takes five times as long, since it builds a tree of the pieces. Usual are pieces of at most 127 bytes
+    before all other fields, each with a text and a score, with or without a type.
+    """
+    starts, end = _plain_pieces(model)
+    begin, data = np.array(starts[3:], np.int64), np.frombuffer(model, np.uint8)
+    if not len(begin) or end > len(model) or (data[begin + 1] < SHORTEST_PIECE).any():
+        return None
+    if any(number == PIECE for number, _, _ in fields(model[end:])):
+        return None
+    lengths = data[begin + 3].astype(np.int64)  # of the texts, which begin at the byte after
+    scores = begin + 4 + lengths
+    left = begin + 2 + data[begin + 1] - scores  # bytes from the score on: 5 and, for the type, 2
+    usual = (data[begin + 2] == 1 << 3 | LENGTH) & (lengths > 0) & (lengths < 0x80) & ((left == 5) | (left == 7))
+    if not usual.all() or (data[scores] != 2 << 3 | FIXED32).any():
+        return None
+    if (data[scores[left == 7] + 5] != 3 << 3 | VARINT).any():
+        return None
+    ends = np.cumsum(lengths + 1)  # in the joined texts, after the line feeds
+    texts = data[np.repeat(begin + 4 - (ends - lengths - 1), lengths + 1) + np.arange(ends[-1])]
+    texts[ends - 1] = ord("\n")
+    try:
+        pieces = texts[:-1].tobytes()
+        pieces.decode()
+    except UnicodeDecodeError:
+        return None
+    values = data[scores[:, None] + np.arange(1, 5)].view("<f4").ravel().astype(np.float32)
+    return Content(pieces, values, model[end:])
 
 
 def is_unigram(model: bytes) -> bool:
@@ -76,10 +119,16 @@ def _normalizer_fields(model: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 def _settings(model: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Iterate over the fields of a model after its pieces, which come first; these are skipped as fast as possible."""
-    at, end = 0, len(model)
-    while at + 1 < end and model[at] == PIECE << 3 | LENGTH and model[at + 1] < 0x80:
+    return (field for field in fields(model[_plain_pieces(model)[1] :]) if field[0] != PIECE)
+
+
+def _plain_pieces(model: bytes) -> tuple[list[int], int]:
+    """Return where the pieces begin that a model begins with, of at most 127 bytes each, and where they end."""
+    at, end, key, starts = 0, len(model), PIECE << 3 | LENGTH, []
+    while at + 1 < end and model[at] == key and model[at + 1] < 0x80:
+        starts.append(at)
         at += 2 + model[at + 1]
-    return (field for field in fields(model[at:]) if field[0] != PIECE)
+    return starts, at
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import importlib
 import os
 from collections.abc import Callable
 from types import FunctionType
@@ -27,8 +28,9 @@ from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 from skxlmr.system.schema import POSITIVE, parse, vector
 from skxlmr.tuning import Tuning
 
-# The estimators that can be loaded, by name.
-ESTIMATORS: dict[str, type[XLMRXLEstimator]] = {}
+# The modules of the estimators of this package, and all estimators that are defined by now, by name.
+MODULES = ("classifier", "embedder", "generator", "masked_lm", "multiple_choice", "qa", "regressor", "tagger")
+_estimators: dict[str, type[XLMRXLEstimator]] = {}
 
 # Parameters that are not saved: joblib unpickles what lies in the folder `memory`, and a tokenizer is a function.
 NOT_SAVED_PARAMETERS = {"memory", "tokenizer"}
@@ -37,6 +39,13 @@ NOT_SAVED_PARAMETERS = {"memory", "tokenizer"}
 TRUSTED = {"_skl_callbacks", "_metadata_request"}  # these are in pickles
 OF_RUNNING_FIT = {"_parent_callback_ctx", "_callback_fit_ctx", "_skl_callbacks_to_teardown"}  # set by scikit-learn
 NOT_SAVED = {"_base", "_finetuned", "_optimizer_state", *TRUSTED, *OF_RUNNING_FIT}
+
+
+def estimators() -> dict[str, type[XLMRXLEstimator]]:
+    """Return the estimators that can be loaded, by name: all of this package, and those that users have defined."""
+    for module in MODULES:
+        importlib.import_module(f"{__package__}.{module}")
+    return _estimators
 
 
 class StateOfPickle(dict):
@@ -66,8 +75,9 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         for name, method in list(vars(cls).items()):
             if isinstance(method, FunctionType) and not name.startswith("_"):
                 setattr(cls, name, default_torch_state()(method))
-        if not abstract and _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
-            ESTIMATORS[cls.__name__] = cls
+        of_package = cls.__module__.rpartition(".")[0] == __package__  # may be imported after those of a user
+        if not abstract and (of_package or _same_class(_estimators.get(cls.__name__, cls), cls)):
+            _estimators[cls.__name__] = cls
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""
@@ -208,7 +218,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
     def _save(self, directory: str | os.PathLike) -> None:
         cls = type(self)
-        if not _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
+        if not _same_class(estimators().get(cls.__name__, cls), cls):
             name = cls.__name__
             raise TypeError(f"This {name} could not be loaded again: another class has that name. Rename yours.")
         parameters = self.get_params(deep=False)

@@ -12,7 +12,7 @@ from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.peft_adapter import base_name
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.sentence_transformers import MODULES, is_sentence_model, sentence_directory
-from skxlmr.estimators.base import ESTIMATORS, NOT_SAVED_PARAMETERS, XLMRXLEstimator
+from skxlmr.estimators.base import NOT_SAVED_PARAMETERS, XLMRXLEstimator, estimators
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.checkpoints_with_heads import EMBEDDING, TrainedModel, read_trained_model
@@ -151,10 +151,11 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
 def _load_saved(directory: str | os.PathLike, parameters: dict[str, Any]) -> XLMRXLEstimator:
     """Read an estimator that `save` has written."""
     saved = read_estimator(directory)
-    cls = ESTIMATORS.get(saved.class_name)
+    known = estimators()
+    cls = known.get(saved.class_name)
     if cls is None:
         raise CheckpointError(
-            f"{Path(directory)} holds a {saved.class_name!r}, which is not one of {', '.join(sorted(ESTIMATORS))}."
+            f"{Path(directory)} holds a {saved.class_name!r}, which is not one of {', '.join(sorted(known))}."
         )
     with damaged(where := Path(directory).expanduser() / NAME):
         estimator = cls(**{name: value for name, value in saved.parameters.items() if name not in NOT_SAVED_PARAMETERS})
@@ -190,7 +191,7 @@ def estimator_of(trained: TrainedModel, model: str | os.PathLike, parameters: di
     parameters : dict
         Other parameters of the estimator, from the user.
     """
-    cls = ESTIMATORS[ESTIMATORS_OF_TASKS[trained.task]]
+    cls = estimators()[ESTIMATORS_OF_TASKS[trained.task]]
     of_checkpoint = dict(cls._pretrained_parameters)
     if "prompt" in of_checkpoint:
         of_checkpoint["prompt"] = trained.prompt

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_sample_weight
@@ -103,7 +102,11 @@ class Scorer:
 
 def check_scorer(estimator: Any) -> Callable[..., Any] | None:
     """Return the scorer that `scoring` names; None for the score of the task."""
-    return None if estimator.scoring is None else check_scoring(estimator, estimator.scoring)
+    if estimator.scoring is None:
+        return None
+    from sklearn.metrics import check_scoring
+
+    return check_scoring(estimator, estimator.scoring)
 
 
 def as_metrics_take(y: Any, task: Task, targets: np.ndarray) -> Any:

@@ -24,6 +24,7 @@ from skxlmr.model.reference.tasks import (
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLForTokenClassification,
 )
+from skxlmr.system.forks import torch_threads
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 __all__ = [
@@ -54,3 +55,5 @@ __all__ = [
     "XLMRobertaXLPreTrainedModel",
     "XLMRobertaXLTokenizer",
 ]
+
+torch_threads.note_imports(since=__name__)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from joblib.parallel import get_active_backend
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.fingerprint import Identity, tokenizer_identity
 from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
 from skxlmr.checkpoints.sentence_transformers import lowercases
 from skxlmr.hardware.advice import check_memory
@@ -87,7 +88,7 @@ class Backbone:
         """This base with the full tokenizer of the checkpoint, to tokenise texts, not to run them."""
         if self.pieces is None:
             return self
-        return replace(self, tokenizer=_read_tokenizer(self.files.directory, self.fingerprint), pieces=None, copies=())
+        return replace(self, tokenizer=_tokenizer_in(self.files.directory), pieces=None, copies=())
 
 
 _lock = threading.Lock()
@@ -130,7 +131,11 @@ def get_backbone(
     torch_dtype = dtypes.pop() if len(dtypes) == 1 else torch.float16
     storages = [choose_quantization(load_in_8bit, load_in_4bit, each, config, tuning) for each in devices]
     settings = next((each for each in storages if each is not None), None)
-    with _lock, gate.inside():  # in a child that is forked meanwhile, a module that is imported here would stay locked
+    # Inside the gate, since in a child that is forked meanwhile, a module that is imported here would stay locked.
+    with _lock, gate.inside(), ThreadPoolExecutor(1) as thread:
+        reading = functools.cache(lambda: thread.submit(_tokenizer_in, files.directory))
+        if all(known.files.directory != files.directory for known in list(_pool.values())):
+            reading()  # beside all that follows: for small models it takes as long
         bases: list[Backbone] = []
         for each in devices:
             known = _from_pool((files.fingerprint, torch_dtype, each, repr(settings)), files, whole)
@@ -146,7 +151,7 @@ def get_backbone(
                     device=device if len(devices) == 1 else str(each),
                     gradient_checkpointing=minimal,
                 )
-                known = _load(files, config, torch_dtype, settings, each, estimate)
+                known = _load(files, config, torch_dtype, settings, each, estimate, reading)
             bases.append(known)
         backbone = bases[0] if len(bases) == 1 else replace(bases[0], copies=tuple(bases))
         _latest[:] = [backbone]
@@ -168,13 +173,14 @@ def _load(
     settings: Int8 | str | None,
     device: torch.device,
     estimate: MemoryEstimate,
+    reading: Callable[[], Future[XLMRobertaXLTokenizer]],
 ) -> Backbone:
-    """Load a base model into the pool, if there is enough memory."""
+    """Load a base model into the pool, if there is enough memory; another thread reads its tokenizer."""
+    tokenizer = reading()
     if files.tokenizer is None:
-        _read_tokenizer(files.directory, files.fingerprint)  # reports what is missing before anything is loaded
+        tokenizer.result()  # reports what is missing before anything is loaded
     check_memory(estimate, model=files.name)
-    with ThreadPoolExecutor(1) as thread, on_device(device):
-        tokenizer = thread.submit(_tokenizer_of, files, config)  # for small models it takes as long as the weights
+    with on_device(device):
         base = XLMRobertaXLModel.from_pretrained(
             files,
             dtype=dtype,
@@ -185,6 +191,7 @@ def _load(
             add_pooling_layer=False,
         ).requires_grad_(False)
     key = (files.fingerprint, dtype, device, repr(settings))
+    _check_vocabulary(tokenizer.result(), files, config)
     backbone = _pool[key] = Backbone(files, base, tokenizer.result(), key, settings)
     return backbone
 
@@ -197,7 +204,7 @@ def _share_layers(key: tuple, files: CheckpointFiles, whole: bool) -> Backbone |
     if not whole:
         return replace(relative, files=files)  # its own files may be gone by now
     words = read_words(files, relative.model.embeddings.word.weight.dtype).to(relative.model.device)
-    tokenizer = _read_tokenizer(files.directory, files.fingerprint)
+    tokenizer = _tokenizer_in(files.directory)
     backbone = _pool[key] = Backbone(files, relative.model.with_words(words), tokenizer, key, relative.storage)
     return backbone
 
@@ -228,9 +235,8 @@ def trim(backbone: Backbone, pieces: np.ndarray) -> Backbone:
         return trimmed
 
 
-def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobertaXLTokenizer:
-    """Read the tokenizer of a checkpoint; raises CheckpointError if it does not fit the model."""
-    tokenizer = _read_tokenizer(files.directory, files.fingerprint)
+def _check_vocabulary(tokenizer: XLMRobertaXLTokenizer, files: CheckpointFiles, config: XLMRobertaXLConfig) -> None:
+    """Raise CheckpointError if a tokenizer does not fit the model."""
     n_needed = len(tokenizer)
     if n_needed == tokenizer.vocab_size:  # without added tokens; a model may lack <mask>, the last id, in no text
         n_needed -= 1
@@ -239,12 +245,16 @@ def _tokenizer_of(files: CheckpointFiles, config: XLMRobertaXLConfig) -> XLMRobe
             f"{files.directory}: its tokenizer has {len(tokenizer)} ids, its model {config.vocab_size}. The "
             f"tokenizer is that of another model."
         )
-    return tokenizer
+
+
+def _tokenizer_in(directory: Path) -> XLMRobertaXLTokenizer:
+    """Return the tokenizer of a checkpoint; the latest two are kept."""
+    return _read_tokenizer(directory, tokenizer_identity(directory))
 
 
 @functools.lru_cache(maxsize=2)
-def _read_tokenizer(directory: Path, fingerprint: str) -> XLMRobertaXLTokenizer:
-    """Read a tokenizer; the fingerprint is part of the cache's key, so changed files are read again."""
+def _read_tokenizer(directory: Path, files: tuple[Identity, ...]) -> XLMRobertaXLTokenizer:
+    """Read a tokenizer; the identities of its files are part of the cache's key, so changed ones are read again."""
     return read_tokenizer(directory)
 
 

@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from sklearn.decomposition import PCA
 from torch import nn
 
 from skxlmr.checkpoints.sentence_modules import MODES, Layer, SentenceModules
@@ -20,6 +19,9 @@ from skxlmr.checkpoints.sentence_transformers import MODULES, POOLING, PROMPTS, 
 from skxlmr.model import BertModel, XLMRobertaXLModel
 from skxlmr.model.heads import PooledHead
 from skxlmr.model.sentence_layers import check_layers
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 # The names of the prompt: the default one, and those of `encode_query` and `encode_document`, which do not use it.
 PROMPT_NAMES = ("fitted", "query", "document")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
@@ -20,9 +20,6 @@ from skxlmr.model.int8 import Int8
 from skxlmr.system.nested_json import MAX_DEPTH
 from skxlmr.system.schema import parse, shown
 from skxlmr.tuning import Bias, Full, Head, LoRA
-
-# The classes that can be saved, by name; files cannot create objects of any other class.
-OBJECTS: dict[str, type[BaseEstimator]] = {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, PCA)}
 
 # Dtypes that safetensors files cannot hold, and those that the same bits are written as.
 UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
@@ -35,6 +32,14 @@ MAX_NESTING = (MAX_DEPTH - 10) // 2
 
 # Floats that JSON cannot represent.
 SPECIAL_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@functools.cache
+def saved_classes() -> dict[str, type[BaseEstimator]]:
+    """Return the classes that can be saved, by name; files cannot create objects of any other class."""
+    from sklearn.decomposition import PCA  # with it scikit-learn imports its linear models
+
+    return {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, PCA)}
 
 
 class Encoder:
@@ -80,7 +85,7 @@ class Encoder:
                     [self.encode(column, name), self._encode_array(v[column].to_numpy(), name)] for column in v
                 ],
             },
-            tuple(OBJECTS.values()): self._encode_object,
+            tuple(saved_classes().values()): self._encode_object,
         }
 
     def _encode_array(self, array: np.ndarray, name: str) -> dict[str, Any]:
@@ -98,7 +103,7 @@ class Encoder:
 
     def _encode_object(self, value: BaseEstimator, name: str) -> dict[str, Any]:
         cls = type(value).__name__
-        if OBJECTS.get(cls) is not type(value):
+        if saved_classes().get(cls) is not type(value):
             raise TypeError(f"{name} cannot be saved: it is a {cls} of another module.")
         parameters = value.get_params(deep=False)
         fitted = {key: item for key, item in vars(value).items() if key not in parameters}
@@ -171,7 +176,7 @@ class Decoder:
 
     def _decode_object(self, value: dict) -> BaseEstimator:
         parameters, fitted = (parse(dict[str, Any], value[part], part) for part in ("parameters", "fitted"))
-        decoded = OBJECTS[value["class"]](**{key: self.decode(item) for key, item in parameters.items()})
+        decoded = saved_classes()[value["class"]](**{key: self.decode(item) for key, item in parameters.items()})
         for key, item in fitted.items():
             if not key.isidentifier() or hasattr(type(decoded), key):
                 raise ValueError(f"{key!r:.60} is not the name of an attribute")

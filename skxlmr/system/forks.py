@@ -50,9 +50,21 @@ class TorchThreads:
         self._imported_before = "torch" in sys.modules  # torch may have run, and its threads look like NumPy's
         self._started = False
 
-    def note_imports(self) -> None:
-        """Note which threads are there after the imports of this package, of which none uses torch's pool."""
-        if not self._imported_before:
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """Import inside of it modules of this package, of which none uses torch's pool: their threads are noted.
+
+        If torch may have run before, they are not, since its threads cannot be told from those of the imports.
+        """
+        clean = not self._imported_before and not ("torch" in sys.modules and self.may_have_started())
+        yield
+        if clean:
+            self._of_imports = _threads() or set()
+
+    def note_imports(self, since: str) -> None:
+        """Note the threads at the end of a module that is imported directly, if torch was imported `since` it began."""
+        order = list(sys.modules)
+        if not self._imported_before and order.index("torch") > order.index(since):
             self._of_imports = _threads() or set()
 
     def may_have_started(self) -> bool:

@@ -7,12 +7,14 @@ the optimum of the head alone avoids that (Kumar et al., arXiv:2202.10054).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from skxlmr.sklearn_defaults import sklearn_defaults
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Inverse strengths of the L2 penalty of vectors whose mean square length is 1, the strongest first. On the study's data
 # 1 was as good with few rows only, and 100, which the likelihood always preferred, never (benchmarks/NOTES.md).
@@ -90,7 +92,7 @@ def logistic_start(
     if len(present) < 2:
         return constant_start(log_priors(targets, weights, n_classes), features.shape[1])
     strength = _search_strength(x, targets, weights, None if groups is None else groups[used])
-    model = LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x, targets, weights)
+    model = _fit_logistic(strength, x, targets, weights)
     coef, intercept = model.coef_, model.intercept_
     if len(present) == 2:  # two outputs, as softmax takes them
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
@@ -99,6 +101,12 @@ def logistic_start(
     missing = np.setdiff1d(np.arange(n_classes), present)
     bias[missing] += intercept.mean() - log_priors(targets, weights, n_classes)[present].mean()
     return scaler.fold(weight, bias)
+
+
+def _fit_logistic(strength: float, x: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x, targets, weights)
 
 
 def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
@@ -115,6 +123,8 @@ def one_vs_rest_start(features: np.ndarray, targets: np.ndarray, weights: np.nda
 @sklearn_defaults()
 def ridge_start(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearStart:
     """Fit ridge regressions of numbers, (n, n_outputs), each with the strength of the least leave-one-out error."""
+    from sklearn.linear_model import RidgeCV
+
     n_outputs = targets.shape[1]
     scaler = Centering.fit(features, weights)
     x = scaler.transform(features)
@@ -159,10 +169,12 @@ def _search_strength(x: np.ndarray, targets: np.ndarray, weights: np.ndarray, gr
     if len(np.unique(targets[some])) < 2:
         return STRENGTHS[1]
     x, targets, weights = x[some], targets[some], weights[some]
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     errors = np.zeros(len(STRENGTHS))
     folds = (StratifiedKFold if groups is None else StratifiedGroupKFold)(N_FOLDS, shuffle=True, random_state=0)
     for train, test in folds.split(x, targets, None if groups is None else groups[some]):
         for i, strength in enumerate(STRENGTHS):
-            model = LogisticRegression(C=strength, max_iter=MAX_ITER).fit(x[train], targets[train], weights[train])
+            model = _fit_logistic(strength, x[train], targets[train], weights[train])
             errors[i] += weights[test] @ (model.predict(x[test]) != targets[test])
     return STRENGTHS[int(np.argmin(errors))]

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.special import logit
-from sklearn.metrics import r2_score
 from torch import Tensor
 from typing_extensions import Self
 
@@ -140,6 +139,8 @@ class Regression(PooledTask):
         return ACTIVATIONS[self.activation](torch.from_numpy(super().per_row(outputs, plan))).numpy()
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        from sklearn.metrics import r2_score
+
         return float(r2_score(targets, results, sample_weight=weights)) if len(targets) > 1 else float("nan")
 
     def continued(self, earlier: Self) -> Self:

@@ -11,7 +11,6 @@ from typing import ClassVar, NamedTuple, Protocol
 import joblib
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from torch import nn
 
@@ -290,6 +289,8 @@ class Fit:
     @sklearn_defaults()
     def _hold_out(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
         """Split off rows for validation, stratified by class; returns the rows to train on, and those held out."""
+        from sklearn.model_selection import train_test_split
+
         fraction, classes = self.settings.validation_fraction, self.task.strata(rows.targets)
         try:
             kept, held = train_test_split(

@@ -7,16 +7,31 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxlmr.runtime.base_choice import RunParameters
+from skxlmr.system.lazy import lazy_property
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.optimizers import OPTIMIZERS
 from skxlmr.training.schedule import LR_SCHEDULES, MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
+
+
+class ScorerNames(StrOptions):
+    """The names of scikit-learn's scorers, which it imports when the first one is checked."""
+
+    def __init__(self) -> None:
+        self.type = str
+        self.deprecated: set[str] = set()
+
+    @lazy_property
+    def options(self) -> set[str]:
+        """The names."""
+        from sklearn.metrics import get_scorer_names
+
+        return set(get_scorer_names())
 
 
 @declare_parameters
@@ -82,9 +97,7 @@ class TrainingParameters(RunParameters):
     )
     optimizer: str = parameter(default="adamw", valid=[StrOptions(set(OPTIMIZERS))], order=30)
     early_stopping: bool = parameter(default=False, valid=["boolean"], order=40)
-    scoring: str | Callable[..., Any] | None = parameter(
-        default=None, valid=[StrOptions(set(get_scorer_names())), callable, None], order=40
-    )
+    scoring: str | Callable[..., Any] | None = parameter(default=None, valid=[ScorerNames(), callable, None], order=40)
     validation_fraction: float = parameter(default=0.1, valid=[Interval(Real, 0, 1, closed="neither")], order=40)
     n_iter_no_change: int = parameter(default=3, valid=[AT_LEAST_1], order=40)
     tol: float = parameter(default=1e-4, valid=[Interval(Real, 0, None, closed="left")], order=40)

@@ -35,6 +35,7 @@ from skxlmr import (
     XLMRXLRegressor,
     XLMRXLTagger,
 )
+from skxlmr.estimators.base import estimators
 from skxlmr.training import MLflowLogger, ProgressBar, TensorBoardLogger
 
 TEXTS = ["good", "bad", "fine", "poor"]
@@ -186,7 +187,7 @@ def test_memory_is_not_read_from_files_of_skops(tmp_path):
 
 def test_types_are_those_of_this_library_and_of_their_parameters():
     foreign = [name for name in skxlmr.skops_types() if not name.startswith("skxlmr.")]
-    of_tests = {f"{cls.__module__}.{cls.__qualname__}" for cls in skxlmr.estimators.base.ESTIMATORS.values()}
+    of_tests = {f"{cls.__module__}.{cls.__qualname__}" for cls in estimators().values()}
     assert {name.partition(".")[0] for name in set(foreign) - of_tests} == {"pathlib"}
 
 

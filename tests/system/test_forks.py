@@ -55,6 +55,7 @@ def test_after_fork_without_fork_returns_function(monkeypatch):
     assert after_fork(function) is function
 
 
+START_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 MULTIPLY = "matrix = torch.ones(600, 600); matrix @ matrix\n"
 
 
@@ -62,13 +63,23 @@ MULTIPLY = "matrix = torch.ones(600, 600); matrix @ matrix\n"
 @pytest.mark.parametrize(
     ("program", "threads"),
     [
-        ("import skxlmr, torch\n", 2),
-        ("import skxlmr, torch\n" + MULTIPLY, 1),
-        ("import torch\n" + MULTIPLY + "import skxlmr\n", 1),
-        ("import skxlmr, threading, torch\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n", 2),
+        ("from skxlmr import load\nimport torch\n", 2),
+        ("import skxlmr.model, torch\n", 2),
+        ("from skxlmr import load\nimport torch\n" + MULTIPLY, 1),
+        ("import skxlmr, torch\n" + MULTIPLY + "from skxlmr import load\n", 1),
+        ("import torch\n" + MULTIPLY + "from skxlmr import load\n", 1),
+        ("import skxlmr.model, torch\n" + START_THREAD, 2),
         ("import skxlmr, torch\n" + MULTIPLY + "in_child_of_child = True\n", 1),
     ],
-    ids=["nothing has run", "after a product", "product before the import", "thread of Python", "grandchild"],
+    ids=[
+        "nothing has run",
+        "submodule",
+        "after a product",
+        "product between imports",
+        "product before the import",
+        "thread of Python",
+        "grandchild",
+    ],
 )
 def test_child_runs_torch_on_one_thread_if_its_parent_has_run_it(program, threads):
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
