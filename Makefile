@@ -60,6 +60,17 @@ test-triton: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[triton]"
 	$(BIN)/python -m pytest -q tests/model/int8_triton
 
+# Ray: clusters on this machine whose processes are killed, each in a network of its own, where the system allows it.
+.PHONY: test-scale test-engines
+test-scale: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[scale]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m ray tests/scale
+
+# Dask and Spark, which needs Java 17.
+test-engines: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "dask[dataframe]>=2026.1" "pyspark>=4"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m engines tests/scale
+
 lint: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	$(BIN)/ruff check .
