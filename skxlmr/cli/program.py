@@ -100,7 +100,7 @@ def report(error: BaseException) -> int:
     return ERROR
 
 
-def one_line(error: BaseException | Warning) -> str:
+def one_line(error: BaseException | str) -> str:
     """Return a message in one line.
 
     Examples
@@ -116,7 +116,9 @@ def one_line(error: BaseException | Warning) -> str:
 def warnings_in_one_line() -> Iterator[None]:
     """Show warnings for users in one line on standard error, without the line of code that they come from."""
 
-    def show(message: Any, category: type[Warning], *where: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
         print(f"skxlmr: warning: {one_line(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
