@@ -87,7 +87,9 @@ def _typed(text: str, constraints: Sequence[Any]) -> Any:
     from sklearn.utils._param_validation import make_constraint
 
     checks = [make_constraint(each) for each in constraints]
-    return next((value for value in _possible_values(text) if any(check.is_satisfied_by(value) for check in checks)), text)
+    return next(
+        (value for value in _possible_values(text) if any(check.is_satisfied_by(value) for check in checks)), text
+    )
 
 
 def _possible_values(text: str) -> Iterator[Any]:

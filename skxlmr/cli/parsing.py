@@ -64,10 +64,18 @@ class CommandParser(argparse.ArgumentParser):
 
     def unknown(self, argument: str) -> str:
         """Say that an argument is not known, and which one was probably meant."""
-        meant = did_you_mean(argument.partition("=")[0], self._option_string_actions)
+        meant = self._similar_option(argument.partition("=")[0])
         if not meant and argument.startswith("--") and "--param" in self._option_string_actions:
             meant = "Parameters of the estimator are set by --param name=value."
         return f"unrecognized argument: {argument}. {meant}".rstrip()
+
+    def _similar_option(self, option: str) -> str:
+        """Return a question that names a similar option, or ""; dashes are no similarity."""
+        known = {each.lstrip("-"): each for each in self._option_string_actions}
+        name = option.lstrip("-")
+        longer = [each for each in known if name and each.startswith(name)]
+        similar = (longer or difflib.get_close_matches(name, known))[:1]
+        return f"Did you mean {known[similar[0]]!r}?" if similar and option.startswith("-") else ""
 
     def _is_unknown(self, argument: str) -> bool:
         return argument.startswith("--") and argument.partition("=")[0] not in self._option_string_actions

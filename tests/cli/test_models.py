@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
