@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import ENTITIES, HEAD, LABELS, QUESTIONS, TEXTS, TRAINED, json_lines
 
 from skxlmr.cli import main
-
-TEXTS = ["what a lovely film", "很好看", "dreadful and dull", "难看死了"]
-LABELS = ["good", "good", "bad", "bad"]
-QUICK = ["--model", "nano", "--device", "cpu", "--quiet", "--param", "random_state=0"]
-HEAD = [*QUICK, "--param", "tuning=head"]
-TRAINED = [*QUICK, "--param", "max_epochs=2", "--param", "learning_rate=5e-3"]
-ENTITIES = [{"tokens": ["Ada", "lives", "in", "Rome"], "tags": ["B-PER", "O", "O", "B-LOC"], "language": "en"}]
-QUESTIONS = [
-    {"question": "Who wrote it?", "context": "Ada wrote it.", "answers": {"text": ["Ada"], "answer_start": [0]}},
-    {"question": "Where is it?", "context": "It is in Rome.", "answers": "Rome"},
-]
-
-
-def json_lines(path: Path, records: list[dict]) -> str:
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-    return str(path)
 
 
 @pytest.fixture(scope="session")

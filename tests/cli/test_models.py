@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,26 @@ def test_cache_list_and_clear_show_and_remove_files(own_cache, capsys):
     assert re.fullmatch(r"removed 5\.\d MB: nano, int8\n", capsys.readouterr().out)
     assert main(["cache", "clear"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_info_json_has_the_bytes_of_the_table(capsys: pytest.CaptureFixture):
+    assert main(["info", "nano", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["layers"], info["width"], info["vocabulary"]) == (4, 192, 9502)
+    expected = memory_estimate("nano", tuning="lora", load_in_8bit=True).total
+    assert info["bytes"]["8-bit"]["train_lora"] == expected
+    assert info["bytes"]["8-bit"]["train_full"] is None
+    assert info["bytes"][info["precision"]]["predict"] == memory_estimate("nano").total
+
+
+def test_versions_json_has_what_is_printed(capsys: pytest.CaptureFixture):
+    assert main(["versions", "--json"]) == 0
+    sections = json.loads(capsys.readouterr().out)
+    assert sections["system"]["skxlmr"] == version("skxlmr")
+    assert sections["dependencies"]["torch"] == torch.__version__
+    assert "cpu" in sections["devices"]
+
+
+def test_cache_list_json_names_the_directory(own_cache, capsys: pytest.CaptureFixture):
+    assert main(["cache", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"directory": str(own_cache), "files": []}

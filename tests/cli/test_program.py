@@ -33,7 +33,9 @@ def test_main_with_wrong_usage_exits_with_2(wrong: list[str], capsys: pytest.Cap
         main(wrong)
     assert caught.value.code == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("skxlmr") and "error: " in printed.err and printed.err.count("\n") == 1
+    assert printed.err.startswith("skxlmr")
+    assert "error: " in printed.err
+    assert printed.err.count("\n") == 1
     assert printed.out == ""
 
 
@@ -137,7 +139,8 @@ def test_predict_whose_reader_ends_stops_with_141(classifier: str, tmp_path: Pat
     (tmp_path / "long.csv").write_text("id,text\n" + lines)
     program = [sys.executable, "-m", "skxlmr", "predict", classifier, str(tmp_path / "long.csv"), "--device", "cpu"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None and running.stderr is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
         assert running.stdout.readline() == "id,text,prediction,error\n"
         running.stdout.close()
         errors = running.stderr.read()

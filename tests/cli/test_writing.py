@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -53,23 +54,19 @@ def test_parquet_with_cells_of_several_types_names_the_column(tmp_path):
         w.write({"x": [1, "a"]}, PLACES)
 
 
-def test_an_error_leaves_the_earlier_file(tmp_path):
+def write(path: Path, *blocks: dict) -> None:
+    with open_writer(str(path), "csv") as writer:
+        for block in blocks:
+            writer.write(block, PLACES[: len(block["a"])])
+
+
+def test_an_error_leaves_the_earlier_file_and_names_the_row(tmp_path):
     path = tmp_path / "out.csv"
     path.write_text("earlier")
-    with pytest.raises(ValueError, match="now"), open_writer(str(path), "csv") as writer:
-        writer.write(COLUMNS, PLACES)
-        raise ValueError("now")
+    with pytest.raises(ValueError, match=r"in.csv, line 2: from here on there is a column 'b'"):
+        write(path, {"a": [1]}, {"a": [1], "b": [2]})
     assert path.read_text() == "earlier"
     assert [each.name for each in tmp_path.iterdir()] == ["out.csv"]
-
-
-def test_csv_with_a_column_that_comes_later_names_the_row(tmp_path):
-    with (
-        pytest.raises(ValueError, match="in.csv, line 3: from here on there is a column 'b'"),
-        open_writer(str(tmp_path / "out.csv"), "csv") as writer,
-    ):
-        writer.write({"a": [1]}, PLACES[:1])
-        writer.write({"a": [1], "b": [2]}, PLACES[1:])
 
 
 def test_output_format_is_that_of_the_name_or_of_the_input():
