@@ -5,15 +5,17 @@ Train in English, predict in Chinese
 A classifier that has seen English reviews only reads Chinese ones.
 """
 
-from sklearn.metrics import ConfusionMatrixDisplay
+import pandas as pd
 
 from skxlmr import XLMRXLClassifier
 from skxlmr.datasets import load_reviews
+from skxlmr.inspection import LanguageConfusionDisplay
 
 df = load_reviews()
-english, chinese = (df[df.language == language].sample(200, random_state=0) for language in ("en", "zh"))
-clf = XLMRXLClassifier("e5-small", tuning="head", random_state=0).fit(english.text, english.label)
+english, chinese = (df[df.language == language] for language in ("en", "zh"))
+train, test = english[:200], pd.concat([english[200:350], chinese[:150]])
+clf = XLMRXLClassifier("e5-small", tuning="head", random_state=0).fit(train.text, train.label)
 
 # %%
-# The confusion matrix of the Chinese reviews:
-ConfusionMatrixDisplay.from_estimator(clf, chinese.text, chinese.label, cmap="Blues", colorbar=False)
+# A confusion matrix for each language, on one scale of colours. Each row sums to 1:
+_ = LanguageConfusionDisplay.from_estimator(clf, test.text, test.label, groups=test.language)
