@@ -39,7 +39,7 @@ def _completion(arguments: argparse.Namespace) -> None:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif action.metavar in DIRECTORIES:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    print(shtab.complete(arguments.root, shell=arguments.shell))
+    print(shtab.complete(arguments.root, arguments.shell))
 
 
 def actions_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

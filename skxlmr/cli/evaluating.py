@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     from skxlmr.inspection import Report
 
-TABLES = ("summary", "by_class", "by_group", "by_length", "confusion", "calibration", "worst")
+# The tables of a report, and the name of the index in JSON; None if the index only counts the rows.
+TABLES = {
+    "summary": None,
+    "by_class": "class",
+    "by_group": "group",
+    "by_length": "length",
+    "confusion": "true",
+    "calibration": None,
+    "worst": "place",
+}
 
 
 def add_commands(commands: Any) -> None:
@@ -36,8 +45,9 @@ def add_commands(commands: Any) -> None:
         "evaluate",
         _evaluate,
         "score a trained model on a table with the right labels",
-        "Prints the scores of all rows, of each class or kind of entity, of short and long texts, and with --group-column of "
-        "each group; which labels are taken for which; and the worst errors with their texts. See skxlmr.inspection.report.",
+        "Prints the scores of all rows, of each class or kind of entity, of short and long texts, and with "
+        "--group-column of each group; which labels are taken for which; and the worst errors with their texts, as "
+        "skxlmr.inspection.report does.",
         [
             "skxlmr evaluate sentiment test.csv",
             "skxlmr evaluate sentiment test.csv --label-column topic --group-column language",
@@ -82,30 +92,37 @@ def _print_accuracy(chooser: Any, X: Any, y: Any, groups: list | None, as_json: 
     """Print the accuracy of a model for multiple choice, for which there is no report."""
     import pandas as pd
 
-    right = pd.Series(chooser.predict(X) == y.to_numpy())
-    scores: dict[str, Any] = {"summary": {"rows": len(right), "accuracy": float(right.mean())}}
+    scores: dict[str, Any] = {"summary": [{"n": len(X), "accuracy": chooser.score(X, y)}]}
     if groups is not None:
-        by_group = right.groupby(pd.Series(groups, dtype=object).fillna("(missing)").astype(str))
-        table = pd.DataFrame({"rows": by_group.size(), "accuracy": by_group.mean()})
-        scores["by_group"] = records(table, "group")
+        rows_of = pd.Series(range(len(X))).groupby(pd.Series(groups).fillna("(missing)").astype(str))
+        scores["by_group"] = [
+            {"group": group, "n": len(rows), "accuracy": chooser.score(X.iloc[rows.to_list()], y.iloc[rows.to_list()])}
+            for group, rows in rows_of
+        ]
     if as_json:
         print(json.dumps(scores, ensure_ascii=False))
         return
-    print(f"{type(chooser).__name__}: {len(right):,} rows\n\naccuracy {right.mean():.3f}")
-    if groups is not None:
-        print(f"\nBy group\n{table.to_string(float_format='{:.3f}'.format)}")
+    print(f"{type(chooser).__name__}: {len(X):,} rows")
+    for table in scores.values():
+        print(f"\n{pd.DataFrame(table).to_string(index=False, float_format='{:.3f}'.format)}")
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Return the tables of a report as lists of objects; null for those that it does not have."""
-    return {name: None if (table := getattr(report, name)) is None else records(table, name) for name in TABLES}
+    return {
+        name: None if (table := getattr(report, name)) is None else records(table, index)
+        for name, index in TABLES.items()
+    }
 
 
-def records(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a table as objects; that of the index is called as it is, or else by the name of the table."""
-    named = table.rename_axis(index=table.index.name or name.removeprefix("by_"), columns=None)
-    rows = named.reset_index().to_dict("records")
-    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
+def records(table: pd.DataFrame, index: str | None) -> list[dict[str, Any]]:
+    """Return the rows of a table as objects, with the value of the index under its name, or else `index` if any."""
+    table = table.rename_axis(columns=None)
+    if index is None:
+        table = table.reset_index(drop=True)
+    else:
+        table = table.reset_index(names=str(table.index.name or index))
+    return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:

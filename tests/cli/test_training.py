@@ -80,7 +80,7 @@ def test_every_estimator_has_a_task():
     assert {estimator_class(task).__name__ for task in TASKS} == ours
     assert estimator_class("XLMRXLTagger").__name__ == "XLMRXLTagger"
     with pytest.raises(UsageError, match="Did you mean 'classify'"):
-        estimator_class("clasify")
+        estimator_class("classifi")
     with pytest.raises(UsageError, match="Did you mean 'XLMRXLClassifier'"):
         estimator_class("XLMRXLClasifier")
 
@@ -137,7 +137,7 @@ def test_train_with_wrong_parameters_is_wrong_usage(tables, tmp_path, capsys):
     for wrong, expected in (
         (["--param", "epochs=3"], "Did you mean 'max_epochs'?"),
         (["--param", "max_epochs=0"], "'max_epochs' parameter"),
-        (["--task", "clasify"], "Did you mean 'classify'?"),
+        (["--task", "classifi"], "Did you mean 'classify'?"),
         (["--validation-fraction", "2"], "'validation_fraction' parameter"),
         (["--delimiter", "ab"], "--delimiter must be one character"),
     ):
