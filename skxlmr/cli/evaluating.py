@@ -118,10 +118,7 @@ def as_json(report: Report) -> dict[str, Any]:
 def records(table: pd.DataFrame, index: str | None) -> list[dict[str, Any]]:
     """Return the rows of a table as objects, with the value of the index under its name, or else `index` if any."""
     table = table.rename_axis(columns=None)
-    if index is None:
-        table = table.reset_index(drop=True)
-    else:
-        table = table.reset_index(names=str(table.index.name or index))
+    table = table.reset_index(drop=True) if index is None else table.reset_index(names=str(table.index.name or index))
     return [{str(key): _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
 
 
