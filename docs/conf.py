@@ -11,6 +11,7 @@ from pathlib import Path
 EXTENSIONS = str(Path(__file__).parent / "_ext")
 sys.path.insert(0, EXTENSIONS)
 os.environ["PYTHONPATH"] = os.pathsep.join([EXTENSIONS, os.environ.get("PYTHONPATH", "")])  # of the cells of pages
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # with the command skxlmr
 os.environ["TQDM_DISABLE"] = "1"
 
 project = "skxlmr"

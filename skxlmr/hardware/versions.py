@@ -28,11 +28,15 @@ def show_versions() -> None:
       skxlmr              ...
       python              ...
     """
-    sections = {"System": _system(), "Devices": _devices(), "Dependencies": _dependencies()}
-    for number, (title, rows) in enumerate(sections.items()):
-        print(f"{chr(10) if number else ''}{title}")
+    for number, (title, rows) in enumerate(versions().items()):
+        print(f"{chr(10) if number else ''}{title.capitalize()}")
         for name, value in rows.items():
             print(f"  {name:<18}  {value}")
+
+
+def versions() -> dict[str, dict[str, str]]:
+    """Return what `show_versions` prints: in the sections "system", "devices" and "dependencies", texts by names."""
+    return {"system": _system(), "devices": _devices(), "dependencies": _dependencies()}
 
 
 def _system() -> dict[str, str]:

@@ -217,7 +217,15 @@ def test_progress_without_a_terminal_prints_lines(capsys, monkeypatch):
 
 def test_command_predict_returns_0_3_or_1(saved, table, tmp_path, capsys):
     table.to_csv(tmp_path / "in.csv", index=False)
-    command = ["predict", str(saved), str(tmp_path / "in.csv"), str(tmp_path / "out"), "--device", "cpu"]
+    command = [
+        "predict",
+        str(saved),
+        str(tmp_path / "in.csv"),
+        "--output-dir",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
     assert main(command) == 0
     assert capsys.readouterr().out == f"40 of 40 rows are predicted, in 1 files in {tmp_path / 'out'}.\n"
     assert main(command) == 1
@@ -225,7 +233,8 @@ def test_command_predict_returns_0_3_or_1(saved, table, tmp_path, capsys):
     assert main([*command, "--resume"]) == 0
     table.loc[5, "text"] = None
     table.to_json(tmp_path / "in.jsonl", orient="records", lines=True)
-    command = ["predict", str(saved), str(tmp_path / "in.jsonl"), str(tmp_path / "out2"), "--method", "predict_proba"]
+    command = ["predict", str(saved), str(tmp_path / "in.jsonl"), "--output-dir", str(tmp_path / "out2")]
+    command += ["--method", "predict_proba"]
     capsys.readouterr()
     assert main(command) == 3
     assert "1 rows have an error, in the column 'error': 105" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import re
 import subprocess
 import sys
@@ -169,29 +169,6 @@ def test_info_of_an_unknown_model_fails(tmp_path: Path, capsys: pytest.CaptureFi
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "wrong", [[], ["info"], ["convert"], ["convert", "onnx"], ["convert", "fairseq", "model.pt"], ["nonsense"]], ids=str
-)
-def test_main_with_wrong_usage_exits_with_2(wrong: list[str], capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit) as caught:
-        main(wrong)
-    assert caught.value.code == 2
-    assert "usage: skxlmr" in capsys.readouterr().err
-
-
-def test_main_help_and_version_exit_with_0(capsys: pytest.CaptureFixture):
-    for arguments, expected in (
-        (["--version"], f"skxlmr {version('skxlmr')}"),
-        (["--help"], "convert"),
-        (["info", "--help"], "No weights are loaded"),
-        (["convert", "fairseq", "--help"], "No code in the file is run"),
-    ):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 0
-        assert expected in " ".join(capsys.readouterr().out.split())
-
-
 def test_versions_prints_versions_and_devices(capsys: pytest.CaptureFixture):
     assert main(["versions"]) == 0
     printed = capsys.readouterr().out
@@ -216,35 +193,24 @@ def test_cache_list_and_clear_show_and_remove_files(own_cache, capsys):
     assert capsys.readouterr().out == ""
 
 
-def run_into(output: int, arguments: list[str], cache: Path) -> tuple[int, str]:
-    """Run the command with a file descriptor as its standard output; return its status and its standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "skxlmr", *arguments],
-        stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, env={**os.environ, "SKXLMR_CACHE": str(cache)},
-    )  # fmt: skip
-    return done.returncode, done.stderr
+def test_info_json_has_the_bytes_of_the_table(capsys: pytest.CaptureFixture):
+    assert main(["info", "nano", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["layers"], info["width"], info["vocabulary"]) == (4, 192, 9502)
+    expected = memory_estimate("nano", tuning="lora", load_in_8bit=True).total
+    assert info["bytes"]["8-bit"]["train_lora"] == expected
+    assert info["bytes"]["8-bit"]["train_full"] is None
+    assert info["bytes"][info["precision"]]["predict"] == memory_estimate("nano").total
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="closed pipes are other errors there")
-@pytest.mark.parametrize("arguments", [["info", "nano"], ["versions"], ["cache", "list"], ["--help"]], ids=" ".join)
-def test_main_whose_reader_has_ended_is_silent(arguments: list[str], tmp_path: Path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    assert run_into(writer, arguments, tmp_path) == (141, "")
-    os.close(writer)
+def test_versions_json_has_what_is_printed(capsys: pytest.CaptureFixture):
+    assert main(["versions", "--json"]) == 0
+    sections = json.loads(capsys.readouterr().out)
+    assert sections["system"]["skxlmr"] == version("skxlmr")
+    assert sections["dependencies"]["torch"] == torch.__version__
+    assert "cpu" in sections["devices"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, of Linux")
-def test_main_whose_output_does_not_fit_on_the_disk_reports_it(tmp_path: Path):
-    with open("/dev/full", "w") as full:
-        status, errors = run_into(full.fileno(), ["info", "nano"], tmp_path)
-    assert (status, errors) == (1, "skxlmr: error: [Errno 28] No space left on device\n")
-
-
-def test_main_with_an_error_of_a_connection_reports_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    def broken(model: str) -> None:
-        raise BrokenPipeError(32, "Broken pipe")
-
-    monkeypatch.setattr("skxlmr.hardware.estimate.find_config", broken)
-    assert main(["info", "nano"]) == 1
-    assert capsys.readouterr().err == "skxlmr: error: [Errno 32] Broken pipe\n"
+def test_cache_list_json_names_the_directory(own_cache, capsys: pytest.CaptureFixture):
+    assert main(["cache", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"directory": str(own_cache), "files": []}
