@@ -18,9 +18,10 @@ from skxlmr.model.int8 import Int8
 from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
 
 FLOAT32 = 4  # bytes
-# Bytes of feed-forward activations per batch. On a CPU larger batches are not faster (see benchmarks/NOTES.md), and
-# buffers of 32 MiB and more are allocated by the operating system anew for each batch.
-ACTIVATION_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
+# Bytes of feed-forward activations per batch. On a CPU larger batches are slower, most in bfloat16 (see
+# benchmarks/NOTES.md): what one operator writes is no longer in the cache when the next one reads it.
+ACTIVATION_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
+LEAST_BATCH_TOKENS = 768  # for each batch the large 8-bit weights are packed, or converted, once
 
 
 def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
@@ -174,4 +175,4 @@ def kept_by_trained_layer(config: XLMRobertaXLConfig, n_tokens: int, device: tor
 def default_batch_tokens(config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device) -> int:
     """Return the tokens per batch that use a device fully without large activations."""
     per_token = config.intermediate_size * dtype.itemsize
-    return int(np.clip(ACTIVATION_BYTES[device.type] // per_token, 512, 32_768))
+    return int(np.clip(ACTIVATION_BYTES[device.type] // per_token, LEAST_BATCH_TOKENS, 32_768))

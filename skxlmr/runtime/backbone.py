@@ -30,7 +30,6 @@ from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLToke
 from skxlmr.model.int8 import Int8
 from skxlmr.model.pretrained import read_config
 from skxlmr.model.word_embedding import read_words
-from skxlmr.runtime.streams import most_workers
 from skxlmr.system.current_device import on_device
 from skxlmr.system.forks import after_fork, gate
 from skxlmr.system.warn import warn
@@ -83,11 +82,6 @@ class Backbone:
         if requested == "auto":
             return default_batch_tokens(self.model.config, self.model.dtype, self.model.device)
         return int(requested)
-
-    @property
-    def most_workers(self) -> int:
-        """The number of threads that `skxlmr.runtime.run.run` should divide batches among at most."""
-        return most_workers(self.model.config, self.model.dtype, self.storage, self.model.device)
 
     @property
     def reader(self) -> Backbone:

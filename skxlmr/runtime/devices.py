@@ -31,20 +31,20 @@ class Queue(Generic[Item]):
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = iter(items)
         self._lock = threading.Lock()
-        self.is_stopped = False
+        self._is_stopped = False
 
     def __iter__(self) -> Iterator[Item]:
         return self
 
     def __next__(self) -> Item:
         with self._lock:
-            if self.is_stopped:
+            if self._is_stopped:
                 raise StopIteration
             return next(self._items)
 
     def stop(self) -> None:
         """End the iteration in all threads."""
-        self.is_stopped = True
+        self._is_stopped = True
 
 
 def share(

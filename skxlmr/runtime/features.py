@@ -98,7 +98,6 @@ def frozen_features(
             np.fromiter(map(len, some), np.int64, len(some)),
             batch_tokens=batch_tokens,
             counts=counts,
-            most_workers=backbone.most_workers,
             verbose=verbose,
             description=description,
         )

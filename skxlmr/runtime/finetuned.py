@@ -208,7 +208,6 @@ class Finetuned(nn.Module):
             np.add.reduceat(plan.lengths, starts)[asked],
             batch_tokens=batch_tokens,
             counts=counts[asked],
-            most_workers=self._most_workers(backbone),
             verbose=verbose,
             description=description,
         )
@@ -270,7 +269,6 @@ class Finetuned(nn.Module):
             plan.lengths[windows],
             batch_tokens=batch_tokens,
             counts=plan.counts[windows],
-            most_workers=self._most_workers(backbone),
             verbose=verbose,
             description=description,
         )
@@ -304,10 +302,6 @@ class Finetuned(nn.Module):
         The function is for one run, since training changes the weights.
         """
         return functools.cache(lambda device: self if device == self._device else copied_to(self, device))
-
-    def _most_workers(self, backbone: Backbone) -> int:
-        """One if the weights are converted for each batch, see `_precision`, since there are more with several."""
-        return backbone.most_workers if self.own is None or backbone.model.dtype.itemsize > 2 else 1
 
     @property
     def _device(self) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from skxlmr.runtime import graphs
 from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.devices import share
 from skxlmr.runtime.plan import WindowPlan, rows_of
-from skxlmr.runtime.streams import divide, several_workers, share_threads
 from skxlmr.system.forks import gate
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
@@ -106,7 +104,6 @@ def run(
     *,
     batch_tokens: int,
     counts: np.ndarray | None = None,
-    most_workers: int = 1,
     verbose: int = 0,
     description: str = "encode",
 ) -> np.ndarray:
@@ -115,13 +112,13 @@ def run(
     `prepare` takes the indices of a batch of windows; `computes` has for each device, of one type, a function that
     takes the result, and returns `counts` rows for each window, (n, d), on the device; None means one. Where these are
     GPUs, a thread prepares the next batch meanwhile, and the results of a batch are read while the next one is
-    computed. Several GPUs take batches from one queue; so do at most `most_workers` threads on a CPU, whose batches
-    together have at most `batch_tokens` tokens. Raises FloatingPointError if a result is infinite or NaN.
+    computed. Several GPUs take batches from one queue. Raises FloatingPointError if a result is infinite or NaN.
     """
     if counts is None:
         counts = np.ones(len(lengths), np.int64)
-    first = next(iter(computes))
-    on_gpu = first.type == "cuda"
+    batches = token_batches(lengths, batch_tokens)
+    on_gpu = next(iter(computes)).type == "cuda"
+    prepared = ahead(prepare, batches) if on_gpu else _each(prepare, batches)
     bar = progress_bar(int(lengths.sum()), description, unit="tok", shown=bool(verbose), leave=False)
     results: Any = None
     lock = threading.Lock()
@@ -140,16 +137,8 @@ def run(
         for batch, output in _outputs(computes[device], prepare, queue):
             store(batch, output)
 
-    with several_workers(most_workers) as most:
-        n_workers, batch_tokens = divide(lengths, batch_tokens, most)
-        batches = token_batches(lengths, batch_tokens)
-        prepared = ahead(prepare, batches) if on_gpu else _each(prepare, batches)
-        with bar, closing(prepared):  # the thread ends also after an error of the model
-            queue = zip(batches, prepared, strict=True)
-            if n_workers > 1:
-                share_threads(n_workers, queue, functools.partial(work, first))
-            else:
-                share([*computes][: max(len(batches), 1)], queue, work)
+    with bar, closing(prepared):  # the thread ends also after an error of the model
+        share([*computes][: max(len(batches), 1)], zip(batches, prepared, strict=True), work)
     return results
 
 
