@@ -25,9 +25,9 @@ def replacing_version(
     """Yield the new files of a directory, which is created if absent; at the end of the block they replace the old.
 
     All files but the manifest and descriptions are added by content. They are renamed into the directory beside the
-    old ones, and the manifest, which names them, last. Every reader that opens the manifest finds the old version or the new one, as
-    long as it starts again if a file that the manifest names is gone. That holds for any number of writers, with or
-    without locks, and if a writer is killed.
+    old ones, and the manifest, which names them, last. Every reader that opens the manifest finds the old version or
+    the new one, as long as it starts again if a file that the manifest names is gone. That holds for any number of
+    writers, with or without locks, and if a writer is killed.
 
     Afterwards the files of older versions are removed. After an error the directory is as it was.
 
