@@ -18,7 +18,7 @@ from skxlmr.tuning import Tuning
 HUB_NAMES = {"e5-small": "intfloat/multilingual-e5-small"}
 # Parameters that are not shown: the base has a section of its own, and the others say nothing of what was learned.
 # Some of them hold paths.
-NOT_SHOWN = {"model", "memory", "tokenizer", "callbacks", "checkpoint_dir", "checkpoint_steps", "device", "verbose"}
+NOT_SHOWN = set("model memory tokenizer callbacks checkpoint_dir checkpoint_steps device processes verbose".split())
 LIBRARIES = ("skxlmr", "torch", "scikit-learn")
 LOCAL = "a local checkpoint"
 
