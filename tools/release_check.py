@@ -65,7 +65,11 @@ def build(folder: Path) -> tuple[Path, Path]:
     """Build into a new folder; returns the source distribution and the wheel."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(REPOSITORY / "build", ignore_errors=True)  # files that were removed since would be in the wheel
-    run(sys.executable, "-m", "build", "--outdir", str(folder), str(REPOSITORY))
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(REPOSITORY)]
+    print("$", *command, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return sdist, wheel
 
