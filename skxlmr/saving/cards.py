@@ -7,6 +7,7 @@ Of the data it has the number of rows, the scripts and the names of the labels; 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -127,7 +128,7 @@ class CardFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def card_files(directory: str | Path, facts: CardFacts | None, library: str) -> dict[str, bytes]:
+def card_files(directory: str | os.PathLike, facts: CardFacts | None, library: str) -> dict[str, bytes]:
     """Return the README.md for a directory by its name; nothing if there is one that the user has written or changed.
 
     Parameters
