@@ -96,6 +96,12 @@ docs: $(STAMP)
 	$(BIN)/python docs/check.py docs/_build/html
 	$(BIN)/codespell $$(git ls-files docs)
 
+# Builds the source distribution and a wheel in dist/, and checks both; the tests of the first run against the second.
+.PHONY: release-check
+release-check: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[release]"
+	$(BIN)/python tools/release_check.py
+
 # Minutes of random files and texts, where `make test` has a few that are always the same.
 fuzz: $(STAMP)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/fuzzing

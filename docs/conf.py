@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from importlib.metadata import version as version_of
+from importlib.metadata import metadata
 from pathlib import Path
 
 EXTENSIONS = str(Path(__file__).parent / "_ext")
@@ -16,7 +16,9 @@ os.environ["TQDM_DISABLE"] = "1"
 
 project = "skxlmr"
 copyright = "the skxlmr developers"
-release = version_of("skxlmr")
+about = metadata("skxlmr")
+release = about["Version"]
+urls = dict(line.split(", ", 1) for line in about.get_all("Project-URL") or [])  # of pyproject.toml
 version = ".".join(release.split(".")[:2])
 
 extensions = [
@@ -82,6 +84,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skxlmr"
 html_static_path = ["_static"]
 html_css_files = ["skxlmr.css"]
+html_baseurl = urls.get("Documentation", "")
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
@@ -91,6 +94,11 @@ html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "header_links_before_dropdown": 6,
+    "icon_links": [
+        {"name": name, "url": urls[name], "icon": icon}
+        for name, icon in (("Repository", "fa-solid fa-code"), ("Issues", "fa-solid fa-bug"))
+        if name in urls
+    ],
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

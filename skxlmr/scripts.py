@@ -1,7 +1,12 @@
-"""Scripts that are written without spaces between words."""
+"""Scripts: those that are written without spaces between words, and those that texts are written in."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -39,6 +44,17 @@ SCRIPTS = {
 }
 
 
+SAMPLED_TEXTS = 2000
+SAMPLED_CHARACTERS = 1000  # of each text
+SMALLEST_SHARE = 0.01  # of the texts, from which on a script is not just a foreign name in some of them
+# What is before the kind of a character in its Unicode name, as in LATIN SMALL LETTER A.
+NAME = re.compile(
+    r"(?:FULLWIDTH |HALFWIDTH )?(?P<script>[A-Z -]+?) (?:(?:SMALL|CAPITAL) )?(?:LETTER|SYLLABLE|CHARACTER)\b"
+)
+OTHER_NAMES = {"Hiragana": "Kana", "Katakana": "Kana"}
+NO_SCRIPTS = ("Modifier", "Double-Struck", "Mathematical")
+
+
 def unspaced_script(character: str) -> Script | None:
     """Return the script of a character if it is written without spaces between words, else None.
 
@@ -57,3 +73,37 @@ def unspaced_script(character: str) -> Script | None:
 def unspaced_languages() -> set[str]:
     """Return the ISO 639-1 codes of the languages that are written without spaces between words."""
     return {language for script in SCRIPTS.values() for language in script.languages}
+
+
+def scripts_of(texts: Sequence[str]) -> list[str]:
+    """Return the scripts in which texts are written, the most frequent first.
+
+    Of many texts some are read, evenly spaced. A script counts that is in 1% of them.
+
+    Examples
+    --------
+    >>> scripts_of(["good morning", "hello", "доброе утро 123"])
+    ['Latin', 'Cyrillic']
+    """
+    sampled = texts[:: -(-len(texts) // SAMPLED_TEXTS) or 1]
+    counts: Counter[str] = Counter()
+    for text in sampled:
+        counts.update({script for character in set(text[:SAMPLED_CHARACTERS]) if (script := _script(character))})
+    return [
+        script
+        for script, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+        if n >= SMALLEST_SHARE * len(sampled)
+    ]
+
+
+@lru_cache(maxsize=10_000)
+def _script(character: str) -> str | None:
+    """Return the script of a letter; None for other characters, and for letters of no one script."""
+    if not character.isalpha():
+        return None
+    name = unicodedata.name(character, "")
+    if name.startswith("CJK "):
+        return "Han"
+    found = NAME.match(name)
+    script = found["script"].title() if found else ""
+    return None if not script or script.startswith(NO_SCRIPTS) else OTHER_NAMES.get(script, script)

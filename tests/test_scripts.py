@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from skxlmr.metrics import normalize_answer
-from skxlmr.scripts import SCRIPTS, unspaced_script
+from skxlmr.scripts import SCRIPTS, scripts_of, unspaced_script
 
 UNICODE_NAMES = {  # beginnings of the names of characters
     "Han": ("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "IDEOGRAPHIC ITERATION MARK"),
@@ -38,3 +38,14 @@ def test_unspaced_script_of_spaced_scripts_is_none():
 @pytest.mark.parametrize("language", [code for script in SCRIPTS.values() for code in script.languages])
 def test_normalize_answer_in_unspaced_language_separates_characters(language):
     assert normalize_answer("国国", language) == "国 国"
+
+
+def test_scripts_of_texts_are_ordered_and_rare_ones_left_out():
+    assert scripts_of([]) == []
+    assert scripts_of(["123 !?", "😀"]) == []
+    assert scripts_of(["語", "カナ", "かな", "ABC", "สวัสดี", "مرحبا", "안녕"]) == [
+        "Kana", "Arabic", "Han", "Hangul", "Latin", "Thai",
+    ]  # fmt: skip
+    assert scripts_of(["hello"] * 199 + ["привет"]) == ["Latin"]
+    assert scripts_of(["hello"] * 19 + ["привет"]) == ["Latin", "Cyrillic"]
+    assert scripts_of([f"a{chr(0xD800)}", "ᵃªº𝐀ﬁ"]) == ["Latin"]

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
+from skxlmr.estimators.cards import facts_of
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
@@ -192,7 +193,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
         It holds the trained weights, the parameters, and the base's name and fingerprint; not the base. A saved
         estimator that is there already is replaced, at once or not at all, also if the process is killed or others
-        save there at the same time. Callbacks of `set_callbacks`, metadata requests, `memory`, `tokenizer` and
+        save there at the same time. A model card, README.md, describes it to readers; `load` ignores it, and one that
+        you have written or changed is kept. Callbacks of `set_callbacks`, metadata requests, `memory`, `tokenizer` and
         `processes` are not saved.
 
         While `fit` runs, the estimator is still that of the earlier fit: a callback, or another thread, saves what the
@@ -232,6 +234,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
             fingerprint=self._base.fingerprint,
             pieces=self._base.pieces,
             finetuned=getattr(self, "_finetuned", None),
+            facts=facts_of(self),
         )
         write_estimator(directory, saved)
 

@@ -19,7 +19,7 @@ from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting_vectors import VectorExportMixin
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
-from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
+from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
 from skxlmr.estimators.prompts import NamedPrompts
 from skxlmr.model.sentence_layers import check_layers
 from skxlmr.runtime.backbone import Backbone
@@ -31,6 +31,7 @@ from skxlmr.runtime.reading import Reading, embed_texts, with_prompt
 from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
+from skxlmr.scripts import scripts_of
 from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.system.schema import POSITIVE, parse
@@ -287,6 +288,8 @@ class XLMRXLEmbedder(
             width = self.n_components
         attributes = self._attributes_of(reading, width, pca, input_names(X))
         attributes["max_length_"] = self._windows(reading).default(backbone)
+        if task is not None:
+            learned |= {"_n_rows": len(column.texts), "_scripts": scripts_of(column.strings)}
         return self._fitted_attributes(backbone, column, **attributes, **learned), vectors
 
     def _attributes_of(
@@ -474,7 +477,7 @@ class XLMRXLEmbedder(
             "_after_pooling": tuple[Any, ...],
             "_include_prompt": bool,
         }
-        return super()._fitted_types() | OF_TRAINING | own
+        return super()._fitted_types() | OF_TRAINING | OF_ROWS | own
 
     def _restore(self, saved: SavedEstimator) -> None:
         super()._restore(saved)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from skxlmr.estimators.cards import facts_of
 from skxlmr.estimators.exporting_served import ServingMixin
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.torch_state import default_torch_state
@@ -38,7 +39,8 @@ class ExportMixin(ServingMixin):
         ----------
         directory : str or path
             A model that is there already is replaced as a whole when the new one is complete; other files in the
-            directory are kept. On Linux all programs find the old or the new files, at every moment and after a kill.
+            directory are kept. A model card, README.md, is written with it; one that you have written or changed is
+            kept. On Linux all programs find the old or the new files, at every moment and after a kill.
             On other systems and network disks, in the current directory, and in one with other folders in it, the new
             files are moved to their places one by one: a kill just then leaves a mixture to other programs, until
             skxlmr reads the directory or exports to it again, which completes the move.
@@ -107,7 +109,13 @@ class ExportMixin(ServingMixin):
         files = find_checkpoint(self.model)
         fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
         return ExportedModel(
-            files, fitted._base.pieces, fitted._finetuned, export, str(self.model), windows.max_length or windows.limit
+            files,
+            fitted._base.pieces,
+            fitted._finetuned,
+            facts_of(fitted, files.directory),
+            export,
+            str(self.model),
+            windows.max_length or windows.limit,
         )
 
     def _served(self: Any) -> Served:
@@ -124,7 +132,7 @@ class ExportMixin(ServingMixin):
         fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), self)
         head = copy.deepcopy(finetuned.head).float().cpu()
         return Served(
-            FittedWeights(files, fitted._base.pieces, finetuned),
+            FittedWeights(files, fitted._base.pieces, finetuned, facts_of(fitted, files.directory)),
             serving.kind,
             serving.output,
             lambda width: HeadResults(head, serving.finish),

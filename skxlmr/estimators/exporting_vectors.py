@@ -8,12 +8,15 @@ from typing import Any
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_modules import SentenceModules
+from skxlmr.estimators.cards import facts_of
 from skxlmr.estimators.exporting_served import ServingMixin
 from skxlmr.model.sentence_layers import SentenceLayers
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.reading import Reading
 from skxlmr.runtime.torch_state import default_torch_state
+from skxlmr.saving.cards import card_files
 from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.sentence_transformers import DEFAULT_PROMPT, modules_of_vectors, write_sentence_model
 from skxlmr.saving.serving.directory import Served
@@ -80,7 +83,7 @@ class VectorExportMixin(ServingMixin):
         layers = (*modules.layers, *([{"kind": "Normalize"}] if modules.normalize else []))
         n_modes = len(reading.pooling.split("+"))
         return Served(
-            FittedWeights(files, fitted._base.pieces, getattr(fitted, "_finetuned", None)),
+            _weights(fitted, files),
             "embedding",
             "vectors",
             lambda width: SentenceLayers(layers, n_modes * width),
@@ -91,6 +94,12 @@ class VectorExportMixin(ServingMixin):
             fitted.max_length or reading.max_length,
             layers=fitted._layers(reading.pooling),
         )
+
+
+def _weights(fitted: Any, files: CheckpointFiles) -> FittedWeights:
+    """Return what is needed to export the base model of an embedder."""
+    trained = getattr(fitted, "_finetuned", None)
+    return FittedWeights(files, fitted._base.pieces, trained, facts_of(fitted, files.directory))
 
 
 def _modules(reading: Reading, pca: PCA | None) -> SentenceModules:
@@ -116,7 +125,7 @@ def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
         )
     files = find_checkpoint(fitted.model)
     fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), fitted)
-    weights = FittedWeights(files, fitted._base.pieces, getattr(fitted, "_finetuned", None))
+    weights = _weights(fitted, files)
     weights.check_destination(directory)
     merged, tokenizer = weights.merged(dtype)
     if fitted.layer not in (-1, merged.config.num_hidden_layers):
@@ -131,5 +140,5 @@ def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
         prompts=fitted._exported_prompts(DEFAULT_PROMPT),
         max_length=fitted.max_length or reading.max_length,
         config={},
-        tokenizer_files=tokenizer.files(),
+        other_files=tokenizer.files() | card_files(directory, weights.facts, "sentence-transformers"),
     )

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
-from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, Tuned, of_no_training
+from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, Tuned, of_no_training
 from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
 from skxlmr.model.heads import Head
 from skxlmr.runtime.base_choice import load_base, load_trimmed
@@ -29,6 +29,7 @@ from skxlmr.runtime.sentence_settings import SentenceSettings, read_sentence_set
 from skxlmr.runtime.streaming import run_in_parts
 from skxlmr.saving.checkpoints_with_heads import TrainedModel, empty_head
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
+from skxlmr.scripts import scripts_of
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.tasks.base import Task
 from skxlmr.training.fit import Fit, OneEpoch
@@ -220,9 +221,18 @@ class XLMRXLLearner(
             _finetuned=outcome.finetuned,
             _optimizer_state=None if epoch is None else state,
         )
+        attributes |= self._rows_seen(column, weights, continues=epoch is not None and start is not None)
         if epoch is not None and hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
             attributes["feature_names_in_"] = self.feature_names_in_
         return attributes
+
+    def _rows_seen(self, column: TextColumn, weights: np.ndarray, continues: bool) -> dict[str, Any]:
+        """Return what a model card says of the training rows; `partial_fit` adds to what it said of earlier ones."""
+        rows = np.flatnonzero(weights)
+        strings = (column if len(rows) == len(weights) else column.take(rows)).strings
+        earlier = vars(self) if continues else {}
+        scripts = dict.fromkeys([*earlier.get("_scripts", []), *scripts_of(strings)])
+        return {"_n_rows": earlier.get("_n_rows", 0) + len(rows), "_scripts": list(scripts)}
 
     def _sentence_settings(self) -> SentenceSettings:
         """How the model turns a text into a vector, where that is what the task learns from."""
@@ -273,7 +283,7 @@ class XLMRXLLearner(
         return tags
 
     def _fitted_types(self) -> dict[str, Any]:
-        return super()._fitted_types() | OF_TRAINING | self._new_task().found_types
+        return super()._fitted_types() | OF_TRAINING | OF_ROWS | self._new_task().found_types
 
     def _check_restored(self) -> None:
         super()._check_restored()

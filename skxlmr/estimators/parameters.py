@@ -152,6 +152,9 @@ OF_TRAINING: dict[str, Any] = {
     "max_length_": POSITIVE,
 }
 
+# The types of what is known of the training rows, for model cards; earlier versions did not save it.
+OF_ROWS: dict[str, Any] = {"_n_rows": POSITIVE, "_scripts": list[str]}
+
 
 def of_no_training() -> dict[str, Any]:
     """Return their values where trained weights were loaded, and there was no training."""

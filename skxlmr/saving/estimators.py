@@ -23,6 +23,8 @@ from skxlmr.checkpoints.layout import check_base_name
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.saving import cards
+from skxlmr.saving.cards import CardFacts, card_files
 from skxlmr.saving.values import Decoder, Encoder
 from skxlmr.system import atomic
 from skxlmr.system.schema import Rule, parse, shown
@@ -56,6 +58,7 @@ class SavedEstimator:
     fingerprint: str  # of the base model's checkpoint
     pieces: np.ndarray | None = None  # (V,), int64: the pieces of the vocabulary that were kept; None means all
     finetuned: Finetuned | SavedWeights | None = None  # modules to write, or weights that were read
+    facts: CardFacts | None = None  # for a card to write
 
 
 @dataclass
@@ -144,12 +147,13 @@ def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None
             f"{directory} holds other files already. Choose a directory that is new, empty, or a saved estimator, "
             f"which is replaced."
         )
-    _write(directory, content, tensors)
+    _write(directory, content, tensors, card_files(directory, saved.facts, "skxlmr"))
 
 
 def _is_own(path: Path) -> bool:
     """Return whether a file is written by `write_estimator`, now or by one that was killed."""
-    return path.match(TENSORS.format("*")) or atomic.is_temporary(path)
+    is_card = path.name == cards.NAME and cards.is_unchanged_card(path)
+    return path.match(TENSORS.format("*")) or atomic.is_temporary(path) or is_card
 
 
 def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
@@ -159,14 +163,16 @@ def _encode_parameter(encoder: Encoder, name: str, value: Any) -> Any:
         raise TypeError(f"{error} Set it to something else before saving: set_params({name}=...).") from error
 
 
-def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _write(directory: Path, content: dict[str, Any], tensors: dict[str, Tensor], card: dict[str, bytes]) -> None:
     """Write the tensors under a new name, then the JSON that refers to them; until then the earlier save is valid."""
     written = SafetensorsContent(tensors, {})
     draft = _to_json(content)
-    size = written.nbytes + len(draft)
-    with atomic.replacing_version(directory, manifest=NAME, size=size, unused=_unused) as new:
+    size = written.nbytes + len(draft) + sum(map(len, card.values()))
+    with atomic.replacing_version(directory, manifest=NAME, size=size, unused=_unused, descriptions=card) as new:
         content["tensors"] = new.add_by_content(TENSORS, written)
         new.add(NAME, [_to_json(content)])
+        for name, text in card.items():
+            new.add(name, [text])
 
 
 def _to_json(content: dict[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.quantized import quantized_layers
 from skxlmr.runtime.backbone import read_tokenizer
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.saving.cards import CardFacts
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LowRank
 
 
@@ -28,6 +29,7 @@ class FittedWeights:
     files: CheckpointFiles  # of the checkpoint that it was fitted on
     pieces: np.ndarray | None  # (V,), int64: the pieces of the vocabulary that were kept; None means all
     finetuned: Finetuned | None  # None if nothing was trained
+    facts: CardFacts | None  # for a card; None writes none
 
     def check_destination(self, directory: str | os.PathLike) -> None:
         """Refuse to overwrite the base model, without which everything fitted on it would be unusable."""

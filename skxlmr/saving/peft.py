@@ -17,6 +17,7 @@ from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
 from skxlmr.model.saving import their_class
+from skxlmr.saving.cards import card_files
 from skxlmr.saving.transformers import ExportedModel
 from skxlmr.system import atomic
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank
@@ -67,7 +68,8 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     if exported.export.peft_task is None:
         config["auto_mapping"] = {"base_model_class": class_name, "parent_library": "transformers"}
     labels = {name: exported.export.config.get(name) for name in ("id2label", "problem_type")}
-    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, labels)
+    card = card_files(directory, exported.facts, "peft")
+    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, labels, card)
 
 
 def _of_terms(tuning: LoRA, config: XLMRobertaXLConfig, names: KeyMap) -> dict[str, Any]:
@@ -123,14 +125,18 @@ def _module(names: KeyMap, layer: int, name: str) -> str:
 
 
 def write_adapter(
-    directory: str | os.PathLike, tensors: dict[str, Tensor], config: dict[str, Any], labels: dict[str, Any]
+    directory: str | os.PathLike,
+    tensors: dict[str, Tensor],
+    config: dict[str, Any],
+    labels: dict[str, Any],
+    card: dict[str, bytes],
 ) -> None:
     """Write the files of an adapter, or replace them together; peft ignores that of the labels."""
     # The default is for NumPy scalars, which a search may have set.
     files = {
         name: (json.dumps(content, indent=2, default=lambda number: number.item()) + "\n").encode()
         for name, content in ((CONFIG, config), (LABELS, labels))
-    }
+    } | card
     content = SafetensorsContent(tensors, {"format": "pt"})
     size = content.nbytes + sum(map(len, files.values()))
     with atomic.replacing_whole(Path(directory).expanduser(), size=size) as new:

@@ -40,13 +40,14 @@ def write_sentence_model(
     prompts: Mapping[str, str],
     max_length: int | None,
     config: Mapping[str, Any],
-    tokenizer_files: Mapping[str, bytes],
+    other_files: Mapping[str, bytes],
 ) -> None:
     """Write a model whose `SentenceTransformer.encode` returns the vectors that the modules make.
 
     The base model itself lies in the directory, so that transformers' AutoModel loads it. `encode` puts the prompt of
     the name DEFAULT_PROMPT before each text, if there is one. Of texts of more than `max_length` tokens the beginning
-    is read; None means all that the model can.
+    is read; None means all that the model can. `other_files` are
+    those of the tokenizer, and more, by their names.
     """
     model_class = BertModel if base.config.model_type == "bert" else XLMRobertaXLModel
     with torch.device("meta"):
@@ -79,7 +80,7 @@ def write_sentence_model(
         for i, (path, kind) in enumerate(listed)
     ]
     written = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in files.items()}
-    model.write(directory, {**tokenizer_files, **written, **weights})
+    model.write(directory, {**other_files, **written, **weights})
 
 
 def _pooling_config(modules: SentenceModules, width: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from skxlmr.model.heads import ClassificationHead, PooledHead
 from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.finetuned import Finetuned
+from skxlmr.saving.cards import card_files
 from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.sentence_transformers import modules_of_head, one_prompt, write_sentence_model
 from skxlmr.tasks.base import Export
@@ -67,7 +68,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
             prompts=one_prompt(export.prompt),
             max_length=exported.max_length,
             config=export.config,
-            tokenizer_files=tokenizer.files(),
+            other_files=tokenizer.files() | card_files(directory, exported.facts, "sentence-transformers"),
         )
         return
     model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
@@ -81,4 +82,5 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
     # Files of an earlier export for sentence-transformers would say that the model is to be read as that was.
-    model.write(directory, tokenizer.files(), obsolete={MODULES, PROMPTS, *SETTINGS_NAMES})
+    card = card_files(directory, exported.facts, "transformers")
+    model.write(directory, tokenizer.files() | card, obsolete={MODULES, PROMPTS, *SETTINGS_NAMES})

@@ -194,7 +194,7 @@ def test_save_after_killed_save_removes_its_leftovers(tmp_path):
     clf = classifier().fit(TEXTS, LABELS)
     clf.save(tmp_path)
     assert skxlmr.load(tmp_path).n_iter_ == clf.n_iter_
-    assert len(os.listdir(tmp_path)) == 2, "leftovers are removed"
+    assert len(os.listdir(tmp_path)) == 3, "leftovers are removed"
 
 
 def test_save_of_unfitted_estimator_raises(tmp_path):
@@ -300,10 +300,10 @@ def test_save_over_saved_estimator_is_atomic(saved, monkeypatch):
             with pytest.raises(OSError, match="disk full"):
                 second.save(saved)
         np.testing.assert_array_equal(skxlmr.load(saved).predict_proba(TEXTS), first.predict_proba(TEXTS))
-        assert len(os.listdir(saved)) == 2
+        assert len(os.listdir(saved)) == 3
     second.save(saved)
     assert skxlmr.load(saved).n_iter_ == 3
-    assert len(os.listdir(saved)) == 2
+    assert len(os.listdir(saved)) == 3
     XLMRXLEmbedder("nano").fit(TEXTS).save(saved)
     assert isinstance(skxlmr.load(saved), XLMRXLEmbedder)
 

@@ -124,7 +124,7 @@ def test_exported_vectors_have_what_was_trained_merged_into_the_weights(objectiv
 
 def test_exported_vectors_of_a_sentence_model_keep_its_modules(tmp_path):
     modules = SentenceModules("cls+mean", (dense_layer(np.eye(6, 384) + 0.01, np.arange(6)),), True, False)
-    base, tokenizer = FittedWeights(resolve("nano"), None, None).merged("float32")
+    base, tokenizer = FittedWeights(resolve("nano"), None, None, None).merged("float32")
     write_sentence_model(
         tmp_path / "model",
         base,
@@ -132,7 +132,7 @@ def test_exported_vectors_of_a_sentence_model_keep_its_modules(tmp_path):
         prompts={"fitted": "q: "},
         max_length=20,
         config={},
-        tokenizer_files=tokenizer.files(),
+        other_files=tokenizer.files(),
     )
     settings = tmp_path / "model" / "sentence_bert_config.json"
     settings.write_text(settings.read_text().replace("false", "true"))  # do_lower_case

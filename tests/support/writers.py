@@ -153,7 +153,7 @@ class Adapter(Writer):
     other_files = {"README.md": b"mine"}
 
     def write(self, number):
-        write_adapter(self.directory, {"a": torch.full((number, 2), float(number))}, {"r": number}, {"n": number})
+        write_adapter(self.directory, {"a": torch.full((number, 2), float(number))}, {"r": number}, {"n": number}, {})
 
     def read(self):
         atomic.recover(self.directory)

@@ -15,6 +15,7 @@ from skxlmr.checkpoints.layout import TOKENIZER_JSON
 from skxlmr.checkpoints.tokenizer_json import for_serving
 from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.padded_encoder import PaddedEncoder
+from skxlmr.saving.cards import card_files
 from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.serving.graph import INPUTS, ServingGraph, trace
 from skxlmr.saving.serving.libraries import GraphFormat
@@ -121,7 +122,7 @@ def write_served(directory: str | os.PathLike, served: Served, graph_format: Gra
     files = {
         TOKENIZER_JSON: served.tokenizer_json(base, tokenizer),
         DESCRIPTION: served.description(base, tokenizer, graph_format.files[0], int8),
-    }
+    } | card_files(directory, served.weights.facts, graph_format.extra)
     graph = served.graph(base, tokenizer)
     n_int8_layers = len(graph.encoder.layers) if int8 else 0
     if int8 and graph_format.prepares_int8:

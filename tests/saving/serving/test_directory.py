@@ -43,7 +43,9 @@ def test_export_onnx_of_classifier_serves_predict_proba(onnx, classifier, tmp_pa
     about = json.loads((tmp_path / "serving.json").read_text())
     expected = {"kind": "classification", "classes": ["no", "yes"], "prompt": "film: ", "max_length": 512}
     assert about.items() >= expected.items()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "serving.json", "tokenizer.json"]
+    names = ["README.md", "model.onnx", "serving.json", "tokenizer.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert "library_name: onnx\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_export_onnx_in_8_bits_is_small_and_close_and_replaces_earlier_export(onnx, tmp_path):

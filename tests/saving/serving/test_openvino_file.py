@@ -14,7 +14,7 @@ def test_export_openvino_of_regressor_serves_predict(tmp_path, capfd):
     reg.export_openvino(tmp_path)
     assert not capfd.readouterr().out
     assert_serves(tmp_path, TEXTS, reg.predict(TEXTS))
-    names = ["openvino_model.bin", "openvino_model.xml", "serving.json", "tokenizer.json"]
+    names = ["README.md", "openvino_model.bin", "openvino_model.xml", "serving.json", "tokenizer.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
