@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu test-oldest test-sklearn test-triton lint fuzz audit bench bench-smoke clean
+.PHONY: demo test test-slow test-gpu test-oldest test-sklearn test-triton lint fuzz audit bench bench-engines bench-smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -119,8 +119,15 @@ gpu: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/gpu.py $(GPU_OPTIONS)
 
+# Compares this library with OpenVINO, CTranslate2, ONNX Runtime and torchao; half an hour, mostly conversions, which are kept.
+ENGINES_OPTIONS ?=
+bench-engines: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[engines]"
+	$(BIN)/python benchmarks/engines.py $(ENGINES_OPTIONS)
+
 bench-smoke: $(STAMP)
 	$(BIN)/python benchmarks/smoke.py
+	$(BIN)/python benchmarks/engines.py --smoke
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard skxlmr/model/avx/*.[ch])
 	$(PYTHON) -m venv $(VENV)

@@ -45,6 +45,7 @@ from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.runtime.feature_cache import clear_features
 
 RANK, BATCH = 8, 16
+DRAWN = ("embed", "train", "small")  # sections in the chart
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -311,7 +312,8 @@ def save(rows: list[Row], about: dict[str, str], folder: Path, sections: list[st
     stem = folder / f"bench-{name}"
     stem.with_suffix(".json").write_text(json.dumps(about | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(rows, about))
-    draw(rows, about, stem.with_suffix(".png"))
+    drawn = [row for row in rows if row.section in DRAWN]
+    draw(drawn, f"How often as fast as the first line ({about['device']})", stem.with_suffix(".png"))
     return stem
 
 

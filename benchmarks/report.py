@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +37,15 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
+def draw(rows: list[Row], title: str, file: Path) -> None:
     """Draw bars of the ratios, one panel per setting; draw nothing if no setting has several rows."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    frame = pd.DataFrame([asdict(row) for row in rows])
-    panels = list(frame[frame.section.isin(["embed", "train", "small"])].groupby(["section", "setting"], sort=False))
-    panels = [(key, part) for key, part in panels if len(part) > 1]
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Row)])
+    panels = [(key, part) for key, part in frame.groupby(["section", "setting"], sort=False) if len(part) > 1]
     if not panels:
         return
     heights = [len(part) + 1.5 for _, part in panels]
@@ -56,13 +55,13 @@ def draw(rows: list[Row], about: dict[str, object], file: Path) -> None:
     for ((section, setting), part), axis in zip(panels, axes[:, 0], strict=True):
         ours = part.how.str.startswith("skxlmr")
         bars = axis.barh(part.how, part.ratio, color=np.where(ours, "#1f6f8b", "#b8b8b8"))
-        labels = [f"{row.ratio:.1f}x   {number(row.value)} {row.unit}" for row in part.itertuples()]
+        labels = [f"{row.ratio:.2f}x   {number(row.value)} {row.unit}" for row in part.itertuples()]
         axis.bar_label(bars, labels, padding=4, fontsize=8)
         axis.set_xlim(0, part.ratio.max() * 1.25)
         axis.invert_yaxis()
         axis.set_title(f"{section}: {setting}", fontsize=9, loc="left")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"How often as fast as the first line ({about['device']})", fontsize=10)
+    figure.suptitle(title, fontsize=10)
     figure.savefig(file, dpi=110)
     plt.close(figure)

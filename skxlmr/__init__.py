@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from skxlmr.runtime.backbone import release_models
     from skxlmr.runtime.feature_cache import set_feature_cache
     from skxlmr.runtime.graphs import set_cuda_graphs
+    from skxlmr.training.processes import Processes
     from skxlmr.tuning import Bias, Full, Head, LoRA
 
     __version__: str
@@ -32,6 +33,7 @@ __all__ = [
     "Head",
     "Int8",
     "LoRA",
+    "Processes",
     "XLMRXLClassifier",
     "XLMRXLEmbedder",
     "XLMRXLGenerator",
@@ -58,6 +60,7 @@ __getattr__, __dir__ = _lazy_attributes(
         "Head": "tuning",
         "Int8": "model.int8",
         "LoRA": "tuning",
+        "Processes": "training.processes",
         "XLMRXLClassifier": "estimators.classifier",
         "XLMRXLEmbedder": "estimators.embedder",
         "XLMRXLGenerator": "estimators.generator",

@@ -1,4 +1,4 @@
-"""The command line: `skxlmr info`, `skxlmr cache`, `skxlmr convert` and `skxlmr versions`."""
+"""The command line: `skxlmr info`, `skxlmr predict`, `skxlmr cache`, `skxlmr convert` and `skxlmr versions`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # commands import what they need, so that --help and --versio
     from skxlmr.hardware.estimate import MemoryEstimate
     from skxlmr.model import XLMRobertaXLConfig
 
+INCOMPLETE = 3  # after a run in which rows have no prediction
 READER_HAS_ENDED = 128 + 13  # what shells report of a program that the signal SIGPIPE, number 13, has ended
 
 
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2. If a program
-        that reads the output has ended, as `head` does, it exits with 141, which shells report for other tools, too.
+        0, or 1 after an error, which is reported in one line on standard error. Wrong usage exits with 2. `predict`
+        returns 3 if rows have no prediction. If a program that reads the output has ended, as `head` does, it exits
+        with 141, which shells report for other tools, too.
 
     Examples
     --------
@@ -58,10 +60,9 @@ def _run(argv: Sequence[str] | None) -> int:
         add_command(commands)
     arguments = parser.parse_args(argv)
     try:
-        arguments.run(arguments)
-    except (OSError, ValueError) as error:
+        return arguments.run(arguments) or 0
+    except (OSError, ValueError, ImportError) as error:
         return _report(error)
-    return 0
 
 
 def _write(text: str) -> None:
@@ -185,6 +186,59 @@ def _count(number: int) -> str:
     return f"{number / 10**9:.2f} billion" if number >= 10**9 else f"{number / 10**6:.1f} million"
 
 
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    summary = "predict the rows of large files, in parts"
+    parser = commands.add_parser(
+        "predict",
+        help=summary,
+        description="Predict the rows of files of Parquet, JSON lines or CSV, and write files of Parquet, and a "
+        "_manifest.json of what was predicted. Needs the extra: pip install 'skxlmr[scale]'. Exits with 3 if rows have "
+        "an error instead of a prediction, or are missing.",
+    )
+    parser.add_argument("estimator", metavar="ESTIMATOR", help="a directory that save has written, or a checkpoint")
+    parser.add_argument("source", type=Path, nargs="+", metavar="SOURCE", help="files, or folders of them")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="the folder for the predictions")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="continue an earlier run in TARGET, if there is one")
+    parser.add_argument("--id-column", default="id", metavar="NAME", help="the column of ids; default: %(default)s")
+    parser.add_argument(
+        "--column", action="append", metavar="NAME", help="the column of texts; several for pairs; default: text"
+    )
+    parser.add_argument("--method", default="predict", help="default: %(default)s")
+    parser.add_argument("--device", metavar="DEVICE", help="such as cpu or cuda; default: as saved")
+    parser.add_argument(
+        "--rows-per-part", type=int, default=4096, metavar="N", help="rows written at once; default: %(default)s"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="actors of the engine ray; default: what fits")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from skxlmr.scale.dataset import predict_dataset
+    from skxlmr.scale.ray_engine import WorkerError
+
+    columns = arguments.column or ["text"]
+    try:
+        manifest = predict_dataset(
+            arguments.estimator,
+            arguments.source,
+            arguments.target,
+            arguments.id_column,
+            column=columns[0] if len(columns) == 1 else columns,
+            method=arguments.method,
+            engine=arguments.engine,
+            resume=arguments.resume,
+            rows_per_part=arguments.rows_per_part,
+            parameters=None if arguments.device is None else {"device": arguments.device},
+            workers=arguments.workers,
+            verbose=1,
+        )
+    except WorkerError as error:
+        return _report(error)
+    print(manifest)
+    return 0 if manifest.complete else INCOMPLETE
+
+
 def _add_cache(commands: argparse._SubParsersAction) -> None:
     summary = "list or remove cached files: quantised weights and decoded models"
     parser = commands.add_parser("cache", help=summary, description=summary.capitalize() + ".")
@@ -233,4 +287,4 @@ def _versions(arguments: argparse.Namespace) -> None:
     show_versions()
 
 
-COMMANDS = (_add_info, _add_convert, _add_cache, _add_versions)
+COMMANDS = (_add_info, _add_predict, _add_convert, _add_cache, _add_versions)

@@ -26,6 +26,7 @@ from skxlmr.saving.estimators import SavedEstimator, SavedWeights, damaged, writ
 from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
 from skxlmr.system.schema import POSITIVE, parse, vector
+from skxlmr.training.processes import Processes
 from skxlmr.tuning import Tuning
 
 # The modules of the estimators of this package, and all estimators that are defined by now, by name.
@@ -33,7 +34,8 @@ MODULES = ("classifier", "embedder", "generator", "masked_lm", "multiple_choice"
 _estimators: dict[str, type[XLMRXLEstimator]] = {}
 
 # Parameters that are not saved: joblib unpickles what lies in the folder `memory`, and a tokenizer is a function.
-NOT_SAVED_PARAMETERS = {"memory", "tokenizer"}
+# `processes` says how the next fit is run on this machine.
+NOT_SAVED_PARAMETERS = {"memory", "tokenizer", "processes"}
 
 # Attributes of a fitted estimator that are not saved as values: what is written separately, and transient state.
 TRUSTED = {"_skl_callbacks", "_metadata_request"}  # these are in pickles
@@ -168,7 +170,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Raise an error if a parameter is not valid."""
         self._validate_params()
         for value in self.get_params(deep=False).values():
-            if isinstance(value, Tuning | Int8):
+            if isinstance(value, Tuning | Int8 | Processes):
                 value.check()
 
     def _check_fitted_attributes(self, attributes: dict[str, Any]) -> None:
@@ -190,8 +192,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
         It holds the trained weights, the parameters, and the base's name and fingerprint; not the base. A saved
         estimator that is there already is replaced, at once or not at all, also if the process is killed or others
-        save there at the same time. Callbacks of `set_callbacks`, metadata
-        requests, `memory` and `tokenizer` are not saved.
+        save there at the same time. Callbacks of `set_callbacks`, metadata requests, `memory`, `tokenizer` and
+        `processes` are not saved.
 
         While `fit` runs, the estimator is still that of the earlier fit: a callback, or another thread, saves what the
         earlier fit learned, with the parameters as they are then. During a first fit it raises NotFittedError.

@@ -35,6 +35,7 @@ from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.system.schema import POSITIVE, parse
 from skxlmr.tasks.similarity import SimilarityLearning
 from skxlmr.training.fit import Fit
+from skxlmr.training.processes import run_on_processes
 from skxlmr.training.rows import Rows
 from skxlmr.training.settings import TrainingParameters
 from skxlmr.tuning import Head, Tuning, as_tuning
@@ -223,6 +224,16 @@ class XLMRXLEmbedder(
         return self._with_index(self._finish(vectors), X)
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
+        """Fit, on several processes if anything is trained; returns the vectors if they are wanted, or none."""
+        if self.objective is None:
+            attributes, vectors = self._learn(X, y, embed)
+        else:
+            attributes, vectors = run_on_processes(self, "_learn", X, y, embed)
+        self._set_fitted(attributes)
+        return vectors
+
+    def _learn(self, X: Any, y: Any, embed: bool) -> tuple[dict[str, Any], np.ndarray]:
+        """Do what `fit` does, and return the attributes that it sets, and the vectors."""
         column = self._check_column(X)
         reading = self._resolved()
         task = self._task(reading)
@@ -246,7 +257,7 @@ class XLMRXLEmbedder(
         learned: dict[str, Any] = {}
         if task is not None:
             task = replace(task, dims=self._dims(width))
-            learned = self._learn(backbone, task, task.rows(backbone, column, targets, weights), start)
+            learned = self._fine_tune(backbone, task, task.rows(backbone, column, targets, weights), start)
         vectors = np.empty((0, width), np.float32)
         if embed:
             vectors = self._embed(backbone, column, reading, learned.get("_finetuned"))
@@ -259,8 +270,7 @@ class XLMRXLEmbedder(
             width = self.n_components
         attributes = self._attributes_of(reading, width, pca, input_names(X))
         attributes["max_length_"] = self._windows(reading).default(backbone)
-        self._set_fitted(self._fitted_attributes(backbone, column, **attributes, **learned))
-        return vectors
+        return self._fitted_attributes(backbone, column, **attributes, **learned), vectors
 
     def _attributes_of(
         self, reading: Reading, width: int, pca: PCA | None = None, names: list[str] | None = None
@@ -279,7 +289,7 @@ class XLMRXLEmbedder(
             "_n_features_out": 2 * width if reading.separate else width,
         }
 
-    def _learn(
+    def _fine_tune(
         self, backbone: Backbone, task: SimilarityLearning, rows: Rows, start: Finetuned | None
     ) -> dict[str, Any]:
         """Fine-tune; returns the fitted attributes."""

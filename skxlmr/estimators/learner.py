@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import joblib
@@ -32,6 +32,7 @@ from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.tasks.base import Task
 from skxlmr.training.fit import Fit, OneEpoch
+from skxlmr.training.processes import run_on_processes
 from skxlmr.training.settings import TrainingParameters
 from skxlmr.training.sklearn_callbacks import OBSERVED, CallbackSupportMixin, EpochContexts, with_callbacks
 from skxlmr.tuning import as_tuning
@@ -135,6 +136,29 @@ class XLMRXLLearner(
     ) -> Self:
         """Fit; with a `known` task, which y need not show in full, train for one epoch."""
         observers = [EpochContexts(self, X, y, sample_weight)] if OBSERVED & vars(self).keys() else []
+        if observers and self.processes is not None:
+            raise ValueError(
+                "Callbacks of scikit-learn cannot follow a training on several processes. Remove those of "
+                "set_callbacks, or use the parameter callbacks, or processes=None."
+            )
+        arguments = (X, y, sample_weight, X_val, y_val, sample_weight_val, known, observers)
+        self._set_fitted(run_on_processes(self, "_learn", *arguments))
+        for observer in observers:
+            observer.end()
+        return self
+
+    def _learn(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        X_val: Any,
+        y_val: Any,
+        sample_weight_val: Any,
+        known: AnyTask | None,
+        observers: Sequence[EpochContexts],
+    ) -> dict[str, Any]:
+        """Do what `fit` does, and return the attributes that it sets."""
         task, scorer = self._new_task() if known is None else known, check_scorer(self)
         continues = known is not None and hasattr(self, "_finetuned")
         column = self._check_fitted_column(X) if continues else task.read(X)
@@ -198,10 +222,7 @@ class XLMRXLLearner(
         )
         if epoch is not None and hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
             attributes["feature_names_in_"] = self.feature_names_in_
-        self._set_fitted(attributes)
-        for observer in observers:
-            observer.end()
-        return self
+        return attributes
 
     def _sentence_settings(self) -> SentenceSettings:
         """How the model turns a text into a vector, where that is what the task learns from."""

@@ -36,6 +36,11 @@ class Guess:
 
     used = False  # whether results depend on a guess: if they are not finite, it may have been wrong
 
+    @property
+    def used_so_far(self) -> bool:
+        """The same within the block."""
+        return _guessing.used
+
 
 @contextmanager
 def guessing(allowed: bool | None = True) -> Iterator[Guess]:

@@ -33,6 +33,7 @@ from skxlmr.training.gradients import BatchLosses, Losses
 from skxlmr.training.loop import RowOrder, Trainer
 from skxlmr.training.optimizers import OptimizerState, load_optimizer_state, optimizer_state
 from skxlmr.training.randomness import Randomness
+from skxlmr.training.ranks import ALONE, Ranks, joined
 from skxlmr.training.rows import Outcome, Rows
 from skxlmr.training.schedule import Schedule, auto_epochs
 from skxlmr.training.settings import TrainingParameters
@@ -128,29 +129,33 @@ class Fit:
         `callbacks` are in addition to those of the settings. With `epoch`, train that one epoch instead of
         `max_epochs`, at a constant learning rate and without checkpoints.
         """
-        settings, schedule = self.settings, self._schedule(len(rows.numbers))
+        settings, ranks = self.settings, self._ranks
+        schedule = _least_memory(ranks.gather(self._schedule(len(rows.numbers))))
         seed = int(check_random_state(settings.random_state).randint(2**31 - 1))
         checkpointing: Checkpointing | None = None
         stopping: EarlyStopping | None = None
         if epoch is not None:
             schedule = replace(schedule, max_epochs=1, lr_schedule="constant", warmup=0.0)
-        elif settings.checkpoint_dir is not None:
+        elif settings.checkpoint_dir is not None and ranks.is_first:
             identity = self._identity(schedule, rows, held_out, start, seed)
             directory = training_directory(settings.checkpoint_dir, identity)
             checkpointing = Checkpointing(directory, settings.checkpoint_steps)
             checkpoint = usable_checkpoint(directory) if settings.random_state is None else None
             if checkpoint is not None:  # continue with the seed of the fit that was killed
                 seed = checked_as(COUNT, checkpoint[0].get("seed"), directory)
+        seed = ranks.broadcast(seed)
         if held_out is None and settings.early_stopping:
             rows, held_out = self._hold_out(rows, seed)
         finetuned = self._new_finetuned(start, seed)
-        started = start is None and epoch is None and self._start(finetuned, rows, schedule, seed)
+        started = start is None and epoch is None and ranks.is_first and self._start(finetuned, rows, schedule, seed)
+        started = ranks.broadcast(started)
+        ranks.broadcast_tensors(list(finetuned.state_dict().values()))
         judged, quality = rows.take(some_rows(rows, seed, N_ROWS)), None
         if started:
-            quality = self._quality(finetuned, judged, schedule)
+            quality = self._quality(finetuned, judged, schedule) if ranks.is_first else None
             schedule = self._after_start(schedule, finetuned.only_head, len(rows.numbers))
         finetuned.train()
-        if held_out is not None:
+        if held_out is not None and ranks.is_first:
             stopping = self._early_stopping(finetuned, held_out, schedule, started)
         rows, losses, needed, order = self.task.objective(
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
@@ -160,7 +165,9 @@ class Fit:
         if started and not finetuned.only_head:
             assert isinstance(finetuned.head, Head)
             soft = SoftStart(finetuned.head, self.task.start_factor(rows.targets))
-        added = [*needed, *bars, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
+        added = list[Callback | None](needed)
+        if ranks.is_first:
+            added += [*bars, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
         trainer = Trainer(
             losses,
             finetuned,
@@ -174,6 +181,7 @@ class Fit:
             half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
             epochs_before=0 if epoch is None else epoch.number,
             before={} if quality is None else {"loss": quality.loss},
+            ranks=ranks,
         )
         if epoch is not None and epoch.optimizer_state is not None:
             load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
@@ -183,10 +191,15 @@ class Fit:
         if checkpointing is not None and trainer.finished:  # after everything that could have raised
             checkpointing.remove()
         finetuned.eval().requires_grad_(False)
-        if epoch is None and trainer.finished and schedule.max_epochs:
+        if epoch is None and trainer.finished and schedule.max_epochs and ranks.is_first:
             self._judge(finetuned, judged, schedule, quality)
         scores = None if stopping is None else stopping.scores
         return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
+
+    @property
+    def _ranks(self) -> Ranks:
+        """The processes that train together."""
+        return (self.settings.processes is not None and joined()) or ALONE
 
     def _new_finetuned(self, start: Finetuned | None, seed: int) -> Finetuned:
         """Make what is trained, with random weights, or with those of an earlier fit."""
@@ -320,6 +333,11 @@ class Fit:
             stops=settings.early_stopping,
             started=started,
         )
+
+
+def _least_memory(schedules: Sequence[Schedule]) -> Schedule:
+    """Return that one of the schedules that needs the least memory; they are the same otherwise."""
+    return min(schedules, key=lambda each: (not each.gradient_checkpointing, each.batch_tokens))
 
 
 def _why_not_stratified(classes: np.ndarray | None) -> str | None:

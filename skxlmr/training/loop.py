@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
@@ -13,13 +13,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from skxlmr.model.dynamic_outliers import guessing
+from skxlmr.model.dynamic_outliers import Guess, guessing
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.current_device import on_device
 from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import Callback, CallbackState
-from skxlmr.training.gradients import BatchLosses, Losses, NotFiniteError, accumulate_gradients, clip_gradients
+from skxlmr.training.gradients import (
+    BatchLosses,
+    Begin,
+    Losses,
+    NotFiniteError,
+    accumulate_gradients,
+    clip_gradients,
+)
 from skxlmr.training.optimizers import (
     check_optimizer_state,
     check_same_shapes,
@@ -28,6 +35,7 @@ from skxlmr.training.optimizers import (
     optimizer_state,
 )
 from skxlmr.training.randomness import Randomness
+from skxlmr.training.ranks import ALONE, Ranks
 from skxlmr.training.schedule import Schedule
 
 # Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
@@ -74,7 +82,11 @@ class _LossScaleError(Exception):
 
 @dataclass(eq=False, repr=False)
 class Trainer:
-    """Minimise the weighted mean loss over the rows of a plan; callbacks see the trainer."""
+    """Minimise the weighted mean loss over the rows of a plan; callbacks see the trainer.
+
+    With several processes, each runs some of the micro-batches of a step, and all take the same step with the sum of
+    their gradients. They continue from what rank 0 has after `on_fit_begin` of its callbacks, and end when those do.
+    """
 
     losses: Losses | BatchLosses
     module: nn.Module  # its parameters that require gradients are trained
@@ -89,6 +101,7 @@ class Trainer:
     half: bool = False  # gradients pass through float16, so the loss is scaled
     epochs_before: int = 0  # epochs of earlier trainings that this one continues
     before: dict[str, float] = field(default_factory=dict)  # metrics before the first epoch
+    ranks: Ranks = ALONE  # the processes that train together, all with the same arguments but for `callbacks`
 
     def __post_init__(self) -> None:
         for callback in self.callbacks:
@@ -107,6 +120,7 @@ class Trainer:
         self.position = Position(schedule.batch_tokens, schedule.gradient_checkpointing, loss_scale)
         self.loss = self.learning_rate = float("nan")  # of the latest step
         self._may_guess = True  # see `skxlmr.model.dynamic_outliers`
+        self._guessed = False  # in the latest step, in one of the processes
         self.finished = False  # True after the last epoch, not after an interruption
 
     @property
@@ -145,6 +159,7 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_fit_begin(self)
                 begun.append(callback)
+            self._take_over()
             while not self.position.stopped and self.position.epoch < self.schedule.max_epochs:
                 self._run_epoch()
             self.finished = True
@@ -165,17 +180,47 @@ class Trainer:
         if position.rows_done == 0:
             self.randomness = Randomness(int(of_epoch.randint(2**31 - 1)), self.device)
         for callback in self.callbacks:
-            callback.on_epoch_begin(self)
+            with self._interruptible():
+                callback.on_epoch_begin(self)
         began = time.perf_counter() - position.seconds
         while position.rows_done < n_rows:
             self._run_step(order[position.rows_done : position.rows_done + self.schedule.batch_size])
             position.seconds = time.perf_counter() - began
             for callback in self.callbacks:
-                callback.on_step_end(self)
+                with self._interruptible():
+                    callback.on_step_end(self)
         self._close_epoch()
         position.epoch += 1
         for callback in self.callbacks:
-            position.stopped |= bool(callback.on_epoch_end(self))
+            with self._interruptible():
+                position.stopped |= bool(callback.on_epoch_end(self))
+        position.stopped = self.ranks.broadcast(position.stopped)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let all processes end training in the next step if a callback raises KeyboardInterrupt."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.ranks.size == 1:
+                raise
+            self.ranks.interrupted = True
+
+    def _take_over(self) -> None:
+        """Load the state of rank 0, which may have resumed from a checkpoint."""
+        if self.ranks.size == 1:
+            return
+        numbers, tensors = self.state() if self.ranks.is_first else ({}, {})
+        numbers = self.ranks.broadcast({**numbers, "callbacks": []})
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("callback")}
+        kinds = self.ranks.broadcast({name: (tuple(t.shape), t.dtype, t.device.type) for name, t in tensors.items()})
+        if not self.ranks.is_first:
+            devices = {"cpu": torch.device("cpu"), self.device.type: self.device}
+            tensors = {name: torch.empty(s, dtype=d, device=devices[on]) for name, (s, d, on) in kinds.items()}
+        self.ranks.broadcast_tensors([tensors[name] for name in kinds])
+        if not self.ranks.is_first:
+            assert not self._with_state(), "only rank 0 has callbacks with a state"
+            self.load_state(numbers, tensors)
 
     def _close_epoch(self) -> None:
         """Append the epoch to the history and reset the sums."""
@@ -230,13 +275,13 @@ class Trainer:
         while True:
             try:
                 # A retry draws the same dropout as the failed attempt.
-                with self.randomness.drawing(), guessing(self._may_guess) as guess:
-                    return self._attempt(rows)
+                with self.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
+                    return self._attempt(rows, begin, guess)
             except torch.OutOfMemoryError:
                 if not self._reduce_memory(rows):
                     raise
             except (NotFiniteError, _LossScaleError) as error:
-                if guess.used:
+                if self._guessed:
                     self._may_guess = False
                 elif isinstance(error, NotFiniteError):
                     raise
@@ -248,14 +293,26 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _attempt(self, rows: np.ndarray) -> float:
-        position = self.position
+    def _attempt(self, rows: np.ndarray, begin: Begin, guess: Guess) -> float:
+        position, ranks, parameters = self.position, self.ranks, list(self.parameters.values())
         scale = position.loss_scale
         losses = accumulate_gradients(
-            self.losses, self.plan, rows, self.row_weights[rows], position.batch_tokens, position.recompute, scale
+            self.losses,
+            self.plan,
+            rows,
+            self.row_weights[rows],
+            position.batch_tokens,
+            position.recompute,
+            scale,
+            ranks,
+            begin,
         )
-        clipped = clip_gradients(list(self.parameters.values()), self.schedule.max_grad_norm, scale)
-        loss, norm = losses.read(clipped)
+        self._guessed, interrupted = ranks.any([guess.used_so_far, ranks.interrupted])
+        if interrupted:
+            raise KeyboardInterrupt
+        ranks.sum_gradients(parameters)
+        clipped = clip_gradients(parameters, self.schedule.max_grad_norm, scale)
+        loss, norm = losses.read(clipped, ranks=ranks)
         if not np.isfinite(norm):
             if scale > 1:
                 raise _LossScaleError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -48,9 +48,25 @@ class Randomness:
         """
         device, devices = self.device, [] if self.device.type == "cpu" else [self.device]
         with _turn, gate.inside(), torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
-            torch.set_rng_state(self.states[0])
-            for state in self.states[1:]:
-                torch.get_device_module(device).set_rng_state(state, device)
+            self._set(self.states)
             yield
             self.states = [torch.get_rng_state()]
             self.states += [torch.get_device_module(device).get_rng_state(device) for device in devices]
+
+    @contextmanager
+    def drawing_parts(self) -> Iterator[Callable[[int], None]]:
+        """Draw as in `drawing`, by parts: the function that it yields begins the part with a number.
+
+        What is drawn in a part depends on its number only, and not on the parts that were drawn before, so that several
+        processes can draw some parts each.
+        """
+        with self.drawing():
+            seed = int(torch.randint(2**62, (1,)))
+            afterwards = [torch.get_rng_state(), *self.states[1:]]
+            yield lambda part: self._set(Randomness(seed + part, self.device).states)
+            self._set(afterwards)
+
+    def _set(self, states: Sequence[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for state in states[1:]:
+            torch.get_device_module(self.device).set_rng_state(state, self.device)

@@ -14,6 +14,7 @@ from skxlmr.system.lazy import lazy_property
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.optimizers import OPTIMIZERS
+from skxlmr.training.processes import Processes
 from skxlmr.training.schedule import LR_SCHEDULES, MAX_GRAD_NORM, WARMUP, WEIGHT_DECAY
 
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
@@ -82,6 +83,9 @@ class TrainingParameters(RunParameters):
         its own folder there, so those of a grid search do not collide; at its end it is removed.
     checkpoint_steps : int
         Optimiser steps between two checkpoints; there is one after each epoch, too.
+    processes : Processes or None
+        Train on several processes, one per GPU, or on parts of the cores of a CPU; `Processes(n=4)`. What is learned
+        stays the same. It is not saved.
     """
 
     batch_size: int = parameter(default=32, valid=[AT_LEAST_1], order=29)
@@ -105,3 +109,4 @@ class TrainingParameters(RunParameters):
     callbacks: Sequence[Callback] | None = parameter(default=None, valid=[list, tuple, None], order=50)
     checkpoint_dir: str | os.PathLike | None = parameter(default=None, valid=[str, os.PathLike, None], order=50)
     checkpoint_steps: int = parameter(default=100, valid=[AT_LEAST_1], order=50)
+    processes: Processes | None = parameter(default=None, valid=[Processes, None], order=50)

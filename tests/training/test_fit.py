@@ -143,7 +143,7 @@ def test_learn_of_more_weights_continues_from_head_alone(tuning):
     other, _ = make_fit(tuning, learning_rate=1e-6, max_epochs=1)
     second = other.learn(rows, start=first.finetuned)
     assert not second.finetuned.only_head
-    assert second.history["loss"][0] == pytest.approx(first.history["loss"].iloc[-1], rel=0.2)
+    assert second.history["loss"][0] == pytest.approx(first.history["loss"].iloc[-1], rel=0.5)  # both with dropout
     for name, value in second.finetuned.head.state_dict().items():
         torch.testing.assert_close(value, weights.head.state_dict()[name], atol=1e-4, rtol=0)
     assert_equal_weights(first.finetuned, weights)

@@ -1,0 +1,221 @@
+"""The processes that train one model together: what they exchange in a step."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the device that trains
+# The others wait while rank 0 validates, which may take long; whether a process is alive, its launcher knows.
+TIMEOUT = timedelta(days=7)
+BUCKET_BYTES = 32 * 2**20  # of gradients that are exchanged at once; it is copied
+
+
+class Ranks:
+    """The processes that train together, of which this is number `rank`; all call the same methods in the same order.
+
+    This one trains alone, so there is nothing to exchange.
+
+    Attributes
+    ----------
+    rank : int
+    size : int
+    interrupted : bool
+        Set by a handler of a signal, or by a callback: all processes end training in the next step.
+    device : torch.device
+        What this process trains on, one of several.
+    """
+
+    rank = 0
+    size = 1
+    interrupted = False
+    device = torch.device("cpu")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which validates, writes files, and calls the user's callbacks."""
+        return self.rank == 0
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether it is set in one of the processes."""
+        return list(flags)
+
+    def sum(self, number: float) -> float:
+        """Return the sum of a number over the processes."""
+        return number
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes; in place."""
+        return tensor
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the gradients of the processes; a parameter without one in all of them stays without."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in the order of their ranks."""
+        return [value]
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0."""
+        return value
+
+    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors, which have the same shapes in all processes, with those of rank 0."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Raise OutOfMemoryError in all processes after the block if it is raised in one of them."""
+        return nullcontext()
+
+    def n_tokens(self, total: int, batch_tokens: int) -> int:
+        """Return the tokens per micro-batch, at most `batch_tokens`, such that each process has equally many batches.
+
+        `total` are the tokens of a step.
+        """
+        if self.size == 1:
+            return batch_tokens
+        n_rounds = -(-total // (batch_tokens * self.size))
+        return min(batch_tokens, -(-total // (n_rounds * self.size)))
+
+    def share(self, n_tokens: Sequence[int]) -> list[int]:
+        """Return which micro-batches this process runs, by their numbers of tokens; each is run by one process.
+
+        Examples
+        --------
+        >>> Ranks().share([5, 3, 2])
+        [0, 1, 2]
+        """
+        loads, mine = np.zeros(self.size, np.int64), []
+        for i in np.argsort(-np.asarray(n_tokens), kind="stable").tolist():
+            rank = int(loads.argmin())
+            loads[rank] += n_tokens[i]
+            if rank == self.rank:
+                mine.append(i)
+        return sorted(mine)
+
+
+ALONE = Ranks()
+
+
+class GroupRanks(Ranks):
+    """The processes of the default group of torch.distributed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+        self.device = device
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        tensor = torch.tensor(list(flags), dtype=torch.uint8)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.bool().tolist()
+
+    def sum(self, number: float) -> float:
+        tensor = torch.tensor([number], dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return tensor.item()
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        has_gradient = self.any([p.grad is not None for p in parameters])
+        gradients = []
+        for parameter, has in zip(parameters, has_gradient, strict=True):
+            if has and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            summed = flat.split([gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [s.view_as(g) for s, g in zip(summed, bucket, strict=True)])
+
+    def gather(self, value: Any) -> list[Any]:
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            received = tensor.detach().contiguous()
+            dist.broadcast(received, src=0)
+            if received.data_ptr() != tensor.data_ptr():
+                tensor.detach().copy_(received)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        fails = False
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            fails = True
+        # Outside of the handler, whose traceback holds the tensors of the block.
+        if self.any([fails])[0]:
+            raise torch.OutOfMemoryError("The memory of one of the processes does not suffice.")
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield neighbours of the same dtype that together have about `BUCKET_BYTES`, or one that is larger."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        is_full = sum(other.nbytes for other in bucket) + tensor.nbytes > BUCKET_BYTES
+        if bucket and (is_full or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+_joined: GroupRanks | None = None
+
+
+def joined() -> Ranks | None:
+    """Return the processes that this one has joined, while it takes part in a fit; None otherwise."""
+    return _joined
+
+
+@contextmanager
+def joining(device: torch.device) -> Iterator[GroupRanks]:
+    """Train together with the other processes of the default group, in a `with` statement; make it if there is none.
+
+    The environment says which processes belong to the group, as torchrun sets it.
+    """
+    global _joined
+    if not dist.is_initialized():
+        dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT)
+        atexit.register(leave_group)
+    _joined = GroupRanks(device)
+    try:
+        yield _joined
+    finally:
+        _joined = None
+
+
+def join_by_file(file: str, device: torch.device) -> None:
+    """Make the default group of processes that meet at a file, which nobody else knows."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.FileStore(file, size)
+    dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def leave_group() -> None:
+    """Leave the default group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
