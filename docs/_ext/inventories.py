@@ -19,11 +19,13 @@ SITES = {  # project: the address of its pages, and the pattern of a name's page
 CLASSES = """
     sklearn.calibration.CalibratedClassifierCV sklearn.calibration.CalibrationDisplay sklearn.cluster.HDBSCAN
     sklearn.cluster.KMeans sklearn.compose.ColumnTransformer sklearn.decomposition.PCA
-    sklearn.frozen.FrozenEstimator sklearn.manifold.TSNE sklearn.model_selection.LearningCurveDisplay
+    sklearn.dummy.DummyRegressor sklearn.frozen.FrozenEstimator sklearn.manifold.TSNE
+    sklearn.model_selection.LearningCurveDisplay
     sklearn.feature_extraction.text.TfidfVectorizer sklearn.linear_model.LogisticRegression
     sklearn.linear_model.LogisticRegressionCV sklearn.metrics.ConfusionMatrixDisplay
     sklearn.model_selection.FixedThresholdClassifier sklearn.model_selection.GridSearchCV
-    sklearn.model_selection.RandomizedSearchCV sklearn.model_selection.StratifiedKFold
+    sklearn.model_selection.GroupShuffleSplit sklearn.model_selection.RandomizedSearchCV
+    sklearn.model_selection.StratifiedKFold
     sklearn.model_selection.TunedThresholdClassifierCV sklearn.neighbors.NearestNeighbors sklearn.pipeline.Pipeline
     pandas.DataFrame pandas.Series
 """

@@ -46,8 +46,8 @@ def write_sentence_model(
 
     The base model itself lies in the directory, so that transformers' AutoModel loads it. `encode` puts the prompt of
     the name DEFAULT_PROMPT before each text, if there is one. Of texts of more than `max_length` tokens the beginning
-    is read; None means all that the model can. `other_files` are
-    those of the tokenizer, and more, by their names.
+    is read; None means all that the model can. `other_files` are those of
+    the tokenizer, and more, by their names.
     """
     model_class = BertModel if base.config.model_type == "bert" else XLMRobertaXLModel
     with torch.device("meta"):
