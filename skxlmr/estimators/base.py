@@ -24,6 +24,7 @@ from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights, damaged, write_estimator
 from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters
+from skxlmr.system.progress import count_with_siblings
 from skxlmr.system.schema import POSITIVE, parse, vector
 from skxlmr.tuning import Tuning
 
@@ -68,6 +69,12 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
                 setattr(cls, name, default_torch_state()(method))
         if not abstract and _same_class(ESTIMATORS.get(cls.__name__, cls), cls):
             ESTIMATORS[cls.__name__] = cls
+
+    def __sklearn_clone__(self) -> Self:
+        """Return a clone, whose fits are counted with those of other clones for their progress bars."""
+        cloned = super().__sklearn_clone__()
+        count_with_siblings(cloned, self)
+        return cloned
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""

@@ -25,8 +25,9 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.sklearn_defaults import sklearn_defaults
+from skxlmr.system.progress import number_of_fit
 from skxlmr.system.schema import COUNT
-from skxlmr.training.callbacks import Callback, ProgressBar
+from skxlmr.training.callbacks import Callback, EpochLog, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, training_directory, usable_checkpoint
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
@@ -156,12 +157,12 @@ class Fit:
         rows, losses, needed, order = self.task.objective(
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
         )
-        bars = [ProgressBar()] if settings.verbose else []
         soft: SoftStart | None = None
         if started and not finetuned.only_head:
             assert isinstance(finetuned.head, Head)
             soft = SoftStart(finetuned.head, self.task.start_factor(rows.targets))
-        added = [*needed, *bars, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
+        added = [*needed, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
+        added += self._reports(None if epoch is not None else number_of_fit(settings))  # of all that the others did
         trainer = Trainer(
             losses,
             finetuned,
@@ -188,6 +189,11 @@ class Fit:
             self._judge(finetuned, judged, schedule, quality)
         scores = None if stopping is None else stopping.scores
         return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
+
+    def _reports(self, number: int | None) -> list[Callback]:
+        """Make the callbacks that log the training and, if `verbose`, show it; `number` is that of a fit in a search."""
+        verbose = self.settings.verbose
+        return [EpochLog(number), *([ProgressBar(int(verbose), number)] if verbose else [])]
 
     def _new_finetuned(self, start: Finetuned | None, seed: int) -> Finetuned:
         """Make what is trained, with random weights, or with those of an earlier fit."""
