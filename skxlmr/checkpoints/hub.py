@@ -77,7 +77,7 @@ def fetch(
         try:
             return repo.cached(only, reason)
         except ModelNotFoundError as not_cached:
-            raise not_cached from error
+            raise not_cached from None  # the reason says what failed; the frames of the HTTP library add nothing
 
 
 @dataclass(frozen=True)

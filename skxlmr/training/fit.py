@@ -305,7 +305,7 @@ class Fit:
             raise ValueError(
                 f"early_stopping=True cannot set validation_fraction={fraction} of {len(rows.numbers)} rows aside: "
                 f"{_why_not_stratified(classes) or error} Pass X_val and y_val, or use another validation_fraction."
-            ) from error
+            ) from None
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:

@@ -273,7 +273,7 @@ def test_sample_weight_val_that_does_not_fit_raises():
     val = {"X_val": X_VAL, "y_val": Y_VAL}
     with pytest.raises(ValueError, match=r"sample_weight_val does not fit X_val: .*shape"):
         classifier().fit(TEXTS, LABELS, **val, sample_weight_val=WEIGHTS[:-1])
-    with pytest.raises(ValueError, match="sample_weight_val does not fit X_val: Negative values"):
+    with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight_val`: that of row"):
         classifier().fit(TEXTS, LABELS, **val, sample_weight_val=-WEIGHTS)
     with pytest.raises(ValueError, match=r"sample_weight_val .*zero"):
         classifier().fit(TEXTS, LABELS, **val, sample_weight_val=0 * WEIGHTS)
