@@ -189,9 +189,9 @@ def check_n_rows(values: Sequence | np.ndarray, texts: Sequence, name: str = "y"
 
     Examples
     --------
-    >>> check_n_rows([1, 0, 1], ["good", "bad"])
+    >>> check_n_rows([1, 0, 1], ["good", "bad"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: Found input variables with inconsistent numbers of samples: X has 2 rows, but y has 3. Each row of X needs its value of y: take both from the same table.
+    ValueError: Found input variables with inconsistent numbers of samples: X has 2 rows, but y has 3. ...
     """
     if len(values) != len(texts):
         raise ValueError(
@@ -256,8 +256,8 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
         remedy = f"Make it a list: list({name})."
         if isinstance(X, Mapping):
             remedy = (
-                f"Make it a table: pandas.DataFrame({name}) if its values are columns, pandas.DataFrame([{name}]) if it "
-                f"is one row."
+                f"Make it a table: pandas.DataFrame({name}) if its values are columns, pandas.DataFrame([{name}]) if "
+                f"it is one row."
             )
         raise TypeError(f"{name} is a {type(X).__name__}, which is not a column. {remedy}")
     if sparse.issparse(X):
@@ -310,8 +310,8 @@ def _split_rows(rows: Sequence, name: str) -> list[list]:
         if not _is_row(row) or len(row) != width:
             got = f"{len(row)} values" if _is_row(row) else repr(row)[:40]
             raise ValueError(
-                f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts: 1, or 2 "
-                f"for text pairs. If these are the words of one text, join them: [' '.join(row) for row in {name}]."
+                f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts: 1, or "
+                f"2 for text pairs. If these are the words of one text, join them: [' '.join(row) for row in {name}]."
             )
     return [list(column) for column in zip(*rows, strict=True)]
 

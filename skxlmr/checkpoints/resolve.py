@@ -330,10 +330,9 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
     close = difflib.get_close_matches(name.lower(), candidates, n=1)
     hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
     if name.startswith((".", "/", "~")) or "\\" in name:
-        return ModelNotFoundError(f"There is no directory {name!r}, which would be {directory}. Check the path.{hint}")
-    hint = (
-        hint or f" Only models of the XLM-RoBERTa family can be used, such as {', '.join(map(repr, WELL_KNOWN[:3]))}."
-    )
+        return ModelNotFoundError(f"There is no model {name!r}: {directory} is not a directory. Check the path.{hint}")
+    if not hint:
+        hint = f" Models of the XLM-RoBERTa family can be used, such as {WELL_KNOWN[2]!r} or {WELL_KNOWN[4]!r}."
     return ModelNotFoundError(
         f"There is no model {name!r}: it is not one of {', '.join((*BUNDLED, e5.NAME))}, not a directory, and not the "
         f'id of a hub model, which has the form "organisation/name".{hint}'

@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_sample_weight, warn_of_same_texts
+from skxlmr.columns import TextColumn, check_sample_weight
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, OF_TRAINING, Tuned, of_no_training
@@ -137,8 +137,6 @@ class XLMRXLLearner(
         task, scorer = self._new_task() if known is None else known, check_scorer(self)
         continues = known is not None and hasattr(self, "_finetuned")
         column = self._check_fitted_column(X) if continues else task.read(X)
-        if known is None:
-            warn_of_same_texts(column.keys)
         weights = check_sample_weight(sample_weight, column.texts, non_negative=True)
         if not weights.any():  # scikit-learn checks this since 1.9
             raise ValueError("There are no rows to learn from: all sample weights are zero.")

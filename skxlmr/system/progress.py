@@ -135,7 +135,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
-# Counters of fits: of the clones of an object, and the one by which a clone is counted. A search fits clones of a clone.
+# Counters of fits: of the clones of an object, and the one by which a clone is counted. A search fits clones of one.
 _counter_of_clones: WeakKeyDictionary[object, Iterator[int]] = WeakKeyDictionary()
 _counter: WeakKeyDictionary[object, Iterator[int]] = WeakKeyDictionary()
 
@@ -146,7 +146,7 @@ def count_with_siblings(clone: object, original: object) -> None:
 
 
 def number_of_fit(estimator: object) -> int | None:
-    """Return the number of a fit that begins, from 1, among those of clones of one estimator; None if it is no clone."""
+    """Return the number of a fit that begins, from 1, among those of the clones of one estimator; None without one."""
     counter = _counter.get(estimator)
     return None if counter is None else next(counter)
 

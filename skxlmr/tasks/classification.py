@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, warn_of_same_texts
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.transfer import upload_one
 from skxlmr.system.schema import one_of, shown, vector
@@ -62,6 +62,7 @@ class Classification(PooledTask):
             _refuse_same_labels(targets[used], classes)
         if labels.kind == "single":
             warn_of_joined_labels(classes)
+            warn_of_same_texts(column.keys)
             refuse_y_as_text(column, labels.values)
             warn_of_y_in_other_words(column, targets)
             used = np.unique(targets[weights * task.loss_weights(targets) > 0])
@@ -86,8 +87,8 @@ class Classification(PooledTask):
         if (targets == -1).all():
             values = labels.values[0]
             warn(
-                f"No row of y has a label that fit saw, so the score is the worst. y has such as {values!s:.60}, but the "
-                f"classes are such as {self.classes.tolist()[:3]}."
+                f"No row of y has a label that fit saw, so the score is the worst. y has {values!s:.60}, for example, "
+                f"but the classes are such as {self.classes.tolist()[:3]}."
             )
         return targets
 

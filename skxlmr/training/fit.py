@@ -191,7 +191,7 @@ class Fit:
         return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
 
     def _reports(self, number: int | None) -> list[Callback]:
-        """Make the callbacks that log the training and, if `verbose`, show it; `number` is that of a fit in a search."""
+        """Make the callbacks that log the training and, with `verbose`, show it; a fit in a search has a number."""
         verbose = self.settings.verbose
         return [EpochLog(number), *([ProgressBar(int(verbose), number)] if verbose else [])]
 
