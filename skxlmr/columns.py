@@ -219,7 +219,10 @@ def check_sample_weight(
     if np.ndim(sample_weight) == 1 and len(sample_weight) != len(texts):
         of = name.replace("sample_weight", "X")
         raise ValueError(f"{name} has {len(sample_weight)} values, but {of} has {len(texts)} rows. Give one a row.")
-    weights = _check_sample_weight(sample_weight, texts, dtype=np.float64)
+    try:
+        weights = _check_sample_weight(sample_weight, texts, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{name} is not valid: {error}") from None
     if non_negative and (weights < 0).any():
         row = int(np.argmax(weights < 0))
         index = sample_weight.index if isinstance(sample_weight, pd.Series) else None

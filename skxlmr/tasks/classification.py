@@ -62,13 +62,13 @@ class Classification(PooledTask):
             _refuse_same_labels(targets[used], classes)
         if labels.kind == "single":
             warn_of_joined_labels(classes)
-            warn_of_same_texts(column.keys)
             refuse_y_as_text(column, labels.values)
             warn_of_y_in_other_words(column, targets)
             used = np.unique(targets[weights * task.loss_weights(targets) > 0])
             if len(used) == 1:
                 label = classes.tolist()[used[0]]
                 raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
+            warn_of_same_texts(column.keys)
         return task, targets
 
     def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
