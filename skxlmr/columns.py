@@ -216,9 +216,10 @@ def check_sample_weight(
     ValueError
         If there is not one for each row, or, with `non_negative`, if one is negative; the message names its row.
     """
-    if np.ndim(sample_weight) == 1 and len(sample_weight) != len(texts):
+    shape = np.asarray(sample_weight).shape
+    if len(shape) == 1 and shape[0] != len(texts):
         of = name.replace("sample_weight", "X")
-        raise ValueError(f"{name} has {len(sample_weight)} values, but {of} has {len(texts)} rows. Give one a row.")
+        raise ValueError(f"{name} has {shape[0]} values, but {of} has {len(texts)} rows. Give one for each row.")
     try:
         weights = _check_sample_weight(sample_weight, texts, dtype=np.float64)
     except ValueError as error:
