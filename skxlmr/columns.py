@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_feature_names, _get_feature_names
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight, _get_feature_names
 
 from skxlmr.system.text_length import check_lengths
 from skxlmr.system.warn import warn
@@ -100,6 +100,8 @@ def check_text_column(X: Any, *, name: str = "X", missing: str = "error") -> Tex
     names = feature_names(X, name)
     if len(columns) not in (1, 2):
         listed = f": {', '.join(map(repr, labels))}" if labels is not None else ""
+        if labels is None and is_sequence(X):
+            listed = f". If they are the words of one text, join them: [' '.join(row) for row in {name}]"
         raise ValueError(
             f"{name} has {len(columns)} columns{listed}. Select the text column, df['text'], or two columns "
             f"for text pairs, df[['question', 'answer']]."
@@ -160,16 +162,76 @@ def check_feature_names(estimator: BaseEstimator, names: np.ndarray | None) -> N
 
     Warns, as scikit-learn does, if only one of both has names.
     """
-    _check_feature_names(estimator, None if names is None else _empty_frame(names), reset=False)
+    try:
+        _check_feature_names(estimator, None if names is None else _empty_frame(names), reset=False)
+    except ValueError as error:
+        raise ValueError(f"{error}Select the columns that fit saw: X{_selection(estimator)}.") from None
 
 
 def check_n_features(estimator: BaseEstimator, column: TextColumn) -> None:
     """Raise scikit-learn's error unless a column has as many features as fit saw."""
     if column.n_features != estimator.n_features_in_:
+        selected = f" Select those that fit saw: X{_selection(estimator)}." if _selection(estimator) else ""
         raise ValueError(
             f"X has {column.n_features} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input (columns of texts)."
+            f"{estimator.n_features_in_} features as input (columns of texts).{selected}"
         )
+
+
+def _selection(estimator: BaseEstimator) -> str:
+    """Return how to select the columns that fit saw of a frame; "" if they had no names."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return "" if names is None else f"[{list(map(str, names))}]"
+
+
+def check_n_rows(values: Sequence | np.ndarray, texts: Sequence, name: str = "y") -> None:
+    """Raise a ValueError unless there is one value for each row of X.
+
+    Examples
+    --------
+    >>> check_n_rows([1, 0, 1], ["good", "bad"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: Found input variables with inconsistent numbers of samples: X has 2 rows, but y has 3. ...
+    """
+    if len(values) != len(texts):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {name.replace('y', 'X', 1)} has {len(texts)} "
+            f"rows, but {name} has {len(values)}. Each row of X needs its value of y: take both from the same table."
+        )
+
+
+def warn_of_same_texts(keys: Sequence[Hashable]) -> None:
+    """Warn if all rows, of several, are the same, by their keys."""
+    if len(keys) > 1 and all(key == keys[0] for key in keys):
+        warn(f"All {len(keys)} rows of X are the same, {keys[0]!r:.40}, so they tell nothing apart. Check the column.")
+
+
+def check_sample_weight(
+    sample_weight: Any, texts: Sequence, name: str = "sample_weight", *, non_negative: bool = False
+) -> np.ndarray:
+    """Return the weights of the rows, (n_rows,) float64; None and a number stand for equal ones.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each row, or, with `non_negative`, if one is negative; the message names its row.
+    """
+    shape = np.asarray(sample_weight).shape
+    if len(shape) == 1 and shape[0] != len(texts):
+        of = name.replace("sample_weight", "X")
+        raise ValueError(f"{name} has {shape[0]} values, but {of} has {len(texts)} rows. Give one for each row.")
+    try:
+        weights = _check_sample_weight(sample_weight, texts, dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{name} is not valid: {error}") from None
+    if non_negative and (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        index = sample_weight.index if isinstance(sample_weight, pd.Series) else None
+        raise ValueError(
+            f"Negative values in data passed to `{name}`: that of {name_row(row, index)} is {weights[row]:g}. "
+            f"Use 0 to leave a row out."
+        )
+    return weights
 
 
 def is_sequence(values: Any) -> bool:
@@ -197,7 +259,13 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
     if isinstance(X, SINGLE_TEXTS):
         raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
     if isinstance(X, Mapping | Set | Iterator):
-        raise TypeError(f"{name} is a {type(X).__name__}, which is not a column. Use a list, an array or a Series.")
+        remedy = f"Make it a list: list({name})."
+        if isinstance(X, Mapping):
+            remedy = (
+                f"Make it a table: pandas.DataFrame({name}) if its values are columns, pandas.DataFrame([{name}]) if "
+                f"it is one row."
+            )
+        raise TypeError(f"{name} is a {type(X).__name__}, which is not a column. {remedy}")
     if sparse.issparse(X):
         raise TypeError(f"{name} is a sparse matrix; a text column is needed, not features computed from one.")
     if isinstance(X, pd.DataFrame):
@@ -248,7 +316,8 @@ def _split_rows(rows: Sequence, name: str) -> list[list]:
         if not _is_row(row) or len(row) != width:
             got = f"{len(row)} values" if _is_row(row) else repr(row)[:40]
             raise ValueError(
-                f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts."
+                f"{name}, row {i}: {got}, but row 0 has {width} values. All rows need the same number of texts: 1, or "
+                f"2 for text pairs. If these are the words of one text, join them: [' '.join(row) for row in {name}]."
             )
     return [list(column) for column in zip(*rows, strict=True)]
 

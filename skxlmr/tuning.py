@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.system.module_patterns import Patterns, ends_with_one
-from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
+from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter, suggesting_values
 
 LINEAR_LAYERS = ("query", "key", "value", "output", "up", "down")  # of an encoder layer
 
@@ -110,7 +110,8 @@ class Tuning(DeclaredParameters, BaseEstimator):
     def check(self) -> None:
         """Raise a ValueError if a parameter is not valid for any model."""
         parameters = self.get_params(deep=False)
-        validate_parameter_constraints(self._parameter_constraints, parameters, type(self).__name__)
+        with suggesting_values(self._parameter_constraints, parameters):
+            validate_parameter_constraints(self._parameter_constraints, parameters, type(self).__name__)
 
     def build(self, config: XLMRobertaXLConfig) -> nn.ModuleList | None:
         """Make the adapter of a frozen base: one `LayerAdapter` per layer, or None."""

@@ -148,7 +148,7 @@ def load_into(
     total = sum(sizes.values())
     # Small tensors first: allocated among the buffers of large ones they would keep these from being freed.
     ordered = sorted(plan.assignments, key=lambda assignment: sizes[assignment[0]] > SMALL)
-    with progress_bar(total, "load", shown=total > SHOW_PROGRESS_FROM) as bar:
+    with progress_bar(total, "load", shown=total > SHOW_PROGRESS_FROM, lines=False) as bar:
         for theirs, ours in ordered:
             tensor = checkpoint.read(theirs)
             owner, _, attribute = ours.rpartition(".")

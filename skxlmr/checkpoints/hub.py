@@ -59,17 +59,17 @@ def fetch(
     which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
     try:
         return repo.download_some(only) if only else repo.download()
-    except GatedRepoError as error:
+    except GatedRepoError:
         raise ModelNotFoundError(
             f"Access to {which} is restricted. Accept its conditions on its hub page and log in with `hf auth login`."
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
         raise ModelNotFoundError(
             f"The hub has no model {which}, and there is no such directory. "
             f"If the model is private, log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelNotFoundError(f"The hub has the model {repo_id!r}, but no revision {revision!r} of it.") from error
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelNotFoundError(f"The hub has the model {repo_id!r}, but no revision {revision!r} of it.") from None
     except CheckpointError:
         raise
     except Exception as error:  # the errors of a broken connection depend on the HTTP library; the disk may be full
@@ -77,7 +77,7 @@ def fetch(
         try:
             return repo.cached(only, reason)
         except ModelNotFoundError as not_cached:
-            raise not_cached from error
+            raise not_cached from None  # the reason says what failed; the frames of the HTTP library add nothing
 
 
 @dataclass(frozen=True)

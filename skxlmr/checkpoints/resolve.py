@@ -329,6 +329,10 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
     candidates.update({known.partition("/")[2].lower(): known for known in WELL_KNOWN})
     close = difflib.get_close_matches(name.lower(), candidates, n=1)
     hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
+    if name.startswith((".", "/", "~")) or "\\" in name:
+        return ModelNotFoundError(f"There is no model {name!r}: {directory} is not a directory. Check the path.{hint}")
+    if not hint:
+        hint = f" Models of the XLM-RoBERTa family can be used, such as {WELL_KNOWN[2]!r} or {WELL_KNOWN[4]!r}."
     return ModelNotFoundError(
         f"There is no model {name!r}: it is not one of {', '.join((*BUNDLED, e5.NAME))}, not a directory, and not the "
         f'id of a hub model, which has the form "organisation/name".{hint}'

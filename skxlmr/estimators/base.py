@@ -25,7 +25,8 @@ from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights, damaged, write_estimator
 from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
-from skxlmr.system.parameters import DeclaredParameters, declare_parameters
+from skxlmr.system.parameters import DeclaredParameters, declare_parameters, suggesting_values
+from skxlmr.system.progress import count_with_siblings
 from skxlmr.system.schema import POSITIVE, parse, vector
 from skxlmr.training.processes import Processes
 from skxlmr.tuning import Tuning
@@ -81,6 +82,12 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         of_package = cls.__module__.rpartition(".")[0] == __package__  # may be imported after those of a user
         if not abstract and (of_package or _same_class(_estimators.get(cls.__name__, cls), cls)):
             _estimators[cls.__name__] = cls
+
+    def __sklearn_clone__(self) -> Self:
+        """Return a clone, whose fits are counted with those of other clones for their progress bars."""
+        cloned = super().__sklearn_clone__()
+        count_with_siblings(cloned, self)
+        return cloned
 
     def _check_column(self, X: Any) -> TextColumn:
         """Check what a user passed as X."""
@@ -166,6 +173,10 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
     def _restore_pretrained(self, trained: TrainedModel) -> None:
         """Become what a checkpoint was trained for; raises ValueError if parameters do not go with its head."""
         raise NotImplementedError
+
+    def _validate_params(self) -> None:
+        with suggesting_values(self._parameter_constraints, self.get_params(deep=False)):
+            super()._validate_params()
 
     def _check_parameters(self) -> None:
         """Raise an error if a parameter is not valid."""

@@ -292,7 +292,8 @@ class XLMRXLClassifier(
         if n_features != 2 or self.multilabel_ is not None:
             raise ValueError(
                 f"zero_shot needs a classifier fitted on pairs of texts, with one label each; this one was fitted on "
-                f"{n_features} column(s) with {'one label' if self.multilabel_ is None else 'several labels'} per row."
+                f"{n_features} column(s) with {'one label' if self.multilabel_ is None else 'several labels'} per row. "
+                f"Fit one on pairs of premise and hypothesis, df[['premise', 'hypothesis']]."
             )
         if len(entailment) != 1:
             raise ValueError(

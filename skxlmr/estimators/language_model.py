@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_sample_weight
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, check_sample_weight
 from skxlmr.estimators.learner import XLMRXLLearner
 from skxlmr.estimators.parameters import MissingTexts
 from skxlmr.runtime.backbone import Backbone
@@ -104,7 +103,7 @@ class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeli
         """
         column, task = self._check_fitted_column(X), self._task()
         backbone, finetuned = self._ready()
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        weights = check_sample_weight(sample_weight, column.texts, non_negative=True)
         rows = task.rows(backbone, column, task.targets(None, column), weights)
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
         return task.evaluate(finetuned, backbone, rows, batch_tokens, verbose=self.verbose)["validation_score"]

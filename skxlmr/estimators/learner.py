@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_sample_weight
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, check_sample_weight
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, Tuned, of_no_training
@@ -163,7 +162,7 @@ class XLMRXLLearner(
         task, scorer = self._new_task() if known is None else known, check_scorer(self)
         continues = known is not None and hasattr(self, "_finetuned")
         column = self._check_fitted_column(X) if continues else task.read(X)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
+        weights = check_sample_weight(sample_weight, column.texts, non_negative=True)
         if not weights.any():  # scikit-learn checks this since 1.9
             raise ValueError("There are no rows to learn from: all sample weights are zero.")
         task, targets = task.find(y, column, weights) if known is None else (task, task.targets(y, column))
@@ -274,7 +273,7 @@ class XLMRXLLearner(
         """Score the results of rows, all from one reading of X."""
         column, task = self._check_fitted_column(X), self._task()
         targets = task.targets_of_score(y, column)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
+        weights = check_sample_weight(sample_weight, column.texts)
         return task.row_score(self._run(column, task.per_row), targets, weights)
 
     def __sklearn_tags__(self) -> Tags:

@@ -30,6 +30,7 @@ from skxlmr.text.offsets import SPACE
 from skxlmr.tuning import Head
 
 MASK = "<mask>"
+OTHER_MASKS = ("[MASK]", "<MASK>", "[mask]", "<Mask>")  # those of other models
 MASKS_AT_ONCE = 64  # each has a probability for every piece of the vocabulary: a megabyte for XL
 
 
@@ -127,7 +128,9 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         for row, of_text in enumerate(parts):
             if len(of_text) == 1:
                 where = name_row(row, X.index if isinstance(X, pd.Series | pd.DataFrame) else None)
-                raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. Write it where a word goes.")
+                other = next((mask for mask in OTHER_MASKS if mask in of_text[0]), None)
+                remedy = "Write it where a word goes." if other is None else f"Write {MASK} in place of {other}."
+                raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. {remedy}")
         if targets is None:
             pieces, scores = self._likeliest(parts, 5 if top_k is None else top_k)
         else:

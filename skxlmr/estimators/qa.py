@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
 
-from skxlmr.columns import TextColumn, as_objects
+from skxlmr.columns import TextColumn, as_objects, check_sample_weight
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import FeatureMemory, Vocabulary
 from skxlmr.metrics import squad_scores
@@ -189,7 +188,7 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
         float
         """
         predicted, answers, column = self._predict_with_answers(X, y)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
+        weights = check_sample_weight(sample_weight, column.texts)
         return mean_f1(predicted, answers, weights, self.language if language is None else language)
 
     def _predict_with_answers(self, X: Any, y: Any) -> tuple[list[str], list[list[str]], TextColumn]:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, softmax
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import _check_sample_weight
 
-from skxlmr.columns import as_objects
+from skxlmr.columns import as_objects, check_sample_weight
 from skxlmr.estimators.learner import XLMRXLLearner, requires_y
 from skxlmr.estimators.parameters import ClassWeight, FeatureMemory, Init, Vocabulary
 from skxlmr.runtime.plan import Windows
@@ -234,7 +233,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         """
         column = self._check_fitted_column(X)
         true = self._task().check_tags(y, column)
-        weights = _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
+        weights = check_sample_weight(sample_weight, column.texts)
         return tag_score(true, self._run(column, self._task().tags), self.scheme_, weights, strict)
 
     @requires_y
@@ -264,6 +263,6 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         if self.scheme_ == "plain":
             raise ValueError("The tags mark no entities (scheme_='plain'). Use sklearn.metrics.classification_report.")
         true = task.check_tags(y, column)
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, column.texts, dtype=np.float64)
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, column.texts)
         scheme = scheme_of_score(self.scheme_, strict)
         return entity_report(true, self._run(column, task.tags), strict=strict, scheme=scheme, sample_weight=weights)

@@ -13,9 +13,8 @@ import pandas as pd
 import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import _check_sample_weight
 
-from skxlmr.columns import TextColumn, feature_names
+from skxlmr.columns import TextColumn, check_sample_weight, feature_names
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.tasks.base import Task
@@ -45,7 +44,9 @@ class ValidationData:
         held_out = task.read(X)
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")
-        weights = None if sample_weight is None else _check_weights(sample_weight, held_out)
+        weights = None
+        if sample_weight is not None:
+            weights = check_sample_weight(sample_weight, held_out.texts, "sample_weight_val", non_negative=True)
         return cls(held_out, task.targets(y, held_out, "y_val"), weights)
 
     def rows(self, task: Task, backbone: Backbone) -> Rows:
@@ -58,13 +59,6 @@ class ValidationData:
         if not len(kept):
             raise ValueError("sample_weight_val is zero for all rows of X_val that can be scored.")
         return rows.take(kept)
-
-
-def _check_weights(sample_weight: Any, column: TextColumn) -> np.ndarray:
-    try:
-        return _check_sample_weight(sample_weight, column.texts, dtype=np.float64, ensure_non_negative=True)
-    except ValueError as error:
-        raise ValueError(f"sample_weight_val does not fit X_val: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from skxlmr.hardware.footprint import FLOAT32, activation_bytes, default_batch_t
 from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8
+from skxlmr.system.parameters import suggesting_values
 from skxlmr.tuning import TUNINGS, Tuning, as_tuning
 
 # Models of known shape: their estimates need no connection.
@@ -163,7 +164,8 @@ def memory_estimate(
         "dtype": dtype,
         "device": device,
     }
-    validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "memory_estimate")
+    with suggesting_values(PARAMETER_CONSTRAINTS, parameters):
+        validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "memory_estimate")
     tuning = None if tuning is None else as_tuning(tuning)
     torch_device = min(choose_devices(device), key=lambda each: available_memory(each) or 0)
     torch_dtype = choose_dtype(dtype, torch_device, config)

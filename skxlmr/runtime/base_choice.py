@@ -32,7 +32,8 @@ class RunParameters:
     random_state : int, RandomState or None
         Seeds weight initialisation, row order, dropout, masks and sampling.
     verbose : int
-        1 shows progress bars.
+        1 shows progress on stderr: bars in a terminal or a notebook, and lines elsewhere, such as one after each epoch.
+        2 shows the lines in a terminal, too. Every epoch is logged by the logger "skxlmr.fit", whatever this is.
     """
 
     batch_tokens: int | str = parameter(

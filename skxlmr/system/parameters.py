@@ -11,7 +11,8 @@ import difflib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from string import Template
 from typing import Any, ClassVar, TypeVar
 
@@ -42,6 +43,21 @@ OTHER_NAMES = {
     "targets": "target_modules",
     "layers": "layers_to_transform",
     "rslora": "use_rslora",
+}
+
+# Other names of values, and what to write for them.
+OTHER_VALUES = {
+    "fp16": "'float16'",
+    "half": "'float16'",
+    "bf16": "'bfloat16'",
+    "fp32": "'float32'",
+    "float": "'float32'",
+    "average": "'mean'",
+    "avg": "'mean'",
+    "qlora": "'lora' with load_in_4bit=True",
+    "frozen": "'head'",
+    "linear_probe": "'head'",
+    "all": "'full'",
 }
 
 
@@ -116,6 +132,54 @@ def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..
 
     checked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return checked
+
+
+@contextmanager
+def suggesting_values(constraints: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Let scikit-learn's error for the value of a parameter suggest one that is valid, and end here.
+
+    Parameters
+    ----------
+    constraints : mapping
+        scikit-learn's constraints of each parameter.
+    parameters : mapping
+        The values.
+    """
+    try:
+        yield
+    except ValueError as error:
+        found = re.match(r"The '(\w+)' parameter of", str(error))
+        hint = suggest_value(parameters[found[1]], constraints.get(found[1], [])) if found else ""
+        raise type(error)(f"{error}{hint}") from None
+
+
+def suggest_value(value: object, constraints: Iterable[object]) -> str:
+    """Suggest what was meant by a value; "" if nothing is close.
+
+    Examples
+    --------
+    >>> suggest_value("1e-4", [float])
+    ' Did you mean 0.0001, a number instead of a str?'
+    """
+    constraints = list(constraints)
+    options = sorted({str(option) for each in constraints for option in getattr(each, "options", ())})
+    written = str(value).removeprefix("torch.").lower()  # a dtype of torch, too
+    other = OTHER_VALUES.get(written)
+    if other is not None and other.split("'")[1] in options:
+        return f" Did you mean {other}?"
+    close = difflib.get_close_matches(written, options, n=1)
+    if close and written:
+        return f" Did you mean {close[0]!r}?"
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        if any(isinstance(each, type) or hasattr(each, "closed") for each in constraints):
+            return f" Did you mean {number:.12g}, a number instead of a str?"
+    if list in constraints:
+        return " Put it into a list."
+    return ""
 
 
 class DeclaredParameters:

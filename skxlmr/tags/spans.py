@@ -50,7 +50,7 @@ def read_span(item: Any) -> LabelledSpan:
     else:
         raise TypeError(f"{item!r:.80} is not a span (start, end, label)")
     if isinstance(start, bool) or not (isinstance(start, Integral) and isinstance(end, Integral)):
-        raise TypeError(f"start and end of the span {item!r:.80} must be integers")
+        raise TypeError(f"start and end of the span {item!r:.80} must be integers: a span is (start, end, label)")
     return LabelledSpan(int(start), int(end), _read_label(label, item), text)
 
 

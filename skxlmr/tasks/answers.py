@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_consistent_length
 
-from skxlmr.columns import TextColumn, name_row, one_column
+from skxlmr.columns import TextColumn, check_n_rows, name_row, one_column
 from skxlmr.datasets.places import PlaceError, find_text
 from skxlmr.datasets.squad import is_impossible
 from skxlmr.system.warn import warn
@@ -33,7 +32,7 @@ def check_answers(y: Any, column: TextColumn, name: str = "y", *, errors: str = 
     start occurs more than once, the first place is taken with a warning, but for "keep".
     """
     values, _, index = one_column(y, name)
-    check_consistent_length(column.texts, values)
+    check_n_rows(values, column.texts, name)
     rows: list[list[Answer]] = []
     ambiguous: list[int] = []
     wrong: list[tuple[int, Exception]] = []

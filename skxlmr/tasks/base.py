@@ -277,7 +277,7 @@ class Task(Generic[Column]):
 
     def mean_loss(self, outputs: np.ndarray, rows: Rows) -> float:
         """Compute the weighted mean loss of rows from the head's outputs for the units of their plan."""
-        plan, of_units = rows.plan, torch.from_numpy(np.ascontiguousarray(outputs))
+        plan, of_units = rows.plan, torch.from_numpy(np.require(outputs, requirements=["C", "W"]))
         windows, place = plan.windows_of_rows(np.arange(len(rows.weights)))
         starts, n_windows = windows[plan.unit_starts(windows)], plan.windows_per_unit
         units = np.searchsorted(np.cumsum(n_windows), starts, side="right")

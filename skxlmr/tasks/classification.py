@@ -13,10 +13,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, warn_of_same_texts
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.transfer import upload_one
 from skxlmr.system.schema import one_of, shown, vector
+from skxlmr.system.warn import warn
 from skxlmr.tasks.base import Serving, as_json_labels, not_found
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
@@ -58,13 +59,17 @@ class Classification(PooledTask):
         classes = labels.classes(used)
         targets = labels.numbers(classes, unknown=0)  # of rows of weight zero
         task = replace(self, classes=classes, form=labels.form).weighted(targets, weights)
+        if labels.form is not None:
+            _refuse_same_labels(targets[used], classes)
         if labels.kind == "single":
+            warn_of_joined_labels(classes)
             refuse_y_as_text(column, labels.values)
             warn_of_y_in_other_words(column, targets)
             used = np.unique(targets[weights * task.loss_weights(targets) > 0])
             if len(used) == 1:
                 label = classes.tolist()[used[0]]
                 raise ValueError(f"A classifier needs at least 2 classes to tell apart, but y has 1 class: {label!r}.")
+            warn_of_same_texts(column.keys)
         return task, targets
 
     def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
@@ -78,7 +83,15 @@ class Classification(PooledTask):
         return read_labels(y, column, name, form=self.form).numbers(self.classes)
 
     def targets_of_score(self, y: Any, column: TextColumn) -> np.ndarray:
-        return read_labels(y, column, form=self.form).numbers(self.classes, unknown=-1)
+        labels = read_labels(y, column, form=self.form)
+        targets = labels.numbers(self.classes, unknown=-1)
+        if (targets == -1).all():
+            values = labels.values[0]
+            warn(
+                f"No row of y has a label that fit saw, so the score is the worst. y has {values!s:.60}, for example, "
+                f"but the classes are such as {self.classes.tolist()[:3]}."
+            )
+        return targets
 
     def as_y(self, targets: np.ndarray) -> np.ndarray | None:
         if self.form == "indicator":
@@ -201,6 +214,40 @@ def most_likely(targets: np.ndarray) -> np.ndarray:
     return targets.argmax(axis=1) if targets.ndim == 2 else targets
 
 
+def _refuse_same_labels(targets: np.ndarray, classes: np.ndarray) -> None:
+    """Raise a ValueError if all rows of a matrix of labels, of several, are the same."""
+    if len(targets) > 1 and (targets == targets[0]).all():
+        same = classes[targets[0] > 0].tolist()
+        raise ValueError(
+            f"All {len(targets)} rows of y have the same labels, {same[:5]}, so there is nothing to tell apart. If "
+            f"each row has one label, give a text or a number, not a list."
+        )
+
+
+def warn_of_joined_labels(classes: np.ndarray) -> None:
+    """Warn if a class such as "a,b" joins the names of others, as a CSV file holds several labels.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_joined_labels(np.array(["a,b", "b"]))
+    >>> "y.str.split(',')" in str(caught[0].message)
+    True
+    """
+    known = set(classes.tolist())
+    for label in known if classes.dtype.kind in "OU" else ():
+        for separator in ",;|":
+            parts = [part.strip() for part in label.split(separator)] if isinstance(label, str) else []
+            if len(parts) > 1 and known.intersection(parts):
+                warn(
+                    f"y has the class {label!r:.60}, which joins several names of classes, but is read as one class. "
+                    f"If rows have several labels, split them: y.str.split({separator!r})."
+                )
+                return
+
+
 def check_class_weight(
     class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> np.ndarray:
@@ -209,6 +256,15 @@ def check_class_weight(
         counts = np.bincount(np.searchsorted(classes, y), sample_weight, len(classes))
         used = counts > 0
         return np.where(used, counts.sum() / (max(used.sum(), 1) * np.where(used, counts, 1.0)), 1.0)
+    if isinstance(class_weight, dict):
+        known = classes.tolist()
+        unknown = [label for label in class_weight if label not in known]
+        unweighted = [label for label in known if label not in class_weight]
+        if unknown and unweighted:
+            raise ValueError(
+                f"class_weight has {unknown[:5]}, which are not classes of y, and the classes {unweighted[:5]} are not "
+                f"in class_weight. Its keys are the labels as y has them."
+            )
     weights = compute_class_weight(class_weight, classes=classes, y=y)
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"class_weight must give finite weights that are not negative, got {class_weight}.")

@@ -91,7 +91,13 @@ def check_single(target: Target) -> np.ndarray:
             labels = labels.astype(str)
     if labels.dtype.kind in "fc":
         assert_all_finite(labels, input_name=target.name)
-    check_classification_targets(labels)
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} {target.where(0)}, for example, has {labels[0]!s:.40}. For numbers use XLMRXLRegressor; classes "
+            f"must be texts or whole numbers."
+        ) from None
     if labels.dtype.kind in "OU" and all(isinstance(t, str) and WRITTEN_LIST.fullmatch(t) for t in set(labels)):
         warn(
             f"{target.name} has texts that look like lists, such as {str(labels[0])!r:.40}; each is read as one class. "

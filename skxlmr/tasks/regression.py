@@ -224,8 +224,9 @@ def _as_floats(values: np.ndarray, target: Target) -> np.ndarray:
                 np.asarray(row, np.float64)
             except (TypeError, ValueError, OverflowError):
                 raise ValueError(
-                    f"{target.where(i)}: {row!r:.60} is not a number. Make it one, or leave its row out."
-                ) from error
+                    f"{target.where(i)}: {row!r:.60} is not a number. Make it one, or leave its row out; for classes "
+                    f"use XLMRXLClassifier."
+                ) from None
         raise ValueError(
             f"{target.name} holds something that is not a number: {error}. Use y.astype(float)."
         ) from error

@@ -6,9 +6,8 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_consistent_length
 
-from skxlmr.columns import as_objects, name_row, one_column
+from skxlmr.columns import as_objects, check_n_rows, name_row, one_column
 from skxlmr.tasks.choice_columns import ChoiceColumn
 
 FORMS = ("index", "choice", "label", "digit", "letter")
@@ -22,7 +21,7 @@ def check_right_choices(y: Any, column: ChoiceColumn, name: str = "y") -> tuple[
     as a text ("3"), or a letter ("A" for the first). The first of these forms that all rows fit is taken.
     """
     values, _, index = one_column(y.ravel() if isinstance(y, np.ndarray) and y.shape[1:] == (1,) else y, name)
-    check_consistent_length(column.texts, values)
+    check_n_rows(values, column.texts, name)
     form = _form(values, column)
     indices = np.empty(len(values), np.int64)
     for i, (value, choices, labels) in enumerate(zip(values, column.choices, column.labels, strict=True)):

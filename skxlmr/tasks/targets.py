@@ -10,9 +10,8 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.utils.validation import check_consistent_length
 
-from skxlmr.columns import SINGLE_TEXTS, TextColumn, as_objects, is_missing, is_sequence, name_row
+from skxlmr.columns import SINGLE_TEXTS, TextColumn, as_objects, check_n_rows, is_missing, is_sequence, name_row
 from skxlmr.system.warn import warn
 
 LEAVE_OUT = "Leave it out of X: df['text'] for single texts, df[['first', 'second']] for pairs."
@@ -84,7 +83,7 @@ def read_target(y: Any, column: TextColumn | None, name: str = "y") -> Target:
         raise TypeError(f"{name} is a {type(y).__name__}, which is not a column. Use a list, an array or a Series.")
     target = _read(y, name)
     if column is not None:
-        check_consistent_length(column.texts, target.values)
+        check_n_rows(target.values, column.texts, name)
     return target
 
 

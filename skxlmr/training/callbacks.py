@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from skxlmr.system.progress import progress_bar
+from skxlmr.system.progress import HiddenBar, can_draw, duration, progress_bar, write_line
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from skxlmr.training.loop import Trainer
+
+LOGGER = logging.getLogger("skxlmr.fit")
 
 # What a callback needs to resume a training that was killed: numbers for JSON, and tensors.
 CallbackState = tuple[dict[str, Any], dict[str, Tensor]]
@@ -60,21 +66,110 @@ class Callback:
         """Load what `state` returned."""
 
 
-class ProgressBar(Callback):
-    """Show a progress bar over the optimiser steps, in a terminal or a notebook; `verbose=1` adds one."""
+class EpochLines(Callback):
+    """Base class of callbacks that report each epoch in a line, with the time that is left."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        """The name of the fit: "fit", or "fit 3" if it is the third of a search."""
+        return "fit" if self.number is None else f"fit {self.number}"
+
+    def report(self, line: str) -> None:
+        """Show or log a line."""
+        raise NotImplementedError
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        self._bar = progress_bar(trainer.n_steps, "fit", unit="step")
-        self._bar.update(trainer.step)
+        self._began, self._first_step = time.monotonic(), trainer.step
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        passed = time.monotonic() - self._began
+        left = passed * (trainer.n_steps - trainer.step) / max(trainer.step - self._first_step, 1)
+        times = f"{duration(passed)} passed, {duration(left)} left"
+        self.report(f"{self.name}: epoch {trainer.epoch}/{trainer.max_epochs}, {_scores(trainer.metrics)}, {times}")
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if trainer.finished and trainer.n_steps == 0:
+            self.report(f"{self.name}: the head is at its optimum, {_scores(trainer.metrics)}")
+        elif trainer.finished and trainer.epoch < trainer.max_epochs:
+            self.report(f"{self.name}: stopped after {trainer.epoch} of {trainer.max_epochs} epochs")
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    shown = [name for name in metrics if name == "loss" or name.startswith("validation")]
+    return ", ".join(f"{name} {metrics[name]:.4f}" for name in shown)
+
+
+class EpochLog(EpochLines):
+    """Log each epoch, at the level INFO of the logger "skxlmr.fit"; each fit has one."""
+
+    def report(self, line: str) -> None:
+        LOGGER.info("%s", line)
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        super().on_fit_begin(trainer)
+        LOGGER.debug("%s begins: %s", self.name, trainer.settings)
+
+
+class ProgressBar(EpochLines):
+    """Show the progress of a fit on stderr; the parameter `verbose` of an estimator adds one.
+
+    In a terminal or a notebook this is a bar of the optimiser steps, with the time left, the latest loss and validation
+    score. Elsewhere, such as in the file of `nohup` or in a worker process, it is a line after each epoch; if you have
+    set a handler for the log (see Notes), the line is in the log only.
+
+    Parameters
+    ----------
+    verbose : int, default=1
+        1 is as described; from 2 on there is a line after each epoch in a terminal, too.
+    number : int or None, default=None
+        Number of the fit in a search, of which only one bar is visible at a time. None means a single fit.
+
+    Notes
+    -----
+    With or without a bar, each epoch is a record of level INFO of the logger "skxlmr.fit", and the settings of each fit
+    are one of level DEBUG: `logging.basicConfig(level=logging.INFO)` shows the former.
+    """
+
+    def __init__(self, verbose: int = 1, number: int | None = None) -> None:
+        super().__init__(number)
+        self.verbose = verbose
+
+    def report(self, line: str) -> None:
+        if self.verbose >= 2 or not self._draws:
+            write_line(line)
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        super().on_fit_begin(trainer)
+        self._draws = can_draw()
+        self._bar: tqdm | HiddenBar = HiddenBar()
+        self._step = trainer.step  # later than 0 if it resumes from a checkpoint
+        if self._draws and trainer.n_steps:
+            leave = self.number is None
+            self._bar = progress_bar(trainer.n_steps, self.name, unit="step", leave=leave, done=trainer.step)
 
     def on_step_end(self, trainer: Trainer) -> None:
-        self._bar.update()
-        epoch = f"{min(trainer.epoch + 1, trainer.max_epochs)}/{trainer.max_epochs}"
-        self._bar.set_postfix(epoch=epoch, loss=f"{trainer.loss:.4f}", refresh=False)
+        self._bar.update(trainer.step - self._step)
+        self._step = trainer.step
+        self._describe(trainer, min(trainer.epoch + 1, trainer.max_epochs))
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        super().on_epoch_end(trainer)
+        self._describe(trainer, trainer.epoch)
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._bar.close()
+        super().on_fit_end(trainer)
         del self._bar
+
+    def _describe(self, trainer: Trainer, epoch: int) -> None:
+        values = {"epoch": f"{epoch}/{trainer.max_epochs}", "loss": f"{trainer.loss:.4f}"}
+        history = trainer.position.history or [trainer.before]
+        if "validation_score" in history[-1]:
+            values["validation"] = f"{history[-1]['validation_score']:.4f}"
+        self._bar.set_postfix(**values, refresh=False)
 
 
 class TensorBoardLogger(Callback):

@@ -24,8 +24,9 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.sklearn_defaults import sklearn_defaults
+from skxlmr.system.progress import number_of_fit
 from skxlmr.system.schema import COUNT
-from skxlmr.training.callbacks import Callback, ProgressBar
+from skxlmr.training.callbacks import Callback, EpochLog, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, training_directory, usable_checkpoint
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
@@ -160,14 +161,14 @@ class Fit:
         rows, losses, needed, order = self.task.objective(
             finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
         )
-        bars = [ProgressBar()] if settings.verbose else []
         soft: SoftStart | None = None
         if started and not finetuned.only_head:
             assert isinstance(finetuned.head, Head)
             soft = SoftStart(finetuned.head, self.task.start_factor(rows.targets))
         added = list[Callback | None](needed)
         if ranks.is_first:
-            added += [*bars, stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
+            added += [stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
+            added += self._reports(None if epoch is not None else number_of_fit(settings))  # of all that the others did
         trainer = Trainer(
             losses,
             finetuned,
@@ -200,6 +201,11 @@ class Fit:
     def _ranks(self) -> Ranks:
         """The processes that train together."""
         return (self.settings.processes is not None and joined()) or ALONE
+
+    def _reports(self, number: int | None) -> list[Callback]:
+        """Make the callbacks that log the training and, with `verbose`, show it; a fit in a search has a number."""
+        verbose = self.settings.verbose
+        return [EpochLog(number), *([ProgressBar(int(verbose), number)] if verbose else [])]
 
     def _new_finetuned(self, start: Finetuned | None, seed: int) -> Finetuned:
         """Make what is trained, with random weights, or with those of an earlier fit."""
@@ -313,7 +319,7 @@ class Fit:
             raise ValueError(
                 f"early_stopping=True cannot set validation_fraction={fraction} of {len(rows.numbers)} rows aside: "
                 f"{_why_not_stratified(classes) or error} Pass X_val and y_val, or use another validation_fraction."
-            ) from error
+            ) from None
         return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
 
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:

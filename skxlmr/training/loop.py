@@ -18,7 +18,7 @@ from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.current_device import on_device
 from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
 from skxlmr.system.warn import warn
-from skxlmr.training.callbacks import Callback, CallbackState
+from skxlmr.training.callbacks import LOGGER, Callback, CallbackState
 from skxlmr.training.gradients import (
     BatchLosses,
     Begin,
@@ -328,8 +328,10 @@ class Trainer:
         position = self.position
         if position.batch_tokens > self.plan.shortest(rows):
             position.batch_tokens //= 2
+            LOGGER.info("out of memory: batch_tokens is %d from here on", position.batch_tokens)
         elif not position.recompute:
             position.recompute = True
+            LOGGER.info("out of memory: layers are computed again in the backward pass from here on")
         else:
             return False
         return True

@@ -121,7 +121,7 @@ def test_swapped_columns_raise_error_of_sklearn_before_missing_texts_are_told(na
     for columns in (swapped, pl.from_pandas(swapped), pa.Table.from_pandas(swapped)):
         with pytest.raises(ValueError, match="must be in the same order") as caught:
             call(model, columns)
-        assert str(caught.value) == str(expected)
+        assert str(caught.value) == f"{expected}Select the columns that fit saw: X[{list(X)}]."
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -131,7 +131,7 @@ def test_other_columns_raise_error_of_sklearn_before_other_content_is_told(name)
         other = pd.DataFrame(content, index=X.index, columns=[f"other {column}" for column in X], dtype=object)
         with pytest.raises(ValueError, match="Feature names unseen at fit time") as caught:
             call(model, other)
-        assert str(caught.value) == str(error_of_sklearn(X, other))
+        assert str(caught.value) == f"{error_of_sklearn(X, other)}Select the columns that fit saw: X[{list(X)}]."
 
 
 def test_partial_fit_and_validation_rows_tell_swapped_columns_before_missing_texts():

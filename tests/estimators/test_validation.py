@@ -271,9 +271,9 @@ def test_estimator_with_scoring_survives_save_if_it_is_a_name(tmp_path):
 
 def test_sample_weight_val_that_does_not_fit_raises():
     val = {"X_val": X_VAL, "y_val": Y_VAL}
-    with pytest.raises(ValueError, match=r"sample_weight_val does not fit X_val: .*shape"):
+    with pytest.raises(ValueError, match=r"sample_weight_val has 6 values, but X_val has 7 rows"):
         classifier().fit(TEXTS, LABELS, **val, sample_weight_val=WEIGHTS[:-1])
-    with pytest.raises(ValueError, match="sample_weight_val does not fit X_val: Negative values"):
+    with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight_val`: that of row"):
         classifier().fit(TEXTS, LABELS, **val, sample_weight_val=-WEIGHTS)
     with pytest.raises(ValueError, match=r"sample_weight_val .*zero"):
         classifier().fit(TEXTS, LABELS, **val, sample_weight_val=0 * WEIGHTS)

@@ -8,7 +8,14 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV
 
 from skxlmr import LoRA, XLMRXLClassifier, XLMRXLEmbedder
-from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter, suggest
+from skxlmr.system.parameters import (
+    DeclaredParameters,
+    declare_parameters,
+    parameter,
+    suggest,
+    suggest_value,
+    suggesting_values,
+)
 
 
 class Solver(BaseEstimator):
@@ -211,3 +218,44 @@ def test_declared_estimator_clones_and_pickles():
 
 def test_suggest_without_parameters_says_so():
     assert suggest("name", []) == "It has no parameters."
+
+
+class Options:
+    """A constraint of scikit-learn by its attribute."""
+
+    options = {"float16", "float32", "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("value", "constraints", "suggestion"),
+    [
+        ("fp16", [Options()], "'float16'"),
+        ("Float32", [Options()], "'float32'"),
+        ("bfloat_16", [Options()], "'bfloat16'"),
+        ("qlora", [Options()], ""),  # is a value of another parameter
+        ("int9", [Options()], ""),
+        ("", [Options()], ""),
+        ("8", [int], "8, a number"),
+        ("8", [Options()], ""),
+        ("many", [int], ""),
+        (print, [list, None], "Put it into a list"),
+        (-1, [int], ""),
+    ],
+)
+def test_suggest_value_suggests_what_is_close(value, constraints, suggestion):
+    found = suggest_value(value, constraints)
+    assert suggestion in found
+    assert bool(found) == bool(suggestion)
+
+
+def test_error_of_a_value_keeps_its_type_and_has_no_cause():
+    class InvalidError(ValueError):
+        pass
+
+    constraints, message = {"dtype": [Options()]}, "The 'dtype' parameter of Loading is wrong."
+    with pytest.raises(InvalidError) as caught, suggesting_values(constraints, {"dtype": "fp16"}):
+        raise InvalidError(message)
+    assert str(caught.value) == f"{message} Did you mean 'float16'?"
+    assert caught.value.__suppress_context__
+    with pytest.raises(ValueError, match=r"^something else$"), suggesting_values({}, {}):
+        raise ValueError("something else")

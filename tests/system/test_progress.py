@@ -1,3 +1,5 @@
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -5,6 +7,7 @@ import types
 
 import pytest
 
+from skxlmr.system import progress
 from skxlmr.system.progress import progress_bar
 
 
@@ -20,8 +23,59 @@ def test_progress_bar_in_terminal_is_shown(capsys, monkeypatch):
     assert written(capsys, shown=False) == ""
 
 
-def test_progress_bar_without_terminal_writes_nothing(capsys):
-    assert written(capsys) == ""
+def test_progress_without_terminal_writes_lines_of_long_work_only(capsys, monkeypatch):
+    assert written(capsys) == "", "it takes less than SECONDS_BETWEEN_LINES"
+    clock = iter([0.0, 10.0, 60.0, 70.0, 240.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress_bar(4000, "predict", unit="char") as bar:
+        for _ in range(4):
+            bar.update(1000)
+    assert capsys.readouterr().err == "predict: 50% of 4,000 char, 1:00 passed, 1:00 left\n"
+
+
+def test_progress_bar_with_lines_false_without_terminal_writes_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    assert written(capsys, lines=False) == ""
+
+
+def test_progress_in_worker_process_is_not_a_bar(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert progress.can_draw()
+    monkeypatch.setattr(progress.multiprocessing, "parent_process", object)
+    assert not progress.can_draw()
+
+
+def test_progress_without_stderr_writes_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)  # pythonw, services
+    with progress_bar(3, "load") as bar:
+        bar.update(3)
+    progress.write_line("epoch 1")
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, False), (logging.WARNING, True)])
+def test_line_that_a_handler_of_the_log_shows_is_not_written_twice(capsys, monkeypatch, level, shown):
+    handler = logging.StreamHandler(io.StringIO())
+    logger = logging.getLogger("skxlmr")
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, handler])
+    monkeypatch.setattr(logger, "level", level)
+    logger.manager._clear_cache()
+    progress.write_line("epoch 1")
+    logger.manager._clear_cache()
+    assert bool(capsys.readouterr().err) == shown
+
+
+def test_fits_of_clones_of_one_object_are_counted_together():
+    class Estimator:
+        pass
+
+    user, search, other = Estimator(), Estimator(), Estimator()
+    progress.count_with_siblings(search, user)
+    candidates = [Estimator() for _ in range(3)]
+    for candidate in candidates:
+        progress.count_with_siblings(candidate, search)
+    assert [progress.number_of_fit(candidate) for candidate in candidates] == [1, 2, 3]
+    assert progress.number_of_fit(search) == 1
+    assert progress.number_of_fit(other) is None
 
 
 @pytest.mark.parametrize(("shell", "shown"), [({"kernel": object()}, True), ({}, False), (None, False)])

@@ -1,5 +1,7 @@
 import copy
 import importlib.util
+import logging
+import re
 import sys
 import types
 
@@ -100,17 +102,100 @@ def test_clone_copies_callbacks():
     assert not record.calls
 
 
-def test_progress_bar_without_a_terminal_prints_nothing(capsys):
-    classifier(verbose=1, callbacks=[ProgressBar()]).fit(TEXTS, LABELS)
+def validated(clf):
+    return clf.fit(TEXTS, LABELS, X_val=TEXTS[:2], y_val=LABELS[:2])
+
+
+def test_fit_without_verbose_writes_nothing(capsys):
+    validated(classifier())
     assert capsys.readouterr() == ("", "")
+
+
+def test_verbose_fit_without_a_terminal_writes_a_line_an_epoch(capsys):
+    validated(classifier(verbose=1))
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 3, "and no carriage returns"
+    for i, line in enumerate(lines, 1):
+        assert re.fullmatch(
+            rf"fit: epoch {i}/3, loss \d\.\d+, validation_\w+ \d\.\d+.*, \d+ s passed, \d+ s left", line
+        )
+    assert lines[-1].endswith(", 0 s left")
 
 
 def test_progress_bar_in_a_terminal_counts_steps(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    classifier(verbose=1).fit(TEXTS, LABELS)
+    validated(classifier(verbose=1))
     err = capsys.readouterr().err
     assert "6/6" in err
-    assert "epoch=3/3, loss=" in err
+    assert re.search(r"epoch=3/3, loss=\d\.\d{4}, validation=\d\.\d{4}", err)
+    assert "fit: epoch" not in err
+
+
+def test_verbose_2_in_a_terminal_writes_lines_beside_the_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    validated(classifier(verbose=2))
+    err = capsys.readouterr().err
+    assert "6/6" in err
+    assert len(re.findall(r"^.*fit: epoch \d/3, .*validation_score \d\.\d{4}.* left$", err, re.MULTILINE)) == 3
+
+
+def test_fit_that_stops_early_says_so(capsys):
+    classifier(callbacks=[ProgressBar(), Record(stop_after=2)]).fit(TEXTS, LABELS)
+    assert capsys.readouterr().err.splitlines()[-1] == "fit: stopped after 2 of 3 epochs"
+
+
+def test_fit_without_epochs_says_so(capsys):
+    classifier(init="auto", max_epochs="auto", verbose=1).fit(TEXTS, LABELS)
+    assert re.fullmatch(r"fit: the head is at its optimum, loss \d\.\d{4}\n", capsys.readouterr().err)
+
+
+def test_fits_of_a_search_are_numbered_and_leave_no_bar(monkeypatch, capsys):
+    search = GridSearchCV(classifier(verbose=1), {"max_epochs": [1, 2]}, cv=2)
+    search.fit(TEXTS, LABELS)
+    numbers = re.findall(r"^fit (\d): epoch (\d)", capsys.readouterr().err, re.MULTILINE)
+    assert numbers[:7] == [("1", "1"), ("2", "1"), ("3", "1"), ("3", "2"), ("4", "1"), ("4", "2"), ("5", "1")]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    search.fit(TEXTS, LABELS)
+    err = capsys.readouterr().err
+    assert re.findall(r"fit \d(?=:   0%)", err) == [f"fit {i}" for i in range(1, 6)], "a new search counts anew"
+    assert "\n" not in err, "each bar takes the line of the one before"
+
+
+def test_each_epoch_is_logged(caplog):
+    with caplog.at_level(logging.INFO, logger="skxlmr"):
+        classifier(max_epochs=2).fit(TEXTS, LABELS)
+    assert [(record.name, record.levelname) for record in caplog.records] == [("skxlmr.fit", "INFO")] * 2
+    assert caplog.messages[0].startswith("fit: epoch 1/2, loss ")
+    with caplog.at_level(logging.DEBUG, logger="skxlmr"):
+        classifier(max_epochs=1).fit(TEXTS, LABELS)
+    assert any(message.startswith("fit begins: {'batch_size': 4") for message in caplog.messages)
+
+
+def test_verbose_fit_whose_log_is_shown_writes_no_lines(caplog, capsys):
+    with caplog.at_level(logging.INFO, logger="skxlmr"):
+        classifier(verbose=1).fit(TEXTS, LABELS)
+    assert len(caplog.records) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_bar_of_resumed_fit_begins_at_its_step(monkeypatch, capsys, tmp_path):
+    class Kill(Callback):
+        def on_epoch_end(self, trainer):
+            if trainer.epoch == 2:
+                raise RuntimeError("killed")
+
+    def resumable(**parameters):
+        return classifier(checkpoint_dir=tmp_path, checkpoint_steps=1, **parameters)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        resumable(callbacks=[Kill()]).fit(TEXTS, LABELS)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    resumable(verbose=1).fit(TEXTS, LABELS)
+    err = capsys.readouterr().err
+    assert "fit:  67%" in err
+    assert "fit:   0%" not in err
 
 
 def test_tensorboard_logger_writes_steps_and_epochs(tmp_path, monkeypatch):

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_consistent_length
 
-from skxlmr.columns import name_row, one_column
+from skxlmr.columns import check_n_rows, name_row, one_column
 from skxlmr.tags.infer import infer_scheme
 from skxlmr.tags.rows import raise_for_rows
 from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, get_scheme, read_tags
@@ -30,7 +29,7 @@ def check_tags(
     show the first ten.
     """
     rows, _, index = one_column(y, name)
-    check_consistent_length(column.texts, rows)
+    check_n_rows(rows, column.texts, name)
     names = _row_names(index, len(rows))
     bad = [
         (names[i], f"{row!r:.60} is not a list of tags or spans")
@@ -38,7 +37,9 @@ def check_tags(
         if not isinstance(row, list | tuple | np.ndarray)
     ]
     if bad:
-        raise_for_rows(name, bad, len(rows), "", error=TypeError)
+        texts = all(isinstance(row, str) for row in rows)
+        advice = "Split texts of tags: [tags.split() for tags in y]." if texts else ""
+        raise_for_rows(name, bad, len(rows), "", advice, error=TypeError)
     if any(isinstance(item, SPAN_TYPES) for row in rows for item in row):
         if scheme == "plain":
             raise ValueError(f"{name} has spans, which tags of scheme='plain' cannot mark. Set scheme='auto'.")
@@ -62,7 +63,9 @@ def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, n
             advice = "If they are spans, put those of each row into a list: [(start, end, label)]."
         raise_for_rows(name, types, len(rows), "", advice, TypeError)
     if lengths:
-        advice = "" if column.sources is None else "XLMRXLTagger.tokenize shows the tokens of strings."
+        advice = "Give each token one tag."
+        if column.sources is not None:
+            advice += " XLMRXLTagger.tokenize shows the tokens of strings."
         raise_for_rows(name, lengths, len(rows), "", advice)
 
 
