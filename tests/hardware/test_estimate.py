@@ -60,7 +60,7 @@ def test_memory_estimate_with_tuning_counts_learned_and_optimizer():
         assert estimate.optimizer == 3 * estimate.learned
         assert estimate.total == sum((estimate.weights, estimate.learned, estimate.optimizer, estimate.activations))
     assert memory_estimate("nano", tuning=LoRA(rank=16)).learned > lora.learned
-    assert memory_estimate("nano", tuning="lora", batch_tokens=512).activations < lora.activations / 10
+    assert memory_estimate("nano", tuning="lora", batch_tokens=512).activations < lora.activations / 5
 
 
 def test_memory_estimate_takes_name_path_and_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
