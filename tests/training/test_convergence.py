@@ -46,7 +46,7 @@ def test_fit_with_learning_rate_beyond_all_numbers_raises():
 
 def test_fit_with_high_learning_rate_and_early_stopping_keeps_the_start():
     settings = {"random_state": 0, "validation_fraction": 0.5, "device": "cpu"}
-    clf = XLMRXLClassifier("nano", learning_rate=50.0, early_stopping=True, **settings).fit(TEXTS, LABELS)
+    clf = XLMRXLClassifier("nano", learning_rate=300.0, early_stopping=True, **settings).fit(TEXTS, LABELS)
     assert clf.best_validation_score_ == clf.start_metrics_["validation_score"] >= max(clf.validation_scores_)
     head = XLMRXLClassifier("nano", tuning="head", early_stopping=True, **settings).fit(TEXTS, LABELS)
     np.testing.assert_allclose(clf.predict_proba(TEXTS), head.predict_proba(TEXTS), atol=1e-5)
@@ -82,6 +82,6 @@ def test_fit_that_learns_does_not_warn():
     ids=lambda value: type(value).__name__,
 )
 def test_other_estimators_warn_of_huge_learning_rates(estimator, X, y):
-    estimator.set_params(learning_rate=100.0, max_epochs=2, random_state=0, device="cpu")
+    estimator.set_params(learning_rate=300.0, max_epochs=2, random_state=1, device="cpu")
     with pytest.warns(ConvergenceWarning, match="did not learn well"):
         estimator.fit(X, y)
