@@ -21,6 +21,7 @@ FLOAT32 = 4  # bytes
 # Bytes of feed-forward activations per batch. On a CPU larger batches are not faster (see benchmarks/NOTES.md), and
 # buffers of 32 MiB and more are allocated by the operating system anew for each batch.
 ACTIVATION_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
+BUCKET_BYTES = 32 * 2**20  # of gradients that processes exchange at once; they are copied
 
 
 def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
@@ -57,6 +58,20 @@ def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
     norms = 2 * config.hidden_size * (3 if config.add_cross_attention else 2)
     of_layer = config.num_layer_parameters // config.num_hidden_layers + norms
     return n_added + (config.num_hidden_layers - tuning.num_frozen_layers(config)) * of_layer + 2 * config.hidden_size
+
+
+def exchange_bytes(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
+    """Return the most bytes of gradients that are copied when several processes add them up.
+
+    That is a bucket of parameters, or one parameter that is larger.
+    """
+    learned = FLOAT32 * num_learned(config, tuning)
+    largest = 0
+    if tuning is not None and tuning.trains_base:
+        largest = config.intermediate_size
+        if tuning.layers is None:  # the word embedding, too
+            largest = max(largest, config.vocab_size)
+    return min(learned, max(BUCKET_BYTES, FLOAT32 * largest * config.hidden_size))
 
 
 def activation_bytes(

@@ -257,6 +257,7 @@ class Fit:
                 load_in_4bit=backbone.storage == "nf4",
                 dtype=str(backbone.model.dtype).removeprefix("torch."),
                 device=str(backbone.model.device),
+                processes=self._ranks.size_here,
             )
         return Schedule(
             batch_size=settings.batch_size,

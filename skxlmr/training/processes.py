@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import Tensor, nn
 
-from skxlmr.hardware.device import ALL_GPUS, choose_device
+from skxlmr.hardware.device import ALL_GPUS, choose_device, n_processes
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 from skxlmr.system.warn import warn
 from skxlmr.training.launch import by_value, launch
@@ -111,7 +111,7 @@ def _run_with_torchrun(processes: Processes, estimator: Any, method: str, argume
 
 
 def _run_locally(processes: Processes, estimator: Any, method: str, arguments: Sequence[Any]) -> Any:
-    n = max(1, torch.cuda.device_count()) if processes.n == "auto" else int(processes.n)
+    n = n_processes(processes.n)
     done = launch(
         _of_rank,
         estimator,

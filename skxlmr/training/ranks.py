@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from skxlmr.hardware.footprint import BUCKET_BYTES
+
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the device that trains
 # The others wait while rank 0 validates, which may take long; whether a process is alive, its launcher knows.
 TIMEOUT = timedelta(days=7)
-BUCKET_BYTES = 32 * 2**20  # of gradients that are exchanged at once; it is copied
 
 
 class Ranks:
@@ -29,6 +30,8 @@ class Ranks:
     ----------
     rank : int
     size : int
+    size_here : int
+        Number of processes on this machine, which share its memory.
     interrupted : bool
         Set by a handler of a signal, or by a callback: all processes end training in the next step.
     device : torch.device
@@ -37,6 +40,7 @@ class Ranks:
 
     rank = 0
     size = 1
+    size_here = 1
     interrupted = False
     device = torch.device("cpu")
 
@@ -111,6 +115,7 @@ class GroupRanks(Ranks):
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+        self.size_here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))  # set by torchrun
         self.device = device
 
     def any(self, flags: Sequence[bool]) -> list[bool]:

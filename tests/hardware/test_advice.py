@@ -97,6 +97,17 @@ def test_check_memory_without_a_fitting_change_names_the_smallest(with_memory):
     assert "No parameter makes it smaller." in smallest
 
 
+def test_check_memory_of_processes_suggests_one(with_memory):
+    parameters = {"tuning": "full", "batch_tokens": 512, "dtype": "float32", "processes": 2}
+    estimate = memory_estimate(XL, device="cpu", **parameters)
+    with_memory(1.5 * estimate.total)
+    message = refusal(**parameters)
+    assert f"needs {in_gigabytes(2 * estimate.total)} GB on cpu (2 processes, each with weights" in message
+    assert "processes=None (needs" in message
+    with_memory(2 * estimate.total)
+    check_memory(memory_estimate(XL, device="cpu", **parameters), model=XL)
+
+
 @pytest.mark.usefixtures("a_gpu")
 def test_check_memory_on_a_small_gpu_suggests_the_cpu(with_memory):
     with_memory(cpu=20 * GB, cuda=1 * GB)
@@ -137,6 +148,9 @@ def test_training_budget_shrinks_batches_before_checkpointing(monkeypatch):
     assert budget(1600, 0) == (512, True)
     assert budget(100, 0) == (100, True)
     assert budget(1600, None) == (1600, False)
+    options["processes"] = 2
+    assert budget(1600, 2 * (whole.total - whole.weights)) == (1600, False)
+    assert budget(1600, 2 * (whole.total - whole.weights) - 1) == (800, False)
 
 
 def test_fit_without_enough_memory_raises(monkeypatch):
