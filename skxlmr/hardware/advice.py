@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from skxlmr.hardware.device import choose_dtype
-from skxlmr.hardware.estimate import MemoryEstimate, in_gigabytes, memory_estimate, saved_in_8bit
+from skxlmr.hardware.estimate import MemoryEstimate, Together, in_gigabytes, memory_estimate, saved_in_8bit
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.tuning import Head, as_tuning
 
@@ -97,9 +97,19 @@ def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
         tunings,
         [{"dtype": str(half).removeprefix("torch.")}] if estimate.dtype == "float32" else [],
         [{"device": "cpu"}] if device.type != "cpu" else [],
-        [{"processes": None}] if estimate.sharing > 1 else [],
+        [{"processes": None}] if estimate.sharing > 1 else _shards(estimate),
     ]
     return [axis for axis in axes if axis]
+
+
+def _shards(estimate: MemoryEstimate) -> list[dict[str, Any]]:
+    """Return the training with shards on all GPUs, if there are several and it is not that already."""
+    tuning, n = estimate.parameters["tuning"], torch.cuda.device_count()
+    is_trained = tuning is not None and not isinstance(as_tuning(tuning), Head)
+    is_sharded = getattr(estimate.parameters["processes"], "strategy", None) == "fsdp"
+    if torch.device(estimate.device).type != "cuda" or n == 1 or not is_trained or is_sharded:
+        return []
+    return [{"processes": Together(n, "fsdp")}]
 
 
 def _smaller_batches(estimate: MemoryEstimate) -> list[int]:

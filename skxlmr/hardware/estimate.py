@@ -17,13 +17,15 @@ from skxlmr.hardware.footprint import (
     activation_bytes,
     default_batch_tokens,
     exchange_bytes,
+    gathered_bytes,
     num_learned,
+    num_sharded,
     weight_bytes,
 )
 from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8
-from skxlmr.tuning import TUNINGS, Tuning, as_tuning
+from skxlmr.tuning import TUNINGS, Head, Tuning, as_tuning
 
 # Models of known shape: their estimates need no connection.
 PRESETS = {
@@ -39,6 +41,18 @@ class SeveralProcesses(Protocol):
     """The part of `skxlmr.Processes` that the memory depends on."""
 
     n: int | Literal["auto"]
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Together:
+    """The number of processes that train together, and how; written as the user would."""
+
+    n: int
+    strategy: str = "ddp"
+
+    def __repr__(self) -> str:
+        return f"Processes(n={self.n}, strategy={self.strategy!r})"
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,9 @@ class MemoryEstimate:
         Gradients and the two moments of AdamW, in float32.
     activations : int
         Of one batch of texts of full length. If gradients flow through the base model, this includes what is kept for
-        the backward pass. With several processes this is the buffer of exchanged gradients where that is larger.
+        the backward pass. With several processes this is the buffer of exchanged gradients where that is larger. With
+        strategy="fsdp" it includes the layer that is gathered, and is at least what the whole model needs beyond its
+        shards: each process loads the model before it is sharded.
     available : int or None
         Free bytes on the device; None if unknown.
     device, dtype : str
@@ -169,8 +185,9 @@ def memory_estimate(
         With "cuda:all" the estimate is for the GPU with the least free memory: each holds a copy of the base model.
     processes : int, Processes or None, default=None
         As for the estimators, or the number of processes that train together; None is one. Each holds the whole model,
-        its gradients and the state of its optimizer. On a CPU all of them share the available memory; on GPUs each
-        has one, and the estimate is for that with the least free memory. `batch_tokens` are those of one process.
+        its gradients and the state of its optimizer; with strategy="fsdp" a part of them. On a CPU all of them share
+        the available memory; on GPUs each has one, and the estimate is for that with the least free memory.
+        `batch_tokens` are those of one process.
 
     Returns
     -------
@@ -228,8 +245,14 @@ def memory_estimate(
     )
     if n > 1:  # gradients are exchanged after the backward pass, when the activations are gone
         activations = max(activations, exchange_bytes(config, tuning))
+    weights = weight_bytes(config, settings, torch_dtype)
+    if n > 1 and getattr(processes, "strategy", None) == "fsdp" and not (tuning is None or isinstance(tuning, Head)):
+        whole = weights + learned + activation_bytes(config, batch_tokens, torch_dtype, settings, None, torch_device)
+        weights, learned = _sharded(config, tuning, weights, learned, n)
+        of_layer, of_words = gathered_bytes(config, tuning)
+        activations = max(activations + of_layer, of_words, whole - weights - 4 * learned)
     return MemoryEstimate(
-        weights=weight_bytes(config, settings, torch_dtype),
+        weights=weights,
         learned=learned,
         optimizer=3 * learned,
         activations=activations,
@@ -249,6 +272,16 @@ def _number(processes: int | SeveralProcesses | None) -> int:
     if n != "auto" and (not isinstance(n, Integral) or n < 1):
         raise ValueError(f"processes must have a number n >= 1, or n='auto', got n={n!r}.")
     return n_processes(n)
+
+
+def _sharded(config: XLMRobertaXLConfig, tuning: Tuning, weights: int, learned: int, n: int) -> tuple[int, int]:
+    """Return the bytes of weights and of what is learned in one of `n` processes, each of which has a shard."""
+    sharded = num_sharded(config, tuning)
+    whole = weights * sharded // config.num_parameters  # as if all weights had the same number of bits
+    weights += whole // n - whole
+    if tuning.trains_base:
+        learned += FLOAT32 * (sharded // n - sharded)
+    return weights, learned
 
 
 def _devices(device: str, n: int) -> list[torch.device]:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from skxlmr import XLMRXLClassifier, memory_estimate, release_models
+from skxlmr import Processes, XLMRXLClassifier, memory_estimate, release_models
 from skxlmr.hardware.advice import NotEnoughMemoryError, check_memory, training_budget
 from skxlmr.hardware.estimate import in_gigabytes
 from skxlmr.model import XLMRobertaXLConfig
@@ -106,6 +106,14 @@ def test_check_memory_of_processes_suggests_one(with_memory):
     assert "processes=None (needs" in message
     with_memory(2 * estimate.total)
     check_memory(memory_estimate(XL, device="cpu", **parameters), model=XL)
+
+
+def test_check_memory_suggests_shards_on_several_gpus(emulate, with_memory):
+    emulate("H100", None, 8)
+    with_memory(cpu=0, cuda=24 * GB)
+    parameters = {"device": "cuda", "tuning": "full", "batch_tokens": 512}
+    assert "processes=Processes(n=8, strategy='fsdp') (needs 20.9 GB" in refusal(**parameters)
+    check_memory(memory_estimate(XL, **parameters, processes=Processes(8, strategy="fsdp")), model=XL)
 
 
 @pytest.mark.usefixtures("a_gpu")

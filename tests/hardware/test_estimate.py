@@ -101,6 +101,25 @@ def test_memory_estimate_of_processes_on_gpus_is_that_of_the_gpu_with_the_least_
     assert "needed" not in str(two)
 
 
+def test_memory_estimate_of_full_xl_in_shards_on_8_gpus_is_what_arithmetic_says(emulate):
+    emulate("H100", 24 * 10**9, 8)
+    shards = Processes(8, strategy="fsdp")
+    estimate = memory_estimate(XL, tuning="full", dtype="bfloat16", batch_tokens=512, processes=shards)
+    layers = 36 * (4 * 2560**2 + 2 * 2560 * 10_240 + 4 * 2560 + 10_240 + 2560 + 4 * 2560)
+    words = 250_880 * 2560
+    rest = 514 * 2560 + 2560 + 2 * 2560  # positions, token type, final LayerNorm
+    head = 2560 * 2560 + 2560 + 2 * 2560 + 2
+    assert estimate.weights == pytest.approx(2 * ((layers + words) / 8 + rest), rel=1e-4)
+    assert estimate.learned == pytest.approx(4 * ((layers + words) / 8 + rest + head), rel=1e-4)
+    assert estimate.optimizer == 3 * estimate.learned
+    whole = 6 * (layers + words + rest) + 4 * head  # in 16 bits, and the copy in 32 bits, before they are sharded
+    assert estimate.total == pytest.approx(whole, rel=0.01)
+    assert 20.9 * GB < estimate.total < 21.1 * GB
+    assert memory_estimate(XL, tuning="full", dtype="bfloat16", batch_tokens=512).total > 60 * GB
+    least = memory_estimate("nano", tuning="full", batch_tokens=8192, processes=shards)
+    assert least.total < memory_estimate("nano", tuning="full", batch_tokens=8192).total
+
+
 def test_memory_estimate_takes_name_path_and_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = XLMRobertaXLConfig(vocab_size=100, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     config.save_pretrained(tmp_path / XL)
