@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from skxlmr.hardware.device import choose_dtype
-from skxlmr.hardware.estimate import MemoryEstimate, in_gigabytes, memory_estimate, saved_in_8bit
+from skxlmr.hardware.estimate import MemoryEstimate, Together, in_gigabytes, memory_estimate, saved_in_8bit
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.tuning import Head, as_tuning
 
@@ -33,19 +33,22 @@ def training_budget(config: XLMRobertaXLConfig, batch_tokens: int, **parameters:
         for n_tokens in sizes:
             parameters |= {"batch_tokens": n_tokens, "gradient_checkpointing": gradient_checkpointing}
             estimate = memory_estimate(config, **parameters)
-            if estimate.available is None or estimate.total - estimate.weights <= estimate.available:
+            needed = estimate.sharing * (estimate.total - estimate.weights)
+            if estimate.available is None or needed <= estimate.available:
                 return n_tokens, gradient_checkpointing
     return sizes[-1], True
 
 
 def check_memory(estimate: MemoryEstimate, *, model: str | os.PathLike) -> None:
     """Raise NotEnoughMemoryError if a model needs more than there is; it says which parameters would make it fit."""
-    if estimate.available is None or estimate.total <= estimate.available:
+    if estimate.available is None or estimate.fits:
         return
     parts = {name: getattr(estimate, name) for name in ("weights", "learned", "optimizer", "activations")}
     listed = ", ".join(f"{name} {in_gigabytes(nbytes)} GB" for name, nbytes in parts.items() if nbytes)
+    if estimate.sharing > 1:
+        listed = f"{estimate.sharing} processes, each with {listed}"
     raise NotEnoughMemoryError(
-        f"{os.fspath(model)!r} needs {in_gigabytes(estimate.total)} GB on {estimate.device} ({listed}), of which "
+        f"{os.fspath(model)!r} needs {in_gigabytes(estimate.needed)} GB on {estimate.device} ({listed}), of which "
         f"{in_gigabytes(estimate.available)} GB are available. {_advice(estimate)}"
     )
 
@@ -70,7 +73,7 @@ def _advice(estimate: MemoryEstimate) -> str:
         tried += ways
     if not tried:
         return "No parameter makes it smaller."
-    return f"No parameters make it fit; the smallest choice is {_written(*min(tried, key=lambda way: way[1].total))}."
+    return f"No parameters make it fit; the smallest choice is {_written(*min(tried, key=lambda way: way[1].needed))}."
 
 
 def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
@@ -94,8 +97,19 @@ def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
         tunings,
         [{"dtype": str(half).removeprefix("torch.")}] if estimate.dtype == "float32" else [],
         [{"device": "cpu"}] if device.type != "cpu" else [],
+        [{"processes": None}] if estimate.sharing > 1 else _shards(estimate),
     ]
     return [axis for axis in axes if axis]
+
+
+def _shards(estimate: MemoryEstimate) -> list[dict[str, Any]]:
+    """Return the training with shards on all GPUs, if there are several and it is not that already."""
+    tuning, n = estimate.parameters["tuning"], torch.cuda.device_count()
+    is_trained = tuning is not None and not isinstance(as_tuning(tuning), Head)
+    is_sharded = getattr(estimate.parameters["processes"], "strategy", None) == "fsdp"
+    if torch.device(estimate.device).type != "cuda" or n == 1 or not is_trained or is_sharded:
+        return []
+    return [{"processes": Together(n, "fsdp")}]
 
 
 def _smaller_batches(estimate: MemoryEstimate) -> list[int]:
@@ -138,4 +152,4 @@ def _changed(estimate: MemoryEstimate, changes: Changes) -> MemoryEstimate:
 def _written(changes: Changes, estimate: MemoryEstimate) -> str:
     """Format changes as arguments, with the memory needed."""
     written = ", ".join(f"{name}={value!r}" for change in changes for name, value in change.items())
-    return f"{written} (needs {in_gigabytes(estimate.total)} GB)"
+    return f"{written} (needs {in_gigabytes(estimate.needed)} GB)"

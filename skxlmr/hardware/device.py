@@ -27,6 +27,11 @@ def choose_devices(device: str) -> list[torch.device]:
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
+def n_processes(n: int | str) -> int:
+    """Return the number of processes that train together; "auto" is one per GPU that is visible."""
+    return max(1, torch.cuda.device_count()) if isinstance(n, str) else int(n)
+
+
 def choose_device(device: str) -> torch.device:
     """Convert the parameter `device` to a torch device; "auto" takes CUDA, then Apple's MPS, then the CPU.
 

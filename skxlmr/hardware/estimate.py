@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from skxlmr.checkpoints.resolve import resolve_config
-from skxlmr.hardware.device import DTYPES, choose_devices, choose_dtype, choose_quantization
-from skxlmr.hardware.footprint import FLOAT32, activation_bytes, default_batch_tokens, num_learned, weight_bytes
+from skxlmr.hardware.device import ALL_GPUS, DTYPES, choose_devices, choose_dtype, choose_quantization, n_processes
+from skxlmr.hardware.footprint import (
+    FLOAT32,
+    activation_bytes,
+    default_batch_tokens,
+    exchange_bytes,
+    gathered_bytes,
+    num_learned,
+    num_sharded,
+    weight_bytes,
+)
 from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8
 from skxlmr.system.parameters import suggesting_values
-from skxlmr.tuning import TUNINGS, Tuning, as_tuning
+from skxlmr.tuning import TUNINGS, Head, Tuning, as_tuning
 
 # Models of known shape: their estimates need no connection.
 PRESETS = {
@@ -27,9 +37,28 @@ PRESETS = {
 }
 
 
+@runtime_checkable
+class SeveralProcesses(Protocol):
+    """The part of `skxlmr.Processes` that the memory depends on."""
+
+    n: int | Literal["auto"]
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Together:
+    """The number of processes that train together, and how; written as the user would."""
+
+    n: int
+    strategy: str = "ddp"
+
+    def __repr__(self) -> str:
+        return f"Processes(n={self.n}, strategy={self.strategy!r})"
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a model needs.
+    """Bytes that a model needs; with several processes, that each of them needs.
 
     Loading temporarily needs up to two more tensors, in the dtype of the checkpoint. By far the largest tensor is the
     word embedding: 1.3 GB for XL in 16 bits.
@@ -45,7 +74,9 @@ class MemoryEstimate:
         Gradients and the two moments of AdamW, in float32.
     activations : int
         Of one batch of texts of full length. If gradients flow through the base model, this includes what is kept for
-        the backward pass.
+        the backward pass. With several processes this is the buffer of exchanged gradients where that is larger. With
+        strategy="fsdp" it includes the layer that is gathered, and is at least what the whole model needs beyond its
+        shards: each process loads the model before it is sharded.
     available : int or None
         Free bytes on the device; None if unknown.
     device, dtype : str
@@ -54,6 +85,8 @@ class MemoryEstimate:
         Tokens in a batch.
     parameters : dict
         The arguments of `memory_estimate`, with `model` as a config.
+    processes : int
+        Number of processes that train together.
     """
 
     weights: int
@@ -66,16 +99,31 @@ class MemoryEstimate:
     quantization: str | None
     batch_tokens: int
     parameters: dict[str, Any] = field(repr=False, compare=False)
+    processes: int = 1
 
     @property
     def total(self) -> int:
-        """Sum of weights, learned, optimizer and activations, in bytes."""
+        """Sum of weights, learned, optimizer and activations, in bytes; with several processes, of one of them."""
         return self.weights + self.learned + self.optimizer + self.activations
 
     @property
+    def sharing(self) -> int:
+        """Number of processes that share the memory of the device: all of them on a CPU, one on a GPU."""
+        return self.processes if self.device == "cpu" else 1
+
+    @property
+    def needed(self) -> int:
+        """Bytes that all processes on the device need together.
+
+        Processes on a CPU share 8-bit and 4-bit weights, which they map from one cached file.
+        """
+        copies = 1 if self.quantization is not None else self.sharing
+        return copies * self.weights + self.sharing * (self.total - self.weights)
+
+    @property
     def fits(self) -> bool | None:
-        """Whether the total is available; None if unknown."""
-        return None if self.available is None else self.total <= self.available
+        """Whether the bytes needed are available; None if unknown."""
+        return None if self.available is None else self.needed <= self.available
 
     def __str__(self) -> str:
         storage = {None: self.dtype, "int8": "8-bit", "nf4": "4-bit"}[self.quantization]
@@ -84,7 +132,8 @@ class MemoryEstimate:
             ("learned", self.learned, "float32"),
             ("optimizer", self.optimizer, "gradients and moments"),
             ("activations", self.activations, f"{self.batch_tokens} tokens at once"),
-            ("total", self.total, ""),
+            ("total", self.total, f"each of {self.processes} processes" if self.processes > 1 else ""),
+            ("needed", self.needed if self.sharing > 1 else 0, f"all {self.processes} processes"),
             ("available", self.available, f"on {self.device}"),
         ]
         lines = [f"{name:<12}{in_gigabytes(nbytes):>8} GB  {note}" for name, nbytes, note in rows if nbytes]
@@ -100,6 +149,7 @@ PARAMETER_CONSTRAINTS = {
     "gradient_checkpointing": ["boolean"],
     "dtype": [StrOptions({"auto", *DTYPES})],
     "device": [str],
+    "processes": [Interval(Integral, 1, None, closed="left"), SeveralProcesses, None],
 }
 
 
@@ -113,6 +163,7 @@ def memory_estimate(
     gradient_checkpointing: bool = False,
     dtype: str = "auto",
     device: str = "auto",
+    processes: int | SeveralProcesses | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory that an estimator with these parameters needs; no weights are loaded or downloaded.
 
@@ -133,6 +184,11 @@ def memory_estimate(
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
     device : str, default="auto"
         With "cuda:all" the estimate is for the GPU with the least free memory: each holds a copy of the base model.
+    processes : int, Processes or None, default=None
+        As for the estimators, or the number of processes that train together; None is one. Each holds the whole model,
+        its gradients and the state of its optimizer; with strategy="fsdp" a part of them. On a CPU all of them share
+        the available memory; on GPUs each has one, and the estimate is for that with the least free memory.
+        `batch_tokens` are those of one process.
 
     Returns
     -------
@@ -152,6 +208,13 @@ def memory_estimate(
     >>> estimate = memory_estimate("facebook/xlm-roberta-xl", load_in_8bit=True, device="cpu")
     >>> round(estimate.weights / 1e9, 1)
     4.1
+
+    Each of several processes has its own copy of what is trained:
+
+    >>> from skxlmr import Processes
+    >>> four = memory_estimate("nano", tuning="full", device="cpu", processes=Processes(4))
+    >>> four.needed == 4 * four.total
+    True
     """
     config = model if isinstance(model, XLMRobertaXLConfig) else find_config(model)
     parameters = {
@@ -163,11 +226,13 @@ def memory_estimate(
         "gradient_checkpointing": gradient_checkpointing,
         "dtype": dtype,
         "device": device,
+        "processes": processes,
     }
     with suggesting_values(PARAMETER_CONSTRAINTS, parameters):
         validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "memory_estimate")
     tuning = None if tuning is None else as_tuning(tuning)
-    torch_device = min(choose_devices(device), key=lambda each: available_memory(each) or 0)
+    n = _number(processes)
+    torch_device = min(_devices(device, n), key=lambda each: available_memory(each) or 0)
     torch_dtype = choose_dtype(dtype, torch_device, config)
     settings = choose_quantization(load_in_8bit, load_in_4bit, torch_device, config, tuning)
     if saved_in_8bit(config):
@@ -177,20 +242,56 @@ def memory_estimate(
     if isinstance(batch_tokens, str):  # "auto"
         batch_tokens = default_batch_tokens(config, torch_dtype, torch_device)
     learned = FLOAT32 * num_learned(config, tuning)
+    activations = activation_bytes(
+        config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing
+    )
+    if n > 1:  # gradients are exchanged after the backward pass, when the activations are gone
+        activations = max(activations, exchange_bytes(config, tuning))
+    weights = weight_bytes(config, settings, torch_dtype)
+    if n > 1 and getattr(processes, "strategy", None) == "fsdp" and not (tuning is None or isinstance(tuning, Head)):
+        whole = weights + learned + activation_bytes(config, batch_tokens, torch_dtype, settings, None, torch_device)
+        weights, learned = _sharded(config, tuning, weights, learned, n)
+        of_layer, of_words = gathered_bytes(config, tuning)
+        activations = max(activations + of_layer, of_words, whole - weights - 4 * learned)
     return MemoryEstimate(
-        weights=weight_bytes(config, settings, torch_dtype),
+        weights=weights,
         learned=learned,
         optimizer=3 * learned,
-        activations=activation_bytes(
-            config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing
-        ),
+        activations=activations,
         available=available_memory(torch_device),
         device=str(torch_device),
         dtype=str(torch_dtype).removeprefix("torch."),
         quantization="int8" if isinstance(settings, Int8) else settings,
         batch_tokens=batch_tokens,
         parameters=parameters,
+        processes=n,
     )
+
+
+def _number(processes: int | SeveralProcesses | None) -> int:
+    """Return the number of processes; raise a ValueError if it is not one."""
+    n = processes.n if isinstance(processes, SeveralProcesses) else 1 if processes is None else processes
+    if n != "auto" and (not isinstance(n, Integral) or n < 1):
+        raise ValueError(f"processes must have a number n >= 1, or n='auto', got n={n!r}.")
+    return n_processes(n)
+
+
+def _sharded(config: XLMRobertaXLConfig, tuning: Tuning, weights: int, learned: int, n: int) -> tuple[int, int]:
+    """Return the bytes of weights and of what is learned in one of `n` processes, each of which has a shard."""
+    sharded = num_sharded(config, tuning)
+    whole = weights * sharded // config.num_parameters  # as if all weights had the same number of bits
+    weights += whole // n - whole
+    if tuning.trains_base:
+        learned += FLOAT32 * (sharded // n - sharded)
+    return weights, learned
+
+
+def _devices(device: str, n: int) -> list[torch.device]:
+    """Return the devices that hold the model, of which `n` processes have one each if they are GPUs."""
+    chosen = choose_devices(device)
+    if n > 1 and device in ("auto", "cuda") and chosen[0].type == "cuda":
+        return choose_devices(ALL_GPUS)[:n]
+    return chosen
 
 
 def find_config(model: str | os.PathLike) -> XLMRobertaXLConfig:

@@ -22,6 +22,7 @@ FLOAT32 = 4  # bytes
 # benchmarks/NOTES.md): what one operator writes is no longer in the cache when the next one reads it.
 ACTIVATION_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 LEAST_BATCH_TOKENS = 768  # for each batch the large 8-bit weights are packed, or converted, once
+BUCKET_BYTES = 32 * 2**20  # of gradients that processes exchange at once; they are copied
 
 
 def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
@@ -55,9 +56,50 @@ def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
         return n_added
     if tuning.layers is None:
         return n_added + config.num_parameters
+    n_layers = config.num_hidden_layers - tuning.num_frozen_layers(config)
+    return n_added + n_layers * _layer_parameters(config) + 2 * config.hidden_size
+
+
+def exchange_bytes(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
+    """Return the most bytes of gradients that are copied when several processes add them up.
+
+    That is a bucket of parameters, or one parameter that is larger.
+    """
+    learned = FLOAT32 * num_learned(config, tuning)
+    largest = 0
+    if tuning is not None and tuning.trains_base:
+        largest = config.intermediate_size
+        if tuning.layers is None:  # the word embedding, too
+            largest = max(largest, config.vocab_size)
+    return min(learned, max(BUCKET_BYTES, FLOAT32 * largest * config.hidden_size))
+
+
+def num_sharded(config: XLMRobertaXLConfig, tuning: Tuning) -> int:
+    """Return the number of parameters of the base that are in shards if several processes train it by FSDP2.
+
+    These are the layers through which gradients flow, and the word embedding if they flow through all layers.
+    """
+    start = tuning.num_frozen_layers(config)
+    per_layer = _layer_parameters(config)
+    words = 0 if start else config.vocab_size * config.hidden_size
+    return (config.num_hidden_layers - start) * per_layer + words
+
+
+def gathered_bytes(config: XLMRobertaXLConfig, tuning: Tuning) -> tuple[int, int]:
+    """Return the bytes that a layer needs while it runs, and the word embedding, if they are sharded; in float32.
+
+    In the backward pass these are the weights, their gradients, and a copy of these that is exchanged.
+    """
+    copies = (
+        3 * FLOAT32 if tuning.trains_base else 2 * FLOAT32
+    )  # without gradients: weights, and the buffer they come in
+    words = 0 if tuning.num_frozen_layers(config) else config.vocab_size * config.hidden_size
+    return copies * _layer_parameters(config), copies * words
+
+
+def _layer_parameters(config: XLMRobertaXLConfig) -> int:
     norms = 2 * config.hidden_size * (3 if config.add_cross_attention else 2)
-    of_layer = config.num_layer_parameters // config.num_hidden_layers + norms
-    return n_added + (config.num_hidden_layers - tuning.num_frozen_layers(config)) * of_layer + 2 * config.hidden_size
+    return config.num_layer_parameters // config.num_hidden_layers + norms
 
 
 def activation_bytes(

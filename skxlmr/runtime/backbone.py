@@ -24,7 +24,7 @@ from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
 from skxlmr.checkpoints.sentence_transformers import lowercases
 from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantization
-from skxlmr.hardware.estimate import MemoryEstimate, memory_estimate
+from skxlmr.hardware.estimate import MemoryEstimate, SeveralProcesses, memory_estimate
 from skxlmr.hardware.footprint import default_batch_tokens
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.int8 import Int8
@@ -107,12 +107,13 @@ def get_backbone(
     tuning: Tuning | None = None,
     batch_tokens: int | str = "auto",
     whole: bool = True,
+    processes: SeveralProcesses | None = None,
 ) -> Backbone:
     """Return a base model from the pool, loading it if necessary; for the parameters see `BaseChoice`.
 
-    The check that there is enough memory includes training with `tuning` and `batch_tokens`; "auto" then needs no more
-    than one text at a time with gradient checkpointing. For `trim`, a base that is not `whole`, without some of the
-    pieces, will do.
+    The check that there is enough memory includes training with `tuning` and `batch_tokens`, in one of several
+    `processes`; "auto" then needs no more than one text at a time with gradient checkpointing. For `trim`, a base that
+    is not `whole`, without some of the pieces, will do.
 
     Raises ModelNotFoundError or CheckpointError if the checkpoint is missing or damaged, NotEnoughMemoryError, and
     ValueError if there is no such device or the parameters exclude each other. Warns if one of several parallel workers
@@ -152,6 +153,7 @@ def get_backbone(
                     dtype=dtype,
                     device=device if len(devices) == 1 else str(each),
                     gradient_checkpointing=minimal,
+                    processes=None if bases else processes,
                 )
                 known = _load(files, config, torch_dtype, settings, each, estimate, reading)
             bases.append(known)

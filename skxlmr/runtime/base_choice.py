@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.columns import TextColumn
 from skxlmr.hardware.device import DTYPES
+from skxlmr.hardware.estimate import SeveralProcesses
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, find_checkpoint, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter, parameter_group
@@ -86,6 +87,12 @@ class BaseChoice(RunParameters):
         tuning = getattr(self, "tuning", None)  # a parameter of the estimators that are trained
         return None if tuning is None else as_tuning(tuning)
 
+    @property
+    def _sharded_by(self) -> SeveralProcesses | None:
+        """The processes that have shards of the model in training; None if each has the whole."""
+        processes = getattr(self, "processes", None)
+        return processes if getattr(processes, "strategy", None) == "fsdp" else None
+
 
 def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
     """Load the chosen base model, or take it from the pool; see `get_backbone`."""
@@ -98,6 +105,7 @@ def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
         tuning=choice._trained_by,
         batch_tokens=choice.batch_tokens,
         whole=whole,
+        processes=choice._sharded_by,
     )
 
 

@@ -102,10 +102,13 @@ class Checkpointing(Callback):
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
+        if not (self._active or trainer.ranks.is_sharded):
+            return
+        state = trainer.state()
         if not self._active:
             return
         try:
-            write_checkpoint(self.directory, *trainer.state())
+            write_checkpoint(self.directory, *state)
         except OSError as error:
             self._warn(error)
 
@@ -134,6 +137,20 @@ class Checkpointing(Callback):
         except OSError as error:  # what was learned is not lost for that
             self._lock.release()
             warn(f"The checkpoint of the training cannot be removed: {error}.")
+
+
+class StateOfShards(Callback):
+    """In the other processes: gather what rank 0 writes, if each has a shard of it."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step % self.every == 0:
+            trainer.state()
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        trainer.state()
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:

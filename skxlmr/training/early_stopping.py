@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from skxlmr.system.schema import COUNT, parse
@@ -57,14 +58,17 @@ class EarlyStopping(Callback):
     def on_fit_begin(self, trainer: Trainer) -> None:
         if self.started:
             self.start_score = self._score(trainer)
-            self._keep()
+            self._keep(trainer)
 
     def on_epoch_end(self, trainer: Trainer) -> bool:
         score = self._score(trainer)
         best = max([self.start_score, *self.scores])
         self.n_without_improvement = self.n_without_improvement + 1 if score < best + self.tol else 0
-        if score > best:
-            self._keep()
+        improves = score > best
+        if trainer.ranks.is_sharded:  # only rank 0 knows the scores from before a checkpoint
+            improves = trainer.ranks.broadcast(improves)
+        if improves:
+            self._keep(trainer)
         self.scores.append(score)
         return self.stops and self.n_without_improvement > self.n_iter_no_change
 
@@ -83,18 +87,30 @@ class EarlyStopping(Callback):
                 "Use a larger validation_fraction, or pass more rows as X_val and y_val."
             )
         trainer.metrics.update(metrics)
-        return score
+        return trainer.ranks.broadcast(score) if trainer.ranks.is_sharded else score
 
-    def _keep(self) -> None:
-        """Remember the weights as the best so far, if they will be needed."""
+    def _keep(self, trainer: Trainer) -> None:
+        """Remember the weights as the best so far, if they will be needed; of shards rank 0 has the whole."""
         if self.stops:
             self.best_weights = {
-                name: p.detach().clone() for name, p in self.module.named_parameters() if p.requires_grad
+                name: trainer.ranks.whole(p, p.detach()).clone() for name, p in trainer.parameters.items()
             }
 
-    def restore_best(self) -> None:
+    @torch.no_grad()
+    def restore_best(self, trainer: Trainer) -> None:
         """Load the weights of the best epoch."""
-        self.module.load_state_dict(self.best_weights, strict=False)
+        ranks = trainer.ranks
+        has_any = ranks.broadcast(bool(self.best_weights)) if ranks.is_sharded else bool(self.best_weights)
+        for name, parameter in trainer.parameters.items() if has_any else ():
+            best = self.best_weights.get(name, parameter)
+            if ranks.is_sharded:
+                best = (
+                    best.cpu().contiguous()
+                    if ranks.is_first
+                    else torch.empty(ranks.like({name: parameter})[name].shape, dtype=parameter.dtype)
+                )
+                ranks.broadcast_tensors([best])
+            parameter.copy_(ranks.part(parameter, best))
 
     def state(self) -> CallbackState:
         numbers = {

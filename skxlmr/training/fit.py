@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import joblib
 import numpy as np
@@ -17,6 +17,7 @@ from torch import nn
 from skxlmr.checkpoints.files import checked_as
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.hardware.advice import training_budget
+from skxlmr.hardware.estimate import Together
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import Head
 from skxlmr.model.int8 import Int8
@@ -27,12 +28,12 @@ from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.progress import number_of_fit
 from skxlmr.system.schema import COUNT
 from skxlmr.training.callbacks import Callback, EpochLog, ProgressBar
-from skxlmr.training.checkpointing import Checkpointing, training_directory, usable_checkpoint
+from skxlmr.training.checkpointing import Checkpointing, StateOfShards, training_directory, usable_checkpoint
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
 from skxlmr.training.gradients import BatchLosses, Losses
 from skxlmr.training.loop import RowOrder, Trainer
-from skxlmr.training.optimizers import OptimizerState, load_optimizer_state, optimizer_state
+from skxlmr.training.optimizers import OptimizerState
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.ranks import ALONE, Ranks, joined
 from skxlmr.training.rows import Outcome, Rows
@@ -40,6 +41,9 @@ from skxlmr.training.schedule import Schedule, auto_epochs
 from skxlmr.training.settings import TrainingParameters
 from skxlmr.training.start import SoftStart, Startable, some_rows, start_head
 from skxlmr.tuning import Tuning
+
+if TYPE_CHECKING:
+    from skxlmr.training.sharding import ShardedRanks
 
 
 class Objective(NamedTuple):
@@ -156,11 +160,20 @@ class Fit:
             quality = self._quality(finetuned, judged, schedule) if ranks.is_first else None
             schedule = self._after_start(schedule, finetuned.only_head, len(rows.numbers))
         finetuned.train()
-        if held_out is not None and ranks.is_first:
-            stopping = self._early_stopping(finetuned, held_out, schedule, started)
+        sharded: ShardedRanks | None = None
+        if settings.processes is not None and settings.processes.strategy == "fsdp" and ranks.size > 1:
+            sharded = self._sharded(ranks, finetuned)
+        ranks, fit = (ranks, self) if sharded is None else (sharded, replace(self, backbone=sharded.backbone))
+        validates = ranks.is_first or ranks.is_sharded
+        if held_out is not None and validates:
+            stopping = fit._early_stopping(finetuned, held_out, schedule, started)
         rows, losses, needed, order = self.task.objective(
-            finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
+            finetuned, fit.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
         )
+        if sharded is not None and isinstance(losses, BatchLosses):
+            raise ValueError(
+                "Processes(strategy='fsdp') does not train what compares the rows of a step. Use strategy='ddp'."
+            )
         soft: SoftStart | None = None
         if started and not finetuned.only_head:
             assert isinstance(finetuned.head, Head)
@@ -169,6 +182,9 @@ class Fit:
         if ranks.is_first:
             added += [stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
             added += self._reports(None if epoch is not None else number_of_fit(settings))  # of all that the others did
+        elif sharded is not None:
+            checkpoints = settings.checkpoint_dir is not None and epoch is None
+            added += [stopping, StateOfShards(settings.checkpoint_steps) if checkpoints else None]
         trainer = Trainer(
             losses,
             finetuned,
@@ -185,17 +201,29 @@ class Fit:
             ranks=ranks,
         )
         if epoch is not None and epoch.optimizer_state is not None:
-            load_optimizer_state(trainer.optimizer, *epoch.optimizer_state)
+            trainer.load_optimizer(*epoch.optimizer_state)
         history = trainer.run()
         if stopping is not None:
-            stopping.restore_best()
+            stopping.restore_best(trainer)
         if checkpointing is not None and trainer.finished:  # after everything that could have raised
             checkpointing.remove()
         finetuned.eval().requires_grad_(False)
-        if epoch is None and trainer.finished and schedule.max_epochs and ranks.is_first:
-            self._judge(finetuned, judged, schedule, quality)
-        scores = None if stopping is None else stopping.scores
-        return Outcome(finetuned, history, scores, optimizer_state(trainer.optimizer), trainer.before or None)
+        if epoch is None and trainer.finished and schedule.max_epochs and validates:
+            fit._judge(finetuned, judged, schedule, quality)
+        scores, state = None if stopping is None else stopping.scores, trainer.whole_optimizer_state()
+        if sharded is not None:
+            sharded.gather_weights()
+        return Outcome(finetuned, history, scores, state, trainer.before or None)
+
+    def _sharded(self, ranks: Ranks, finetuned: Finetuned) -> ShardedRanks | None:
+        """Shard what is trained, and the base; None if only the head is trained, for which nothing is run."""
+        if finetuned.only_head:
+            return None
+        if self.score is not None:
+            raise ValueError("Processes(strategy='fsdp') has no scoring. Use scoring=None, or strategy='ddp'.")
+        from skxlmr.training.sharding import ShardedRanks  # whose import takes a second
+
+        return ShardedRanks(ranks, finetuned, self.backbone)
 
     @property
     def _ranks(self) -> Ranks:
@@ -263,6 +291,7 @@ class Fit:
                 load_in_4bit=backbone.storage == "nf4",
                 dtype=str(backbone.model.dtype).removeprefix("torch."),
                 device=str(backbone.model.device),
+                processes=Together(self._ranks.size_here, getattr(settings.processes, "strategy", "ddp")),
             )
         return Schedule(
             batch_size=settings.batch_size,

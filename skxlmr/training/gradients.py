@@ -177,6 +177,10 @@ def accumulate_gradients(
     place, found = step.place, StepLosses([], [])
     shares = weights[place] / np.bincount(place)[place] / weights.sum()
     with ranks.together():
+        for _ in range(ranks.padding(step.n_tokens)):
+            begin(0)
+            each = losses(*step.batch(0), recompute)
+            _backward(each, np.zeros(len(each)), loss_scale)
         for number in ranks.share(step.n_tokens):
             begin(number)
             windows, of_rows = step.batch(number)
@@ -194,12 +198,14 @@ def _backward(each: Tensor, shares: np.ndarray, loss_scale: float) -> Tensor:
     return loss.detach()
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0) -> Tensor:
+def clip_gradients(
+    parameters: list[nn.Parameter], max_norm: float | None, loss_scale: float = 1.0, ranks: Ranks = ALONE
+) -> Tensor:
     """Divide the gradient by the loss scale and clip its norm to `max_norm`; returns the norm before clipping."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if loss_scale != 1:
         torch._foreach_div_(gradients, loss_scale)
-    norm = nn.utils.get_total_norm(gradients)
+    norm = ranks.norm(parameters)
     if max_norm is not None:
         torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

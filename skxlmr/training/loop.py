@@ -28,6 +28,7 @@ from skxlmr.training.gradients import (
     clip_gradients,
 )
 from skxlmr.training.optimizers import (
+    OptimizerState,
     check_optimizer_state,
     check_same_shapes,
     load_optimizer_state,
@@ -111,7 +112,7 @@ class Trainer:
                     f"scikit-learn are set by set_callbacks(...)."
                 )
         schedule = self.schedule
-        self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self.parameters = self.ranks.trained(self.module)
         self.device = next(iter(self.parameters.values())).device
         self.optimizer = make_optimizer(schedule.optimizer, list(self.parameters.values()), schedule.weight_decay)
         self.randomness = Randomness(self.seed, self.device)
@@ -120,6 +121,7 @@ class Trainer:
         self.position = Position(schedule.batch_tokens, schedule.gradient_checkpointing, loss_scale)
         self.loss = self.learning_rate = float("nan")  # of the latest step
         self._may_guess = True  # see `skxlmr.model.dynamic_outliers`
+        self._resumed: CallbackState | None = None  # what the other processes have to load, too
         self._guessed = False  # in the latest step, in one of the processes
         self.finished = False  # True after the last epoch, not after an interruption
 
@@ -210,6 +212,9 @@ class Trainer:
         """Load the state of rank 0, which may have resumed from a checkpoint."""
         if self.ranks.size == 1:
             return
+        if self.ranks.is_sharded:
+            self._take_over_shards()
+            return
         numbers, tensors = self.state() if self.ranks.is_first else ({}, {})
         numbers = self.ranks.broadcast({**numbers, "callbacks": []})
         tensors = {name: t for name, t in tensors.items() if not name.startswith("callback")}
@@ -221,6 +226,50 @@ class Trainer:
         if not self.ranks.is_first:
             assert not self._with_state(), "only rank 0 has callbacks with a state"
             self.load_state(numbers, tensors)
+
+    def _take_over_shards(self) -> None:
+        """Do the same, tensor by tensor, if each process has a shard of them."""
+        ranks, (numbers, tensors) = self.ranks, self._resumed or ({}, {})
+        if not ranks.broadcast(bool(numbers)):
+            ranks.broadcast_tensors([p for p in self.parameters.values() if ranks.whole_alike(p)])
+            return
+        numbers = ranks.broadcast({**numbers, "callbacks": []})
+        kinds = ranks.broadcast({n: (t.shape, t.dtype) for n, t in tensors.items() if not n.startswith("callback")})
+        parts = {}
+        for name, (shape, dtype) in kinds.items():
+            tensor = tensors[name].cpu().contiguous() if ranks.is_first else torch.empty(shape, dtype=dtype)
+            ranks.broadcast_tensors([tensor])
+            parts[name] = self._part(name, tensor).clone()
+        if not ranks.is_first:
+            self._load(parse(SavedState, numbers), parts)
+        self._resumed = None
+
+    def _parameter_of(self, name: str) -> nn.Parameter | None:
+        """Return the parameter to which a tensor of a `state` belongs."""
+        part, _, name = name.partition("/")
+        if part == "optimizer":
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            i = name.partition(".")[0]
+            return parameters[int(i)] if i.isdecimal() and int(i) < len(parameters) else None
+        return self.parameters.get(name) if part == "learned" else None
+
+    def _part(self, name: str, tensor: Tensor) -> Tensor:
+        parameter = self._parameter_of(name)
+        return tensor if parameter is None else self.ranks.part(parameter, tensor)
+
+    def _whole(self, name: str, tensor: Tensor) -> Tensor:
+        parameter = self._parameter_of(name)
+        return tensor if parameter is None else self.ranks.whole(parameter, tensor)
+
+    def load_optimizer(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Load a `whole_optimizer_state`."""
+        parts = {name: self._part(f"optimizer/{name}", tensor) for name, tensor in tensors.items()}
+        load_optimizer_state(self.optimizer, numbers, parts)
+
+    def whole_optimizer_state(self) -> OptimizerState:
+        """Return the state of the optimizer, of which rank 0 has the whole."""
+        numbers, tensors = optimizer_state(self.optimizer)
+        return numbers, {name: self._whole(f"optimizer/{name}", tensor) for name, tensor in tensors.items()}
 
     def _close_epoch(self) -> None:
         """Append the epoch to the history and reset the sums."""
@@ -278,7 +327,7 @@ class Trainer:
                 with self.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
                     return self._attempt(rows, begin, guess)
             except torch.OutOfMemoryError:
-                if not self._reduce_memory(rows):
+                if self.ranks.is_sharded or not self._reduce_memory(rows):
                     raise
             except (NotFiniteError, _LossScaleError) as error:
                 if self._guessed:
@@ -290,6 +339,7 @@ class Trainer:
                     self.position.steps_since_overflow = 0
             # Outside of the handler, whose traceback holds the tensors of the failed attempt.
             self.optimizer.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)  # of which the optimizer has shards
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -311,7 +361,7 @@ class Trainer:
         if interrupted:
             raise KeyboardInterrupt
         ranks.sum_gradients(parameters)
-        clipped = clip_gradients(parameters, self.schedule.max_grad_norm, scale)
+        clipped = clip_gradients(parameters, self.schedule.max_grad_norm, scale, ranks)
         loss, norm = losses.read(clipped, ranks=ranks)
         if not np.isfinite(norm):
             if scale > 1:
@@ -337,7 +387,10 @@ class Trainer:
         return True
 
     def state(self) -> CallbackState:
-        """Return what is needed to resume from here: numbers for JSON, and tensors."""
+        """Return what is needed to resume from here: numbers for JSON, and tensors.
+
+        If the parameters are sharded, all processes call this, and rank 0 gets the whole ones.
+        """
         optimizer_numbers, optimizer_tensors = optimizer_state(self.optimizer)
         numbers = {
             "seed": self.seed,
@@ -351,9 +404,8 @@ class Trainer:
             "random": {str(i): state for i, state in enumerate(self.randomness.states)},
         }
         parts |= {f"callback{i}": callback.state()[1] for i, callback in enumerate(self._with_state())}
-        return numbers, {
-            f"{part}/{name}": tensor for part, of_part in parts.items() for name, tensor in of_part.items()
-        }
+        tensors = {f"{part}/{name}": tensor for part, of_part in parts.items() for name, tensor in of_part.items()}
+        return numbers, {name: self._whole(name, tensor) for name, tensor in tensors.items()}
 
     def load_state(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Resume from a `state`.
@@ -369,11 +421,18 @@ class Trainer:
                 f"{len(with_state)} now"
             )
 
+        check_same_shapes(_part_of(tensors, "learned"), self.ranks.like(self.parameters), "learned")
+        self._load(saved, {name: self._part(name, tensor) for name, tensor in tensors.items()}, with_state)
+        if self.ranks.is_sharded:
+            self._resumed = (numbers, tensors)
+
+    def _load(self, saved: SavedState, tensors: dict[str, Tensor], with_state: Sequence[Callback] = ()) -> None:
+        """Load the parts of a state that this process has; nothing is changed if they are not of this training."""
+
         def part(name: str) -> dict[str, Tensor]:
-            return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+            return _part_of(tensors, name)
 
         learned, states = part("learned"), part("random")
-        check_same_shapes(learned, self.parameters, "learned")
         self.randomness.check([states[str(i)] for i in range(len(states)) if str(i) in states])
         check_optimizer_state(self.optimizer, saved.optimizer, part("optimizer"))
         self._check_position(saved.position)
@@ -383,7 +442,7 @@ class Trainer:
         load_optimizer_state(self.optimizer, saved.optimizer, part("optimizer"))
         self.position = saved.position
         self.randomness.states = [states[str(i)] for i in range(len(states))]
-        for i, (callback, of_callback) in enumerate(zip(with_state, saved.callbacks, strict=True)):
+        for i, (callback, of_callback) in enumerate(zip(with_state, saved.callbacks, strict=bool(with_state))):
             callback.load_state(of_callback, part(f"callback{i}"))
 
     def _check_position(self, position: Position) -> None:
@@ -401,3 +460,8 @@ class Trainer:
     def _with_state(self) -> list[Callback]:
         """Callbacks that have a state; others, such as a progress bar, may differ when training resumes."""
         return [callback for callback in self.callbacks if type(callback).state is not Callback.state]
+
+
+def _part_of(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors of one part of a state."""
+    return {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}

@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import Tensor, nn
 
-from skxlmr.hardware.device import ALL_GPUS, choose_device
+from skxlmr.hardware.device import ALL_GPUS, choose_device, n_processes
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, parameter
 from skxlmr.system.warn import warn
 from skxlmr.training.launch import by_value, launch
@@ -27,7 +27,7 @@ from skxlmr.training.ranks import joined, joining
 
 @declare_parameters
 class Processes(DeclaredParameters, BaseEstimator):
-    """Train on several processes, each of which holds the model and runs some of the micro-batches of a step.
+    """Train on several processes, each of which runs some of the micro-batches of a step.
 
     `batch_size` is the number of rows that all processes together learn from in a step, so the losses, and what is
     learned, are those of one process up to rounding; with dropout its draws differ if the rows are cut into other
@@ -41,6 +41,11 @@ class Processes(DeclaredParameters, BaseEstimator):
     n : int or "auto"
         Number of processes. "auto" is one for each GPU that is visible (`CUDA_VISIBLE_DEVICES`), or with
         `start="torchrun"` the number that torchrun started.
+    strategy : {"ddp", "fsdp"}
+        "ddp": each process holds the whole model. "fsdp": each holds a part of its layers and of the word embedding,
+        of their gradients, and of the state of the optimizer, and gathers a layer while it runs it, so that models
+        fit which do not fit on one GPU. It validates on all processes, has no `scoring`, and does not train what
+        compares the rows of a step with each other; callbacks that run the model wait forever.
     start : {"local", "torchrun"}
         "local" starts the processes on this machine for each `fit`; it needs neither a script of its own nor
         `if __name__ == "__main__"`. "torchrun" is for a script that torchrun has started, perhaps on several machines:
@@ -60,6 +65,7 @@ class Processes(DeclaredParameters, BaseEstimator):
     n: int | Literal["auto"] = parameter(
         default="auto", valid=[Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})], kw_only=False, order=1
     )
+    strategy: str = parameter(default="ddp", valid=[StrOptions({"ddp", "fsdp"})], order=2)
     start: str = parameter(default="local", valid=[StrOptions({"local", "torchrun"})], order=3)
     max_restarts: int = parameter(default=0, valid=[Interval(Integral, 0, None, closed="left")], order=4)
 
@@ -111,7 +117,7 @@ def _run_with_torchrun(processes: Processes, estimator: Any, method: str, argume
 
 
 def _run_locally(processes: Processes, estimator: Any, method: str, arguments: Sequence[Any]) -> Any:
-    n = max(1, torch.cuda.device_count()) if processes.n == "auto" else int(processes.n)
+    n = n_processes(processes.n)
     done = launch(
         _of_rank,
         estimator,

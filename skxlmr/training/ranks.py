@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from skxlmr.hardware.footprint import BUCKET_BYTES
+
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the device that trains
 # The others wait while rank 0 validates, which may take long; whether a process is alive, its launcher knows.
 TIMEOUT = timedelta(days=7)
-BUCKET_BYTES = 32 * 2**20  # of gradients that are exchanged at once; it is copied
 
 
 class Ranks:
@@ -29,6 +30,8 @@ class Ranks:
     ----------
     rank : int
     size : int
+    size_here : int
+        Number of processes on this machine, which share its memory.
     interrupted : bool
         Set by a handler of a signal, or by a callback: all processes end training in the next step.
     device : torch.device
@@ -37,8 +40,10 @@ class Ranks:
 
     rank = 0
     size = 1
+    size_here = 1
     interrupted = False
     device = torch.device("cpu")
+    is_sharded = False  # whether each process has a shard of the large parameters, see `ShardedRanks`
 
     @property
     def is_first(self) -> bool:
@@ -59,6 +64,34 @@ class Ranks:
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the gradients of the processes; a parameter without one in all of them stays without."""
+
+    def trained(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """Return what the optimizer sees of the trained parameters of a module."""
+        return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def whole_alike(self, parameter: nn.Parameter) -> bool:
+        """Whether all processes have the whole of a parameter."""
+        return True
+
+    def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Return the norm of the gradients after `sum_gradients`."""
+        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def whole(self, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+        """Return a tensor that belongs to a parameter: nothing is sharded."""
+        return tensor
+
+    def part(self, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+        """Return a tensor that belongs to a parameter: nothing is sharded."""
+        return tensor
+
+    def like(self, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, Tensor]:
+        """Return parameters with the shapes of whole ones."""
+        return parameters
+
+    def padding(self, n_tokens: Sequence[int]) -> int:
+        """Return how many micro-batches without weight this process has to run beside those of `share`."""
+        return 0
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of their ranks."""
@@ -93,13 +126,16 @@ class Ranks:
         >>> Ranks().share([5, 3, 2])
         [0, 1, 2]
         """
-        loads, mine = np.zeros(self.size, np.int64), []
+        return self._share_of(self.rank, n_tokens)
+
+    def _share_of(self, rank: int, n_tokens: Sequence[int]) -> list[int]:
+        loads, of_rank = np.zeros(self.size, np.int64), []
         for i in np.argsort(-np.asarray(n_tokens), kind="stable").tolist():
-            rank = int(loads.argmin())
-            loads[rank] += n_tokens[i]
-            if rank == self.rank:
-                mine.append(i)
-        return sorted(mine)
+            least = int(loads.argmin())
+            loads[least] += n_tokens[i]
+            if least == rank:
+                of_rank.append(i)
+        return sorted(of_rank)
 
 
 ALONE = Ranks()
@@ -111,6 +147,7 @@ class GroupRanks(Ranks):
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
+        self.size_here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))  # set by torchrun
         self.device = device
 
     def any(self, flags: Sequence[bool]) -> list[bool]:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from skxlmr import XLMRXLClassifier, memory_estimate, release_models
+from skxlmr import Processes, XLMRXLClassifier, memory_estimate, release_models
 from skxlmr.hardware.advice import NotEnoughMemoryError, check_memory, training_budget
 from skxlmr.hardware.estimate import in_gigabytes
 from skxlmr.model import XLMRobertaXLConfig
@@ -97,6 +97,25 @@ def test_check_memory_without_a_fitting_change_names_the_smallest(with_memory):
     assert "No parameter makes it smaller." in smallest
 
 
+def test_check_memory_of_processes_suggests_one(with_memory):
+    parameters = {"tuning": "full", "batch_tokens": 512, "dtype": "float32", "processes": 2}
+    estimate = memory_estimate(XL, device="cpu", **parameters)
+    with_memory(1.5 * estimate.total)
+    message = refusal(**parameters)
+    assert f"needs {in_gigabytes(2 * estimate.total)} GB on cpu (2 processes, each with weights" in message
+    assert "processes=None (needs" in message
+    with_memory(2 * estimate.total)
+    check_memory(memory_estimate(XL, device="cpu", **parameters), model=XL)
+
+
+def test_check_memory_suggests_shards_on_several_gpus(emulate, with_memory):
+    emulate("H100", None, 8)
+    with_memory(cpu=0, cuda=24 * GB)
+    parameters = {"device": "cuda", "tuning": "full", "batch_tokens": 512}
+    assert "processes=Processes(n=8, strategy='fsdp') (needs 20.9 GB" in refusal(**parameters)
+    check_memory(memory_estimate(XL, **parameters, processes=Processes(8, strategy="fsdp")), model=XL)
+
+
 @pytest.mark.usefixtures("a_gpu")
 def test_check_memory_on_a_small_gpu_suggests_the_cpu(with_memory):
     with_memory(cpu=20 * GB, cuda=1 * GB)
@@ -137,6 +156,9 @@ def test_training_budget_shrinks_batches_before_checkpointing(monkeypatch):
     assert budget(1600, 0) == (512, True)
     assert budget(100, 0) == (100, True)
     assert budget(1600, None) == (1600, False)
+    options["processes"] = 2
+    assert budget(1600, 2 * (whole.total - whole.weights)) == (1600, False)
+    assert budget(1600, 2 * (whole.total - whole.weights) - 1) == (800, False)
 
 
 def test_fit_without_enough_memory_raises(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import skxlmr
-from skxlmr import LoRA, XLMRXLClassifier, memory_estimate
+from skxlmr import Full, LoRA, Processes, XLMRXLClassifier, memory_estimate
 from skxlmr.checkpoints.resolve import ModelNotFoundError
 from skxlmr.hardware.advice import NotEnoughMemoryError, check_memory
 from skxlmr.hardware.estimate import find_config, in_gigabytes
@@ -63,6 +63,63 @@ def test_memory_estimate_with_tuning_counts_learned_and_optimizer():
     assert memory_estimate("nano", tuning="lora", batch_tokens=512).activations < lora.activations / 5
 
 
+def test_memory_estimate_of_processes_on_a_cpu_shares_the_memory_and_weights_in_8_bits(with_memory):
+    one, four = (memory_estimate(XL, tuning="lora", device="cpu", processes=n) for n in (None, Processes(4)))
+    assert one.quantization == "int8"
+    assert (one.processes, four.processes, one.needed, four.total) == (1, 4, one.total, one.total)
+    assert four.needed == one.weights + 4 * (one.learned + one.optimizer + one.activations)
+    with_memory(four.needed)
+    assert memory_estimate(XL, tuning="lora", device="cpu", processes=4).fits
+    with_memory(four.needed - 1)
+    assert not memory_estimate(XL, tuning="lora", device="cpu", processes=4).fits
+    lines = [line.split() for line in str(four).splitlines()]
+    assert [*lines[-3][:1], *lines[-3][3:]] == ["total", "each", "of", "4", "processes"]
+    assert lines[-2] == ["needed", in_gigabytes(four.needed), "GB", "all", "4", "processes"]
+    whole = memory_estimate("nano", tuning="full", device="cpu", processes=4)
+    assert whole.quantization is None
+    assert whole.needed == 4 * whole.total
+    assert memory_estimate("nano", device="cpu", processes=Processes("auto")).processes == 1
+
+
+def test_memory_estimate_of_processes_counts_the_copy_of_exchanged_gradients():
+    few = {"tuning": Full(), "load_in_8bit": False, "device": "cpu", "batch_tokens": 512}
+    one, two = (memory_estimate(XL, **few, gradient_checkpointing=True, processes=n) for n in (1, 2))
+    assert one.activations < two.activations == 4 * 250_880 * 2560  # the gradient of the word embedding
+    top = memory_estimate(XL, **few | {"tuning": Full(layers=1), "batch_tokens": 1}, processes=2)
+    assert top.activations == 4 * 2560 * 10_240  # that of a matrix of the feed-forward network
+
+
+def test_memory_estimate_of_processes_on_gpus_is_that_of_the_gpu_with_the_least_memory(emulate, monkeypatch):
+    emulate("H100", None, 4)
+    free = [40, 30, 20, 10]
+    monkeypatch.setattr("skxlmr.hardware.estimate.available_memory", lambda device: free[device.index] * GB)
+    two, every = (memory_estimate(XL, tuning="full", processes=Processes(n)) for n in (2, "auto"))
+    assert (two.device, two.available, two.processes) == ("cuda:1", 30 * GB, 2)
+    assert (every.device, every.available, every.processes) == ("cuda:3", 10 * GB, 4)
+    assert two.needed == two.total == every.total > 55 * GB
+    assert memory_estimate(XL, processes=1).available == 40 * GB
+    assert "needed" not in str(two)
+
+
+def test_memory_estimate_of_full_xl_in_shards_on_8_gpus_is_what_arithmetic_says(emulate):
+    emulate("H100", 24 * 10**9, 8)
+    shards = Processes(8, strategy="fsdp")
+    estimate = memory_estimate(XL, tuning="full", dtype="bfloat16", batch_tokens=512, processes=shards)
+    layers = 36 * (4 * 2560**2 + 2 * 2560 * 10_240 + 4 * 2560 + 10_240 + 2560 + 4 * 2560)
+    words = 250_880 * 2560
+    rest = 514 * 2560 + 2560 + 2 * 2560  # positions, token type, final LayerNorm
+    head = 2560 * 2560 + 2560 + 2 * 2560 + 2
+    assert estimate.weights == pytest.approx(2 * ((layers + words) / 8 + rest), rel=1e-4)
+    assert estimate.learned == pytest.approx(4 * ((layers + words) / 8 + rest + head), rel=1e-4)
+    assert estimate.optimizer == 3 * estimate.learned
+    whole = 6 * (layers + words + rest) + 4 * head  # in 16 bits, and the copy in 32 bits, before they are sharded
+    assert estimate.total == pytest.approx(whole, rel=0.01)
+    assert 20.9 * GB < estimate.total < 21.1 * GB
+    assert memory_estimate(XL, tuning="full", dtype="bfloat16", batch_tokens=512).total > 60 * GB
+    least = memory_estimate("nano", tuning="full", batch_tokens=8192, processes=shards)
+    assert least.total < memory_estimate("nano", tuning="full", batch_tokens=8192).total
+
+
 def test_memory_estimate_takes_name_path_and_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = XLMRobertaXLConfig(vocab_size=100, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     config.save_pretrained(tmp_path / XL)
@@ -106,6 +163,9 @@ def test_memory_estimate_of_an_8_bit_checkpoint_equals_the_loaded_model(tmp_path
         ({"load_in_8bit": True, "load_in_4bit": True}, "exclude each other"),
         ({"load_in_8bit": True, "tuning": "full"}, "tuning='full' trains every weight"),
         ({"load_in_4bit": True, "tuning": "full"}, "tuning='full' trains every weight"),
+        ({"processes": 0}, "'processes' parameter of memory_estimate must be"),
+        ({"processes": "two"}, "'processes' parameter of memory_estimate must be"),
+        ({"processes": Processes(0)}, "number n >= 1, or n='auto', got n=0"),
         ({"load_in_8bit": Int8(outliers="some")}, "Int8 outliers"),
     ],
     ids=str,

@@ -170,6 +170,7 @@ def test_fit_refuses_parallel_workers():
     ("processes", "error"),
     [
         (Processes(0), "'n' parameter of Processes must be"),
+        (Processes(2, strategy="zero"), "'strategy' parameter of Processes must be"),
         (Processes(2, start="mpi"), "'start' parameter of Processes must be"),
         (Processes(2, start="torchrun", max_restarts=1), "torchrun has --max-restarts"),
         (Processes(2, start="torchrun"), "'WORLD_SIZE' is not set"),

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from skxlmr.hardware.footprint import BUCKET_BYTES
 from skxlmr.training.randomness import Randomness
-from skxlmr.training.ranks import ALONE, BUCKET_BYTES, Ranks, _buckets
+from skxlmr.training.ranks import ALONE, Ranks, _buckets
 
 
 def of_rank(rank, size):
