@@ -18,7 +18,7 @@ BLOCK_BYTES = 2**20
 
 def add_checksum(path: Path) -> None:
     """Fill in the checksum of a file that was written with the metadata `NO_CHECKSUM`."""
-    with open_file(path) as file:
+    with open(path, "rb") as file:
         header, checksum = _header(file, path)
         digest = _digest(file, header)
     atomic.overwrite(path, header.index(checksum.encode()), digest.encode())

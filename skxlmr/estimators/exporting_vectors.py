@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
@@ -20,6 +19,9 @@ from skxlmr.saving.cards import card_files
 from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.sentence_transformers import DEFAULT_PROMPT, modules_of_vectors, write_sentence_model
 from skxlmr.saving.serving.directory import Served
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 
 class VectorExportMixin(ServingMixin):

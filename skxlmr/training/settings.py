@@ -26,6 +26,7 @@ class ScorerNames(StrOptions):
     def __init__(self) -> None:
         self.type = str
         self.deprecated: set[str] = set()
+        self.hidden = False
 
     @lazy_property
     def options(self) -> set[str]:

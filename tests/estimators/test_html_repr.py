@@ -9,10 +9,10 @@ from sklearn.utils.fixes import parse_version
 
 import skxlmr
 from skxlmr import XLMRXLQA, Bias, Full, LoRA, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor, XLMRXLTagger
-from skxlmr.estimators.base import ESTIMATORS
+from skxlmr.estimators.base import estimators
 from skxlmr.system.links import DOCUMENTATION
 
-CLASSES = [*(ESTIMATORS[name] for name in sorted(ESTIMATORS.keys() & set(skxlmr.__all__))), LoRA, Bias, Full]
+CLASSES = [*(estimators()[name] for name in sorted(estimators().keys() & set(skxlmr.__all__))), LoRA, Bias, Full]
 TEXTS = ["a b", "b c", "a c", "c b"]
 FITTED = {
     XLMRXLClassifier: lambda cls: cls("nano", tuning="head").fit(TEXTS, [0, 1, 0, 1]),
