@@ -101,8 +101,8 @@ def predict_dataset(
 
     Notes
     -----
-    The files part-*.parquet have the columns id, those of the method (see `Predictor`), and error (str), which is null
-    where a row was predicted. `pandas.read_parquet(target)` reads all of them.
+    The files `part-*.parquet` have the columns id, those of the method (see `Predictor`), and error (str), which is
+    null where a row was predicted. `pandas.read_parquet(target)` reads all of them.
 
     With engine="ray" a row that ends the process that predicts it is found by smaller and smaller parts, and has an
     error after two attempts of its own. With "local" it ends the run.
