@@ -288,12 +288,23 @@ _find_on_hub = functools.cache(resolve)
 def release_models() -> None:
     """Free the cached base model; its memory is released once no estimator refers to it.
 
-    Features of texts stay cached; `skxlmr.set_feature_cache(0)` frees them. On a CPU, the buffers of a thread for
+    Estimators that `skxlmr.scale.Predictor` has loaded for its next call are freed, too. Features of texts stay
+    cached; `skxlmr.set_feature_cache(0)` frees them. On a CPU, the buffers of a thread for
     8-bit products, at most 128 MiB, stay until the thread ends.
     """
     with _lock:
         _latest.clear()
         _read_tokenizer.cache_clear()
+    for callback in _callbacks:
+        callback()
+
+
+_callbacks: list[Callable[[], object]] = []
+
+
+def on_release(callback: Callable[[], object]) -> None:
+    """Have `release_models` call a function that frees estimators which are kept for later calls."""
+    _callbacks.append(callback)
 
 
 @after_fork

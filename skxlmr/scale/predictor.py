@@ -17,6 +17,7 @@ import pandas as pd
 from skxlmr.columns import as_objects, is_missing
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.loading import load
+from skxlmr.runtime.backbone import on_release
 from skxlmr.saving.estimators import NAME
 from skxlmr.scale.frames import as_frame
 from skxlmr.scale.outputs import PREFIXES, Column, Layout
@@ -28,6 +29,7 @@ WHOLLY_READ = 2**26  # bytes of a file up to which its content, and not only its
 NOT_OF_ROWS = (OSError, MemoryError, ImportError)  # errors that have nothing to do with the rows
 
 _loaded: OrderedDict[str, tuple[XLMRXLEstimator, Layout]] = OrderedDict()
+on_release(_loaded.clear)
 _lock = threading.Lock()
 
 

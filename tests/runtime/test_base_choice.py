@@ -35,7 +35,7 @@ def test_load_base_passes_parameters_to_pool(loads):
     assert args == ("nano",)
     assert settings == {
         "load_in_8bit": False, "load_in_4bit": False, "dtype": "bfloat16", "device": "cpu",
-        "tuning": None, "batch_tokens": 7, "whole": True,
+        "tuning": None, "batch_tokens": 7, "whole": True, "processes": None,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from skxlmr import XLMRXLClassifier, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger
+from skxlmr import XLMRXLClassifier, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger, release_models
 from skxlmr.columns import as_objects
 from skxlmr.scale import Predictor, predictor
 
@@ -138,6 +138,13 @@ def test_pickle_holds_no_pickle_of_the_estimator(clf):
 
     Unpickler(io.BytesIO(pickle.dumps(Predictor(clf)))).load()
     assert found == [("skxlmr.scale.predictor", "Predictor")]
+
+
+def test_release_models_frees_what_a_predictor_has_loaded(saved, table):
+    Predictor(saved)(table[:2])
+    assert predictor._loaded
+    release_models()
+    assert not predictor._loaded
 
 
 def test_predictor_loads_once_per_process(saved, table, monkeypatch):
