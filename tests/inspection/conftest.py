@@ -22,14 +22,14 @@ def _closed_figures() -> Iterator[None]:
     plt.close("all")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def reviews() -> pd.DataFrame:
     """Texts with labels, languages and a number."""
     score = np.where(np.array(LABELS) == "good", 4.0, 1.0)
     return pd.DataFrame({"text": TEXTS, "label": LABELS, "language": LANGUAGES, "score": score}, index=range(100, 120))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def classifier(reviews: pd.DataFrame) -> XLMRXLClassifier:
     """Fitted with validation scores, two epochs."""
     clf = XLMRXLClassifier("nano", tuning="head", max_epochs=2, random_state=0)

@@ -12,18 +12,18 @@ from skxlmr import XLMRXLClassifier, XLMRXLEmbedder
 WORDS = ["good", "bad", "fine", "awful", "great", "poor", "nice", "boring"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clf() -> XLMRXLClassifier:
     model = XLMRXLClassifier("nano", tuning="head", max_epochs=1, random_state=0)
     return model.fit(WORDS * 2, ["yes", "no"] * len(WORDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedder() -> XLMRXLEmbedder:
     return XLMRXLEmbedder("nano", n_dims=3).fit(WORDS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def saved(clf: XLMRXLClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("saved") / "clf"
     clf.save(directory)
