@@ -52,8 +52,14 @@ class TorchThreads:
 
     @contextmanager
     def importing(self) -> Iterator[None]:
-        """Import modules of this package inside of it: none of them uses torch's pool, and their threads are noted."""
-        # If torch may have run before, its threads cannot be told from those of the imports.
+        """Import modules of this package inside of it: none of them uses torch's pool, and their threads are noted.
+
+        If torch may have run before, they are not, since its threads cannot be told from those of the imports.
+
+        Yields
+        ------
+        None
+        """
         clean = not self._imported_before and not ("torch" in sys.modules and self.may_have_started())
         yield
         if clean:
