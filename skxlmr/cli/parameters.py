@@ -56,7 +56,7 @@ def set_parameters(estimator: XLMRXLEstimator, given: dict[str, Any]) -> dict[st
     Raises
     ------
     UsageError
-        If there is no such parameter; the message suggests one. Or if a value is not valid.
+        If a parameter does not exist (the message suggests one), or a value is not valid.
     """
     values: dict[str, Any] = {}
     try:
