@@ -23,7 +23,7 @@ test-gpu: $(STAMP)
 
 # The oldest releases that pyproject.toml allows. For Linux on x86 that torch comes with CUDA only, which is a few GB.
 OLDEST := .venv-oldest
-OLDEST_TESTS := tests/test_columns.py tests/test_sklearn_defaults.py tests/test_tuning.py tests/estimators/test_common.py \
+OLDEST_TESTS := tests/columns tests/test_sklearn_defaults.py tests/tuning tests/estimators/test_common.py \
 	tests/estimators/test_sklearn_checks.py tests/estimators/test_column_names.py tests/estimators/test_skops_types.py \
 	tests/estimators/test_classifier.py tests/saving/test_estimators.py tests/saving/test_values.py \
 	tests/saving/test_plain_state.py tests/training/test_loop.py tests/training/test_checkpointing.py \

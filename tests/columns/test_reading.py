@@ -10,16 +10,7 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from skxlmr import XLMRXLClassifier
-from skxlmr.columns import (
-    check_feature_names,
-    check_n_features,
-    check_n_rows,
-    check_sample_weight,
-    check_text_column,
-    feature_names,
-    warn_of_same_texts,
-)
+from skxlmr.columns.reading import check_text_column
 
 TEXTS = ["one", "", "drei 🎬", "אַרבע", "\x00\x07", "x" * 1_000_000]
 
@@ -161,40 +152,3 @@ def test_check_text_column_of_a_million_texts_is_fast():
     started = time.process_time()
     assert check_text_column(texts).texts == texts
     assert time.process_time() - started < 5  # a guard against a slow path by row, not a measurement
-
-
-def test_check_of_features_with_other_columns_raises():
-    estimator = XLMRXLClassifier()
-    estimator.n_features_in_, estimator.feature_names_in_ = 1, np.array(["text"], object)
-    check_feature_names(estimator, feature_names(pd.DataFrame({"text": ["a"]})))
-    with pytest.raises(ValueError, match="feature names"):
-        check_feature_names(estimator, feature_names(pd.DataFrame({"body": ["a"]})))
-    with pytest.raises(ValueError, match="X has 2 features, but XLMRXLClassifier is expecting 1"):
-        check_n_features(estimator, check_text_column([("a", "b")]))
-
-
-def test_check_n_rows_names_both():
-    check_n_rows([1, 2], ["a", "b"])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples: X_val has 2 rows, but y_val has 1"):
-        check_n_rows([1], ["a", "b"], "y_val")
-
-
-def test_check_sample_weight_takes_what_scikit_learn_takes_and_names_the_row():
-    texts = ["a", "b", "c"]
-    for same in (None, 2.0, [2, 2, 2], pd.Series([2.0, 2.0, 2.0]), pl.Series([2, 2, 2])):
-        np.testing.assert_array_equal(check_sample_weight(same, texts), np.full(3, 1.0 if same is None else 2.0))
-    weights = pd.Series([1.0, -0.5, 1.0], index=["x", "y", "z"])
-    assert check_sample_weight(weights, texts).tolist() == [1, -0.5, 1]
-    with pytest.raises(ValueError, match=r"passed to `weights`: that of row 1 \(index 'y'\) is -0\.5\. Use 0"):
-        check_sample_weight(weights, texts, "weights", non_negative=True)
-    with pytest.raises(ValueError, match="sample_weight_val has 2 values, but X_val has 3 rows"):
-        check_sample_weight([1, 1], texts, "sample_weight_val")
-    with pytest.raises(ValueError, match="1D array or scalar"):
-        check_sample_weight(np.ones((3, 1)), texts)
-
-
-def test_same_texts_are_warned_of():
-    with pytest.warns(UserWarning, match="All 3 rows of X are the same, 'a'"):
-        warn_of_same_texts(["a"] * 3)
-    warn_of_same_texts(["a"])
-    warn_of_same_texts(["a", "a", "b"])
