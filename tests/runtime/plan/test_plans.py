@@ -5,18 +5,8 @@ import pytest
 import torch
 
 from skxlmr.model.transfer import upload
-from skxlmr.runtime.backbone import get_backbone
-from skxlmr.runtime.plan import WordPlan, make_pair_plan, make_plan
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return get_backbone("nano").tokenizer
-
-
-def test_make_plan_of_pairs_distinguishes_their_parts(tokenizer):
-    plan = make_plan(tokenizer, ["a b", "a"], ["c", "b c"], max_length=64, stride=8)
-    assert len(plan.windows) == 2
+from skxlmr.runtime.plan.making import make_pair_plan, make_plan
+from skxlmr.runtime.plan.plans import WordPlan
 
 
 def test_windows_of_rows_follow_the_order_of_the_rows(tokenizer):
@@ -27,14 +17,6 @@ def test_windows_of_rows_follow_the_order_of_the_rows(tokenizer):
     for i, of_text in enumerate(expected):
         assert windows[place == i].tolist() == of_text
     assert len(expected[0]) > 1
-
-
-def test_make_plan_with_truncation_counts_and_warns_once(tokenizer):
-    plan = make_plan(tokenizer, ["long " * 50, "short", "long " * 60], max_length=16, stride=4, truncation=True)
-    with pytest.warns(UserWarning, match="2 of 3 distinct texts were cut at 16 tokens"):
-        plan.warn_of_cut()
-    assert plan.lengths.max() == 16
-    assert len(plan.windows) == 3
 
 
 def test_sides_of_pair_plan_are_single_texts_in_the_order_of_rows(tokenizer):

@@ -4,86 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skxlmr.columns import TextColumn
-from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.model.segments import segment_max, segment_mean, segment_sum
-from skxlmr.runtime.backbone import Backbone
-from skxlmr.system.parameters import parameter, parameter_group
 from skxlmr.system.warn import warn
-from skxlmr.text.batching import deduplicate, token_batches
-
-
-@parameter_group
-class WindowParameters:
-    """How texts are cut that are longer than the model reads at once.
-
-    Parameters
-    ----------
-    max_length : int
-        Maximum number of tokens that the model reads at once; a longer text is read in windows of this length. None is
-        the length that a directory of sentence-transformers was trained with (its `max_seq_length`), and otherwise all
-        that the model can, 512; the attribute `max_length_` shows it.
-    stride : int or "auto"
-        Number of tokens that neighbouring windows of a text longer than `max_length` share; "auto" is an eighth of
-        `max_length`.
-    """
-
-    max_length: int | None = parameter(default=None, valid=[Interval(Integral, 4, None, closed="left"), None], order=20)
-    stride: int | str = parameter(
-        default="auto", valid=[Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})], order=20
-    )
-
-
-@parameter_group
-class Truncation:
-    """Whether texts are cut instead.
-
-    Parameters
-    ----------
-    truncation : bool
-        Read only the beginning of a long text, as sentence-transformers does, and not all of it in windows. A warning
-        counts the texts that were cut.
-    """
-
-    truncation: bool = parameter(default=False, valid=["boolean"], order=20)
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The values of `WindowParameters` and `Truncation`; `limit` is the `max_length` that the checkpoint asks for."""
-
-    max_length: int | None = None
-    stride: int | str = "auto"
-    truncation: bool = False
-    limit: int | None = None
-
-    def default(self, backbone: Backbone) -> int:
-        """Return the number of tokens that `max_length=None` stands for."""
-        longest = backbone.model.config.max_length
-        return longest if self.limit is None else min(self.limit, longest)
-
-    def resolve(self, backbone: Backbone) -> tuple[int, int]:
-        """Return `max_length` and `stride` as numbers.
-
-        Raises ValueError if the model reads less than `max_length`, or neighbouring windows would be the same.
-        """
-        longest, name = backbone.model.config.max_length, backbone.name
-        if self.max_length is not None and self.max_length > longest:
-            raise ValueError(f"max_length={self.max_length}, but {name!r} reads at most {longest} tokens at once.")
-        max_length = self.max_length or self.default(backbone)
-        stride, room = max_length // 8 if self.stride == "auto" else int(self.stride), max_length - 2
-        if stride >= room and not self.truncation:
-            raise ValueError(
-                f"stride={stride} leaves no way to advance: a window holds {room} pieces beside its special tokens. "
-                f"Use a stride below {room}, or raise max_length."
-            )
-        return max_length, stride
+from skxlmr.text.batching import token_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,79 +204,6 @@ class WordPlan(PiecePlan):
         return (segment_max if self.aggregation == "max" else segment_mean)(features, combination[0])
 
 
-def make_plan(
-    tokenizer: XLMRobertaXLTokenizer,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None = None,
-    *,
-    max_length: int,
-    stride: int,
-    truncation: bool = False,
-    prompt: str = "",
-) -> WindowPlan:
-    """Tokenise each distinct text or pair once, and split long ones into windows, or truncate them.
-
-    A window has at most `max_length` tokens, special tokens included, of which neighbours share `stride`. The pooling
-    leaves out the `prompt` with which all texts begin, and the token `<s>` before it.
-    """
-    first, text_of_row = deduplicate(texts if pairs is None else list(zip(texts, pairs, strict=True)))
-    ids = tokenizer.encode_batch([texts[i] for i in first])
-    pair_ids = [None] * len(ids) if pairs is None else tokenizer.encode_batch([pairs[i] for i in first])
-    n_prompt = len(tokenizer.encode_batch([prompt])[0]) if prompt else 0
-    windows, text_of_window, left_out, truncated = [], [], [], 0
-    for text, (a, b) in enumerate(zip(ids, pair_ids, strict=True)):
-        if truncation:
-            window, dropped = tokenizer.truncate(a, b, max_length=max_length)
-            of_text, truncated = [window], truncated + (dropped > 0)
-            left_out.append(1 + min(n_prompt, len(window) - 2))
-        else:
-            cut = tokenizer.windows(a, b, max_length=max_length, stride=stride)
-            of_text = [window.input_ids for window in cut]
-            # Of <s> and the first text, what is before the end of the prompt.
-            left_out += [1 + min(max(start, n_prompt), stop) - start for start, stop in (w.ranges[0] for w in cut)]
-        windows += of_text
-        text_of_window += [text] * len(of_text)
-    return WindowPlan(
-        windows,
-        np.asarray(text_of_window, np.int64),
-        text_of_row,
-        n_cut=truncated,
-        cut_at=max_length,
-        left_out=np.asarray(left_out, np.int64) if prompt else None,
-    )
-
-
-def make_pair_plan(
-    tokenizer: XLMRobertaXLTokenizer,
-    texts: Sequence[str],
-    pairs: Sequence[str],
-    *,
-    max_length: int,
-    stride: int,
-    truncation: bool = False,
-    prompt: str = "",
-) -> PairPlan:
-    """Tokenise pairs of texts that are read separately: each distinct text once, long ones in windows or truncated.
-
-    For `prompt` see `make_plan`.
-    """
-    first, text_of_row = deduplicate(list(zip(texts, pairs, strict=True)))
-    sides = [side for i in first for side in (texts[i], pairs[i])]
-    single = make_plan(tokenizer, sides, max_length=max_length, stride=stride, truncation=truncation, prompt=prompt)
-    windows_of_side = single.windows_per_text[single.text_of_row]
-    chosen = rows_of(single.text_of_row, single.windows_per_text)
-    side = np.repeat(np.arange(len(sides)), windows_of_side)
-    return PairPlan(
-        [single.windows[i] for i in chosen],
-        side // 2,
-        text_of_row,
-        n_cut=single.n_cut,
-        cut_at=max_length,
-        left_out=None if single.left_out is None else single.left_out[chosen],
-        is_second=side % 2 == 1,
-    )
-
-
 def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the indices of the rows of the chosen windows, if each window has `counts` rows, in order of windows.
 
@@ -361,32 +215,3 @@ def rows_of(chosen: np.ndarray, counts: np.ndarray) -> np.ndarray:
     starts = np.cumsum(counts) - counts
     n = counts[chosen]
     return np.arange(n.sum()) + np.repeat(starts[chosen] - (np.cumsum(n) - n), n)
-
-
-def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows, prompt: str = "") -> WindowPlan:
-    """Plan a column of texts, or of pairs, for a base model; the pooling leaves out the `prompt` at their beginning."""
-    max_length, stride = windows.resolve(backbone)
-    return make_plan(
-        backbone.tokenizer,
-        column.texts,
-        column.pairs,
-        max_length=max_length,
-        stride=stride,
-        truncation=windows.truncation,
-        prompt=prompt,
-    )
-
-
-def plan_pairs(backbone: Backbone, column: TextColumn, windows: Windows, prompt: str = "") -> PairPlan:
-    """Plan a column of pairs whose texts are read separately, which begin with the `prompt` as in `plan_texts`."""
-    assert column.pairs is not None
-    max_length, stride = windows.resolve(backbone)
-    return make_pair_plan(
-        backbone.tokenizer,
-        column.texts,
-        column.pairs,
-        max_length=max_length,
-        stride=stride,
-        truncation=windows.truncation,
-        prompt=prompt,
-    )
