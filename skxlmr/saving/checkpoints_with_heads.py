@@ -29,7 +29,7 @@ from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.saving.estimators import SavedWeights
 from skxlmr.saving.transformers import head_parts
 from skxlmr.system.schema import shown
-from skxlmr.tasks.base import Export
+from skxlmr.tasks.exports import Export
 from skxlmr.tuning import Head, Tuning
 
 EMBEDDING = "embedding"  # what an encoder without a head does

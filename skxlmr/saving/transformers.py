@@ -20,7 +20,7 @@ from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.cards import card_files
 from skxlmr.saving.merged import FittedWeights
 from skxlmr.saving.sentence_transformers import modules_of_head, one_prompt, write_sentence_model
-from skxlmr.tasks.base import Export
+from skxlmr.tasks.exports import Export
 
 
 @dataclass(frozen=True, eq=False)

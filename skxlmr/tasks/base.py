@@ -15,7 +15,6 @@ from typing_extensions import Self
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.columns import TextColumn, check_text_column
 from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.transfer import upload, upload_one
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import Keep
@@ -23,6 +22,7 @@ from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan, Windows, plan_texts, rows_of
 from skxlmr.runtime.run import pool_windows
 from skxlmr.runtime.sentence_settings import SentenceSettings
+from skxlmr.tasks.exports import Export, Serving
 from skxlmr.tasks.probes import LinearStart
 from skxlmr.training.convergence import Quality
 from skxlmr.training.fit import Objective
@@ -31,73 +31,7 @@ from skxlmr.training.rows import Rows
 # From the outputs of a head for some windows, the numbers of these windows, and the row of each, to their losses.
 LossesOfOutputs = Callable[[Tensor, np.ndarray, np.ndarray], Tensor]
 
-
 not_found = partial(np.empty, 0)  # makes the value of an array that `find` has not set yet
-
-
-@dataclass(frozen=True)
-class Export:
-    """How what was learned is written for transformers and peft.
-
-    Attributes
-    ----------
-    model_class : type or None
-        The class of the reference; None if only sentence-transformers has such a model.
-    heads : callable
-        From a head to its parts, by the names that they have in that class.
-    config : dict
-        Entries of its config.
-    peft_task : str or None
-        The name of the task in peft; None if peft has none.
-    has_adapter : bool
-        Whether peft can save the head.
-    prompt : str
-        What the model expects before each text.
-    include_prompt : bool
-        Whether the pooling takes the tokens of the prompt.
-    """
-
-    model_class: type[PretrainedModel] | None
-    heads: Callable[[Any], dict[str, nn.Module]]
-    config: dict[str, Any] = field(default_factory=dict)
-    peft_task: str | None = None
-    has_adapter: bool = True
-    prompt: str = ""
-    include_prompt: bool = True
-
-
-@dataclass(frozen=True)
-class Serving:
-    """What a graph for serving computes; see `skxlmr.saving.serving`.
-
-    Attributes
-    ----------
-    kind : {"classification", "regression", "tagging"}
-    output : str
-        The name of what the graph returns.
-    finish : callable
-        From the outputs of the head, (B, n_outputs), or (B, L, n_outputs) of pieces, to what the graph returns.
-    entries : dict
-        What else a server needs to know of the results; JSON.
-    pooling : str or None
-        How the tokens of a text become the vector that the head takes; None for a head on each token.
-    prompt : str
-        What the model expects before each text.
-    include_prompt : bool
-        Whether the pooling takes the tokens of the prompt.
-    pairs : {"joint", "separate"} or None
-        How the two texts of a row are read.
-    """
-
-    kind: str
-    output: str
-    finish: Callable[[Tensor], Tensor]
-    entries: dict[str, Any]
-    pooling: str | None = None
-    prompt: str = ""
-    include_prompt: bool = True
-    pairs: str | None = None
-
 
 Column = TypeVar("Column", bound=TextColumn)
 
@@ -412,11 +346,6 @@ class Task(Generic[Column]):
     def serving(self) -> Serving | None:
         """What a graph for serving computes; None, the default, if there is no such graph."""
         return None
-
-
-def as_json_labels(classes: np.ndarray) -> list[Any]:
-    """Return labels as values of JSON: numbers, truth values and texts as they are, others as texts."""
-    return [label if isinstance(label, str | bool | int | float) else str(label) for label in classes.tolist()]
 
 
 def _shown(value: object) -> str:

@@ -21,8 +21,9 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.runtime.run import pool_windows
 from skxlmr.system.schema import COUNT, one_of, shown
-from skxlmr.tasks.base import Export, LossesOfOutputs, Task
+from skxlmr.tasks.base import LossesOfOutputs, Task
 from skxlmr.tasks.choice_columns import ChoiceColumn, check_choices
+from skxlmr.tasks.exports import Export
 from skxlmr.tasks.right_choices import FORMS, check_right_choices
 from skxlmr.text.batching import deduplicate
 from skxlmr.training.rows import Rows

@@ -18,7 +18,8 @@ from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.transfer import upload_one
 from skxlmr.system.schema import one_of, shown, vector
 from skxlmr.system.warn import warn
-from skxlmr.tasks.base import Serving, as_json_labels, not_found
+from skxlmr.tasks.base import not_found
+from skxlmr.tasks.exports import Serving, as_json_labels
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.pretrained import labels_of

@@ -22,7 +22,8 @@ from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, WindowPlan
 from skxlmr.runtime.run import Batch, HostBatch, run
-from skxlmr.tasks.base import Export, Task
+from skxlmr.tasks.base import Task
+from skxlmr.tasks.exports import Export
 from skxlmr.text.words import word_starts
 from skxlmr.training.callbacks import Callback
 from skxlmr.training.fit import Objective

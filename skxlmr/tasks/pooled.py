@@ -20,7 +20,8 @@ from skxlmr.runtime.features import POOLING
 from skxlmr.runtime.plan import WindowPlan, plan_pairs, plan_texts
 from skxlmr.runtime.sentence_settings import SentenceSettings
 from skxlmr.system.schema import one_of
-from skxlmr.tasks.base import Export, Serving, Task
+from skxlmr.tasks.base import Task
+from skxlmr.tasks.exports import Export, Serving
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -22,7 +22,8 @@ from skxlmr.model.transfer import upload, upload_one
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.tasks.answers import check_answers, first_span
-from skxlmr.tasks.base import Export, LossesOfOutputs, Task
+from skxlmr.tasks.base import LossesOfOutputs, Task
+from skxlmr.tasks.exports import Export
 from skxlmr.tasks.spans import QuestionPlan, Span, best_spans, target_units, warn_of_cut_words
 from skxlmr.training.rows import Rows
 

@@ -18,7 +18,8 @@ from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.schema import POSITIVE, one_of, vector
-from skxlmr.tasks.base import Serving, not_found
+from skxlmr.tasks.base import not_found
+from skxlmr.tasks.exports import Serving
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
 from skxlmr.tasks.targets import Target, is_vector, read_target, refuse_y_as_text

@@ -24,8 +24,9 @@ from skxlmr.system.schema import one_of, vector
 from skxlmr.tags.entities import entity_spans
 from skxlmr.tags.infer import scheme_of_labels
 from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, is_raw, read_tags
-from skxlmr.tasks.base import Export, LossesOfOutputs, Serving, Task, as_json_labels, not_found
+from skxlmr.tasks.base import LossesOfOutputs, Task, not_found
 from skxlmr.tasks.classification import check_class_weight, check_distinct
+from skxlmr.tasks.exports import Export, Serving, as_json_labels
 from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
 from skxlmr.tasks.tagging.schemes import decode, scheme_of_score, tag_score

@@ -4,6 +4,6 @@ from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tokenizer() -> XLMRobertaXLTokenizer:
     return get_backbone("nano").tokenizer
