@@ -87,7 +87,7 @@ class Checkpointing(Callback):
         checkpoint = usable_checkpoint(self.directory)
         if checkpoint is not None:
             try:
-                trainer.load_state(*checkpoint)
+                trainer.state.load(*checkpoint)
             except ValueError as error:
                 raise CheckpointError(
                     f"Training cannot resume from {self.directory / NAME}: {error}. Pass the same callbacks again, or "
@@ -104,7 +104,7 @@ class Checkpointing(Callback):
     def _write(self, trainer: Trainer) -> None:
         if not (self._active or trainer.ranks.is_sharded):
             return
-        state = trainer.state()
+        state = trainer.state.saved()
         if not self._active:
             return
         try:
@@ -147,10 +147,10 @@ class StateOfShards(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         if trainer.step % self.every == 0:
-            trainer.state()
+            trainer.state.saved()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        trainer.state()
+        trainer.state.saved()
 
 
 def training_directory(parent: str | os.PathLike, identity: Iterable[object]) -> Path:

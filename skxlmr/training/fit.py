@@ -201,7 +201,7 @@ class Fit:
             ranks=ranks,
         )
         if epoch is not None and epoch.optimizer_state is not None:
-            trainer.load_optimizer(*epoch.optimizer_state)
+            trainer.state.load_optimizer(*epoch.optimizer_state)
         history = trainer.run()
         if stopping is not None:
             stopping.restore_best(trainer)
@@ -210,7 +210,7 @@ class Fit:
         finetuned.eval().requires_grad_(False)
         if epoch is None and trainer.finished and schedule.max_epochs and validates:
             fit._judge(finetuned, judged, schedule, quality)
-        scores, state = None if stopping is None else stopping.scores, trainer.whole_optimizer_state()
+        scores, state = None if stopping is None else stopping.scores, trainer.state.whole_optimizer_state()
         if sharded is not None:
             sharded.gather_weights()
         return Outcome(finetuned, history, scores, state, trainer.before or None)

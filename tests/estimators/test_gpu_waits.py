@@ -297,7 +297,7 @@ def test_dynamic_outliers_are_guessed_until_that_is_wrong(h100, threshold, monke
         assert counts.n_waits > 20
         assert waits.waits[0] > 20
     monkeypatch.setattr("skxlmr.runtime.run.guessing", lambda allowed: guessing(False))
-    monkeypatch.setattr("skxlmr.training.loop.guessing", lambda allowed: guessing(False))
+    monkeypatch.setattr("skxlmr.training.steps.guessing", lambda allowed: guessing(False))
     clear_features()
     with h100.counting() as counts:
         np.testing.assert_array_equal(embedder.transform(TEXTS), vectors)

@@ -88,8 +88,8 @@ PROGRAM = textwrap.dedent(
 )
 
 KILLED_IN = [
-    ("skxlmr.training.loop:accumulate_gradients", 1),  # before the first checkpoint
-    ("skxlmr.training.loop:accumulate_gradients", 6),
+    ("skxlmr.training.steps:accumulate_gradients", 1),  # before the first checkpoint
+    ("skxlmr.training.steps:accumulate_gradients", 6),
     ("skxlmr.training.optimizers:AdamW.step", 12),
     ("skxlmr.tasks.base:Task.evaluate", 2),
     ("skxlmr.system.atomic:write_file", 2),
@@ -169,7 +169,7 @@ def test_fit_from_a_finished_checkpoint_does_not_train(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointing.Checkpointing, "remove", lambda self: None)
     clf = XLMRXLClassifier("nano", tuning="head", random_state=0, max_epochs=2, checkpoint_dir=tmp_path)
     first = clf.fit(TEXTS, LABELS).predict_proba(TEXTS)
-    monkeypatch.setattr("skxlmr.training.loop.accumulate_gradients", None)
+    monkeypatch.setattr("skxlmr.training.steps.accumulate_gradients", None)
     np.testing.assert_array_equal(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), first)
 
 
@@ -247,7 +247,7 @@ def test_checkpointing_after_a_failed_start_releases_the_folder(tmp_path):
     callback = checkpointing.Checkpointing(tmp_path / "fit-1", 1)
     callback.directory.mkdir()
     write_checkpoint(callback.directory, {"seed": 0}, {})
-    trainer = SimpleNamespace(load_state=Mock(side_effect=ValueError("it has other callbacks")))
+    trainer = SimpleNamespace(state=Mock(load=Mock(side_effect=ValueError("it has other callbacks"))))
     with pytest.raises(CheckpointError, match=r"cannot resume .*it has other callbacks"):
         callback.on_fit_begin(trainer)
     (callback.directory / NAME).unlink()

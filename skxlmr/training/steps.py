@@ -1,0 +1,120 @@
+"""The gradient of each step of a training, computed again if memory or the range of float16 did not suffice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from skxlmr.model.dynamic_outliers import Guess, guessing
+from skxlmr.runtime.plan import WindowPlan
+from skxlmr.training.callbacks import LOGGER
+from skxlmr.training.gradients import (
+    BatchLosses,
+    Begin,
+    Losses,
+    NotFiniteError,
+    accumulate_gradients,
+    clip_gradients,
+)
+from skxlmr.training.state import TrainingState
+
+# Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
+FIRST_LOSS_SCALE = 2.0**16
+STEPS_UNTIL_GROWTH = 2000
+
+
+class _LossScaleError(Exception):
+    """The scaled gradient overflows float16."""
+
+
+@dataclass(eq=False, repr=False)
+class StepGradients:
+    """Computes the gradients of steps, with the tokens per batch and the loss scale that a `TrainingState` has."""
+
+    losses: Losses | BatchLosses
+    module: nn.Module
+    plan: WindowPlan
+    row_weights: np.ndarray  # (n_rows,)
+    max_grad_norm: float | None
+    state: TrainingState
+
+    def __post_init__(self) -> None:
+        self._may_guess = True  # see `skxlmr.model.dynamic_outliers`
+        self._guessed = False  # in the latest step, in one of the processes
+
+    def compute(self, rows: np.ndarray) -> float:
+        """Compute the gradient of a step; returns its loss.
+
+        If memory runs out or float16 overflows, retry with less memory or scale; if a guess was wrong, without guesses.
+
+        Raises NotFiniteError if the loss or the gradient is not finite, and KeyboardInterrupt if one of the processes
+        was interrupted.
+        """
+        state = self.state
+        while True:
+            try:
+                # A retry draws the same dropout as the failed attempt.
+                with state.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
+                    return self._attempt(rows, begin, guess)
+            except torch.OutOfMemoryError:
+                if state.ranks.is_sharded or not self._reduce_memory(rows):
+                    raise
+            except (NotFiniteError, _LossScaleError) as error:
+                if self._guessed:
+                    self._may_guess = False
+                elif isinstance(error, NotFiniteError):
+                    raise
+                else:
+                    state.position.loss_scale /= 2
+                    state.position.steps_since_overflow = 0
+            # Outside of the handler, whose traceback holds the tensors of the failed attempt.
+            state.optimizer.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)  # of which the optimizer has shards
+            if state.randomness.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _attempt(self, rows: np.ndarray, begin: Begin, guess: Guess) -> float:
+        position, ranks, parameters = self.state.position, self.state.ranks, list(self.state.parameters.values())
+        scale = position.loss_scale
+        losses = accumulate_gradients(
+            self.losses,
+            self.plan,
+            rows,
+            self.row_weights[rows],
+            position.batch_tokens,
+            position.recompute,
+            scale,
+            ranks,
+            begin,
+        )
+        self._guessed, interrupted = ranks.any([guess.used_so_far, ranks.interrupted])
+        if interrupted:
+            raise KeyboardInterrupt
+        ranks.sum_gradients(parameters)
+        clipped = clip_gradients(parameters, self.max_grad_norm, scale, ranks)
+        loss, norm = losses.read(clipped, ranks=ranks)
+        if not np.isfinite(norm):
+            if scale > 1:
+                raise _LossScaleError
+            raise NotFiniteError(f"The gradient became {norm}", np.array([], int))
+        if scale > 1:
+            position.steps_since_overflow += 1
+            if position.steps_since_overflow % STEPS_UNTIL_GROWTH == 0:
+                position.loss_scale *= 2
+        return loss
+
+    def _reduce_memory(self, rows: np.ndarray) -> bool:
+        """Halve `batch_tokens`, then recompute layers in the backward pass; return False if both are exhausted."""
+        position = self.state.position
+        if position.batch_tokens > self.plan.shortest(rows):
+            position.batch_tokens //= 2
+            LOGGER.info("out of memory: batch_tokens is %d from here on", position.batch_tokens)
+        elif not position.recompute:
+            position.recompute = True
+            LOGGER.info("out of memory: layers are computed again in the backward pass from here on")
+        else:
+            return False
+        return True

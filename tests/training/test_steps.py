@@ -1,0 +1,95 @@
+"""The gradients of steps: lack of memory, and the scaling of losses in float16."""
+
+import pytest
+import torch
+from trainers import train
+
+
+def test_trainer_out_of_memory_halves_the_batch_and_repeats_the_step():
+    def run(most):
+        torch.manual_seed(0)
+        parameter = torch.nn.Parameter(torch.ones(8, dtype=torch.float64))
+        failures, draws = [], []
+
+        def losses(windows, rows, recompute):
+            draws.append(torch.rand(1).item())
+            if len(windows) > most:
+                failures.append(len(windows))
+                raise torch.OutOfMemoryError("injected")
+            return (parameter[rows] - 3) ** 2
+
+        _, history = train(losses, parameter, batch_tokens=32)
+        return parameter.detach(), history, failures, draws
+
+    whole, plain, none, _ = run(8)
+    parts, retried, failures, draws = run(4)
+    assert not none
+    assert failures == [8]
+    assert draws[1] == draws[0], "the second attempt draws the same numbers"
+    assert len(set(draws)) == len(draws) - 1
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
+    assert retried.loss.tolist() == pytest.approx(plain.loss.tolist(), abs=1e-12)
+
+
+def test_trainer_out_of_memory_with_one_text_raises():
+    parameter = torch.nn.Parameter(torch.ones(1))
+
+    def losses(windows, rows, recompute):
+        raise torch.OutOfMemoryError("injected")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        train(losses, parameter)
+
+
+def test_trainer_out_of_memory_turns_checkpointing_on_last():
+    asked = []
+
+    def losses(parameter, windows, recompute):
+        asked.append((len(windows), recompute))
+        if len(windows) > 1 or not recompute:
+            raise torch.OutOfMemoryError("injected")
+        return parameter[windows] ** 2
+
+    parameter = torch.nn.Parameter(torch.ones(8))
+    train(lambda w, rows, recompute: losses(parameter, w, recompute), parameter, max_epochs=1, batch_tokens=8)
+    assert asked == [(2, False), (1, False), *[(1, True)] * 8]
+
+
+def train_numbers(losses, half):
+    parameter = torch.nn.Parameter(torch.full((8,), 0.5))
+    settings = {"max_epochs": 4, "batch_tokens": 8}
+    trainer, history = train(lambda windows, rows, _: losses(parameter, rows), parameter, half, **settings)
+    return trainer, history, parameter.detach()
+
+
+def test_loss_scale_shrinks_until_float16_fits():
+    def losses(parameter, rows):
+        return (parameter[rows].half() * 100).square().float() / 100
+
+    trainer, history, scaled = train_numbers(losses, half=True)
+    _, plain_history, plain = train_numbers(losses, half=False)
+    assert 1 < trainer.position.loss_scale < 2.0**16, "it started too high, and no step was skipped"
+    assert trainer.step == 4
+    torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-4)
+    assert history.loss.tolist() == pytest.approx(plain_history.loss.tolist(), rel=1e-3)
+
+
+def test_loss_scale_keeps_small_float16_gradients():
+    def losses(parameter, rows):
+        return (parameter[rows].half() * 1e-4).float() * 1e-4  # a gradient of 1e-8, which is zero in float16
+
+    _, _, scaled = train_numbers(losses, half=True)
+    assert (scaled < 0.5).all()
+
+
+def test_loss_scale_with_an_invalid_gradient_raises():
+    with pytest.raises(FloatingPointError, match="gradient became"):
+        train_numbers(lambda parameter, rows: (parameter[rows] - 0.5).abs().sqrt(), half=True)
+
+
+def test_trainer_with_a_foreign_overflow_error_raises_it():
+    def losses(parameter, rows):
+        raise OverflowError("my own")
+
+    with pytest.raises(OverflowError, match="my own"):
+        train_numbers(losses, half=True)
