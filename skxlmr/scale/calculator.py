@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from skxlmr.hardware.estimate import MemoryEstimate, in_gigabytes, memory_estimate
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.int8 import Int8
-from skxlmr.training.schedule import auto_epochs
+from skxlmr.training.auto_settings import auto_epochs
 from skxlmr.training.settings import TrainingParameters
 from skxlmr.tuning import Head, Tuning, as_tuning
 

@@ -25,7 +25,7 @@ from skxlmr.runtime.sentence_settings import SentenceSettings
 from skxlmr.tasks.exports import Export, Serving
 from skxlmr.tasks.probes import LinearStart
 from skxlmr.training.convergence import Quality
-from skxlmr.training.fit import Objective
+from skxlmr.training.learnable import Objective
 from skxlmr.training.rows import Rows
 
 # From the outputs of a head for some windows, the numbers of these windows, and the row of each, to their losses.

@@ -26,8 +26,8 @@ from skxlmr.tasks.base import Task
 from skxlmr.tasks.exports import Export
 from skxlmr.text.words import word_starts
 from skxlmr.training.callbacks import Callback
-from skxlmr.training.fit import Objective
 from skxlmr.training.gradients import Losses
+from skxlmr.training.learnable import Objective
 from skxlmr.training.loop import Trainer
 from skxlmr.training.rows import Rows
 

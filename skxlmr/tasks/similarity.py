@@ -28,8 +28,8 @@ from skxlmr.tasks.labels import check_labels
 from skxlmr.tasks.regression import check_numbers
 from skxlmr.tasks.targets import refuse_y_as_text
 from skxlmr.text.batching import deduplicate
-from skxlmr.training.fit import Objective
 from skxlmr.training.gradients import BatchLosses
+from skxlmr.training.learnable import Objective
 from skxlmr.training.rows import Rows
 
 # Cosines of pairs are divided by it. It is the default of sentence-transformers, where it is called scale=20.

@@ -6,53 +6,39 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import joblib
-import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from torch import nn
 
 from skxlmr.checkpoints.files import checked_as
-from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.hardware.advice import training_budget
-from skxlmr.hardware.estimate import Together
-from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import Head
-from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
-from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.progress import number_of_fit
 from skxlmr.system.schema import COUNT
+from skxlmr.training.auto_settings import least_memory, resolved_schedule
 from skxlmr.training.callbacks import Callback, EpochLog, ProgressBar
 from skxlmr.training.checkpointing import Checkpointing, StateOfShards, training_directory, usable_checkpoint
 from skxlmr.training.convergence import N_ROWS, Quality, warn_of_failure
 from skxlmr.training.early_stopping import EarlyStopping
-from skxlmr.training.gradients import BatchLosses, Losses
-from skxlmr.training.loop import RowOrder, Trainer
+from skxlmr.training.gradients import BatchLosses
+from skxlmr.training.held_out import hold_out
+from skxlmr.training.learnable import Learnable, Objective
+from skxlmr.training.loop import Trainer
 from skxlmr.training.optimizers import OptimizerState
 from skxlmr.training.randomness import Randomness
 from skxlmr.training.ranks import ALONE, Ranks, joined
 from skxlmr.training.rows import Outcome, Rows
-from skxlmr.training.schedule import Schedule, auto_epochs
+from skxlmr.training.schedule import Schedule
 from skxlmr.training.settings import TrainingParameters
-from skxlmr.training.start import SoftStart, Startable, some_rows, start_head
+from skxlmr.training.start import SoftStart, some_rows, start_head
 from skxlmr.tuning import Tuning
 
 if TYPE_CHECKING:
     from skxlmr.training.sharding import ShardedRanks
-
-
-class Objective(NamedTuple):
-    """What a trainer minimises: the losses of rows, and the callbacks and the order of rows that they need."""
-
-    rows: Rows
-    losses: Losses | BatchLosses
-    callbacks: list[Callback]
-    order: RowOrder | None = None
 
 
 class OneEpoch(NamedTuple):
@@ -60,37 +46,6 @@ class OneEpoch(NamedTuple):
 
     optimizer_state: OptimizerState | None
     number: int
-
-
-class Learnable(Startable, Protocol):
-    """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
-
-    causal: ClassVar[bool]
-
-    @property
-    def pooling(self) -> str: ...
-
-    def head(self, config: XLMRobertaXLConfig, files: CheckpointFiles | None = None) -> nn.Module: ...
-
-    def learning_rate_factor(self, n_rows: int) -> float: ...
-
-    def start_factor(self, targets: np.ndarray) -> float: ...
-
-    def strata(self, targets: np.ndarray) -> np.ndarray | None: ...
-
-    def held_out(self, rows: Rows) -> Rows: ...
-
-    def objective(
-        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, verbose: int
-    ) -> Objective: ...
-
-    def evaluate(
-        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object, keep: Keep
-    ) -> dict[str, float]: ...
-
-    def quality(
-        self, finetuned: Finetuned, backbone: Backbone, rows: Rows, batch_tokens: int, memory: object
-    ) -> Quality | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,56 +90,30 @@ class Fit:
         `max_epochs`, at a constant learning rate and without checkpoints.
         """
         settings, ranks = self.settings, self._ranks
-        schedule = _least_memory(ranks.gather(self._schedule(len(rows.numbers))))
-        seed = int(check_random_state(settings.random_state).randint(2**31 - 1))
-        checkpointing: Checkpointing | None = None
-        stopping: EarlyStopping | None = None
+        schedule = least_memory(
+            ranks.gather(resolved_schedule(settings, self.backbone, self.tuning, len(rows.numbers), ranks))
+        )
         if epoch is not None:
             schedule = replace(schedule, max_epochs=1, lr_schedule="constant", warmup=0.0)
-        elif settings.checkpoint_dir is not None and ranks.is_first:
-            identity = self._identity(schedule, rows, held_out, start, seed)
-            directory = training_directory(settings.checkpoint_dir, identity)
-            checkpointing = Checkpointing(directory, settings.checkpoint_steps)
-            checkpoint = usable_checkpoint(directory) if settings.random_state is None else None
-            if checkpoint is not None:  # continue with the seed of the fit that was killed
-                seed = checked_as(COUNT, checkpoint[0].get("seed"), directory)
-        seed = ranks.broadcast(seed)
+        seed, checkpointing = self._seed(schedule, rows, held_out, start, epoch)
         if held_out is None and settings.early_stopping:
-            rows, held_out = self._hold_out(rows, seed)
+            rows, held_out = hold_out(self.task, rows, settings.validation_fraction, seed)
         finetuned = self._new_finetuned(start, seed)
-        started = start is None and epoch is None and ranks.is_first and self._start(finetuned, rows, schedule, seed)
-        started = ranks.broadcast(started)
-        ranks.broadcast_tensors(list(finetuned.state_dict().values()))
+        started = self._start(finetuned, rows, schedule, seed, wanted=start is None and epoch is None)
         judged, quality = rows.take(some_rows(rows, seed, N_ROWS)), None
         if started:
             quality = self._quality(finetuned, judged, schedule) if ranks.is_first else None
             schedule = self._after_start(schedule, finetuned.only_head, len(rows.numbers))
         finetuned.train()
-        sharded: ShardedRanks | None = None
-        if settings.processes is not None and settings.processes.strategy == "fsdp" and ranks.size > 1:
-            sharded = self._sharded(ranks, finetuned)
+        sharded = self._sharded(ranks, finetuned)
         ranks, fit = (ranks, self) if sharded is None else (sharded, replace(self, backbone=sharded.backbone))
         validates = ranks.is_first or ranks.is_sharded
+        stopping: EarlyStopping | None = None
         if held_out is not None and validates:
             stopping = fit._early_stopping(finetuned, held_out, schedule, started)
-        rows, losses, needed, order = self.task.objective(
-            finetuned, fit.backbone, rows, schedule.batch_tokens, self.memory, settings.verbose
-        )
-        if sharded is not None and isinstance(losses, BatchLosses):
-            raise ValueError(
-                "Processes(strategy='fsdp') does not train what compares the rows of a step. Use strategy='ddp'."
-            )
-        soft: SoftStart | None = None
-        if started and not finetuned.only_head:
-            assert isinstance(finetuned.head, Head)
-            soft = SoftStart(finetuned.head, self.task.start_factor(rows.targets))
-        added = list[Callback | None](needed)
-        if ranks.is_first:
-            added += [stopping, soft, *(settings.callbacks or ()), *callbacks, checkpointing]
-            added += self._reports(None if epoch is not None else number_of_fit(settings))  # of all that the others did
-        elif sharded is not None:
-            checkpoints = settings.checkpoint_dir is not None and epoch is None
-            added += [stopping, StateOfShards(settings.checkpoint_steps) if checkpoints else None]
+        rows, losses, needed, order = fit._objective(finetuned, rows, schedule, ranks)
+        softened = [self._soft_start(finetuned, rows)] if started and not finetuned.only_head else []
+        given = [*softened, *(settings.callbacks or ()), *callbacks]
         trainer = Trainer(
             losses,
             finetuned,
@@ -192,7 +121,7 @@ class Fit:
             rows.weights,
             schedule,
             seed,
-            callbacks=[callback for callback in added if callback is not None],
+            callbacks=[*needed, *self._callbacks(ranks, stopping, given, checkpointing, epoch)],
             row_numbers=rows.numbers,
             order=order,
             half=self.backbone.model.dtype == torch.float16 and not finetuned.only_head,
@@ -215,15 +144,68 @@ class Fit:
             sharded.gather_weights()
         return Outcome(finetuned, history, scores, state, trainer.before or None)
 
+    def _seed(
+        self, schedule: Schedule, rows: Rows, held_out: Rows | None, start: Finetuned | None, epoch: OneEpoch | None
+    ) -> tuple[int, Checkpointing | None]:
+        """Return the seed, and what writes checkpoints, if this process does.
+
+        Without a random state, a fit that was killed is continued with the seed of its checkpoint.
+        """
+        settings, ranks = self.settings, self._ranks
+        seed = int(check_random_state(settings.random_state).randint(2**31 - 1))
+        checkpointing: Checkpointing | None = None
+        if epoch is None and settings.checkpoint_dir is not None and ranks.is_first:
+            identity = self._identity(schedule, rows, held_out, start, seed)
+            directory = training_directory(settings.checkpoint_dir, identity)
+            checkpointing = Checkpointing(directory, settings.checkpoint_steps)
+            checkpoint = usable_checkpoint(directory) if settings.random_state is None else None
+            if checkpoint is not None:
+                seed = checked_as(COUNT, checkpoint[0].get("seed"), directory)
+        return ranks.broadcast(seed), checkpointing
+
     def _sharded(self, ranks: Ranks, finetuned: Finetuned) -> ShardedRanks | None:
-        """Shard what is trained, and the base; None if only the head is trained, for which nothing is run."""
-        if finetuned.only_head:
+        """Shard what is trained, and the base, if the settings say so; a head alone is not, since no base is run."""
+        processes = self.settings.processes
+        if processes is None or processes.strategy != "fsdp" or ranks.size == 1 or finetuned.only_head:
             return None
         if self.score is not None:
             raise ValueError("Processes(strategy='fsdp') has no scoring. Use scoring=None, or strategy='ddp'.")
         from skxlmr.training.sharding import ShardedRanks  # whose import takes a second
 
         return ShardedRanks(ranks, finetuned, self.backbone)
+
+    def _objective(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, ranks: Ranks) -> Objective:
+        """Return what is minimised."""
+        objective = self.task.objective(
+            finetuned, self.backbone, rows, schedule.batch_tokens, self.memory, self.settings.verbose
+        )
+        if ranks.is_sharded and isinstance(objective.losses, BatchLosses):
+            raise ValueError(
+                "Processes(strategy='fsdp') does not train what compares the rows of a step. Use strategy='ddp'."
+            )
+        return objective
+
+    def _soft_start(self, finetuned: Finetuned, rows: Rows) -> SoftStart:
+        assert isinstance(finetuned.head, Head)
+        return SoftStart(finetuned.head, self.task.start_factor(rows.targets))
+
+    def _callbacks(
+        self,
+        ranks: Ranks,
+        stopping: EarlyStopping | None,
+        given: Sequence[Callback],
+        checkpointing: Checkpointing | None,
+        epoch: OneEpoch | None,
+    ) -> list[Callback]:
+        """Return what this process calls, in order, beside what the objective needs."""
+        settings, added = self.settings, list[Callback | None]()
+        if ranks.is_first:
+            reports = self._reports(None if epoch is not None else number_of_fit(settings))
+            added = [stopping, *given, checkpointing, *reports]  # the reports show what the others did
+        elif ranks.is_sharded:
+            checkpoints = settings.checkpoint_dir is not None and epoch is None
+            added = [stopping, StateOfShards(settings.checkpoint_steps) if checkpoints else None]
+        return [callback for callback in added if callback is not None]
 
     @property
     def _ranks(self) -> Ranks:
@@ -245,18 +227,27 @@ class Fit:
             finetuned.continue_from(start)
         return finetuned
 
-    def _start(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, seed: int) -> bool:
-        """Start the head from a linear model of the frozen features; return whether the task has one."""
-        return self.init != "random" and start_head(
-            self.task,
-            finetuned.eval(),
-            self.backbone,
-            rows,
-            schedule.batch_tokens,
-            seed=seed,
-            memory=self.memory,
-            verbose=self.settings.verbose,
+    def _start(self, finetuned: Finetuned, rows: Rows, schedule: Schedule, seed: int, wanted: bool) -> bool:
+        """Give all processes the weights of rank 0; return whether it started the head from a linear model."""
+        ranks = self._ranks
+        started = (
+            wanted
+            and ranks.is_first
+            and self.init != "random"
+            and start_head(
+                self.task,
+                finetuned.eval(),
+                self.backbone,
+                rows,
+                schedule.batch_tokens,
+                seed=seed,
+                memory=self.memory,
+                verbose=self.settings.verbose,
+            )
         )
+        started = ranks.broadcast(started)
+        ranks.broadcast_tensors(list(finetuned.state_dict().values()))
+        return started
 
     def _after_start(self, schedule: Schedule, only_head: bool, n_rows: int) -> Schedule:
         """Return the schedule of a training whose head has been started: a head alone has its optimum already."""
@@ -277,40 +268,6 @@ class Fit:
             if before is not None:
                 after = replace(after, start=before)
             warn_of_failure(after, schedule.learning_rate, schedule.max_epochs, self.settings.early_stopping)
-
-    def _schedule(self, n_rows: int) -> Schedule:
-        """Resolve the "auto" of the settings, by the number of rows, the tuning and the free memory."""
-        settings, backbone = self.settings, self.backbone
-        batch_tokens, gradient_checkpointing = backbone.batch_tokens(settings.batch_tokens), False
-        if settings.batch_tokens == "auto":
-            batch_tokens, gradient_checkpointing = training_budget(
-                backbone.model.config,
-                batch_tokens,
-                tuning=self.tuning,
-                load_in_8bit=backbone.storage if isinstance(backbone.storage, Int8) else False,
-                load_in_4bit=backbone.storage == "nf4",
-                dtype=str(backbone.model.dtype).removeprefix("torch."),
-                device=str(backbone.model.device),
-                processes=Together(self._ranks.size_here, getattr(settings.processes, "strategy", "ddp")),
-            )
-        return Schedule(
-            batch_size=settings.batch_size,
-            batch_tokens=batch_tokens,
-            max_epochs=(
-                auto_epochs(n_rows, settings.batch_size) if settings.max_epochs == "auto" else int(settings.max_epochs)
-            ),
-            learning_rate=(
-                self.tuning.default_learning_rate(backbone.model.config)
-                if settings.learning_rate == "auto"
-                else float(settings.learning_rate)
-            ),
-            lr_schedule=settings.lr_schedule,
-            warmup=settings.warmup,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            optimizer=settings.optimizer,
-            gradient_checkpointing=gradient_checkpointing,
-        )
 
     def _identity(
         self, schedule: Schedule, rows: Rows, held_out: Rows | None, start: Finetuned | None, seed: int
@@ -334,23 +291,6 @@ class Fit:
             *([] if start is None else [value.cpu().numpy() for value in start.state_dict().values()]),
         ]
 
-    @sklearn_defaults()
-    def _hold_out(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
-        """Split off rows for validation, stratified by class; returns the rows to train on, and those held out."""
-        from sklearn.model_selection import train_test_split
-
-        fraction, classes = self.settings.validation_fraction, self.task.strata(rows.targets)
-        try:
-            kept, held = train_test_split(
-                np.arange(len(rows.numbers)), test_size=fraction, random_state=seed, stratify=classes
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True cannot set validation_fraction={fraction} of {len(rows.numbers)} rows aside: "
-                f"{_why_not_stratified(classes) or error} Pass X_val and y_val, or use another validation_fraction."
-            ) from None
-        return rows.take(np.sort(kept)), self.task.held_out(rows.take(np.sort(held)))
-
     def _early_stopping(self, finetuned: Finetuned, held_out: Rows, schedule: Schedule, started: bool) -> EarlyStopping:
         settings, began, batch_tokens = self.settings, Keep(), schedule.batch_tokens
 
@@ -368,17 +308,3 @@ class Fit:
             stops=settings.early_stopping,
             started=started,
         )
-
-
-def _least_memory(schedules: Sequence[Schedule]) -> Schedule:
-    """Return that one of the schedules that needs the least memory; they are the same otherwise."""
-    return min(schedules, key=lambda each: (not each.gradient_checkpointing, each.batch_tokens))
-
-
-def _why_not_stratified(classes: np.ndarray | None) -> str | None:
-    """Say which classes have one row only; None if there are none."""
-    if classes is None:
-        return None
-    labels, counts = np.unique(classes, return_counts=True)
-    alone = labels[counts == 1].tolist()
-    return f"each class needs two rows or more, but {alone[:5]} have one." if alone else None

@@ -18,23 +18,6 @@ LR_SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
 }
 
-# A study on topics, sentiment and pairs (benchmarks/NOTES.md): few rows gain from ten epochs, many need fewer.
-MAX_EPOCHS = 10
-MIN_EPOCHS = 3
-STEPS = 150
-
-
-def auto_epochs(n_rows: int, batch_size: int) -> int:
-    """Return the number of epochs of `max_epochs="auto"`: about `STEPS` steps, within bounds.
-
-    Examples
-    --------
-    >>> [auto_epochs(n_rows, 32) for n_rows in (56, 700, 4500)]
-    [10, 7, 3]
-    """
-    per_epoch = -(-n_rows // batch_size)
-    return min(max(-(-STEPS // per_epoch), MIN_EPOCHS), MAX_EPOCHS)
-
 
 @dataclass(frozen=True)
 class Schedule:

@@ -13,6 +13,7 @@ from skxlmr.columns import check_text_column
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tasks.classification import Classification
 from skxlmr.training import Callback
+from skxlmr.training.auto_settings import resolved_schedule
 from skxlmr.training.fit import Fit, OneEpoch
 from skxlmr.training.settings import TrainingParameters
 from skxlmr.tuning import Full, Head
@@ -114,7 +115,8 @@ def test_identity_of_a_training_depends_on_scoring_if_it_validates():
 
     def identity(scoring, **parameters):
         fit, rows = make_fit(Head(), scoring=scoring, **parameters)
-        return repr(fit._identity(fit._schedule(len(rows.numbers)), rows, None, None, 0))
+        schedule = resolved_schedule(fit.settings, fit.backbone, fit.tuning, len(rows.numbers))
+        return repr(fit._identity(schedule, rows, None, None, 0))
 
     known = identity(one, early_stopping=True)
     assert "at 0x" not in known, "addresses differ between processes"
