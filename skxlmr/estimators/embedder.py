@@ -2,53 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import assert_all_finite
+from sklearn.utils._param_validation import Interval
 from torch import nn
 from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, input_names
 from skxlmr.estimators.base import XLMRXLEstimator
+from skxlmr.estimators.embedder_objective import (
+    TRAINED_POOLINGS,
+    ObjectiveParameters,
+    attributes_of_training,
+    similarity_task,
+    trained_dims,
+)
+from skxlmr.estimators.embedder_reading import (
+    OF_READING,
+    ReadingParameters,
+    attributes_of_reading,
+    check_continued,
+    check_layer,
+    fitted_reading,
+    hidden_states,
+    resolved_reading,
+    with_valid_n_dims,
+)
 from skxlmr.estimators.exporting_vectors import VectorExportMixin
+from skxlmr.estimators.finishing_vectors import check_n_components, finished, fitted_pca
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
 from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
 from skxlmr.estimators.prompts import NamedPrompts
 from skxlmr.model.sentence_layers import check_layers
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
-from skxlmr.runtime.features import POOLING, POOLINGS
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.runtime.reading import Reading, embed_texts, with_prompt
-from skxlmr.runtime.sentence_settings import read_sentence_settings
 from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights
 from skxlmr.scripts import scripts_of
-from skxlmr.sklearn_defaults import sklearn_defaults
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.system.schema import POSITIVE, parse
-from skxlmr.tasks.similarity import SimilarityLearning
 from skxlmr.training.fit import Fit
 from skxlmr.training.processes import run_on_processes
-from skxlmr.training.rows import Rows
 from skxlmr.training.settings import TrainingParameters
-from skxlmr.tuning import Head, Tuning, as_tuning
+from skxlmr.tuning import Tuning, as_tuning
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
 
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
-
-# Attributes that estimators of earlier versions do not have, and what stands for them then.
-FOUND_LATER: dict[str, Any] = {"_after_pooling": (), "_include_prompt": True, "max_length_": None}
 
 
 @declare_parameters
@@ -61,6 +70,8 @@ class XLMRXLEmbedder(
     Truncation,
     Vocabulary,
     FeatureMemory,
+    ObjectiveParameters,
+    ReadingParameters,
     Tuned,
     TrainingParameters,
     XLMRXLEstimator,
@@ -68,46 +79,13 @@ class XLMRXLEmbedder(
     """Turn texts into vectors with XLM-RoBERTa-XL.
 
     Each distinct text is encoded once, in batches of texts of similar length. With an `objective` the model is
-    fine-tuned first, so that the cosines of the vectors follow labels or pairs; the parameters of the training, from
-    `tuning` on, matter only then.
+    fine-tuned first, so that the cosines of the vectors follow labels or pairs; the parameters of the training, such
+    as `tuning` and `learning_rate`, matter only then.
 
     Parameters
     ----------
-    pooling : {"auto", "mean", "cls", "max", "first_last_mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"}
-        How the tokens of a text become one vector: their mean or maximum, the first token alone, or the mean over the
-        tokens of the first and the last layer; their sum divided by the square root of their number; the mean weighted
-        by their positions; the last token alone. The special tokens count as tokens. "auto" is what a directory of
-        sentence-transformers says, with its dense layers and its `truncate_dim`, and without the tokens of the prompt
-        if it excludes them (`include_prompt`); otherwise the mean. Of a directory with a Router it is the default
-        route, by which `SentenceTransformer.encode` reads texts.
-    layer : int
-        The layer to read: -1 is the last one, 0 the embeddings below the first, `num_hidden_layers` the last again.
-        Layers above it are not run.
-    normalize : bool or "auto"
-        Scale each vector to length 1. "auto" does so for "e5-small", for other models if a directory of
-        sentence-transformers says so.
-    prompt : str or None
-        What is put before each text (of two that are read together, the first), such as "query: " or "passage: "; None
-        is nothing. "auto" is what a directory of sentence-transformers says, and otherwise "query: " for the
-        multilingual-e5 models, which were trained so (but for "-instruct").
-    n_dims : int
-        Keep only this many of the first dimensions, before the vectors are scaled; None keeps all. Training learns
-        vectors of this size, so that little is lost; for several sizes see `matryoshka_dims`.
-    n_components : int
+    n_components : int or None
         Reduce the vectors to this many dimensions by PCA, fitted on the training texts, after `n_dims`; None keeps all.
-    objective : {"classes", "pairs"} or None
-        What `fit` learns; None leaves the model as it is and ignores y. With "classes", y has one label per row: texts
-        of a class are pulled together, and away from the others of the batch, by the supervised contrastive loss
-        (arXiv:2004.11362); with a classifier on the vectors this is the recipe of SetFit (arXiv:2209.11055). Two texts
-        in a row are read together, as one. With "pairs", X has two columns of texts, which are read separately. Without
-        y each row is a pair that belongs together, such as a question and its answer, and is told apart from those of
-        the other rows of the batch (arXiv:1705.00652); with numbers in y the order of the cosines follows theirs, and
-        their unit does not matter (the CoSENT loss).
-    matryoshka_dims : sequence of int or None
-        Also learn vectors that are truncated to each of these numbers of dimensions, such as (64, 128): the loss is
-        the mean over them and the whole vector (arXiv:2205.13147).
-    max_epochs : int or "auto"
-        Passes over the rows. "auto" is 10 for few rows, and down to 3 for thousands.
 
     Attributes
     ----------
@@ -153,15 +131,7 @@ class XLMRXLEmbedder(
     array(['yes'], dtype='<U3')
     """
 
-    pooling: str = parameter(default="auto", valid=[StrOptions({"auto", *POOLINGS})], order=10)
-    layer: int = parameter(default=-1, valid=[Integral], order=10)
-    normalize: bool | str = parameter(default="auto", valid=["boolean", StrOptions({"auto"})], order=10)
-    prompt: str | None = parameter(default="auto", valid=[str, None], order=10)
-    n_dims: int | None = parameter(default=None, valid=[AT_LEAST_1, None], order=10)
-    n_components: int | None = parameter(default=None, valid=[AT_LEAST_1, None], order=10)
-    objective: str | None = parameter(default=None, valid=[StrOptions({"classes", "pairs"}), None], order=10)
-    matryoshka_dims: Sequence[int] | None = parameter(default=None, valid=["array-like", None], order=10)
-    max_epochs: int | Literal["auto"] = parameter(default="auto", valid=[AT_LEAST_1, StrOptions({"auto"})], order=30)
+    n_components: int | None = parameter(default=None, valid=[AT_LEAST_1, None], order=11)
 
     _documentation: ClassVar[dict[str, str]] = {"history": HISTORY}
 
@@ -237,7 +207,7 @@ class XLMRXLEmbedder(
 
     def _vectors(self, column: TextColumn, prompt: str) -> np.ndarray:
         """Return the vectors of a column, (n_rows, n_features_out), with a prompt before each text."""
-        reading, finetuned = replace(self._fitted_reading(), prompt=prompt), getattr(self, "_finetuned", None)
+        reading, finetuned = replace(fitted_reading(self), prompt=prompt), getattr(self, "_finetuned", None)
         return self._finish(self._embed(self._fitted_backbone(), column, reading, finetuned))
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
@@ -253,189 +223,75 @@ class XLMRXLEmbedder(
         """Do what `fit` does, and return the attributes that it sets, and the vectors."""
         column = self._check_column(X)
         reading = self._resolved()
-        task = self._task(reading)
+        task = similarity_task(self, reading, self._windows(reading))
         weights = np.ones(len(column.texts))
         targets = np.empty(0)
         if task is not None:
             task, targets = task.find(y, column, weights)
         start = getattr(self, "_finetuned", None) if self.warm_start and task is not None else None
-        if start is not None:
-            self._check_reading(reading)
-            backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
-        elif self.vocabulary == "trim":
-            prompts = [reading.left_out, *self._prompts_of_model().values()]
-            backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), prompts)
-        else:
-            backbone = load_base(self)
-        self._check_layer(backbone.model.config.num_hidden_layers)
-        reading = self._check_n_dims(backbone.model.config.hidden_size, reading)
+        backbone = self._backbone(column, reading, start)
+        config = backbone.model.config
+        check_layer(self.layer, config.num_hidden_layers, self.model)
+        reading = with_valid_n_dims(reading, config.hidden_size, self.n_dims, self.model)
         self._windows(reading).resolve(backbone)  # raises what transform would
-        width = reading.width(backbone.model.config.hidden_size)
-        self._check_components(len(reading.texts(column).texts), width)
+        width = reading.width(config.hidden_size)
+        check_n_components(self.n_components, len(reading.texts(column).texts), width)
         learned: dict[str, Any] = {}
         if task is not None:
-            task = replace(task, dims=self._dims(width))
-            learned = self._fine_tune(backbone, task, task.rows(backbone, column, targets, weights), start)
+            task = replace(task, dims=trained_dims(self.matryoshka_dims, width))
+            outcome = Fit(backbone, task, as_tuning(self.tuning), self).learn(
+                task.rows(backbone, column, targets, weights), start=start
+            )
+            learned = attributes_of_training(outcome)
+            learned |= {"_n_rows": len(column.texts), "_scripts": scripts_of(column.strings)}
         vectors = np.empty((0, width), np.float32)
         if embed:
             vectors = self._embed(backbone, column, reading, learned.get("_finetuned"))
-        pca = None
-        if self.n_components is not None:
-            from sklearn.decomposition import PCA  # with it scikit-learn imports its linear models
-
-            with sklearn_defaults():
-                pca = PCA(self.n_components, random_state=self.random_state).fit(vectors.reshape(-1, width))
-            width = self.n_components
-        attributes = self._attributes_of(reading, width, pca, input_names(X))
+        pca = fitted_pca(vectors.reshape(-1, width), self.n_components, self.random_state)
+        attributes = self._attributes_of(reading, width if pca is None else pca.n_components, pca, input_names(X))
         attributes["max_length_"] = self._windows(reading).default(backbone)
-        if task is not None:
-            learned |= {"_n_rows": len(column.texts), "_scripts": scripts_of(column.strings)}
         return self._fitted_attributes(backbone, column, **attributes, **learned), vectors
+
+    def _backbone(self, column: TextColumn, reading: Reading, start: Finetuned | None) -> Backbone:
+        """Return the base model to fit on; if a fit is continued, that of the earlier one, with its vocabulary."""
+        if start is not None:
+            check_continued(reading, fitted_reading(self))
+            return self._fitted_backbone()
+        if self.vocabulary == "trim":
+            prompts = [reading.left_out, *self._prompts_of_model().values()]
+            return load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), prompts)
+        return load_base(self)
 
     def _attributes_of(
         self, reading: Reading, width: int, pca: PCA | None = None, names: list[str] | None = None
     ) -> dict[str, Any]:
         """Return the fitted attributes that say how texts become vectors of a width."""
-        return {
+        return attributes_of_reading(reading) | {
             "pca_": pca,
-            "pooling_": reading.pooling,
-            "normalize_": reading.normalize,
-            "prompt_": reading.prompt,
             "prompts_": self._prompts_of_model(),
-            "_n_dims": reading.n_dims,
-            "_after_pooling": reading.layers,
-            "_include_prompt": reading.include_prompt,
-            "_separate": reading.separate,
             "_input_names": names,
             "_n_features_out": 2 * width if reading.separate else width,
         }
-
-    def _fine_tune(
-        self, backbone: Backbone, task: SimilarityLearning, rows: Rows, start: Finetuned | None
-    ) -> dict[str, Any]:
-        """Fine-tune; returns the fitted attributes."""
-        outcome = Fit(backbone, task, as_tuning(self.tuning), self).learn(rows, start=start)
-        history, scores = outcome.history, outcome.validation_scores
-        return {
-            "history_": history,
-            "loss_curve_": history["loss"].tolist(),
-            "validation_scores_": scores,
-            "best_validation_score_": None if scores is None else max(scores),
-            "n_iter_": int(history["epoch"].max()),
-            "_finetuned": outcome.finetuned,
-        }
-
-    def _task(self, reading: Reading) -> SimilarityLearning | None:
-        """Make the task of the objective; raises ValueError if other parameters do not go with it."""
-        if self.objective is None:
-            if self.matryoshka_dims is not None:
-                raise ValueError("matryoshka_dims needs an objective to train with, such as objective='classes'.")
-            return None
-        last = "is trained on the last layer; use "
-        if reading.pooling not in ("mean", "cls", "max") or reading.layers:
-            raise ValueError(f"objective={self.objective!r} {last}pooling='mean', 'cls' or 'max', or objective=None.")
-        if self.layer != -1:
-            raise ValueError(f"objective={self.objective!r} {last}layer=-1 (it is {self.layer}), or objective=None.")
-        if isinstance(as_tuning(self.tuning), Head):
-            raise ValueError(
-                "tuning='head' trains nothing here, since vectors have no head. Use tuning='lora', 'bias' or 'full', "
-                "or objective=None."
-            )
-        if self.scoring is not None:
-            raise ValueError(
-                "scoring is of no use for vectors: their validation score is minus the loss. Leave it None."
-            )
-        return SimilarityLearning(
-            self._windows(reading),
-            pooling=reading.pooling,
-            goal=self.objective,
-            prompt=reading.prompt,
-            include_prompt=reading.include_prompt,
-        )
 
     @property
     def _trained_by(self) -> Tuning | None:
         return None if self.objective is None else super()._trained_by
 
-    def _check_n_dims(self, hidden_size: int, reading: Reading) -> Reading:
-        """Return the reading with no more dimensions than there are, which a checkpoint may ask for, but no user."""
-        whole = reading.whole_width(hidden_size)
-        if self.n_dims is not None and self.n_dims > whole:
-            raise ValueError(f"n_dims={self.n_dims}, but the vectors of {self.model!r} have {whole} dimensions.")
-        return reading if reading.n_dims is None else replace(reading, n_dims=min(reading.n_dims, whole))
-
-    def _dims(self, width: int) -> tuple[int, ...]:
-        """Return the numbers of dimensions of the vectors that are trained; the last one is `width`."""
-        smaller = () if self.matryoshka_dims is None else tuple(self.matryoshka_dims)
-        for n_dims in smaller:
-            if not isinstance(n_dims, Integral) or not 1 <= n_dims <= width:
-                raise ValueError(f"matryoshka_dims must be integers from 1 to {width}, got {n_dims!r}.")
-        return tuple(sorted({*map(int, smaller), width}))
-
-    def _check_components(self, n_texts: int, width: int) -> None:
-        if self.n_components is not None and self.n_components > min(n_texts, width):
-            raise ValueError(
-                f"n_components={self.n_components} is more than {n_texts} texts of {width} dimensions give; "
-                f"use at most {min(n_texts, width)}."
-            )
-
     def _resolved(self) -> Reading:
-        """Return how texts are read; "auto" as the model's own files say."""
-        is_own = self.pooling == "auto"
-        own = read_sentence_settings(self.model, needs_pooling=is_own or self.normalize == "auto")
-        prompt = own.prompt if self.prompt == "auto" else self.prompt or ""
-        return Reading(
-            own.pooling if is_own else self.pooling,
-            own.normalize if self.normalize == "auto" else bool(self.normalize),
-            prompt,
-            own.truncate_dim if is_own and self.n_dims is None else self.n_dims,
-            self.objective == "pairs",
-            own.layers if is_own else (),
-            own.include_prompt or not is_own,
-            own.max_length,
-        )
-
-    def _fitted_reading(self) -> Reading:
-        return Reading(
-            self.pooling_,
-            self.normalize_,
-            self.prompt_,
-            self._n_dims,
-            self._separate,
-            *(getattr(self, name, default) for name, default in FOUND_LATER.items()),
-        )
-
-    def _check_reading(self, reading: Reading) -> None:
-        """Raise a ValueError if the earlier fit, which training continues, read texts in another way."""
-        earlier = self._fitted_reading()
-        for name in ("pooling", "prompt", "include_prompt"):
-            now, before = getattr(reading, name), getattr(earlier, name)
-            if now != before:
-                raise ValueError(
-                    f"The earlier fit read texts with {name}={before!r}, now it is {now!r}: training can continue with "
-                    f"the same only. Set it back, or fit anew with warm_start=False."
-                )
-
-    def _check_layer(self, depth: int) -> None:
-        if not -depth - 1 <= self.layer <= depth:
-            raise ValueError(f"layer={self.layer}, but {self.model!r} has layers 0 to {depth} (or -{depth + 1} to -1).")
-
-    def _layers(self, pooling: str) -> tuple[int, ...]:
-        """Return the hidden states that the pooling reads."""
-        return (1, self.layer) if pooling == "first_last_mean" else (self.layer,)
+        return resolved_reading(self, self.model, separate=self.objective == "pairs")
 
     def _embed(
         self, backbone: Backbone, column: TextColumn, reading: Reading, finetuned: Finetuned | None
     ) -> np.ndarray:
         """Return the vectors before PCA and scaling: one per row, or (n_rows, 2, d) of separate pairs."""
-        self._check_layer(backbone.model.config.num_hidden_layers)
+        check_layer(self.layer, backbone.model.config.num_hidden_layers, self.model)
         return embed_texts(
             backbone,
             column,
             reading,
             self._windows(reading),
             finetuned,
-            layers=self._layers(reading.pooling),
+            layers=hidden_states(reading.pooling, self.layer),
             batch_tokens=self.batch_tokens,
             memory=self.memory,
             verbose=self.verbose,
@@ -444,14 +300,9 @@ class XLMRXLEmbedder(
     def _windows(self, reading: Reading) -> Windows:
         return Windows(self.max_length, self.stride, self.truncation, reading.max_length)
 
-    @sklearn_defaults()
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         """Apply PCA and scaling; returns (n_rows, n_features_out)."""
-        n_rows, vectors = len(vectors), vectors.reshape(-1, vectors.shape[-1])
-        if self.pca_ is not None:
-            vectors = self.pca_.transform(vectors)
-        vectors = scaled_to_unit_length(vectors) if self.normalize_ else vectors
-        return vectors.reshape(n_rows, -1)
+        return finished(vectors, self.pca_, self.normalize_)
 
     def _needs_all_features(self, n_features: int) -> bool:
         """Where the texts of pairs are read separately, one column is enough."""
@@ -466,18 +317,11 @@ class XLMRXLEmbedder(
 
         own = {
             "pca_": PCA | None,
-            "pooling_": POOLING,
-            "normalize_": bool,
-            "prompt_": str,
             "prompts_": dict[str, str],
-            "_n_dims": POSITIVE | None,
-            "_separate": bool,
             "_n_features_out": POSITIVE,
             "_input_names": list[Any] | None,
-            "_after_pooling": tuple[Any, ...],
-            "_include_prompt": bool,
         }
-        return super()._fitted_types() | OF_TRAINING | OF_ROWS | own
+        return super()._fitted_types() | OF_TRAINING | OF_ROWS | OF_READING | own
 
     def _restore(self, saved: SavedEstimator) -> None:
         super()._restore(saved)
@@ -502,13 +346,13 @@ class XLMRXLEmbedder(
         """Become what `fit` makes without an objective."""
         if self.objective is not None or self.n_components is not None:
             raise ValueError("objective and n_components need training texts. Leave them out, and call fit.")
-        reading = self._resolved()
-        reading = self._check_n_dims(trained.config.hidden_size, reading)
-        fitted = self._attributes_of(reading, reading.width(trained.config.hidden_size))
-        fitted["max_length_"] = min(reading.max_length or trained.config.max_length, trained.config.max_length)
+        hidden_size, longest = trained.config.hidden_size, trained.config.max_length
+        reading = with_valid_n_dims(self._resolved(), hidden_size, self.n_dims, self.model)
+        fitted = self._attributes_of(reading, reading.width(hidden_size))
+        fitted["max_length_"] = min(reading.max_length or longest, longest)
         weights = None
         if trained.adapter:
-            if reading.pooling not in ("mean", "cls", "max") or self.layer != -1:
+            if reading.pooling not in TRAINED_POOLINGS or self.layer != -1:
                 raise ValueError("its adapter runs with pooling='mean', 'cls' or 'max', and layer=-1.")
             weights = trained.weights(nn.Identity())
         self._restore(SavedEstimator(type(self).__name__, {}, fitted, trained.files.fingerprint, None, weights))
@@ -522,14 +366,3 @@ class XLMRXLEmbedder(
         tags.requires_fit = True
         tags.target_tags.required = self.objective == "classes"
         return tags
-
-
-def scaled_to_unit_length(vectors: np.ndarray) -> np.ndarray:
-    """Divide vectors (n, d) by their lengths, in place if possible; vectors of zeros stay.
-
-    It is `sklearn.preprocessing.normalize`, without the time that its import takes.
-    """
-    assert_all_finite(vectors)
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    lengths[lengths < 10 * np.finfo(lengths.dtype).eps] = 1
-    return np.divide(vectors, lengths, out=vectors if vectors.flags.writeable else None)

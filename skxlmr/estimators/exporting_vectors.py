@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_modules import SentenceModules
 from skxlmr.estimators.cards import facts_of
+from skxlmr.estimators.embedder_reading import fitted_reading, hidden_states
 from skxlmr.estimators.exporting_served import ServingMixin
 from skxlmr.model.sentence_layers import SentenceLayers
 from skxlmr.runtime.backbone import find_checkpoint
@@ -78,7 +79,7 @@ class VectorExportMixin(ServingMixin):
     def _served(self: Any) -> Served:
         check_is_fitted(self, "_base")
         fitted = self._snapshot()
-        reading: Reading = fitted._fitted_reading()
+        reading = fitted_reading(fitted)
         files = find_checkpoint(fitted.model)
         fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), fitted)
         modules = _modules(reading, fitted.pca_)
@@ -94,7 +95,7 @@ class VectorExportMixin(ServingMixin):
             reading.include_prompt,
             "joint" if getattr(fitted, "n_features_in_", 1) == 2 and not reading.separate else None,
             fitted.max_length or reading.max_length,
-            layers=fitted._layers(reading.pooling),
+            layers=hidden_states(reading.pooling, fitted.layer),
         )
 
 
@@ -114,7 +115,7 @@ def _modules(reading: Reading, pca: PCA | None) -> SentenceModules:
 
 def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
     """Export an embedder that no fit in another thread changes."""
-    reading: Reading = fitted._fitted_reading()
+    reading = fitted_reading(fitted)
     if fitted.n_features_in_ == 2 and not reading.separate:
         raise NotImplementedError(
             "sentence-transformers has no model for two texts that are read together. Fit on one column of texts, or "

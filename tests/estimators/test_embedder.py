@@ -14,7 +14,6 @@ from sklearn.preprocessing import normalize
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLEmbedder
-from skxlmr.estimators.embedder import scaled_to_unit_length
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.training import Callback
@@ -347,10 +346,3 @@ def test_fit_with_parameters_that_do_not_go_together_raises(parameters, message)
 def test_fit_with_classes_without_y_raises():
     with pytest.raises(ValueError, match="objective='classes' requires y to be passed"):
         train(y=None)
-
-
-def test_scaled_to_unit_length_equals_normalize_of_scikit_learn():
-    vectors = np.random.default_rng(0).normal(size=(5, 33)).astype(np.float32)
-    vectors[1] = 0
-    expected = normalize(vectors)
-    assert np.array_equal(scaled_to_unit_length(vectors), expected)

@@ -17,7 +17,7 @@ class WindowParameters:
 
     Parameters
     ----------
-    max_length : int
+    max_length : int or None
         Maximum number of tokens that the model reads at once; a longer text is read in windows of this length. None is
         the length that a directory of sentence-transformers was trained with (its `max_seq_length`), and otherwise all
         that the model can, 512; the attribute `max_length_` shows it.
