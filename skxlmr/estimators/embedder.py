@@ -18,7 +18,6 @@ from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.embedder_objective import (
     TRAINED_POOLINGS,
     ObjectiveParameters,
-    attributes_of_training,
     similarity_task,
     trained_dims,
 )
@@ -36,7 +35,16 @@ from skxlmr.estimators.embedder_reading import (
 from skxlmr.estimators.exporting_vectors import VectorExportMixin
 from skxlmr.estimators.finishing_vectors import check_n_components, finished, fitted_pca
 from skxlmr.estimators.frames_of_vectors import FramesOfVectors
-from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, FeatureMemory, MissingTexts, Tuned, Vocabulary
+from skxlmr.estimators.parameters import (
+    HISTORY,
+    OF_ROWS,
+    OF_TRAINING,
+    FeatureMemory,
+    MissingTexts,
+    Tuned,
+    Vocabulary,
+    of_training,
+)
 from skxlmr.estimators.prompts import NamedPrompts
 from skxlmr.model.sentence_layers import check_layers
 from skxlmr.runtime.backbone import Backbone
@@ -242,7 +250,7 @@ class XLMRXLEmbedder(
             outcome = Fit(backbone, task, as_tuning(self.tuning), self).learn(
                 task.rows(backbone, column, targets, weights), start=start
             )
-            learned = attributes_of_training(outcome)
+            learned = of_training(outcome, outcome.history)
             learned |= {"_n_rows": len(column.texts), "_scripts": scripts_of(column.strings)}
         vectors = np.empty((0, width), np.float32)
         if embed:

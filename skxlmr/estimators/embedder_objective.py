@@ -12,7 +12,6 @@ from skxlmr.runtime.plan import Windows
 from skxlmr.runtime.reading import Reading
 from skxlmr.system.parameters import parameter, parameter_group
 from skxlmr.tasks.similarity import SimilarityLearning
-from skxlmr.training.rows import Outcome
 from skxlmr.tuning import Head, as_tuning
 
 AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
@@ -80,16 +79,3 @@ def trained_dims(matryoshka_dims: Sequence[int] | None, width: int) -> tuple[int
         if not isinstance(n_dims, Integral) or not 1 <= n_dims <= width:
             raise ValueError(f"matryoshka_dims must be integers from 1 to {width}, got {n_dims!r}.")
     return tuple(sorted({*map(int, smaller), width}))
-
-
-def attributes_of_training(outcome: Outcome) -> dict[str, Any]:
-    """Return the fitted attributes that show a training."""
-    history, scores = outcome.history, outcome.validation_scores
-    return {
-        "history_": history,
-        "loss_curve_": history["loss"].tolist(),
-        "validation_scores_": scores,
-        "best_validation_score_": None if scores is None else max(scores),
-        "n_iter_": int(history["epoch"].max()),
-        "_finetuned": outcome.finetuned,
-    }

@@ -18,9 +18,10 @@ from typing_extensions import Self
 from skxlmr.columns import TextColumn, check_sample_weight
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
-from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, Tuned, of_no_training
+from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, Tuned, of_no_training, of_training
 from skxlmr.estimators.validation import Scorer, ValidationData, as_metrics_take, check_scorer
 from skxlmr.model.heads import Head
+from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import load_base, load_trimmed
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import WindowPlan
@@ -169,17 +170,13 @@ class XLMRXLLearner(
         start = getattr(self, "_finetuned", None) if self.warm_start or known is not None else None
         if start is None:
             task = task.read_as(self._sentence_settings(), column)
-        if start is not None:
+            backbone = self._new_backbone(task, column, targets, weights)
+        else:
             earlier = self._task()
             new = task.limited(earlier.windows.limit)
             task = new.continued(earlier)
             targets = targets if task is new else task.targets(y, column)
             backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
-        elif self.vocabulary == "trim":
-            used = np.flatnonzero(weights * task.loss_weights(targets))
-            backbone = load_trimmed(self, task.prompted(column.take(used)), task.prompts_alone)
-        else:
-            backbone = load_base(self)
         validation = ValidationData.check(X_val, y_val, sample_weight_val, column, task)
         rows = task.rows(backbone, column, targets, weights)
         held_out = None if validation is None else validation.rows(task, backbone)
@@ -203,27 +200,22 @@ class XLMRXLLearner(
             )
         fit = Fit(backbone, task, as_tuning(self.tuning), self, self.memory, self.init, score)
         outcome = fit.learn(rows, held_out, start, observers, epoch)
-        history, scores, state = outcome.history, outcome.validation_scores, outcome.optimizer_state
+        history = outcome.history
         if epoch is not None and start is not None:
             history = pd.concat([self.history_, history], ignore_index=True)
-        attributes = self._fitted_attributes(
-            backbone,
-            column,
-            **task.fitted(),
-            max_length_=task.windows.default(backbone),
-            history_=history,
-            loss_curve_=history["loss"].tolist(),
-            start_metrics_=outcome.start_metrics,
-            validation_scores_=scores,
-            best_validation_score_=outcome.best_score,
-            n_iter_=len(history),
-            _finetuned=outcome.finetuned,
-            _optimizer_state=None if epoch is None else state,
-        )
+        attributes = holding(outcome.finetuned) | of_training(outcome, history)
+        attributes["_optimizer_state"] = None if epoch is None else outcome.optimizer_state
         attributes |= self._rows_seen(column, weights, continues=epoch is not None and start is not None)
         if epoch is not None and hasattr(self, "feature_names_in_"):  # they stay, though these rows have none
             attributes["feature_names_in_"] = self.feature_names_in_
         return attributes
+
+    def _new_backbone(self, task: AnyTask, column: TextColumn, targets: np.ndarray, weights: np.ndarray) -> Backbone:
+        """Load the base model of a fit; a trimmed vocabulary has the pieces of the rows that count."""
+        if self.vocabulary != "trim":
+            return load_base(self)
+        used = np.flatnonzero(weights * task.loss_weights(targets))
+        return load_trimmed(self, task.prompted(column.take(used)), task.prompts_alone)
 
     def _rows_seen(self, column: TextColumn, weights: np.ndarray, continues: bool) -> dict[str, Any]:
         """Return what a model card says of the training rows; `partial_fit` adds to what it said of earlier ones."""

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import HasMethods, StrOptions
 
 from skxlmr.system.parameters import parameter, parameter_group
 from skxlmr.system.schema import COUNT, POSITIVE
+from skxlmr.training.rows import Outcome
 from skxlmr.tuning import TUNINGS, Tuning
 
 
@@ -156,8 +157,21 @@ OF_TRAINING: dict[str, Any] = {
 OF_ROWS: dict[str, Any] = {"_n_rows": POSITIVE, "_scripts": list[str]}
 
 
+def of_training(outcome: Outcome, history: pd.DataFrame) -> dict[str, Any]:
+    """Return what a training leaves; `history` is its own, or continues that of earlier ones."""
+    return {
+        "history_": history,
+        "loss_curve_": history["loss"].tolist(),
+        "start_metrics_": outcome.start_metrics,
+        "validation_scores_": outcome.validation_scores,
+        "best_validation_score_": outcome.best_score,
+        "n_iter_": len(history),
+        "_finetuned": outcome.finetuned,
+    }
+
+
 def of_no_training() -> dict[str, Any]:
-    """Return their values where trained weights were loaded, and there was no training."""
+    """Return the same where trained weights were loaded, and there was no training; without the weights."""
     numbers = dict.fromkeys(("loss", "learning_rate", "seconds"), np.empty(0))
     return {
         "history_": pd.DataFrame({"epoch": np.empty(0, np.int64), **numbers}),

@@ -3,27 +3,16 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
+from hostile_pickles import Calls
 
 from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 from skxlmr.checkpoints.formats import open_weights
-
-
-class Calls:
-    """An object that is pickled as the call of a function."""
-
-    def __init__(self, function: Callable, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
 
 HOSTILE = {
     "shell": Calls(os.system, "touch executed"),

@@ -154,6 +154,7 @@ def test_fit_with_tuning_matters_only_with_objective():
 def test_fit_with_classes_separates_them(trained):
     assert separation(trained.transform(PHRASES)) > separation(embed(PHRASES)) + 0.2
     assert trained.n_iter_ == len(trained.history_) == len(trained.loss_curve_) == 10
+    assert trained.start_metrics_ is None
     assert trained.loss_curve_[-1] < trained.loss_curve_[0]
 
 

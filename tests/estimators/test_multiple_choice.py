@@ -8,25 +8,13 @@ import peft
 import pytest
 import torch
 import transformers
+from choice_questions import CHOICES, PROMPTS, RIGHT, TEXTS, X
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLMultipleChoice
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.training.gradients import accumulate_gradients
-
-PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
-CHOICES = [
-    ["wet", "dry"],
-    ["dark", "bright", "cold"],
-    ["白", "黑"],
-    ["blind"],
-    ["dry", "wet", "wet and dry"],
-    ["bright"],
-]
-RIGHT = [0, 1, 0, 0, 1, 0]
-X = pd.DataFrame({"prompt": PROMPTS, "choices": CHOICES})
-TEXTS = [choices[i] for choices, i in zip(CHOICES, RIGHT, strict=True)]
 
 
 def chooser(**parameters):

@@ -12,6 +12,7 @@ import torch
 import transformers
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from tagged_sentences import SENTENCES, TAGS
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLTagger
@@ -27,14 +28,6 @@ from skxlmr.tags import convert_tags
 from skxlmr.tasks.tagging.sentences import check_token_column, plan_tokens
 from skxlmr.text.words import split_words
 
-SENTENCES = [
-    ["Ada", "lives", "in", "Rome", "."], ["New", "York", "is", "large"], ["I", "saw", "Ada", "in", "New", "York"],
-    ["Rome", "is", "old"], ["who", "is", "Bob", "?"], ["Bob", "likes", "tea"], [], ["Ada", "and", "Bob", "left"],
-]  # fmt: skip
-TAGS = [
-    ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
-    ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
-]  # fmt: skip
 IGNORE = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised within peft
 
 

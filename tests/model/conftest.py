@@ -3,15 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-
-SHAPE = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 20,
-}
+from tiny_shape import SHAPE
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tiny_shape import IDS, SHAPE
 
 from skxlmr.checkpoints import layout
 from skxlmr.model import (
@@ -12,15 +13,6 @@ from skxlmr.model import (
     XLMRobertaXLModel,
 )
 
-SHAPE = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 20,
-}
-IDS = torch.tensor([[0, 5, 6, 2]])
 LABELS = {0: "a", 1: "b", 2: "c"}
 IDS_OF_LABELS = {"a": 0, "b": 1, "c": 2}
 

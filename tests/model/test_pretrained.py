@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tiny_shape import IDS, SHAPE
 
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError, ModelNotFoundError
 from skxlmr.model import (
@@ -18,16 +19,6 @@ from skxlmr.model import (
     XLMRobertaXLForSequenceClassification,
     XLMRobertaXLModel,
 )
-
-SHAPE = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 20,
-}
-IDS = torch.tensor([[0, 5, 6, 2]])
 
 
 @pytest.fixture

@@ -1,19 +1,11 @@
 import pytest
 import torch
 import transformers
+from tiny_shape import IDS, SHAPE
 from torch import nn
 
 import skxlmr.model
 
-SHAPE = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 20,
-}
-IDS = torch.tensor([[0, 5, 6, 2]])
 CLASSES = [
     f"{family}{head}"
     for family in ("XLMRobertaXL", "XLMRoberta")

@@ -8,21 +8,13 @@ import torch
 import transformers
 from hub_server import MAIN, REPO, Hub
 from huggingface_hub.errors import HfHubHTTPError
+from tiny_shape import IDS, SHAPE
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.layout import verify_checkpoint
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLForSequenceClassification
 from skxlmr.model.pretrained import PretrainedModel
 
-SHAPE = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 20,
-}
-IDS = torch.tensor([[0, 5, 6, 2]])
 SMALL = "6KB"
 
 

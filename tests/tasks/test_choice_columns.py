@@ -4,19 +4,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from choice_questions import CHOICES, PROMPTS, X
 
 from skxlmr.tasks.choice_columns import check_choices
-
-PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
-CHOICES = [
-    ["wet", "dry"],
-    ["dark", "bright", "cold"],
-    ["白", "黑"],
-    ["blind"],
-    ["dry", "wet", "wet and dry"],
-    ["bright"],
-]
-X = pd.DataFrame({"prompt": PROMPTS, "choices": CHOICES})
 
 
 def test_check_choices_with_lists_or_columns_returns_same_choices():

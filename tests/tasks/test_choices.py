@@ -1,23 +1,12 @@
 """The plan of the windows of choices, and what is found of them."""
 
 import numpy as np
-import pandas as pd
 import pytest
+from choice_questions import X
 
 from skxlmr.runtime.backbone import get_backbone
 from skxlmr.tasks.choice_columns import check_choices
 from skxlmr.tasks.choices import Choosing, padded, plan_choices
-
-PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
-CHOICES = [
-    ["wet", "dry"],
-    ["dark", "bright", "cold"],
-    ["白", "黑"],
-    ["blind"],
-    ["dry", "wet", "wet and dry"],
-    ["bright"],
-]
-X = pd.DataFrame({"prompt": PROMPTS, "choices": CHOICES})
 
 
 def test_choice_plan_shortest_counts_all_choices_of_row():

@@ -5,22 +5,10 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from choice_questions import CHOICES, PROMPTS, RIGHT, TEXTS, X
 
 from skxlmr.tasks.choice_columns import check_choices
 from skxlmr.tasks.right_choices import check_right_choices, right_choices
-
-PROMPTS = ["It rained.", "The sun shone.", "下雪了。", "There was fog, and", "It rained.", "The sun shone."]
-CHOICES = [
-    ["wet", "dry"],
-    ["dark", "bright", "cold"],
-    ["白", "黑"],
-    ["blind"],
-    ["dry", "wet", "wet and dry"],
-    ["bright"],
-]
-RIGHT = [0, 1, 0, 0, 1, 0]
-X = pd.DataFrame({"prompt": PROMPTS, "choices": CHOICES})
-TEXTS = [choices[i] for choices, i in zip(CHOICES, RIGHT, strict=True)]
 
 
 def test_check_right_choices_with_arrays_of_any_library_returns_indices():

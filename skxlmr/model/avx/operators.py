@@ -68,10 +68,8 @@ def int8_linear(
 ) -> Tensor:
     """Multiply a quantised input with the weights of one layer, (T, N), or of three of the same shape, (3, T, N).
 
-    `weights` are (N, K) int8, `scbs` (N,) float32 as bitsandbytes has them, `outlier_weights` (R, N) int8, none without
-    outliers, and `biases` (N,), none without bias. Exact gelu and the addition of `residual` (T, N) are computed in
-    float32, before the result is rounded to `dtype`. `middles` (T, 1) are those of `quantize_rows`, with which come
-    `weight_sums` (N,) int32, the sums of the rows of the weights.
+    The arguments are those of `skxlmr.model.int8_triton.operators.int8_linear`, and `middles` (T, 1), those of
+    `quantize_rows`, with which come `weight_sums` (N,) int32, the sums of the rows of the weights.
     """
     n_rows, n_outputs = values.shape[0], weights[0].shape[0]
     y = values.new_empty(len(weights), n_rows, n_outputs, dtype=dtype if dtype in DTYPES else torch.float32)

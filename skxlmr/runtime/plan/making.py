@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -89,28 +90,17 @@ def make_pair_plan(
 
 def plan_texts(backbone: Backbone, column: TextColumn, windows: Windows, prompt: str = "") -> WindowPlan:
     """Plan a column of texts, or of pairs, for a base model; the pooling leaves out the `prompt` at their beginning."""
-    max_length, stride = windows.resolve(backbone)
-    return make_plan(
-        backbone.tokenizer,
-        column.texts,
-        column.pairs,
-        max_length=max_length,
-        stride=stride,
-        truncation=windows.truncation,
-        prompt=prompt,
-    )
+    lengths = _lengths(backbone, windows)
+    return make_plan(backbone.tokenizer, column.texts, column.pairs, **lengths, prompt=prompt)
 
 
 def plan_pairs(backbone: Backbone, column: TextColumn, windows: Windows, prompt: str = "") -> PairPlan:
     """Plan a column of pairs whose texts are read separately, which begin with the `prompt` as in `plan_texts`."""
     assert column.pairs is not None
+    lengths = _lengths(backbone, windows)
+    return make_pair_plan(backbone.tokenizer, column.texts, column.pairs, **lengths, prompt=prompt)
+
+
+def _lengths(backbone: Backbone, windows: Windows) -> dict[str, Any]:
     max_length, stride = windows.resolve(backbone)
-    return make_pair_plan(
-        backbone.tokenizer,
-        column.texts,
-        column.pairs,
-        max_length=max_length,
-        stride=stride,
-        truncation=windows.truncation,
-        prompt=prompt,
-    )
+    return {"max_length": max_length, "stride": stride, "truncation": windows.truncation}

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from hostile_pickles import Calls
 
 from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.convert.fairseq import ENCODERS, _num_heads, _Renamed, convert_fairseq
@@ -221,16 +222,6 @@ def test_convert_fairseq_with_other_activation_raises(tmp_path: Path):
     path = save(tmp_path, fairseq_state(), args=argparse.Namespace(encoder_attention_heads=3, activation_fn="relu"))
     with pytest.raises(CheckpointError, match="activation is 'relu'"):
         convert_fairseq(path, tmp_path / "out")
-
-
-class Calls:
-    """An object that is pickled as the call of a function."""
-
-    def __init__(self, function: Callable, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.call
 
 
 HOSTILE = {

@@ -2,19 +2,11 @@
 
 import numpy as np
 import pytest
+from tagged_sentences import SENTENCES, TAGS
 
 from skxlmr.metrics import entity_spans
 from skxlmr.tasks.tagging.sentences import check_token_column
 from skxlmr.tasks.tagging.targets import check_tags
-
-SENTENCES = [
-    ["Ada", "lives", "in", "Rome", "."], ["New", "York", "is", "large"], ["I", "saw", "Ada", "in", "New", "York"],
-    ["Rome", "is", "old"], ["who", "is", "Bob", "?"], ["Bob", "likes", "tea"], [], ["Ada", "and", "Bob", "left"],
-]  # fmt: skip
-TAGS = [
-    ["B-PER", "O", "O", "B-LOC", "O"], ["B-LOC", "I-LOC", "O", "O"], ["O", "O", "B-PER", "O", "B-LOC", "I-LOC"],
-    ["B-LOC", "O", "O"], ["O", "O", "B-PER", "O"], ["B-PER", "O", "O"], [], ["B-PER", "O", "B-PER", "O"],
-]  # fmt: skip
 
 
 def test_check_tags_with_tags_or_spans_of_any_library_returns_tags(make_column):
