@@ -1,7 +1,5 @@
 """`skxlmr.load` of checkpoints of transformers: the estimators compute what transformers computes."""
 
-import json
-import pickle
 import shutil
 
 import numpy as np
@@ -10,83 +8,14 @@ import pytest
 import sentence_transformers
 import torch
 import transformers
-from hub_server import MAIN, OLD, REPO, Hub
+from loaded_checkpoints import FAMILIES, NLI, PAIRS, TEXTS, again, copy_of, logits_of
 from scipy.special import expit, softmax
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 import skxlmr
-from skxlmr import Full, LoRA
-from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.columns import as_objects
-from skxlmr.model import XLMRobertaXLTokenizer
-from skxlmr.runtime.backbone import _find_on_hub
-
-FAMILIES = ("XLMRobertaXL", "XLMRoberta", "Bert")
-NLI = {0: "neutral", 1: "entailment", 2: "contradiction"}
-TEXTS = ["the river is wide", "music", "the train left the city early this morning"]
-PAIRS = [["the river is wide", "the river"], ["music", "the train left"], ["the city", "a"]]
-
-
-@pytest.fixture(scope="module")
-def oracle(tiny_spm):
-    """The tokenizer of transformers."""
-    return transformers.XLMRobertaTokenizer.from_pretrained(tiny_spm)
-
-
-@pytest.fixture(scope="module")
-def make(tiny_spm, tmp_path_factory):
-    """A function that writes a checkpoint with transformers; it returns the directory, and the model."""
-    tokenizer, made = XLMRobertaXLTokenizer.from_directory(tiny_spm), {}
-
-    def write(name, **config):
-        key = name, repr(config)
-        if key not in made:
-            made[key] = new(name, **config)
-        return made[key]
-
-    def new(name, id2label=None, **config):
-        directory, cls = tmp_path_factory.mktemp(name), getattr(transformers, name)
-        if id2label is not None:
-            config |= {"id2label": id2label, "label2id": {label: i for i, label in id2label.items()}}
-        shape = {
-            "vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "intermediate_size": 32, "max_position_embeddings": 66, "pad_token_id": 1, "bos_token_id": 0,
-            "eos_token_id": 2, "type_vocab_size": 2 if name.startswith("Bert") else 1,
-        }  # fmt: skip
-        torch.manual_seed(0)
-        model = cls(cls.config_class(**shape, **config)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.3 * torch.randn_like(parameter))
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-        return directory, model
-
-    return write
-
-
-def logits_of(model, oracle, X, pairs=False):
-    columns = list(zip(*X, strict=True)) if pairs else [X]
-    batch = oracle(*map(list, columns), padding=True, return_tensors="pt")
-    with torch.no_grad():
-        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-
-
-def copy_of(directory, target, **changes):
-    """Copy a checkpoint, with other entries in its config.json; None removes one."""
-    shutil.copytree(directory, target)
-    config = json.loads((target / "config.json").read_text()) | changes
-    config = {name: value for name, value in config.items() if value is not None}
-    (target / "config.json").write_text(json.dumps(config))
-    return target
-
-
-def again(estimator, tmp_path):
-    """The same estimator, saved and loaded, and pickled."""
-    estimator.save(tmp_path / "saved")
-    return [skxlmr.load(tmp_path / "saved"), pickle.loads(pickle.dumps(estimator))]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -370,70 +299,6 @@ def test_load_of_sentence_transformers_returns_embedder(make, tmp_path):
     np.testing.assert_allclose(embedder.transform(TEXTS), model.encode(TEXTS), atol=1e-5)
 
 
-@pytest.mark.parametrize("tuning", ["lora", "head", "bias", LoRA(rank=2), Full(layers=1), "full"], ids=str)
-def test_warm_start_continues_from_the_weights_of_a_checkpoint(tuning, make, tmp_path):
-    directory, _ = make("XLMRobertaXLForSequenceClassification", id2label=NLI)
-    clf = skxlmr.load(directory, tuning=tuning, max_epochs=1, random_state=0, batch_size=3)
-    before = clf.decision_function(PAIRS)
-    y = clf.classes_[np.arange(3)]
-    clf.set_params(warm_start=True, learning_rate=1e-9).fit(PAIRS, y)
-    assert clf.n_iter_ == 1
-    assert clf.n_features_in_ == 2
-    np.testing.assert_allclose(clf.decision_function(PAIRS), before, atol=1e-4)
-    with pytest.raises(ValueError, match="X has 1 features"):
-        clf.predict(TEXTS)
-    for estimator in again(clf, tmp_path):
-        np.testing.assert_array_equal(estimator.decision_function(PAIRS), clf.decision_function(PAIRS))
-    clf.set_params(learning_rate=1e-2, max_epochs=5).fit(PAIRS, y)
-    assert clf.history_["loss"].iloc[-1] < clf.history_["loss"].iloc[0]
-
-
-def test_warm_start_on_single_texts_or_other_labels(make, tmp_path):
-    directory, _ = make("XLMRobertaXLForSequenceClassification", id2label=NLI)
-    clf = skxlmr.load(directory, warm_start=True, tuning="head", max_epochs=1, learning_rate=1e-9)
-    before = clf.decision_function(TEXTS)
-    with pytest.raises(ValueError, match=r"classes_=\['no', 'yes'\], but the earlier fit found \['contradiction'"):
-        clf.fit(TEXTS, ["yes", "no", "yes"])
-    np.testing.assert_array_equal(clf.decision_function(TEXTS), before)
-    clf.fit(TEXTS, clf.classes_)
-    for estimator in again(clf, tmp_path):
-        np.testing.assert_allclose(estimator.decision_function(TEXTS), before, atol=1e-5)
-        with pytest.raises(ValueError, match="X has 2 features"):
-            estimator.predict(PAIRS)
-    other = clone(clf).fit(TEXTS, ["yes", "no", "yes"])
-    assert other.classes_.tolist() == ["no", "yes"]
-
-
-def test_partial_fit_continues_from_the_weights_of_a_checkpoint(make):
-    directory, _ = make("XLMRobertaXLForSequenceClassification", id2label=NLI)
-    clf = skxlmr.load(directory, random_state=0, learning_rate=1e-9)
-    before = clf.decision_function(PAIRS)
-    for n_epochs in (1, 2):
-        clf.partial_fit(PAIRS[:2], ["entailment", "neutral"])
-        assert clf.n_iter_ == len(clf.history_) == n_epochs
-    np.testing.assert_allclose(clf.decision_function(PAIRS), before, atol=1e-4)
-    assert clf.history_["epoch"].tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("family", FAMILIES[:2])
-def test_zero_shot_of_checkpoint_equals_pipeline(family, make):
-    labels = {0: "NEUTRAL", 1: "Contradiction", 2: "ENTAILMENT"}
-    directory, _ = make(f"{family}ForSequenceClassification", id2label=labels)
-    candidates, template = ["music", "the river"], "This example is {}."
-    pipeline = transformers.pipeline("zero-shot-classification", str(directory), device="cpu")
-    expected = pipeline(TEXTS, candidate_labels=candidates, hypothesis_template=template)
-    found = skxlmr.load(directory).zero_shot(TEXTS, candidates, template)
-    for row, answer in enumerate(expected):
-        scores = dict(zip(answer["labels"], answer["scores"], strict=True))
-        np.testing.assert_allclose(found.iloc[row], [scores[label] for label in candidates], atol=1e-5)
-
-
-def test_zero_shot_of_checkpoint_without_entailment_raises(make):
-    directory, _ = make("XLMRobertaForSequenceClassification", num_labels=2)
-    with pytest.raises(ValueError, match=r"class 'entailment'.*\['LABEL_0', 'LABEL_1'\].*id2label"):
-        skxlmr.load(directory).zero_shot(TEXTS, ["music"])
-
-
 def test_load_of_long_text_reads_windows(make, oracle):
     directory, _ = make("XLMRobertaXLForSequenceClassification", id2label=NLI)
     long = " ".join(TEXTS * 8)
@@ -465,125 +330,3 @@ def test_load_of_half_precision_and_shards(make, oracle, tmp_path):
     expected = logits_of(half.float(), oracle, TEXTS).logits.numpy()[:, [2, 1, 0]]
     np.testing.assert_allclose(clf.decision_function(TEXTS), expected, atol=1e-5)
     assert next(clf._finetuned.parameters()).dtype == torch.float32
-
-
-def without_keys(directory, target, *beginnings, **changes):
-    """Copy a checkpoint without the tensors whose keys begin so."""
-    from safetensors.torch import load_file, save_file
-
-    copy_of(directory, target, **changes)
-    tensors = load_file(target / "model.safetensors")
-    kept = {key: value for key, value in tensors.items() if not key.startswith(beginnings)}
-    save_file(kept, target / "model.safetensors")
-    return target
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"architectures": ["XLMRobertaForTokenClassification"]}, r"lack the head.*classifier\.weight.*another head"),
-        ({"architectures": ["XLMRobertaForQuestionAnswering"]}, r"lack the head.*qa_outputs\.bias"),
-        ({"architectures": ["XLMRobertaForMaskedLM"]}, r"lack the head.*lm_head\.bias"),
-        ({"architectures": ["XLMRobertaModel"]}, "a model without a head, but the weights have one: classifier"),
-        ({"architectures": None}, "'architectures' is None, so it is not known.*ForSequenceClassification"),
-        ({"architectures": ["MyModel"]}, "'architectures' is .'MyModel'., so it is not known"),
-        ({"architectures": "XLMRobertaModel"}, "so it is not known what the model was trained for"),
-        ({"architectures": [["x"]]}, "so it is not known what the model was trained for"),
-        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "id2label has the name 'a' for 2 outputs"),
-        ({"id2label": {"0": "a", "1": "c", "7": "b"}}, r"id2label has the numbers \[0, 1, 7\]"),
-        (
-            {"id2label": {str(i): "a" * 10**6 * (i == 5) + str(i) for i in range(99)}},
-            "names in id2label are too long: 'a",
-        ),
-        ({"id2label": {"0": "a", "1": "b"}}, r"classifier\.out_proj\.weight: file has \(3, 16\)"),
-    ],
-    ids=lambda value: str(value)[:60],
-)
-def test_load_of_contradictory_checkpoint_raises(changes, message, make, tmp_path):
-    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
-    with pytest.raises(CheckpointError, match=message):
-        skxlmr.load(copy_of(directory, tmp_path / "changed", **changes))
-
-
-def test_load_of_checkpoint_without_its_head_raises(make, tmp_path):
-    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
-    bare = without_keys(directory, tmp_path / "bare", "classifier.")
-    with pytest.raises(CheckpointError, match=r"lack the head of such a model.*as its `model`, and call fit"):
-        skxlmr.load(bare)
-    partly = without_keys(directory, tmp_path / "partly", "classifier.dense.")
-    with pytest.raises(CheckpointError, match=r"lack the head.*classifier\.dense\.bias"):
-        skxlmr.load(partly)
-    encoder = without_keys(directory, tmp_path / "encoder", "classifier.", architectures=None)
-    assert type(skxlmr.load(encoder)) is skxlmr.XLMRXLEmbedder
-
-
-def test_load_with_unsuitable_parameters_raises(make, tmp_path):
-    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
-    with pytest.raises(ValueError, match=r"Invalid parameter 'epochs'.*Did you mean 'max_epochs'"):
-        skxlmr.load(directory, epochs=3)
-    with pytest.raises(ValueError, match="'pooling' parameter of XLMRXLClassifier must be a str"):
-        skxlmr.load(directory, pooling="median")
-    with pytest.raises(CheckpointError, match="head is for pooling='cls', and cannot be used with pooling='mean'"):
-        skxlmr.load(directory, pooling="mean")
-    with pytest.raises(ValueError, match="is another one than the checkpoint"):
-        skxlmr.load(directory, model="nano")
-    assert skxlmr.load(directory, tuning__rank=2, prompt="the ").get_params()["tuning__rank"] == 2
-    prompted, plain = skxlmr.load(directory, prompt="the "), skxlmr.load(directory)
-    expected = plain.decision_function(["the city"])
-    np.testing.assert_array_equal(prompted.decision_function(["city"]), expected)
-
-
-def test_load_of_saved_estimator_sets_parameters(make, tmp_path):
-    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
-    moved = copy_of(directory, tmp_path / "moved")
-    clf = skxlmr.load(directory)
-    clf.save(tmp_path / "saved")
-    loaded = skxlmr.load(tmp_path / "saved", model=moved, batch_tokens=64, tuning__rank=3)
-    assert (loaded.model, loaded.batch_tokens, loaded.tuning.rank) == (moved, 64, 3)
-    np.testing.assert_allclose(loaded.decision_function(TEXTS), clf.decision_function(TEXTS), atol=1e-6)
-    with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
-        skxlmr.load(tmp_path / "saved", epochs=3)
-    with pytest.raises(ValueError, match="'batch_tokens' parameter of XLMRXLClassifier must be") as caught:
-        skxlmr.load(tmp_path / "saved", batch_tokens=0)
-    assert "damaged" not in str(caught.value)
-
-
-def test_load_of_directory_with_neither_says_what_is_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"It is empty; expected is one of: estimator\.json .*config\.json"):
-        skxlmr.load(tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileNotFoundError, match=r"It has notes\.txt; expected is one of"):
-        skxlmr.load(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"is not a directory\. Check the path"):
-        skxlmr.load(tmp_path / "nowhere")
-
-
-def test_load_of_bundled_model_returns_masked_language_model():
-    lm = skxlmr.load("nano")
-    assert type(lm) is skxlmr.XLMRXLMaskedLM
-    text = ["The film was very <mask>."]
-    pd.testing.assert_frame_equal(lm.fill_mask(text), skxlmr.XLMRXLMaskedLM("nano").fill_mask(text))
-
-
-def test_load_from_hub_at_revision(make, tmp_path, monkeypatch):
-    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
-    other, _ = make("XLMRobertaForSequenceClassification", num_labels=1)
-    hub = Hub()
-    try:
-        for commit, path in ((MAIN, directory), (OLD, other)):
-            hub.commits[commit] = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        _find_on_hub.cache_clear()
-        clf = skxlmr.load(REPO)
-        assert clf.model == REPO
-        np.testing.assert_array_equal(clf.decision_function(TEXTS), skxlmr.load(directory).decision_function(TEXTS))
-        reg = skxlmr.load(f"{REPO}@v1")
-        assert type(reg) is skxlmr.XLMRXLRegressor
-        np.testing.assert_array_equal(reg.predict(TEXTS), skxlmr.load(other).predict(TEXTS))
-        clf.save(tmp_path / "saved")
-        assert skxlmr.load(tmp_path / "saved").predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
-    finally:
-        hub.stop()
-        _find_on_hub.cache_clear()
