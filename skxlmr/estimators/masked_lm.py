@@ -1,4 +1,4 @@
-"""Masked-language-model estimator."""
+"""Masked language modelling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skxlmr.columns import TextColumn, as_objects, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
-from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.estimators.masks import MASK, OTHER_MASKS, filled, target_ids
 from skxlmr.model.lm_head import LMHead, read_lm_head
 from skxlmr.model.reference.logits_processors import only_real_tokens
 from skxlmr.runtime.backbone import Backbone
@@ -29,8 +29,6 @@ from skxlmr.tasks.tagging.sentences import plan_pieces
 from skxlmr.text.offsets import SPACE
 from skxlmr.tuning import Head
 
-MASK = "<mask>"
-OTHER_MASKS = ("[MASK]", "<MASK>", "[mask]", "<Mask>")  # those of other models
 MASKS_AT_ONCE = 64  # each has a probability for every piece of the vocabulary: a megabyte for XL
 
 
@@ -138,7 +136,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         found, masks = [], ((row, mask) for row, of_text in enumerate(parts) for mask in range(len(of_text) - 1))
         for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores, strict=True):
             for piece, score in zip(of_mask, of_pieces, strict=True):
-                text = _fill(parts[row], [piece if i == mask else None for i in range(len(parts[row]) - 1)])
+                text = filled(parts[row], [piece if i == mask else None for i in range(len(parts[row]) - 1)])
                 found.append((row, mask, piece.replace(SPACE, " ").strip(), score, text))
         return pd.DataFrame(found, columns=["row", "mask", "token", "score", "text"])
 
@@ -155,7 +153,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         """
         parts = [text.split(MASK) for text in self._check_fitted_column(X).texts]
         best = (piece for (piece,) in self._likeliest(parts, top_k=1)[0])
-        return as_objects([_fill(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])
+        return as_objects([filled(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])
 
     def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> PiecePlan:
         """Plan windows over texts that are split at their masks; the positions are the masks."""
@@ -316,42 +314,3 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
-
-
-def target_ids(tokenizer: XLMRobertaXLTokenizer, parts: Sequence[Sequence[str]], targets: Sequence[str]) -> np.ndarray:
-    """Return the piece that each target is at each mask of split texts, (n_masks, n_targets); see `fill_mask`."""
-    if not isinstance(targets, list | tuple | np.ndarray | pd.Series) or not all(isinstance(t, str) for t in targets):
-        raise TypeError(f"targets must be a text or a list of texts, got {targets!r:.60}.")
-    if not len(targets):
-        raise ValueError("targets is empty: give at least one word, or None for the most probable pieces.")
-    words = [target.lstrip(SPACE + " ") for target in targets]
-    begins = np.array([word != target for word, target in zip(words, targets, strict=True)])  # say "▁" themselves
-    spelled = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer.encode_batch(words)]
-    normal = ["".join(pieces).removeprefix(SPACE) for pieces in spelled]
-    inside = np.array(tokenizer.convert_tokens_to_ids(normal))
-    first = np.array(tokenizer.convert_tokens_to_ids([SPACE + word for word in normal]))
-    first = np.where((first == tokenizer.unk_token_id) & ~begins, inside, first)
-    inside = np.where((inside == tokenizer.unk_token_id) | begins, first, inside)
-    for i in np.flatnonzero(np.isin(first, tokenizer.all_special_ids) | (np.array(normal) == "")):
-        raise ValueError(
-            f"targets: {targets[i]!r:.60} is not a single piece of the vocabulary, but {' '.join(spelled[i])!r:.60}: "
-            f"leave it out, or give a piece."
-        )
-    after_space = [
-        (not part and not i) or part[-1:].isspace() for of_text in parts for i, part in enumerate(of_text[:-1])
-    ]
-    return np.where(np.array(after_space)[:, None], first, inside).astype(np.int64)
-
-
-def _fill(parts: Sequence[str], pieces: Sequence[str | None]) -> str:
-    """Put pieces in place of the masks between the parts of a text; None leaves a mask as it is."""
-    text = parts[0]
-    for piece, part in zip(pieces, parts[1:], strict=True):
-        if piece is None:
-            text += MASK
-        elif piece.startswith(SPACE) and (not text or text[-1].isspace()):
-            text += piece[len(SPACE) :].replace(SPACE, " ")
-        else:  # a piece without a space before it belongs to the word on its left
-            text = text.rstrip() + piece.replace(SPACE, " ")
-        text += part
-    return text

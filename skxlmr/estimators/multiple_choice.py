@@ -33,10 +33,10 @@ class XLMRXLMultipleChoice(Vocabulary, FeatureMemory, XLMRXLLearner[Choosing]):
     ----------
     prompt_columns : list of str, list of int or None
         The columns of X that are the prompt, by name or position, joined by spaces in this order; all others are
-        choices. None means all
-        columns beside one of lists. Of columns of texts it means those beside numbered ones (choice1, choice2, ... or
-        A, B, ...), if there is only one or their names are such as premise, question, article, context or sent2; or
-        else the first column, and such names right after it. What is not clear by this is an error.
+        choices. None means all columns beside one of lists. Of columns of texts it means those beside numbered ones
+        (choice1, choice2, ... or A, B, ...), if there is only one or their names are such as premise, question,
+        article, context or sent2; or else the first column, and such names right after it. What is not clear by this
+        is an error.
 
     Attributes
     ----------

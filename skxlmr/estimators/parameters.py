@@ -71,8 +71,8 @@ class SentenceVectors:
         How the tokens of a text become one vector: their mean or maximum, or the first token. "auto" is what a
         directory of sentence-transformers says, with the modules after its pooling, which are not trained (Dense,
         LayerNorm, Normalize, `truncate_dim`), and without the tokens of the prompt if it excludes them
-        (`include_prompt`); otherwise the mean. "cls" is the head of the reference, on the first
-        token: `export_pretrained` then writes a model for transformers, otherwise one for sentence-transformers.
+        (`include_prompt`); otherwise the mean. "cls" is the head of the reference, on the first token:
+        `export_pretrained` then writes a model for transformers, otherwise one for sentence-transformers.
     prompt : str or None
         What is put before each text (of two that are read together, before the first); None is nothing. "auto" is what
         a directory of sentence-transformers says, and otherwise "query: " for the multilingual-e5 models, which were

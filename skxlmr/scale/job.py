@@ -16,7 +16,8 @@ from skxlmr.scale.ids import RepeatedIds, digest_of
 from skxlmr.scale.manifest import MOST_LISTED, Manifest
 from skxlmr.scale.parts import as_table, read_part, write_part
 from skxlmr.scale.predictor import Predictor
-from skxlmr.scale.sources import Rows, SourceFile, Span, reader_of
+from skxlmr.scale.sources import SourceFile, reader_of
+from skxlmr.scale.spans import Rows, Span
 from skxlmr.system import atomic
 from skxlmr.system.schema import COUNT, POSITIVE
 

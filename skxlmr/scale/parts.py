@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from skxlmr.scale.ids import digest_of
 from skxlmr.scale.outputs import Column
-from skxlmr.scale.sources import Span
+from skxlmr.scale.spans import Span
 from skxlmr.system import atomic
 
 if TYPE_CHECKING:

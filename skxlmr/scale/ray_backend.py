@@ -93,9 +93,8 @@ class Workers(Pool):
     def __init__(self, n_workers: int, initargs: Sequence[Any], ray_remote_args: dict[str, Any]) -> None:
         super().__init__(n_workers, prepare_worker, initargs, ray_remote_args=ray_remote_args)
         self.n_workers = n_workers
-        self._shared: dict[
-            int, tuple[Any, SharedArgument]
-        ] = {}  # by id; the argument is kept, so that its id stays its own
+        # By id; the argument is kept, so that its id stays its own.
+        self._shared: dict[int, tuple[Any, SharedArgument]] = {}
 
     def apply_async(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skxlmr.columns import TextColumn, check_n_rows, name_row, one_column
+from skxlmr.columns import TextColumn, check_n_rows, is_missing, name_row, one_column
 from skxlmr.datasets.places import PlaceError, find_text
 from skxlmr.datasets.squad import is_impossible
 from skxlmr.system.warn import warn
@@ -101,7 +101,7 @@ def _say_columns(column: TextColumn, misplaced: list[tuple[int, Exception]], val
 
 def _answers(value: Any) -> list[tuple[str, int | None]]:
     """Return one row of y as texts with their starts, if these are known."""
-    if isinstance(value, str) or _is_missing(value):
+    if isinstance(value, str) or is_missing(value):
         return _answer(value, None)
     if isinstance(value, Mapping):
         return _answers_of_squad(value)
@@ -124,7 +124,7 @@ def _answers_of_squad(value: Mapping) -> list[tuple[str, int | None]]:
     if not isinstance(texts, list | tuple | np.ndarray):
         return _answer(texts, starts)
     if not isinstance(starts, list | tuple | np.ndarray):
-        starts = [starts] * (1 if not _is_missing(starts) else len(texts))
+        starts = [starts] * (1 if not is_missing(starts) else len(texts))
     if len(starts) != len(texts):
         raise ValueError(f"{len(texts)} texts, but {len(starts)} starts")
     return [answer for text, start in zip(texts, starts, strict=True) for answer in _answer(text, start)]
@@ -132,11 +132,11 @@ def _answers_of_squad(value: Mapping) -> list[tuple[str, int | None]]:
 
 def _answer(text: Any, start: Any) -> list[tuple[str, int | None]]:
     """Return one text with its start, if that is known; nothing if the text is missing or empty."""
-    if _is_missing(text) or (isinstance(text, str) and not text):
+    if is_missing(text) or (isinstance(text, str) and not text):
         return []
     if not isinstance(text, str):
         raise TypeError(f"the answer {text!r:.60} is a {type(text).__name__}, not a text")
-    if _is_missing(start):
+    if is_missing(start):
         return [(str(text), None)]
     if not _may_be_start(start) or not float(start).is_integer():
         raise TypeError(f"the start {start!r:.60} of the answer {text!r:.60} is not an integer")
@@ -145,8 +145,4 @@ def _answer(text: Any, start: Any) -> list[tuple[str, int | None]]:
 
 def _may_be_start(value: Any) -> bool:
     """Whether a value is a number of characters; those of a column with gaps are floats."""
-    return isinstance(value, Real) or _is_missing(value)
-
-
-def _is_missing(value: Any) -> bool:
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+    return isinstance(value, Real) or is_missing(value)

@@ -14,9 +14,8 @@ from skxlmr.tasks.answers import Answer, first_span
 from skxlmr.text.word_edges import word_edges
 
 N_ENDS = 20  # starts and ends of a window that are combined; that of the reference's question-answering example
-MAX_CUT = (
-    0.05  # share of answers that may begin or end within words before there is a warning; it is 2% in Arabic XQuAD
-)
+# Share of answers that may begin or end within words before there is a warning; it is 2% in Arabic XQuAD.
+MAX_CUT = 0.05
 
 Span = tuple[float, int, int]  # score, first character in the context, the character after the last
 

@@ -15,7 +15,6 @@ import skxlmr
 from skxlmr import Bias, Full, LoRA, XLMRXLClassifier, XLMRXLMaskedLM
 from skxlmr.datasets import load_reviews
 from skxlmr.estimators import masked_lm
-from skxlmr.estimators.masked_lm import _fill, target_ids
 from skxlmr.model import NewHeadWarning
 from skxlmr.model.lm_head import LMHead
 from skxlmr.runtime.backbone import get_backbone
@@ -86,15 +85,7 @@ def test_fill_mask_with_targets_equals_pipeline_of_transformers(theirs, tmp_path
     )
 
 
-def test_targets_are_pieces_that_stand_in_place_of_mask():
-    tokenizer = get_backbone("nano").tokenizer
-    texts = ["a <mask>", "a<mask>", "<mask> a", "很<mask><mask>"]
-    parts = [text.split("<mask>") for text in texts]
-    ids = target_ids(tokenizer, parts, ["in", "▁in", " in", "s", "好", "good", "ｇｏｏｄ"])
-    pieces = [" ".join(tokenizer.convert_ids_to_tokens(row)) for row in ids]
-    first, inside = "▁in ▁in ▁in s 好 ▁good ▁good", "in ▁in ▁in s 好 ▁good ▁good"
-    assert tokenizer.convert_tokens_to_ids(["▁s", "▁好", "good"]) == [tokenizer.unk_token_id] * 3
-    assert pieces == [first, inside, first, inside, inside]
+def test_fill_mask_with_a_target_written_twice_returns_it_once():
     twice = lm().fill_mask(["a <mask>"], targets=["good", "▁good"])
     assert twice.token.tolist() == ["good"]
 
@@ -114,17 +105,6 @@ def test_targets_are_pieces_that_stand_in_place_of_mask():
 def test_fill_mask_with_invalid_targets_raises(targets, error, message):
     with pytest.raises(error, match=message):
         lm().fill_mask(GAPS, targets=targets)
-
-
-def test_fill_with_pieces_spaces_words_correctly():
-    parts = ["I like ", " and", "!\n", ""]
-    assert _fill(parts, ["▁it", None, None]) == "I like it and<mask>!\n<mask>"
-    assert _fill(parts, [None, "s", "▁So"]) == "I like <mask> ands!\nSo"
-    assert _fill(["", " and"], ["▁You"]) == "You and"
-    assert _fill(["You ", ""], ["r"]) == "Your"
-    assert _fill(["a (", ")"], ["b"]) == "a (b)"
-    assert _fill(["a", ""], ["▁b"]) == "a b"
-    assert _fill(["a ", ""], ["▁"]) == "a "
 
 
 def test_predict_fills_every_mask_with_best_token():

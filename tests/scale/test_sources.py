@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skxlmr.scale.ids import digest_of
-from skxlmr.scale.sources import SourceFile, Span, find_files, reader_of
+from skxlmr.scale.sources import SourceFile, find_files, reader_of
+from skxlmr.scale.spans import Span
 
 TEXTS = ["plain", 'with "quotes"', "two\nlines", "", "a, b\tc", "naïve 漢字", "\r", "last"] * 3
 
@@ -85,7 +86,7 @@ def test_damaged_files_are_errors_that_name_the_file_and_the_line(tmp_path, name
 
 
 def test_lines_and_records_have_a_largest_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("skxlmr.scale.sources.MAX_RECORD_BYTES", 50)
+    monkeypatch.setattr("skxlmr.scale.text_files.MAX_RECORD_BYTES", 50)
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": 1, "text": "x" * 100}))
     with pytest.raises(ValueError, match="line of more than 50 bytes"):
         spans_of(str(tmp_path / "a.jsonl"), 1)
