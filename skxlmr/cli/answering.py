@@ -12,7 +12,7 @@ from skxlmr.cli.columns import add_table_options, delimiter_of, is_missing, kind
 from skxlmr.cli.loading import load_model, require_estimator
 from skxlmr.cli.parameters import add_parameter_options
 from skxlmr.cli.parsing import add_command
-from skxlmr.cli.predicting import Failures, RowCount, add_output_options, check_output, first_of
+from skxlmr.cli.streaming import Failures, RowCount, add_output_options, check_output, first_of
 from skxlmr.cli.tables import STDIN, Block, read_blocks
 
 if TYPE_CHECKING:

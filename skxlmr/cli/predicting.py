@@ -1,19 +1,17 @@
-"""The commands `predict` and `embed`: a column more for each row of a table."""
+"""The commands `predict` and `embed`, which add columns to a table."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skxlmr.cli.columns import add_table_options, delimiter_of, kind_of, text_columns, with_lists
 from skxlmr.cli.loading import ROWS_FAILED, load_model
-from skxlmr.cli.parameters import add_parameter_options, parameters_of, set_parameters
+from skxlmr.cli.parameters import parameters_of, set_parameters
 from skxlmr.cli.parsing import CommandParser, UsageError, add_command
+from skxlmr.cli.streaming import Failures, RowCount, add_output_options, check_output, first_of
 from skxlmr.cli.tables import Block, read_blocks
 
 if TYPE_CHECKING:
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
     from skxlmr.scale.outputs import Column
 
 ERROR = "error"  # the column of errors
-SECONDS_BETWEEN_LINES = 10.0
 OF_PARTS = ("engine", "resume", "rows_per_part", "workers", "id_column")  # options; None if they are not given
-OUTPUT_FORMATS = ("csv", "tsv", "jsonl", "parquet")
 
 
 def add_commands(commands: Any) -> None:
@@ -38,10 +34,10 @@ def _add_predict(commands: Any) -> None:
         "predict",
         _predict,
         "predict the rows of a table",
-        "Prints the table with columns more: prediction (or proba_LABEL, ..., by --method), and error, which is empty "
-        "where a row was predicted. Exits with 3 if rows have an error. With --output-dir the predictions of large "
-        "files are written in parts, as Parquet, and a run that was killed can be resumed; this needs the extra: pip "
-        "install 'skxlmr[scale]'.",
+        "Prints the table with these columns added: prediction (or proba_LABEL, ..., by --method), and error, which is "
+        "empty where a row was predicted. Exits with 3 if rows have an error. With --output-dir the predictions of "
+        "large files are written in parts, as Parquet, and a run that was killed can be resumed; this needs the extra: "
+        "pip install 'skxlmr[scale]'.",
         [
             "skxlmr predict sentiment new.csv > predicted.csv",
             "skxlmr predict sentiment new.parquet --output predicted.parquet --method predict_proba",
@@ -69,8 +65,8 @@ def _add_embed(commands: Any) -> None:
         "embed",
         _embed,
         "turn the texts of a table into vectors",
-        "Prints the table with columns more: vector, a list (in CSV vector_0, vector_1, ...), and error. MODEL is an "
-        "embedder that save wrote, or a base model.",
+        "Prints the table with these columns added: vector, a list (in CSV vector_0, vector_1, ...), and error. MODEL is "
+        "an embedder that save wrote, or a base model.",
         [
             "skxlmr embed e5-small documents.csv --output vectors.parquet",
             "skxlmr embed e5-small queries.txt --param 'prompt=query: ' --json",
@@ -81,27 +77,6 @@ def _add_embed(commands: Any) -> None:
     add_output_options(parser)
     _add_part_options(parser)
     parser.set_defaults(method="transform")
-
-
-def add_output_options(
-    parser: CommandParser, keep: str = "a column of the input to write, too; may be repeated; default: all"
-) -> None:
-    """Add the options of where and what is written; `keep` is the help of --keep."""
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="a file, which is replaced as a whole; default: standard output"
-    )
-    parser.add_argument(
-        "--output-format",
-        choices=OUTPUT_FORMATS,
-        metavar="FORMAT",
-        help=f"{', '.join(OUTPUT_FORMATS)}; default: by the name of the file, or that of the input",
-    )
-    parser.add_argument(
-        "--json", action="store_const", const="jsonl", dest="output_format", help="write JSON lines, one per row"
-    )
-    parser.add_argument("--keep", action="append", metavar="NAME", help=keep)
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    add_parameter_options(parser)
 
 
 def _add_part_options(parser: CommandParser) -> None:
@@ -210,33 +185,6 @@ def _in_blocks(arguments: argparse.Namespace, estimator: Any, source: Any, param
     return failures.report()
 
 
-def first_of(blocks: Iterator[Block]) -> tuple[Block, Iterator[Block]]:
-    """Return the first block, and all of them.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    first = next(blocks, None)
-    if first is None:
-        raise ValueError("The input has no rows.")
-    return first, chain([first], blocks)
-
-
-def check_output(arguments: argparse.Namespace) -> None:
-    """Raise an error before anything is predicted if --output cannot be written."""
-    if arguments.output is None:
-        return
-    output = Path(arguments.output).expanduser()
-    if any(Path(name).expanduser().absolute() == output.absolute() for name in arguments.inputs):
-        raise UsageError(f"--output {output} is also an input. Choose another file.")
-    if output.is_dir():
-        raise UsageError(f"--output {output} is a folder. Name a file in it, or write in parts with --output-dir.")
-    if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {output.parent} for --output.")
-
-
 def _check_names(block: Block, kept: dict[str, list], added: Sequence[str]) -> None:
     for name in added:
         if name in kept:
@@ -273,57 +221,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-class Failures:
-    """Rows without a prediction."""
-
-    def __init__(self) -> None:
-        self._rows = self._count = 0
-        self._first = ""
-
-    def add(self, places: Sequence[str], errors: Sequence[str | None]) -> None:
-        """Note the errors of rows; None where there was none."""
-        self._rows += len(errors)
-        for place, error in zip(places, errors, strict=True):
-            if error is not None:
-                self._count += 1
-                self._first = self._first or f"{place}, {error}"
-
-    def report(self) -> int:
-        """Print how many they are on standard error, and return the exit code."""
-        if not self._count:
-            return 0
-        print(
-            f"skxlmr: {self._count:,} of {self._rows:,} rows have no prediction. The first: {self._first}",
-            file=sys.stderr,
-        )
-        return ROWS_FAILED
-
-
-class RowCount:
-    """Shows on standard error how many rows are predicted: a line from time to time, in a terminal the same one."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet or sys.stderr is None
-        self._terminal = not self._quiet and sys.stderr.isatty()
-        self._count, self._started = 0, time.monotonic()
-        self._next = self._started + (0 if self._terminal else SECONDS_BETWEEN_LINES)
-
-    def __enter__(self) -> RowCount:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._terminal and self._count:
-            print(file=sys.stderr)
-
-    def add(self, n_rows: int) -> None:
-        """Count rows."""
-        self._count += n_rows
-        now = time.monotonic()
-        if self._quiet or now < self._next:
-            return
-        self._next = now + (0 if self._terminal else SECONDS_BETWEEN_LINES)
-        rate = self._count / max(now - self._started, 1e-9)
-        line = f"skxlmr: {self._count:,} rows, {rate:,.0f} rows/s"
-        print(f"\r{line}" if self._terminal else line, file=sys.stderr, end="" if self._terminal else "\n", flush=True)

@@ -17,10 +17,9 @@ import numpy as np
 
 from skxlmr.cli.output import Output
 from skxlmr.cli.parsing import UsageError
+from skxlmr.cli.streaming import OUTPUT_FORMATS
 from skxlmr.cli.tables import DELIMITERS, SUFFIXES
 from skxlmr.system import atomic
-
-FORMATS = ("csv", "tsv", "jsonl", "parquet")
 
 
 class CsvWriter:
@@ -127,10 +126,10 @@ def output_format(path: str | None, format: str | None, of_input: str) -> str:
     if path is None:
         return of_input if of_input in DELIMITERS else "jsonl"
     found = SUFFIXES.get(Path(path).suffix.lower())
-    if found not in FORMATS:
+    if found not in OUTPUT_FORMATS:
         raise UsageError(
-            f"{path}: the format is not known by the name. Pass --output-format, one of {', '.join(FORMATS)}; or "
-            f"end the name in .csv, .tsv, .jsonl or .parquet."
+            f"{path}: the format is not known by the name. Pass --output-format, one of {', '.join(OUTPUT_FORMATS)}; "
+            f"or end the name in .csv, .tsv, .jsonl or .parquet."
         )
     return found
 
@@ -144,7 +143,7 @@ def open_writer(path: str | None, format: str) -> Iterator[Writer]:
     path : str or None
         None is standard output.
     format : str
-        One of `FORMATS`.
+        One of `OUTPUT_FORMATS`.
     """
     if path is None:
         if format == "parquet" and sys.stdout.isatty():

@@ -130,7 +130,7 @@ def _check_estimator(clf: Any) -> None:
 
 
 def _blocks(texts: list[str], words: list[np.ndarray]) -> Iterator[list[str]]:
-    # Each text is followed by what is left of it without each of its words.
+    """Yield blocks of texts, each followed by what is left of it without each of its words."""
     block: list[str] = []
     size = 0
     for text, of_text in zip(texts, words, strict=True):

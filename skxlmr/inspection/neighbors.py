@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from skxlmr.columns import check_one_text
-from skxlmr.inspection.arguments import check_fitted
+from skxlmr.inspection.arguments import check_count, check_fitted
 from skxlmr.inspection.html import QUIET, STRONG, TEXT, Html, View, element, rgba
 from skxlmr.sklearn_defaults import sklearn_defaults
 
@@ -99,8 +98,7 @@ def show_neighbors(embedder: Any, queries: Any, documents: Any = None, k: int = 
     array([[1]])
     """
     check_fitted(embedder, "transform", "embedder")
-    if not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
+    check_count(k, "k")
     missing = getattr(embedder, "missing", "error")
     queries = check_one_text(queries, missing=missing).texts
     if documents is None:

@@ -29,12 +29,13 @@ def tables_of_answers(qa: XLMRXLQA, X: Any, y: Any, rows: ReportRows) -> dict[st
     def scores(positions: np.ndarray) -> dict[str, float]:
         return {"exact_match": float(exact[positions].mean()), "f1": float(f1[positions].mean())}
 
-    answerable, answered = (np.array([not values for values in found], np.int64) for found in (answers, predicted))
-    kinds = {name: np.flatnonzero(answerable == number) for number, name in enumerate(KINDS)}
+    # Numbers of `KINDS`.
+    true_kind, predicted_kind = (np.array([not each for each in given], np.int64) for given in (answers, predicted))
+    kinds = {name: np.flatnonzero(true_kind == number) for number, name in enumerate(KINDS)}
     calibration = calibration_table(confidence, exact, rows.n_bins)
     summary = {"n": len(answers), **scores(np.arange(len(answers)))}
     summary["calibration_error"] = expected_calibration_error(calibration)
-    counts = confusion_matrix(answerable, answered, labels=[0, 1])
+    counts = confusion_matrix(true_kind, predicted_kind, labels=[0, 1])
     wrong = np.lexsort((-confidence, f1))
     columns = {"right": [" | ".join(of_row) for of_row in answers], "predicted": predicted, "f1": f1}
     return {

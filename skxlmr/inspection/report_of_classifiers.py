@@ -49,10 +49,9 @@ def _scores(compared: Comparison, n_bins: int) -> dict[str, float]:
     if compared.is_multilabel:
         scores["f1_micro"] = float(f1_score(true, predicted, average="micro", zero_division=0))
         occurring = np.flatnonzero((true + predicted).any(axis=0))
-        if len(occurring):
-            scores["f1_macro"] = float(f1_score(true, predicted, labels=occurring, average="macro", zero_division=0))
     else:
         occurring = np.union1d(true, predicted)
+    if len(occurring):
         scores["f1_macro"] = float(f1_score(true, predicted, labels=occurring, average="macro", zero_division=0))
     if compared.confidence is not None:
         table = calibration_table(*compared.confidence, n_bins)

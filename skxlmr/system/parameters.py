@@ -136,7 +136,7 @@ def _explain_unknown(init: Callable[..., None], names: list[str]) -> Callable[..
 
 @contextmanager
 def suggesting_values(constraints: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[None]:
-    """Let scikit-learn's error for the value of a parameter suggest one that is valid, and end here.
+    """Let scikit-learn's error for the value of a parameter suggest one that is valid; its traceback begins here.
 
     Parameters
     ----------

@@ -10,7 +10,6 @@ from command_line import LABELS, TEXTS, json_lines, run
 
 import skxlmr
 from skxlmr.cli import main
-from skxlmr.cli.predicting import RowCount
 
 
 @pytest.mark.parametrize("name", ["reviews.csv", "reviews.tsv", "reviews.jsonl", "reviews.parquet"])
@@ -124,19 +123,6 @@ def test_embed_with_a_base_model_and_a_saved_embedder(tables, tmp_path, capsys):
     status, printed, _ = run(capsys, "embed", tmp_path / "m", tables / "reviews.csv", "--keep", "id")
     assert printed.splitlines()[0] == "id,vector_0,vector_1,vector_2,error"
     assert run(capsys, "embed", "nano", path, "--param", "objective=classes")[0] == 2
-
-
-def test_count_of_rows_is_a_line_from_time_to_time(monkeypatch, capsys):
-    monkeypatch.setattr("skxlmr.cli.predicting.SECONDS_BETWEEN_LINES", 0.0)
-    with RowCount(quiet=False) as count:
-        count.add(1000)
-        count.add(234)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("skxlmr: 1,000 rows, ")
-    assert second.startswith("skxlmr: 1,234 rows, ")
-    with RowCount(quiet=True) as count:
-        count.add(1)
-    assert capsys.readouterr().err == ""
 
 
 def test_predict_with_a_model_that_is_not_there(capsys, tmp_path, monkeypatch):
