@@ -65,8 +65,8 @@ def _add_embed(commands: Any) -> None:
         "embed",
         _embed,
         "turn the texts of a table into vectors",
-        "Prints the table with these columns added: vector, a list (in CSV vector_0, vector_1, ...), and error. MODEL is "
-        "an embedder that save wrote, or a base model.",
+        "Prints the table with these columns added: vector, a list (in CSV vector_0, vector_1, ...), and error. MODEL "
+        "is an embedder that save wrote, or a base model.",
         [
             "skxlmr embed e5-small documents.csv --output vectors.parquet",
             "skxlmr embed e5-small queries.txt --param 'prompt=query: ' --json",

@@ -130,8 +130,7 @@ def _check_estimator(clf: Any) -> None:
 
 
 def _blocks(texts: list[str], words: list[np.ndarray]) -> Iterator[list[str]]:
-    """Yield blocks of texts, each followed by what is left of it without each of its words."""
-    block: list[str] = []
+    block: list[str] = []  # texts, each followed by what is left of it without each of its words
     size = 0
     for text, of_text in zip(texts, words, strict=True):
         for start, end in [(0, 0), *of_text.tolist()]:
