@@ -114,7 +114,7 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     `n_features_in_` before `fit`, since the checkpoint does not tell which. A classifier that was trained on natural
     language inference has `zero_shot`. A tagger reads the first piece of each token (`aggregation="first"`), and infers
     `scheme_` from its tags. A model for question answering always answers, as transformers' pipeline does by default;
-    of one that was trained on unanswerable questions, too, set `has_unanswerable_ = True`.
+    of one that was trained on unanswerable questions, too, set `null_threshold=0.0`.
 
     `fit` trains a new head. With `warm_start=True` it continues from the weights that were loaded, on the same labels,
     as does `partial_fit`. As no training has been done here, `n_iter_` is 0.

@@ -19,6 +19,7 @@ from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.peft_adapter import CONFIG, LowRankTensors, PeftAdapter
 from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.checkpoints.sentence_transformers import is_cross_encoder, read_activation, read_prompt
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import THEIR_BASE, key_map
 from skxlmr.model.pretrained import read_config
@@ -78,14 +79,19 @@ def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
             raise CheckpointMismatchError(
                 f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model"
             )
-    adapter, where, open_head = (
-        read_trained_adapter(files, config),
-        str(files.adapter.directory),
+    found = read_trained_adapter(files, config)
+    directory = files.adapter.directory
+    return TrainedModel(
+        task,
+        files if found is None else files.base,
+        config,
+        str(directory),
         partial(open_checkpoint, files),
+        activation=read_activation(directory, {}),
+        prompt=read_prompt(directory) or None if is_cross_encoder(directory) else None,
+        tuning=Head() if found is None else found.tuning,
+        adapter={} if found is None else found.tensors,
     )
-    if adapter is None:
-        return TrainedModel(task, files, config, where, open_head)
-    return TrainedModel(task, files.base, config, where, open_head, tuning=adapter.tuning, adapter=adapter.tensors)
 
 
 def _task(adapter: PeftAdapter) -> str:
