@@ -62,15 +62,19 @@ class AdaptedFile:
         if change is None:
             return self._file.read(self._keys[key])
         if not dtype.is_floating_point:
+            beside = change.term is not None and change.term.magnitude is None
             raise CheckpointError(
-                f"{self.tensors[key].file} holds 8-bit weights, into which no adapter can be merged. skxlmr.load runs "
-                f"the adapter beside them; or name the model in floating point as its base_model_name_or_path."
+                f"{self.tensors[key].file} holds 8-bit weights, into which no adapter can be merged. "
+                f"{'skxlmr.load runs the adapter beside them; or name' if beside else 'Name'} the model in floating "
+                f"point as its base_model_name_or_path."
             )
         source, name = (self._file, self._keys[key]) if change.whole is None else (self._adapter_file, change.whole)
         tensor = source.read(name).to(dtype)
         if change.term is not None:
             a, b = (self._adapter_file.read(name).to(dtype) for name in (change.term.a, change.term.b))
             tensor.addmm_(b, a, alpha=change.term.scale)
+            if change.term.magnitude is not None:
+                tensor *= (self._adapter_file.read(change.term.magnitude).to(dtype) / tensor.norm(dim=1))[:, None]
         if change.bias is not None:
             name, scale = change.bias
             tensor.add_(self._adapter_file.read(name).to(dtype), alpha=scale)

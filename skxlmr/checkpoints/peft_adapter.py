@@ -28,7 +28,6 @@ ALL_LINEAR = "all-linear"
 MERGE = "Merge it in peft, with merge_and_unload() and save_pretrained(), and use that directory"
 # Options of LoRA that compute something else, by their entries in adapter_config.json.
 UNSUPPORTED = {
-    "use_dora": "DoRA",
     "use_qalora": "QALoRA",
     "use_bdlora": "BD-LoRA",
     "alora_invocation_tokens": "activated LoRA",
@@ -41,6 +40,15 @@ UNSUPPORTED = {
 }
 # Ways to start a LoRA that change the weights of the base, too.
 CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+# The parts of a low-rank term, by the ends of the names of their tensors.
+PARTS = {
+    ".lora_A.weight": "a",
+    ".lora_B.weight": "b",
+    ".lora_B.bias": "bias",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+}
 
 FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
@@ -63,6 +71,7 @@ class AdapterConfig:
     lora_alpha: FINITE = 8
     lora_dropout: SHARE = 0.0
     use_rslora: bool = False
+    use_dora: bool = False
     rank_pattern: dict[str, POSITIVE] | None = None
     alpha_pattern: dict[str, FINITE] | None = None
     target_modules: list[str] | str | None = None
@@ -81,7 +90,10 @@ class Labels:
 
 @dataclass(frozen=True)
 class LowRankTensors:
-    """The names of the tensors of a low-rank term in the file, its rank and its alpha."""
+    """The names of the tensors of a low-rank term in the file, its rank and its alpha.
+
+    With DoRA (arXiv:2402.09353), `magnitude` is what the rows of the matrix are scaled to, the low-rank term included.
+    """
 
     a: str
     b: str
@@ -89,6 +101,7 @@ class LowRankTensors:
     rank: int
     alpha: float
     scale: float
+    magnitude: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,10 @@ class PeftAdapter:
     @property
     def fingerprint(self) -> str:
         """A SHA-256 of what the adapter computes."""
-        terms = {name: (term.scale, term.a, term.b, term.bias) for name, term in sorted(self.terms.items())}
+        terms = {
+            name: (term.scale, term.a, term.b, term.bias, *filter(None, [term.magnitude]))
+            for name, term in sorted(self.terms.items())
+        }
         parts = (terms, sorted(self.replaced.items()), weights_digest([self.weights]))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -188,11 +204,11 @@ def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
 def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str], where: Path) -> None:
     """Add a tensor to the parts of the low-rank terms, or to the parameters that are replaced."""
     ours = name.removeprefix(PEFT_PREFIX)
-    if not name.startswith(PEFT_PREFIX) or "lora_embedding_" in name or "lora_magnitude_vector" in name:
+    if not name.startswith(PEFT_PREFIX) or "lora_embedding_" in name:
         raise CheckpointError(f"{where}: the tensor {name!r} is not one of a LoRA on linear layers. {MERGE}.")
     if ".original_module." in ours:  # a copy of the base's own parameter, which peft writes with bias="all"
         return
-    for ending, part in ((".lora_A.weight", "a"), (".lora_B.weight", "b"), (".lora_B.bias", "bias")):
+    for ending, part in PARTS.items():
         if ours.endswith(ending):
             parts.setdefault(ours.removesuffix(ending), {})[part] = name
             return
@@ -261,8 +277,18 @@ class _Selection:
                 f"{self.where.parent}: the tensors of {module!r} have shapes {a} and {b}, but its rank is {rank} by "
                 f"{self.where.name}"
             )
+        magnitude = parts.get("magnitude")
+        if (magnitude is not None) != config.use_dora:
+            raise CheckpointError(
+                f"{self.where} has use_dora={config.use_dora}, but {module!r} in {self.where.parent} has "
+                f"{'no' if magnitude is None else 'a'} lora_magnitude_vector, the tensor of DoRA"
+            )
+        if magnitude is not None and tensors[magnitude].shape != b[:1]:
+            raise CheckpointError(
+                f"{self.where.parent}: the tensor {magnitude!r} has shape {tensors[magnitude].shape}, not {b[:1]}"
+            )
         scale = alpha / (rank**0.5 if config.use_rslora else rank)
-        return LowRankTensors(parts["a"], parts["b"], parts.get("bias"), rank, float(alpha), scale)
+        return LowRankTensors(parts["a"], parts["b"], parts.get("bias"), rank, float(alpha), scale, magnitude)
 
 
 def _as_list(value: Any) -> list[Any]:

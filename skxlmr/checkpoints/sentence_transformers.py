@@ -22,6 +22,9 @@ FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES)
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 EMBEDS_TEXTS = "SentenceTransformer"  # the model_type; early versions do not write it
+CROSS_ENCODER = "CrossEncoder"
+# Entries of config.json about what a CrossEncoder does with its logits; the second is of early versions.
+OF_CROSS_ENCODERS = ("sentence_transformers", "sbert_ce_default_activation_function")
 
 ROUTERS = ("Router", "Asym")  # the second is the name in early versions
 ROUTER_CONFIG = "router_config.json"
@@ -188,7 +191,7 @@ def read_prompts(directory: Path) -> dict[str, str]:
 
 def is_cross_encoder(directory: Path) -> bool:
     """Whether a directory is that of a CrossEncoder: a model with a head for two texts, and not of their vectors."""
-    return _read_config(directory).get("model_type") == "CrossEncoder"
+    return _read_config(directory).get("model_type") == CROSS_ENCODER
 
 
 def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
@@ -196,9 +199,9 @@ def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
 
     None if the files do not say so. It is in the `config` of the model, and since version 6 in a file of its own.
     """
-    places = [_read_config(directory), config.get("sentence_transformers")]
+    places = [_read_config(directory), config.get(OF_CROSS_ENCODERS[0])]
     names = [place.get("activation_fn") for place in places if isinstance(place, dict)]
-    names.append(config.get("sbert_ce_default_activation_function"))
+    names.append(config.get(OF_CROSS_ENCODERS[1]))
     return next((name.rpartition(".")[2] for name in names if isinstance(name, str)), None)
 
 

@@ -28,12 +28,14 @@ class ExportMixin(ServingMixin):
 
         Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
         but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
-        returns the logits, and adds the prompt itself. The checkpoint's own modules that the head was trained on
-        (Dense, LayerNorm, Normalize) are written between the pooling and the head.
+        returns the logits, or the numbers of a regressor, and adds the prompt itself. The checkpoint's own modules that
+        the head was trained on (Dense, LayerNorm, Normalize) are written between the pooling and the head.
 
-        The adapter is merged into the checkpoint's own weights, in float32. The logits are those of this estimator
-        if it runs in float32, too; if it runs in 8 or 4 bits, or in half precision, they differ by the rounding of
-        that. Of texts longer than the model reads at once transformers takes the beginning.
+        The adapter is merged into the checkpoint's own weights, in float32, and the mean and scale of a regressor's
+        targets into its head. The outputs are those of this estimator if it runs in float32, too; if it runs in 8 or 4
+        bits, or in half precision, they differ by the rounding of that. For transformers, put the prompt before texts
+        yourself; a config_sentence_transformers.json, which it ignores, tells it to `skxlmr.load`. Of texts longer than
+        the model reads at once transformers takes the beginning.
 
         Parameters
         ----------
@@ -78,7 +80,8 @@ class ExportMixin(ServingMixin):
         """Write a LoRA and its head in peft's format: adapter_config.json and adapter_model.safetensors.
 
         `peft.PeftModel.from_pretrained(model, directory)` puts it on transformers' model of the same checkpoint, and
-        `skxlmr.load` reads it. A labels.json beside them, which peft ignores, has the names of the labels.
+        `skxlmr.load` reads it. A labels.json beside them, which peft ignores, has the names of the labels, and a
+        config_sentence_transformers.json the prompt. The head of a regressor maps its outputs to the unit of y.
 
         Parameters
         ----------

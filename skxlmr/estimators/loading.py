@@ -74,9 +74,11 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
 
     An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
     names, or that you pass as `model` if it lies elsewhere now; it stays unchanged and is shared with other estimators.
-    `tuning` is the `LoRA` with the same settings. peft does not store the names of labels: they are those of a
-    labels.json or config.json beside the adapter, or else of the base, if it has as many. Adapters of other types, DoRA
-    and trained embeddings are refused: merge them in peft, with `merge_and_unload` and `save_pretrained`.
+    `tuning` is the `LoRA` with the same settings. One that no `LoRA` makes (DoRA, or a LoRA with trained LayerNorms or
+    embeddings) is merged into a base model of its own, and `model` is the directory of the adapter. peft does not store
+    the names of labels: they are those of a labels.json or config.json beside the adapter, or else of the base, if it
+    has as many. Adapters of other types and low-rank terms of embeddings are refused: merge them in peft, with
+    `merge_and_unload` and `save_pretrained`.
 
     Parameters
     ----------
@@ -112,7 +114,7 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     `n_features_in_` before `fit`, since the checkpoint does not tell which. A classifier that was trained on natural
     language inference has `zero_shot`. A tagger reads the first piece of each token (`aggregation="first"`), and infers
     `scheme_` from its tags. A model for question answering always answers, as transformers' pipeline does by default;
-    of one that was trained on unanswerable questions, too, set `has_unanswerable_ = True`.
+    of one that was trained on unanswerable questions, too, set `null_threshold=0.0`.
 
     `fit` trains a new head. With `warm_start=True` it continues from the weights that were loaded, on the same labels,
     as does `partial_fit`. As no training has been done here, `n_iter_` is 0.
@@ -173,8 +175,15 @@ def _load_checkpoint(model: str | os.PathLike, parameters: dict[str, Any]) -> XL
     files = find_checkpoint(model) if given == model else resolve(model, find_base=lambda named: find_checkpoint(given))
     if files.adapter is not None and not is_sentence_model(sentence_directory(files.adapter.directory)):
         trained = read_adapted_model(files)
-        base = base_name(files.adapter.config) if given == model else given
-        return estimator_of(trained, base, {"tuning": trained.tuning, **parameters})
+        if trained.files.adapter is None:
+            base = base_name(files.adapter.config) if given == model else given
+            return estimator_of(trained, base, {"tuning": trained.tuning, **parameters})
+        if given != model:
+            raise ValueError(
+                f"The adapter {str(model)!r} is merged into its base model, which its own files must name. Set "
+                f"base_model_name_or_path in its {ADAPTER} to {str(given)!r}, and leave model={str(given)!r}."
+            )
+        return estimator_of(trained, model, parameters)
     if given != model:
         raise ValueError(f"model={given!r} is another one than the checkpoint {str(model)!r}. Leave it.")
     return estimator_of(read_trained_model(model), model, parameters)

@@ -37,9 +37,11 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     ----------
     max_answer_length : int
         Maximum number of pieces in a predicted answer.
-    null_threshold : float
-        If `fit` has seen questions without an answer: "" is predicted where the score of "no answer" exceeds that of
-        the best answer by more than this; in logits.
+    null_threshold : float or None
+        "" is predicted where the score of "no answer" exceeds that of the best answer by more than this, in logits.
+        None is 0 if `fit` has seen questions without an answer, and otherwise an answer is always predicted. A
+        checkpoint that `skxlmr.load` returns does not tell what it has seen: give 0.0 to one that was trained on such
+        questions, as of SQuAD 2, which is `handle_impossible_answer=True` in transformers.
     language : str or None
         How answers are compared in scores: None follows SQuAD, a code such as "zh" the rules of MLQA for that language;
         see `skxlmr.metrics.normalize_answer`. It holds for `score`, and so for early stopping and searches.
@@ -55,8 +57,8 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     Attributes
     ----------
     has_unanswerable_ : bool
-        Whether `fit` has seen questions without an answer; if not, an answer is always predicted, unless the context
-        has no characters to predict.
+        Whether `fit` has seen questions without an answer; if not, and without a `null_threshold`, an answer is always
+        predicted, unless the context has no characters to predict.
     $history
 
     See Also
@@ -75,7 +77,9 @@ class XLMRXLQA(Vocabulary, FeatureMemory, XLMRXLLearner[Answering]):
     """
 
     max_answer_length: int = parameter(default=30, valid=[Interval(Integral, 1, None, closed="left")], order=20)
-    null_threshold: float = parameter(default=0.0, valid=[Interval(Real, None, None, closed="neither")], order=20)
+    null_threshold: float | None = parameter(
+        default=None, valid=[Interval(Real, None, None, closed="neither"), None], order=20
+    )
     language: str | None = parameter(default=None, valid=[str, None], order=20)
     align_to_words: bool = parameter(default=True, valid=["boolean"], order=20)
     errors: str = parameter(default="raise", valid=[StrOptions({"raise", "drop"})], order=20)

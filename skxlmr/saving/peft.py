@@ -14,11 +14,12 @@ from skxlmr.checkpoints.checkpoint import open_checkpoint
 from skxlmr.checkpoints.keymap import KeyMap
 from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, LABELS, PEFT_PREFIX
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
+from skxlmr.checkpoints.sentence_transformers import PROMPTS
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
 from skxlmr.model.saving import their_class
 from skxlmr.saving.cards import card_files
-from skxlmr.saving.transformers import ExportedModel
+from skxlmr.saving.transformers import ExportedModel, cross_encoder_files
 from skxlmr.system import atomic
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank
 
@@ -43,7 +44,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
             f"export_pretrained, which writes the whole model."
         )
     names = key_map(finetuned.config.model_type)
-    model_class, heads = exported.heads(finetuned.head)
+    model_class, heads = exported.heads(exported.head())
     tensors = _of_encoder(exported, names)
     for name, module in heads.items():
         tensors |= {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
@@ -68,8 +69,8 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     if exported.export.peft_task is None:
         config["auto_mapping"] = {"base_model_class": class_name, "parent_library": "transformers"}
     labels = {name: exported.export.config.get(name) for name in ("id2label", "problem_type")}
-    card = card_files(directory, exported.facts, "peft")
-    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, labels, card)
+    others = cross_encoder_files(exported.export) | card_files(directory, exported.facts, "peft")
+    write_adapter(directory, {f"{PEFT_PREFIX}{key}": value for key, value in tensors.items()}, config, labels, others)
 
 
 def _of_terms(tuning: LoRA, config: XLMRobertaXLConfig, names: KeyMap) -> dict[str, Any]:
@@ -129,17 +130,17 @@ def write_adapter(
     tensors: dict[str, Tensor],
     config: dict[str, Any],
     labels: dict[str, Any],
-    card: dict[str, bytes],
+    other_files: dict[str, bytes],
 ) -> None:
-    """Write the files of an adapter, or replace them together; peft ignores that of the labels."""
+    """Write the files of an adapter, or replace them together; peft ignores those of the labels and the prompt."""
     # The default is for NumPy scalars, which a search may have set.
     files = {
         name: (json.dumps(content, indent=2, default=lambda number: number.item()) + "\n").encode()
         for name, content in ((CONFIG, config), (LABELS, labels))
-    } | card
+    } | other_files
     content = SafetensorsContent(tensors, {"format": "pt"})
     size = content.nbytes + sum(map(len, files.values()))
-    with atomic.replacing_whole(Path(directory).expanduser(), size=size) as new:
+    with atomic.replacing_whole(Path(directory).expanduser(), size=size, is_obsolete=PROMPTS.__eq__) as new:
         new.add(ADAPTER_WEIGHTS[0], content)
         for name, data in files.items():
             new.add(name, [data])

@@ -108,14 +108,23 @@ def _of_layer(layer: Layer) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if layer["kind"] != "Dense":
         return {"dimension": len(layer["weight"])} if tensors else {}, tensors
     n_out, n_in = layer["weight"].shape
-    activation = getattr(nn, layer["activation"])
     settings = {
         "in_features": n_in,
         "out_features": n_out,
         "bias": layer["bias"] is not None,
-        "activation_function": f"{activation.__module__}.{activation.__name__}",
+        "activation_function": class_path(layer["activation"]),
     }
     return settings | ({} if layer["residual"] is False else {"use_residual": True}), tensors
+
+
+def class_path(activation: str) -> str:
+    """Return the full name of a class of torch.nn, as sentence-transformers writes it.
+
+    >>> class_path("Sigmoid")
+    'torch.nn.modules.activation.Sigmoid'
+    """
+    cls = getattr(nn, activation)
+    return f"{cls.__module__}.{cls.__name__}"
 
 
 def dense_layer(weight: np.ndarray, bias: np.ndarray | None = None) -> Layer:

@@ -1,4 +1,7 @@
-"""Adapters of peft as fitted estimators: the tuning that makes them, and their tensors by the names that it has."""
+"""Adapters of peft as fitted estimators: the tuning that makes them, and their tensors by the names that it has.
+
+An adapter that no tuning makes, such as DoRA, is merged into a base model of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.formats import open_weights
-from skxlmr.checkpoints.peft_adapter import CONFIG, MERGE, LowRankTensors, PeftAdapter
+from skxlmr.checkpoints.peft_adapter import CONFIG, LowRankTensors, PeftAdapter
 from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.checkpoints.sentence_transformers import is_cross_encoder, read_activation, read_prompt
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import THEIR_BASE, key_map
 from skxlmr.model.pretrained import read_config
@@ -58,6 +62,9 @@ class TrainedAdapter:
 def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
     """Find what an adapter was trained for.
 
+    If a `LoRA` makes it, that is the tuning, and the files are those of the base model alone. Otherwise the files are
+    those of the base model with the adapter, as which it is read merged.
+
     Raises CheckpointError if that is not known, or it has tensors that the estimator for it does not use.
     """
     assert files.adapter is not None
@@ -72,15 +79,18 @@ def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
             raise CheckpointMismatchError(
                 f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model"
             )
-    adapter = read_trained_adapter(files, config)
+    found = read_trained_adapter(files, config)
+    directory = files.adapter.directory
     return TrainedModel(
         task,
-        files.base,
+        files if found is None else files.base,
         config,
-        str(files.adapter.directory),
+        str(directory),
         partial(open_checkpoint, files),
-        tuning=adapter.tuning,
-        adapter=adapter.tensors,
+        activation=read_activation(directory, {}),
+        prompt=read_prompt(directory) or None if is_cross_encoder(directory) else None,
+        tuning=Head() if found is None else found.tuning,
+        adapter={} if found is None else found.tensors,
     )
 
 
@@ -110,10 +120,10 @@ def _outside(adapter: PeftAdapter) -> list[tuple[str, str]]:
     return [(name, tensor) for name, tensor in names if not _is_inside(name)]
 
 
-def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> TrainedAdapter:
-    """Read the part of an adapter of peft that is in the encoder, unmerged.
+def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> TrainedAdapter | None:
+    """Read the part of an adapter of peft that is in the encoder, unmerged; None if no `LoRA` makes it.
 
-    Raises CheckpointError if it has tensors of the encoder that no `LoRA` has.
+    Raises CheckpointError if it does not fit its base model.
     """
     adapter = files.adapter
     assert adapter is not None
@@ -124,20 +134,21 @@ def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> 
         if place is not None and place[1] in LINEAR_LAYERS:
             terms[place] = term
         elif _is_inside(module):
-            raise _unknown(adapter, term.a)
+            return None
     biases: dict[Place, str] = {}
     for name, tensor in adapter.replaced.items():
         place = _place(name, config)
         if place is not None and name.endswith(".bias") and adapter.config.bias != "none":
             biases[place] = tensor
         elif _is_inside(name):
-            raise _unknown(adapter, tensor)
+            return None
     if not terms and not biases:  # only parts of the head are adapted, which are merged
         return TrainedAdapter(Head(), {})
-    if not terms:
-        raise _unknown(adapter, next(iter(biases.values())))
+    if not terms or adapter.config.use_dora:
+        return None
     tuning = _tuning(adapter, terms, config)
-    return TrainedAdapter(tuning, _tensors(files, adapter, tuning, terms, biases, config))
+    tensors = _tensors(files, adapter, tuning, terms, biases, config)
+    return None if tensors is None else TrainedAdapter(tuning, tensors)
 
 
 def _tuning(adapter: PeftAdapter, terms: Mapping[Place, LowRankTensors], config: XLMRobertaXLConfig) -> LoRA:
@@ -188,8 +199,8 @@ def _tensors(
     terms: Mapping[Place, LowRankTensors],
     biases: Mapping[Place, str],
     config: XLMRobertaXLConfig,
-) -> dict[str, Tensor]:
-    """Read the tensors; biases as what is added to those of the base."""
+) -> dict[str, Tensor] | None:
+    """Read the tensors, biases as what is added to those of the base; None if the tuning trains fewer of them."""
     with torch.device("meta"):
         expected = {name: p.shape for name, p in tuning.build(config).named_parameters()}
     source = Checkpoint(str(adapter.directory), [open_weights(adapter.weights)])
@@ -204,7 +215,7 @@ def _tensors(
             added = source.read(tensor).float() - base.read(keys[i, name]).float()
             found[f"{i}.{name}.bias"] = added + found.get(f"{i}.{name}.bias", 0)
             if f"{i}.{name}.bias" not in expected:
-                raise _unknown(adapter, tensor)
+                return None
     found |= {name: torch.zeros(shape) for name, shape in expected.items() if name not in found}  # biases
     return {f"adapter.{name}": tensor.float() for name, tensor in found.items()}
 
@@ -228,10 +239,3 @@ def _place(key: str, config: XLMRobertaXLConfig) -> Place | None:
 def _is_inside(name: str) -> bool:
     """Whether a module or parameter is one of the encoder, or of its embeddings."""
     return bare(name).startswith(("encoder.", "embeddings."))
-
-
-def _unknown(adapter: PeftAdapter, tensor: str) -> CheckpointMismatchError:
-    return CheckpointMismatchError(
-        f"{adapter.weights}: the tensor {tensor!r} cannot be kept apart from the base model, which other estimators "
-        f"share. {MERGE}; or give the directory to an estimator as its model."
-    )

@@ -32,6 +32,11 @@ class Export:
         What the model expects before each text.
     include_prompt : bool
         Whether the pooling takes the tokens of the prompt.
+    activation : str or None
+        What is done with the outputs of the head: the name of a class of torch; None if no class of the reference and
+        of sentence-transformers does more than the head.
+    written : callable
+        From a copy of the head that was fitted to the head that is written.
     """
 
     model_class: type[PretrainedModel] | None
@@ -41,6 +46,8 @@ class Export:
     has_adapter: bool = True
     prompt: str = ""
     include_prompt: bool = True
+    activation: str | None = None
+    written: Callable[[Any], nn.Module] = lambda head: head
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Answering(Task[TextColumn]):
     """Answers of questions; targets are a list per row of texts with their starts in the context, see `Answer`."""
 
     max_answer_length: int = 30
-    null_threshold: float = 0.0
+    null_threshold: float | None = None
     has_unanswerable: bool = False
     language: str | None = None
     align_to_words: bool = False
@@ -169,7 +169,9 @@ class Answering(Task[TextColumn]):
 
     def is_answered(self, spans: list[Span], null: float) -> bool:
         """Whether the best of some spans is predicted, rather than no answer, whose score is `null`."""
-        return bool(spans) and not (self.has_unanswerable and null - spans[0][0] > self.null_threshold)
+        if self.null_threshold is None and not self.has_unanswerable:
+            return bool(spans)
+        return bool(spans) and null - spans[0][0] <= (self.null_threshold or 0.0)
 
     def score(self, outputs: np.ndarray, rows: Rows) -> float:
         plan = rows.plan

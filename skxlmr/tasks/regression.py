@@ -16,10 +16,11 @@ from typing_extensions import Self
 
 from skxlmr.columns import TextColumn
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.heads import Head
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.schema import POSITIVE, one_of, vector
 from skxlmr.tasks.base import not_found
-from skxlmr.tasks.exports import Serving
+from skxlmr.tasks.exports import Export, Serving
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.probes import LinearStart, direction_start, ridge_start
 from skxlmr.tasks.targets import Target, is_vector, read_target, refuse_y_as_text
@@ -158,6 +159,19 @@ class Regression(PooledTask):
     def export_config(self) -> dict[str, Any]:
         names = {i: f"LABEL_{i}" for i in range(self.n_outputs)}
         return {"id2label": names, "problem_type": "regression"}
+
+    @property
+    def export(self) -> Export:
+        """As of other tasks; the outputs of the head that is written are in the unit of the targets."""
+        return replace(super().export, activation=self.activation, written=self._in_unit_of_targets)
+
+    @torch.no_grad()
+    def _in_unit_of_targets(self, head: Head) -> Head:
+        """Let a head map its outputs back from standardised targets; with another activation these are not in use."""
+        scale, mean = (torch.from_numpy(values)[:, None] for values in (self.scale, self.mean))
+        head.last.weight.copy_(head.last.weight.double() * scale)
+        head.last.bias.copy_(head.last.bias.double() * scale[:, 0] + mean[:, 0])
+        return head
 
     @property
     def serving(self) -> Serving:

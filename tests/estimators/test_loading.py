@@ -258,6 +258,46 @@ def test_load_of_masked_language_model_equals_transformers(name, make, oracle, t
     assert lm.n_iter_ == 1
 
 
+def answer_of_pipeline(model, oracle, question, context):
+    """Return the best answer of transformers' pipeline, its score, and that of no answer.
+
+    Scores are products of probabilities over the context and `<s>`.
+    """
+    batch = oracle(question, context, return_tensors="pt", return_offsets_mapping=True)
+    with torch.no_grad():
+        outputs = model(**{name: batch[name] for name in ("input_ids", "attention_mask")})
+    kept = torch.tensor([sequence == 1 for sequence in batch.sequence_ids(0)])
+    pieces, places = oracle.convert_ids_to_tokens(batch["input_ids"][0]), np.flatnonzero(kept)
+    kept[0] = True
+    start, end = (
+        logits[0].masked_fill(~kept, -1e4).softmax(0).numpy() for logits in (outputs.start_logits, outputs.end_logits)
+    )
+    # An answer that ends at a bare space has the next character, too, in the offsets of transformers.
+    score, i, j = max((start[i] * end[j], i, j) for i in places for j in places if i <= j and pieces[j] != "▁")
+    offsets = batch["offset_mapping"][0]
+    return context[offsets[i, 0] : offsets[j, 1]], score, start[0] * end[0]
+
+
+def test_null_threshold_of_loaded_question_answering_equals_pipeline(make, oracle):
+    directory, model = make("XLMRobertaForQuestionAnswering")
+    contexts = ["the train", "music", "the city early", "wide", "a", "the river is wide", "left this morning"]
+    rows = [[question, context] for question in ("the river", "a") for context in contexts]
+    expected = [answer_of_pipeline(model, oracle, *row) for row in rows]
+    qa = skxlmr.load(directory, align_to_words=False)
+    assert "" not in qa.predict(rows)
+    assert (
+        np.mean([mine.strip() == theirs for mine, (theirs, _, _) in zip(qa.predict(rows), expected, strict=True)]) > 0.8
+    )
+    margins = np.array([np.log(none / score) for _, score, none in expected])
+    for threshold in (0.0, float(np.median(margins))):  # `handle_impossible_answer` is 0
+        answered = margins <= threshold
+        answers = skxlmr.load(directory, align_to_words=False, null_threshold=threshold).predict(rows)
+        assert ((answers != "") == answered).all()
+        table = qa.predict_answers(rows, top_k=1, null_threshold=threshold)
+        assert (table["is_answered"] == answered).all()
+    assert 0 < answered.sum() < len(rows)
+
+
 @pytest.mark.parametrize("name", ["XLMRobertaXLForCausalLM", "XLMRobertaForCausalLM", "BertLMHeadModel"])
 def test_load_of_causal_language_model_equals_transformers(name, make, oracle, tmp_path):
     directory, model = make(name, is_decoder=True)

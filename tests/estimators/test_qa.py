@@ -9,6 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 import skxlmr
@@ -47,7 +48,8 @@ def test_fit_learns_to_answer(fitted):
     assert fitted.metrics(X, ANSWERS)["exact_match"] >= 0.75
     assert fitted.score(X, ANSWERS) == pytest.approx(fitted.metrics(X, ANSWERS)["f1"])
     assert not fitted.has_unanswerable_
-    assert fitted.predict_answers(X, null_threshold=-1e6).is_answered.all()
+    assert not fitted.predict_answers(X, null_threshold=-1e6).is_answered.any()
+    assert set(clone(fitted).set_params(null_threshold=-1e6).fit(X, ANSWERS).predict(X)) == {""}
     for answer, context in zip(fitted.predict(X), X.context, strict=True):
         assert answer
         assert answer in context

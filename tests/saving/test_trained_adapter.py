@@ -276,7 +276,7 @@ def test_load_with_tuning_of_the_user_keeps_the_adapter_until_fit(adapter):
 REFUSED = {
     "DoRA": (
         lambda d: edit(d, use_dora=True),
-        "use_dora=True: DoRA is not supported. Merge it in peft, with merge_and_unload",
+        r"use_dora=True, but 'roberta.encoder.layer.0.attention.self.\w+' in .* has no lora_magnitude_vector",
     ),
     "PiSSA": (lambda d: edit(d, init_lora_weights="pissa_niter_4"), "also changes the weights of the base model"),
     "prompts": (
@@ -327,7 +327,7 @@ REFUSED = {
                 {"base_model.model.roberta.encoder.layer.0.attention.self.query.lora_magnitude_vector": torch.ones(16)}
             ),
         ),
-        "lora_magnitude_vector' is not one of a LoRA on linear layers",
+        "use_dora=False, but 'roberta.encoder.layer.0.attention.self.query' in .* has a lora_magnitude_vector",
     ),
 }
 
@@ -356,18 +356,70 @@ def test_load_without_base_says_where_its_name_is_and_takes_another(base, adapte
         load(adapter, model=tmp_path / "other adapter")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target_modules": ["query", "word_embeddings"]},
-        {"target_modules": ["query"], "modules_to_save": ["word_embeddings"]},
-    ],
-    ids=str,
-)
-def test_load_with_trained_embeddings_is_refused(options, base, tmp_path):
-    make_adapter(tmp_path, base, *SEQUENCES, **options)
+def test_load_with_low_rank_embeddings_is_refused(base, tmp_path):
+    make_adapter(tmp_path, base, *SEQUENCES, target_modules=["query", "word_embeddings"])
     with pytest.raises(CheckpointError, match=r"embedding.*merge_and_unload"):
         load(tmp_path)
+
+
+# Adapters that no LoRA makes.
+MERGED = {
+    "DoRA": {"target_modules": ["query", "value"], "use_dora": True},
+    "DoRA everywhere": {"target_modules": "all-linear", "use_dora": True, "use_rslora": True, "bias": "all"},
+    "DoRA with patterns": {"target_modules": ["key"], "use_dora": True, "rank_pattern": {"layer.1.*": 3}},
+    "LayerNorms": {"target_modules": ["query"], "modules_to_save": ["classifier", "LayerNorm"]},
+    "embeddings": {"target_modules": ["query"], "modules_to_save": ["classifier", "word_embeddings"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "xlm-roberta-xl") for name in MERGED), ("DoRA everywhere", "xlm-roberta")]
+)
+def test_load_of_adapter_that_no_lora_makes_is_merged_and_equals_peft(name, kind, bases, tmp_path):
+    model = make_adapter(tmp_path, bases[kind], *SEQUENCES, kind, **{"num_labels": 3, **MERGED[name]})
+    clf = load(tmp_path)
+    np.testing.assert_allclose(clf._outputs(TEXTS), logits_of(model), **CLOSE)
+    assert clf.model == tmp_path
+    assert isinstance(clf._finetuned.tuning, Head)
+    unchanged = skxlmr.XLMRXLEmbedder(bases[kind], device="cpu", dtype="float32").fit(TEXTS)
+    assert unchanged._fitted_backbone().key[0] != clf._base.fingerprint
+
+
+def test_estimator_on_dora_equals_peft(base, tmp_path):
+    model = make_adapter(tmp_path, base, "Model", "FEATURE_EXTRACTION", target_modules="all-linear", use_dora=True)
+    with torch.no_grad():
+        states = model(**get_backbone("nano").tokenizer(TEXTS[:1], return_tensors="pt")).last_hidden_state
+    embedder = skxlmr.XLMRXLEmbedder(tmp_path, pooling="mean", device="cpu", dtype="float32")
+    np.testing.assert_allclose(embedder.fit_transform(TEXTS[:1]), states.mean(1), **CLOSE)
+    np.testing.assert_allclose(load(tmp_path).transform(TEXTS[:1]), states.mean(1), **CLOSE)
+
+
+def test_loaded_dora_can_be_saved_exported_and_trained_on(base, tmp_path):
+    model = make_adapter(tmp_path / "a", base, *SEQUENCES, **MERGED["DoRA"])
+    clf, expected = load(tmp_path / "a"), logits_of(model)
+    clf.save(tmp_path / "saved")
+    clf.export_pretrained(tmp_path / "whole")
+    for again in (skxlmr.load(tmp_path / "saved"), pickle.loads(pickle.dumps(clf)), load(tmp_path / "whole")):
+        np.testing.assert_allclose(again._outputs(TEXTS), expected, **CLOSE)
+    with pytest.raises(ValueError, match="use export_pretrained"):
+        clf.export_adapter(tmp_path / "exported")
+    with pytest.raises(ValueError, match=r"is merged into its base model, .* Set base_model_name_or_path"):
+        load(tmp_path / "a", model=base)
+    clf.set_params(warm_start=True, max_epochs=20, learning_rate=1e-2, random_state=0)
+    clf.fit(TEXTS, clf.classes_[[0, 1, 0, 1]])
+    assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+
+
+def test_dora_on_8bit_weights_names_the_base(base, tmp_path):
+    make_adapter(tmp_path / "a", base, *SEQUENCES, **MERGED["DoRA"])
+    eight = skxlmr.model.XLMRobertaXLModel.from_pretrained(base, load_in_8bit=True)
+    eight.save_pretrained(tmp_path / "eight")
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path / "eight")
+    edit(tmp_path / "a", base_model_name_or_path=str(tmp_path / "eight"))
+    with pytest.raises(
+        CheckpointError, match=r"no adapter can be merged\. Name the model in floating point as its base"
+    ):
+        load(tmp_path / "a").predict(TEXTS)
 
 
 def test_load_of_ia3_is_refused(base, tmp_path):

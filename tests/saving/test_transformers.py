@@ -7,10 +7,11 @@ import pytest
 import torch
 import transformers
 from scipy.special import softmax
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sklearn.exceptions import NotFittedError
 
 import skxlmr
-from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM
+from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM, XLMRXLRegressor
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
@@ -92,6 +93,64 @@ def test_export_pretrained_in_transformers_pipeline_equals_predict_proba(tmp_pat
     for answer, probabilities in zip(answers, clf.predict_proba(TEXTS), strict=True):
         said = {row["label"]: row["score"] for row in answer}
         np.testing.assert_allclose([said[str(label)] for label in clf.classes_], probabilities, atol=1e-5)
+
+
+NUMBERS = {"one": np.arange(8) * 10.0 + 500, "two": np.stack([np.arange(8) - 1e3, np.arange(8) * 1e4], axis=1)}
+
+
+def regressor(y, **parameters):
+    settings = {"max_epochs": 2, "learning_rate": 5e-3, "random_state": 0, "batch_size": 4, "device": "cpu"}
+    return XLMRXLRegressor("nano", **(settings | parameters)).fit(TEXTS, y)
+
+
+@pytest.mark.parametrize("y", NUMBERS.values(), ids=NUMBERS)
+def test_exported_regressor_predicts_in_the_unit_of_its_targets(y, tmp_path):
+    reg = regressor(y, pooling="cls")
+    expected = reg.predict(TEXTS)
+    reg.export_pretrained(tmp_path / "whole")
+    reg.export_adapter(tmp_path / "adapter")
+    np.testing.assert_allclose(logits_of(theirs(tmp_path / "whole")).reshape(y.shape), expected, rtol=1e-5)
+    assert isinstance(CrossEncoder(str(tmp_path / "whole"), device="cpu").activation_fn, torch.nn.Identity)
+    for name in ("whole", "adapter"):
+        np.testing.assert_allclose(skxlmr.load(tmp_path / name).predict(TEXTS), expected, rtol=1e-5)
+    np.testing.assert_array_equal(reg.predict(TEXTS), expected)
+    vectors = regressor(y, pooling="mean")
+    vectors.export_pretrained(tmp_path / "vectors")
+    encoded = SentenceTransformer(str(tmp_path / "vectors"), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(encoded.reshape(y.shape), vectors.predict(TEXTS), rtol=1e-5)
+
+
+def test_export_of_numbers_too_large_for_a_dtype_raises(tmp_path):
+    with pytest.raises(ValueError, match="too large for dtype='float16': export with dtype='float32'"):
+        regressor(np.arange(8) * 1e6, pooling="cls").export_pretrained(tmp_path, dtype="float16")
+
+
+def test_exported_head_is_loaded_with_its_prompt(tmp_path):
+    clf = classifier(prompt="query: ")
+    clf.export_pretrained(tmp_path / "whole")
+    clf.export_adapter(tmp_path / "adapter")
+    for name in ("whole", "adapter"):
+        loaded = skxlmr.load(tmp_path / name, device="cpu")
+        assert loaded.prompt == "query: "
+        np.testing.assert_allclose(loaded.decision_function(TEXTS), clf.decision_function(TEXTS), atol=1e-5)
+    classifier().export_adapter(tmp_path / "adapter")
+    assert skxlmr.load(tmp_path / "adapter").prompt is None
+
+
+def test_activation_of_cross_encoder_is_exported_and_not_that_of_the_base(tmp_path):
+    regressor(NUMBERS["one"], pooling="cls").export_pretrained(tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "base" / "skxlmr.json").unlink()
+    loaded = skxlmr.load(tmp_path / "base", device="cpu")
+    expected = loaded.predict(TEXTS)
+    assert ((expected > 0) & (expected <= 1)).all()
+    loaded.export_pretrained(tmp_path / "again")
+    np.testing.assert_allclose(skxlmr.load(tmp_path / "again").predict(TEXTS), expected, rtol=1e-5)
+    fitted = XLMRXLRegressor(tmp_path / "base", pooling="cls", tuning="head", max_epochs=1, random_state=0)
+    fitted.fit(TEXTS, NUMBERS["one"]).export_pretrained(tmp_path / "fitted")
+    np.testing.assert_allclose(skxlmr.load(tmp_path / "fitted").predict(TEXTS), fitted.predict(TEXTS), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
