@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -164,8 +163,8 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         state_dict : dict of str to Tensor, default=None
             Weights in place of those of the checkpoint, by their names in checkpoints or in this model.
         device_map : str, int, torch.device or dict, default=None
-            Another name of `device`, for one device; a dict must map everything to the same, as `{"": "cuda:0"}`. "auto"
-            is the GPU if there is one, and else the CPU: a model is not split.
+            Another name of `device`, for one device; a dict must map everything to the same, as `{"": "cuda:0"}`.
+            "auto" is the GPU if there is one, and else the CPU: a model is not split.
         attn_implementation : {"sdpa", "eager"}, default=None
             "sdpa" (None) runs torch's fused attention on packed texts, "eager" computes attention step by step on
             padded ones, as is done anyway where its probabilities are wanted.
@@ -378,7 +377,7 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
         id2label = {int(i): label for i, label in labels.id2label.items()}
-        return replace(config, id2label=id2label, problem_type=labels.problem_type)
+        return config.changed({"id2label": id2label, "problem_type": labels.problem_type})
     if n_labels is not None:
         config.num_labels = n_labels
     return config

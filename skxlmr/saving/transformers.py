@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -74,7 +74,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
     model_class, heads = exported.heads(copy.deepcopy(finetuned.head).to(DTYPES[dtype]))
     with torch.device("meta"):
         # The checkpoint may be that of a decoder, although the estimator attends in both directions.
-        model = model_class(replace(merged.config, is_decoder=finetuned.causal, **export.config))
+        model = model_class(merged.config.changed({"is_decoder": finetuned.causal, **export.config}))
     model.roberta = merged
     if model.can_generate():
         model.generation_config = read_generation_config(exported.files, merged.config)

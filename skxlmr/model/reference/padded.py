@@ -202,7 +202,7 @@ class XLMRobertaXLModel(Encoder):
         if wrong:
             alone = " Add a dimension to a single text: input_ids[None]." if inputs.ndim == 1 else ""
             raise ValueError(f"{expected}, got {tuple(inputs.shape)}.{alone}")
-        if not (torch.compiler.is_exporting() or inputs.shape[0] and inputs.shape[1]):
+        if not (torch.compiler.is_exporting() or (inputs.shape[0] and inputs.shape[1])):
             raise ValueError(f"{expected}, with at least one of each, got {tuple(inputs.shape)}.")
         word = self.embeddings.word
         if input_ids is None or not word._forward_hooks:
@@ -210,7 +210,7 @@ class XLMRobertaXLModel(Encoder):
         return self.embeddings.words(input_ids)  # hooks of users, such as the noise of NEFTune, are for padded batches
 
     def _past_length(self, past_key_values: Sequence[tuple[Tensor, ...]] | None) -> int:
-        """Return the number of tokens that a decoder knows already; raise an error if they are not such as it returns."""
+        """Return the number of tokens that a decoder knows already; raise an error if it has not returned them."""
         if past_key_values is None:
             return 0
         if not self.config.is_decoder:
