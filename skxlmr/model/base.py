@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from skxlmr.model.checkpointing import Checkpointing
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.key_maps import BASE, THEIR_BASE, key_map
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from skxlmr.model.generation_config import GenerationConfig
 
 DUMMY_IDS = [[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]]
-CHECKPOINTING = {  # options of torch.utils.checkpoint.checkpoint, and not arguments of the layer
-    name for name, p in inspect.signature(checkpoint).parameters.items() if p.default is not inspect.Parameter.empty
-}
 
 
 class ModelBase(nn.Module):
@@ -87,33 +83,57 @@ class ModelBase(nn.Module):
     def _init_weights(self, module: nn.Module) -> None:
         initialise(module, self.config)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        """Keep only the inputs of the layers for the backward pass and recompute the rest: less memory, more time.
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Keep only the inputs of layers for the backward pass and recompute the rest: less memory, more time.
 
         Parameters
         ----------
-        gradient_checkpointing_kwargs : dict, default=None
+        activation_checkpointing_kwargs : dict, default=None
             Options of `torch.utils.checkpoint.checkpoint`, such as `preserve_rng_state`. `use_reentrant` is False
             unless it is set here.
+        every_n_layers : int, default=1
+            Recompute only every so many layers, beginning with the first; the others keep everything.
+        offload : bool, default=False
+            Whether to keep the inputs of the layers in the memory of the host: still less memory of a GPU, more time.
 
         Raises
         ------
         ValueError
-            If torch has no such option.
+            If torch has no such option, or `every_n_layers` is not a positive integer.
         """
-        options = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
-        unknown = options.keys() - CHECKPOINTING
-        if unknown:
-            raise ValueError(
-                f"gradient_checkpointing_kwargs has {', '.join(sorted(unknown))}; torch.utils.checkpoint has "
-                f"{', '.join(sorted(CHECKPOINTING))}."
-            )
+        options = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
+        self.base_model.checkpointing = Checkpointing(options, every_n_layers, offload)
         self.base_model.gradient_checkpointing = True
-        self.base_model.checkpointing_options = options
 
-    def gradient_checkpointing_disable(self) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Do the same as `activation_checkpointing_enable`, whose name in earlier versions of transformers this is.
+
+        Parameters
+        ----------
+        gradient_checkpointing_kwargs : dict, default=None
+            The `activation_checkpointing_kwargs`.
+        every_n_layers : int, default=1
+        offload : bool, default=False
+        """
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, every_n_layers, offload)
+
+    def activation_checkpointing_disable(self) -> None:
         """Keep everything that the backward pass needs, without recomputing."""
         self.base_model.gradient_checkpointing = False
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Do the same as `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
 
     @property
     def is_gradient_checkpointing(self) -> bool:
@@ -138,3 +158,15 @@ class ModelBase(nn.Module):
             self.their_name(self.own_prefix + name) if name in own else name: tensor
             for name, tensor in state_dict.items()
         }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Let `load_state_dict` take the names of checkpoints, too; torch calls this before it loads the modules."""
+        ours = {prefix + self.their_name(self.own_prefix + name): prefix + name for name in self.state_dict()}
+        names = key_map(self.config.model_type)
+        base = THEIR_BASE[self.config.model_type] if self.own_prefix else ""
+        for name in [*state_dict]:
+            if name in ours:
+                state_dict[ours[name]] = state_dict.pop(name)
+            elif name.startswith(prefix) and names.is_ignored(base + name.removeprefix(prefix)):
+                del state_dict[name]  # a second name of a tied weight, or computed in the forward pass
+        super()._load_from_state_dict(state_dict, prefix, *arguments)

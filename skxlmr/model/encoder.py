@@ -6,16 +6,16 @@ Notation: T packed tokens, H hidden size, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from skxlmr.model.attention import NO_DELTAS, Adapter, Deltas, Eager, linear
+from skxlmr.model.checkpointing import Checkpointing
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.fused_encoder import FusedEncoder
 from skxlmr.model.initialisation import initialise
@@ -38,7 +38,7 @@ class Encoder(PretrainedModel):
         self.norm: nn.Module = layer_norm(config) if config.pre_layer_norm else nn.Identity()
         self.pooler: Pooler | None = Pooler(config) if add_pooling_layer else None
         self.gradient_checkpointing = config.extra.get("gradient_checkpointing") is True  # of older config.json files
-        self.checkpointing_options: Mapping[str, Any] = {"use_reentrant": False}
+        self.checkpointing = Checkpointing()
         self.attn_implementation = "sdpa"
         self._fused: FusedEncoder | None = None
         self.apply(lambda module: initialise(module, config))
@@ -91,7 +91,7 @@ class Encoder(PretrainedModel):
         wanted = [i % (depth + 1) for i in layers]
         x = inputs
         if not start:
-            words = self.embeddings.word(inputs) if inputs.ndim == 1 else inputs
+            words = self.embeddings.words(inputs) if inputs.ndim == 1 else inputs
             x = self.embeddings(words, position_ids, token_type_ids, deltas[0].get("embeddings_norm"))
         if eager is None and adapter is None and through is None and (fused := self._fuse(x)) is not None:
             return self._run_fused(fused, x, packing, wanted, start)
@@ -104,8 +104,9 @@ class Encoder(PretrainedModel):
         with on_device(x.device):  # Triton launches its kernels on the current device
             for i, layer in enumerate(self.layers[start : max(wanted)], start=start + 1):
                 arguments = (x, packing, deltas[i - 1], *(eager[i - 1] if eager else ()))
-                if (recompute or self.gradient_checkpointing) and torch.is_grad_enabled():
-                    x = checkpoint(layer, *arguments, **self.checkpointing_options)
+                again = recompute or (self.gradient_checkpointing and self.checkpointing.applies_to(i - 1))
+                if again and torch.is_grad_enabled():
+                    x = self.checkpointing.run(layer, *arguments)
                 else:
                     x = layer(*arguments)
                 if i == depth:

@@ -48,8 +48,29 @@ class Embeddings(nn.Module):
         delta: nn.Module | None = None,
     ) -> Tensor:
         words = words.to(self.position.weight.dtype)  # quantised models have it in 16 bits
-        x = words + (self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids))
+        x = words + (self.token_type.weight[0] if token_type_ids is None else self.types(token_type_ids))
         return self.dropout(linear(self.norm, x + self.position(position_ids) if self.absolute else x, delta))
+
+    def words(self, input_ids: Tensor) -> Tensor:
+        """Return the word embeddings of ids, (T,) -> (T, H)."""
+        remedy = "for tokens that were added to a vocabulary, call resize_token_embeddings(len(tokenizer))"
+        return look_up(self.word, input_ids, "input_ids", remedy)
+
+    def types(self, token_type_ids: Tensor) -> Tensor:
+        """Return the token type embeddings of ids, (T,) -> (T, H)."""
+        return look_up(self.token_type, token_type_ids, "token_type_ids", "leave them out; in XLM-RoBERTa all are 0")
+
+
+def look_up(table: nn.Module, ids: Tensor, name: str, remedy: str) -> Tensor:
+    """Return the rows of an embedding; on CPUs raise an IndexError that names an id without a row, and the remedy."""
+    try:
+        return table(ids)
+    except IndexError:
+        n_rows = len(table.weight)  # type: ignore[arg-type]
+        wrong = ids[(ids < 0) | (ids >= n_rows)].flatten()
+        if not len(wrong):
+            raise
+        raise IndexError(f"{name} has {int(wrong[0])}, but the model has {n_rows} rows for them: {remedy}.") from None
 
 
 def layer_norm(config: XLMRobertaXLConfig) -> nn.LayerNorm:

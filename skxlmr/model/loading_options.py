@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -56,8 +57,22 @@ def check_names(cls: Any, config: XLMRobertaXLConfig, names: Collection[str]) ->
     )
 
 
+def chosen_config(config: Any) -> XLMRobertaXLConfig | None:
+    """Return the config of an argument: a config of this package or of transformers, or a model that has one.
+
+    Raises TypeError if it is something else.
+    """
+    if config is None or isinstance(config, XLMRobertaXLConfig):
+        return config
+    if isinstance(config, str | os.PathLike):
+        return XLMRobertaXLConfig.from_pretrained(config)
+    if callable(getattr(config, "to_dict", None)):
+        return XLMRobertaXLConfig.from_dict(config.to_dict())
+    raise TypeError(f"config must be a config, a directory or the id of a model, got {config!r:.60}.")
+
+
 def chosen_device(device: torch.device | str, device_map: Any) -> torch.device | str:
-    """Return the one device of `device` and `device_map`.
+    """Return the one device of `device` and `device_map`; "auto" is the GPU if there is one, and else the CPU.
 
     Raises ValueError if both are given and differ, or a map has several devices.
     """
@@ -68,7 +83,10 @@ def chosen_device(device: torch.device | str, device_map: Any) -> torch.device |
         if len(places) != 1 or places[0] == "disk":
             raise ValueError(f"device_map={dict(device_map)!r} must have one device: a model is not split.")
         place = places[0]
-    elif device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+    elif device_map == "auto":
+        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        place = torch.device(next(kind for kind, is_there in kinds.items() if is_there))
+    elif device_map in ("balanced", "balanced_low_0", "sequential"):
         raise ValueError(f"device_map={device_map!r} would split a model over devices: name one, such as 'cuda'.")
     else:
         place = torch.device(device_map)

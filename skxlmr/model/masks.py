@@ -14,9 +14,13 @@ from skxlmr.model.base import ModelBase
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a mask of ones and zeros, (B, K) or (B, Q, K), into a term of the scores, (B, 1, 1 or Q, K).
 
-    Masked scores get the lowest finite number, as in the reference: a query without any key attends to all alike.
+    Masked scores get the lowest finite number, as in the reference: a query without any key attends to all alike. A
+    mask of four dimensions, (B, 1 or N, Q, K), already is that term if it is floating point.
     """
-    mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]  # -> (B, 1, 1, K) or (B, 1, Q, K)
+    if mask.ndim == 4 and mask.is_floating_point():
+        return mask.to(dtype)
+    if mask.ndim < 4:
+        mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]  # -> (B, 1, 1, K) or (B, 1, Q, K)
     return (1.0 - mask.to(dtype)) * torch.finfo(dtype).min
 
 
@@ -37,8 +41,8 @@ class MaskingModel(ModelBase):
 
         Parameters
         ----------
-        attention_mask : Tensor of shape (B, K) or (B, Q, K)
-            One at real tokens, zero at padding.
+        attention_mask : Tensor of shape (B, K), (B, Q, K) or (B, 1 or N, Q, K)
+            One at real tokens, zero at padding. One of four dimensions in floating point is returned as it is.
         input_shape : tuple of int
             (B, Q). A decoder attends only to the keys up to each query, of which there may be more than queries.
         dtype : torch.dtype, default=None
@@ -46,12 +50,12 @@ class MaskingModel(ModelBase):
 
         Returns
         -------
-        Tensor of shape (B, 1, 1 or Q, K)
+        Tensor of shape (B, 1 or N, 1 or Q, K)
 
         Raises
         ------
         ValueError
-            If the mask has neither two nor three dimensions.
+            If the mask does not have two to four dimensions.
         """
         self._check_mask(attention_mask)
         if self.config.is_decoder and attention_mask.ndim == 2:
@@ -63,17 +67,18 @@ class MaskingModel(ModelBase):
 
         Parameters
         ----------
-        encoder_attention_mask : Tensor of shape (B, K) or (B, Q, K)
-            One at tokens that may be attended to, zero at others.
+        encoder_attention_mask : Tensor of shape (B, K), (B, Q, K) or (B, 1 or N, Q, K)
+            One at tokens that may be attended to, zero at others. One of four dimensions in floating point is returned
+            as it is.
 
         Returns
         -------
-        Tensor of shape (B, 1, 1 or Q, K)
+        Tensor of shape (B, 1 or N, 1 or Q, K)
 
         Raises
         ------
         ValueError
-            If the mask has neither two nor three dimensions.
+            If the mask does not have two to four dimensions.
         """
         self._check_mask(encoder_attention_mask)
         return additive_mask(encoder_attention_mask, self.dtype)
@@ -111,5 +116,5 @@ class MaskingModel(ModelBase):
 
     @staticmethod
     def _check_mask(mask: Tensor) -> None:
-        if mask.ndim not in (2, 3):
-            raise ValueError(f"A mask must have two or three dimensions, got the shape {tuple(mask.shape)}.")
+        if mask.ndim not in (2, 3, 4):
+            raise ValueError(f"A mask must have two to four dimensions, got the shape {tuple(mask.shape)}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -24,6 +23,7 @@ from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
 from skxlmr.model.loading_options import (
     ATTENTION,
     check_names,
+    chosen_config,
     chosen_device,
     chosen_dtype,
     chosen_weights,
@@ -59,6 +59,11 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
+        if not isinstance(config, XLMRobertaXLConfig):
+            raise TypeError(
+                f"config must be an XLMRobertaXLConfig of skxlmr, not {type(config).__module__}."
+                f"{type(config).__qualname__}: use XLMRobertaXLConfig.from_dict(config.to_dict())."
+            )
         self.config = config
 
     @overload
@@ -93,7 +98,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         num_labels: int | None = None,
         id2label: Mapping[int, str] | None = None,
         label2id: Mapping[str, int] | None = None,
-        config: XLMRobertaXLConfig | None = None,
+        config: Any = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         load_in_8bit: bool | Int8 = False,
@@ -135,8 +140,9 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             LABEL_1... if their number is another.
         label2id : dict of str to int, default=None
             The same the other way round.
-        config : XLMRobertaXLConfig, default=None
-            Replaces that of the checkpoint. It is copied.
+        config : XLMRobertaXLConfig, str or path, default=None
+            Replaces that of the checkpoint: a config, which is copied and may be one of transformers, or the directory
+            or hub id of another model.
         ignore_mismatched_sizes : bool, default=False
             Give parameters that have another size in the checkpoint random weights, instead of an error.
         output_loading_info : bool, default=False
@@ -158,6 +164,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             Weights in place of those of the checkpoint, by their names in checkpoints or in this model.
         device_map : str, int, torch.device or dict, default=None
             Another name of `device`, for one device; a dict must map everything to the same, as `{"": "cuda:0"}`.
+            "auto" is the GPU if there is one, and else the CPU: a model is not split.
         attn_implementation : {"sdpa", "eager"}, default=None
             "sdpa" (None) runs torch's fused attention on packed texts, "eager" computes attention step by step on
             padded ones, as is done anyway where its probabilities are wanted.
@@ -196,7 +203,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             If the checkpoint has a head that no model class knows, or buffers.
         """
         quantization = quantization_settings(load_in_8bit, load_in_4bit)
-        device = chosen_device(device, device_map)
+        device, config = chosen_device(device, device_map), chosen_config(config)
         if attn_implementation not in (None, *ATTENTION):
             raise ValueError(f"attn_implementation must be one of {ATTENTION} or None, got {attn_implementation!r}.")
         where: dict[str, Any] = {
@@ -370,7 +377,7 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
         id2label = {int(i): label for i, label in labels.id2label.items()}
-        return replace(config, id2label=id2label, problem_type=labels.problem_type)
+        return config.changed({"id2label": id2label, "problem_type": labels.problem_type})
     if n_labels is not None:
         config.num_labels = n_labels
     return config

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skxlmr.model.attention import Attention
 from skxlmr.model.base import ModelBase
+from skxlmr.model.config_values import checked_heads
 from skxlmr.model.quantized import QuantizedLinear, quantized_layers
 
 
@@ -57,7 +58,7 @@ class PrunableModel(ModelBase):
                 "8 or 4 bits."
             )
         before = {layer: self.config.kept_heads(layer) for layer in range(self.config.num_hidden_layers)}
-        wanted = self.config.checked_heads(heads_to_prune)
+        wanted = checked_heads(heads_to_prune, self.config.num_hidden_layers, self.config.num_attention_heads)
         merged = {
             layer: [*self.config.pruned_heads.get(layer, ()), *wanted.get(layer, ())]
             for layer in sorted(self.config.pruned_heads.keys() | wanted.keys())

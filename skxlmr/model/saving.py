@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class SavableModel(ModelBase):
         is_main_process: bool = True,
         state_dict: Mapping[str, Tensor] | None = None,
         *,
+        save_function: Callable[..., Any] | None = None,
         max_shard_size: int | str = "5GB",
         safe_serialization: bool = True,
         variant: str | None = None,
@@ -51,6 +52,9 @@ class SavableModel(ModelBase):
         state_dict : dict of str to Tensor, default=None
             Weights to save in place of those of the model, such as those that a distributed training has gathered. All
             of them, by their names here or in checkpoints.
+        save_function : callable, default=None
+            Accepted for scripts of accelerate, which pass `accelerator.save`. Whatever it is, the files are written as
+            a whole, by this process.
         max_shard_size : int or str, default="5GB"
             Bytes of one file, unless one tensor is larger; a string such as "200MB" or "1GiB".
         safe_serialization : bool, default=True

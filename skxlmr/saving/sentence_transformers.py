@@ -51,7 +51,7 @@ def write_sentence_model(
     """
     model_class = BertModel if base.config.model_type == "bert" else XLMRobertaXLModel
     with torch.device("meta"):
-        model = model_class(replace(base.config, is_decoder=False, **config), add_pooling_layer=False)
+        model = model_class(base.config.changed({"is_decoder": False, **config}), add_pooling_layer=False)
     for name, module in base.named_children():
         setattr(model, name, module)
     width = base.config.hidden_size

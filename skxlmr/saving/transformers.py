@@ -97,7 +97,8 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
         extra[OF_CROSS_ENCODERS[0]] = {"activation_fn": class_path(export.activation)}
     with torch.device("meta"):
         # The checkpoint may be that of a decoder, although the estimator attends in both directions.
-        model = model_class(replace(merged.config, is_decoder=finetuned.causal, extra=extra, **export.config))
+        config = replace(merged.config, extra=extra)
+        model = model_class(config.changed({"is_decoder": finetuned.causal, **export.config}))
     model.roberta = merged
     if model.can_generate():
         model.generation_config = read_generation_config(exported.files, merged.config)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from skxlmr.text.call_options import TENSORS, chosen
 from skxlmr.text.encoding import CharSpan, Encoding, TokenSpan
+from skxlmr.text.tensors import as_tensors
 
 
 class BatchEncoding(dict):
@@ -59,6 +58,11 @@ class BatchEncoding(dict):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+    @property
+    def data(self) -> BatchEncoding:
+        """The model inputs by name, which is the encoding itself: it is a dict."""
+        return self
 
     @property
     def encodings(self) -> Sequence[Encoding] | None:
@@ -126,10 +130,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_token_index : int
-            The row if `token_index` is given, too, otherwise the token in the first row.
-        token_index : int, optional
-            The token in its row.
+        batch_or_token_index, token_index : int
+            The row, and the token in it; or the token alone, for the first row.
 
         Returns
         -------
@@ -143,10 +145,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_token_index : int
-            The row if `token_index` is given, too, otherwise the token in the first row.
-        token_index : int, optional
-            The token in its row.
+        batch_or_token_index, token_index : int
+            The row, and the token in it; or the token alone, for the first row.
 
         Returns
         -------
@@ -160,10 +160,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_token_index : int
-            The row if `token_index` is given, too, otherwise the token in the first row.
-        token_index : int, optional
-            The token in its row.
+        batch_or_token_index, token_index : int
+            The row, and the token in it; or the token alone, for the first row.
 
         Returns
         -------
@@ -180,10 +178,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_word_index : int
-            The row if `word_index` is given, too, otherwise the word in the first row.
-        word_index : int, optional
-            The word, as in `word_ids`.
+        batch_or_word_index, word_index : int
+            The row, and the word in it, as in `word_ids`; or the word alone, for the first row.
         sequence_index : int, default=0
             1 for a word of the second text of a pair.
 
@@ -202,10 +198,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_word_index : int
-            The row if `word_index` is given, too, otherwise the word in the first row.
-        word_index : int, optional
-            The word, as in `word_ids`.
+        batch_or_word_index, word_index : int
+            The row, and the word in it, as in `word_ids`; or the word alone, for the first row.
         sequence_index : int, default=0
             1 for a word of the second text of a pair.
 
@@ -224,10 +218,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_char_index : int
-            The row if `char_index` is given, too, otherwise the character of the text of the first row.
-        char_index : int, optional
-            The character.
+        batch_or_char_index, char_index : int
+            The row, and the character in it of the text; or the character alone, for the first row.
         sequence_index : int, default=0
             1 for a character of the second text of a pair.
 
@@ -246,10 +238,8 @@ class BatchEncoding(dict):
 
         Parameters
         ----------
-        batch_or_char_index : int
-            The row if `char_index` is given, too, otherwise the character of the text of the first row.
-        char_index : int, optional
-            The character.
+        batch_or_char_index, char_index : int
+            The row, and the character in it of the text; or the character alone, for the first row.
         sequence_index : int, default=0
             1 for a character of the second text of a pair.
 
@@ -322,55 +312,3 @@ class BatchEncoding(dict):
     def _place(self, first: int, second: int | None) -> tuple[Encoding, int]:
         """Return the row and the index in it, of which the former may be left out."""
         return (self._encoding(0), first) if second is None else (self._encoding(first), second)
-
-
-def as_tensors(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Convert values to torch tensors ("pt") or NumPy arrays ("np"), int64 if they are integers.
-
-    Raises ValueError if rows differ in length, or values are not numbers; the message names the rows.
-    """
-    arrays = {name: _as_array(name, value) for name, value in values.items()}
-    if kind == "np":
-        return arrays
-    import torch
-
-    tensors = {name: value if torch.is_tensor(value) else torch.from_numpy(value) for name, value in arrays.items()}
-    return {name: t.to(torch.get_default_dtype()) if t.dtype == torch.float64 else t for name, t in tensors.items()}
-
-
-_EMPTY_SHAPES = {"offset_mapping": (0, 0, 2), "overflow_to_sample_mapping": (0,), "length": (0,)}
-
-
-def _as_array(name: str, values: Any) -> Any:
-    if hasattr(values, "dtype"):
-        return values
-    if isinstance(values, list) and not values:  # without any text the number of dimensions is kept
-        return np.zeros(_EMPTY_SHAPES.get(name, (0, 0)), np.int64)
-    _check_lengths(name, values)
-    try:
-        array = np.array(values)
-    except ValueError:
-        array = np.array(None)
-    if array.dtype.kind not in "iufb" and array.size:
-        raise ValueError(f"{name} cannot become a tensor, because its values are not numbers: {values!r:.80}")
-    return array.astype(np.int64) if array.dtype.kind in "iu" or not array.size else array
-
-
-def _check_lengths(name: str, rows: Any) -> None:
-    """Raise ValueError if rows of lists differ in length."""
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        return
-    lengths = [len(row) for row in rows]
-    shortest, longest = lengths.index(min(lengths)), lengths.index(max(lengths))
-    if lengths[shortest] == lengths[longest]:
-        return
-    which = f"(rows {shortest} and {longest}) cannot become one tensor"
-    if name in ("input_ids", "attention_mask"):
-        raise ValueError(
-            f"rows of {lengths[shortest]} to {lengths[longest]} ids {which}: pass padding=True (and truncation=True "
-            f"with max_length to limit the longest)"
-        )
-    raise ValueError(
-        f"{name} of {lengths[shortest]} to {lengths[longest]} values {which}, and pad fills only the inputs of the "
-        f"model: use a data collator that fills {name}, such as DataCollatorForTokenClassification for labels"
-    )

@@ -38,23 +38,33 @@ def chosen(name: str, value: Any, choices: Any) -> Any:
     raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CallOptions:
-    """The options of a call that decide which ids become rows; None for an option that is not given.
+    """The options of a call, which `Calls.__call__` describes; None for an option that is not given.
 
     Raises ValueError for options that are unknown or would have no effect.
     """
 
+    add_special_tokens: bool
     padding: bool | str
     truncation: bool | str | None
     max_length: int | None
     stride: int
-    return_overflowing_tokens: bool
-    padding_side: str | None
+    is_split_into_words: bool
     pad_to_multiple_of: int | None
-    add_special_tokens: bool
+    padding_side: str | None
+    return_tensors: str | None
+    return_token_type_ids: bool | None
+    return_attention_mask: bool | None
+    return_overflowing_tokens: bool
+    return_special_tokens_mask: bool
+    return_offsets_mapping: bool
+    return_length: bool
+    split_special_tokens: bool | None
+    verbose: bool
 
     def __post_init__(self) -> None:
+        chosen("return_tensors", self.return_tensors, TENSORS)
         if self.stride and not self.return_overflowing_tokens:
             raise ValueError(f"stride={self.stride} has no effect: add return_overflowing_tokens=True")
         if self.return_overflowing_tokens and self.only is None:

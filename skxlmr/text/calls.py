@@ -10,7 +10,7 @@ from skxlmr.text.batch_encoding import BatchEncoding
 from skxlmr.text.call_options import PADDINGS, TENSORS, CallOptions, check_padding, chosen
 from skxlmr.text.padding import Features, Padding, pad_rows
 from skxlmr.text.piece_encoder import PieceEncoder
-from skxlmr.text.rows import RowEncodings, plan_rows
+from skxlmr.text.rows import Row, RowEncodings, plan_rows
 from skxlmr.text.samples import Texts, check_texts, read_samples
 from skxlmr.text.segments import SpecialTokens
 from skxlmr.text.vocabulary import PAD
@@ -24,9 +24,11 @@ class Calls:
 
     def __call__(
         self,
-        text: Texts,
+        text: Texts | None = None,
         text_pair: Texts | None = None,
         *,
+        text_target: Texts | None = None,
+        text_pair_target: Texts | None = None,
         add_special_tokens: bool = True,
         padding: bool | str = False,
         truncation: bool | str | None = None,
@@ -54,6 +56,9 @@ class Calls:
         text, text_pair : str or list of str
             The texts, or the first and second texts of pairs. `text` alone may be a list of pairs ``(first, second)``.
             With `is_split_into_words`, a list of words in the place of each string.
+        text_target, text_pair_target : str or list of str, optional
+            Texts that a model is to generate, encoded with the same options: their ids become `labels`, or without
+            `text` the result.
         add_special_tokens : bool, default=True
             Add ``<s>`` and ``</s>``.
         padding : bool or {"longest", "max_length", "do_not_pad"}, default=False
@@ -115,43 +120,66 @@ class Calls:
             If a row is longer than the model reads, see `verbose`.
         """
         options = CallOptions(
-            padding, truncation, max_length, stride, return_overflowing_tokens, padding_side, pad_to_multiple_of,
-            add_special_tokens,
+            add_special_tokens=add_special_tokens, padding=padding, truncation=truncation, max_length=max_length,
+            stride=stride, is_split_into_words=is_split_into_words, pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side, return_tensors=return_tensors, return_token_type_ids=return_token_type_ids,
+            return_attention_mask=return_attention_mask, return_overflowing_tokens=return_overflowing_tokens,
+            return_special_tokens_mask=return_special_tokens_mask, return_offsets_mapping=return_offsets_mapping,
+            return_length=return_length, split_special_tokens=split_special_tokens, verbose=verbose,
         )  # fmt: skip
-        chosen("return_tensors", return_tensors, TENSORS)
-        samples = read_samples(text, text_pair, is_split_into_words)
-        splits = self.settings.split_special_tokens if split_special_tokens is None else split_special_tokens
+        if text_target is None:
+            return self._encoded(text, text_pair, options)
+        target = self._encoded(text_target, text_pair_target, options)
+        if text is None:
+            return target
+        encoding = self._encoded(text, text_pair, options)
+        encoding["labels"] = target["input_ids"]
+        return encoding
+
+    def _encoded(self, text: Any, text_pair: Any, options: CallOptions) -> BatchEncoding:
+        """Encode a text, a pair, or a list of either."""
+        samples = read_samples(text, text_pair, options.is_split_into_words)
+        if options.only == "second" and len(samples.columns) == 1:
+            raise ValueError("truncation='only_second' needs pairs: give text_pair, or use truncation=True")
+        splits = options.split_special_tokens
+        splits = self.settings.split_special_tokens if splits is None else splits
         special_tokens: SpecialTokens = "none" if splits else "all"
-        limit = options.limit(self.settings.model_max_length)
+        limit, add = options.limit(self.settings.model_max_length), options.add_special_tokens
         planned = plan_rows(
             self.piece_encoder, samples, options, limit=limit, truncation_side=self.settings.truncation_side,
-            special_tokens=special_tokens, with_offsets=return_offsets_mapping,
+            special_tokens=special_tokens, with_offsets=options.return_offsets_mapping,
         )  # fmt: skip
         rows = list(planned)
-        result: dict[str, list] = {"input_ids": [row.ids(add_special_tokens) for row in rows]}
-        if verbose and options.only is None and max_length is None:
-            self._warn_of_long_rows(result["input_ids"])
-        if self._wants("token_type_ids", return_token_type_ids):
-            result["token_type_ids"] = [[0] * len(row) for row in result["input_ids"]]
-        if self._wants("attention_mask", return_attention_mask):
-            result["attention_mask"] = [[1] * len(row) for row in result["input_ids"]]
-        if return_special_tokens_mask:
-            result["special_tokens_mask"] = [row.is_special(add_special_tokens) for row in rows]
-        if return_offsets_mapping:
-            result["offset_mapping"] = [row.offsets(add_special_tokens) for row in rows]
-        side = padding_side or self.settings.padding_side
-        _pad(result, padding, Padding(limit, side, pad_to_multiple_of or 1))
+        side = options.padding_side or self.settings.padding_side
+        result = self._values(rows, options)
+        _pad(result, options.padding, Padding(limit, side, options.pad_to_multiple_of or 1))
         lengths = [len(row) for row in result["input_ids"]]
-        if return_length:
+        if options.return_length:
             result["length"] = lengths
-        if return_overflowing_tokens:
+        if options.return_overflowing_tokens:
             result["overflow_to_sample_mapping"] = [row.sample for row in rows]
         segmenter = self.piece_encoder.segmenter
-        encodings = RowEncodings(segmenter, samples, special_tokens, add_special_tokens, rows, lengths, side)
-        if samples.is_batch or return_overflowing_tokens or return_tensors is not None:
-            return BatchEncoding(result, encodings, return_tensors)
+        encodings = RowEncodings(segmenter, samples, special_tokens, add, rows, lengths, side)
+        if samples.is_batch or options.return_overflowing_tokens or options.return_tensors is not None:
+            return BatchEncoding(result, encodings, options.return_tensors)
         single = {name: values[0] if isinstance(values[0], list) else values for name, values in result.items()}
         return BatchEncoding(single, encodings)
+
+    def _values(self, rows: list[Row], options: CallOptions) -> dict[str, list]:
+        """Return the values of rows that a call requests, before they are padded."""
+        add = options.add_special_tokens
+        result: dict[str, list] = {"input_ids": [row.ids(add) for row in rows]}
+        if options.verbose and options.only is None and options.max_length is None:
+            self._warn_of_long_rows(result["input_ids"])
+        if self._wants("token_type_ids", options.return_token_type_ids):
+            result["token_type_ids"] = [[0] * len(row) for row in result["input_ids"]]
+        if self._wants("attention_mask", options.return_attention_mask):
+            result["attention_mask"] = [[1] * len(row) for row in result["input_ids"]]
+        if options.return_special_tokens_mask:
+            result["special_tokens_mask"] = [row.is_special(add) for row in rows]
+        if options.return_offsets_mapping:
+            result["offset_mapping"] = [row.offsets(add) for row in rows]
+        return result
 
     def encode(self, text: Texts, text_pair: Texts | None = None, **options: Any) -> Any:
         """Encode a text or a pair, and return only the ids.
@@ -244,25 +272,30 @@ class Calls:
         result = rows if features.is_batch else {name: values[0] for name, values in rows.items()}
         return BatchEncoding(result, tensor_type=return_tensors or features.tensors)
 
-    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **options: Any
+    ) -> list[str]:
         """Split a text into tokens as the call does.
 
         Parameters
         ----------
         text : str
-            The text.
+            The text, or a list of words with `is_split_into_words`.
         pair : str, optional
             The second text of a pair, whose tokens follow.
         add_special_tokens : bool, default=False
             Add ``<s>`` and ``</s>``.
+        **options
+            Others of the call, such as `truncation`, `max_length` and `split_special_tokens`.
 
         Returns
         -------
         list of str
             An unknown piece is returned as it is in the text, not as ``<unk>``.
         """
-        check_texts([text])
-        return self.__call__(text, pair, add_special_tokens=add_special_tokens, verbose=False).tokens()
+        if not options.get("is_split_into_words"):
+            check_texts([text])
+        return self.__call__(text, pair, add_special_tokens=add_special_tokens, **{"verbose": False} | options).tokens()
 
     def _wants(self, name: str, requested: bool | None) -> bool:
         return name in self.settings.model_input_names if requested is None else requested

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from skxlmr.checkpoints.added_tokens import FLAGS, AddedToken
+from skxlmr.text.piece_encoder import PieceEncoder
 from skxlmr.text.vocabulary import UNK, Vocabulary
 
 # The attributes of XLM-RoBERTa's own special tokens, in the order of transformers.
@@ -20,6 +21,76 @@ OWN_NAMES = {
     "mask_token": "<mask>",
 }
 EXTRA_NAMES = ("extra_special_tokens", "additional_special_tokens")  # of new and old versions of transformers
+
+
+class HasPieceEncoder(Protocol):
+    """What encodes texts by a vocabulary, and is replaced with another vocabulary."""
+
+    piece_encoder: PieceEncoder
+
+
+class Additions:
+    """Adds tokens to the vocabulary of a tokenizer, which exposes these methods as its own."""
+
+    def __init__(self, tokenizer: HasPieceEncoder) -> None:
+        self.tokenizer = tokenizer
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """Add tokens that are found in texts before these are cut into pieces.
+
+        The word embedding of the model needs a row for each of them:
+        ``model.resize_token_embeddings(len(tokenizer))``.
+
+        Parameters
+        ----------
+        new_tokens : str, AddedToken, or list of either
+            Tokens; an `AddedToken` of the library tokenizers has flags. One that is a piece of the vocabulary already
+            keeps its id. XLM-RoBERTa's own special tokens do not change.
+        special_tokens : bool, default=False
+            Whether they are special: `decode` and `convert_ids_to_tokens` can leave them out, and they are found before
+            the text is normalised, unless they are an `AddedToken` that is special itself and says otherwise.
+
+        Returns
+        -------
+        int
+            The number of tokens that were not there, or with other flags.
+
+        Examples
+        --------
+        >>> from skxlmr.model import XLMRobertaXLTokenizer
+        >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
+        >>> tokenizer.add_tokens(["covid19"])
+        1
+        >>> tokenizer.tokenize("covid19 spreads")[:1]
+        ['covid19']
+        """
+        is_one = isinstance(new_tokens, str) or not isinstance(new_tokens, Iterable)
+        tokens = [new_tokens] if is_one else list(new_tokens)
+        vocabulary, count = with_new_tokens(self.tokenizer.piece_encoder.vocabulary, tokens, special_tokens)
+        if count:
+            self.tokenizer.piece_encoder = PieceEncoder(vocabulary)
+        return count
+
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
+        """Add special tokens.
+
+        Parameters
+        ----------
+        special_tokens_dict : dict
+            A list of tokens as `extra_special_tokens` or `additional_special_tokens`, which join those that were added
+            before. "bos_token" and the other names of XLM-RoBERTa's own special tokens may only have these.
+
+        Returns
+        -------
+        int
+            The number of tokens that were not there, or were not special.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or one of XLM-RoBERTa's own special tokens would change.
+        """
+        return self.add_tokens(special_contents(special_tokens_dict), special_tokens=True)
 
 
 def with_new_tokens(vocabulary: Vocabulary, tokens: Iterable[Any], special: bool) -> tuple[Vocabulary, int]:

@@ -2,67 +2,47 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import numpy as np
+from typing import Any
 
 from skxlmr.checkpoints.added_tokens import AddedToken
-from skxlmr.checkpoints.layout import TOKENIZER
 from skxlmr.checkpoints.resolve import resolve_tokenizer
 from skxlmr.checkpoints.tokenizer_files import read_tokenizer_files
-from skxlmr.checkpoints.tokenizer_json import Steps, own_tokens
+from skxlmr.checkpoints.tokenizer_json import Steps
 from skxlmr.checkpoints.tokenizer_settings import MAX_LENGTH, SETTINGS, Side, TokenizerSettings
-from skxlmr.system import atomic
 from skxlmr.text.calls import Calls
 from skxlmr.text.conversions import Conversions
-from skxlmr.text.new_tokens import OWN_NAMES, special_contents, with_new_tokens
-from skxlmr.text.padding import as_list
+from skxlmr.text.copies import Copies
+from skxlmr.text.delegation import PropertyOf, methods_of
+from skxlmr.text.new_tokens import Additions
 from skxlmr.text.piece_encoder import PieceEncoder
+from skxlmr.text.token_table import TokenTable
 from skxlmr.text.tokenizer_attributes import OwnToken, OwnTokenId, Setting, check_options
-from skxlmr.text.tokenizer_content import MAY_BE_OBSOLETE, tokenizer_files
+from skxlmr.text.tokenizer_content import TokenizerFiles
 from skxlmr.text.vocabulary import Vocabulary
 
-P = ParamSpec("P")
-T = TypeVar("T")
-R = TypeVar("R")
+
+def _pieces(tokenizer: XLMRobertaXLTokenizer) -> PieceEncoder:
+    return tokenizer.piece_encoder
 
 
-def _of(
-    part: Callable[[XLMRobertaXLTokenizer], T],
-) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[XLMRobertaXLTokenizer, P], R]]:
-    """Give the tokenizer a method of one of its parts, with the same signature and documentation."""
-
-    def of_tokenizer(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
-        @functools.wraps(method)
-        def call(tokenizer: XLMRobertaXLTokenizer, *args: P.args, **kwargs: P.kwargs) -> R:
-            return method(part(tokenizer), *args, **kwargs)
-
-        return call
-
-    return of_tokenizer
+def _calls(tokenizer: XLMRobertaXLTokenizer) -> Calls:
+    return Calls(tokenizer.piece_encoder, tokenizer.settings)
 
 
-def _of_piece_encoder(
-    method: Callable[Concatenate[PieceEncoder, P], R],
-) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
-    return _of(lambda tokenizer: tokenizer.piece_encoder)(method)
+def _conversions(tokenizer: XLMRobertaXLTokenizer) -> Conversions:
+    return Conversions(tokenizer.vocabulary, tokenizer.settings)
 
 
-def _of_calls(method: Callable[Concatenate[Calls, P], R]) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
-    return _of(lambda tokenizer: Calls(tokenizer.piece_encoder, tokenizer.settings))(method)
+def _table(tokenizer: XLMRobertaXLTokenizer) -> TokenTable:
+    return TokenTable(tokenizer.vocabulary)
 
 
-def _of_conversions(
-    method: Callable[Concatenate[Conversions, P], R],
-) -> Callable[Concatenate[XLMRobertaXLTokenizer, P], R]:
-    return _of(lambda tokenizer: Conversions(tokenizer.vocabulary, tokenizer.settings))(method)
+def _files(tokenizer: XLMRobertaXLTokenizer) -> TokenizerFiles:
+    return TokenizerFiles(tokenizer.vocabulary, tokenizer.settings)
 
 
 class XLMRobertaXLTokenizer:
@@ -206,45 +186,6 @@ class XLMRobertaXLTokenizer:
         return self.vocabulary.n_pieces
 
     @property
-    def special_tokens_map(self) -> dict[str, str]:
-        """The special tokens of XLM-RoBERTa by the names of their attributes."""
-        return dict(OWN_NAMES)
-
-    @property
-    def extra_special_tokens(self) -> list[str]:
-        """The special tokens that were added, in the order of their ids."""
-        return [token.content for token in self.vocabulary.added if token.special]
-
-    @property
-    def extra_special_tokens_ids(self) -> list[int]:
-        """The ids of `extra_special_tokens`."""
-        return [token.id for token in self.vocabulary.added if token.special]
-
-    # The names of earlier versions of transformers.
-    additional_special_tokens, additional_special_tokens_ids = extra_special_tokens, extra_special_tokens_ids
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """The special tokens, each once, in the order of `special_tokens_map`; added ones follow."""
-        return list(dict.fromkeys([*OWN_NAMES.values(), *self.extra_special_tokens]))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """The ids of `all_special_tokens`."""
-        return self.vocabulary.to_ids(self.all_special_tokens)
-
-    @property
-    def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The tokens that are found in texts before these are cut into pieces, by id, special ones included."""
-        every = [*own_tokens(self.mask_token_id), *self.vocabulary.added]
-        return {token.id: token for token in sorted(every, key=lambda token: token.id)}
-
-    @property
-    def added_tokens_encoder(self) -> dict[str, int]:
-        """The ids of the tokens in `added_tokens_decoder`."""
-        return {token.content: index for index, token in self.added_tokens_decoder.items()}
-
-    @property
     def max_len_single_sentence(self) -> int:
         """Maximum number of ids of a text without special tokens."""
         return self.model_max_length - self.num_special_tokens_to_add()
@@ -254,27 +195,51 @@ class XLMRobertaXLTokenizer:
         """Maximum number of ids of a pair without special tokens."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
-    __call__ = _of_calls(Calls.__call__)
+    __call__ = methods_of(_calls)(Calls.__call__)
     encode_plus = batch_encode_plus = __call__  # the names of earlier versions of transformers
-    encode = _of_calls(Calls.encode)
-    tokenize = _of_calls(Calls.tokenize)
-    pad = _of_calls(Calls.pad)
+    encode = methods_of(_calls, options=Calls.__call__)(Calls.encode)
+    tokenize = methods_of(_calls, options=Calls.__call__)(Calls.tokenize)
+    pad = methods_of(_calls)(Calls.pad)
 
-    encode_batch = _of_piece_encoder(PieceEncoder.encode_batch)
-    encode_with_offsets = _of_piece_encoder(PieceEncoder.encode_with_offsets)
-    build_inputs = _of_piece_encoder(PieceEncoder.build_inputs)
-    windows = _of_piece_encoder(PieceEncoder.windows)
-    truncate = _of_piece_encoder(PieceEncoder.truncate)
-    num_special_tokens_to_add = _of_piece_encoder(PieceEncoder.num_special_tokens_to_add)
+    encode_batch = methods_of(_pieces)(PieceEncoder.encode_batch)
+    encode_with_offsets = methods_of(_pieces)(PieceEncoder.encode_with_offsets)
+    build_inputs = methods_of(_pieces)(PieceEncoder.build_inputs)
+    windows = methods_of(_pieces)(PieceEncoder.windows)
+    truncate = methods_of(_pieces)(PieceEncoder.truncate)
+    num_special_tokens_to_add = methods_of(_pieces)(PieceEncoder.num_special_tokens_to_add)
 
-    convert_ids_to_tokens = _of_conversions(Conversions.convert_ids_to_tokens)
-    convert_tokens_to_ids = _of_conversions(Conversions.convert_tokens_to_ids)
-    convert_tokens_to_string = _of_conversions(Conversions.convert_tokens_to_string)
-    decode = _of_conversions(Conversions.decode)
-    batch_decode = _of_conversions(Conversions.batch_decode)
-    get_special_tokens_mask = _of_conversions(Conversions.get_special_tokens_mask)
-    build_inputs_with_special_tokens = _of_conversions(Conversions.build_inputs_with_special_tokens)
-    create_token_type_ids_from_sequences = _of_conversions(Conversions.create_token_type_ids_from_sequences)
+    convert_ids_to_tokens = methods_of(_conversions)(Conversions.convert_ids_to_tokens)
+    convert_tokens_to_ids = methods_of(_conversions)(Conversions.convert_tokens_to_ids)
+    convert_tokens_to_string = methods_of(_conversions)(Conversions.convert_tokens_to_string)
+    decode = methods_of(_conversions)(Conversions.decode)
+    batch_decode = methods_of(_conversions)(Conversions.batch_decode)
+    get_special_tokens_mask = methods_of(_conversions)(Conversions.get_special_tokens_mask)
+    build_inputs_with_special_tokens = methods_of(_conversions)(Conversions.build_inputs_with_special_tokens)
+    create_token_type_ids_from_sequences = methods_of(_conversions)(Conversions.create_token_type_ids_from_sequences)
+
+    special_tokens_map = PropertyOf(_table, TokenTable.special_tokens_map)
+    extra_special_tokens = PropertyOf(_table, TokenTable.extra_special_tokens)
+    extra_special_tokens_ids = PropertyOf(_table, TokenTable.extra_special_tokens_ids)
+    all_special_tokens = PropertyOf(_table, TokenTable.all_special_tokens)
+    all_special_ids = PropertyOf(_table, TokenTable.all_special_ids)
+    added_tokens_decoder = PropertyOf(_table, TokenTable.added_tokens_decoder)
+    added_tokens_encoder = PropertyOf(_table, TokenTable.added_tokens_encoder)
+    # The names of earlier versions of transformers.
+    additional_special_tokens = PropertyOf(_table, TokenTable.extra_special_tokens)
+    additional_special_tokens_ids = PropertyOf(_table, TokenTable.extra_special_tokens_ids)
+    vocab = PropertyOf(_table, TokenTable.get_vocab)
+    get_vocab = methods_of(_table)(TokenTable.get_vocab)
+    get_added_vocab = methods_of(_table)(TokenTable.get_added_vocab)
+
+    add_tokens = methods_of(Additions)(Additions.add_tokens)
+    add_special_tokens = methods_of(Additions)(Additions.add_special_tokens)
+
+    lowercased = methods_of(Copies)(Copies.lowercased)
+    trim = methods_of(Copies)(Copies.trim)
+
+    files = methods_of(_files)(TokenizerFiles.files)
+    save_pretrained = methods_of(_files)(TokenizerFiles.save_pretrained)
+    save_vocabulary = methods_of(_files)(TokenizerFiles.save_vocabulary)
 
     @classmethod
     def from_pretrained(
@@ -328,10 +293,7 @@ class XLMRobertaXLTokenizer:
         >>> tokenizer.batch_decode(tokenizer(["good", "a good day"], padding=True).input_ids)
         ['<pad><pad><pad><s> good</s>', '<s> a good day</s>']
         """
-        own = {
-            name for name, p in inspect.signature(cls.from_pretrained).parameters.items() if p.kind is p.KEYWORD_ONLY
-        }
-        check_options(settings, own)
+        check_options(settings, cls.from_pretrained)
         directory = resolve_tokenizer(
             model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
             subfolder=subfolder,
@@ -383,178 +345,3 @@ class XLMRobertaXLTokenizer:
         known = {token.content for token in content.added}
         tokenizer.add_tokens([name for name in content.extra_special_tokens if name not in known], special_tokens=True)
         return tokenizer
-
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> list[Path]:
-        """Write the sentencepiece model, byte for byte, and what transformers reads.
-
-        Parameters
-        ----------
-        directory : str or path
-            Created if missing. The files of an earlier tokenizer are replaced together.
-
-        Returns
-        -------
-        list of Path
-            ``sentencepiece.bpe.model``, ``tokenizer_config.json``, ``tokenizer.json`` if it is a unigram model, and
-            ``added_tokens.json`` if there are such tokens.
-        """
-        directory, content = Path(directory), self.files()
-        size = sum(map(len, content.values()))
-        with atomic.replacing_whole(directory, size=size, is_obsolete=MAY_BE_OBSOLETE.__contains__) as new:
-            for name, data in content.items():
-                new.add(name, [data])
-        return [directory / name for name in content]
-
-    def save_vocabulary(
-        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
-    ) -> tuple[Path, ...]:
-        """Write the sentencepiece model alone, byte for byte; `save_pretrained` also writes added tokens and settings.
-
-        Parameters
-        ----------
-        save_directory : str or path
-            Created if missing.
-        filename_prefix : str, optional
-            What the name of the file begins with, before "-".
-
-        Returns
-        -------
-        tuple of one Path
-            ``sentencepiece.bpe.model``.
-        """
-        path = Path(save_directory) / (f"{filename_prefix}-{TOKENIZER}" if filename_prefix else TOKENIZER)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(path, self.vocabulary.model)
-        return (path,)
-
-    def files(self) -> dict[str, bytes]:
-        """Return the content of the files that `save_pretrained` writes, by name."""
-        return tokenizer_files(self.vocabulary, self.settings)
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return the id of each token.
-
-        Returns
-        -------
-        dict of str to int
-            With special and added tokens.
-        """
-        return self.vocabulary.get_vocab()
-
-    vocab = property(get_vocab)
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return the ids of special and added tokens.
-
-        Returns
-        -------
-        dict of str to int
-            Those that are found in texts before these are cut into pieces.
-        """
-        return self.added_tokens_encoder
-
-    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        """Add tokens that are found in texts before these are cut into pieces.
-
-        The word embedding of the model needs a row for each of them:
-        ``model.resize_token_embeddings(len(tokenizer))``.
-
-        Parameters
-        ----------
-        new_tokens : str, AddedToken, or list of either
-            Tokens; an `AddedToken` of the library tokenizers has flags. One that is a piece of the vocabulary already
-            keeps its id. XLM-RoBERTa's own special tokens do not change.
-        special_tokens : bool, default=False
-            Whether they are special: `decode` and `convert_ids_to_tokens` can leave them out, and they are found before
-            the text is normalised, unless they are an `AddedToken` that is special itself and says otherwise.
-
-        Returns
-        -------
-        int
-            The number of tokens that were not there, or with other flags.
-
-        Examples
-        --------
-        >>> tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
-        >>> tokenizer.add_tokens(["covid19"])
-        1
-        >>> tokenizer.tokenize("covid19 spreads")[:1]
-        ['covid19']
-        """
-        is_one = isinstance(new_tokens, str) or not isinstance(new_tokens, Iterable)
-        tokens = [new_tokens] if is_one else list(new_tokens)
-        vocabulary, count = with_new_tokens(self.vocabulary, tokens, special_tokens)
-        if count:
-            self.piece_encoder = PieceEncoder(vocabulary)
-        return count
-
-    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
-        """Add special tokens.
-
-        Parameters
-        ----------
-        special_tokens_dict : dict
-            A list of tokens as `extra_special_tokens` or `additional_special_tokens`, which join those that were added
-            before. "bos_token" and the other names of XLM-RoBERTa's own special tokens may only have these.
-
-        Returns
-        -------
-        int
-            The number of tokens that were not there, or were not special.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown, or one of XLM-RoBERTa's own special tokens would change.
-        """
-        return self.add_tokens(special_contents(special_tokens_dict), special_tokens=True)
-
-    def lowercased(self) -> XLMRobertaXLTokenizer:
-        """Return a tokenizer that puts texts in lower case before all else.
-
-        Returns
-        -------
-        XLMRobertaXLTokenizer
-            With the same ids. Offsets are those of the original text.
-        """
-        lower = copy.copy(self)
-        lower.piece_encoder = PieceEncoder(self.vocabulary.lowercased())
-        return lower
-
-    def trim(self, used: Iterable[int]) -> tuple[XLMRobertaXLTokenizer, np.ndarray]:
-        """Return a tokenizer with only the pieces that are used, single characters, special and added tokens.
-
-        A text is encoded as before if all its pieces are kept: the better segmentations are still there. A piece that
-        is dropped is encoded as smaller ones, down to characters.
-
-        Parameters
-        ----------
-        used : array-like of int
-            Ids, in any order; they may repeat.
-
-        Returns
-        -------
-        tokenizer : XLMRobertaXLTokenizer
-            Its ids are contiguous, with the special tokens where XLM-R has them.
-        kept : ndarray of shape (len(tokenizer),), int64
-            The id here of each of its ids, ascending.
-
-        Raises
-        ------
-        ValueError
-            If an id is not in the vocabulary, or if the sentencepiece model is not a unigram model.
-
-        Examples
-        --------
-        >>> from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
-        >>> whole = XLMRobertaXLTokenizer.from_pretrained("nano")
-        >>> small, kept = whole.trim(whole.encode_batch(["good morning"])[0])
-        >>> small.decode(small.encode_batch(["good morning"])[0])
-        'good morning'
-        >>> len(small) < len(whole) / 2
-        True
-        """
-        small = copy.copy(self)
-        vocabulary, kept = self.vocabulary.trim(np.asarray(as_list(used), np.int64))
-        small.piece_encoder = PieceEncoder(vocabulary)
-        return small, kept

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
@@ -11,6 +12,17 @@ from skxlmr.checkpoints.tokenizer_settings import SETTINGS
 from skxlmr.text.new_tokens import EXTRA_NAMES, OWN_NAMES, check_own
 
 T = TypeVar("T")
+
+# Options of the reference that are missing here, and what to do in their place.
+REFUSED = {
+    "use_fast": "leave it out: there is one tokenizer, which has all that the fast one has",
+    "use_auth_token": "its name is 'token'",
+    "trust_remote_code": "leave it out: code of a model is never run",
+    "force_download": "remove the model from the cache of huggingface_hub",
+    "proxies": "set the environment variable HTTPS_PROXY",
+    "do_lower_case": "call lowercased() of the tokenizer",
+    "max_len": "its name is 'model_max_length'",
+}
 
 
 class Setting(Generic[T]):
@@ -68,15 +80,18 @@ class OwnTokenId:
             check_own(self.name, tokenizer.vocabulary.to_tokens([value])[0])
 
 
-def check_options(names: Iterable[str], own: set[str]) -> None:
-    """Raise TypeError unless all options of `from_pretrained` are known.
+def check_options(names: Iterable[str], function: Callable[..., object]) -> None:
+    """Raise TypeError unless all options of `from_pretrained`, the function, are settings or special tokens.
 
-    They may be settings or special tokens; `own` are its other parameters, one of which may be meant.
+    The message has the parameter that may be meant, or what to do in place of an option of transformers.
     """
+    own = {name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
     known = SETTINGS | {*OWN_NAMES, *EXTRA_NAMES}
     described = []
     for name in names:
-        if name not in known:
+        if name in REFUSED:
+            described.append(f"{name!r} ({REFUSED[name]})")
+        elif name not in known:
             close = difflib.get_close_matches(name, sorted(known | own), n=1)
             described.append(f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
     if described:

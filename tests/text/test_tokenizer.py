@@ -100,7 +100,7 @@ def test_call_with_max_length_pads_and_truncates(tokenizer):
         ({"max_length": "5"}, "max_length='5' must be a positive integer"),
         ({"stride": 5}, "stride=5 has no effect"),
         ({"return_overflowing_tokens": True}, "return_overflowing_tokens=True has no effect"),
-        ({"truncation": "only_second"}, "only='second' for a single text"),
+        ({"truncation": "only_second"}, "truncation='only_second' needs pairs: give text_pair"),
         ({"truncation": True, "max_length": 2}, "at least 3"),
     ],
 )

@@ -122,7 +122,7 @@ def test_from_pretrained_options(tiny_spm, tmp_path):
     [
         ("pading_side", r"no parameter 'pading_side' \(did you mean 'padding_side'\?\): it takes cache_dir"),
         ("cachedir", r"did you mean 'cache_dir'"),
-        ("use_fast", r"no parameter 'use_fast': it takes"),
+        ("use_fast", r"no parameter 'use_fast' \(leave it out: there is one tokenizer"),
     ],
 )
 def test_from_pretrained_with_unknown_option_raises(option, message):

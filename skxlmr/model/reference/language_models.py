@@ -20,8 +20,9 @@ from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.model.reference.decoding import Past
 from skxlmr.model.reference.generation import generate
 from skxlmr.model.reference.generation_options import GenerationOptions, LogitsProcessor, StoppingCriterion, Streamer
+from skxlmr.model.reference.labels import class_ids, labels_on_padding
 from skxlmr.model.reference.outputs import GenerateOutput, ModelOutput, returned
-from skxlmr.model.reference.padded import XLMRobertaXLModel, either, labels_on_padding
+from skxlmr.model.reference.padded import XLMRobertaXLModel, either
 from skxlmr.system.warn import warn
 
 
@@ -67,7 +68,7 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
 
         Parameters
         ----------
-        labels : Tensor of shape (B, S), int64, default=None
+        labels : Tensor of shape (B, S), integers, default=None
             Token ids; -100 is ignored by the mean loss. Where padding has other labels, its states are computed.
 
         Returns
@@ -75,6 +76,8 @@ class XLMRobertaXLForMaskedLM(LanguageModel):
         ModelOutput or tuple
             loss, logits (B, S, V), hidden_states, attentions.
         """
+        if labels is not None:
+            labels = class_ids(labels, either(input_ids, inputs_embeds).shape[:2])
         encoded = self.roberta.encode_padded(
             input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds, encoder_hidden_states,
             encoder_attention_mask, use_cache=False, output_attentions=output_attentions,
@@ -125,7 +128,7 @@ class XLMRobertaXLForCausalLM(LanguageModel):
 
         Parameters
         ----------
-        labels : Tensor of shape (B, S), int64, default=None
+        labels : Tensor of shape (B, S), integers, default=None
             Token ids, the same as `input_ids` or -100; the loss compares each with the prediction one position before.
 
         Returns
@@ -141,7 +144,10 @@ class XLMRobertaXLForCausalLM(LanguageModel):
         outputs = encoded.more
         outputs.logits = encoded.batch.unpack(self.predict_tokens(encoded.last))
         if labels is not None:
-            outputs.loss = F.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+            logits = outputs.logits[:, :-1].flatten(0, 1)
+            wide = logits if logits.dtype == torch.float64 else logits.float()  # a loss in 16 bits would be rounded
+            labels = class_ids(labels, outputs.logits.shape[:2])
+            outputs.loss = F.cross_entropy(wide, labels[:, 1:].flatten())
         return returned(outputs, return_dict, self.config)
 
     def generate(

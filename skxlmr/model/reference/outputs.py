@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from skxlmr.model.config import XLMRobertaXLConfig
 
 
-class Outputs(Mapping):
+class Outputs(dict[str, Any]):
     """Base class of dataclasses of outputs, of which those that were not computed are None.
 
     They can be read as attributes, and without those that are None also by position (`outputs[0]`) or as from a dict.
+    Setting an attribute sets the entry of the dict.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -24,26 +25,24 @@ class Outputs(Mapping):
         """Return the fields that are not None, in order."""
         return tuple(self.values())
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        present = {f.name: getattr(self, f.name, None) for f in fields(self)}  # some are missing in the constructor
+        super().clear()
+        super().update({name: value for name, value in present.items() if value is not None})
+
     def __getitem__(self, key: str | int | slice) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in self:
-            raise KeyError(key)
-        return getattr(self, key)
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key not in {f.name for f in fields(self)}:
             raise KeyError(key)
         setattr(self, key, value)
 
-    def __iter__(self) -> Iterator[str]:
-        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+    def _is_refused(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"Fields of a {type(self).__name__} are set as attributes: use dict(outputs) to change a copy.")
 
-    def __contains__(self, key: object) -> bool:
-        return any(key == name for name in self)
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _is_refused
 
 
 @dataclass(eq=False)

@@ -148,13 +148,13 @@ class XLMRobertaXLModel(Encoder):
         exporting = torch.compiler.is_exporting()
         if exporting:
             register_output()
-        inputs = either(input_ids, inputs_embeds)
         config = self.config
+        inputs = self._inputs(input_ids, inputs_embeds)
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
         shape = (inputs.shape[0], inputs.shape[1])
-        past_length = 0 if past_key_values is None else past_key_values[0][0].shape[2]
+        past_length = self._past_length(past_key_values)
         position_ids = self._position_ids(inputs, input_ids, position_ids, past_length, check_positions)
 
         eager, real = None, attention_mask
@@ -191,6 +191,40 @@ class XLMRobertaXLModel(Encoder):
             more.past_key_values = tuple((*own.present, *(cross.present if cross else ())) for own, cross in eager)
         return Encoded(last, batch, more)
 
+    def _inputs(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """Return the ids (B, S) or word embeddings (B, S, H) that are given; raise ValueError if they are not such."""
+        inputs = either(input_ids, inputs_embeds)
+        if input_ids is None:
+            wrong = inputs.ndim != 3 or inputs.shape[2] != self.config.hidden_size
+            expected = f"inputs_embeds must have shape (texts, tokens, {self.config.hidden_size})"
+        else:
+            wrong, expected = inputs.ndim != 2, "input_ids must have shape (texts, tokens)"
+        if wrong:
+            alone = " Add a dimension to a single text: input_ids[None]." if inputs.ndim == 1 else ""
+            raise ValueError(f"{expected}, got {tuple(inputs.shape)}.{alone}")
+        if not (torch.compiler.is_exporting() or (inputs.shape[0] and inputs.shape[1])):
+            raise ValueError(f"{expected}, with at least one of each, got {tuple(inputs.shape)}.")
+        word = self.embeddings.word
+        if input_ids is None or not word._forward_hooks:
+            return inputs
+        return self.embeddings.words(input_ids)  # hooks of users, such as the noise of NEFTune, are for padded batches
+
+    def _past_length(self, past_key_values: Sequence[tuple[Tensor, ...]] | None) -> int:
+        """Return the number of tokens that a decoder knows already; raise an error if it has not returned them."""
+        if past_key_values is None:
+            return 0
+        if not self.config.is_decoder:
+            raise ValueError("past_key_values are for decoders: load the model with is_decoder=True.")
+        is_past = isinstance(past_key_values, list | tuple) and all(
+            isinstance(p, list | tuple) for p in past_key_values
+        )
+        if not is_past or len(past_key_values) != len(self.layers):
+            raise TypeError(
+                f"past_key_values must be those of an earlier output of a decoder, one tuple for each of "
+                f"{len(self.layers)} layers, not {type(past_key_values).__name__}: leave them out in the first call."
+            )
+        return past_key_values[0][0].shape[2]
+
     def _needs_eager(
         self, attention_mask: Tensor | None, head_mask: Tensor | None, output_attentions: bool, every_position: bool
     ) -> bool:
@@ -205,7 +239,7 @@ class XLMRobertaXLModel(Encoder):
             or self.config.is_decoder
             or self.config.position_embedding_type != "absolute"
             or (every_position and attention_mask is not None)
-            or (attention_mask is not None and attention_mask.ndim == 3)
+            or (attention_mask is not None and attention_mask.ndim > 2)
         )
 
     def _position_ids(
@@ -247,7 +281,7 @@ class XLMRobertaXLModel(Encoder):
         batch_size, n_queries, past_length = lengths
         n_keys = past_length + n_queries
         mask = torch.ones(batch_size, n_keys, device=weight.device) if attention_mask is None else attention_mask
-        mask = self.get_extended_attention_mask(mask, (batch_size, n_queries))
+        mask = self.get_extended_attention_mask(mask, (batch_size, n_queries)).expand(batch_size, -1, -1, -1)
         source = source_mask = None
         if self.config.is_decoder and encoder_hidden_states is not None:
             if not self.config.add_cross_attention:
@@ -288,9 +322,10 @@ class XLMRobertaXLModel(Encoder):
         Parameters
         ----------
         input_ids : Tensor of shape (B, S), int64
-        attention_mask : Tensor of shape (B, S) or (B, S, K), default=None
+        attention_mask : Tensor of shape (B, S), (B, S, K) or (B, 1 or N, S, K), default=None
             One at real tokens, zero at padding, whose hidden states are not computed: they are zero in the outputs.
-            With three dimensions, one where the token of the second may attend to that of the third. None is all ones.
+            With more dimensions, one where the token of the last but one may attend to that of the last; with four, a
+            mask in floating point is added to the attention scores instead. None is all ones.
         token_type_ids, position_ids : Tensor of shape (B, S), int64, default=None
         head_mask : Tensor of shape (N,) or (num_hidden_layers, N), default=None
             Factors of the attention heads, those of pruned ones included.
@@ -336,17 +371,3 @@ def either(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     if input_ids is not None and inputs_embeds is None:
         return input_ids
     raise ValueError("Give either input_ids or inputs_embeds.")
-
-
-def mask_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Set the labels of padding to -100, which the loss ignores, whether or not its states are computed; (B, S)."""
-    if attention_mask is None or attention_mask.ndim == 3:
-        return labels
-    return labels.masked_fill(attention_mask == 0, -100)
-
-
-def labels_on_padding(labels: Tensor | None, attention_mask: Tensor | None) -> bool:
-    """Whether the loss counts labels (B, S) of padding, whose states are then computed."""
-    if labels is None or attention_mask is None or attention_mask.ndim == 3 or torch.compiler.is_exporting():
-        return False  # while exporting, all states are computed
-    return bool(((labels != -100) & (attention_mask == 0)).any())

@@ -13,8 +13,9 @@ from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.heads import ClassificationHead, head_dropout
 from skxlmr.model.initialisation import linear_head
 from skxlmr.model.pretrained import PretrainedModel
+from skxlmr.model.reference.labels import class_ids, labels_on_padding, mask_labels, sequence_loss
 from skxlmr.model.reference.outputs import ModelOutput, returned
-from skxlmr.model.reference.padded import XLMRobertaXLModel, either, labels_on_padding, mask_labels
+from skxlmr.model.reference.padded import XLMRobertaXLModel, either
 
 
 class XLMRobertaXLForSequenceClassification(PretrainedModel):
@@ -80,24 +81,6 @@ class XLMRobertaXLForSequenceClassification(PretrainedModel):
         return self.classifier(first_tokens)
 
 
-def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
-    """Return the mean loss of logits (B, num_labels) and labels (B,) or (B, num_labels).
-
-    `problem_type` None infers it as the reference does: regression if there is one logit, a single label per text if
-    the labels are integers, otherwise several labels per text.
-    """
-    if problem_type is None:
-        integers = not labels.is_floating_point()
-        problem_type = "single_label_classification" if integers else "multi_label_classification"
-        if logits.shape[1] == 1:
-            problem_type = "regression"
-    if problem_type == "regression":
-        return F.mse_loss(logits.squeeze(-1), labels.squeeze(-1).to(logits.dtype))
-    if problem_type == "single_label_classification":
-        return F.cross_entropy(logits, labels.flatten())
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-
-
 class XLMRobertaXLForMultipleChoice(PretrainedModel):
     """XLM-RoBERTa-XL with a score for each of several texts, from the pooled first token.
 
@@ -131,7 +114,7 @@ class XLMRobertaXLForMultipleChoice(PretrainedModel):
 
         Parameters
         ----------
-        labels : Tensor of shape (B,), int64, default=None
+        labels : Tensor of shape (B,), integers, default=None
             Index of the right choice.
 
         Returns
@@ -153,7 +136,7 @@ class XLMRobertaXLForMultipleChoice(PretrainedModel):
         scores = self.classifier(self.dropout(self.roberta.pooler(encoded.first)))
         outputs.logits = scores.view(-1, n_choices)  # (B * C, 1) -> (B, C)
         if labels is not None:
-            outputs.loss = F.cross_entropy(outputs.logits, labels)
+            outputs.loss = F.cross_entropy(outputs.logits, class_ids(labels, outputs.logits.shape[:1]))
         return returned(outputs, return_dict, self.config)
 
 
@@ -191,7 +174,7 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
 
         Parameters
         ----------
-        labels : Tensor of shape (B, S), int64, default=None
+        labels : Tensor of shape (B, S), integers, default=None
             Class indices; -100 is ignored by the mean loss. So is padding in XL models, while in others its states are
             computed where it has labels.
 
@@ -200,8 +183,10 @@ class XLMRobertaXLForTokenClassification(PretrainedModel):
         ModelOutput or tuple
             loss, logits (B, S, num_labels), hidden_states, attentions.
         """
-        if labels is not None and self.config.model_type == "xlm-roberta-xl":  # as the reference, for these models only
-            labels = mask_labels(labels, attention_mask)
+        if labels is not None:
+            labels = class_ids(labels, either(input_ids, inputs_embeds).shape[:2])
+            if self.config.model_type == "xlm-roberta-xl":  # as the reference, for these models only
+                labels = mask_labels(labels, attention_mask)
         encoded = self.roberta.encode_padded(
             input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds,
             use_cache=False, output_attentions=output_attentions, output_hidden_states=output_hidden_states,
@@ -254,7 +239,7 @@ class XLMRobertaXLForQuestionAnswering(PretrainedModel):
 
         Parameters
         ----------
-        start_positions, end_positions : Tensor of shape (B,), int64, default=None
+        start_positions, end_positions : Tensor of shape (B,), integers, default=None
             Position of the answer; positions outside the sequence are ignored by the mean loss.
 
         Returns
@@ -272,8 +257,11 @@ class XLMRobertaXLForQuestionAnswering(PretrainedModel):
         outputs.start_logits, outputs.end_logits = logits.unbind(-1)  # (B, S, 2) -> (B, S) twice
         if start_positions is not None and end_positions is not None:
             length, losses = logits.shape[1], []
-            for scores, positions in ((outputs.start_logits, start_positions), (outputs.end_logits, end_positions)):
-                positions = positions.view(len(scores)).clamp(0, length)  # (B,) or (B, 1) -> (B,)
-                losses.append(F.cross_entropy(scores, positions, ignore_index=length))
+            for scores, positions, name in (
+                (outputs.start_logits, start_positions, "start_positions"),
+                (outputs.end_logits, end_positions, "end_positions"),
+            ):
+                ids = class_ids(positions, scores.shape[:1], name).clamp(0, length)
+                losses.append(F.cross_entropy(scores, ids, ignore_index=length))
             outputs.loss = (losses[0] + losses[1]) / 2
         return returned(outputs, return_dict, self.config)

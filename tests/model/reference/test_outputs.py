@@ -31,3 +31,19 @@ def test_model_output_is_made_from_a_mapping_or_pairs():
         assert (again.logits == 1).all()
     with pytest.raises(TypeError, match="one mapping of"):
         ModelOutput({"lass": torch.tensor(1.0)})
+
+
+def test_model_output_is_gathered_as_by_data_parallel():
+    parts = [ModelOutput(loss=torch.tensor([1.0]), logits=torch.zeros(2, 3)) for _ in range(2)]
+    joined = type(parts[0])((name, torch.cat([part[name] for part in parts])) for name in parts[0])
+    assert joined.logits.shape == (4, 3)
+    assert joined.loss.tolist() == [1, 1]
+
+
+def test_model_output_refuses_what_attributes_would_not_show():
+    outputs = ModelOutput(loss=torch.tensor(1.0))
+    for change in (outputs.clear, outputs.popitem, lambda: outputs.setdefault("logits", 1)):
+        with pytest.raises(TypeError, match="set as attributes"):
+            change()
+    with pytest.raises(KeyError, match="logit"):
+        outputs["logit"] = 1

@@ -128,3 +128,19 @@ def test_padded_batch_invalid_mask_raises():
 def test_position_ids_start_after_pad_id_and_skip_pads():
     ids = torch.tensor([[0, 5, 2, 1], [1, 0, 5, 2]])
     assert position_ids_from_input_ids(ids, 1).tolist() == [[2, 3, 4, 1], [1, 2, 3, 4]]
+
+
+IDS, MASK = batch()
+MASKS = torch.ones(4, 2, 17, 17).tril() * MASK[:, None, None, :]
+
+
+@pytest.mark.parametrize("mask", [MASKS[:, :1].bool(), MASKS[:, :1].long(), (1 - MASKS[:, :1].double()) * -1e30])
+@pytest.mark.parametrize("name", ["Model", "ForSequenceClassification", "ForMaskedLM"])
+def test_mask_of_four_dimensions_equals_one_of_three(name, mask):
+    model = build(name)
+    expected = model(IDS, MASKS[:, 0].long())[0]
+    torch.testing.assert_close(model(IDS, mask)[0], expected, rtol=0, atol=1e-12)
+    each = model(IDS, mask.expand(-1, 2, -1, -1))[0]  # one for each head
+    torch.testing.assert_close(each, expected, rtol=0, atol=1e-12)
+    alone = model(IDS, mask[:1])[0]  # for all texts
+    torch.testing.assert_close(alone[0], expected[0], rtol=0, atol=1e-12)

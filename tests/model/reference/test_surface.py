@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import skxlmr.model as m
@@ -71,6 +72,12 @@ def raises(error, call: Callable[[], object]) -> bool:
     return False
 
 
+def message(error, call: Callable[[], object]) -> str:
+    with pytest.raises(error) as found:
+        call()
+    return str(found.value)
+
+
 def same(a, b) -> bool:
     return torch.equal(a, b)
 
@@ -88,6 +95,20 @@ def changed_state(model, value):
     return {name: torch.full_like(tensor, value) for name, tensor in model.state_dict().items()}
 
 
+def their_state(folder, prefix=""):
+    model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(folder)
+    return {prefix + name: tensor for name, tensor in model.state_dict().items()}
+
+
+def their_base(model):
+    return {name.removeprefix("roberta."): tensor for name, tensor in model.in_their_names(model.state_dict()).items()}
+
+
+def tied_state(model):
+    state = model.in_their_names(model.state_dict())
+    return state | {"lm_head.decoder.weight": state["roberta.embeddings.word_embeddings.weight"]}
+
+
 def has_grad(model) -> bool:
     return model(IDS).last_hidden_state.requires_grad
 
@@ -96,6 +117,11 @@ def trained(model, **options):
     model.train().gradient_checkpointing_enable(**options)
     model(IDS, MASK).logits.sum().backward()
     return all(p.grad is not None for p in model.parameters())
+
+
+def grad_of(model):
+    model(IDS, MASK).logits.sum().backward()
+    return model.roberta.layers[1].ffn.up.weight.grad
 
 
 def without(model, name):
@@ -346,6 +372,19 @@ MODELS = {
     "gradient_checkpointing_enable(gradient_checkpointing_kwargs=...)": lambda g: trained(
         new(Classifier), gradient_checkpointing_kwargs={"use_reentrant": True}
     ),
+    "activation_checkpointing_enable(every_n_layers=2, offload=True)": lambda g: (
+        (model := new(Classifier)).activation_checkpointing_enable(every_n_layers=2, offload=True) is None
+        and model.is_gradient_checkpointing
+        and same(grad_of(model), grad_of(new(Classifier)))
+    ),
+    "activation_checkpointing_enable(every_n_layers=0) raises": lambda g: raises(
+        ValueError, lambda: new().activation_checkpointing_enable(every_n_layers=0)
+    ),
+    "activation_checkpointing_disable": lambda g: (
+        (model := new()).activation_checkpointing_enable() is None
+        and model.activation_checkpointing_disable() is None
+        and not model.is_gradient_checkpointing
+    ),
     "gradient_checkpointing_enable with an unknown option raises": lambda g: raises(
         ValueError, lambda: new().gradient_checkpointing_enable({"reentrant": True})
     ),
@@ -373,6 +412,24 @@ MODELS = {
     ),
     "copy.deepcopy": lambda g: same(copy.deepcopy(new(Classifier))(IDS).logits, new(Classifier)(IDS).logits),
     "pickle": lambda g: same(pickle.loads(pickle.dumps(new(Classifier)))(IDS).logits, new(Classifier)(IDS).logits),
+    "load_state_dict of transformers' names": lambda g: (
+        (model := new(Classifier, num_labels=3)).load_state_dict(their_state(g.saved)).missing_keys == []
+        and same(model(IDS).logits, g.load()(IDS).logits)
+    ),
+    "load_state_dict of a wrapped model": lambda g: (
+        nn.ModuleDict({"m": (model := new(Classifier, num_labels=3))}).load_state_dict(their_state(g.saved, "m."))
+        and same(model(IDS).logits, g.load()(IDS).logits)
+    ),
+    "load_state_dict of an encoder": lambda g: (
+        (model := new(XLMRobertaXLModel)).load_state_dict(their_base(changed := new().double()))
+        and same(model.layers[1].ffn.up.weight, changed.layers[1].ffn.up.weight.float())
+    ),
+    "load_state_dict with the decoder of a language model": lambda g: (
+        new(MaskedLM).load_state_dict(tied_state(new(MaskedLM))).unexpected_keys == []
+    ),
+    "load_state_dict of other keys raises": lambda g: raises(
+        RuntimeError, lambda: new().load_state_dict({**their_base(new()), "encoder.layer.9.output.dense.bias": IDS})
+    ),
     "torch.save of a state dict": lambda g: (
         torch.save(new().state_dict(), g.folder / "x.pt") is None
         and new().load_state_dict(torch.load(g.folder / "x.pt")).unexpected_keys == []
@@ -384,6 +441,12 @@ MODELS = {
     ),
     "from_pretrained(config=...)": lambda g: (
         g.load(config=config(num_labels=3, hidden_dropout_prob=0.5)).config.hidden_dropout_prob == 0.5
+    ),
+    "from_pretrained(config=...) of transformers": lambda g: (
+        g.load(config=transformers.XLMRobertaXLConfig.from_pretrained(g.saved)).config.num_labels == 3
+    ),
+    "a config of transformers in the constructor is refused": lambda g: raises(
+        TypeError, lambda: Classifier(transformers.XLMRobertaXLConfig(**SHAPE))
     ),
     "from_pretrained(config=path)": lambda g: g.load(config=str(g.saved)).num_parameters() > 0,
     "from_pretrained(state_dict=...)": lambda g: (
@@ -402,7 +465,7 @@ MODELS = {
         g.load(device_map={"": torch.device("cpu")}).device.type == "cpu"
     ),
     "from_pretrained(device_map='auto')": lambda g: g.load(device_map="auto").device.type == "cpu",
-    "device_map='auto' is refused by name": lambda g: raises(ValueError, lambda: g.load(device_map="auto")),
+    "device_map='balanced' is refused by name": lambda g: raises(ValueError, lambda: g.load(device_map="balanced")),
     "device_map of two devices is refused": lambda g: raises(
         ValueError, lambda: g.load(device_map={"roberta": "cpu", "classifier": "meta"})
     ),
@@ -502,6 +565,27 @@ MODELS = {
         len(nn.utils.parameters_to_vector(new().parameters())) == new().num_parameters()
     ),
     "forward by position": lambda g: torch.allclose(new()(IDS, MASK)[0], new()(input_ids=IDS, attention_mask=MASK)[0]),
+    "one text without a dimension of texts is refused": lambda g: raises(ValueError, lambda: new()(IDS[0])),
+    "a batch without texts is refused": lambda g: raises(ValueError, lambda: new()(IDS[:0])),
+    "inputs_embeds of another width are refused": lambda g: raises(
+        ValueError, lambda: new()(inputs_embeds=torch.ones(1, 2, 5))
+    ),
+    "an id without a row is named": lambda g: "input_ids has 70" in message(IndexError, lambda: new()(IDS + 70)),
+    "token types of another model are named": lambda g: (
+        "token_type_ids has 1" in message(IndexError, lambda: new()(IDS, token_type_ids=torch.ones_like(IDS)))
+    ),
+    "past_key_values without is_decoder are refused": lambda g: raises(
+        ValueError, lambda: new()(IDS, past_key_values=new(CausalLM, is_decoder=True)(IDS).past_key_values)
+    ),
+    "past_key_values of transformers are refused": lambda g: raises(
+        TypeError, lambda: new(CausalLM, is_decoder=True)(IDS, past_key_values=transformers.DynamicCache())
+    ),
+    "a hook on the word embedding gets padded batches": lambda g: (
+        (seen := []) == []
+        and (model := new()).embeddings.word.register_forward_hook(lambda *args: seen.append(args[2].shape))
+        and model(IDS, MASK)
+        and seen == [(2, 4, 16)]
+    ),
     "forward signatures": lambda g: (
         list(inspect.signature(CausalLM.forward).parameters)[1:5]
         == ["input_ids", "attention_mask", "token_type_ids", "position_ids"]
@@ -541,6 +625,13 @@ OUTPUTS = {
     "pickle": lambda g: same(pickle.loads(pickle.dumps(ModelOutput(logits=torch.ones(2)))).logits, torch.ones(2)),
     "copy.copy": lambda g: same(copy.copy(o := output()).logits, o.logits),
     "dataclasses.replace": lambda g: replace(output(), loss=None).loss is None,
+    "an attribute that is set is an entry, in the order of the fields": lambda g: (
+        setattr(o := ModelOutput(logits=IDS), "loss", MASK) is None and list(o) == ["loss", "logits"]
+    ),
+    "an attribute that is set to None is not an entry": lambda g: (
+        setattr(o := output(), "loss", None) is None and list(o) == ["logits"]
+    ),
+    "copy.deepcopy": lambda g: same(copy.deepcopy(ModelOutput(logits=torch.ones(2)))["logits"], torch.ones(2)),
     "isinstance of dict": lambda g: isinstance(output(), dict),
     "return_dict=False is a tuple": lambda g: isinstance(output(return_dict=False), tuple),
     "config.return_dict=False is a tuple": lambda g: isinstance(new(return_dict=False)(IDS), tuple),
@@ -582,8 +673,6 @@ NOT_HELD = {
     "model: state_dict has the names of transformers": OUR_NAMES,
     "model: get_submodule by the names of transformers": OUR_NAMES,
     "model: retrieve_modules_from_names": "An internal step of from_pretrained.",
-    "model: from_pretrained(config=path)": "Use config=XLMRobertaXLConfig.from_pretrained(path).",
-    "model: from_pretrained(device_map='auto')": ONE_DEVICE,
     "model: from_pretrained(max_memory=...)": ONE_DEVICE,
     "model: from_pretrained(offload_folder=...)": ONE_DEVICE,
     "model: from_pretrained(attn_implementation='flash_attention_2')": "Packed texts on CUDA run torch's own kernel.",
@@ -592,9 +681,7 @@ NOT_HELD = {
     "model: from_pretrained(proxies=...)": REFUSED_BY_NAME,
     "model: from_pretrained(from_tf=True)": REFUSED_BY_NAME,
     "model: from_pretrained(from_flax=True)": REFUSED_BY_NAME,
-    "model: save_pretrained(save_function=torch.save)": "One module writes files, which replaces them as a whole.",
     "model: save_pretrained(push_to_hub=True)": "Call push_to_hub.",
-    "output: isinstance of dict": "It is a Mapping: a dict could be changed in ways that its attributes do not show.",
     "output: a class of its own for each kind": "One class has the fields of all.",
 }
 
