@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 SHAPE = {
     "vocab_size": 60,
@@ -17,6 +16,7 @@ SHAPE = {
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A sequence classification model with three labels, written by transformers."""
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.XLMRobertaXLConfig(**SHAPE, num_labels=3)
     transformers.XLMRobertaXLForSequenceClassification(config).save_pretrained(tmp_path)
