@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,39 @@ def test_manifest_grafts_folders_that_exist():
     for line in lines:
         if line.startswith("graft "):
             assert (REPOSITORY / line.removeprefix("graft ")).is_dir(), line
+
+
+@cache
+def imports_of(file: Path) -> frozenset[str]:
+    """Return the packages that a file imports when it is imported itself."""
+    nodes = ast.parse(file.read_text(encoding="utf-8")).body
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return frozenset(name.partition(".")[0] for name in names)
+
+
+def imported(path: Path) -> set[str]:
+    """Return the packages that a test file imports when it is collected, those of its conftest and helpers included."""
+    helpers = {file.stem if file.is_file() else file.name: file for file in (REPOSITORY / "tests/support").iterdir()}
+    found, waiting = set(), [path, *(folder / "conftest.py" for folder in path.parents)]
+    while waiting:
+        file = waiting.pop()
+        new = imports_of(file) - found if file.is_file() else set()
+        found |= new
+        for name in new & helpers.keys():
+            waiting += [helpers[name], *helpers[name].glob("*.py")]
+    return found - helpers.keys()
+
+
+@pytest.mark.parametrize(("target", "position"), [("OLDEST", 0), ("SKLEARN", 1)])
+def test_tests_of_old_releases_import_only_what_is_installed_for_them(target, position):
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    paths = re.search(rf"^{target}_TESTS := (.*)$", makefile, re.MULTILINE)[1].split()
+    installed = {"skxlmr", "scipy", *re.findall(r"-e \. (pytest.*)$", makefile, re.MULTILINE)[position].split()}
+    installed |= {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]}
+    modules = {{"scikit-learn": "sklearn"}.get(name, name.replace("-", "_")) for name in installed}
+    for path in paths:
+        assert (REPOSITORY / path).exists(), path
+        for file in [REPOSITORY / path, *(REPOSITORY / path).rglob("*.py")]:
+            more = imported(file) - modules - sys.stdlib_module_names if file.is_file() else set()
+            assert not more, f"{file.relative_to(REPOSITORY)} imports {more}"

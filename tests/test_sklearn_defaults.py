@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import types
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -10,6 +15,7 @@ import sklearn
 from polars_support import takes_polars
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 
 from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, XLMRXLRegressor
 from skxlmr.sklearn_defaults import sklearn_defaults
@@ -43,6 +49,68 @@ def test_defaults_are_set_inside_and_the_settings_of_the_user_are_back_outside()
         "enable_metadata_routing": False,
         "assume_finite": False,
     }
+
+
+class Autologging(types.ModuleType):
+    """What MLflow has: `mlflow.autolog()` logs every fit of scikit-learn while the switch is not off."""
+
+    _AUTOLOGGING_GLOBALLY_DISABLED = False
+
+    @contextmanager
+    def disable_autologging(self):
+        self._AUTOLOGGING_GLOBALLY_DISABLED = True
+        try:
+            yield
+        finally:
+            self._AUTOLOGGING_GLOBALLY_DISABLED = False
+
+
+@pytest.fixture
+def mlflow(monkeypatch):
+    module = Autologging("mlflow.utils.autologging_utils")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_mlflow_does_not_log_the_fits_inside_of_a_fit(mlflow, monkeypatch):
+    logged, fit = [], LogisticRegression.fit
+    monkeypatch.setattr(
+        LogisticRegression,
+        "fit",
+        lambda self, *args: logged.append(not mlflow._AUTOLOGGING_GLOBALLY_DISABLED) or fit(self, *args),
+    )
+    XLMRXLClassifier("nano", tuning="head", random_state=0).fit(TEXTS, ["cats", "ships"] * 4)
+    assert logged
+    assert not any(logged)
+    assert not mlflow._AUTOLOGGING_GLOBALLY_DISABLED
+    with pytest.raises(ZeroDivisionError), sklearn_defaults():
+        raise ZeroDivisionError
+    assert not mlflow._AUTOLOGGING_GLOBALLY_DISABLED
+
+
+def test_mlflow_that_the_user_turned_off_stays_off(mlflow):
+    with mlflow.disable_autologging():
+        with sklearn_defaults():
+            pass
+        assert mlflow._AUTOLOGGING_GLOBALLY_DISABLED
+
+
+def test_mlflow_stays_off_until_the_last_thread_is_done(mlflow):
+    inside, may_leave = threading.Event(), threading.Event()
+
+    def stay():
+        with sklearn_defaults():
+            inside.set()
+            may_leave.wait(30)
+
+    thread = threading.Thread(target=stay)
+    with sklearn_defaults():
+        thread.start()
+        assert inside.wait(30)
+    assert mlflow._AUTOLOGGING_GLOBALLY_DISABLED
+    may_leave.set()
+    thread.join(30)
+    assert not mlflow._AUTOLOGGING_GLOBALLY_DISABLED
 
 
 @pytest.mark.parametrize("normalize", [False, True])

@@ -1,6 +1,6 @@
 """Validation of X: text columns of any library, the names of columns, and the rows."""
 
-from skxlmr.columns.containers import SINGLE_TEXTS, is_sequence, one_column, split_columns
+from skxlmr.columns.containers import SINGLE_TEXTS, is_sequence, not_a_column, one_column, split_columns
 from skxlmr.columns.names import check_feature_names, check_n_features, feature_names, input_names
 from skxlmr.columns.reading import check_one_text, check_text_column
 from skxlmr.columns.rows import (
@@ -32,6 +32,7 @@ __all__ = [
     "is_sequence",
     "lengths",
     "name_row",
+    "not_a_column",
     "one_column",
     "split_columns",
     "total_lengths",

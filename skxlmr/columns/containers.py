@@ -13,6 +13,8 @@ from scipy import sparse
 
 from skxlmr.columns.names import feature_names
 
+# What reads the rows of a lazy frame of Spark, Dask, Ibis, DuckDB and polars.
+READERS = ("toPandas", "compute", "to_pandas", "df", "collect")
 SINGLE_TEXTS = (str, UserString, bytes, bytearray, memoryview)  # sequences that are not columns
 
 
@@ -50,9 +52,16 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
         return [frame.to_list()], None, None
     if hasattr(X, "__array__"):
         return _split_array(np.asarray(X), name), None, None
-    raise TypeError(
-        f"{name} is a {type(X).__name__}, which is not a column. Use a list, an array or a Series of texts."
-    )
+    raise not_a_column(X, name, "a list, an array or a Series of texts")
+
+
+def not_a_column(values: Any, name: str, wanted: str) -> TypeError:
+    """Return the error about something that is not a column, or whose rows are still to be read."""
+    remedy = f"Use {wanted}."
+    if isinstance(nw.from_native(values, pass_through=True), nw.LazyFrame):
+        reader = next((method for method in READERS if hasattr(values, method)), READERS[-1])
+        remedy = f"Read its rows first: {name}.{reader}()."
+    return TypeError(f"{name} is a {type(values).__name__}, which is not a column. {remedy}")
 
 
 def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | None]:

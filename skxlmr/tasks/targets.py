@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from skxlmr.columns import SINGLE_TEXTS, TextColumn, as_objects, check_n_rows, is_missing, is_sequence, name_row
+from skxlmr.columns import (
+    SINGLE_TEXTS,
+    TextColumn,
+    as_objects,
+    check_n_rows,
+    is_missing,
+    is_sequence,
+    name_row,
+    not_a_column,
+)
 from skxlmr.system.warn import warn
 
 LEAVE_OUT = "Leave it out of X: df['text'] for single texts, df[['first', 'second']] for pairs."
@@ -107,7 +116,7 @@ def _read(y: Any, name: str) -> Target:
     if hasattr(y, "to_pylist"):  # an array of pyarrow
         return Target(_as_lists(y.to_pylist()), name, is_list=True)
     if not hasattr(y, "__array__"):
-        raise TypeError(f"{name} is a {type(y).__name__}, which is not a column. Use a list, an array or a Series.")
+        raise not_a_column(y, name, "a list, an array or a Series")
     array = _as_array(y)
     if array.ndim not in (1, 2):
         raise ValueError(f"{name} has {array.ndim} dimensions; one or two are needed.")

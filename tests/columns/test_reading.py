@@ -117,6 +117,7 @@ REFUSED = [
     ("a dict", {"a": "b"}, TypeError, "is a dict, which is not a column"),
     ("a set", {"a"}, TypeError, "is a set"),
     ("a generator", (t for t in "ab"), TypeError, "is a generator"),
+    ("a lazy frame", pl.LazyFrame({"t": ["a"]}), TypeError, r"X is a LazyFrame, .* its rows first: X\.collect\(\)"),
     ("a number alone", 7, TypeError, "is a int, which is not a column"),
     ("None alone", None, TypeError, "is a NoneType"),
     ("a sparse matrix", sparse.eye(3, format="csr"), TypeError, "sparse matrix"),

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
+from sklearn.ensemble import BaggingClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsOneClassifier
 
 import skxlmr
 from skxlmr import (
@@ -175,6 +178,9 @@ def test_page_of_errors_has_the_messages_as_they_are(fitted, of_pairs):
         lambda: fitted.predict(FRAME[["label"]]),
         lambda: fitted.zero_shot(TEXTS, ["sport"]),
         lambda: of_pairs.predict(TEXTS),
+        lambda: OneVsOneClassifier(classifier()).fit(FRAME[["text"]], LABELS),
+        lambda: BaggingClassifier(classifier()).fit(FRAME.text, LABELS),
+        lambda: fit(pl.LazyFrame({"text": TEXTS})),
         lambda: classifier().predict(TEXTS),
         lambda: fit(early_stopping=True, y=list("abcdefgh")),
         lambda: fit(learning_rate=1e6, tuning="lora", max_epochs=3, lr_schedule="constant", warmup=0.0, batch_size=2),

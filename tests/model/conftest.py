@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from tiny_shape import SHAPE
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A sequence classification model with three labels, written by transformers."""
+    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.XLMRobertaXLConfig(**SHAPE, num_labels=3)
     transformers.XLMRobertaXLForSequenceClassification(config).save_pretrained(tmp_path)

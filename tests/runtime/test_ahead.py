@@ -30,21 +30,25 @@ def test_ahead_computes_one_item_in_advance():
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_ahead_raises_an_error_of_the_thread_with_its_traceback(error):
+    threads = set()
+
     def failing(item):
+        threads.add(threading.current_thread())
         if item == 2:
             raise error("item 2")
         return item
 
-    n_threads, results = threading.active_count(), ahead(failing, range(5))
+    results = ahead(failing, range(5))
     assert next(results) == 0
     with pytest.raises(error, match="item 2") as caught:
         list(results)
     assert "failing" in [entry.name for entry in caught.traceback]
-    assert threading.active_count() == n_threads
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_ahead_ends_its_thread_if_the_caller_is_interrupted():
-    n_threads, results = threading.active_count(), ahead(lambda item: item, range(5))
+    threads = set()
+    results = ahead(lambda item: threads.add(threading.current_thread()) or item, range(5))
 
     def consume():
         try:
@@ -56,7 +60,8 @@ def test_ahead_ends_its_thread_if_the_caller_is_interrupted():
 
     with pytest.raises(KeyboardInterrupt):
         consume()
-    assert threading.active_count() == n_threads
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.parametrize("begin", ["threading.Thread(target=run).start()", "atexit.register(run)"])

@@ -12,7 +12,7 @@ from skxlmr import XLMRXLEmbedder
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import BertConfig, BertModel, XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.runtime.backbone import get_backbone, release_models
+from skxlmr.runtime.backbone import _find_on_hub, get_backbone, release_models
 
 
 def test_get_backbone_of_the_same_checkpoint_loads_once(tmp_path):
@@ -56,6 +56,7 @@ def test_get_backbone_of_a_hub_model_asks_the_hub_once(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    _find_on_hub.cache_clear()  # other tests have a model of this name
     try:
         vectors = XLMRXLEmbedder(model=REPO).fit_transform(["good morning"])
         requests = len(server.requests)
@@ -63,6 +64,7 @@ def test_get_backbone_of_a_hub_model_asks_the_hub_once(tmp_path, monkeypatch):
         XLMRXLEmbedder(model=REPO, pooling="max").fit(["good morning"])
     finally:
         server.stop()
+        _find_on_hub.cache_clear()
     assert len(server.requests) == requests
     assert (vectors == XLMRXLEmbedder(model="nano").fit_transform(["good morning"])).all()
 

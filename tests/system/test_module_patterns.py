@@ -34,10 +34,10 @@ def test_compile_pattern_accepts(pattern):
 
 def test_slowest_patterns_take_seconds_at_most():
     patterns = Patterns([".*a.*b.*c.*!", ".*a.*b.*d.*!", ".*a.*c.*d.*!", ".*b.*c.*d.*!"])
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         patterns.matching("abcd" * 15)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_patterns_match_the_end_of_a_name_first_one_counts():

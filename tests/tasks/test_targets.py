@@ -80,6 +80,7 @@ def test_rows_that_are_not_vectors_of_one_length_cannot_be_stacked(rows):
         ({1, 2, 3}, TypeError, "y is a set"),
         (iter([1, 2, 3]), TypeError, "y is a list_iterator"),
         (object(), TypeError, "y is a object"),
+        (pl.LazyFrame({"y": [1, 2, 3]}), TypeError, "Read its rows first: y.collect()"),
         (np.zeros((3, 2, 2)), ValueError, "3 dimensions"),
         ([1, 2], ValueError, "inconsistent numbers of samples"),
     ],

@@ -121,9 +121,9 @@ def test_encode_with_offsets_real_text_equals_reference(xlmr, xlmr_reference, sh
 )
 def test_piece_offsets_long_text_takes_subquadratic_time(tiny_spm, text):
     processor = processor_of(tiny_spm)
-    start = time.perf_counter()
+    start = time.process_time()
     offsets = piece_offsets(processor, text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert offsets.dtype == np.int32
 
 

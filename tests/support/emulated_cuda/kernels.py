@@ -7,11 +7,13 @@ Notation: T packed tokens, N heads, L tokens of one text, D head size.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 from emulated_cuda.tensor import CudaTensor
 from emulated_cuda.triton_kernels import int8_linear, quantize_rows
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from emulated_cuda.device import EmulatedCuda
 
 HALVES = (torch.float16, torch.bfloat16)
+SPLITS = "num_splits" in inspect.signature(varlen_attn).parameters  # earlier torch splits no keys, and has no choice
 
 
 def check(condition: bool, message: str) -> None:
@@ -150,8 +153,9 @@ def varlen_attention(
     check(max(lengths) <= longest and min(lengths) > 0 and int(bounds[-1]) == len(q), "bounds do not fit the tokens")
     check(window in ([-1, -1], [-1, 0]), f"window {window}")
     is_causal |= window == [-1, 0]
-    takes_cudnn = gpu.cudnn_attends and gpu.capability[0] in (9, 10) and longest > 128 and num_splits is None
-    gpu.count_kernel("cudnn" if takes_cudnn else "flash" if num_splits == 1 else "flash, split as it chooses")
+    chooses = SPLITS and num_splits is None
+    takes_cudnn = chooses and gpu.cudnn_attends and gpu.capability[0] in (9, 10) and longest > 128
+    gpu.count_kernel("cudnn" if takes_cudnn else "flash, split as it chooses" if chooses else "flash")
     outputs = [
         F.scaled_dot_product_attention(*(x.float().transpose(0, 1) for x in text), is_causal=is_causal, scale=scale)
         for text in zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
