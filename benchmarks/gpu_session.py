@@ -22,7 +22,7 @@ from skxlmr.hardware.device import choose_dtype
 from skxlmr.hardware.estimate import MemoryEstimate
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLTokenizer
 from skxlmr.model.config import BertConfig
-from skxlmr.model.int8_engines import choose_engine
+from skxlmr.model.int8_engines.choice import choose_engine
 from skxlmr.runtime.backbone import Backbone, get_backbone
 from skxlmr.runtime.plan import make_plan
 

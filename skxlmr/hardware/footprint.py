@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from skxlmr.model import XLMRobertaXLConfig, int8_engines
+from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model import nf4 as four_bit
 from skxlmr.model.avx.operators import ROWS_IN_CACHE
+from skxlmr.model.blocks import block_size
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
+from skxlmr.model.int8_engines.choice import ENGINES, choose_engine
 from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
 
 FLOAT32 = 4  # bytes
@@ -152,7 +154,7 @@ def working_bytes(
     """
     s, hidden, inner = dtype.itemsize, config.hidden_size, config.intermediate_size
     matrix = hidden * inner
-    block = min(int8_engines.block_size(device), n_tokens * inner)
+    block = min(block_size(device), n_tokens * inner)
     product = _engine_name(settings, device) if isinstance(settings, Int8) else settings
     forward = {
         None: n_tokens * 2 * s * inner,
@@ -177,8 +179,8 @@ def working_bytes(
 
 
 def _engine_name(settings: Int8, device: torch.device) -> str:
-    engine = int8_engines.choose_engine(settings.engine, device)
-    return next(name for name, candidate in int8_engines.ENGINES.items() if candidate is engine)
+    engine = choose_engine(settings.engine, device)
+    return next(name for name, candidate in ENGINES.items() if candidate is engine)
 
 
 def kept_by_frozen_layers(

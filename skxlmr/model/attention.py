@@ -21,7 +21,7 @@ from skxlmr.model.avx.library import DTYPES, library
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import embedding
 from skxlmr.model.int8 import prepare
-from skxlmr.model.int8_engines import QuantizedInput
+from skxlmr.model.int8_engines.quantized_input import QuantizedInput
 from skxlmr.model.packing import Packing
 from skxlmr.model.stacked_linear import StackedLinear, can_stack
 

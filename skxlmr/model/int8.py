@@ -15,16 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from skxlmr.model.int8_engines import (
-    ENGINES,
-    Engine,
-    IntMM,
-    QuantizedInput,
-    blocks,
-    choose_engine,
-    outlier_weight,
-    weight_sums,
-)
+from skxlmr.model.blocks import blocks
+from skxlmr.model.int8_engines.choice import ENGINES, choose_engine
+from skxlmr.model.int8_engines.int_mm import IntMM, weight_sums
+from skxlmr.model.int8_engines.quantized_input import Engine, QuantizedInput, outlier_weight
 
 Derived = TypeVar("Derived")
 

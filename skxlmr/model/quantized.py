@@ -19,7 +19,7 @@ from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.cached_weights import assign, find_or_build
 from skxlmr.model.int8 import Int8, Int8Linear
-from skxlmr.model.int8_engines import choose_engine
+from skxlmr.model.int8_engines.choice import choose_engine
 from skxlmr.model.key_maps import BASE
 from skxlmr.model.nf4 import Linear4bit
 from skxlmr.model.outlier_search import find_outliers

@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from skxlmr.hardware.footprint import activation_bytes, default_batch_tokens, num_learned, weight_bytes
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, int8_engines
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, blocks
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
+from skxlmr.model.int8_engines import choice, int_mm
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
@@ -53,7 +54,7 @@ class PeakMemory(TorchDispatchMode):
 
 def peak_of(run: Callable[[], object]) -> int:
     run()  # what is allocated only once is not counted
-    int8_engines._workspace._take(0)  # but the workspace that the products keep is
+    int_mm._workspace._take(0)  # but the workspace that the products keep is
     with PeakMemory() as counter:
         run()
     return counter.peak
@@ -185,7 +186,7 @@ def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype
         pytest.skip("this GPU does not multiply integers")
     if settings == Int8(engine="triton") and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("Triton compiles no integer products for this GPU")
-    monkeypatch.setattr(int8_engines, "LARGE_BLOCK", 2**17)
+    monkeypatch.setattr(blocks, "LARGE_BLOCK", 2**17)
     base = base_of(WIDE, dtype, settings)
     for layer in quantized_layers(base).values() if needs_int8 else ():
         layer.set_outliers(torch.arange(layer.in_features // 64))
@@ -225,7 +226,7 @@ def test_activation_bytes_with_bitsandbytes_counts_int32_products(emulate):
 
 def test_activation_bytes_of_kernels_for_cpus_has_no_int32_products(monkeypatch):
     """Only a few rows for each thread are held in 32 bits."""
-    monkeypatch.setattr(int8_engines, "avx_library", lambda: object())
+    monkeypatch.setattr(choice, "avx_library", lambda: object())
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     avx, int_mm = (activation_bytes(XL, 4000, torch.bfloat16, Int8(engine=name)) for name in ("avx", "int_mm"))
     assert 3 * 4000 * XL.intermediate_size < int_mm - avx < 5 * 4000 * XL.intermediate_size
