@@ -20,7 +20,7 @@ from skxlmr.hardware.advice import training_budget
 from skxlmr.hardware.estimate import Together
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.heads import Head
-from skxlmr.model.int8 import Int8
+from skxlmr.model.storage import EightBit
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.feature_cache import Keep
 from skxlmr.runtime.finetuned import Finetuned
@@ -287,7 +287,7 @@ class Fit:
                 backbone.model.config,
                 batch_tokens,
                 tuning=self.tuning,
-                load_in_8bit=backbone.storage if isinstance(backbone.storage, Int8) else False,
+                load_in_8bit=backbone.storage if isinstance(backbone.storage, EightBit) else False,
                 load_in_4bit=backbone.storage == "nf4",
                 dtype=str(backbone.model.dtype).removeprefix("torch."),
                 device=str(backbone.model.device),

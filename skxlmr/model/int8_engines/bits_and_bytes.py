@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skxlmr.model.blocks import blocks
-from skxlmr.model.int8_engines.quantized_input import QuantizedInput, outlier_weight, outliers_of
+from skxlmr.model.int8_engines.outliers import outlier_weight, outliers_of
+from skxlmr.model.quantized_input import QuantizedInput
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import torch
 
 from skxlmr.model.avx import operators as avx_operators
 from skxlmr.model.avx.library import library as avx_library
+from skxlmr.model.dequantize import Dequantize
 from skxlmr.model.int8_engines.bits_and_bytes import BitsAndBytes
-from skxlmr.model.int8_engines.dequantize import Dequantize
 from skxlmr.model.int8_engines.fused import Avx, Fused, triton_operators
 from skxlmr.model.int8_engines.int_mm import IntMM
-from skxlmr.model.int8_engines.quantized_input import Engine
+from skxlmr.model.quantized_input import Engine
 from skxlmr.system import triton
 from skxlmr.system.capability import cuda_capability
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.model.dynamic_outliers import guessing
-from skxlmr.model.int8_engines.quantized_input import QuantizedInput, outlier_weight_of, outliers_of
+from skxlmr.model.int8_engines.outliers import outlier_weight_of, outliers_of
+from skxlmr.model.quantized_input import QuantizedInput
 
 if TYPE_CHECKING:
     from skxlmr.model.int8 import Int8Linear

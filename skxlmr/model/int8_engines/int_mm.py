@@ -15,7 +15,8 @@ from torch import Tensor
 
 from skxlmr.model.blocks import blocks
 from skxlmr.model.dynamic_outliers import OutlierColumns
-from skxlmr.model.int8_engines.quantized_input import HIGH, LARGEST, QuantizedInput, outlier_weight, outliers_of
+from skxlmr.model.int8_engines.outliers import HIGH, LARGEST, outlier_weight, outliers_of
+from skxlmr.model.quantized_input import QuantizedInput
 
 if TYPE_CHECKING:
     from skxlmr.model.int8 import Int8Linear

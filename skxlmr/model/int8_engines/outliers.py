@@ -1,47 +1,22 @@
-"""What all engines share: the input that they multiply, and its outlier columns.
+"""Columns of an input that keep 16 bits, and those of the weight that they are multiplied with.
 
 Notation: T tokens, K input features, N output features, k outlier columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from skxlmr.model.dynamic_outliers import OutlierColumns
+from skxlmr.model.quantized_input import QuantizedInput
 
 if TYPE_CHECKING:
     from skxlmr.model.int8 import Int8Linear
 
 HIGH = 256  # an outlier is `HIGH * high + low`, two int8
 LARGEST = 127 * HIGH + 127
-
-
-@dataclass
-class QuantizedInput:
-    """What an engine multiplies: the input of a layer after its `quantize`."""
-
-    dtype: torch.dtype  # of the product
-    values: Tensor  # (T, K) int8, in outlier columns the low byte; the unchanged input if the engine does not quantise
-    scales: Tensor | None = None  # (T, 1) float32, value of one step of each row
-    columns: Tensor | None = None  # (k,) int64, the outlier columns
-    # (T, k) int8, high bytes of the outliers, with triton followed by zeros; with bitsandbytes the outliers themselves
-    high: Tensor | None = None
-    fixed: bool = True  # whether the outlier columns are those that the layer stores
-    middles: Tensor | None = None  # (T, 1) float32, subtracted from each row before it was rounded
-
-
-class Engine(Protocol):
-    """Multiplies inputs with 8-bit weights."""
-
-    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
-        """Prepare an input (T, K)."""
-
-    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
-        """Return (T, N), with the bias added."""
 
 
 def outliers_of(x: Tensor, layer: Int8Linear) -> tuple[OutlierColumns, bool]:
