@@ -45,8 +45,8 @@ def round_rows(x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    largest = torch.linalg.vector_norm(x, torch.inf, 1, keepdim=True, dtype=dtype).float()
+    x = x.float() if x.dtype == torch.float64 else x
+    largest = torch.linalg.vector_norm(x, torch.inf, 1, keepdim=True, dtype=torch.float32)
     scales = largest.clamp_(min=1e-30).div_(LARGEST)  # a row may be zero
     return (x / scales).to(E4M3), scales
 

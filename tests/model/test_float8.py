@@ -184,9 +184,5 @@ def test_float8_linear_on_cuda_is_near_the_cpu(in_features, out_features, dtype)
     error = (outputs[1] - outputs[0]).norm(dim=1) / outputs[0].norm(dim=1)
     assert error.max() < 0.06  # inputs are rounded to three bits of mantissa where they are multiplied in 8 bits
     assert_close(gradients[1], gradients[0], rtol=2e-2, atol=2e-2)
-    assert_close(
-        there(x.to("cuda", dtype)).float().cpu(),
-        F.linear(x, linear.weight.cpu(), linear.bias.cpu()),
-        rtol=0.1,
-        atol=300,
-    )
+    exact = F.linear(x, linear.weight.cpu(), linear.bias.cpu())
+    assert ((outputs[1] - exact).norm(dim=1) / exact.norm(dim=1)).max() < 0.08
