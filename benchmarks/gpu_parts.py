@@ -59,6 +59,7 @@ def all_parts(has_bfloat16: bool) -> list[Part]:
         ("products", 30, products),
         (f"xl {half}", 60, partial(model, name="xl", kind=half)),
         *((f"xl 8-bit {engine}", 60.0, partial(model, name="xl", kind=f"8-bit {engine}")) for engine in engines),
+        ("xl 8-bit float", 60, partial(model, name="xl", kind="8-bit float")),
         ("xxl 8-bit auto", 75, partial(model, name="xxl", kind="8-bit auto")),
         (f"latency xl {half}", 40, partial(latency, name="xl", kind=half)),
         ("latency xl 8-bit auto", 40, partial(latency, name="xl", kind="8-bit auto")),
@@ -133,7 +134,7 @@ def counted(part: str, text: str, cut: str, seconds: float) -> Iterator[Line]:
 def products(session: Session, part: str) -> Iterator[Line]:
     """Measure the matrix products of XL's layers, and copying in the memory of the device."""
     other = "float16" if session.half == "bfloat16" else "bfloat16"
-    for kind in (session.half, "8-bit", other):
+    for kind in (session.half, "8-bit", "8-bit float", other):
         try:
             rate = session.rate(kind)
         except RuntimeError as error:  # no such products on this device
@@ -171,7 +172,7 @@ def model(session: Session, part: str, name: str, kind: str) -> Iterator[Line]:
         yield Line(part, "encoder", n_tokens / seconds, "tokens/s", said)
         yield Line(part, "FLOP/s of the model", flops / seconds / 1e12, "TFLOP/s")
         beside = kind if kind in DTYPES else session.half
-        share, said = flops / seconds / session.rate(beside), of_int8(session, kind, flops / seconds)
+        share, said = flops / seconds / session.rate(beside), of_8bit(session, kind, flops / seconds)
         yield Line(part, "of the measured product", share, "", f"product in {beside}{said}")
         if before is not None:
             largest = max(int(lengths[batch].sum()) for batch in rows)
@@ -211,11 +212,12 @@ def compared(gigabytes: float, estimate: int) -> str:
     return f"memory_estimate {estimate / 1e9:.3g} GB, {100 * (gigabytes / max(estimate / 1e9, 1e-12) - 1):+.1f} %"
 
 
-def of_int8(session: Session, kind: str, per_second: float) -> str:
+def of_8bit(session: Session, kind: str, per_second: float) -> str:
     if not kind.startswith("8-bit"):
         return ""
+    product = kind if kind == "8-bit float" else "8-bit"
     try:
-        return f"; {per_second / session.rate('8-bit'):.2f} of the product in 8 bits"
+        return f"; {per_second / session.rate(product):.2f} of the product in {product}"
     except RuntimeError:
         return "; no products in 8 bits here"
 

@@ -17,12 +17,11 @@ from random_models import random_weights, stand_in
 from shared import log_normal_texts
 
 import skxlmr
-from skxlmr import Int8, XLMRXLEmbedder, memory_estimate
+from skxlmr import Float8, Int8, XLMRXLEmbedder, memory_estimate
 from skxlmr.hardware.device import choose_dtype
 from skxlmr.hardware.estimate import MemoryEstimate
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLTokenizer
 from skxlmr.model.config import BertConfig
-from skxlmr.model.int8_engines import choose_engine
 from skxlmr.runtime.backbone import Backbone, get_backbone
 from skxlmr.runtime.plan import make_plan
 
@@ -68,6 +67,12 @@ class Base:
         return fitted
 
 
+def eight_bit(kind: str) -> Int8 | Float8:
+    """Return the storage of "8-bit float", or of "8-bit ENGINE" for integers."""
+    engine = kind.removeprefix("8-bit ")
+    return Float8(engine="scaled_mm") if engine == "float" else Int8(engine=engine)
+
+
 @dataclass
 class Session:
     """A device, a folder for small files, and what earlier parts have measured.
@@ -101,12 +106,12 @@ class Session:
         return config
 
     def options(self, kind: str) -> dict[str, object]:
-        """Return the parameters of estimators for a kind: "bfloat16", "float16", "4-bit" or "8-bit ENGINE"."""
+        """Return the parameters of estimators for a kind: a dtype, "4-bit", "8-bit float" or "8-bit ENGINE"."""
         device = {"device": str(self.device)}
         if kind == "4-bit":
             return {"dtype": self.half, "load_in_8bit": False, "load_in_4bit": True, **device}
         if kind.startswith("8-bit "):
-            return {"dtype": self.half, "load_in_8bit": Int8(engine=kind.removeprefix("8-bit ")), **device}
+            return {"dtype": self.half, "load_in_8bit": eight_bit(kind), **device}
         return {"dtype": kind, "load_in_8bit": False, **device}
 
     def why_not(self, name: str, kind: str) -> str | None:
@@ -118,7 +123,7 @@ class Session:
             return "the kernels of Triton run on CUDA only"
         if kind.startswith("8-bit "):
             try:
-                choose_engine(kind.removeprefix("8-bit "), self.device)
+                eight_bit(kind).engine_on(self.device)
             except (ValueError, ImportError) as error:
                 return str(error)
         estimate = memory_estimate(self.config(name), **self.options(kind))
@@ -170,7 +175,7 @@ class Session:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def rate(self, kind: str) -> float:
-        """Return the operations per second of XL's matrix products on this machine: of a dtype, or of "8-bit"."""
+        """Return the operations per second of XL's matrix products on this machine: of a dtype or as `ceiling` says."""
         if kind not in self._rates:
             config = self.config("xl")
             rows = (64,) if self.quick else ()

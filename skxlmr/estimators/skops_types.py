@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skxlmr.estimators.base import estimators
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.base_choice import FittedBase
 from skxlmr.training.callbacks import MLflowLogger, ProgressBar, TensorBoardLogger
@@ -44,5 +45,5 @@ def skops_types() -> list[str]:
     With skops, `skops.io.load("model.skops", trusted=skxlmr.skops_types())`.
     """
     callbacks = [ProgressBar, TensorBoardLogger, MLflowLogger]
-    own = [*estimators().values(), *TUNINGS.values(), *callbacks, Int8, FittedBase]
+    own = [*estimators().values(), *TUNINGS.values(), *callbacks, Int8, Float8, FittedBase]
     return sorted({f"{cls.__module__}.{cls.__qualname__}" for cls in (*own, type(Path()))})

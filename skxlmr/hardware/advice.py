@@ -83,6 +83,7 @@ def _ways_to_shrink(estimate: MemoryEstimate) -> list[list[dict[str, Any]]]:
     storage: dict[str | None, list[dict[str, Any]]] = {
         None: [{"load_in_8bit": True}, {"load_in_4bit": True}],
         "int8": [{"load_in_8bit": False, "load_in_4bit": True}],
+        "float8": [{"load_in_8bit": False, "load_in_4bit": True}],
         "nf4": [],
     }
     tuning = None if parameters["tuning"] is None else as_tuning(parameters["tuning"])

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 
 from skxlmr.model.config import XLMRobertaXLConfig
-from skxlmr.model.int8 import Int8, quantization_settings
+from skxlmr.model.int8 import Int8
+from skxlmr.model.storage import EightBit, Storage, quantization_settings
 from skxlmr.tuning import Tuning
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -101,12 +102,12 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def choose_quantization(
-    load_in_8bit: bool | str | Int8,
+    load_in_8bit: bool | str | EightBit,
     load_in_4bit: bool,
     device: torch.device,
     config: XLMRobertaXLConfig,
     tuning: Tuning | None = None,
-) -> Int8 | str | None:
+) -> Storage | None:
     """Convert `load_in_8bit` and `load_in_4bit` to settings of 8-bit weights, "nf4", or None.
 
     "auto" means 8 bits for XL and XXL, always on a CPU, where they are also faster than 16 bits, and on a GPU if 16-bit

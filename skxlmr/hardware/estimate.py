@@ -24,7 +24,9 @@ from skxlmr.hardware.footprint import (
 )
 from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaConfig, XLMRobertaXLConfig
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
+from skxlmr.model.storage import kind_of
 from skxlmr.system.parameters import suggesting_values
 from skxlmr.tuning import TUNINGS, Head, Tuning, as_tuning
 
@@ -80,7 +82,7 @@ class MemoryEstimate:
     available : int or None
         Free bytes on the device; None if unknown.
     device, dtype : str
-    quantization : {"int8", "nf4"} or None
+    quantization : {"int8", "float8", "nf4"} or None
     batch_tokens : int
         Tokens in a batch.
     parameters : dict
@@ -126,7 +128,7 @@ class MemoryEstimate:
         return None if self.available is None else self.needed <= self.available
 
     def __str__(self) -> str:
-        storage = {None: self.dtype, "int8": "8-bit", "nf4": "4-bit"}[self.quantization]
+        storage = {None: self.dtype, "int8": "8-bit", "float8": "8-bit float", "nf4": "4-bit"}[self.quantization]
         rows = [
             ("weights", self.weights, storage),
             ("learned", self.learned, "float32"),
@@ -142,7 +144,7 @@ class MemoryEstimate:
 
 PARAMETER_CONSTRAINTS = {
     "model": [str, os.PathLike, XLMRobertaXLConfig],
-    "load_in_8bit": ["boolean", StrOptions({"auto"}), Int8],
+    "load_in_8bit": ["boolean", StrOptions({"auto"}), Int8, Float8],
     "load_in_4bit": ["boolean"],
     "tuning": [StrOptions(set(TUNINGS)), Tuning, None],
     "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -156,7 +158,7 @@ PARAMETER_CONSTRAINTS = {
 def memory_estimate(
     model: str | os.PathLike | XLMRobertaXLConfig = "facebook/xlm-roberta-xl",
     *,
-    load_in_8bit: bool | str | Int8 = "auto",
+    load_in_8bit: bool | str | Int8 | Float8 = "auto",
     load_in_4bit: bool = False,
     tuning: str | Tuning | None = None,
     batch_tokens: int | str = "auto",
@@ -172,7 +174,7 @@ def memory_estimate(
     model : str, path or XLMRobertaXLConfig, default="facebook/xlm-roberta-xl"
         As for the estimators. Base, large, XL and XXL need no connection; for another model of the hub, config.json is
         downloaded.
-    load_in_8bit : "auto", bool or Int8, default="auto"
+    load_in_8bit : "auto", bool, Int8 or Float8, default="auto"
     load_in_4bit : bool, default=False
     tuning : {"lora", "bias", "head", "full"}, Tuning or None, default=None
         What is trained; None for prediction or embedding.
@@ -238,6 +240,8 @@ def memory_estimate(
     if saved_in_8bit(config):
         if load_in_4bit or (tuning is not None and tuning.trains_base):
             raise ValueError("This checkpoint holds 8-bit weights, which allow neither load_in_4bit nor tuning='full'.")
+        if isinstance(settings, Float8):
+            raise ValueError("This checkpoint holds 8-bit integers, which cannot be loaded as Float8().")
         settings = settings or Int8()
     if isinstance(batch_tokens, str):  # "auto"
         batch_tokens = default_batch_tokens(config, torch_dtype, torch_device)
@@ -261,7 +265,7 @@ def memory_estimate(
         available=available_memory(torch_device),
         device=str(torch_device),
         dtype=str(torch_dtype).removeprefix("torch."),
-        quantization="int8" if isinstance(settings, Int8) else settings,
+        quantization=kind_of(settings),
         batch_tokens=batch_tokens,
         parameters=parameters,
         processes=n,

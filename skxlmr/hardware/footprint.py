@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from skxlmr.model import XLMRobertaXLConfig, int8_engines
+from skxlmr.model import XLMRobertaXLConfig, float8_engines
 from skxlmr.model import nf4 as four_bit
 from skxlmr.model.avx.operators import ROWS_IN_CACHE
+from skxlmr.model.blocks import block_size
+from skxlmr.model.float8 import Float8
 from skxlmr.model.heads import ClassificationHead
-from skxlmr.model.int8 import Int8
+from skxlmr.model.int8_engines import choice as int8_engines
+from skxlmr.model.storage import EightBit, Storage
 from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
 
 FLOAT32 = 4  # bytes
@@ -25,7 +28,7 @@ LEAST_BATCH_TOKENS = 768  # for each batch the large 8-bit weights are packed, o
 BUCKET_BYTES = 32 * 2**20  # of gradients that processes exchange at once; they are copied
 
 
-def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
+def weight_bytes(config: XLMRobertaXLConfig, settings: Storage | None, dtype: torch.dtype) -> int:
     """Return the bytes of the weights of a base model.
 
     All weights have the given dtype; if the model is quantised, except the matrices of the layers and the word
@@ -106,7 +109,7 @@ def activation_bytes(
     config: XLMRobertaXLConfig,
     n_tokens: int,
     dtype: torch.dtype,
-    settings: Int8 | str | None = None,
+    settings: Storage | None = None,
     tuning: Tuning | None = None,
     device: torch.device | str = "cpu",
     gradient_checkpointing: bool = False,
@@ -137,7 +140,7 @@ def working_bytes(
     config: XLMRobertaXLConfig,
     n_tokens: int,
     dtype: torch.dtype,
-    settings: Int8 | str | None,
+    settings: Storage | None,
     device: torch.device,
     backward: bool = False,
 ) -> int:
@@ -152,8 +155,8 @@ def working_bytes(
     """
     s, hidden, inner = dtype.itemsize, config.hidden_size, config.intermediate_size
     matrix = hidden * inner
-    block = min(int8_engines.block_size(device), n_tokens * inner)
-    product = _engine_name(settings, device) if isinstance(settings, Int8) else settings
+    block = min(block_size(device), n_tokens * inner)
+    product = _engine_name(settings, device) if isinstance(settings, EightBit) else settings
     forward = {
         None: n_tokens * 2 * s * inner,
         "nf4": n_tokens * 2 * s * inner + s * matrix,
@@ -165,6 +168,7 @@ def working_bytes(
         "triton": n_tokens * (hidden + (1 + s) * inner),
         # (T, H) int8, (T, I) int32 and floating point, and a float32 block of (T, I)
         "bitsandbytes": n_tokens * (hidden + (4 + s) * inner) + FLOAT32 * block,
+        "scaled_mm": _scaled_mm_bytes(config, n_tokens, dtype, device, block),
         "dequantize": n_tokens * 2 * s * inner + (FLOAT32 + s) * matrix,
     }
     needed = [forward[product]]
@@ -176,9 +180,24 @@ def working_bytes(
     return n_tokens * 5 * s * hidden + max(needed)
 
 
-def _engine_name(settings: Int8, device: torch.device) -> str:
-    engine = int8_engines.choose_engine(settings.engine, device)
-    return next(name for name, candidate in int8_engines.ENGINES.items() if candidate is engine)
+def _scaled_mm_bytes(
+    config: XLMRobertaXLConfig, n_tokens: int, dtype: torch.dtype, device: torch.device, block: int
+) -> int:
+    """Return the bytes of buffers in products of 8-bit floating point: before, in or after the activation function."""
+    s, hidden, inner = dtype.itemsize, config.hidden_size, config.intermediate_size
+    # (T, I) floating point and e4m3, and a float32 block of (T, I)
+    rounding = n_tokens * (s + 1) * inner + FLOAT32 * block
+    if float8_engines.takes_row_scales(dtype, device):
+        return max(n_tokens * 2 * s * inner, rounding)
+    # (T, H) e4m3, (T, I) float32 and, unless it is that, floating point, and a float32 block of (T, I)
+    outputs = FLOAT32 if dtype == torch.float32 else FLOAT32 + s
+    return max(n_tokens * 2 * s * inner, rounding, n_tokens * (hidden + outputs * inner) + FLOAT32 * block)
+
+
+def _engine_name(settings: EightBit, device: torch.device) -> str:
+    engine = settings.engine_on(device)
+    engines = (float8_engines if isinstance(settings, Float8) else int8_engines).ENGINES
+    return next(name for name, candidate in engines.items() if candidate is engine)
 
 
 def kept_by_frozen_layers(

@@ -12,7 +12,7 @@ from skxlmr.hardware.device import cpu_capabilities, cpu_has_bfloat16
 from skxlmr.hardware.estimate import in_gigabytes
 from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model.avx.library import library
-from skxlmr.model.int8_engines import cpu_has_int8
+from skxlmr.model.int8_engines.choice import cpu_has_int8
 
 
 def show_versions() -> None:

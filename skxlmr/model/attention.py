@@ -20,10 +20,10 @@ from skxlmr.model.avx import operators
 from skxlmr.model.avx.library import DTYPES, library
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import embedding
-from skxlmr.model.int8 import prepare
-from skxlmr.model.int8_engines import QuantizedInput
 from skxlmr.model.packing import Packing
+from skxlmr.model.quantized_input import QuantizedInput
 from skxlmr.model.stacked_linear import StackedLinear, can_stack
+from skxlmr.model.storage import prepare
 
 AMPERE = (8, 0)  # compute capability of the first GPUs with FlashAttention
 HEAD_MULTIPLE = 8  # kernels of CUDA for 16 bits take multiples of it as head sizes

@@ -25,7 +25,7 @@ from skxlmr.model.avx import library, operators
 from skxlmr.model.avx.library import DTYPES, address
 from skxlmr.model.fused_layer import can_fuse
 from skxlmr.model.int8 import Int8Linear
-from skxlmr.model.int8_engines import Avx
+from skxlmr.model.int8_engines.fused import Avx
 from skxlmr.model.packing import Packing
 
 if TYPE_CHECKING:

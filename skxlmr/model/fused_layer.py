@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skxlmr.model.attention import Attention, Deltas, attend
 from skxlmr.model.int8 import Int8Linear
-from skxlmr.model.int8_engines import Fused
+from skxlmr.model.int8_engines.fused import Fused
 from skxlmr.model.packing import Packing
 
 if TYPE_CHECKING:

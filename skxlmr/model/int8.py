@@ -9,22 +9,19 @@ Notation: T tokens, K input features, N output features, k outlier columns, m ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from skxlmr.model.int8_engines import (
-    ENGINES,
-    Engine,
-    IntMM,
-    QuantizedInput,
-    blocks,
-    choose_engine,
-    outlier_weight,
-    weight_sums,
-)
+from skxlmr.model.blocks import blocks
+from skxlmr.model.frozen_product import FrozenProduct
+from skxlmr.model.int8_engines.choice import ENGINES, choose_engine
+from skxlmr.model.int8_engines.int_mm import IntMM, weight_sums
+from skxlmr.model.int8_engines.outliers import outlier_weight
+from skxlmr.model.quantized_input import Engine, QuantizedInput
+from skxlmr.model.settings import Settings
 
 Derived = TypeVar("Derived")
 
@@ -34,7 +31,7 @@ COLUMNS_PER_OUTLIER = 64
 
 
 @dataclass
-class Int8:
+class Int8(Settings):
     """Settings of 8-bit weights, for `load_in_8bit`.
 
     Parameters
@@ -76,18 +73,6 @@ class Int8:
     threshold: float = 6.0
     engine: str = "auto"
 
-    def get_params(self, deep: bool = True) -> dict[str, object]:
-        """Return the settings by name, as scikit-learn does for parameters."""
-        return asdict(self)
-
-    def set_params(self, **params: object) -> Int8:
-        """Change settings by name."""
-        for name, value in params.items():
-            if name not in asdict(self):
-                raise ValueError(f"Int8 has no parameter {name!r}; it has {', '.join(asdict(self))}.")
-            setattr(self, name, value)
-        return self
-
     def check(self) -> None:
         """Raise ValueError if a setting is invalid."""
         if self.outliers not in OUTLIERS:
@@ -97,17 +82,9 @@ class Int8:
         if not self.threshold > 0:
             raise ValueError(f"Int8 threshold must be positive, got {self.threshold!r}.")
 
-
-def quantization_settings(load_in_8bit: bool | Int8, load_in_4bit: bool) -> Int8 | str | None:
-    """Return the settings of 8-bit weights, "nf4" for 4-bit weights, or None; raise ValueError if they are invalid."""
-    if load_in_8bit and load_in_4bit:
-        raise ValueError("load_in_8bit and load_in_4bit exclude each other; switch one of them off.")
-    if load_in_4bit:
-        return "nf4"
-    settings = Int8() if load_in_8bit is True else load_in_8bit or None
-    if settings is not None:
-        settings.check()
-    return settings
+    def engine_on(self, device: torch.device) -> Engine:
+        """Return the engine for a device; for errors see `choose_engine`."""
+        return choose_engine(self.engine, device)
 
 
 def quantize_weight(weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -212,12 +189,16 @@ class Int8Linear(nn.Module):
     @property
     def engine(self) -> Engine:
         """The engine for the device of the weights."""
-        return choose_engine(self.settings.engine, self.weight.device)
+        return self.settings.engine_on(self.weight.device)
 
     @property
     def scales(self) -> Tensor:
         """Value of one step of each row, (N,) float32."""
         return self.SCB / 127
+
+    def unscaled(self, dtype: torch.dtype) -> Tensor:
+        """Return the integers (N, K) in floating point."""
+        return self.weight.to(dtype)
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) in floating point."""
@@ -236,7 +217,7 @@ class Int8Linear(nn.Module):
         if quantized is not None and self.observer is not None:
             self.observer(flat)
         if torch.is_grad_enabled() and x.requires_grad:
-            y = _FrozenProduct.apply(flat, self, quantized)
+            y = FrozenProduct.apply(flat, self, quantized)
         else:
             y = self.engine.multiply(self.prepare(flat) if quantized is None else quantized, self)
         return y.view(*x.shape[:-1], self.out_features)  # (T, N) -> (..., N)
@@ -259,28 +240,6 @@ class Int8Linear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, outliers={len(self.outliers)}"
-
-
-class _FrozenProduct(torch.autograd.Function):
-    """Forward with the engine; backward to the input alone, with the weights as they are."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Int8Linear, quantized: QuantizedInput | None) -> Tensor:
-        ctx.layer = layer
-        return layer.engine.multiply(layer.prepare(x) if quantized is None else quantized, layer)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        layer = ctx.layer
-        if gradient.dtype == torch.float16:  # gradient times scale could underflow in float16
-            return gradient @ layer.dequantize(gradient.dtype), None, None
-        scaled = (gradient * layer.scales).to(gradient.dtype)
-        return scaled @ layer.weight.to(gradient.dtype), None, None
-
-
-def prepare(layer: nn.Module, x: Tensor) -> QuantizedInput | None:
-    """Quantise an input (T, K) for an 8-bit layer; None for any other layer."""
-    return layer.prepare(x) if isinstance(layer, Int8Linear) else None
 
 
 def can_chain(first: nn.Module, second: nn.Module, x: Tensor) -> bool:

@@ -17,7 +17,7 @@ from skxlmr.model.config import XLMRobertaXLConfig
 # Options of the reference that are missing here, and what there is in their place.
 REFUSED = {
     "use_auth_token": "its name is 'token'",
-    "quantization_config": "use load_in_8bit, which takes the settings of Int8, or load_in_4bit",
+    "quantization_config": "use load_in_8bit, which takes the settings of Int8 or Float8, or load_in_4bit",
     "trust_remote_code": "code of a model is never run",
     "from_tf": "convert the weights with transformers first",
     "from_flax": "convert the weights with transformers first",

@@ -16,9 +16,10 @@ from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig, changed_config
+from skxlmr.model.float8 import Float8
 from skxlmr.model.generation_config import GenerationConfig, read_generation_config
 from skxlmr.model.initialisation import initialise
-from skxlmr.model.int8 import Int8, quantization_settings
+from skxlmr.model.int8 import Int8
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
 from skxlmr.model.loading_options import (
     ATTENTION,
@@ -45,6 +46,7 @@ from skxlmr.model.quantized import (
 )
 from skxlmr.model.resizing import ResizableModel
 from skxlmr.model.saving import SavableModel
+from skxlmr.model.storage import Storage, quantization_settings
 from skxlmr.model.word_embedding import WORD_EMBEDDING, map_words
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         config: Any = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
-        load_in_8bit: bool | Int8 = False,
+        load_in_8bit: bool | Int8 | Float8 = False,
         load_in_4bit: bool = False,
         map_word_embedding: bool = False,
         variant: str | None = None,
@@ -147,10 +149,11 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             Give parameters that have another size in the checkpoint random weights, instead of an error.
         output_loading_info : bool, default=False
             Whether to return what the checkpoint and the model do not have in common, too.
-        load_in_8bit : bool or Int8, default=False
+        load_in_8bit : bool, Int8 or Float8, default=False
             Load the linear layers of the encoder in 8 bits, and the word embedding in 16. The quantised weights are
-            stored in the user's cache directory, and mapped into memory from then on. `Int8` has the settings. A
-            checkpoint with 8-bit weights is always loaded in 8 bits.
+            stored in the user's cache directory, and mapped into memory from then on. They are integers, for which
+            `Int8` has the settings; with `Float8` they are in 8-bit floating point. A checkpoint with 8-bit integers is
+            always loaded as these.
         load_in_4bit : bool, default=False
             Load them in 4 bits (NF4 of bitsandbytes): half the memory of 8 bits, but slower and less precise.
         map_word_embedding : bool, default=False
@@ -244,7 +247,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         files: CheckpointFiles | None,
         dtype: torch.dtype,
         device: torch.device | str,
-        settings: Int8 | str | None,
+        settings: Storage | None,
         map_word_embedding: bool,
         ignore_mismatched_sizes: bool,
     ) -> LoadPlan:
@@ -255,6 +258,11 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         if holds_8bit(checkpoint):
             if settings == "nf4":
                 raise CheckpointError(f"{checkpoint.name!r} holds 8-bit weights; it cannot be loaded in 4 bits.")
+            if isinstance(settings, Float8):
+                raise CheckpointError(
+                    f"{checkpoint.name!r} holds 8-bit integers; it cannot be loaded in 8-bit floating point. Use "
+                    f"load_in_8bit=True."
+                )
             settings, checkpoint = settings or Int8(), FloatOutsideLayers(checkpoint)
             integers = {f"{prefix}{name}.weight" for name in linear_layers(self)}
             expected |= {name.removesuffix(".weight") + SCALES: expected[name][:1] for name in integers}

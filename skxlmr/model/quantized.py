@@ -18,17 +18,18 @@ from skxlmr.checkpoints.files import checked_as, read_json
 from skxlmr.checkpoints.keymap import LoadPlan
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.cached_weights import assign, find_or_build
+from skxlmr.model.float8 import Float8, Float8Linear
 from skxlmr.model.int8 import Int8, Int8Linear
-from skxlmr.model.int8_engines import choose_engine
 from skxlmr.model.key_maps import BASE
 from skxlmr.model.nf4 import Linear4bit
 from skxlmr.model.outlier_search import find_outliers
+from skxlmr.model.storage import EightBit, Storage, kind_of
 from skxlmr.model.word_embedding import WORD_EMBEDDING
 
 if TYPE_CHECKING:
     from skxlmr.model.encoder import Encoder
 
-QuantizedLinear = Int8Linear | Linear4bit
+QuantizedLinear = Int8Linear | Float8Linear | Linear4bit
 SCALES = ".SCB"
 CANDIDATES, PEAKS = ".candidates", ".peaks"  # of outlier columns
 
@@ -39,7 +40,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: child for name, child in named if isinstance(child, nn.Linear) and "layers." in name}
 
 
-def quantize_structure(model: nn.Module, settings: Int8 | str) -> None:
+def quantize_structure(model: nn.Module, settings: Storage) -> None:
     """Replace each of `linear_layers` with a quantised layer on the meta device."""
     for name, linear in linear_layers(model).items():
         sizes = (linear.in_features, linear.out_features, linear.bias is not None)
@@ -47,6 +48,8 @@ def quantize_structure(model: nn.Module, settings: Int8 | str) -> None:
             after_activation = name.endswith("ffn.down")
             layer = Int8Linear(*sizes, settings=settings, device="meta", asymmetric=after_activation)
             model.set_submodule(name, layer)
+        elif isinstance(settings, Float8):
+            model.set_submodule(name, Float8Linear(*sizes, settings=settings, device="meta"))
         else:
             model.set_submodule(name, Linear4bit(*sizes, device="meta"))
 
@@ -57,7 +60,7 @@ def quantized_layers(module: nn.Module) -> dict[str, QuantizedLinear]:
 
 
 def int8_layers(module: nn.Module) -> dict[str, Int8Linear]:
-    """Return the 8-bit layers of a module, by name."""
+    """Return the layers with 8-bit integers of a module, by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, Int8Linear)}
 
 
@@ -90,10 +93,17 @@ class FloatOutsideLayers(Checkpoint):
 
 
 def bitsandbytes_config(model: nn.Module) -> dict[str, object]:
-    """Return the `quantization_config` that transformers needs for an 8-bit model; raise ValueError if it is 4-bit."""
+    """Return the `quantization_config` that transformers needs for a model in 8 bits.
+
+    Raise ValueError for storages that have no files: 4 bits and 8-bit floating point.
+    """
     layers = int8_layers(model)
     if len(layers) < len(quantized_layers(model)):
-        raise ValueError("A model in 4 bits cannot be saved: save it in 8 bits (load_in_8bit=True) or unquantised.")
+        is_float = any(isinstance(layer, Float8Linear) for layer in quantized_layers(model).values())
+        raise ValueError(
+            f"A model in {'8-bit floating point (Float8)' if is_float else '4 bits'} cannot be saved: load and save it "
+            f"in 8-bit integers (load_in_8bit=True) or unquantised."
+        )
     return {
         "quant_method": "bitsandbytes",
         "load_in_8bit": True,
@@ -141,7 +151,7 @@ def load_quantized(
     plan: LoadPlan,
     *,
     files: CheckpointFiles,
-    settings: Int8 | str,
+    settings: Storage,
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> None:
@@ -151,8 +161,8 @@ def load_quantized(
     word embedding, which stays in 16 bits. Warn if the quantised weights cannot be cached. Raise ImportError or
     ValueError before anything is read if the engine of the settings does not run on the device.
     """
-    if isinstance(settings, Int8):
-        choose_engine(settings.engine, torch.device(device))
+    if isinstance(settings, EightBit):
+        settings.engine_on(torch.device(device))
     of_encoder = {name for _, name in plan.assignments if name.startswith(BASE) and ".pooler." not in name}
     of_encoder |= {name for name in quantized_names(holder) if name.rpartition(".")[0] + ".weight" in of_encoder}
     shapes = {name: p.shape for name, p in holder.state_dict().items() if name in of_encoder}
@@ -168,7 +178,8 @@ def load_quantized(
                 tensors |= {name + CANDIDATES: layer.candidates, name + PEAKS: layer.peaks}
         return tensors
 
-    kind = "int8" if isinstance(settings, Int8) else "nf4"
+    kind = kind_of(settings)
+    assert kind is not None
     otherwise = f"The quantised weights of {files.name!r} are not kept for the next time"
     cached = find_or_build(files, kind, build, usable, otherwise)
     built = not holder.get_parameter(WORD_EMBEDDING).is_meta
@@ -192,10 +203,11 @@ def _quantize(
     device: torch.device | str,
 ) -> None:
     """Load an encoder from the checkpoint, tensor by tensor, quantise it and find its outliers."""
-    layers = int8_layers(encoder)
-    for layer in layers.values():
-        layer.allocate(device)
+    for quantized in quantized_layers(encoder).values():
+        if isinstance(quantized, Int8Linear | Float8Linear):
+            quantized.allocate(device)
     load_into(holder, checkpoint, plan, dtype=None, device=device, half=(WORD_EMBEDDING,))
+    layers = int8_layers(encoder)
     if not layers:
         return
     saved = files.directory / layout.OUTLIERS

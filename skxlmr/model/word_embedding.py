@@ -15,7 +15,7 @@ from skxlmr.model.cached_weights import assign, find_or_build
 
 WORD_EMBEDDING = "roberta.embeddings.word.weight"
 KIND = "words"
-KINDS_WITH_WORDS = (KIND, "int8", "nf4")  # kinds of cached files that may contain a word embedding
+KINDS_WITH_WORDS = (KIND, "int8", "float8", "nf4")  # kinds of cached files that may contain a word embedding
 WORTH_MAPPING = 2**26  # bytes
 
 

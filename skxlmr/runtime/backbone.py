@@ -27,8 +27,8 @@ from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantiza
 from skxlmr.hardware.estimate import MemoryEstimate, SeveralProcesses, memory_estimate
 from skxlmr.hardware.footprint import default_batch_tokens
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.model.int8 import Int8
 from skxlmr.model.pretrained import read_config
+from skxlmr.model.storage import EightBit, Storage
 from skxlmr.model.word_embedding import read_words
 from skxlmr.system.current_device import on_device
 from skxlmr.system.forks import after_fork, gate
@@ -44,7 +44,7 @@ class Backbone:
     model: XLMRobertaXLModel  # in evaluation mode, without gradients
     tokenizer: XLMRobertaXLTokenizer
     key: tuple  # in the pool: fingerprint, dtype, device, settings of the storage, pieces
-    storage: Int8 | str | None = None  # of the matrices of the layers: 8 bits, "nf4", or None for `model.dtype`
+    storage: Storage | None = None  # of the matrices of the layers: 8 bits, "nf4", or None for `model.dtype`
     pieces: np.ndarray | None = None  # (V,), int64: ids in the checkpoint of the pieces that it has; None means all
     copies: tuple[Backbone, ...] = ()  # with device="cuda:all" that of each GPU, this one first
 
@@ -100,7 +100,7 @@ _latest: list[Backbone] = []
 def get_backbone(
     model: str | os.PathLike,
     *,
-    load_in_8bit: bool | str | Int8 = "auto",
+    load_in_8bit: bool | str | EightBit = "auto",
     load_in_4bit: bool = False,
     dtype: str = "auto",
     device: str = "auto",
@@ -174,7 +174,7 @@ def _load(
     files: CheckpointFiles,
     config: XLMRobertaXLConfig,
     dtype: torch.dtype,
-    settings: Int8 | str | None,
+    settings: Storage | None,
     device: torch.device,
     estimate: MemoryEstimate,
     reading: Callable[[], Future[XLMRobertaXLTokenizer]],
@@ -189,7 +189,7 @@ def _load(
             files,
             dtype=dtype,
             device=device,
-            load_in_8bit=settings if isinstance(settings, Int8) else False,
+            load_in_8bit=settings if isinstance(settings, EightBit) else False,
             load_in_4bit=settings == "nf4",
             map_word_embedding=True,
             add_pooling_layer=False,

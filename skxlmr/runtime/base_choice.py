@@ -14,6 +14,7 @@ from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.columns import TextColumn
 from skxlmr.hardware.device import DTYPES
 from skxlmr.hardware.estimate import SeveralProcesses
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, find_checkpoint, get_backbone, trim
 from skxlmr.system.parameters import declare_parameters, parameter, parameter_group
@@ -54,10 +55,10 @@ class BaseChoice(RunParameters):
         Id of a checkpoint on the hub ("name@revision" pins a branch, tag or commit), a local directory, "e5-small", or
         "nano", the small one that is bundled. An adapter of peft, a LoRA, stands for its base model with the adapter
         merged.
-    load_in_8bit : "auto", bool or Int8
+    load_in_8bit : "auto", bool, Int8 or Float8
         Store the frozen base in 8 bits: a quarter of float32's size, and faster on CPUs. "auto" does so for XL and XXL,
         on a GPU only where 16 bits would take more than half of its memory. With an `Int8` object you can search over
-        its settings.
+        its settings. `Float8` stores it in 8-bit floating point instead, for GPUs that multiply this.
     load_in_4bit : bool
         Store it in 4 bits (NF4): half the size of 8 bits, slower and less exact.
     dtype : {"auto", "float32", "bfloat16", "float16"}
@@ -76,7 +77,9 @@ class BaseChoice(RunParameters):
     model: str | os.PathLike = parameter(
         default="facebook/xlm-roberta-xl", valid=[str, os.PathLike], kw_only=False, order=10
     )
-    load_in_8bit: bool | str | Int8 = parameter(default="auto", valid=["boolean", StrOptions({"auto"}), Int8], order=70)
+    load_in_8bit: bool | str | Int8 | Float8 = parameter(
+        default="auto", valid=["boolean", StrOptions({"auto"}), Int8, Float8], order=70
+    )
     load_in_4bit: bool = parameter(default=False, valid=["boolean"], order=70)
     dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
     device: str = parameter(default="auto", valid=[str], order=70)

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
 from skxlmr.system.nested_json import MAX_DEPTH
 from skxlmr.system.schema import parse, shown
@@ -39,7 +40,7 @@ def saved_classes() -> dict[str, type[BaseEstimator]]:
     """Return the classes that can be saved, by name; files cannot create objects of any other class."""
     from sklearn.decomposition import PCA  # with it scikit-learn imports its linear models
 
-    return {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, PCA)}
+    return {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, Float8, PCA)}
 
 
 class Encoder:

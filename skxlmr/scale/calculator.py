@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from skxlmr.hardware.estimate import MemoryEstimate, in_gigabytes, memory_estimate
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
 from skxlmr.training.auto_settings import auto_epochs
 from skxlmr.training.settings import TrainingParameters
@@ -119,7 +120,7 @@ def estimate_run(
     devices: int = 1,
     tokens_per_second: float | None = None,
     overhead: float = 0.2,
-    load_in_8bit: bool | str | Int8 = "auto",
+    load_in_8bit: bool | str | Int8 | Float8 = "auto",
     load_in_4bit: bool = False,
     batch_tokens: int | str = "auto",
     gradient_checkpointing: bool = False,
@@ -153,7 +154,7 @@ def estimate_run(
     overhead : float, default=0.2
         Share of the time that reading, writing and scheduling add to the model's. Ray Data added 0.19 in a trial with
         40,000 rows and a small model; larger models have less.
-    load_in_8bit : "auto", bool or Int8, default="auto"
+    load_in_8bit : "auto", bool, Int8 or Float8, default="auto"
     load_in_4bit : bool, default=False
     batch_tokens : int or "auto", default="auto"
     gradient_checkpointing : bool, default=False

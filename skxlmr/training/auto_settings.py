@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from skxlmr.hardware.advice import training_budget
 from skxlmr.hardware.estimate import Together
-from skxlmr.model.int8 import Int8
+from skxlmr.model.storage import EightBit
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.training.ranks import ALONE, Ranks
 from skxlmr.training.schedule import Schedule
@@ -41,7 +41,7 @@ def resolved_schedule(
             backbone.model.config,
             batch_tokens,
             tuning=tuning,
-            load_in_8bit=backbone.storage if isinstance(backbone.storage, Int8) else False,
+            load_in_8bit=backbone.storage if isinstance(backbone.storage, EightBit) else False,
             load_in_4bit=backbone.storage == "nf4",
             dtype=str(backbone.model.dtype).removeprefix("torch."),
             device=str(backbone.model.device),

@@ -88,7 +88,13 @@ def test_script_on_emulated_gpu_compares_memory_with_its_estimate(gpu_script, se
     emulate(name)
     session = replace(session, device=torch.device("cuda"), _rates={})
     half = "float16" if name == "T4" else "bfloat16"
-    only = (f"xl {half}", "xl 8-bit triton", f"lora xl {half}", *(["latency xl 8-bit"] if name == "H100" else []))
+    only = (
+        f"xl {half}",
+        "xl 8-bit triton",
+        "xl 8-bit float",
+        f"lora xl {half}",
+        *(["latency xl 8-bit"] if name == "H100" else []),
+    )
     lines = run(gpu_script, session, tmp_path / "out", only)
     found = {(line.part, line.what): line for line in lines}
     for what in ("weights", "beside the weights"):
@@ -98,8 +104,10 @@ def test_script_on_emulated_gpu_compares_memory_with_its_estimate(gpu_script, se
     assert found[f"lora xl {half}", "beside the weights"].value > 0
     if name == "T4":
         assert "8.0 or higher" in found["xl 8-bit triton", "tokens/s"].remark
+        assert "8.9 or higher" in found["xl 8-bit float", "tokens/s"].remark
     else:
         assert found["xl 8-bit triton", "times bfloat16"].value > 0
+        assert found["xl 8-bit float", "times bfloat16"].value > 0
         assert found["latency xl 8-bit auto", "one text of 20, without CUDA graphs"].value > 0
 
 

@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 import skxlmr
 from skxlmr import (
     XLMRXLQA,
+    Float8,
     Int8,
     XLMRXLClassifier,
     XLMRXLEmbedder,
@@ -55,6 +56,7 @@ STORAGES = {
     "int8 with outliers": {"load_in_8bit": Int8(threshold=2.5)},
     "int8 with dynamic outliers": {"load_in_8bit": Int8(outliers="dynamic", threshold=2.0)},
     "int8 dequantised": {"load_in_8bit": Int8(engine="dequantize")},
+    "float8": {"load_in_8bit": Float8()},
     "nf4": {"load_in_4bit": True},
 }
 

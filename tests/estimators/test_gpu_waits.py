@@ -12,6 +12,7 @@ import torch
 import skxlmr
 from skxlmr import (
     XLMRXLQA,
+    Float8,
     Int8,
     XLMRXLClassifier,
     XLMRXLEmbedder,
@@ -77,6 +78,7 @@ def assert_once_per_batch(counts):
         {"dtype": "float32"},
         {"load_in_8bit": Int8(threshold=2.5)},
         {"load_in_8bit": Int8(threshold=2.5, engine="int_mm")},
+        {"load_in_8bit": Float8()},
         {"load_in_4bit": True},
         {"pooling": "max"},
         {"pooling": "weightedmean"},

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from skxlmr import Processes, XLMRXLClassifier, memory_estimate, release_models
+from skxlmr import Float8, Processes, XLMRXLClassifier, memory_estimate, release_models
 from skxlmr.hardware.advice import NotEnoughMemoryError, check_memory, training_budget
 from skxlmr.hardware.estimate import in_gigabytes
 from skxlmr.model import XLMRobertaXLConfig
@@ -65,6 +65,7 @@ def test_check_memory_that_fits_does_not_raise(with_memory):
         ),
         ({"load_in_8bit": False, "dtype": "bfloat16"}, 4.5, ["load_in_8bit=True", "load_in_4bit=True"]),
         ({"load_in_8bit": True, "dtype": "bfloat16"}, 3.5, ["load_in_8bit=False, load_in_4bit=True"]),
+        ({"load_in_8bit": Float8(), "dtype": "bfloat16"}, 3.5, ["load_in_8bit=False, load_in_4bit=True"]),
         (
             {"load_in_8bit": True, "dtype": "bfloat16", "tuning": "lora", "batch_tokens": 8192},
             8.0,

@@ -5,7 +5,9 @@ import torch
 from skxlmr.hardware import device as module
 from skxlmr.hardware.device import choose_device, choose_dtype, choose_quantization
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
+from skxlmr.tuning import Full
 
 XL, NANO = XLMRobertaXLConfig.xl(), XLMRobertaXLConfig.from_pretrained("nano")
 CPU = torch.device("cpu")
@@ -66,6 +68,13 @@ def test_choose_quantization_auto_on_a_gpu_depends_on_its_size(monkeypatch, tota
 def test_choose_quantization_with_8_and_4_bit_raises():
     with pytest.raises(ValueError, match="exclude each other"):
         choose_quantization(True, True, CPU, XL)
+
+
+def test_choose_quantization_of_settings_is_these():
+    for settings in (Int8(threshold=3.0), Float8()):
+        assert choose_quantization(settings, False, CPU, NANO) is settings
+        with pytest.raises(ValueError, match="tuning='full' trains every weight"):
+            choose_quantization(settings, False, CPU, NANO, Full())
 
 
 def test_choose_quantization_with_invalid_settings_raises():

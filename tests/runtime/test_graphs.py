@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import skxlmr
-from skxlmr import Int8, LoRA
+from skxlmr import Float8, Int8, LoRA
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.layers import Layer
 from skxlmr.runtime import graphs
@@ -54,7 +54,13 @@ def has_flash(gpu):
 
 @pytest.mark.parametrize(
     "storage",
-    [{}, {"load_in_8bit": True}, {"load_in_8bit": Int8(threshold=2.0, engine="int_mm")}, {"load_in_4bit": True}],
+    [
+        {},
+        {"load_in_8bit": True},
+        {"load_in_8bit": Int8(threshold=2.0, engine="int_mm")},
+        {"load_in_8bit": Float8()},
+        {"load_in_4bit": True},
+    ],
     ids=str,
 )
 def test_encode_by_a_graph_equals_encode_without(has_flash, storage):

@@ -11,7 +11,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sklearn.exceptions import NotFittedError
 
 import skxlmr
-from skxlmr import Bias, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM, XLMRXLRegressor
+from skxlmr import Bias, Float8, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM, XLMRXLRegressor
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
@@ -211,7 +211,9 @@ def test_export_into_own_checkpoint_raises(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "load", [{"load_in_8bit": True}, {"load_in_4bit": True}, {"dtype": "bfloat16"}], ids=["8bit", "4bit", "bfloat16"]
+    "load",
+    [{"load_in_8bit": True}, {"load_in_8bit": Float8()}, {"load_in_4bit": True}, {"dtype": "bfloat16"}],
+    ids=["8bit", "8bit float", "4bit", "bfloat16"],
 )
 def test_export_pretrained_of_low_precision_backbone_merges_float32_weights(load, tmp_path):
     clf = classifier(init="random", **load)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from parameter_ids import id_without_address
 
-from skxlmr import Int8, LoRA
+from skxlmr import Float8, Int8, LoRA
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.saving.values import Decoder, Encoder
 from skxlmr.system.nested_json import loads
@@ -17,8 +17,8 @@ from skxlmr.system.nested_json import loads
     [
         None, 3, -0.5, float("nan"), float("-inf"), "näé", True, [1, "a", [None]], (1, (2,)), {1: "a", "b": (2.5,)},
         np.float32(0.5), Path("a") / "b", np.arange(6).reshape(2, 3), np.array(["a", "bc"]), np.array([1.5]),
-        LoRA(rank=3, targets=("up",)), Int8(outliers="dynamic"), np.asfortranarray(np.ones((2, 3), np.float32)),
-        np.array(3),
+        LoRA(rank=3, targets=("up",)), Int8(outliers="dynamic"), Float8(engine="dequantize"),
+        np.asfortranarray(np.ones((2, 3), np.float32)), np.array(3),
     ],
     ids=id_without_address,
 )  # fmt: skip

@@ -3,15 +3,19 @@
 import torch
 from torch import nn
 
+from skxlmr.model.float8 import Float8, Float8Linear
 from skxlmr.model.int8 import Int8Linear
 from skxlmr.model.nf4 import Linear4bit
 
 
 def quantized_layer(linear, settings=None, asymmetric=False):
-    """Return a layer with 4-bit weights if `settings` is "nf4", or else 8-bit weights without outliers."""
+    """Return a layer stored as `settings` say: "nf4", `Float8` or `Int8`, which None is; without outliers."""
     sizes = linear.in_features, linear.out_features, linear.bias is not None
     if settings == "nf4":
         layer = Linear4bit(*sizes, device="meta")
+        layer.load("weight", linear.weight.detach())
+    elif isinstance(settings, Float8):
+        layer = Float8Linear(*sizes, settings=settings, device="meta")
         layer.load("weight", linear.weight.detach())
     else:
         layer = Int8Linear(*sizes, settings=settings, device="meta", asymmetric=asymmetric)

@@ -5,7 +5,7 @@ import pytest
 from float64_fits import fit_in_float64
 from training_callbacks import FailOnce
 
-from skxlmr import Full, LoRA, Processes, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMaskedLM, XLMRXLTagger
+from skxlmr import Float8, Full, LoRA, Processes, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMaskedLM, XLMRXLTagger
 from skxlmr.training.launch import launch
 
 FSDP = Processes(2, strategy="fsdp")
@@ -61,7 +61,14 @@ def test_fit_with_shards_resumes_what_others_have_begun_and_the_other_way_round(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"load_in_8bit": True, "tuning": LoRA()}, {"tuning": LoRA(layers=None)}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"load_in_8bit": True, "tuning": LoRA()},
+        {"load_in_8bit": Float8(), "tuning": LoRA()},
+        {"tuning": LoRA(layers=None)},
+    ],
+)
 def test_fit_with_shards_of_a_frozen_base_is_that_of_one_process(settings):
     settings = {"dtype": "float32", "batch_tokens": 1} | settings
     one, two = (classifier(processes=n, **settings).fit(TEXTS, LABELS) for n in (None, FSDP))

@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from skxlmr.model.int8_engines import HIGH as HIGH_BYTE
-from skxlmr.model.int8_engines import LARGEST as LARGEST_OUTLIER
+from skxlmr.model.int8_engines.outliers import HIGH as HIGH_BYTE
+from skxlmr.model.int8_engines.outliers import LARGEST as LARGEST_OUTLIER
 
 HIGH = tl.constexpr(HIGH_BYTE)
 LARGEST = tl.constexpr(LARGEST_OUTLIER)

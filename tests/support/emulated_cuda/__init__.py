@@ -8,8 +8,9 @@
 What it checks:
 
 - no operator mixes devices, and NumPy never sees a tensor of the device;
-- a kernel gets what it takes on a GPU of this compute capability: `_int_mm`, FlashAttention and bitsandbytes have
-  rules about dtypes, sizes, strides and capabilities (`emulated_cuda.kernels`), and integers have no other products;
+- a kernel gets what it takes on a GPU of this compute capability: `_int_mm`, `_scaled_mm`, FlashAttention and
+  bitsandbytes have rules about dtypes, sizes, strides and capabilities (`emulated_cuda.kernels`), and integers have no
+  other products;
 - the memory of the device is bounded, and its peak is known;
 - each device has its own memory and random numbers, and none takes tensors of another one;
 - Triton and bitsandbytes launch on the current device only;

@@ -104,6 +104,50 @@ def int8_scaled_mm(
     return y.to(dtype or torch.float16)
 
 
+# -- products of 8-bit floating point
+
+
+def scaled_mm(
+    gpu: EmulatedCuda,
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None = None,
+    scale_result: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    use_fast_accum: bool = False,
+) -> Tensor:
+    """Multiply with one scale for each matrix, or one for each row of `a` and column of `b`, as in torch 2.11 to 2.14.
+
+    Of what these take, only what all of them take on all GPUs.
+    """
+    gpu_has_it = gpu.capability == (8, 9) or gpu.capability >= (9, 0)
+    check(gpu_has_it, "torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9")
+    check(a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0], f"{tuple(a.shape)} and {tuple(b.shape)}")
+    check(a.dtype == b.dtype == torch.float8_e4m3fn, f"e4m3 is what skxlmr has, got {a.dtype} and {b.dtype}")
+    (m, k), n = a.shape, b.shape[1]
+    check(k % 16 == 0, f"Expected trailing dimension of mat1 to be divisible by 16 but got mat1 shape: ({m}x{k})")
+    check(n % 16 == 0, f"mat2 shape ({k}x{n}) must be divisible by 16")
+    check(a.stride() == (k, 1) and b.stride() == (1, k), "mat1 must be row-major and mat2 column-major")
+    check(not (a.storage_offset() % 16 or b.storage_offset() % 16), "cuBLAS needs pointers to 16 bytes")
+    check(scale_a.dtype == scale_b.dtype == torch.float32, "scales must be float32")
+    of_rows = scale_a.shape == (m, 1) and scale_b.shape == (1, n)
+    check(of_rows or scale_a.numel() == scale_b.numel() == 1, "Invalid scaling configuration.")
+    check(scale_a.is_contiguous() and scale_b.is_contiguous(), "scales must be contiguous")
+    check(scale_result is None and out_dtype is not None, "the dtype of a has no room for products")
+    if of_rows:
+        check(out_dtype == torch.bfloat16, "Only bf16 high precision output types are supported for row-wise scaling.")
+        check(gpu.capability < (11, 0), "CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmulAlgoGetHeuristic")
+    if bias is not None:
+        check(out_dtype != torch.float32, "Bias is not supported when out_dtype is set to Float32")
+        check(bias.dtype == out_dtype, f"Bias must be {out_dtype} but got {bias.dtype}")
+        check(bias.shape == (n,) and bias.is_contiguous(), f"Bias must be size {n} but got {bias.numel()}")
+    gpu.count_kernel("e4m3 product with fast sums" if use_fast_accum else "e4m3 product")
+    sums = (a.double() @ b.double()).float() * scale_a * scale_b  # (M, N)
+    return (sums if bias is None else sums + bias).to(out_dtype)
+
+
 # -- 4 bits
 
 
@@ -206,6 +250,7 @@ def varlen_attention_backward(
 KERNELS = {
     "aten::mm": mm,
     "aten::_int_mm": int_mm,
+    "aten::_scaled_mm": scaled_mm,
     "torch_attn::_varlen_attn": varlen_attention,
     "torch_attn::_varlen_attn_backward": varlen_attention_backward,
     "bitsandbytes::int8_vectorwise_quant": int8_vectorwise_quant,
