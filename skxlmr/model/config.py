@@ -63,6 +63,14 @@ def default_labels(num_labels: int) -> dict[int, str]:
     return {i: f"LABEL_{i}" for i in range(num_labels)}
 
 
+def _number_of_label(key: object) -> int:
+    """Return the number of an output, of a key of `id2label`, which are strings in files."""
+    try:
+        return int(key)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ValueError(f"id2label must map the numbers of the outputs to names, got the key {shown(key)}.") from None
+
+
 def _integers(values: Any) -> list[int] | None:
     """Return values as a list of integers, also those of numpy and torch; None if they are others."""
     try:
@@ -230,7 +238,7 @@ class XLMRobertaXLConfig(ConfigFiles):
                 super().__setattr__("id2label", default_labels(value))
         if name == "id2label":
             if value is not None:
-                value = {int(i): label for i, label in value.items()}
+                value = {_number_of_label(i): str(label) for i, label in value.items()}
             elif made:
                 value = default_labels(self.num_labels)
             if made:
@@ -412,7 +420,11 @@ class XLMRobertaXLConfig(ConfigFiles):
         values = read_json(path)
         kind = values.get("model_type")
         if not isinstance(kind, str) or kind not in CONFIGS:
-            raise CheckpointError(f"{path}: model_type is {shown(kind)}; this package runs {', '.join(CONFIGS)}.")
+            hint = " Old files lack it: set it to the one that the model is." if kind is None else ""
+            raise CheckpointError(
+                f"{path}: model_type is {shown(kind)}; this package runs {', '.join(CONFIGS)}, and models that are "
+                f"derived from them.{hint}"
+            )
         if kind == "xlm-roberta":
             if pre_layer_norm is None:
                 pre_layer_norm = values.get("hidden_size") in (2560, 4096)
@@ -432,7 +444,7 @@ class XLMRobertaXLConfig(ConfigFiles):
         kind = schema.parse(str, values.get("model_type", cls.model_type), "model_type")
         cls = CONFIGS.get(kind, cls)
         types = schema.types_of(cls) | {
-            "id2label": dict[str | int, str] | None,
+            "id2label": dict[str | int, str | int | float] | None,
             "pruned_heads": dict[str | int, list[int]] | None,
         }
         known = types.keys() - NOT_SAVED

@@ -12,13 +12,14 @@ import torch
 import transformers
 from hub_server import MAIN, OLD, REPO, Hub
 from scipy.special import expit, softmax
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 import skxlmr
 from skxlmr import Full, LoRA
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.checkpoints.resolve import BUNDLED
 from skxlmr.columns import as_objects
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import _find_on_hub
@@ -202,6 +203,17 @@ def test_load_of_cross_encoder_applies_its_activation_and_prompt(make, tmp_path)
     unknown = copy_of(directory, tmp_path / "unknown", sentence_transformers=unknown)
     with pytest.raises(CheckpointError, match="activation 'Softsign' is not one of Identity, Sigmoid"):
         skxlmr.load(unknown)
+
+
+def test_load_of_cross_encoder_of_several_labels_with_sigmoid_is_multilabel(make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    encoder = sentence_transformers.CrossEncoder(str(directory), device="cpu", activation_fn=torch.nn.Sigmoid())
+    encoder.save_pretrained(str(tmp_path / "encoder"))
+    clf = skxlmr.load(tmp_path / "encoder")
+    assert clf.classes_.tolist() == list(NLI.values())
+    expected = encoder.predict([tuple(pair) for pair in PAIRS])
+    np.testing.assert_allclose(clf.predict_proba(PAIRS), expected, atol=1e-5)
+    np.testing.assert_array_equal(clf.predict(PAIRS), expected > 0.5)
 
 
 TAGS = {0: "O", 1: "I-PER", 2: "B-PER", 3: "B-LOC", 4: "I-LOC"}
@@ -408,6 +420,9 @@ def test_load_of_sentence_transformers_returns_embedder(make, tmp_path):
     embedder = skxlmr.load(tmp_path / "sentence")
     assert (embedder.pooling_, embedder.normalize_) == ("cls", True)
     np.testing.assert_allclose(embedder.transform(TEXTS), model.encode(TEXTS), atol=1e-5)
+    embedder.export_pretrained(tmp_path / "exported")
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "exported"), device="cpu")
+    np.testing.assert_allclose(again.encode(TEXTS), model.encode(TEXTS), atol=1e-5)
 
 
 @pytest.mark.parametrize("tuning", ["lora", "head", "bias", LoRA(rank=2), Full(layers=1), "full"], ids=str)
@@ -468,6 +483,35 @@ def test_zero_shot_of_checkpoint_equals_pipeline(family, make):
         np.testing.assert_allclose(found.iloc[row], [scores[label] for label in candidates], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"],
+        ["entailment", "neutral", "contradiction"],
+        ["entailment", "not_entailment"],
+        ["contradiction", "entailment"],
+    ],
+    ids="-".join,
+)
+def test_zero_shot_with_multi_label_equals_pipeline(labels, make):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=dict(enumerate(labels)))
+    candidates, template = ["music", "the river"], "This example is {}."
+    pipeline = transformers.pipeline("zero-shot-classification", str(directory), device="cpu")
+    expected = pipeline(TEXTS, candidate_labels=candidates, hypothesis_template=template, multi_label=True)
+    found = skxlmr.load(directory).zero_shot(TEXTS, candidates, template, multi_label=True)
+    for row, answer in enumerate(expected):
+        scores = dict(zip(answer["labels"], answer["scores"], strict=True))
+        np.testing.assert_allclose(found.iloc[row], [scores[label] for label in candidates], atol=1e-5)
+
+
+def test_zero_shot_with_multi_label_without_contradiction_raises(make):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label={0: "entailment", 1: "other"})
+    with pytest.raises(
+        ValueError, match=r"needs one class 'contradiction' or 'not_entailment'.*\['entailment', 'other'"
+    ):
+        skxlmr.load(directory).zero_shot(TEXTS, ["music"], multi_label=True)
+
+
 def test_zero_shot_of_checkpoint_without_entailment_raises(make):
     directory, _ = make("XLMRobertaForSequenceClassification", num_labels=2)
     with pytest.raises(ValueError, match=r"class 'entailment'.*\['LABEL_0', 'LABEL_1'\].*id2label"):
@@ -507,6 +551,61 @@ def test_load_of_half_precision_and_shards(make, oracle, tmp_path):
     assert next(clf._finetuned.parameters()).dtype == torch.float32
 
 
+def renamed(directory, target, rename):
+    """Copy a checkpoint with other keys of its tensors."""
+    from safetensors.torch import load_file, save_file
+
+    copy_of(directory, target)
+    save_file(
+        {rename(key): value for key, value in load_file(target / "model.safetensors").items()},
+        target / "model.safetensors",
+    )
+    return target
+
+
+def test_load_of_old_names_of_layer_norms_equals_transformers(make, oracle, tmp_path):
+    directory, model = make("BertForSequenceClassification", id2label=NLI)
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    path = renamed(
+        directory,
+        tmp_path / "old",
+        lambda key: key.replace("LayerNorm.weight", old["LayerNorm.weight"]).replace(
+            "LayerNorm.bias", old["LayerNorm.bias"]
+        ),
+    )
+    theirs = type(model).from_pretrained(path).eval()
+    expected = logits_of(theirs, oracle, TEXTS).logits.numpy()
+    np.testing.assert_allclose(expected, logits_of(model, oracle, TEXTS).logits.numpy())
+    np.testing.assert_allclose(skxlmr.load(path).decision_function(TEXTS), expected[:, [2, 1, 0]], atol=1e-5)
+
+
+def test_load_of_keys_with_a_prefix_names_them(make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    path = renamed(directory, tmp_path / "wrapped", lambda key: f"module.{key}")
+    with pytest.raises(
+        CheckpointError, match=r"have other names, such as 'module\.classifier\.dense\.bias'\. Rename them"
+    ):
+        skxlmr.load(path)
+
+
+@pytest.mark.parametrize("end", ["qweight", "weight.absmax", "weight_packed", "weight_scale_inv", "W_q"])
+def test_load_of_packed_weights_names_the_tensor(end, make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    layer = "roberta.encoder.layer.0.attention.self.query."
+    path = renamed(directory, tmp_path / "packed", lambda key: layer + end if key == f"{layer}weight" else key)
+    with pytest.raises(CheckpointError, match=rf"query\.{end}' is of weights that .* has packed.*load_in_8bit=True"):
+        skxlmr.load(path)
+
+
+def test_load_of_labels_that_are_numbers_and_of_a_model_named_roberta(make, oracle, tmp_path):
+    directory, model = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    numbers = {"id2label": {"0": 2, "1": 0, "2": 1.5}, "architectures": ["RobertaForSequenceClassification"]}
+    clf = skxlmr.load(copy_of(directory, tmp_path / "numbers", **numbers))
+    assert clf.classes_.tolist() == ["0", "1.5", "2"]
+    expected = logits_of(model, oracle, TEXTS).logits.numpy()[:, [1, 2, 0]]
+    np.testing.assert_allclose(clf.decision_function(TEXTS), expected, atol=1e-5)
+
+
 def without_keys(directory, target, *beginnings, **changes):
     """Copy a checkpoint without the tensors whose keys begin so."""
     from safetensors.torch import load_file, save_file
@@ -535,7 +634,9 @@ def without_keys(directory, target, *beginnings, **changes):
             {"id2label": {str(i): "a" * 10**6 * (i == 5) + str(i) for i in range(99)}},
             "names in id2label are too long: 'a",
         ),
-        ({"id2label": {"0": "a", "1": "b"}}, r"classifier\.out_proj\.weight: file has \(3, 16\)"),
+        ({"id2label": {"0": "a", "1": "b"}}, r"(?s)classifier\.out_proj\.weight: file has \(3, 16\).*Correct id2label"),
+        ({"id2label": {"a": "x", "1": "b"}}, "config.json: id2label must map the numbers of the outputs.* key 'a'"),
+        ({"model_type": None}, "model_type is None.* Old files lack it: set it"),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -596,6 +697,18 @@ def test_load_of_directory_with_neither_says_what_is_there(tmp_path):
         skxlmr.load(tmp_path)
     with pytest.raises(ModelNotFoundError, match=r"is not a directory\. Check the path"):
         skxlmr.load(tmp_path / "nowhere")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(
+        FileNotFoundError, match=r"model\.gguf, of llama\.cpp, is not read: take the model in safetensors"
+    ):
+        skxlmr.load(tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"is a file; give the directory.* of llama\.cpp, is not read"):
+        skxlmr.load(tmp_path / "model.gguf")
+    shutil.copytree(BUNDLED["nano"], tmp_path / "checkpoint-5")
+    with pytest.raises(FileNotFoundError, match=r"There is a model in its folder 'checkpoint-5': give that\."):
+        skxlmr.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no config\.json.*There is a model in its folder 'checkpoint-5'"):
+        skxlmr.XLMRXLClassifier(tmp_path).fit(TEXTS, [0, 1, 0])
 
 
 def test_load_of_bundled_model_returns_masked_language_model():
@@ -605,25 +718,89 @@ def test_load_of_bundled_model_returns_masked_language_model():
     pd.testing.assert_frame_equal(lm.fill_mask(text), skxlmr.XLMRXLMaskedLM("nano").fill_mask(text))
 
 
-def test_load_from_hub_at_revision(make, tmp_path, monkeypatch):
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    _find_on_hub.cache_clear()
+    yield server
+    server.stop()
+    _find_on_hub.cache_clear()
+
+
+def upload(hub, directory):
+    hub.commits[MAIN] = {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def test_load_of_saved_estimator_from_hub(hub, make, tmp_path, monkeypatch):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    clf = skxlmr.load(directory)
+    clf.save(tmp_path / "saved")
+    (tmp_path / "saved" / "notes.txt").write_text("mine")
+    upload(hub, tmp_path / "saved")
+    loaded = skxlmr.load(REPO, batch_tokens=64)
+    assert loaded.batch_tokens == 64
+    np.testing.assert_allclose(loaded.decision_function(TEXTS), clf.decision_function(TEXTS), atol=1e-6)
+    assert "notes.txt" not in hub.downloaded
+    with pytest.raises(CheckpointError, match=r"it holds a fitted estimator\. Use skxlmr\.load"):
+        skxlmr.XLMRXLClassifier(REPO).fit(TEXTS, [0, 1, 0])
+    hub.stop()
+    np.testing.assert_array_equal(skxlmr.load(REPO).predict(TEXTS), clf.predict(TEXTS))  # of the cache
+
+
+def test_load_of_old_sentence_transformers_from_hub(hub, make, tmp_path):
+    directory, _ = make("XLMRobertaModel")
+    modules = [Transformer(str(directory)), Pooling(16, pooling_mode="cls"), Dense(16, 4)]
+    model = sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
+    model.save_pretrained(str(tmp_path / "new"))
+    old = tmp_path / "old"
+    shutil.copytree(tmp_path / "new", old)
+    (old / "0_Transformer").mkdir()
+    for path in (*old.glob("tokenizer*"), *old.glob("model*"), old / "config.json", old / "sentence_bert_config.json"):
+        path.rename(old / "0_Transformer" / path.name)
+    listed = json.loads((old / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (old / "modules.json").write_text(json.dumps(listed))
+    upload(hub, old)
+    embedder = skxlmr.load(REPO)
+    np.testing.assert_allclose(embedder.transform(TEXTS), model.encode(TEXTS), atol=1e-5)
+    hub.stop()
+    _find_on_hub.cache_clear()
+    np.testing.assert_allclose(skxlmr.load(REPO).transform(TEXTS), model.encode(TEXTS), atol=1e-5)  # of the cache
+
+
+def test_load_from_hub_says_what_is_there_instead(hub):
+    for names, message in {
+        (
+            "sub/config.json",
+            "sub/model.safetensors",
+        ): r"There is a model in its folder 'sub': give that, as snapshot_down",
+        ("model.gguf",): r"no config\.json\. model\.gguf, of llama\.cpp, is not read",
+        ("config.json", "tf_model.h5"): r"no weights.*tf_model\.h5, of TensorFlow, is not read",
+        (
+            "config.json",
+            "model.fp16.safetensors",
+        ): r"variant='fp16': .* rename the files, such as model\.fp16\.safetensors",
+    }.items():
+        hub.commits[MAIN] = dict.fromkeys(names, b"{}")
+        with pytest.raises(CheckpointError, match=message):
+            skxlmr.load(REPO)
+
+
+def test_load_from_hub_at_revision(hub, make, tmp_path):
     directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
     other, _ = make("XLMRobertaForSequenceClassification", num_labels=1)
-    hub = Hub()
-    try:
-        for commit, path in ((MAIN, directory), (OLD, other)):
-            hub.commits[commit] = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        _find_on_hub.cache_clear()
-        clf = skxlmr.load(REPO)
-        assert clf.model == REPO
-        np.testing.assert_array_equal(clf.decision_function(TEXTS), skxlmr.load(directory).decision_function(TEXTS))
-        reg = skxlmr.load(f"{REPO}@v1")
-        assert type(reg) is skxlmr.XLMRXLRegressor
-        np.testing.assert_array_equal(reg.predict(TEXTS), skxlmr.load(other).predict(TEXTS))
-        clf.save(tmp_path / "saved")
-        assert skxlmr.load(tmp_path / "saved").predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
-    finally:
-        hub.stop()
-        _find_on_hub.cache_clear()
+    for commit, path in ((MAIN, directory), (OLD, other)):
+        hub.commits[commit] = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    clf = skxlmr.load(REPO)
+    assert clf.model == REPO
+    np.testing.assert_array_equal(clf.decision_function(TEXTS), skxlmr.load(directory).decision_function(TEXTS))
+    reg = skxlmr.load(f"{REPO}@v1")
+    assert type(reg) is skxlmr.XLMRXLRegressor
+    np.testing.assert_array_equal(reg.predict(TEXTS), skxlmr.load(other).predict(TEXTS))
+    clf.save(tmp_path / "saved")
+    assert skxlmr.load(tmp_path / "saved").predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
