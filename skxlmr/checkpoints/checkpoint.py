@@ -22,6 +22,14 @@ from skxlmr.system.progress import progress_bar
 from skxlmr.system.schema import shown
 
 SHOW_PROGRESS_FROM = 10**9  # bytes
+# The ends of the names of tensors by which packed weights are recognised, and the programs that write them.
+PACKED = {
+    ".qweight": "GPTQ or AWQ",
+    ".weight.absmax": "bitsandbytes in 4 bits",
+    ".weight_packed": "compressed-tensors",
+    ".weight_scale_inv": "an FP8 format",
+    ".W_q": "HQQ",
+}
 SMALL, LARGE = 2**20, 2**24  # bytes
 
 
@@ -73,6 +81,7 @@ def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
             weight_files.append(open_weights(path))
             opened.callback(weight_files[-1].close)
         _check_distinct(weight_files)
+        _check_packed(weight_files)
         if files.index is not None:
             _check_index(files.index, weight_files)
         if files.adapter is not None:
@@ -191,6 +200,18 @@ def _check_distinct(weight_files: list[WeightFile]) -> None:
             seen[key] = info
         if len(seen) > MAX_TENSORS:
             raise CheckpointError(f"the shards have more than {MAX_TENSORS:,} tensors, which is the limit")
+
+
+def _check_packed(weight_files: list[WeightFile]) -> None:
+    """Raise CheckpointError if tensors have names that programs for quantised models give to theirs."""
+    for file in weight_files:
+        for key, info in file.tensors.items():
+            program = next((what for end, what in PACKED.items() if key.endswith(end)), None)
+            if program is not None:
+                raise CheckpointError(
+                    f"{info.file}: the tensor {key!r} is of weights that {program} has packed, which are not read. Use "
+                    f"the model that was quantised, with load_in_8bit=True or load_in_4bit=True."
+                )
 
 
 def _check_index(index: Path, weight_files: list[WeightFile]) -> None:

@@ -69,9 +69,21 @@ def read_limited(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> by
             data = file.read(max_bytes + 1)
     except OSError as error:  # of the read itself: a directory, a broken disk
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if is_lfs_pointer(data):
+        raise CheckpointError(lfs_message(path))
     if len(data) > max_bytes:
         raise CheckpointError(f"{path} is larger than the {max_bytes:,} bytes that such a file may have")
     return data
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether a file, or its beginning, is what Git has in the place of a large one."""
+    return data.startswith(b"version https://git-lfs")
+
+
+def lfs_message(path: object) -> str:
+    """Return the message about such a file."""
+    return f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder."
 
 
 def open_file(path: str | os.PathLike) -> BufferedReader:

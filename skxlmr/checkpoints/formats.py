@@ -18,7 +18,7 @@ import torch
 
 from skxlmr.checkpoints import torch_files
 from skxlmr.checkpoints.errors import CheckpointError, UnsafeCheckpointError
-from skxlmr.checkpoints.files import open_file, parse_json
+from skxlmr.checkpoints.files import is_lfs_pointer, lfs_message, open_file, parse_json
 from skxlmr.system.schema import shown
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
@@ -331,8 +331,8 @@ def are_sizes(values: Iterable[object]) -> bool:
 def _unknown_format(path: Path, head: bytes) -> CheckpointError:
     if not head:
         return CheckpointError(f"{path} is empty")
-    if head.startswith(b"version https://git-lfs"):
-        return CheckpointError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder.")
+    if is_lfs_pointer(head):
+        return CheckpointError(lfs_message(path))
     if head.startswith(b"\x80"):
         return UnsafeCheckpointError(f"{path} is a bare pickle, not a file of torch.save; it is not opened")
     return CheckpointError(f"{path} is not a weight file: neither safetensors nor written by torch.save")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+TENSORS_OF_ESTIMATOR = re.compile(r"tensors-[0-9a-zA-Z_-]+\.safetensors")
 SMALL_FILES = (
     layout.CONFIG,
     layout.GENERATION_CONFIG,
@@ -118,25 +120,55 @@ class _Repo:
 
         info = HfApi(endpoint=_endpoint(), token=self.token).model_info(self.repo_id, revision=self.revision)
         paths = [file.rfilename for file in info.siblings or ()]
+        return self._download(paths)
+
+    def _download(self, paths: list[str]) -> Path:
+        """Download the files of a model that has files with these paths."""
         listed = {path.removeprefix(self.beginning) for path in paths if path.startswith(self.beginning)}
         if peft_adapter.CONFIG in listed and not listed.intersection(layout.WEIGHTS):
             weights_of_adapter = [name for name in peft_adapter.ADAPTER_WEIGHTS if name in listed][:1]
             return self.snapshot([*SMALL_FILES, peft_adapter.CONFIG, peft_adapter.LABELS, *weights_of_adapter])
+        if layout.ESTIMATOR in listed:
+            tensors = [name for name in listed if TENSORS_OF_ESTIMATOR.fullmatch(name)]
+            return self.snapshot([layout.ESTIMATOR, *tensors])
         if layout.CONFIG not in listed:
-            raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}")
+            if (folder := self._download_old(paths, listed)) is not None:
+                return folder
+            hint = layout.other_formats(listed) or self._hint_at_folders(listed)
+            raise CheckpointError(f"The hub model {self.repo_id!r} has no {self.beginning}{layout.CONFIG}{hint}")
         weights = next((name for name in self.weights_names if name in listed), None)
         if weights is None:
             raise CheckpointError(
                 f"The hub model {self.repo_id!r} has no weights; looked for {', '.join(self.weights_names)}"
-                f"{layout.other_variants(listed, self.weights_names)}"
+                f"{layout.other_variants(listed, self.weights_names) or layout.other_formats(listed)}"
             )
         folder = self.snapshot([*SMALL_FILES, weights])
-        inside = [name for folder_name in _module_folders(folder) for name in listed if name.startswith(folder_name)]
-        shards = [*layout.shard_names(folder / weights), *inside]
+        shards = [*layout.shard_names(folder / weights), *_files_of_modules(folder, listed)]
         if shards:
-            commit = (folder, *folder.parents)[len(Path(self.subfolder).parts)].name
-            self.snapshot(shards, revision=commit)  # the same one, even if the branch has moved since
+            self.snapshot(shards, revision=self._commit(folder))  # the same one, even if the branch has moved since
         return folder
+
+    def _download_old(self, paths: list[str], listed: set[str]) -> Path | None:
+        """Download an old model of sentence-transformers, whose transformer has a folder; None if it is not one."""
+        if sentence_transformers.MODULES not in listed:
+            return None
+        folder = self.snapshot([name for name in sentence_transformers.FILES if name in listed])
+        transformer = sentence_transformers.transformer_directory(folder)
+        if transformer == folder:
+            return None
+        same = replace(self, revision=self._commit(folder))
+        same.snapshot(_files_of_modules(folder, listed))
+        replace(same, subfolder=self.beginning + transformer.relative_to(folder).as_posix())._download(paths)
+        return folder
+
+    def _commit(self, folder: Path) -> str:
+        """Return the commit of a folder that was downloaded."""
+        return (folder, *folder.parents)[len(Path(self.subfolder).parts)].name
+
+    def _hint_at_folders(self, listed: set[str]) -> str:
+        hint = layout.folders_of_models(listed)
+        how = f", as snapshot_download({self.repo_id!r}) of huggingface_hub returns it, with its name"
+        return hint + how if hint else ""
 
     def download_some(self, names: tuple[str, ...]) -> Path:
         folder = self.snapshot(list(names))
@@ -172,11 +204,16 @@ class _Repo:
             return folder
         if peft_adapter.is_adapter(folder) and any((folder / name).exists() for name in peft_adapter.ADAPTER_WEIGHTS):
             return folder
-        weights = next((name for name in self.weights_names if (folder / name).exists()), None)
-        if not (folder / layout.CONFIG).exists() or weights is None:
+        if (folder / layout.ESTIMATOR).exists():
+            return folder
+        inner = folder
+        if not (folder / layout.CONFIG).exists():
+            inner = sentence_transformers.transformer_directory(folder)
+        weights = next((name for name in self.weights_names if (inner / name).exists()), None)
+        if not (inner / layout.CONFIG).exists() or weights is None:
             raise not_cached(f"{which} as a whole")
-        for shard in layout.shard_names(folder / weights):
-            if not (folder / shard).exists():
+        for shard in layout.shard_names(inner / weights):
+            if not (inner / shard).exists():
                 raise not_cached(f"{shard} of {name}")
         return folder
 
@@ -212,12 +249,14 @@ def upload(
     return api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision, create_pr=create_pr)
 
 
-def _module_folders(folder: Path) -> list[str]:
-    """Return the folders of the modules of a model of sentence-transformers, such as "2_Dense/"."""
+def _files_of_modules(folder: Path, listed: set[str]) -> list[str]:
+    """Return the files in the folders of the modules of a model of sentence-transformers, such as "2_Dense"."""
     if not sentence_transformers.is_sentence_model(folder):
         return []
-    folders = [module for _, module in sentence_transformers.read_module_list(folder)]
-    return [f"{module.relative_to(folder).as_posix()}/" for module in folders if module != folder]
+    modules = sentence_transformers.read_module_list(folder)
+    others = [module for kind, module in modules if module != folder and kind != "Transformer"]
+    folders = tuple(f"{module.relative_to(folder).as_posix()}/" for module in others)
+    return [name for name in listed if name.startswith(folders)]
 
 
 def _endpoint() -> str | None:

@@ -12,6 +12,7 @@ from skxlmr.checkpoints.errors import CheckpointMismatchError
 from skxlmr.checkpoints.formats import TensorInfo
 
 PLACEHOLDERS = {"{i}": "(?P<i>0|[1-9][0-9]{0,4})", "{p}": "(?P<p>weight|bias|SCB)"}
+OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of the parameters of LayerNorms
 MAX_SHOWN = 10  # differences in an error message
 PART_OF_ENCODER = re.compile(r"(.*\.)?(embeddings|encoder)\..*")
 
@@ -43,7 +44,13 @@ class KeyMap:
                     raise ValueError(f"{filled!r} is matched by more than one rule")
 
     def to_ours(self, theirs: str) -> str | None:
-        """Return the parameter name for a checkpoint key; None if no rule matches."""
+        """Return the parameter name for a checkpoint key; None if no rule matches.
+
+        Checkpoints that were converted from TensorFlow have other names of the parameters of LayerNorms.
+        """
+        begin, _, end = theirs.rpartition(".")
+        if end in OLD_NAMES and begin.endswith("LayerNorm"):
+            theirs = f"{begin}.{OLD_NAMES[end]}"
         return _translate(theirs, self._from_theirs)
 
     def to_theirs(self, ours: str) -> str:

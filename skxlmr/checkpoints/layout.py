@@ -25,6 +25,19 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)  # in order of preference
 VARIANT = re.compile(r"[A-Za-z0-9_]{1,40}")  # such as "fp16"
+ESTIMATOR = "estimator.json"  # of a directory with a fitted estimator
+# The ends of files of weights that are not read, and the programs that they are of.
+OTHER_FORMATS = {
+    ".gguf": "llama.cpp",
+    ".h5": "TensorFlow",
+    ".ckpt": "TensorFlow or Lightning",
+    ".msgpack": "Flax",
+    ".onnx": "ONNX",
+    ".ot": "Rust",
+    ".pth": "torch, without a config",
+}
+MARKERS = (*WEIGHTS, ESTIMATOR, "adapter_config.json")  # files of a directory with a model
+MAX_NAMED = 3  # files or folders in a message
 
 # Written by `write_checkpoint` after all other files; checkpoints of other libraries have none.
 MANIFEST = "skxlmr.json"
@@ -86,8 +99,55 @@ def other_variants(names: Iterable[str], looked_for: Iterable[str]) -> str:
                 found.add(variant)
             if name == known and name not in looked_for:
                 found.add("")
+    if not found:
+        return ""
     hints = [f"variant={variant!r}" if variant else "no variant" for variant in sorted(found)]
-    return f". There are weights for {' and '.join(hints)}" if hints else ""
+    how = ""
+    if last := max(found):
+        how = (
+            f": from_pretrained of a model takes this parameter; for an estimator, rename the files, such as "
+            f"model.{last}.safetensors to {SAFETENSORS}"
+        )
+    return f". There are weights for {' and '.join(hints)}{how}"
+
+
+def other_formats(names: Iterable[str]) -> str:
+    """Return a hint at files of weights that are not read, empty if there are none.
+
+    >>> other_formats(["config.json", "tf_model.h5"])
+    '. tf_model.h5, of TensorFlow, is not read: take the model in safetensors, which transformers can convert'
+    """
+    found = [(name, OTHER_FORMATS[end]) for name in sorted(names) if (end := Path(name).suffix) in OTHER_FORMATS]
+    if not found:
+        return ""
+    name, program = found[0]
+    return f". {name}, of {program}, is not read: take the model in safetensors, which transformers can convert"
+
+
+def folders_of_models(names: Iterable[str]) -> str:
+    """Return a hint at folders in which there is a model, of the paths of the files in and below a folder.
+
+    >>> folders_of_models(["checkpoint-500/config.json", "1_Pooling/config.json", "README.md"])
+    ". There is a model in its folder 'checkpoint-500': give that"
+    """
+    paths = [Path(name) for name in names]
+    found = sorted({path.parent.as_posix() for path in paths if len(path.parts) == 2 and path.name in MARKERS})
+    if not found:
+        return ""
+    named = ", ".join(map(repr, found[:MAX_NAMED])) + (", ..." if len(found) > MAX_NAMED else "")
+    if len(found) == 1:
+        return f". There is a model in its folder {named}: give that"
+    return f". There are models in its folders {named}: give one of them"
+
+
+def below(directory: Path) -> list[str]:
+    """Return the relative paths of the files in a directory and in its folders, of a limited number of these."""
+    found = []
+    for entry in sorted(directory.iterdir())[:MAX_SHARDS]:
+        found.append(entry.name)
+        if entry.is_dir():
+            found += [f"{entry.name}/{name}" for name in MARKERS if (entry / name).exists()]
+    return found
 
 
 def check_base_name(name: object, where: Path) -> str:

@@ -84,7 +84,7 @@ class AdapterConfig:
 class Labels:
     """What peft does not store of a head: entries of `LABELS`, or of a config.json, beside the adapter."""
 
-    id2label: dict[str, str] | None = None
+    id2label: dict[str, str | int | float] | None = None
     problem_type: str | None = None
 
 

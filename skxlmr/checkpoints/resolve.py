@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skxlmr.checkpoints import e5, hub, layout, peft_adapter, tokenizer_files
-from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError, SavedEstimatorError
 from skxlmr.checkpoints.files import checked_file
 from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of
 from skxlmr.checkpoints.peft_adapter import AdapterConfig, PeftAdapter, is_adapter, read_adapter, read_adapter_config
-from skxlmr.checkpoints.sentence_transformers import transformer_directory
+from skxlmr.checkpoints.sentence_transformers import (
+    MODULES,
+    is_sentence_model,
+    read_module_list,
+    transformer_directory,
+)
 from skxlmr.system.lazy import lazy_property
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "bundled" / "nano"}
 # What a directory without a config may be, by a file in it.
 OTHER_DIRECTORIES = {
-    "estimator.json": ": it holds a fitted estimator. Use skxlmr.load",
     "router_config.json": ": it holds a Router of sentence-transformers whose default route, if it has one, does not "
     "begin with a Transformer. Give the folder of one of its transformers, and set pooling and normalize",
 }
@@ -244,17 +248,20 @@ def _find(
             directory /= subfolder
             if not os.path.isdir(directory):
                 raise ModelNotFoundError(f"{name!r} has no subfolder {subfolder!r}.")
-        if not os.path.lexists(directory / layout.CONFIG):  # an old directory of sentence-transformers
-            directory = transformer_directory(directory)
-        return name, directory
+        return name, _transformer(directory)
     if is_name and HUB_ID.fullmatch(name):
-        return name, fetch(name, revision=revision)
+        return name, _transformer(fetch(name, revision=revision))
     hub_id, at, pinned = name.partition("@")
     if is_name and at and pinned and HUB_ID.fullmatch(hub_id):
         if revision not in (None, pinned):
             raise ValueError(f"revision={revision!r} contradicts the revision of model={name!r}: give one of them")
-        return name, fetch(hub_id, revision=pinned)
+        return name, _transformer(fetch(hub_id, revision=pinned))
     raise _not_found(name, directory)
+
+
+def _transformer(directory: Path) -> Path:
+    """Return the directory of the transformer of an old directory of sentence-transformers; of others as it is."""
+    return directory if os.path.lexists(directory / layout.CONFIG) else transformer_directory(directory)
 
 
 def _fetch_e5(fetch: Callable[..., Path]) -> Path:
@@ -269,10 +276,17 @@ def _fetch_e5(fetch: Callable[..., Path]) -> Path:
 
 def _config_in(directory: Path, root: Path) -> Path:
     """Return the config.json of a directory; a link may lead anywhere below `root`."""
-    if not os.path.lexists(directory / layout.CONFIG):
-        found = next((what for name, what in OTHER_DIRECTORIES.items() if (directory / name).exists()), "")
-        raise CheckpointError(f"{directory} has no {layout.CONFIG}, so it is not a checkpoint directory{found}")
-    return checked_file(directory / layout.CONFIG, root)
+    if os.path.lexists(directory / layout.CONFIG):
+        return checked_file(directory / layout.CONFIG, root)
+    problem = f"{directory} has no {layout.CONFIG}, so it is not a checkpoint directory"
+    if (directory / layout.ESTIMATOR).exists():
+        raise SavedEstimatorError(f"{problem}: it holds a fitted estimator. Use skxlmr.load", directory)
+    found = next((what for name, what in OTHER_DIRECTORIES.items() if (directory / name).exists()), "")
+    if not found and is_sentence_model(directory):
+        kind = read_module_list(directory)[0][0]
+        found = f": the first module in its {MODULES} is {kind!r}, and not a Transformer, so that it cannot be used"
+    names = layout.below(directory)
+    raise CheckpointError(problem + (found or layout.folders_of_models(names) or layout.other_formats(names)))
 
 
 def _in_directory(
@@ -283,9 +297,10 @@ def _in_directory(
     config = _config_in(directory, root)
     present = [n for n in weights_names if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
+        names = [path.name for path in directory.iterdir()]
         raise CheckpointError(
             f"{directory} has no weights; looked for {', '.join(weights_names)}"
-            f"{layout.other_variants([path.name for path in directory.iterdir()], weights_names)}"
+            f"{layout.other_variants(names, weights_names) or layout.other_formats(names)}"
         )
     chosen = checked_file(directory / present[0], root)
     shards = tuple(checked_file(directory / shard, root) for shard in layout.shard_names(chosen))
@@ -322,7 +337,8 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
         )
     if os.path.isfile(directory):
         return ModelNotFoundError(
-            f"{name!r} is a file; give the directory that contains {layout.CONFIG} and the weights."
+            f"{name!r} is a file; give the directory that contains {layout.CONFIG} and the weights"
+            f"{layout.other_formats([directory.name])}."
         )
     # Names without their organisation are recognised, too.
     candidates = {known.lower(): known for known in (*BUNDLED, e5.NAME, *WELL_KNOWN)}

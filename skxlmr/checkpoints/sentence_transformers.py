@@ -18,7 +18,8 @@ PROMPTS = "config_sentence_transformers.json"
 SETTINGS = "sentence_bert_config.json"  # of the transformer
 # The names of that file: the first, or those of early versions.
 SETTINGS_NAMES = (SETTINGS, "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
-FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES)
+ROUTER_CONFIG = "router_config.json"
+FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES, ROUTER_CONFIG)
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 EMBEDS_TEXTS = "SentenceTransformer"  # the model_type; early versions do not write it
@@ -27,7 +28,6 @@ CROSS_ENCODER = "CrossEncoder"
 OF_CROSS_ENCODERS = ("sentence_transformers", "sbert_ce_default_activation_function")
 
 ROUTERS = ("Router", "Asym")  # the second is the name in early versions
-ROUTER_CONFIG = "router_config.json"
 # What a Router maps to the route of texts without a task, in this order: pairs of a task and a kind of input.
 MAPPED = ("(None, 'text')", "(None, None)")
 
@@ -112,7 +112,9 @@ def has_own_route(root: Path, task: str) -> bool:
 
 
 def _class_name(path: object) -> str:
-    return str(path).rpartition(".")[2]
+    """Return the name of a class of sentence-transformers; of others, which may compute something else, the path."""
+    path = str(path)
+    return path.rpartition(".")[2] if path.startswith("sentence_transformers.") else path
 
 
 def transformer_directory(root: Path) -> Path:

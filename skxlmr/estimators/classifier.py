@@ -247,7 +247,9 @@ class XLMRXLClassifier(
         """
         return self._score(X, y, sample_weight)
 
-    def zero_shot(self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.") -> pd.DataFrame:
+    def zero_shot(
+        self, texts: Any, labels: Sequence[str], template: str = "This text is about {}.", *, multi_label: bool = False
+    ) -> pd.DataFrame:
         """Score texts against any labels, with a classifier that was fitted on entailment.
 
         `skxlmr.load` returns one for a checkpoint that was trained on natural language inference.
@@ -262,11 +264,14 @@ class XLMRXLClassifier(
             Words for the template.
         template : str, default="This text is about {}."
             With "{}" in place of the label.
+        multi_label : bool, default=False
+            Whether several labels can be right for a text: the probability of each is then that of entailment against
+            contradiction alone, and rows do not sum to 1.
 
         Returns
         -------
         DataFrame of shape (n_samples, n_labels)
-            Probabilities; each row sums to 1. With the index of `texts` if it is of pandas.
+            Probabilities; each row sums to 1, unless `multi_label`. With the index of `texts` if it is of pandas.
 
         Raises
         ------
@@ -274,7 +279,8 @@ class XLMRXLClassifier(
             If a label is not a str.
         ValueError
             If the classifier was not fitted on pairs, there are no labels, or the template has no place for them; or
-            if not exactly one of its classes begins with "entail", in upper or lower case.
+            if not exactly one of its classes begins with "entail", in upper or lower case; or, with `multi_label`, with
+            "contradict" or "not".
 
         Examples
         --------
@@ -287,7 +293,7 @@ class XLMRXLClassifier(
         """
         check_is_fitted(self)
         column = self._check_column(texts)
-        entailment = [i for i, label in enumerate(self.classes_) if str(label).lower().startswith("entail")]
+        entailment, contradiction = self._beginning_with("entail"), self._beginning_with("contradict", "not")
         n_features = getattr(self, "n_features_in_", 2)  # a checkpoint of transformers reads pairs, too
         if n_features != 2 or self.multilabel_ is not None:
             raise ValueError(
@@ -300,6 +306,11 @@ class XLMRXLClassifier(
                 f"zero_shot needs one class 'entailment', whose name begins so; the classes of this classifier are "
                 f"{self.classes_.tolist()[:5]}. If they are those of a checkpoint, name them in id2label of its "
                 f"config.json."
+            )
+        if multi_label and len(contradiction) != 1:
+            raise ValueError(
+                f"zero_shot with multi_label=True needs one class 'contradiction' or 'not_entailment', whose name "
+                f"begins so; the classes of this classifier are {self.classes_.tolist()[:5]}."
             )
         if column.pairs is not None:
             raise ValueError("texts has 2 columns; zero_shot makes the second itself, from the labels.")
@@ -314,9 +325,18 @@ class XLMRXLClassifier(
             raise ValueError("labels is empty: give one word or phrase at least.")
         pairs = [[text, template.replace("{}", label)] for text in column.texts for label in labels]
         frame = pd.DataFrame(pairs, columns=getattr(self, "feature_names_in_", None))
-        logits = self._outputs(frame if hasattr(self, "feature_names_in_") else pairs)[:, entailment[0]]
+        outputs = self._outputs(frame if hasattr(self, "feature_names_in_") else pairs)
+        logits = outputs[:, entailment[0]].reshape(-1, len(labels))
+        if multi_label:
+            scores = expit(logits - outputs[:, contradiction[0]].reshape(logits.shape))
+        else:
+            scores = softmax(logits, axis=1)
         index = texts.index if isinstance(texts, pd.Series | pd.DataFrame) else None
-        return pd.DataFrame(softmax(logits.reshape(-1, len(labels)), axis=1), index=index, columns=labels)
+        return pd.DataFrame(scores, index=index, columns=labels)
+
+    def _beginning_with(self, *beginnings: str) -> list[int]:
+        """Return the numbers of the classes whose names begin so, in upper or lower case."""
+        return [i for i, label in enumerate(self.classes_) if str(label).lower().startswith(beginnings)]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

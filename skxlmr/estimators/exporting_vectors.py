@@ -116,7 +116,7 @@ def _modules(reading: Reading, pca: PCA | None) -> SentenceModules:
 def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
     """Export an embedder that no fit in another thread changes."""
     reading = fitted_reading(fitted)
-    if fitted.n_features_in_ == 2 and not reading.separate:
+    if getattr(fitted, "n_features_in_", 1) == 2 and not reading.separate:
         raise NotImplementedError(
             "sentence-transformers has no model for two texts that are read together. Fit on one column of texts, or "
             "on pairs with objective='pairs', or use save."

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.errors import CheckpointError, SavedEstimatorError
+from skxlmr.checkpoints.layout import below, folders_of_models, other_formats
 from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.peft_adapter import base_name
 from skxlmr.checkpoints.resolve import resolve
@@ -83,7 +84,7 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     Parameters
     ----------
     directory : str or path
-        A directory; or, of a checkpoint, the id of a model on the hub ("name@revision" pins a branch, tag or commit).
+        A directory, or the id of a model on the hub ("name@revision" pins a branch, tag or commit).
     **parameters
         Parameters of the estimator to set, such as `device="cpu"`, `load_in_8bit=True` or `scheme="IOB1"`, as
         `set_params` takes them. Of a saved estimator they replace those that were saved.
@@ -138,15 +139,20 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     array(['yes'], dtype='<U3')
     """
     if not os.path.isdir(path := Path(directory).expanduser()):
-        return _load_checkpoint(directory, parameters)
+        try:
+            return _load_checkpoint(directory, parameters)
+        except SavedEstimatorError as found:
+            return _load_saved(found.directory, parameters)
     for kind in KINDS:
         if os.path.lexists(path / kind.marker):
             return kind.read(directory, parameters)
     expected = "; ".join(f"{kind.marker} ({kind.description})" for kind in KINDS)
     there = sorted(entry.name for entry in path.iterdir())
+    names = below(path)
     found = f"It has {', '.join(there[:5])}{', ...' * (len(there) > 5)}" if there else "It is empty"
     raise FileNotFoundError(
-        f"{path} holds no saved estimator and no checkpoint. {found}; expected is one of: {expected}."
+        f"{path} holds no saved estimator and no checkpoint. {found}; expected is one of: {expected}"
+        f"{folders_of_models(names) or other_formats(names)}."
     )
 
 

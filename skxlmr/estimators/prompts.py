@@ -124,9 +124,9 @@ class NamedPrompts:
         check_is_fitted(self)
         if not hasattr(self, "n_iter_") and has_route_of_task(self.model, task):
             raise NotImplementedError(
-                f"{self.model!r} has a Router: it reads the texts of the task {task!r} with modules of their own, and "
-                f"this estimator reads those of the default route. Give the folder of the transformer of the task as "
-                f"`model`, or use `transform`."
+                f"{str(self.model)!r} has a Router: it reads the texts of the task {task!r} with modules of their own, "
+                f"and this estimator reads those of the default route. Give the folder of the transformer of the task "
+                f"as `model`, or use `transform`."
             )
         column = self._check_column(X)  # type: ignore[attr-defined]
         if self._needs_all_features(column.n_features):  # type: ignore[attr-defined]

@@ -78,7 +78,10 @@ class XLMRXLRegressor(
         """As other estimators; the activation is that which sentence-transformers applies."""
         activation = trained.activation or "Identity"
         if activation not in ACTIVATIONS:
-            raise ValueError(f"its activation {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}.")
+            raise ValueError(
+                f"its activation {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}. Set activation_fn in its "
+                f"files to torch.nn.Identity to have the outputs of its head."
+            )
         super()._restore_pretrained(trained)
         self._activation = activation
 

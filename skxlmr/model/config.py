@@ -11,7 +11,7 @@ from torch import Tensor
 from skxlmr.model.config_files import CONFIGS as CONFIGS
 from skxlmr.model.config_files import ConfigFiles
 from skxlmr.model.config_files import changed_config as changed_config
-from skxlmr.model.config_labels import LabelIds, default_labels
+from skxlmr.model.config_labels import LabelIds, default_labels, number_of_label
 from skxlmr.model.config_values import ACTIVATIONS as ACTIVATIONS
 from skxlmr.model.config_values import OF_THE_REFERENCE, check_number, check_values, checked_heads
 
@@ -154,7 +154,7 @@ class XLMRobertaXLConfig(ConfigFiles):
                 super().__setattr__("id2label", default_labels(value))
         if name == "id2label":
             if value is not None:
-                value = {int(i): label for i, label in value.items()}
+                value = {number_of_label(i): str(label) for i, label in value.items()}
             elif made:
                 value = default_labels(self.num_labels)
             if made:

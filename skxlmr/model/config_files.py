@@ -102,7 +102,11 @@ class ConfigFiles:
         values = read_json(path)
         kind = values.get("model_type")
         if not isinstance(kind, str) or kind not in CONFIGS:
-            raise CheckpointError(f"{path}: model_type is {shown(kind)}; this package runs {', '.join(CONFIGS)}.")
+            hint = " Old files lack it: set it to the one that the model is." if kind is None else ""
+            raise CheckpointError(
+                f"{path}: model_type is {shown(kind)}; this package runs {', '.join(CONFIGS)}, and models that are "
+                f"derived from them.{hint}"
+            )
         if kind == "xlm-roberta":
             if pre_layer_norm is None:
                 pre_layer_norm = values.get("hidden_size") in (2560, 4096)
@@ -122,7 +126,7 @@ class ConfigFiles:
         kind = schema.parse(str, values.get("model_type", cls.model_type), "model_type")
         of_kind: Any = CONFIGS.get(kind, cls)
         types = schema.types_of(of_kind) | {
-            "id2label": dict[str | int, str] | None,
+            "id2label": dict[str | int, str | int | float] | None,
             "pruned_heads": dict[str | int, list[int]] | None,
         }
         known = types.keys() - NOT_SAVED

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, overload
 
+from skxlmr.system.schema import shown
+
 
 def default_labels(num_labels: int) -> dict[int, str]:
     """Return the names of outputs that have none of their own."""
     return {i: f"LABEL_{i}" for i in range(num_labels)}
+
+
+def number_of_label(key: object) -> int:
+    """Return the number of an output, of a key of `id2label`, which are strings in files."""
+    try:
+        return int(key)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ValueError(f"id2label must map the numbers of the outputs to names, got the key {shown(key)}.") from None
 
 
 class LabelIds:

@@ -384,8 +384,7 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
         return config
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
-        id2label = {int(i): label for i, label in labels.id2label.items()}
-        return config.changed({"id2label": id2label, "problem_type": labels.problem_type})
+        return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
     if n_labels is not None:
         config.num_labels = n_labels
     return config

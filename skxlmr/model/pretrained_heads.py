@@ -13,6 +13,8 @@ from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
 from skxlmr.model.quantized import FloatOutsideLayers, holds_8bit
 
+HINT = "Correct id2label, or without names num_labels, in config.json: there is one label for each output of the head."
+
 
 def read_head(checkpoint: Checkpoint, config: XLMRobertaXLConfig, parts: Mapping[str, nn.Module]) -> list[str]:
     """Load the parts of a head, on the meta device, from a checkpoint, in float32 on the CPU.
@@ -28,7 +30,8 @@ def read_head(checkpoint: Checkpoint, config: XLMRobertaXLConfig, parts: Mapping
     tensors = {key: info for key, info in checkpoint.tensors.items() if names.to_ours(key) in expected}
     missing = expected.keys() - {names.to_ours(key) for key in tensors}
     if not missing:
-        load_into(holder, checkpoint, match(tensors, expected, names), dtype=torch.float32, device="cpu")
+        plan = match(tensors, expected, names, may_be_new=list(parts), hint_at_heads=HINT)
+        load_into(holder, checkpoint, plan, dtype=torch.float32, device="cpu")
     return sorted(names.to_theirs(name) for name in missing)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_transformers import (
     is_cross_encoder,
@@ -23,6 +25,7 @@ from skxlmr.checkpoints.sentence_transformers import (
 )
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.config import CONFIGS
+from skxlmr.model.key_maps import THEIR_BASE, key_map
 from skxlmr.model.pretrained import read_config
 from skxlmr.model.pretrained_heads import read_head
 from skxlmr.runtime.backbone import find_checkpoint
@@ -98,16 +101,33 @@ class TrainedModel:
         """
         model_class, parts = head_parts(export, self.config, head)
         with self.open_head() as checkpoint:
-            others = [key for key in checkpoint.tensors if key.startswith(OWN_HEADS)]
+            keys = list(checkpoint.tensors)
             missing = read_head(checkpoint, self.config, parts)
-        if not missing:
-            return
-        expected = model_class.__name__.rpartition("For")[2]
-        there = f" There are {', '.join(sorted(others)[:4])}, which are those of another head." if others else ""
-        raise CheckpointError(
-            f"{self.where} says that it is a model for {self.task} (For{expected}), but its weights lack the head of "
-            f"such a model: {', '.join(missing[:4])}.{there} Correct the entry 'architectures' of its config.json; or, "
-            f"to train a head on it, give it to an estimator as its `model`, and call fit."
+        if missing:
+            raise CheckpointError(self._lacks(missing, keys, model_class.__name__.rpartition("For")[2]))
+
+    def _lacks(self, missing: list[str], keys: list[str], name: str) -> str:
+        """Return the message about a head of a kind, by its name, whose tensors are not among those with these keys."""
+        lack = (
+            f"{self.where} says that it is a model for {self.task} (For{name}), but its weights lack the head of such "
+            f"a model: {', '.join(missing[:4])}."
+        )
+        if (Path(self.where) / ADAPTER).is_file():
+            return (
+                f"{lack} Where neither an adapter nor its base has them, peft draws them at random. Name their module "
+                f"in modules_to_save when you train, or use a base model that has them."
+            )
+        names, prefix = key_map(self.config.model_type), THEIR_BASE[self.config.model_type]
+        if not any(names.to_ours(key) or names.to_ours(prefix + key) for key in keys):
+            return (
+                f"{lack} All of its tensors have other names, such as {min(keys, default='')!r:.80}. Rename them as "
+                f"those of transformers are, such as {missing[0]!r}."
+            )
+        others = sorted(key for key in keys if key.startswith(OWN_HEADS))
+        there = f" There are {', '.join(others[:4])}, which are those of another head." if others else ""
+        return (
+            f"{lack}{there} Correct the entry 'architectures' of its config.json; or, to train a head on it, give it "
+            f"to an estimator as its `model`, and call fit."
         )
 
     def weights(self, head: nn.Module) -> SavedWeights:
@@ -135,13 +155,16 @@ def read_trained_model(model: str | os.PathLike) -> TrainedModel:
     config = read_config(files)
     task = task_of(_task(files, config), config)
     directory = sentence_directory(files.directory)
+    activation = read_activation(directory, config.extra)
+    if activation == "Sigmoid" and task == "classification" and config.problem_type is None:
+        config = replace(config, problem_type="multi_label_classification")  # each output is a probability of its own
     return TrainedModel(
         task,
         files,
         config,
         str(files.directory),
         partial(open_checkpoint, files),
-        activation=read_activation(directory, config.extra),
+        activation=activation,
         prompt=read_prompt(directory) or None if is_cross_encoder(directory) else None,
     )
 
@@ -158,7 +181,7 @@ def task_of(task: str, config: XLMRobertaXLConfig) -> str:
 
 def task_of_class(name: str) -> str | None:
     """Return what a class of transformers is for; None if it is of another model, or for what no estimator does."""
-    families = [family.architecture for family in CONFIGS.values()]
+    families = [*(family.architecture for family in CONFIGS.values()), "Roberta"]  # of some XLM-RoBERTa models
     ends = [name.removeprefix(family) for family in families if name.startswith(family)]
     return next((ARCHITECTURES[end] for end in ends if end in ARCHITECTURES), None)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import file_identity, read_json, sha256_of_file
 from skxlmr.checkpoints.formats import open_weights
-from skxlmr.checkpoints.layout import check_base_name
+from skxlmr.checkpoints.layout import ESTIMATOR, check_base_name
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
 from skxlmr.runtime.finetuned import Finetuned
@@ -31,7 +31,7 @@ from skxlmr.system.schema import Rule, parse, shown
 from skxlmr.tuning import Tuning
 
 FORMAT = 3
-NAME = "estimator.json"
+NAME = ESTIMATOR
 TENSORS = "tensors-{}.safetensors"
 FINETUNED = "finetuned/"  # before the names of trained weights
 READING_ATTEMPTS = 100

@@ -25,7 +25,9 @@ def labels_of(config: XLMRobertaXLConfig) -> list[str]:
     """
     names = config.id2label or {}
     if sorted(names) != list(range(len(names))):
-        raise ValueError(f"id2label has the numbers {sorted(names)[:5]}, not those from 0 to {len(names) - 1}.")
+        raise ValueError(
+            f"id2label has the numbers {sorted(names)[:5]}, not those from 0 to {len(names) - 1}. Correct it."
+        )
     labels = [names[i] for i in range(len(names))]
     if max(map(len, labels), default=0) * len(labels) > MAX_CHARACTERS:
         raise ValueError(f"the names in id2label are too long: {max(labels, key=len)!r:.60}.")

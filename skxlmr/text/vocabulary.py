@@ -14,6 +14,7 @@ from sentencepiece import SentencePieceProcessor
 
 from skxlmr.checkpoints.added_tokens import AddedToken
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import is_lfs_pointer, lfs_message
 from skxlmr.checkpoints.sentencepiece_file import is_unigram, without_pieces
 from skxlmr.checkpoints.tokenizer_json import Steps, as_tokenizer_json, with_lowercase
 
@@ -177,6 +178,8 @@ def _load(model: bytes, source: str) -> SentencePieceProcessor:
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
+        if is_lfs_pointer(model):
+            raise CheckpointError(lfs_message(source)) from error
         raise ValueError(
             f"{source} ({len(model)} bytes) is not a sentencepiece model, or a damaged one: {error}"
         ) from error

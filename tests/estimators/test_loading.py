@@ -133,6 +133,17 @@ def test_load_of_cross_encoder_applies_its_activation_and_prompt(make, tmp_path)
         skxlmr.load(unknown)
 
 
+def test_load_of_cross_encoder_of_several_labels_with_sigmoid_is_multilabel(make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    encoder = sentence_transformers.CrossEncoder(str(directory), device="cpu", activation_fn=torch.nn.Sigmoid())
+    encoder.save_pretrained(str(tmp_path / "encoder"))
+    clf = skxlmr.load(tmp_path / "encoder")
+    assert clf.classes_.tolist() == list(NLI.values())
+    expected = encoder.predict([tuple(pair) for pair in PAIRS])
+    np.testing.assert_allclose(clf.predict_proba(PAIRS), expected, atol=1e-5)
+    np.testing.assert_array_equal(clf.predict(PAIRS), expected > 0.5)
+
+
 TAGS = {0: "O", 1: "I-PER", 2: "B-PER", 3: "B-LOC", 4: "I-LOC"}
 SENTENCES = [["the", "river", "is", "wide"], ["morning", "music"], ["我", "喜欢", "the", "city", "unknownx", "早上"]]
 
@@ -337,6 +348,9 @@ def test_load_of_sentence_transformers_returns_embedder(make, tmp_path):
     embedder = skxlmr.load(tmp_path / "sentence")
     assert (embedder.pooling_, embedder.normalize_) == ("cls", True)
     np.testing.assert_allclose(embedder.transform(TEXTS), model.encode(TEXTS), atol=1e-5)
+    embedder.export_pretrained(tmp_path / "exported")
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "exported"), device="cpu")
+    np.testing.assert_allclose(again.encode(TEXTS), model.encode(TEXTS), atol=1e-5)
 
 
 def test_load_of_long_text_reads_windows(make, oracle):
@@ -370,3 +384,58 @@ def test_load_of_half_precision_and_shards(make, oracle, tmp_path):
     expected = logits_of(half.float(), oracle, TEXTS).logits.numpy()[:, [2, 1, 0]]
     np.testing.assert_allclose(clf.decision_function(TEXTS), expected, atol=1e-5)
     assert next(clf._finetuned.parameters()).dtype == torch.float32
+
+
+def renamed(directory, target, rename):
+    """Copy a checkpoint with other keys of its tensors."""
+    from safetensors.torch import load_file, save_file
+
+    copy_of(directory, target)
+    save_file(
+        {rename(key): value for key, value in load_file(target / "model.safetensors").items()},
+        target / "model.safetensors",
+    )
+    return target
+
+
+def test_load_of_old_names_of_layer_norms_equals_transformers(make, oracle, tmp_path):
+    directory, model = make("BertForSequenceClassification", id2label=NLI)
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    path = renamed(
+        directory,
+        tmp_path / "old",
+        lambda key: key.replace("LayerNorm.weight", old["LayerNorm.weight"]).replace(
+            "LayerNorm.bias", old["LayerNorm.bias"]
+        ),
+    )
+    theirs = type(model).from_pretrained(path).eval()
+    expected = logits_of(theirs, oracle, TEXTS).logits.numpy()
+    np.testing.assert_allclose(expected, logits_of(model, oracle, TEXTS).logits.numpy())
+    np.testing.assert_allclose(skxlmr.load(path).decision_function(TEXTS), expected[:, [2, 1, 0]], atol=1e-5)
+
+
+def test_load_of_keys_with_a_prefix_names_them(make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    path = renamed(directory, tmp_path / "wrapped", lambda key: f"module.{key}")
+    with pytest.raises(
+        CheckpointError, match=r"have other names, such as 'module\.classifier\.dense\.bias'\. Rename them"
+    ):
+        skxlmr.load(path)
+
+
+@pytest.mark.parametrize("end", ["qweight", "weight.absmax", "weight_packed", "weight_scale_inv", "W_q"])
+def test_load_of_packed_weights_names_the_tensor(end, make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    layer = "roberta.encoder.layer.0.attention.self.query."
+    path = renamed(directory, tmp_path / "packed", lambda key: layer + end if key == f"{layer}weight" else key)
+    with pytest.raises(CheckpointError, match=rf"query\.{end}' is of weights that .* has packed.*load_in_8bit=True"):
+        skxlmr.load(path)
+
+
+def test_load_of_labels_that_are_numbers_and_of_a_model_named_roberta(make, oracle, tmp_path):
+    directory, model = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    numbers = {"id2label": {"0": 2, "1": 0, "2": 1.5}, "architectures": ["RobertaForSequenceClassification"]}
+    clf = skxlmr.load(copy_of(directory, tmp_path / "numbers", **numbers))
+    assert clf.classes_.tolist() == ["0", "1.5", "2"]
+    expected = logits_of(model, oracle, TEXTS).logits.numpy()[:, [1, 2, 0]]
+    np.testing.assert_allclose(clf.decision_function(TEXTS), expected, atol=1e-5)

@@ -1,14 +1,15 @@
 """Directories and parameters that `skxlmr.load` takes or refuses."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
-from hub_server import MAIN, OLD, REPO, Hub
 from loaded_checkpoints import NLI, TEXTS, copy_of
 
 import skxlmr
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
-from skxlmr.runtime.backbone import _find_on_hub
+from skxlmr.checkpoints.resolve import BUNDLED
 
 
 def without_keys(directory, target, *beginnings, **changes):
@@ -39,7 +40,9 @@ def without_keys(directory, target, *beginnings, **changes):
             {"id2label": {str(i): "a" * 10**6 * (i == 5) + str(i) for i in range(99)}},
             "names in id2label are too long: 'a",
         ),
-        ({"id2label": {"0": "a", "1": "b"}}, r"classifier\.out_proj\.weight: file has \(3, 16\)"),
+        ({"id2label": {"0": "a", "1": "b"}}, r"(?s)classifier\.out_proj\.weight: file has \(3, 16\).*Correct id2label"),
+        ({"id2label": {"a": "x", "1": "b"}}, "config.json: id2label must map the numbers of the outputs.* key 'a'"),
+        ({"model_type": None}, "model_type is None.* Old files lack it: set it"),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -100,6 +103,18 @@ def test_load_of_directory_with_neither_says_what_is_there(tmp_path):
         skxlmr.load(tmp_path)
     with pytest.raises(ModelNotFoundError, match=r"is not a directory\. Check the path"):
         skxlmr.load(tmp_path / "nowhere")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(
+        FileNotFoundError, match=r"model\.gguf, of llama\.cpp, is not read: take the model in safetensors"
+    ):
+        skxlmr.load(tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"is a file; give the directory.* of llama\.cpp, is not read"):
+        skxlmr.load(tmp_path / "model.gguf")
+    shutil.copytree(BUNDLED["nano"], tmp_path / "checkpoint-5")
+    with pytest.raises(FileNotFoundError, match=r"There is a model in its folder 'checkpoint-5': give that\."):
+        skxlmr.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no config\.json.*There is a model in its folder 'checkpoint-5'"):
+        skxlmr.XLMRXLClassifier(tmp_path).fit(TEXTS, [0, 1, 0])
 
 
 def test_load_of_bundled_model_returns_masked_language_model():
@@ -107,27 +122,3 @@ def test_load_of_bundled_model_returns_masked_language_model():
     assert type(lm) is skxlmr.XLMRXLMaskedLM
     text = ["The film was very <mask>."]
     pd.testing.assert_frame_equal(lm.fill_mask(text), skxlmr.XLMRXLMaskedLM("nano").fill_mask(text))
-
-
-def test_load_from_hub_at_revision(make, tmp_path, monkeypatch):
-    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
-    other, _ = make("XLMRobertaForSequenceClassification", num_labels=1)
-    hub = Hub()
-    try:
-        for commit, path in ((MAIN, directory), (OLD, other)):
-            hub.commits[commit] = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        _find_on_hub.cache_clear()
-        clf = skxlmr.load(REPO)
-        assert clf.model == REPO
-        np.testing.assert_array_equal(clf.decision_function(TEXTS), skxlmr.load(directory).decision_function(TEXTS))
-        reg = skxlmr.load(f"{REPO}@v1")
-        assert type(reg) is skxlmr.XLMRXLRegressor
-        np.testing.assert_array_equal(reg.predict(TEXTS), skxlmr.load(other).predict(TEXTS))
-        clf.save(tmp_path / "saved")
-        assert skxlmr.load(tmp_path / "saved").predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
-    finally:
-        hub.stop()
-        _find_on_hub.cache_clear()

@@ -68,6 +68,35 @@ def test_zero_shot_of_checkpoint_equals_pipeline(family, make):
         np.testing.assert_allclose(found.iloc[row], [scores[label] for label in candidates], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"],
+        ["entailment", "neutral", "contradiction"],
+        ["entailment", "not_entailment"],
+        ["contradiction", "entailment"],
+    ],
+    ids="-".join,
+)
+def test_zero_shot_with_multi_label_equals_pipeline(labels, make):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=dict(enumerate(labels)))
+    candidates, template = ["music", "the river"], "This example is {}."
+    pipeline = transformers.pipeline("zero-shot-classification", str(directory), device="cpu")
+    expected = pipeline(TEXTS, candidate_labels=candidates, hypothesis_template=template, multi_label=True)
+    found = skxlmr.load(directory).zero_shot(TEXTS, candidates, template, multi_label=True)
+    for row, answer in enumerate(expected):
+        scores = dict(zip(answer["labels"], answer["scores"], strict=True))
+        np.testing.assert_allclose(found.iloc[row], [scores[label] for label in candidates], atol=1e-5)
+
+
+def test_zero_shot_with_multi_label_without_contradiction_raises(make):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label={0: "entailment", 1: "other"})
+    with pytest.raises(
+        ValueError, match=r"needs one class 'contradiction' or 'not_entailment'.*\['entailment', 'other'"
+    ):
+        skxlmr.load(directory).zero_shot(TEXTS, ["music"], multi_label=True)
+
+
 def test_zero_shot_of_checkpoint_without_entailment_raises(make):
     directory, _ = make("XLMRobertaForSequenceClassification", num_labels=2)
     with pytest.raises(ValueError, match=r"class 'entailment'.*\['LABEL_0', 'LABEL_1'\].*id2label"):
