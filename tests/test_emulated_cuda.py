@@ -46,6 +46,39 @@ def test_memory_is_bounded_and_its_peak_known(emulate):
         torch.zeros(901, dtype=torch.uint8, device="cuda")
 
 
+def test_products_of_8_bit_floating_point_are_refused_where_the_device_would(emulate):
+    def multiply(n_rows=3, inner=32, columns=16, rows=True, dtype=torch.bfloat16, order="columns", **more):
+        a = torch.ones(n_rows, inner, device="cuda").to(torch.float8_e4m3fn)
+        b = torch.ones(columns, inner, device="cuda").to(torch.float8_e4m3fn).t()
+        b = b if order == "columns" else b.contiguous()
+        scales = [torch.full(shape if rows else (1, 1), 0.5, device="cuda") for shape in ((n_rows, 1), (1, columns))]
+        return torch._scaled_mm(a, b, *scales, out_dtype=dtype, **more)
+
+    emulate("L4")
+    bias = torch.ones(16, device="cuda")
+    assert torch.equal(multiply(bias=bias.bfloat16()).float().cpu(), torch.full((3, 16), 9.0))
+    assert torch.equal(multiply(rows=False, dtype=torch.float32).cpu(), torch.full((3, 16), 8.0))
+    for wrong, message in (
+        ({"inner": 24}, "trailing dimension of mat1 to be divisible by 16"),
+        ({"columns": 20}, "must be divisible by 16"),
+        ({"order": "rows"}, "mat2 column-major"),
+        ({"dtype": torch.float32}, "Only bf16"),
+        ({"rows": False, "dtype": torch.float32, "bias": bias}, "Bias is not supported"),
+        ({"bias": bias}, "Bias must be torch.bfloat16"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            multiply(**wrong)
+
+
+@pytest.mark.parametrize("name", ["V100", "T4", "A10", "A100"])
+def test_gpu_without_products_of_8_bit_floating_point_refuses_them(emulate, name):
+    emulate(name)
+    a = torch.ones(16, 16, device="cuda").to(torch.float8_e4m3fn)
+    one = torch.ones(1, device="cuda")
+    with pytest.raises(RuntimeError, match=r"compute capability >= 9\.0 or 8\.9"):
+        torch._scaled_mm(a, a.t(), one, one, out_dtype=torch.bfloat16)
+
+
 @pytest.mark.parametrize("name", ["V100", "T4"])
 def test_kernel_that_this_gpu_lacks_is_refused(emulate, name):
     from torch.nn.attention.varlen import varlen_attn
