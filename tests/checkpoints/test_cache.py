@@ -150,7 +150,7 @@ for make, remove in ((os.mkfifo, os.unlink), (os.mkdir, os.rmdir), (lambda p: p.
 """
     process = run(code, path.parents[1])
     try:
-        assert process.communicate(timeout=60)[0] == "None []\n" * 3
+        assert process.communicate(timeout=300)[0] == "None []\n" * 3
     finally:
         process.kill()
 
@@ -282,7 +282,7 @@ for _ in range(%d):
 def test_write_cached_from_two_processes_leaves_one_complete_file(own_cache):
     two = "import os\nchild = os.fork()\n" + WRITE % 3 + "if child:\n    assert os.waitpid(child, 0)[1] == 0\n"
     writer = run(two, own_cache.parent)
-    assert writer.wait(60) == 0
+    assert writer.wait(300) == 0
     writer.stdout.close()
     found = find_cached(KEY, "int8")
     assert all((found[str(i)] == i).all() for i in range(20))
@@ -317,7 +317,7 @@ print(maximum() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, to measure memory")
 def test_write_cached_does_not_copy_tensors(own_cache):
     process = run(MEMORY, own_cache.parent)
-    grown = int(process.communicate(timeout=60)[0])
+    grown = int(process.communicate(timeout=300)[0])
     assert process.returncode == 0
     assert grown < 120_000  # KiB: the blocks that are being hashed, 16 MiB in each of up to four threads
 
@@ -327,7 +327,7 @@ import multiprocessing, os, sys
 def read(both):
     found = find_cached("c" * 64, "int8")
     total = found["w"].view(torch.int64).sum()
-    both.wait(60)
+    both.wait(300)
     sizes, inside = {"Pss": 0, "Rss": 0}, False
     for line in open("/proc/self/smaps"):
         name, _, value = line.partition(":")
@@ -336,7 +336,7 @@ def read(both):
         elif "-" in name.split()[0]:  # the first line of a mapping, which ends with the name of its file
             inside = sys.argv[1] in line
     os.write(1, f"{sizes['Pss']} {sizes['Rss']}\\n".encode())
-    both.wait(60)
+    both.wait(300)
 fork = multiprocessing.get_context("fork")
 both = fork.Barrier(2)
 child = fork.Process(target=read, args=[both])
@@ -349,7 +349,7 @@ child.join()
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux, to measure shared memory")
 def test_find_cached_in_two_processes_shares_memory(own_cache):
     write_cached("c" * 64, "int8", {"w": torch.ones(40_000_000, dtype=torch.int8)}, model="x")
-    lines = run(SHARED, own_cache.parent, own_cache.name).communicate(timeout=120)[0].splitlines()
+    lines = run(SHARED, own_cache.parent, own_cache.name).communicate(timeout=300)[0].splitlines()
     assert len(lines) == 2
     for line in lines:  # of the mapped file, in KiB
         proportional, resident = map(int, line.split())

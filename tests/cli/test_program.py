@@ -103,7 +103,7 @@ def run_into(output: int, arguments: list[str], cache: Path) -> tuple[int, str]:
     """Run the command with a file descriptor as its standard output; return its status and its standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "skxlmr", *arguments],
-        stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, env={**os.environ, "SKXLMR_CACHE": str(cache)},
+        stdout=output, stderr=subprocess.PIPE, text=True, timeout=300, env={**os.environ, "SKXLMR_CACHE": str(cache)},
     )  # fmt: skip
     return done.returncode, done.stderr
 
@@ -144,5 +144,5 @@ def test_predict_whose_reader_ends_stops_with_141(classifier: str, tmp_path: Pat
         assert running.stdout.readline() == "id,text,prediction,error\n"
         running.stdout.close()
         errors = running.stderr.read()
-        assert running.wait(60) == 141
+        assert running.wait(300) == 141
     assert errors == ""

@@ -116,11 +116,11 @@ def test_browser_shows_texts_and_runs_nothing(tmp_path):
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,900"]
     address = (tmp_path / "view.html").as_uri()
-    dumped = subprocess.run([*command, "--dump-dom", address], capture_output=True, timeout=120, check=True)
+    dumped = subprocess.run([*command, "--dump-dom", address], capture_output=True, timeout=300, check=True)
     reader = read_html(dumped.stdout.decode())
     assert "<title>EntityView</title>" in dumped.stdout.decode()
     for i, text in enumerate(texts):
         assert f"{text[:3]}<u>{i}</u>{text[3:]}" in reader.text
     picture = tmp_path / "view.png"
-    subprocess.run([*command, f"--screenshot={picture}", address], capture_output=True, timeout=120, check=True)
+    subprocess.run([*command, f"--screenshot={picture}", address], capture_output=True, timeout=300, check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")

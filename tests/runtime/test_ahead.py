@@ -75,5 +75,5 @@ def test_ahead_after_the_main_thread_still_works(begin):
         "    print(list(ahead(abs, [-1, -2, -3])))\n"
         f"{begin}\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.stdout.strip(), done.stderr) == ("[1, 2, 3]", "")

@@ -14,7 +14,7 @@ TWO = [torch.device("cpu", 0), torch.device("cpu", 1)]
 
 def test_share_gives_each_item_to_one_device():
     taken = {device: [] for device in TWO}
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=60)
 
     def work(device, queue):
         for item in queue:
@@ -30,7 +30,7 @@ def test_share_gives_each_item_to_one_device():
 @pytest.mark.parametrize("failing", TWO, ids=["calling thread", "other thread"])
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_share_stops_all_devices_after_an_error_in_one(failing, error):
-    taken, both = [], threading.Barrier(2, timeout=30)
+    taken, both = [], threading.Barrier(2, timeout=60)
 
     def work(device, queue):
         for item in queue:
@@ -67,7 +67,7 @@ def test_queue_after_an_error_of_its_items_ends():
 
 def test_run_on_two_devices_returns_results_in_the_given_order():
     lengths = np.random.RandomState(0).randint(1, 9, 50)
-    of_device, both = {}, threading.Barrier(2, timeout=30)
+    of_device, both = {}, threading.Barrier(2, timeout=60)
 
     def compute(device, batch):
         if device not in of_device:

@@ -172,7 +172,7 @@ def test_memory_folder_serves_other_processes(tmp_path):
     for i, state in enumerate(["new", "known"]):
         subprocess.run(
             [sys.executable, "-W", "error", "-c", program, str(tmp_path / "memory"), str(tmp_path / f"{i}.npy"), state],
-            check=True, env=os.environ, timeout=120,
+            check=True, env=os.environ, timeout=300,
         )  # fmt: skip
     np.testing.assert_array_equal(*(np.load(tmp_path / f"{i}.npy") for i in range(2)))
 

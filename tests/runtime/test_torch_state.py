@@ -208,16 +208,16 @@ def test_default_dtype_is_restored_when_the_last_of_several_threads_is_done():
     def stay():
         with default_torch_state():
             inside.set()
-            may_leave.wait(10)
+            may_leave.wait(60)
 
     with default_dtype(torch.float64):
         thread = threading.Thread(target=stay)
         with default_torch_state():
             thread.start()
-            inside.wait(10)
+            inside.wait(60)
         assert torch.get_default_dtype() == torch.float32  # the thread still needs it
         may_leave.set()
-        thread.join(10)
+        thread.join(60)
         assert torch.get_default_dtype() == torch.float64
 
 
@@ -262,5 +262,5 @@ with default_torch_state():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 done.set()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.stdout == "0\n0\n", done.stderr

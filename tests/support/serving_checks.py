@@ -27,7 +27,7 @@ print(json.dumps([[result.tolist() for result in each] for each in results]))
 def serve(directory, rows):
     """Return the results of rows by the loader of the documentation: of all together, and of one at a time."""
     command = [sys.executable, "-c", SERVER, str(LOADER), str(directory)]
-    done = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True, timeout=300)
     assert not done.returncode, done.stderr
     together, alone = json.loads(done.stdout)
     return [np.array(result) for result in together], [np.array(result) for result in alone]

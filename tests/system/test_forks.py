@@ -37,7 +37,7 @@ print(in_child(lambda: calls != [os.getpid()]), calls)
 
 def run(program):
     """Return the output of a program, which is killed after a minute."""
-    done = subprocess.run([sys.executable, "-c", CHILD + program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", CHILD + program], capture_output=True, text=True, timeout=300)
     return done.stdout or done.stderr
 
 

@@ -39,7 +39,7 @@ FIRST_VECTOR = (
 def imported(program: str) -> set[str]:
     """Run a program, and return the modules that it has imported."""
     program += "\nimport sys\nprint('modules', *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 

@@ -249,5 +249,5 @@ def test_fit_in_a_script_of_torchrun_fits_all_processes(tmp_path):
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, script, f"{tmp_path}/"], env=environment, check=True, timeout=120)
+    subprocess.run([*command, script, f"{tmp_path}/"], env=environment, check=True, timeout=300)
     np.testing.assert_allclose(np.load(tmp_path / "0.npy"), np.load(tmp_path / "1.npy"), rtol=1e-6)
