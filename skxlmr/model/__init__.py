@@ -4,6 +4,7 @@ from skxlmr.model.config import BertConfig, XLMRobertaConfig, XLMRobertaXLConfig
 from skxlmr.model.generation_config import GenerationConfig
 from skxlmr.model.loading_report import NewHeadWarning, UnusedTensorsWarning
 from skxlmr.model.pretrained import PretrainedModel as XLMRobertaXLPreTrainedModel
+from skxlmr.model.reference.causal_language_model import XLMRobertaXLForCausalLM
 from skxlmr.model.reference.family import (
     BertForSequenceClassification,
     BertModel,
@@ -15,7 +16,7 @@ from skxlmr.model.reference.family import (
     XLMRobertaForTokenClassification,
     XLMRobertaModel,
 )
-from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from skxlmr.model.reference.language_models import XLMRobertaXLForMaskedLM
 from skxlmr.model.reference.outputs import GenerateOutput, ModelOutput
 from skxlmr.model.reference.padded import XLMRobertaXLModel
 from skxlmr.model.reference.tasks import (

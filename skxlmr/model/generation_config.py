@@ -27,14 +27,9 @@ NEUTRAL: dict[str, Any] = {
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
     "guidance_scale": 1.0,
-    "max_time": None,
-    "min_p": 0.0,
     "renormalize_logits": False,
     "sequence_bias": None,
     "stop_strings": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "typical_p": 1.0,
 }
 # Keys of the reference that do not change what is generated: how it is computed, or of models with an encoder.
 WITHOUT_EFFECT = frozenset(
@@ -47,7 +42,7 @@ WITHOUT_EFFECT = frozenset(
 # Upper bounds on numbers of a file that take memory, far above those in use. Lengths are bounded by the positions.
 LARGEST = {"num_beams": 1000, "num_return_sequences": 1000}
 MOST_CANDIDATES = 1000  # top_k of contrastive search, which reads so many texts at once
-ONLY_SAMPLING = ("temperature", "top_p")
+ONLY_SAMPLING = ("temperature", "top_p", "min_p", "typical_p")
 ONLY_BEAMS = ("num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping")
 OUTPUTS = ("output_scores", "output_attentions", "output_hidden_states")
 
@@ -66,7 +61,7 @@ class GenerationConfig:
     do_sample : bool, default=None
     temperature : float, default=None
     top_k : int, default=None
-    top_p : float, default=None
+    top_p, min_p, typical_p : float, default=None
     penalty_alpha : float, default=None
     num_beams : int, default=None
     num_beam_groups : int, default=None
@@ -77,6 +72,8 @@ class GenerationConfig:
     repetition_penalty : float, default=None
     no_repeat_ngram_size : int, default=None
     bad_words_ids : list of list of int, default=None
+    suppress_tokens, begin_suppress_tokens : list of int, default=None
+    max_time : float, default=None
     bos_token_id, pad_token_id : int, default=None
         None is that of the model's config.
     eos_token_id : int or list of int, default=None
@@ -105,6 +102,8 @@ class GenerationConfig:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
     penalty_alpha: float | None = None
     num_beams: int | None = None
     num_beam_groups: int | None = None
@@ -115,6 +114,9 @@ class GenerationConfig:
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
     bad_words_ids: list[list[int]] | None = None
+    suppress_tokens: list[int] | None = None
+    begin_suppress_tokens: list[int] | None = None
+    max_time: float | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
@@ -205,6 +207,15 @@ class GenerationConfig:
             if name not in WITHOUT_EFFECT and not is_neutral:
                 found[name] = value
         return ", ".join(f"{name}={shown(value, 40)}" for name, value in sorted(found.items()))
+
+
+def as_generation_config(config: Any) -> GenerationConfig:
+    """Return a generation config of this package or of transformers as one of this package; TypeError if it is none."""
+    if isinstance(config, GenerationConfig):
+        return config
+    if callable(getattr(config, "to_diff_dict", None)):
+        return GenerationConfig.from_dict(config.to_diff_dict())
+    raise TypeError(f"generation_config must be a GenerationConfig, got {config!r:.60}.")
 
 
 def read_generation_config(files: CheckpointFiles, config: XLMRobertaXLConfig) -> GenerationConfig:

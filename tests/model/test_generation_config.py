@@ -178,12 +178,12 @@ def test_start_token_is_that_of_the_file(saved):
 def test_unsupported_entries_warn_and_neutral_ones_do_not(saved):
     neutral = {
         "encoder_repetition_penalty": 1.0,
-        "min_p": 0.0,
-        "suppress_tokens": None,
+        "guidance_scale": 1.0,
+        "sequence_bias": None,
         "cache_implementation": "static",
     }
-    model = load(saved({**IDS, **neutral, "typical_p": 0.6, "forced_bos_token_id": 0, "new_one": [1]}))
-    with pytest.warns(UserWarning, match=r"has forced_bos_token_id=0, new_one=\[1\], typical_p=0.6, which"):
+    model = load(saved({**IDS, **neutral, "renormalize_logits": True, "forced_bos_token_id": 0, "new_one": [1]}))
+    with pytest.warns(UserWarning, match=r"has forced_bos_token_id=0, new_one=\[1\], renormalize_logits=True, which"):
         generated(model, max_new_tokens=1)
     model.generation_config = GenerationConfig(extra=neutral)
     with warnings.catch_warnings():
@@ -246,5 +246,5 @@ def test_file_may_be_edited_after_save(saved):
 
 def test_every_entry_is_an_argument_of_generate():
     names = {f.name for f in fields(GenerationConfig)} - {"extra", "bos_token_id", "use_cache"}
-    of_python = {"logits_processor", "stopping_criteria", "streamer", "generator"}
+    of_python = {"prefix_allowed_tokens_fn", "logits_processor", "stopping_criteria", "streamer", "generator"}
     assert names == {f.name for f in fields(GenerationOptions)} - of_python

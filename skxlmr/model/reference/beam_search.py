@@ -157,7 +157,15 @@ def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, p
         for group in groups:
             rows = group.rows.flatten()
             of_group = scores[rows] - penalties.repeat_interleave(group.rows.shape[1], 0)  # (B * K, V)
-            scores[rows] = process(of_group, decoding.ids[rows], decoding.real[rows], options, ends, n_new > least)
+            scores[rows] = process(
+                of_group,
+                decoding.ids[rows],
+                decoding.real[rows],
+                options,
+                ends,
+                may_end=n_new > least,
+                is_first=n_new == 1,
+            )
             candidates = group.candidates(scores[rows], decoding.ids, beams, options, ends)
             penalties += options.diversity_penalty * group.counts(candidates, scores.shape[1])
             candidates.ended |= n_new == max_new

@@ -12,7 +12,8 @@ from skxlmr.model.config import BertConfig, XLMRobertaConfig
 from skxlmr.model.heads import head_dropout
 from skxlmr.model.initialisation import linear_head
 from skxlmr.model.pretrained import PretrainedModel
-from skxlmr.model.reference.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from skxlmr.model.reference.causal_language_model import XLMRobertaXLForCausalLM
+from skxlmr.model.reference.language_models import XLMRobertaXLForMaskedLM
 from skxlmr.model.reference.padded import XLMRobertaXLModel
 from skxlmr.model.reference.tasks import (
     XLMRobertaXLForMultipleChoice,

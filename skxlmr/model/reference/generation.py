@@ -6,6 +6,7 @@ Notation: B texts, S tokens of each, H hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from skxlmr.model.reference.decoding import Decoding, Step
 from skxlmr.model.reference.generation_options import GenerationOptions
 from skxlmr.model.reference.logits_processors import process
 from skxlmr.model.reference.outputs import GenerateOutput
-from skxlmr.model.reference.stopping import stopped
+from skxlmr.model.reference.stopping import after_seconds, stopped
 from skxlmr.model.transfer import upload_one
 
 
@@ -34,6 +35,8 @@ def generate(
     The prompt is ids, (B, S), or embeddings, (B, S, H).
     """
     options = GenerationOptions() if options is None else options
+    if options.max_time is not None:
+        options = replace(options, stopping_criteria=[*options.criteria, after_seconds(options.max_time)])
     pad = config.pad_token_id if options.pad_token_id is None else options.pad_token_id
     ends = end_ids(config.eos_token_id if options.eos_token_id is None else options.eos_token_id)
     if attention_mask is not None:
@@ -63,7 +66,9 @@ def _choose_tokens(decoding: Decoding, options: GenerationOptions, ends: Tensor,
     for n_new in range(options.new_tokens(width)):
         if n_new and contrastive is None:
             logits = decoding.logits()
-        scores = process(logits, decoding.ids, decoding.real, options, ends, may_end=n_new >= least)
+        scores = process(
+            logits, decoding.ids, decoding.real, options, ends, may_end=n_new >= least, is_first=n_new == 0
+        )
         if options.output_scores:
             all_scores.append(scores)
         if contrastive is not None:
@@ -115,9 +120,14 @@ def _check(config: XLMRobertaXLConfig, prompt: Tensor, mask: Tensor, options: Ge
     if not mask[:, -1].all():
         row = int((~mask[:, -1]).nonzero()[0])
         raise ValueError(f"Row {row} ends in padding; pad texts on the left to continue them.")
-    for word in options.bad_words_ids or ():
-        if max(word) >= config.vocab_size:
-            raise ValueError(f"bad_words_ids has {list(word)!r:.60}, but ids are below {config.vocab_size}.")
+    for name, words in (
+        ("bad_words_ids", options.bad_words_ids or ()),
+        ("suppress_tokens", [options.suppress_tokens or [0]]),
+        ("begin_suppress_tokens", [options.begin_suppress_tokens or [0]]),
+    ):
+        for word in words:
+            if max(word) >= config.vocab_size:
+                raise ValueError(f"{name} has {list(word)!r:.60}, but ids are below {config.vocab_size}.")
     longest, new = int(mask.sum(1).max()), options.new_tokens(mask.shape[1])
     options.check_least(mask.shape[1])
     if longest + new - (not options.penalty_alpha) > config.max_length:  # contrastive search reads the last one, too

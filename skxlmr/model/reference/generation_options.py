@@ -19,7 +19,14 @@ LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 # stop, for all texts or for each, (B,) bool.
 StoppingCriterion = Callable[[Tensor, Any], "Tensor | bool"]
 
+# Takes the number of a text and its ids so far (S,), and returns the ids that may follow.
+AllowedTokens = Callable[[int, Tensor], Sequence[int]]
+
 DEFAULT_NEW_TOKENS = 20
+# Arguments of sampling, and their values that change nothing.
+SAMPLING: dict[str, tuple] = {
+    "temperature": (1.0,), "top_k": (None, 0), "top_p": (None, 1.0), "min_p": (None, 0.0), "typical_p": (None, 1.0)
+}  # fmt: skip
 
 
 class Streamer(Protocol):
@@ -44,6 +51,8 @@ class GenerationOptions:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
     penalty_alpha: float = 0.0
     num_beams: int = 1
     num_beam_groups: int = 1
@@ -54,10 +63,14 @@ class GenerationOptions:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     bad_words_ids: Sequence[Sequence[int]] | None = None
+    suppress_tokens: Sequence[int] | None = None
+    begin_suppress_tokens: Sequence[int] | None = None
+    prefix_allowed_tokens_fn: AllowedTokens | None = None
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None
+    max_time: float | None = None
     streamer: Streamer | None = None
     generator: torch.Generator | None = None
     output_scores: bool = False
@@ -90,10 +103,21 @@ class GenerationOptions:
         for name in ("top_k", "pad_token_id"):
             if getattr(self, name) is not None:
                 self._check_integer(name, 0)
-        if self.top_p is not None:
-            self._check_number("top_p")
-            if not 0 < self.top_p <= 1:
-                raise ValueError(f"top_p must be in (0, 1], got {self.top_p}.")
+        for name in ("top_p", "typical_p"):
+            if (probability := getattr(self, name)) is not None:
+                self._check_number(name)
+                if not 0 < probability <= 1:
+                    raise ValueError(f"{name} must be in (0, 1], got {probability}.")
+        if self.min_p is not None:
+            self._check_number("min_p")
+            if not 0 <= self.min_p <= 1:
+                raise ValueError(f"min_p must be in [0, 1], got {self.min_p}.")
+        if self.max_time is not None:
+            self._check_number("max_time")
+            if self.max_time <= 0:
+                raise ValueError(f"max_time must be above 0, got {self.max_time}.")
+        if not (self.prefix_allowed_tokens_fn is None or callable(self.prefix_allowed_tokens_fn)):
+            raise TypeError(f"prefix_allowed_tokens_fn must be a function, got {self.prefix_allowed_tokens_fn!r:.60}.")
         if not (isinstance(self.early_stopping, bool) or self.early_stopping == "never"):
             raise ValueError(f'early_stopping must be True, False or "never", got {self.early_stopping!r}.')
         self._check_bad_words()
@@ -166,6 +190,12 @@ class GenerationOptions:
             if not word:
                 raise ValueError("bad_words_ids has an empty list: leave it out.")
 
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            tokens = getattr(self, name)
+            is_list = tokens is None or isinstance(tokens, list | tuple)
+            if not is_list or not all(isinstance(i, int) and i >= 0 for i in tokens or ()):
+                raise TypeError(f"{name} must be a list of token ids, got {tokens!r:.60}.")
+
     def _check_combinations(self) -> None:
         if self.max_length is not None and self.max_new_tokens is not None:
             raise ValueError("max_length and max_new_tokens both limit the length: give one of them.")
@@ -181,7 +211,7 @@ class GenerationOptions:
                     f"least 2, or penalty_alpha=0."
                 )
         if not self.do_sample:
-            for name, off in (("temperature", (1.0,)), ("top_k", (None, 0)), ("top_p", (None, 1.0))):
+            for name, off in SAMPLING.items():
                 if getattr(self, name) not in off and not (name == "top_k" and self.penalty_alpha):
                     raise ValueError(f"{name}={getattr(self, name)} changes only sampling: give do_sample=True, too.")
         if self.num_beams == 1 and self.num_return_sequences > 1 and not self.do_sample:

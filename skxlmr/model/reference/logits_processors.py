@@ -6,7 +6,7 @@ nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def process(
-    scores: Tensor, ids: Tensor, real: Tensor, options: GenerationOptions, ends: Tensor, may_end: bool
+    scores: Tensor,
+    ids: Tensor,
+    real: Tensor,
+    options: GenerationOptions,
+    ends: Tensor,
+    *,
+    may_end: bool,
+    is_first: bool,
 ) -> Tensor:
     """Apply all that the options request, in the order of the reference.
 
@@ -32,6 +39,8 @@ def process(
         Ids that end a text.
     may_end : bool
         Whether the texts are long enough to end.
+    is_first : bool
+        Whether this is the first new token.
 
     Returns
     -------
@@ -44,13 +53,23 @@ def process(
     if options.bad_words_ids:
         scores = ban_words(scores, ids, options.bad_words_ids)
     if not may_end:
-        tokens = torch.arange(scores.shape[1], device=scores.device)
-        scores = scores.masked_fill(torch.isin(tokens, ends), -torch.inf)  # ids may be none of the vocabulary
+        every = torch.arange(scores.shape[1], device=scores.device)
+        scores = scores.masked_fill(torch.isin(every, ends), -torch.inf)  # ids may be none of the vocabulary
+    if options.prefix_allowed_tokens_fn is not None:
+        rows_per_text = options.num_beams // options.num_beam_groups
+        scores = keep_allowed(scores, ids, options.prefix_allowed_tokens_fn, rows_per_text)
+    for tokens in (options.suppress_tokens, options.begin_suppress_tokens if is_first else None):
+        if tokens:
+            scores = ban_words(scores, ids, [[token] for token in tokens])
     for processor in options.processors:
         scores = processor(ids, scores)
     if options.do_sample:
         at_least = 1 if options.num_beams == 1 else max(2, len(ends) + 1)  # as in the reference, for beams that go on
         scores = keep_likeliest(scores / options.temperature, options.top_k, options.top_p, at_least)
+        if options.min_p:
+            scores = keep_above(scores, options.min_p, at_least)
+        if options.typical_p is not None and options.typical_p < 1:
+            scores = keep_typical(scores, options.typical_p, at_least)
     return scores
 
 
@@ -107,10 +126,49 @@ def keep_likeliest(scores: Tensor, top_k: int | None, top_p: float | None, at_le
     if top_k:
         least = scores.topk(min(max(top_k, at_least), scores.shape[-1])).values[:, -1:]
         scores = scores.masked_fill(scores < least, -torch.inf)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ordered, order = scores.sort(descending=True)
         probabilities = ordered.softmax(-1)
         unlikely = probabilities.cumsum(-1) - probabilities >= top_p  # more likely ones have that much already
         unlikely[:, :at_least] = False
         scores = scores.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
     return scores
+
+
+def keep_above(scores: Tensor, min_p: float, at_least: int = 1) -> Tensor:
+    """Set the scores of tokens less probable than `min_p` times the most probable one to minus infinity, (B, V)."""
+    probabilities = scores.softmax(-1)
+    unlikely = probabilities < min_p * probabilities.amax(-1, keepdim=True)
+    best = scores.topk(min(at_least, scores.shape[-1])).indices
+    return scores.masked_fill(unlikely.scatter(1, best, False), -torch.inf)
+
+
+def keep_typical(scores: Tensor, typical_p: float, at_least: int = 1) -> Tensor:
+    """Keep the tokens whose information is nearest to the entropy, of this total probability; (B, V) -> (B, V)."""
+    information = -scores.log_softmax(-1)
+    probabilities = (-information).exp()
+    entropy = (information * probabilities).nan_to_num(0.0).sum(-1, keepdim=True)
+    order = (information - entropy).abs().argsort(-1)
+    nearer = probabilities.gather(1, order).cumsum(-1)
+    last = (nearer < typical_p).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+    left_out = torch.arange(scores.shape[-1], device=scores.device) > last.clamp(min=at_least - 1)  # (B, V), in order
+    return scores.masked_fill(torch.zeros_like(left_out).scatter(1, order, left_out), -torch.inf)
+
+
+def keep_allowed(
+    scores: Tensor, ids: Tensor, allowed: Callable[[int, Tensor], Sequence[int]], rows_per_text: int
+) -> Tensor:
+    """Set the scores of tokens that a function of a text's number and ids does not return to minus infinity.
+
+    Raises ValueError if it returns none.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for row, of_row in enumerate(ids):
+        tokens = torch.as_tensor(allowed(row // rows_per_text, of_row), device=scores.device)
+        if not tokens.numel():
+            raise ValueError(
+                f"prefix_allowed_tokens_fn returned no token for text {row // rows_per_text}: return at least one, "
+                f"such as that of </s>."
+            )
+        kept[row, tokens.long()] = True
+    return scores.masked_fill(~kept, -torch.inf)

@@ -1,16 +1,17 @@
-"""When texts stop: the caller's stopping criteria.
+"""When texts stop: the caller's stopping criteria, and a limit of time.
 
 Notation: B texts, S tokens of each.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from skxlmr.model.reference.generation_options import GenerationOptions
+from skxlmr.model.reference.generation_options import GenerationOptions, StoppingCriterion
 
 
 def stopped(ids: Tensor, scores: Sequence[Tensor], options: GenerationOptions) -> Tensor:
@@ -25,3 +26,9 @@ def stopped(ids: Tensor, scores: Sequence[Tensor], options: GenerationOptions) -
             )
         found = found | result.bool().flatten()
     return found
+
+
+def after_seconds(seconds: float) -> StoppingCriterion:
+    """Return a criterion that stops all texts when so much time has passed since this call."""
+    start = time.monotonic()
+    return lambda ids, scores: time.monotonic() - start > seconds

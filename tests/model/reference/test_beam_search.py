@@ -16,6 +16,11 @@ OPTIONS = [
     {"length_penalty": -1.0, "early_stopping": True, "num_return_sequences": 2},
     {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "bad_words_ids": [[26], [20, 23]], "min_new_tokens": 5},
     {"max_new_tokens": 1, "num_return_sequences": 4},
+    {"suppress_tokens": [11, 26], "begin_suppress_tokens": [20, 23], "max_time": 1e9},
+    {
+        "prefix_allowed_tokens_fn": lambda text, ids: [2, 11, *range(12 + text + len(ids) % 3, 28)],
+        "num_return_sequences": 2,
+    },
 ]
 
 

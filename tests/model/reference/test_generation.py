@@ -9,7 +9,13 @@ import transformers
 from decoders import FAMILIES, decoder_pair, prompts, reference_generate
 from padded_batches import batch, build
 
-from skxlmr.model import GenerateOutput, XLMRobertaXLConfig, XLMRobertaXLForCausalLM, XLMRobertaXLTokenizer
+from skxlmr.model import (
+    GenerateOutput,
+    GenerationConfig,
+    XLMRobertaXLConfig,
+    XLMRobertaXLForCausalLM,
+    XLMRobertaXLTokenizer,
+)
 from skxlmr.model.reference.generation_options import GenerationOptions
 
 
@@ -31,6 +37,9 @@ OPTIONS = [
     {"max_new_tokens": 12, "repetition_penalty": 1.5},
     {"max_new_tokens": 12, "repetition_penalty": 0.5, "no_repeat_ngram_size": 3},
     {"max_new_tokens": 12, "no_repeat_ngram_size": 2, "bad_words_ids": [[26], [20, 23], [23, 11, 23], [3, 4, 5, 6]]},
+    {"max_new_tokens": 12, "suppress_tokens": [11, 26], "begin_suppress_tokens": [20, 23]},
+    {"max_new_tokens": 12, "prefix_allowed_tokens_fn": lambda text, ids: [5 + text, 9 + len(ids) % 3, 2]},
+    {"max_new_tokens": 12, "max_time": 1e-9},
 ]
 
 
@@ -70,6 +79,10 @@ def test_generate_banning_repeated_tokens_equals_transformers(pair):
         {},
         {"top_k": 5},
         {"top_p": 0.7},
+        {"min_p": 0.2},
+        {"typical_p": 0.6},
+        {"typical_p": 0.01},
+        {"temperature": 0.7, "top_k": 20, "min_p": 0.05, "typical_p": 0.9},
         {"temperature": 0.5, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3, "bad_words_ids": [[26]]},
     ],
     ids=str,
@@ -292,6 +305,12 @@ def test_options_are_arguments_of_generate():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"min_p": 2.0, "do_sample": True}, r"min_p must be in \[0, 1\]"),
+        ({"typical_p": 0.0, "do_sample": True}, r"typical_p must be in \(0, 1\]"),
+        ({"min_p": 0.1}, "min_p=0.1 changes only sampling: give do_sample=True"),
+        ({"max_time": 0}, "max_time must be above 0"),
+        ({"suppress_tokens": [99]}, "suppress_tokens has .99., but ids are below 50"),
+        ({"prefix_allowed_tokens_fn": lambda text, ids: []}, "returned no token for text 0"),
         ({"max_new_tokens": 40}, "3 tokens and 40 new ones are too many for 38 positions: lower max_new_tokens"),
         ({"max_length": 44}, "lower max_length or shorten"),
         ({"max_length": 3}, "max_length=3 leaves no room after texts of 3 tokens"),
@@ -312,6 +331,18 @@ def test_options_are_arguments_of_generate():
 def test_generate_arguments_that_do_not_fit_raise(model, parameters, message):
     with pytest.raises(ValueError, match=message):
         model.generate(**({"input_ids": torch.tensor([[0, 7, 9]])} | parameters))
+
+
+@pytest.mark.parametrize("config", [GenerationConfig, transformers.GenerationConfig])
+def test_generate_takes_a_generation_config_in_place_of_the_models(pair, config):
+    ids, mask = prompts()
+    options = {"max_new_tokens": 6, "num_beams": 3, "suppress_tokens": [11], "eos_token_id": 2, "pad_token_id": 1}
+    expected = pair[0].generate(ids, mask, **options)
+    assert torch.equal(pair[0].generate(ids, mask, generation_config=config(**options)), expected)
+    fewer = pair[0].generate(ids, mask, generation_config=config(**options), max_new_tokens=2)
+    assert fewer.shape[1] == ids.shape[1] + 2
+    with pytest.raises(TypeError, match="generation_config must be a GenerationConfig, got {}"):
+        pair[0].generate(ids, mask, generation_config={})
 
 
 def test_generate_with_encoder_raises():

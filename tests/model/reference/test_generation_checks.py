@@ -1,6 +1,7 @@
 """What transformers 4.27.2 tests of text generation, as checks of ours, by the names of its tests.
 
-Of 69 checks, these and those of test_common_checks.py, 61 hold. `NOT_HELD` has those that do not, with the reason.
+Of 69 checks, these and those of test_common_checks.py, 61 hold. `NOT_HELD` has those that do not, with the reason;
+`python tests/support/reference_table.py` counts them.
 There `generate` is compared with the methods that it calls; here with steps of a loop, or with transformers of today.
 """
 
