@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from skxlmr.model.avx import operators as avx_operators
 from skxlmr.model.avx.library import library as avx_library
 from skxlmr.model.dynamic_outliers import OutlierColumns, guessing
-from skxlmr.system import triton
+from skxlmr.system import bitsandbytes, triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 if TYPE_CHECKING:
@@ -478,10 +478,14 @@ def _require_avx(device: torch.device) -> None:
 
 
 def _fastest_on_cuda(device: torch.device) -> str:
+    if torch.version.hip is not None:  # GPUs of AMD, for which bitsandbytes comes as a build of its own
+        return "dequantize"
     capability = cuda_capability(device)
-    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable() and torch.version.hip is None:
+    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable():
         return "triton"
-    return "bitsandbytes" if capability >= LEAST_CAPABILITY["bitsandbytes"] else "dequantize"
+    if capability < LEAST_CAPABILITY["int_mm"]:
+        return "dequantize"
+    return "bitsandbytes" if bitsandbytes.has_cuda() else "int_mm"
 
 
 def cuda_capability(device: torch.device) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from skxlmr.model.int8 import Int8Linear
 from skxlmr.model.packing import Packing
 from skxlmr.system.current_device import on_device
 from skxlmr.system.forks import after_fork
+from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.system.warn import warn
 
 MOST_TOKENS = 512  # in a graph, padding included; larger batches keep a GPU busy
@@ -43,10 +44,14 @@ _lock = threading.Lock()
 _capturing = threading.Lock()  # torch allows one capture at a time in a process
 
 
+_of_parent: list[object] = []
+
+
 @after_fork
 def _forget() -> None:
-    """CUDA cannot be used in a forked child, so neither can its graphs."""
+    """CUDA cannot be used in a forked child, so neither can its graphs, nor can they be destroyed."""
     global _graphs, _lock, _capturing
+    _of_parent.extend(_graphs.values())
     _graphs, _lock, _capturing = WeakKeyDictionary(), threading.Lock(), threading.Lock()
 
 
@@ -214,7 +219,8 @@ class Graphs:
         while len(self._graphs) >= max(_max_graphs, 1):
             self._graphs.popitem(last=False)
         try:
-            graph = Graph(model, call, size, self._stream, self._pool)
+            with as_out_of_memory():
+                graph = Graph(model, call, size, self._stream, self._pool)
         except torch.OutOfMemoryError:
             return None
         except RuntimeError as error:

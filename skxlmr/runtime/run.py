@@ -22,10 +22,17 @@ from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.devices import share
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.forks import gate
+from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
 Prepared = TypeVar("Prepared")
+
+TOO_LARGE = (
+    "Batches were halved, but the memory that is free does not suffice for a single text. "
+    "`skxlmr.release_models()` frees models that no estimator uses. Otherwise use load_in_8bit=True, a lower "
+    "max_length, or another device; `skxlmr.memory_estimate` says what is needed."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,11 +198,11 @@ def _within_memory(
 ) -> Tensor:
     """Run a batch, in halves if memory runs out."""
     try:
-        with gate.inside():
+        with gate.inside(), as_out_of_memory():
             return compute(prepared)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         if len(batch) == 1:
-            raise
+            raise torch.OutOfMemoryError(f"{error} {TOO_LARGE}") from None
     # Outside of the handler, whose traceback holds the tensors of the failed attempt.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

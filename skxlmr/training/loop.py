@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from skxlmr.model.dynamic_outliers import Guess, guessing
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.current_device import on_device
+from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.system.schema import COUNT, POSITIVE, parse, shown
 from skxlmr.system.warn import warn
 from skxlmr.training.callbacks import LOGGER, Callback, CallbackState
@@ -42,6 +43,12 @@ from skxlmr.training.schedule import Schedule
 # Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
 FIRST_LOSS_SCALE = 2.0**16
 STEPS_UNTIL_GROWTH = 2000
+
+TOO_LARGE = (
+    "The training does not fit into the memory that is free, with the smallest batches and gradient checkpointing. "
+    "`skxlmr.release_models()` frees models that no estimator uses. Otherwise use load_in_8bit=True, a tuning that "
+    "trains less, a lower max_length, or another device; `skxlmr.memory_estimate` says what is needed."
+)
 
 # Draws the order of the rows in an epoch, (n_rows,).
 RowOrder = Callable[[np.random.RandomState], np.ndarray]
@@ -324,11 +331,11 @@ class Trainer:
         while True:
             try:
                 # A retry draws the same dropout as the failed attempt.
-                with self.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
+                with as_out_of_memory(), self.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
                     return self._attempt(rows, begin, guess)
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 if self.ranks.is_sharded or not self._reduce_memory(rows):
-                    raise
+                    raise torch.OutOfMemoryError(f"{error} {TOO_LARGE}") from None
             except (NotFiniteError, _LossScaleError) as error:
                 if self._guessed:
                     self._may_guess = False

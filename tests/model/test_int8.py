@@ -15,7 +15,7 @@ from skxlmr.model import int8_engines
 from skxlmr.model.avx.library import library
 from skxlmr.model.int8 import Int8, Int8Linear, can_chain, chain, quantize_weight
 from skxlmr.model.int8_engines import ENGINES, choose_engine
-from skxlmr.system import triton
+from skxlmr.system import bitsandbytes, triton
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
 
 NEEDS_KERNELS = pytest.mark.skipif(library() is None, reason="the kernels were not compiled, or not for this CPU")
@@ -364,6 +364,14 @@ def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, eng
             assert choose_engine(name, cuda) is ENGINES[name]
     monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
     assert choose_engine("auto", cuda) is ENGINES["bitsandbytes" if engine == "triton" else engine]
+    monkeypatch.setattr(bitsandbytes, "has_cuda", lambda: False)
+    assert choose_engine("auto", cuda) is ENGINES["dequantize" if engine == "dequantize" else "int_mm"]
+
+
+def test_choose_engine_auto_on_a_gpu_of_amd_multiplies_in_floating_point(emulate, monkeypatch):
+    emulate("A100")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert choose_engine("auto", torch.device("cuda", 0)) is ENGINES["dequantize"]
 
 
 def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -180,6 +181,22 @@ def test_graphs_of_a_model_are_freed_with_it(has_flash):
     del backbone
     skxlmr.release_models()
     assert len(graphs._graphs) == n_models - 1
+
+
+def test_forked_child_does_not_destroy_graphs(has_flash):
+    """Destroying a graph calls CUDA, which cannot be used there."""
+    backbone = get_backbone("nano", device="cuda", **HALF)
+    hidden(backbone, 9)
+    of_parent, kept = graphs._graphs, graphs._of_parent
+    inherited = weakref.ref(of_parent[backbone.model])
+    graphs._of_parent = []
+    try:
+        graphs._forget()  # as in a child
+        of_parent.pop(backbone.model)
+        assert inherited() is not None
+        assert backbone.model not in graphs._graphs
+    finally:
+        graphs._of_parent = kept
 
 
 def test_threads_that_share_a_graph_get_their_own_results(has_flash):
