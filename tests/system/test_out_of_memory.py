@@ -9,7 +9,7 @@ from skxlmr.system.out_of_memory import MESSAGES, as_out_of_memory
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_errors_of_libraries_that_lack_memory_become_one_type(message):
-    with pytest.raises(torch.OutOfMemoryError, match="before .* after"), as_out_of_memory():
+    with pytest.raises(torch.OutOfMemoryError, match=r"before .* after"), as_out_of_memory():
         raise RuntimeError(f"before {message} after")
 
 
