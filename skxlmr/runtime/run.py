@@ -196,16 +196,19 @@ def _within_memory(
     batch: np.ndarray,
     prepared: Prepared,
 ) -> Tensor:
-    """Run a batch, in halves if memory runs out."""
+    """Run a batch; if memory runs out, without CUDA graphs, then in halves."""
     try:
         with gate.inside(), as_out_of_memory():
             return compute(prepared)
     except torch.OutOfMemoryError as error:
-        if len(batch) == 1:
-            raise torch.OutOfMemoryError(f"{error} {TOO_LARGE}") from None
+        freed = graphs.free()
+        if len(batch) == 1 and not freed:
+            raise torch.OutOfMemoryError(f"{error}\n{TOO_LARGE}") from None
     # Outside of the handler, whose traceback holds the tensors of the failed attempt.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if freed:
+        return _within_memory(compute, prepare, batch, prepare(batch))
     half = len(batch) // 2
     halves = (batch[:half], batch[half:])
     return torch.cat([_within_memory(compute, prepare, each, prepare(each)) for each in halves])

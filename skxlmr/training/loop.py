@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.model.dynamic_outliers import Guess, guessing
+from skxlmr.runtime import graphs
 from skxlmr.runtime.plan import WindowPlan
 from skxlmr.system.current_device import on_device
 from skxlmr.system.out_of_memory import as_out_of_memory
@@ -326,7 +327,8 @@ class Trainer:
     def _gradients(self, rows: np.ndarray) -> float:
         """Compute the gradient of a step.
 
-        If memory runs out or float16 overflows, retry with less memory or scale; if a guess was wrong, without guesses.
+        If memory runs out, retry without CUDA graphs, which frozen layers may use, then with smaller batches. If
+        float16 overflows, retry with a smaller scale; if a guess was wrong, without guesses.
         """
         while True:
             try:
@@ -334,8 +336,9 @@ class Trainer:
                 with as_out_of_memory(), self.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
                     return self._attempt(rows, begin, guess)
             except torch.OutOfMemoryError as error:
-                if self.ranks.is_sharded or not self._reduce_memory(rows):
-                    raise torch.OutOfMemoryError(f"{error} {TOO_LARGE}") from None
+                freed = graphs.free() and self.ranks.size == 1  # several processes reduce their batches together
+                if not freed and (self.ranks.is_sharded or not self._reduce_memory(rows)):
+                    raise torch.OutOfMemoryError(f"{error}\n{TOO_LARGE}") from None
             except (NotFiniteError, _LossScaleError) as error:
                 if self._guessed:
                     self._may_guess = False
