@@ -59,6 +59,12 @@ test-sklearn: .venv-sklearn-$(SKLEARN)/.installed
 test-triton: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[triton]"
 	$(BIN)/python -m pytest -q tests/model/int8_triton
+	$(BIN)/python benchmarks/triton_errors.py
+
+# What each emulated GPU runs: operators of a layer, waits of the host and uploads, by storage of the weights.
+.PHONY: gpu-counts
+gpu-counts: $(STAMP)
+	$(BIN)/python benchmarks/emulated_gpus.py
 
 # Exports of ONNX and OpenVINO, whose libraries have 250 MB.
 .PHONY: test-serving

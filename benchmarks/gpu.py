@@ -72,8 +72,9 @@ class Report:
         else:
             line = self._with_target(line)
             self.lines.append(line)
-            print(as_row(line), flush=True)
         self.write()
+        if line is not None:
+            print(as_row(line), flush=True)
 
     def _with_target(self, line: Line) -> Line:
         """Add the target of a figure, and where it is comparable, whether it is met."""

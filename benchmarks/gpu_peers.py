@@ -20,7 +20,8 @@ from torch import nn
 
 from skxlmr.model import XLMRobertaXLTokenizer
 
-BATCHES = (32, 128)  # rows: the default of sentence-transformers, and one that suits large GPUs
+BATCHES = (32, 128, 512)  # rows: the default of sentence-transformers, and two that suit large GPUs
+ATTENTIONS = ("flash_attention_2", "sdpa")  # of transformers, the fastest first
 
 
 def missing(*packages: str) -> str | None:
@@ -46,10 +47,26 @@ def random_model(session: Session, name: str) -> nn.Module:
     torch.set_default_dtype(torch.float16)
     try:
         with torch.device(session.device):
-            made = transformers.AutoModel.from_config(config)
+            made = with_fastest_attention(partial(transformers.AutoModel.from_config, config), session.device)
     finally:
         torch.set_default_dtype(default)
     return made.eval().requires_grad_(False).to(session.device, torch.float16)
+
+
+def with_fastest_attention(make: Callable[..., nn.Module], device: torch.device) -> nn.Module:
+    """Make a model with the first of `ATTENTIONS` that is installed, runs on the device and supports the model."""
+    for attention in ATTENTIONS:
+        if attention == "flash_attention_2" and device.type != "cuda":
+            continue
+        try:
+            return make(attn_implementation=attention)
+        except (ImportError, ValueError):  # transformers says so in one of these ways
+            continue
+    return make()
+
+
+def attention_of(model: nn.Module) -> str:
+    return f"attention: {getattr(model.config, '_attn_implementation', 'unknown')}"
 
 
 def sentence_transformers(session: Session, part: str, name: str) -> Iterator[Line]:
@@ -67,9 +84,9 @@ def sentence_transformers(session: Session, part: str, name: str) -> Iterator[Li
     theirs = SentenceTransformer(str(small), device=str(session.device))
     theirs[0].auto_model = random_model(session, name)  # nano's tokenizer and pooling around another model
     theirs.max_seq_length = 512
-    for size in BATCHES:
+    for size in BATCHES:  # it sorts texts by length itself
         encode = partial(theirs.encode, batch_size=size, show_progress_bar=False)
-        yield timed(session, part, name, f"texts to vectors, batches of {size}", encode)
+        yield timed(session, part, name, size, encode, attention_of(theirs[0].auto_model))
 
 
 def bitsandbytes(session: Session, part: str, name: str) -> Iterator[Line]:
@@ -88,7 +105,7 @@ def bitsandbytes(session: Session, part: str, name: str) -> Iterator[Line]:
         return padded_means(model, windows, size, session.device)
 
     for size in BATCHES:
-        yield timed(session, part, name, f"texts to vectors, batches of {size}", partial(encode, size=size))
+        yield timed(session, part, name, size, partial(encode, size=size), attention_of(model))
 
 
 def quantize(module: nn.Module) -> None:
@@ -106,20 +123,32 @@ def quantize(module: nn.Module) -> None:
         setattr(module, name, layer)
 
 
-def timed(session: Session, part: str, name: str, what: str, encode: Callable[[list[str]], object]) -> Line:
-    """Time one pass over so many of the texts as take a few seconds."""
+def timed(
+    session: Session, part: str, name: str, size: int, encode: Callable[[list[str]], object], remark: str
+) -> Line:
+    """Time one pass over so many of the texts as take a few seconds, in batches of `size` rows."""
+    what = f"texts to vectors, batches of {size}"
+    try:
+        speed, n_texts = speed_of(session, encode, size)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return Line(part, what, status="skipped", remark=f"out of memory; {remark}")
+    kinds = (session.half, "8-bit auto", "8-bit triton", "8-bit bitsandbytes")
+    ours = {kind: session.known.get((f"{name} {kind}", "texts to vectors")) for kind in kinds}
+    said = [f"skxlmr, {kind}: {value / speed:.2f} x" for kind, value in ours.items() if value]
+    return Line(part, what, speed, "tokens/s", "; ".join([f"{n_texts} texts", remark, *said]))
+
+
+def speed_of(session: Session, encode: Callable[[list[str]], object], size: int) -> tuple[float, int]:
+    """Return tokens per second, and the number of texts, of which there are several batches."""
     texts = session.texts
     encode(texts[:8])
-    few, taken = texts[: min(128, len(texts))], time.perf_counter()
+    few, taken = texts[: min(max(128, size), len(texts))], time.perf_counter()
     encode(few)
     taken = time.perf_counter() - taken
-    texts = texts[: int(np.clip(len(few) * ENOUGH_SECONDS / taken, len(few), len(texts)))]
+    texts = texts[: int(np.clip(len(few) * ENOUGH_SECONDS / taken, min(2 * len(few), len(texts)), len(texts)))]
     synchronize(session.device)
     started = time.perf_counter()
     encode(texts)
     synchronize(session.device)
-    speed = count_tokens(texts) / (time.perf_counter() - started)
-    kinds = (session.half, "8-bit auto", "8-bit triton", "8-bit bitsandbytes")
-    ours = {kind: session.known.get((f"{name} {kind}", "texts to vectors")) for kind in kinds}
-    said = [f"skxlmr, {kind}: {value / speed:.2f} x" for kind, value in ours.items() if value]
-    return Line(part, what, speed, "tokens/s", "; ".join([f"{len(texts)} texts", *said]))
+    return count_tokens(texts) / (time.perf_counter() - started), len(texts)

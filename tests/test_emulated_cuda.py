@@ -163,6 +163,19 @@ def test_sums_without_an_order_are_counted(emulate):
     assert [name for name, _ in counts.unordered.elements()] == ["index_add"]
 
 
+def test_sums_without_a_deterministic_algorithm_are_refused_if_torch_is_to_use_one(emulate):
+    emulate("A10")
+    x = torch.ones(3, device="cuda")
+    x.cumsum(0)
+    torch.use_deterministic_algorithms(True)
+    try:
+        x.long().cumsum(0)
+        with pytest.raises(RuntimeError, match="cumsum does not have a deterministic implementation"):
+            x.cumsum(0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_device_has_its_own_random_numbers(emulate):
     gpu = emulate("A10")
     before = torch.get_rng_state()

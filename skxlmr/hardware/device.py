@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 
 import torch
@@ -17,6 +18,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 # batches. A larger model fits into the memory of a laptop only with 8-bit weights.
 SMALL_MODEL, LARGE_MODEL = 10_000_000, 1_000_000_000
 ALL_GPUS = "cuda:all"
+DEVICE_TYPES = ("cpu", "cuda", "mps")
 
 
 def choose_devices(device: str) -> list[torch.device]:
@@ -25,6 +27,7 @@ def choose_devices(device: str) -> list[torch.device]:
         return [choose_device(device)]
     if not torch.cuda.is_available():
         raise _missing(device, torch.device("cuda"))
+    check_not_forked(torch.device("cuda"))
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
@@ -42,6 +45,7 @@ def choose_device(device: str) -> torch.device:
         return choose_devices(device)[0]
     if device == "auto":
         if torch.cuda.is_available():
+            check_not_forked(torch.device("cuda"))
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -50,15 +54,31 @@ def choose_device(device: str) -> torch.device:
         raise ValueError(
             f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda', 'cuda:1', 'cuda:all' or 'mps'."
         ) from None
+    if chosen.type not in DEVICE_TYPES:
+        raise ValueError(
+            f"device={device!r} is not supported: models run on CPUs, on CUDA devices and on Apple's MPS. Use 'auto', "
+            f"'cpu', 'cuda', 'cuda:1', 'cuda:all' or 'mps'."
+        )
     available = {
         "cuda": torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not available.get(chosen.type, chosen.type == "cpu"):
+    if not available.get(chosen.type, True):
         raise _missing(device, chosen)
+    check_not_forked(chosen)
     if chosen.type == "cuda" and chosen.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return chosen
+
+
+def check_not_forked(device: torch.device) -> None:
+    """Raise RuntimeError if the device is a GPU that the process had used before it was forked into this one."""
+    if device.type == "cuda" and getattr(torch.cuda, "_is_in_bad_fork", bool)():
+        raise RuntimeError(
+            f"This process was forked from one that had used CUDA, which cannot be used here. Start processes by "
+            f"multiprocessing.get_context('spawn') instead, or by joblib, whose default does so; or use device='cpu' "
+            f"in place of {str(device)!r}."
+        )
 
 
 def _missing(device: str, chosen: torch.device) -> ValueError:
@@ -73,9 +93,12 @@ def _why_not(device: torch.device) -> str:
         return ""
     if torch.cuda.is_available():
         return f", which has {torch.cuda.device_count()} CUDA device(s), numbered from 0"
-    if torch.version.cuda is None:
+    if torch.version.cuda is None and torch.version.hip is None:
         return ": this build of torch has no CUDA (install one that has, from pytorch.org)"
-    return ": torch finds no CUDA device (is the driver installed, and CUDA_VISIBLE_DEVICES not empty?)"
+    needs = f"CUDA {torch.version.cuda}" if torch.version.hip is None else f"ROCm {torch.version.hip}"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = "" if visible is None else f"; the environment variable CUDA_VISIBLE_DEVICES is {visible!r}"
+    return f": torch finds no GPU (is the driver installed, and recent enough for {needs} of this torch?{chosen})"
 
 
 def choose_dtype(dtype: str, device: torch.device, config: XLMRobertaXLConfig) -> torch.dtype:

@@ -56,9 +56,11 @@ def _devices() -> dict[str, str]:
         "int8 products": "native" if cpu_has_int8() else "in floating point",
         "cpu kernels": _kernels(),
         "bfloat16 products": "native" if cpu_has_bfloat16() else "emulated",
-        "cuda": f"{torch.version.cuda or 'not in this build of torch'}",
+        "cuda": torch.version.cuda or "not in this build of torch",
         "mps": "available" if torch.backends.mps.is_available() else "not available",
     }
+    if torch.version.hip is not None:
+        rows["rocm"] = torch.version.hip
     for i in range(torch.cuda.device_count()):
         free_bytes, total = torch.cuda.mem_get_info(i)
         name = torch.cuda.get_device_name(i)

@@ -192,7 +192,12 @@ def takes_packed(q: Tensor, dropout_p: float) -> bool:
 
 
 def runs_packed(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
-    """Whether a CUDA device has FlashAttention for heads of this size, without gradients or dropout."""
+    """Whether a CUDA device has FlashAttention for heads of this size, without gradients or dropout.
+
+    GPUs of AMD, which torch calls CUDA devices, too, have compute capabilities of another kind.
+    """
+    if torch.version.hip is not None:
+        return False
     return dtype.itemsize == 2 and head_size <= 256 and torch.cuda.get_device_capability(device) >= AMPERE
 
 

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.columns import TextColumn
-from skxlmr.hardware.device import DTYPES
+from skxlmr.hardware.device import DTYPES, check_not_forked
 from skxlmr.hardware.estimate import SeveralProcesses
 from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
@@ -150,6 +150,7 @@ class FittedBase:
             if backbone.fingerprint != self.fingerprint:
                 self.check(find_checkpoint(choice.model).fingerprint_as(self.fingerprint), choice)
             self._loaded = _values(choice), backbone if self.pieces is None else trim(backbone, self.pieces)
+        check_not_forked(self._loaded[1].model.device)
         return self._loaded[1]
 
     def _found(self, choice: BaseChoice) -> Backbone:

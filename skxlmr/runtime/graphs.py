@@ -30,6 +30,7 @@ from skxlmr.model.int8 import Int8Linear
 from skxlmr.model.packing import Packing
 from skxlmr.system.current_device import on_device
 from skxlmr.system.forks import after_fork
+from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.system.warn import warn
 
 MOST_TOKENS = 512  # in a graph, padding included; larger batches keep a GPU busy
@@ -43,10 +44,14 @@ _lock = threading.Lock()
 _capturing = threading.Lock()  # torch allows one capture at a time in a process
 
 
+_of_parent: list[object] = []
+
+
 @after_fork
 def _forget() -> None:
-    """CUDA cannot be used in a forked child, so neither can its graphs."""
+    """CUDA cannot be used in a forked child, so neither can its graphs, nor can they be destroyed."""
     global _graphs, _lock, _capturing
+    _of_parent.extend(_graphs.values())
     _graphs, _lock, _capturing = WeakKeyDictionary(), threading.Lock(), threading.Lock()
 
 
@@ -56,7 +61,8 @@ def set_cuda_graphs(max_graphs: int = MAX_GRAPHS) -> None:
     On a GPU with FlashAttention (Ampere or newer) and 16-bit activations, small batches, of a single text to about 500
     tokens, run as one CUDA graph, so that the time does not depend on how fast Python launches kernels. A graph serves
     all batches of similar size, and is captured when its size comes for the second time. The graphs of a model share
-    their memory, which is that of one batch. Beyond the bound the least recently used is forgotten. Training steps,
+    their memory, which is that of one batch. Beyond the bound the least recently used is forgotten. If the memory of
+    the GPU runs out, all are freed, and the models run without until this function is called. Training steps,
     copies of base weights (tuning="full"), dynamic outliers (`Int8(outliers="dynamic")`) and `XLMRXLGenerator.generate`
     run without graphs.
 
@@ -82,6 +88,16 @@ def set_cuda_graphs(max_graphs: int = MAX_GRAPHS) -> None:
     _max_graphs = max_graphs
     with _lock:
         _graphs.clear()
+
+
+def free() -> bool:
+    """Free all graphs, whose memory is needed for something else, and capture no others; return whether there were any.
+
+    It is for the models that have been run, and until the next `set_cuda_graphs`.
+    """
+    with _lock:
+        found = [each.give_up() for each in list(_graphs.values())]  # all of them give up
+    return any(found)
 
 
 def encode(
@@ -195,6 +211,14 @@ class Graphs:
                 return hidden
         return call.run(model)
 
+    def give_up(self) -> bool:
+        """Free the graphs, and capture no others; return whether there were any."""
+        self._is_possible = False
+        with self._lock:
+            found = len(self._graphs) > 0
+            self._graphs.clear()
+        return found
+
     def _find(self, model: XLMRobertaXLModel, call: Call, key: tuple, size: tuple[int, int]) -> Graph | None:
         """Return the graph for a call, captured if it is time; None if the call runs without."""
         graph = self._graphs.get(key)
@@ -214,8 +238,11 @@ class Graphs:
         while len(self._graphs) >= max(_max_graphs, 1):
             self._graphs.popitem(last=False)
         try:
-            graph = Graph(model, call, size, self._stream, self._pool)
+            with as_out_of_memory():
+                graph = Graph(model, call, size, self._stream, self._pool)
         except torch.OutOfMemoryError:
+            self._is_possible = False
+            self._graphs.clear()
             return None
         except RuntimeError as error:
             self._is_possible = False

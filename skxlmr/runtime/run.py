@@ -22,10 +22,17 @@ from skxlmr.runtime.ahead import ahead
 from skxlmr.runtime.devices import share
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.forks import gate
+from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.system.progress import progress_bar
 from skxlmr.text.batching import token_batches
 
 Prepared = TypeVar("Prepared")
+
+TOO_LARGE = (
+    "Batches were halved, but the memory that is free does not suffice for a single text. "
+    "`skxlmr.release_models()` frees models that no estimator uses. Otherwise use load_in_8bit=True, a lower "
+    "max_length, or another device; `skxlmr.memory_estimate` says what is needed."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,16 +196,19 @@ def _within_memory(
     batch: np.ndarray,
     prepared: Prepared,
 ) -> Tensor:
-    """Run a batch, in halves if memory runs out."""
+    """Run a batch; if memory runs out, without CUDA graphs, then in halves."""
     try:
-        with gate.inside():
+        with gate.inside(), as_out_of_memory():
             return compute(prepared)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
+    except torch.OutOfMemoryError as error:
+        freed = graphs.free()
+        if len(batch) == 1 and not freed:
+            raise torch.OutOfMemoryError(f"{error}\n{TOO_LARGE}") from None
     # Outside of the handler, whose traceback holds the tensors of the failed attempt.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if freed:
+        return _within_memory(compute, prepare, batch, prepare(batch))
     half = len(batch) // 2
     halves = (batch[:half], batch[half:])
     return torch.cat([_within_memory(compute, prepare, each, prepare(each)) for each in halves])

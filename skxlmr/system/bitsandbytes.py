@@ -26,3 +26,14 @@ def bitsandbytes_ops() -> Any:
     finally:
         logger.setLevel(level)
     return torch.ops.bitsandbytes
+
+
+@functools.cache
+def has_cuda() -> bool:
+    """Whether bitsandbytes is installed, and has a library for the CUDA of this torch, which its wheels may lack."""
+    try:
+        bitsandbytes_ops()
+        from bitsandbytes.cextension import lib
+    except ImportError:
+        return False
+    return bool(getattr(lib, "compiled_with_cuda", False))

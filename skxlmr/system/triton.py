@@ -25,7 +25,16 @@ def missing() -> str | None:
     header = Path(sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme), "Python.h")
     if not header.is_file():
         return f"{header}, which is missing: install the headers of Python, on Debian and Ubuntu python3-dev"
+    folder = _cache()
+    if not os.access(next((path for path in (folder, *folder.parents) if path.exists()), folder), os.W_OK):
+        return f"a folder to write to, which {folder} is not: name one in the environment variable TRITON_CACHE_DIR"
     return None
+
+
+def _cache() -> Path:
+    """Return the folder in which triton keeps what it has compiled."""
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~")
+    return Path(os.environ.get("TRITON_CACHE_DIR") or os.path.join(home, ".triton", "cache"))
 
 
 def is_usable() -> bool:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from skxlmr.hardware.footprint import BUCKET_BYTES
+from skxlmr.system.out_of_memory import as_out_of_memory
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the device that trains
 # The others wait while rank 0 validates, which may take long; whether a process is alive, its launcher knows.
@@ -199,7 +200,8 @@ class GroupRanks(Ranks):
     def together(self) -> Iterator[None]:
         fails = False
         try:
-            yield
+            with as_out_of_memory():
+                yield
         except torch.OutOfMemoryError:
             fails = True
         # Outside of the handler, whose traceback holds the tensors of the block.

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from skxlmr.model.dynamic_outliers import Guess, guessing
+from skxlmr.runtime import graphs
 from skxlmr.runtime.plan import WindowPlan
+from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.training.callbacks import LOGGER
 from skxlmr.training.gradients import (
     BatchLosses,
@@ -24,6 +26,12 @@ from skxlmr.training.state import TrainingState
 # Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
 FIRST_LOSS_SCALE = 2.0**16
 STEPS_UNTIL_GROWTH = 2000
+
+TOO_LARGE = (
+    "The training does not fit into the memory that is free, with the smallest batches and gradient checkpointing. "
+    "`skxlmr.release_models()` frees models that no estimator uses. Otherwise use load_in_8bit=True, a tuning that "
+    "trains less, a lower max_length, or another device; `skxlmr.memory_estimate` says what is needed."
+)
 
 
 class _LossScaleError(Exception):
@@ -48,7 +56,8 @@ class StepGradients:
     def compute(self, rows: np.ndarray) -> float:
         """Compute the gradient of a step; returns its loss.
 
-        If memory runs out or float16 overflows, retry with less memory or scale; if a guess was wrong, without guesses.
+        If memory runs out, retry without CUDA graphs, which frozen layers may use, then with smaller batches. If
+        float16 overflows, retry with a smaller scale; if a guess was wrong, without guesses.
 
         Raises NotFiniteError if the loss or the gradient is not finite, and KeyboardInterrupt if one of the processes
         was interrupted.
@@ -57,11 +66,12 @@ class StepGradients:
         while True:
             try:
                 # A retry draws the same dropout as the failed attempt.
-                with state.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
+                with as_out_of_memory(), state.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
                     return self._attempt(rows, begin, guess)
-            except torch.OutOfMemoryError:
-                if state.ranks.is_sharded or not self._reduce_memory(rows):
-                    raise
+            except torch.OutOfMemoryError as error:
+                freed = graphs.free() and state.ranks.size == 1  # several processes reduce their batches together
+                if not freed and (state.ranks.is_sharded or not self._reduce_memory(rows)):
+                    raise torch.OutOfMemoryError(f"{error}\n{TOO_LARGE}") from None
             except (NotFiniteError, _LossScaleError) as error:
                 if self._guessed:
                     self._may_guess = False

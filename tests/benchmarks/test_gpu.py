@@ -128,6 +128,39 @@ def test_training_takes_as_many_tokens_at_once_as_fit_beside_the_weights(gpu_scr
     assert needs[0] < available < needs[1] / 0.95
 
 
+@pytest.mark.parametrize("error", [ImportError("flash_attn is not installed"), ValueError("not supported yet")])
+def test_peers_get_the_fastest_attention_that_they_have(gpu_script, error):
+    from gpu_peers import with_fastest_attention
+
+    def make(attn_implementation="eager"):
+        if attn_implementation not in has:
+            raise error
+        return attn_implementation
+
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    has = ["flash_attention_2", "sdpa", "eager"]
+    assert (with_fastest_attention(make, cuda), with_fastest_attention(make, cpu)) == ("flash_attention_2", "sdpa")
+    has = ["sdpa", "eager"]
+    assert with_fastest_attention(make, cuda) == "sdpa"
+    has = ["eager"]
+    assert with_fastest_attention(make, cuda) == "eager"
+
+
+def test_peer_that_lacks_memory_for_a_batch_is_measured_with_the_others(gpu_script, session):
+    import gpu_peers
+
+    def encode(texts, size):
+        if size > 32:
+            raise torch.OutOfMemoryError("injected")
+
+    lines = [
+        gpu_peers.timed(session, "peer", "xl", size, partial(encode, size=size), "attention: sdpa")
+        for size in (32, 128)
+    ]
+    assert [(line.status, line.value is not None) for line in lines] == [("measured", True), ("skipped", False)]
+    assert "out of memory; attention: sdpa" in lines[1].remark
+
+
 @pytest.mark.slow
 def test_all_parts_run_on_cpu(gpu_script, session, tmp_path):
     parts = gpu_script.all_parts(True)

@@ -26,6 +26,36 @@ def test_choose_device_without_cuda_says_why(monkeypatch):
         choose_device("cuda")
 
 
+@pytest.mark.parametrize("device", ["xpu", "meta", "privateuseone"])
+def test_choose_device_of_another_kind_says_which_are_supported(device):
+    with pytest.raises(ValueError, match=rf"device='{device}' is not supported: models run on CPUs, on CUDA devices"):
+        choose_device(device)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "hip", "visible", "expected"),
+    [
+        (
+            "13.0",
+            None,
+            None,
+            r"finds no GPU \(is the driver installed, and recent enough for CUDA 13.0 of this torch\?\)",
+        ),
+        ("13.0", None, "", r"for CUDA 13.0 .*CUDA_VISIBLE_DEVICES is ''"),
+        (None, "7.0", None, r"for ROCm 7.0"),
+    ],
+)
+def test_choose_device_without_a_gpu_says_what_to_look_for(monkeypatch, cuda, hip, visible, expected):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ValueError, match=expected):
+        choose_device("cuda")
+
+
 def test_choose_device_auto_returns_a_device_of_this_machine():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 

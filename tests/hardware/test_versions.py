@@ -60,3 +60,8 @@ def test_show_versions_with_cuda_names_each_device(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: (3 * 10**9, 80 * 10**9))
     rows = shown(capsys)
     assert rows["cuda:1"] == "GPU number 1, 3.00 of 80.0 GB free"
+
+
+def test_show_versions_with_a_torch_for_gpus_of_amd_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "7.0.1")
+    assert shown(capsys)["rocm"] == "7.0.1"

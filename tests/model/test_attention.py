@@ -91,6 +91,15 @@ def test_attention_to_heads_above_192_with_gradients_runs_on_any_gpu(emulate, gp
     assert q.grad.isfinite().all()
 
 
+def test_attention_on_gpus_of_amd_runs_in_buckets(emulate, monkeypatch):
+    gpu = emulate("A100")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    q = torch.randn(5, 2, 8, dtype=torch.bfloat16, device="cuda")
+    with gpu.counting() as counts:
+        attend(q, q, q, Packing.from_lengths([3, 2], "cuda"))
+    assert set(counts.kernels) == {"sdpa"}
+
+
 def test_attention_with_dropout_on_cuda_runs_in_buckets(emulate):
     gpu = emulate("H100")
     q, k, v = (x.cuda() for x in queries_keys_values(LENGTHS, dtype=torch.bfloat16))

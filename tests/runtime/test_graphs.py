@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -186,6 +187,51 @@ def test_graphs_of_a_model_are_freed_with_it(has_flash):
     del backbone
     skxlmr.release_models()
     assert len(graphs._graphs) == n_models - 1
+
+
+@pytest.mark.parametrize("n_bytes", [18_500_000, pytest.param(24_000_000, marks=pytest.mark.slow)])
+def test_memory_of_graphs_is_freed_when_it_is_needed(emulate, n_bytes):
+    """In training, whose frozen layers use them, or only in predictions."""
+    gpu = emulate("H100", n_bytes)
+    skxlmr.set_feature_cache(0)
+    texts = [word + " and so on" * 40 for word in ["good", "bad", "a nice film, it was", "poor", "nice film", "awful"]]
+    parameters = {"max_epochs": 1, "batch_size": 24, "random_state": 0, **HALF}
+    try:
+        clf = skxlmr.XLMRXLClassifier("nano", device="cuda", **parameters).fit(texts * 4, ["yes", "no"] * 12)
+        assert clf.predict(texts * 4).shape == (24,)
+    finally:
+        skxlmr.set_feature_cache()
+    assert gpu.memory.peak <= n_bytes
+
+
+def test_graphs_that_were_freed_come_back_by_set_cuda_graphs(has_flash):
+    backbone = get_backbone("nano", device="cuda", **HALF)
+    expected, *_ = [hidden(backbone, 9) for _ in range(3)]
+    assert graphs.free()
+    assert not graphs.free()
+    for _ in range(3):
+        assert_same(hidden(backbone, 9), expected, has_flash)
+    assert not graphs._graphs[backbone.model]._graphs
+    skxlmr.set_cuda_graphs()
+    for _ in range(3):
+        hidden(backbone, 9)
+    assert graphs._graphs[backbone.model]._graphs
+
+
+def test_forked_child_does_not_destroy_graphs(has_flash):
+    """Destroying a graph calls CUDA, which cannot be used there."""
+    backbone = get_backbone("nano", device="cuda", **HALF)
+    hidden(backbone, 9)
+    of_parent, kept = graphs._graphs, graphs._of_parent
+    inherited = weakref.ref(of_parent[backbone.model])
+    graphs._of_parent = []
+    try:
+        graphs._forget()  # as in a child
+        of_parent.pop(backbone.model)
+        assert inherited() is not None
+        assert backbone.model not in graphs._graphs
+    finally:
+        graphs._of_parent = kept
 
 
 def test_threads_that_share_a_graph_get_their_own_results(has_flash):

@@ -62,18 +62,27 @@ def test_run_of_numbers_that_are_not_finite_raises(value):
         run_here(compute, lengths, batch_tokens=100, counts=counts)
 
 
-def test_run_out_of_memory_halves_the_batch():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("injected"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+    ids=lambda error: str(error).split()[0],
+)
+def test_run_out_of_memory_halves_the_batch(error):
     lengths, sizes = np.full(8, 4), []
 
     def compute(batch, most=3):
         sizes.append(len(batch))
         if len(batch) > most:
-            raise torch.OutOfMemoryError("injected")
+            raise error
         return torch.from_numpy(batch)[:, None]
 
     assert run_here(compute, lengths, batch_tokens=100)[:, 0].tolist() == list(range(8))
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError, match=r"\nBatches were halved.*a single text.*release_models"):
         run_here(lambda batch: compute(batch, most=0), lengths, batch_tokens=100)
 
 

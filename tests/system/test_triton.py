@@ -55,6 +55,20 @@ def test_require_without_headers_of_python_names_their_package(tmp_path):
         triton.require()
 
 
+def test_require_without_a_folder_to_write_to_names_it(tmp_path, monkeypatch):
+    """As for users of containers who have no home directory."""
+    monkeypatch.setenv("TRITON_HOME", str(tmp_path / "nobody"))
+    asked = []
+    monkeypatch.setattr(triton.os, "access", lambda path, mode: asked.append(path))
+    with pytest.raises(ImportError, match=r"nobody.\.triton.cache is not: name one in .*TRITON_CACHE_DIR"):
+        triton.require()
+    assert asked == [tmp_path]
+    triton.missing.cache_clear()
+    monkeypatch.undo()
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "kept"))
+    assert triton._cache() == tmp_path / "kept"
+
+
 @pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("0", False), ("", False)])
 def test_is_interpreting_reads_the_environment(value, expected, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", value)

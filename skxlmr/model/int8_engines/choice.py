@@ -13,7 +13,7 @@ from skxlmr.model.int8_engines.bits_and_bytes import BitsAndBytes
 from skxlmr.model.int8_engines.fused import Avx, Fused, triton_operators
 from skxlmr.model.int8_engines.int_mm import IntMM
 from skxlmr.model.quantized_input import Engine
-from skxlmr.system import triton
+from skxlmr.system import bitsandbytes, triton
 from skxlmr.system.capability import cuda_capability
 
 ENGINES: dict[str, Engine] = {
@@ -76,10 +76,14 @@ def _require_avx(device: torch.device) -> None:
 
 
 def _fastest_on_cuda(device: torch.device) -> str:
+    if torch.version.hip is not None:  # GPUs of AMD, for which bitsandbytes comes as a build of its own
+        return "dequantize"
     capability = cuda_capability(device)
-    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable() and torch.version.hip is None:
+    if capability >= LEAST_CAPABILITY["triton"] and triton.is_usable():
         return "triton"
-    return "bitsandbytes" if capability >= LEAST_CAPABILITY["bitsandbytes"] else "dequantize"
+    if capability < LEAST_CAPABILITY["int_mm"]:
+        return "dequantize"
+    return "bitsandbytes" if bitsandbytes.has_cuda() else "int_mm"
 
 
 @functools.cache

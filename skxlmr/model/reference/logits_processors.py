@@ -6,6 +6,7 @@ nowhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from skxlmr.model.reference.generation_options import GenerationOptions
+
+ONE = 2**40  # the probability 1 as a whole number
 
 
 def process(
@@ -128,8 +131,11 @@ def keep_likeliest(scores: Tensor, top_k: int | None, top_p: float | None, at_le
         scores = scores.masked_fill(scores < least, -torch.inf)
     if top_p is not None and top_p < 1:
         ordered, order = scores.sort(descending=True)
-        probabilities = ordered.softmax(-1)
-        unlikely = probabilities.cumsum(-1) - probabilities >= top_p  # more likely ones have that much already
+        # As whole numbers, whose sums are the same in any order. On CUDA torch has no other cumulative sums that are
+        # deterministic.
+        probabilities = (ordered.softmax(-1, torch.promote_types(ordered.dtype, torch.float32)) * ONE).long()
+        before = probabilities.cumsum(-1) - probabilities  # of those that are more likely
+        unlikely = before >= math.ceil(top_p * ONE)
         unlikely[:, :at_least] = False
         scores = scores.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
     return scores

@@ -5,7 +5,7 @@ import torch
 
 from skxlmr.model.int8_engines import choice
 from skxlmr.model.int8_engines.choice import ENGINES, choose_engine
-from skxlmr.system import triton
+from skxlmr.system import bitsandbytes, triton
 
 
 def test_choose_engine_auto_depends_on_device(monkeypatch):
@@ -42,6 +42,14 @@ def test_choose_engine_auto_on_cuda_depends_on_capability(emulate, gpu_name, eng
             assert choose_engine(name, cuda) is ENGINES[name]
     monkeypatch.setattr(triton, "missing", lambda: "triton, which is not installed: run `pip install triton`")
     assert choose_engine("auto", cuda) is ENGINES["bitsandbytes" if engine == "triton" else engine]
+    monkeypatch.setattr(bitsandbytes, "has_cuda", lambda: False)
+    assert choose_engine("auto", cuda) is ENGINES["dequantize" if engine == "dequantize" else "int_mm"]
+
+
+def test_choose_engine_auto_on_a_gpu_of_amd_multiplies_in_floating_point(emulate, monkeypatch):
+    emulate("A100")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert choose_engine("auto", torch.device("cuda", 0)) is ENGINES["dequantize"]
 
 
 def test_choose_engine_auto_for_a_gpu_that_is_not_there(monkeypatch):

@@ -22,6 +22,7 @@ from emulated_cuda.kernels import KERNELS
 from emulated_cuda.memory import Memory, Pinned
 from emulated_cuda.streams import Event, Stream
 from emulated_cuda.tensor import CudaTensor, Current, Download, PeerCopy, Upload
+from skxlmr.system import bitsandbytes as bitsandbytes_of_skxlmr
 from skxlmr.system import triton
 
 # Operators that wait: the host must know a number or a shape that the device computes.
@@ -37,6 +38,9 @@ RANDOM = {"rand", "randn", "randint", "randperm", "multinomial"}
 COPYING = {"tensor", "as_tensor", "asarray"}  # make a tensor of the host's data
 # Operators that add by atomic operations, and where their index is among the arguments.
 ATOMIC = {"index_add": 2, "index_add_": 2, "scatter_add": 2, "scatter_add_": 2}
+# Operators that raise if torch is to use deterministic algorithms, since there is none on CUDA: these, and `cumsum` and
+# `cumprod` of floating-point numbers. Those that add by atomic operations have one for this case.
+NOT_DETERMINISTIC = {"histc", "median", "put_", "_ctc_loss_backward", "nll_loss2d_forward", "nll_loss2d_backward"}
 
 
 class EmulatedCuda(TorchFunctionMode):
@@ -164,6 +168,9 @@ class EmulatedCuda(TorchFunctionMode):
             counts.operators_of_devices[index] += 1
             if self._in_layer and counts.operators_of_layers:
                 counts.operators_of_layers[-1][name] += 1
+        is_unordered = name in NOT_DETERMINISTIC or (name in ("cumsum", "cumprod") and args[0].is_floating_point())
+        if is_unordered and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError(f"{name} does not have a deterministic implementation, at {place()}")
         if name in WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
             self.count_wait(name)
         if name in INDEXING and any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
@@ -371,8 +378,9 @@ class EmulatedCuda(TorchFunctionMode):
 
         self._patch(threading.Thread, "run", run_thread_here)
         self._patch(torch.autograd, "_engine_run_backward", run_backward_here)
-        self._patch(torch, "autocast", lambda kind, **k: autocast("cpu" if kind == "cuda" else kind, **k))
+        self._patch(torch, "autocast", lambda kind, *args, **k: autocast("cpu" if kind == "cuda" else kind, *args, **k))
         self._patch(triton, "missing", lambda: None)  # torch for CUDA requires it
+        self._patch(bitsandbytes_of_skxlmr, "has_cuda", lambda: True)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         self._stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
         Current.device = self
