@@ -3,6 +3,7 @@ import json
 import pytest
 
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.resolve import resolve
 from skxlmr.checkpoints.sentence_modules import SentenceModules, read_modules
 from skxlmr.checkpoints.sentence_transformers import (
     lowercases,
@@ -61,7 +62,12 @@ def test_read_modules_uses_folder_of_modules_list(tmp_path):
         read_modules(tmp_path)
     for folder in ("../2_Pooling", ""):
         (tmp_path / "modules.json").write_text(
-            json.dumps([{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": folder}])
+            json.dumps(
+                [
+                    {"type": "sentence_transformers.models.Transformer", "path": ""},
+                    {"type": "sentence_transformers.models.Pooling", "path": folder},
+                ]
+            )
         )
         with pytest.raises(CheckpointError, match="only plain names"):
             read_modules(tmp_path)
@@ -86,7 +92,13 @@ def test_read_modules_with_unsupported_settings_raises(tmp_path):
             read_modules(tmp_path)
 
 
-ROUTES = {"types": {"0_T": "a.Transformer", "1_P": "a.Pooling", "2_P": "a.Pooling"}}
+ROUTES = {
+    "types": {
+        "0_T": "sentence_transformers.models.Transformer",
+        "1_P": "sentence_transformers.models.Pooling",
+        "2_P": "sentence_transformers.models.Pooling",
+    }
+}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +116,10 @@ ROUTES = {"types": {"0_T": "a.Transformer", "1_P": "a.Pooling", "2_P": "a.Poolin
     ],
 )
 def test_read_module_list_follows_the_default_route_of_a_router(tmp_path, structure, parameters, route):
-    modules = [{"type": "a.Router", "path": ""}, {"type": "a.Normalize", "path": "1_Normalize"}]
+    modules = [
+        {"type": "sentence_transformers.models.Router", "path": ""},
+        {"type": "sentence_transformers.models.Normalize", "path": "1_Normalize"},
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     routes = {name: ["0_T", f"{i}_P"] for i, name in enumerate(structure, start=1)}
     (tmp_path / "router_config.json").write_text(json.dumps({**ROUTES, "structure": routes, "parameters": parameters}))
@@ -119,14 +134,17 @@ def test_read_module_list_follows_the_default_route_of_a_router(tmp_path, struct
     ("content", "message"),
     [
         ({"types": {}, "structure": {"a": ["x"]}}, "no modules of the route 'a'"),
-        ({"types": {"../x": "a.Transformer"}, "structure": {"a": ["../x"]}}, "only plain names"),
+        (
+            {"types": {"../x": "sentence_transformers.models.Transformer"}, "structure": {"a": ["../x"]}},
+            "only plain names",
+        ),
         ({"types": {}, "structure": {"a": "x"}}, "structure.a must be a list"),
         ({"types": {}}, "no 'structure'"),
         ({"types": {}, "structure": {}, "parameters": {"default_route": 3}}, "no modules of the route 3"),
     ],
 )
 def test_read_module_list_with_damaged_router_raises(tmp_path, content, message):
-    (tmp_path / "modules.json").write_text(json.dumps([{"type": "a.Router", "path": ""}]))
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Router", "path": ""}]))
     (tmp_path / "router_config.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=message):
         read_module_list(tmp_path)
@@ -154,3 +172,18 @@ def test_lowercases_by_settings_of_the_transformer(tmp_path, name):
     for value in (True, False):
         (tmp_path / name).write_text(json.dumps({"max_seq_length": 64, "do_lower_case": value}))
         assert lowercases(tmp_path) is value
+
+
+@pytest.mark.parametrize("kind", ["StaticEmbedding", "CLIPModel", "BoW"])
+def test_resolve_of_model_without_transformer_names_its_first_module(kind, tmp_path):
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": ""}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(CheckpointError, match=f"first module in its modules.json is '{kind}', and not a Transformer"):
+        resolve(tmp_path)
+
+
+def test_modules_of_other_packages_are_not_those_of_sentence_transformers(tmp_path):
+    """Such as "custom_st.Transformer", of which the code lies beside the model."""
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": "custom_st.Transformer", "path": ""}]))
+    with pytest.raises(CheckpointError, match=r"a module 'custom_st\.Transformer', which is not supported\. Set"):
+        read_modules(tmp_path)
