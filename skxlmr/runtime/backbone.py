@@ -108,11 +108,12 @@ def get_backbone(
     batch_tokens: int | str = "auto",
     whole: bool = True,
     processes: SeveralProcesses | None = None,
+    language_model: str | None = None,
 ) -> Backbone:
     """Return a base model from the pool, loading it if necessary; for the parameters see `BaseChoice`.
 
-    The check that there is enough memory includes training with `tuning` and `batch_tokens`, in one of several
-    `processes`; "auto" then needs no more than one text at a time with gradient checkpointing. For `trim`, a base that
+    The check that there is enough memory includes training with `tuning`, `batch_tokens` and `language_model`, in one
+    of several `processes`; "auto" then needs no more than one text at a time with gradient checkpointing. For `trim`, a base that
     is not `whole`, without some of the pieces, will do.
 
     Raises ModelNotFoundError or CheckpointError if the checkpoint is missing or damaged, NotEnoughMemoryError, and
@@ -154,6 +155,7 @@ def get_backbone(
                     device=device if len(devices) == 1 else str(each),
                     gradient_checkpointing=minimal,
                     processes=None if bases else processes,
+                    language_model=language_model,
                 )
                 known = _load(files, config, torch_dtype, settings, each, estimate, reading)
             bases.append(known)

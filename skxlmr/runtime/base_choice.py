@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -81,6 +81,8 @@ class BaseChoice(RunParameters):
     dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
     device: str = parameter(default="auto", valid=[str], order=70)
 
+    _language_model: ClassVar[str | None] = None  # as `memory_estimate` takes it
+
     @property
     def _trained_by(self) -> Tuning | None:
         """The tuning by which the model is trained; None if it only runs."""
@@ -106,6 +108,7 @@ def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
         batch_tokens=choice.batch_tokens,
         whole=whole,
         processes=choice._sharded_by,
+        language_model=choice._language_model,
     )
 
 
