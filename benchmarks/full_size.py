@@ -113,12 +113,12 @@ class StepSeconds(Callback):
 
 
 def lora(model: str) -> Measured:
-    """Take three LoRA steps of 8 texts with 64 tokens."""
+    """Take two LoRA steps of 8 texts with 64 tokens."""
     base = embedder(model)._fitted_backbone()
     touch(base.model.parameters())
     texts, clock = texts_of(base.tokenizer, 8, 64), StepSeconds()
     clf = XLMRXLClassifier(
-        model, tuning=LoRA(rank=8), batch_size=8, max_epochs=3, random_state=0, init="random", callbacks=[clock],
+        model, tuning=LoRA(rank=8), batch_size=8, max_epochs=2, random_state=0, init="random", callbacks=[clock],
         **OPTIONS,
     )  # fmt: skip
     forget_peak()
