@@ -14,11 +14,14 @@ from skxlmr.checkpoints.resolve import resolve_config
 from skxlmr.hardware.device import ALL_GPUS, DTYPES, choose_devices, choose_dtype, choose_quantization, n_processes
 from skxlmr.hardware.footprint import (
     FLOAT32,
+    HEAP_FACTOR,
     LANGUAGE_MODELS,
+    TOKENIZER_BYTES,
     activation_bytes,
     default_batch_tokens,
     exchange_bytes,
     gathered_bytes,
+    maps_words,
     num_learned,
     num_sharded,
     packed_bytes,
@@ -75,10 +78,11 @@ class MemoryEstimate:
     optimizer : int
         Gradients and the two moments of AdamW, in float32.
     activations : int
-        Of one batch of texts of full length. If gradients flow through the base model, this includes what is kept for
-        the backward pass. With several processes this is the buffer of exchanged gradients where that is larger. With
-        strategy="fsdp" it includes the layer that is gathered, and is at least what the whole model needs beyond its
-        shards: each process loads the model before it is sharded.
+        Of one batch of texts of full length; on a CPU with what the C library keeps between them. If gradients flow
+        through the base model, this includes what is kept for the backward pass. With several processes this is the
+        buffer of exchanged gradients where that is larger. With strategy="fsdp" it includes the layer that is
+        gathered, and is at least what the whole model needs beyond its shards: each process loads the model before it
+        is sharded.
     available : int or None
         Free bytes on the device; None if unknown.
     device, dtype : str
@@ -92,6 +96,8 @@ class MemoryEstimate:
     packed : int
         A second copy of 8-bit weights, in the order in which the kernels for x86 CPUs multiply them. Only small models
         have it, up to 128 MiB; each process has its own.
+    tokenizer : int
+        The vocabulary, on a CPU; on other devices the tokenizer is not in their memory.
     """
 
     weights: int
@@ -106,11 +112,13 @@ class MemoryEstimate:
     parameters: dict[str, Any] = field(repr=False, compare=False)
     processes: int = 1
     packed: int = 0
+    tokenizer: int = 0
 
     @property
     def total(self) -> int:
-        """Sum of weights, packed, learned, optimizer and activations, in bytes; with several processes, of one."""
-        return self.weights + self.packed + self.learned + self.optimizer + self.activations
+        """Sum of the parts in bytes; with several processes, of one of them."""
+        parts = (self.weights, self.packed, self.tokenizer, self.learned, self.optimizer, self.activations)
+        return sum(parts)
 
     @property
     def sharing(self) -> int:
@@ -136,6 +144,7 @@ class MemoryEstimate:
         rows = [
             ("weights", self.weights, storage),
             ("packed", self.packed, "second copy for fast products"),
+            ("tokenizer", self.tokenizer, "vocabulary"),
             ("learned", self.learned, "float32"),
             ("optimizer", self.optimizer, "gradients and moments"),
             ("activations", self.activations, f"{self.batch_tokens} tokens at once"),
@@ -259,9 +268,11 @@ def memory_estimate(
     activations = activation_bytes(
         config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing, language_model
     )
+    if torch_device.type == "cpu":
+        activations = round(HEAP_FACTOR * activations)
     if n > 1:  # gradients are exchanged after the backward pass, when the activations are gone
         activations = max(activations, exchange_bytes(config, tuning))
-    weights = weight_bytes(config, settings, torch_dtype)
+    weights = weight_bytes(config, settings, torch_dtype, maps_words(config, torch_device))
     if n > 1 and getattr(processes, "strategy", None) == "fsdp" and not (tuning is None or isinstance(tuning, Head)):
         whole = weights + learned + activation_bytes(config, batch_tokens, torch_dtype, settings, None, torch_device)
         sharded = num_sharded(config, tuning, language_model)
@@ -281,6 +292,7 @@ def memory_estimate(
         parameters=parameters,
         processes=n,
         packed=packed_bytes(config, settings, torch_device),
+        tokenizer=TOKENIZER_BYTES * config.vocab_size if torch_device.type == "cpu" else 0,
     )
 
 

@@ -21,6 +21,7 @@ from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
 from skxlmr.model.layers import activation
 from skxlmr.model.lm_head import WORDS_AT_ONCE, LMHead
+from skxlmr.model.word_embedding import WORTH_MAPPING
 from skxlmr.tuning import AddedBias, Head, LowRank, Tuning, layer_widths
 
 FLOAT32 = 4  # bytes
@@ -29,6 +30,10 @@ FLOAT32 = 4  # bytes
 ACTIVATION_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 LEAST_BATCH_TOKENS = 768  # for each batch the large 8-bit weights are packed, or converted, once
 BUCKET_BYTES = 32 * 2**20  # of gradients that processes exchange at once; they are copied
+# On a CPU the C library keeps what is freed between buffers that are in use, where buffers of other sizes find no room.
+# Measured: 1.1 to 1.7 times what is in use (see benchmarks/NOTES.md).
+HEAP_FACTOR = 1.5
+TOKENIZER_BYTES = 200  # per piece of the vocabulary
 PACKED_ROWS = 64  # output features that the kernels for x86 CPUs pack together
 PACKED_COLUMNS = 4  # and input features
 PACKED_BYTES = {"avx512": 1, "avx2": 2}  # of a packed weight
@@ -36,15 +41,18 @@ PACKED_BYTES = {"avx512": 1, "avx2": 2}  # of a packed weight
 LANGUAGE_MODELS = {"masked": 0.15, "causal": 1.0}
 
 
-def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
+def weight_bytes(
+    config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype, maps_words: bool = False
+) -> int:
     """Return the bytes of the weights of a base model.
 
     All weights have the given dtype; if the model is quantised, except the matrices of the layers and the word
-    embedding, which has 16 bits. The second copy that 8-bit weights keep of outlier columns is not counted: at most one
-    column in 64.
+    embedding, which has 16 bits, as it has if it is mapped from a file. The second copy that 8-bit weights keep of
+    outlier columns is not counted: at most one column in 64.
     """
     if settings is None:
-        return config.num_parameters * dtype.itemsize
+        words = config.vocab_size * config.hidden_size if maps_words else 0
+        return (config.num_parameters - words) * dtype.itemsize + 2 * words
     n_attentions = 2 if config.add_cross_attention else 1
     rows = config.num_hidden_layers * ((4 * n_attentions + 1) * config.hidden_size + config.intermediate_size)
     rows -= 3 * config.head_size * config.num_pruned_heads
@@ -54,6 +62,13 @@ def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype:
     word_embedding = config.vocab_size * config.hidden_size
     others = config.num_parameters - matrices - word_embedding
     return quantized + 2 * word_embedding + others * dtype.itemsize
+
+
+def maps_words(config: XLMRobertaXLConfig, device: torch.device | str) -> bool:
+    """Whether an estimator maps the word embedding from a file: on a CPU, if it is large and has 16 bits there."""
+    stored_in = config.extra.get("dtype", config.extra.get("torch_dtype"))  # newer and older name of the entry
+    nbytes = 2 * config.vocab_size * config.hidden_size
+    return torch.device(device).type == "cpu" and nbytes >= WORTH_MAPPING and stored_in in ("float16", "bfloat16")
 
 
 def packed_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, device: torch.device | str) -> int:
