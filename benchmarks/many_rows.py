@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 from process_memory import resident
 
-from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, load
+from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, load, set_feature_cache
 from skxlmr.scale import predict_dataset
 
 WORDS = ["good", "film", "the", "story", "was", "long", "and", "boring", "I", "loved", "every", "minute", "of", "it"]
@@ -89,7 +89,7 @@ def sample(parts: Path, rows_per_part: int, seconds: float, out: Path) -> None:
     os._exit(0)
 
 
-def curve(folder: Path, n_rows: int, seconds: float) -> None:
+def curve(folder: Path, n_rows: int, seconds: float, feature_cache: int | None = None) -> None:
     """Classify rows, and sample the memory; the next call resumes."""
     directory, source, target = folder / "classifier", folder / "short.parquet", folder / "classes"
     if not source.exists():
@@ -98,6 +98,7 @@ def curve(folder: Path, n_rows: int, seconds: float) -> None:
         clf.fit(["good film", "boring story"], [0, 1]).save(directory)
         make_rows(source, n_rows, n_words=2)
         return  # so that the memory of making them does not count
+    set_feature_cache(feature_cache)
     out = Path(__file__).parent / "results" / "many-rows-cpu.json"
     threading.Thread(target=sample, args=(target, 4096, seconds, out), daemon=True).start()
     manifest = predict_dataset(str(directory), str(source), str(target), rows_per_part=4096)
@@ -156,8 +157,9 @@ if __name__ == "__main__":
     parser.add_argument("n_rows", type=int)
     parser.add_argument("--folder", type=Path, help="for what is resumed")
     parser.add_argument("--seconds", type=float, default=240.0)
+    parser.add_argument("--feature-cache", type=int, help="bytes of the cache of text features")
     arguments = parser.parse_args()
     if arguments.what == "curve":
-        curve(arguments.folder, arguments.n_rows, arguments.seconds)
+        curve(arguments.folder, arguments.n_rows, arguments.seconds, arguments.feature_cache)
     else:
         main(arguments.what, arguments.n_rows)

@@ -24,6 +24,7 @@ from process_memory import forget_peak, resident, touch
 from shared import real_texts
 
 from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMaskedLM, memory_estimate, release_models, set_feature_cache
+from skxlmr.hardware.estimate import MemoryEstimate
 
 STORAGES: dict[str, dict[str, Any]] = {
     "float32": {"load_in_8bit": False, "dtype": "float32"},
@@ -59,18 +60,24 @@ def warm_up(tuning: str | None, of_words: bool) -> None:
     release_models()
 
 
+def estimated(model: str, row: str) -> MemoryEstimate:
+    """Return the estimate for a row of the table."""
+    storage, use = row.split(", ", 1)
+    language_model = "masked" if use.startswith("words") else None
+    return memory_estimate(model, device="cpu", tuning=USES[use], language_model=language_model, **STORAGES[storage])
+
+
 def child(model: str, row: str) -> None:
     """Measure one row of the table, in this process, and print it."""
     storage, use = row.split(", ", 1)
     options: dict[str, Any] = {"model": model, "device": "cpu", **STORAGES[storage]}
-    tuning = USES[use]
-    of_words = {"language_model": True} if use.startswith("words") else {}
-    estimate = memory_estimate(**options, tuning=tuning, **of_words)
+    tuning, of_words = USES[use], use.startswith("words")
+    estimate = estimated(model, row)
     n_texts = max(4, 2 * estimate.batch_tokens // 512)
     texts, labels = long_texts(n_texts), np.arange(n_texts) % 2
     set_feature_cache(0)
     warnings.simplefilter("ignore")  # a step or two learn nothing
-    warm_up(tuning, bool(of_words))
+    warm_up(tuning, of_words)
     empty = resident()
     embedder = XLMRXLEmbedder(truncation=True, **options).fit(texts[:1])
     loaded = resident()
@@ -81,27 +88,26 @@ def child(model: str, row: str) -> None:
     if tuning is None:
         embedder.transform(texts)
     else:
-        settings = {"tuning": tuning, "truncation": True, "max_epochs": 1, "random_state": 0, **options}
+        # In the second step there are the moments of the optimiser.
+        settings = {"tuning": tuning, "truncation": True, "max_epochs": 2, "random_state": 0, **options}
         if of_words:
             XLMRXLMaskedLM(**settings, batch_size=n_texts).fit(texts)
         else:
             XLMRXLClassifier(**settings, batch_size=n_texts).fit(texts, labels)
-    parts = ("weights", "packed", "learned", "optimizer", "activations", "total")
     found = {
         "seconds": time.perf_counter() - started,
         "peak": resident()["peak"] - empty["resident"],
         "peak_of_load": loaded["peak"] - empty["resident"],
-        "estimated": {part: getattr(estimate, part, 0) / GB for part in parts},
         "batch_tokens": estimate.batch_tokens,
     }
     print(json.dumps(found))
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Return the figures as a table for NOTES.md."""
+def table(model: str, rows: dict[str, dict[str, Any]]) -> str:
+    """Return the figures as a table for NOTES.md, beside the estimates as they are now."""
     lines = ["| | measured GB | estimated GB | measured / estimated |", "|---|---|---|---|"]
     for name, row in rows.items():
-        peak, total = row["peak"], row["estimated"]["total"]
+        peak, total = row["peak"], estimated(model, name).total / GB
         lines.append(f"| {name} | {peak:.3f} | {total:.3f} | {peak / total:.2f} |")
     return "\n".join(lines)
 
@@ -124,9 +130,9 @@ def main() -> None:
             print(f"{row}: ended with {done.returncode}", flush=True)
             continue
         rows[row] = json.loads(done.stdout.splitlines()[-1])
-        print(table({row: rows[row]}).splitlines()[-1], json.dumps(rows[row]), flush=True)
+        print(table(arguments.model, {row: rows[row]}).splitlines()[-1], json.dumps(rows[row]), flush=True)
         path.write_text(json.dumps(rows, indent=2) + "\n")
-    print(table(rows))
+    print(table(arguments.model, rows))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from skxlmr.checkpoints.resolve import resolve_config
 from skxlmr.hardware.device import ALL_GPUS, DTYPES, choose_devices, choose_dtype, choose_quantization, n_processes
 from skxlmr.hardware.footprint import (
     FLOAT32,
-    HEAP_FACTOR,
     LANGUAGE_MODELS,
     TOKENIZER_BYTES,
     activation_bytes,
     default_batch_tokens,
     exchange_bytes,
     gathered_bytes,
+    heap_bytes,
     maps_words,
     num_learned,
     num_sharded,
@@ -269,7 +269,7 @@ def memory_estimate(
         config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing, language_model
     )
     if torch_device.type == "cpu":
-        activations = round(HEAP_FACTOR * activations)
+        activations = heap_bytes(config, batch_tokens, activations, tuning, gradient_checkpointing)
     if n > 1:  # gradients are exchanged after the backward pass, when the activations are gone
         activations = max(activations, exchange_bytes(config, tuning))
     weights = weight_bytes(config, settings, torch_dtype, maps_words(config, torch_device))

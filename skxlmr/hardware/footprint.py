@@ -286,9 +286,31 @@ def kept_by_trained_layer(config: XLMRobertaXLConfig, n_tokens: int, device: tor
     (T, N, L): the probabilities before and after dropout, and the mask.
     """
     numbers = 10 * config.hidden_size + 2 * config.intermediate_size
-    if config.attention_probs_dropout_prob and device.type != "cuda":
-        numbers += 3 * config.num_attention_heads * min(n_tokens, config.max_length)
-    return FLOAT32 * n_tokens * numbers
+    return FLOAT32 * n_tokens * numbers + _probability_bytes(config, n_tokens, device)
+
+
+def _probability_bytes(config: XLMRobertaXLConfig, n_tokens: int, device: torch.device) -> int:
+    if not config.attention_probs_dropout_prob or device.type == "cuda":
+        return 0
+    return FLOAT32 * n_tokens * 3 * config.num_attention_heads * min(n_tokens, config.max_length)
+
+
+def heap_bytes(
+    config: XLMRobertaXLConfig,
+    n_tokens: int,
+    activations: int,
+    tuning: Tuning | None,
+    gradient_checkpointing: bool = False,
+) -> int:
+    """Return the bytes that a CPU needs for activations: those in use, and what the C library keeps between them.
+
+    It keeps nothing of the probabilities of attention, which are large: buffers above 32 MiB are the system's.
+    """
+    probabilities = 0
+    if tuning is not None and tuning.trains_base:
+        n_layers = 1 if gradient_checkpointing else config.num_hidden_layers - tuning.num_frozen_layers(config)
+        probabilities = n_layers * _probability_bytes(config, n_tokens, torch.device("cpu"))
+    return probabilities + round(HEAP_FACTOR * (activations - probabilities))
 
 
 def default_batch_tokens(config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device) -> int:
