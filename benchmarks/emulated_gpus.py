@@ -24,7 +24,7 @@ from emulated_cuda import GPUS, EmulatedCuda  # noqa: E402
 import skxlmr  # noqa: E402
 from skxlmr import Int8, XLMRXLClassifier, XLMRXLEmbedder  # noqa: E402
 from skxlmr.hardware.device import choose_dtype  # noqa: E402
-from skxlmr.model.int8_engines import ENGINES, choose_engine  # noqa: E402
+from skxlmr.model.int8_engines.choice import ENGINES, choose_engine  # noqa: E402
 from skxlmr.runtime.backbone import get_backbone  # noqa: E402
 from skxlmr.runtime.feature_cache import clear_features  # noqa: E402
 from skxlmr.training import Callback  # noqa: E402

@@ -216,7 +216,7 @@ class XLMRXLEmbedder(
     def _vectors(self, column: TextColumn, prompt: str) -> np.ndarray:
         """Return the vectors of a column, (n_rows, n_features_out), with a prompt before each text."""
         reading, finetuned = replace(fitted_reading(self), prompt=prompt), getattr(self, "_finetuned", None)
-        return self._finish(self._embed(self._fitted_backbone(), column, reading, finetuned))
+        return self._finish(self._embed(self._backbone_to_run(), column, reading, finetuned))
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         """Fit, on several processes if anything is trained; returns the vectors if they are wanted, or none."""
@@ -264,7 +264,7 @@ class XLMRXLEmbedder(
         """Return the base model to fit on; if a fit is continued, that of the earlier one, with its vocabulary."""
         if start is not None:
             check_continued(reading, fitted_reading(self))
-            return self._fitted_backbone()
+            return self._fitted_backbone(trains=True)
         if self.vocabulary == "trim":
             prompts = [reading.left_out, *self._prompts_of_model().values()]
             return load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), prompts)

@@ -32,9 +32,17 @@ def auto_epochs(n_rows: int, batch_size: int) -> int:
 
 
 def resolved_schedule(
-    settings: TrainingParameters, backbone: Backbone, tuning: Tuning, n_rows: int, ranks: Ranks = ALONE
+    settings: TrainingParameters,
+    backbone: Backbone,
+    tuning: Tuning,
+    n_rows: int,
+    ranks: Ranks = ALONE,
+    language_model: str | None = None,
 ) -> Schedule:
-    """Resolve the "auto" of the settings, by the number of rows, the tuning and the free memory."""
+    """Resolve the "auto" of the settings, by the number of rows, the tuning and the free memory.
+
+    `language_model` is that of `skxlmr.hardware.footprint.LANGUAGE_MODELS` whose head is trained, if one is.
+    """
     batch_tokens, gradient_checkpointing = backbone.batch_tokens(settings.batch_tokens), False
     if settings.batch_tokens == "auto":
         batch_tokens, gradient_checkpointing = training_budget(
@@ -46,6 +54,7 @@ def resolved_schedule(
             dtype=str(backbone.model.dtype).removeprefix("torch."),
             device=str(backbone.model.device),
             processes=Together(ranks.size_here, getattr(settings.processes, "strategy", "ddp")),
+            language_model=language_model,
         )
     return Schedule(
         batch_size=settings.batch_size,

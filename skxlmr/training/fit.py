@@ -90,9 +90,10 @@ class Fit:
         `max_epochs`, at a constant learning rate and without checkpoints.
         """
         settings, ranks = self.settings, self._ranks
-        schedule = least_memory(
-            ranks.gather(resolved_schedule(settings, self.backbone, self.tuning, len(rows.numbers), ranks))
+        resolved = resolved_schedule(
+            settings, self.backbone, self.tuning, len(rows.numbers), ranks, self.task.language_model
         )
+        schedule = least_memory(ranks.gather(resolved))
         if epoch is not None:
             schedule = replace(schedule, max_epochs=1, lr_schedule="constant", warmup=0.0)
         seed, checkpointing = self._seed(schedule, rows, held_out, start, epoch)

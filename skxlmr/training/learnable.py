@@ -33,6 +33,7 @@ class Learnable(Startable, Protocol):
     """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
     causal: ClassVar[bool]
+    language_model: ClassVar[str | None]
 
     @property
     def pooling(self) -> str: ...
