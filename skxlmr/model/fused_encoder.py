@@ -89,8 +89,11 @@ class FusedEncoder:
 
     @staticmethod
     def can_run(layers: Sequence[Layer]) -> bool:
-        """Whether layers may be run: in 8 bits by the engine for x86 CPUs, unless their weights are too large to be packed,
-        or in a dtype that this CPU has instructions for."""
+        """Whether layers may be run.
+
+        They are in 8 bits, multiplied by the engine for x86 CPUs and not too large to be packed, or in a dtype in which
+        the kernels multiply on this CPU.
+        """
         if not layers or library.library() is None or _has_any_global_hook():
             return False
         first = layers[0].attention.query

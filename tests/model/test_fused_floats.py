@@ -129,6 +129,18 @@ def test_text_is_independent_of_batch_and_threads(config, dtype, threads):
         start += length
 
 
+@pytest.mark.parametrize("config_class", [XLMRobertaXLConfig, XLMRobertaConfig])
+def test_large_weights_are_read_once_for_all_tokens(config_class, threads, monkeypatch):
+    wide = {"hidden_size": 256, "intermediate_size": 8000, "num_hidden_layers": 1}  # 17 MB in float32
+    model, lengths = model_of(config_class(**SIZES | wide)), [30, 30, 4, 31, 20]
+    threads(1)
+    expected = encode(model, lengths=lengths)
+    assert model._fused is not None
+    threads(2)
+    assert torch.equal(encode(model, lengths=lengths), expected)
+    assert error(expected, by_torch(model, monkeypatch, lengths=lengths).double()) < 2e-6
+
+
 @CONFIGS
 def test_hidden_states_of_several_layers_from_any_on(config):
     model, packing = model_of(config), Packing.from_lengths([9, 2])

@@ -119,15 +119,16 @@ static const float EXP[] = {1.f / 5040, 1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6,
 
 /* Encoder: its steps are rows that are rounded, products and attention, each of some tasks, which threads take one after
  * the other. A thread goes on to the next step when all tasks of this one are done, so that it does not matter how many
- * threads there are. With few tokens the tasks of a product are panels of its weight; with many, or one thread, all that
- * follows attention up to the next one is a single task for a block of tokens. */
+ * threads there are. With few tokens, or large weights in floating point, the tasks of a product are panels of its weight;
+ * otherwise, or in one thread, all that follows attention up to the next one is a single task for a block of tokens. */
 
 enum { INPUT, QKV, ATTENTION, ATTENDED, OUTPUT, MIDDLE, UP, INNER, DOWN, LAST, N_KINDS, BLOCK };
 
 enum {
-    MOST_BY_PANELS = 48, /* tokens for each thread up to which the tasks of products are panels */
-    LINE = 128,          /* bytes of two cache lines, which are fetched together */
-    SPINS = 2000         /* before a thread that waits lets others run */
+    MOST_BY_PANELS = 48,     /* tokens for each thread up to which the tasks of products are panels */
+    MOST_IN_CACHE = 1 << 23, /* bytes of the weights of a layer that the cache of a processor keeps */
+    LINE = 128,              /* bytes of two cache lines, which are fetched together */
+    SPINS = 2000             /* before a thread that waits lets others run */
 };
 
 typedef struct {
@@ -140,9 +141,8 @@ typedef struct {
     int8_t *values, *high;
     float *scales, *middles;
     int32_t *totals;
-    void *rows;                       /* (rows, H), the input of a product in floating point that follows a LayerNorm */
     void *inner;                      /* (rows, I), in 8 bits (rows, I') float, I' is I rounded up to a multiple of 16 */
-    void *middle, *normalised, *last; /* (rows, H), after attention, its LayerNorm, and the feed-forward network */
+    void *middle, *normalised, *last; /* (rows, H), after attention, a LayerNorm, and the feed-forward network */
     int64_t first;                    /* number of the first row */
 } Buffers;
 
@@ -193,12 +193,10 @@ static Buffers buffers_at(const Encoder *e, int64_t n_rows, char *at) {
         b.scales = (float *)take(&at, 4 * n_rows);
         b.middles = (float *)take(&at, 4 * n_rows);
         b.totals = (int32_t *)take(&at, 4 * n_rows);
-    } else {
-        b.rows = take(&at, n_rows * row);
     }
     b.middle = take(&at, n_rows * row);
     b.normalised = take(&at, n_rows * row);
-    b.last = take(&at, n_rows * row);
+    b.last = e->quantised ? take(&at, n_rows * row) : b.middle; /* which is not needed any more */
     b.inner = take(&at, inner_size(e, n_rows));
     return b;
 }
@@ -207,12 +205,19 @@ static int64_t buffers_size(const Encoder *e, int64_t n_rows) {
     return (char *)buffers_at(e, n_rows, NULL).inner - (char *)NULL + round_up(inner_size(e, n_rows), 64);
 }
 
+/* Whether the weights of a layer in floating point are so large that each block of rows would read them from memory, and
+ * there are enough panels for all threads. */
+static int is_read_by_panels(const Encoder *e, int64_t n_threads) {
+    int64_t size = size_of(e->dtype) * e->width * (4 * most_attended(e) + 2 * e->inner_width);
+    return !e->quantised && size > MOST_IN_CACHE && e->width / PANEL >= 2 * n_threads;
+}
+
 /* How an encoder is run by at most so many threads, which need `thread_scratch` bytes each beside their buffers. */
 static Encoding encoding_of(const Encoder *e, int64_t n_threads, int64_t thread_scratch) {
     Encoding all = {.encoder = e, .n_threads = n_threads};
     int64_t n_rows = larger(e->n_rows, 1), qkv = n_rows * most_attended(e) * size_of(e->dtype);
     char *at = e->scratch;
-    all.by_rows = n_threads <= 1 || n_rows > MOST_BY_PANELS * n_threads;
+    all.by_rows = n_threads <= 1 || (n_rows > MOST_BY_PANELS * n_threads && !is_read_by_panels(e, n_threads));
     if (all.by_rows) {
         all.block = rows_per_task(n_rows, n_threads), all.n_steps = 2 * e->n_layers + 1;
         all.thread_size = round_up(thread_scratch + buffers_size(e, all.block), LINE);

@@ -1127,8 +1127,9 @@ INLINE void NAME(float_panel)(const int64_t dtype, const NAME(FloatProduct) *p, 
     float bias[PANEL] = {0};
     for (int64_t i = 0; w->bias != NULL && i < n_columns; i += 16)
         NAME(store)(bias + i, NAME(load_some)(w->bias, n0 + i, n_columns - i, w->bias_dtype));
-    for (int64_t t = 0; t < p->n_rows; t += MOST_ROWS) {
-        int64_t n = smaller(MOST_ROWS, p->n_rows - t);
+    int64_t step = rows_per_task(p->n_rows, 1);
+    for (int64_t t = 0; t < p->n_rows; t += step) {
+        int64_t n = smaller(step, p->n_rows - t);
         NAME(float_sums)(dtype, NAME(at)(p->x, t, p->width, 0, dtype), n, weight, p->width, n_columns, sums);
         const void *residual = p->residual == NULL ? NULL : NAME(at)(p->residual, t, p->n_outputs, n0, dtype);
         void *to = NAME(at)(y, t, p->n_outputs, n0, dtype);
@@ -1188,7 +1189,7 @@ TARGET static void NAME(rows_step)(const Encoding *all, int64_t l, int step, con
     int64_t width = e->width, i = start - b->first, dtype = e->dtype;
     void *y = NAME(at)(e->y, start, width, 0, dtype);
     Rows rows;
-    void *normalised = e->quantised ? NULL : NAME(at)(b->rows, i, width, 0, dtype);
+    void *normalised = e->quantised ? NULL : NAME(at)(b->normalised, i, width, 0, dtype);
     if (!has_rows(e, step)) return;
     if (step == INPUT) {
         const void *x = l == 0 ? NAME(at)(e->x, start, width, 0, dtype) : y;
@@ -1238,17 +1239,16 @@ TARGET static void NAME(float_step)(const Encoding *all, int64_t l, int step, co
     int64_t n_panels = panels_of(e, l, step) / (step == QKV ? 3 : 1);
     const Weight *weights = NAME(weights_of)(&e->layers[l], step);
     const void *given = NAME(at)(l == 0 ? e->x : e->y, start, width, 0, dtype);
-    const void *rows = NAME(at)(b->rows, i, width, 0, dtype), *middle = NAME(at)(b->middle, i, width, 0, dtype);
-    const void *normalised = NAME(at)(b->normalised, i, width, 0, dtype);
+    const void *normalised = NAME(at)(b->normalised, i, width, 0, dtype), *middle = NAME(at)(b->middle, i, width, 0, dtype);
     void *inner = NAME(at)(b->inner, i, e->inner_width, 0, dtype), *y = NULL;
     NAME(FloatProduct) p = {.n_rows = end - start, .width = width, .n_outputs = width, .dtype = dtype};
     if (step == QKV) {
-        p.x = e->pre_layer_norm ? rows : given, p.n_outputs = attended;
+        p.x = e->pre_layer_norm ? normalised : given, p.n_outputs = attended;
     } else if (step == OUTPUT) {
         p.x = NAME(at)(all->attended, start, attended, 0, dtype), p.width = attended, p.residual = given;
         y = NAME(at)(b->middle, i, width, 0, dtype);
     } else if (step == UP) {
-        p.x = e->pre_layer_norm ? rows : normalised, p.n_outputs = e->inner_width, p.gelu = 1;
+        p.x = normalised, p.n_outputs = e->inner_width, p.gelu = 1;
         y = inner;
     } else {
         p.x = inner, p.width = e->inner_width, p.residual = e->pre_layer_norm ? middle : normalised;
