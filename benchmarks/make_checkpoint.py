@@ -45,7 +45,7 @@ def random_tensors(config: XLMRobertaXLConfig) -> Iterator[tuple[str, torch.Tens
                 rows.copy_(torch.empty(rows.shape).normal_(0, config.initializer_range, generator=generator))
         elif "norm" in name and name.endswith("weight"):
             tensor.fill_(1)
-        yield key_map(config).to_theirs(name), tensor
+        yield key_map(config.model_type).to_theirs(name), tensor
 
 
 def write(config: XLMRobertaXLConfig, out: Path) -> int:

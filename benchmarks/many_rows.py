@@ -2,32 +2,41 @@
 
     python benchmarks/many_rows.py local 100000     # one process: rows per second of both, and peak memory
     python benchmarks/many_rows.py ray 40000        # needs the extra scale, and 2 CPUs
+    python benchmarks/many_rows.py curve 1000000 --folder FOLDER --seconds 240   # call it again until all rows are done
+
+"curve" classifies rows of a few words, and samples the memory of the process as it goes on. It ends after so many
+seconds and is resumed by the next call. Writes benchmarks/results/many-rows-cpu.json, a list of samples for each call.
 
 The texts are different from each other, so that nothing is computed once for several rows.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import multiprocessing
 import os
 import resource
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pandas as pd
+from process_memory import resident
 
-from skxlmr import XLMRXLEmbedder, load
+from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, load
 from skxlmr.scale import predict_dataset
 
 WORDS = ["good", "film", "the", "story", "was", "long", "and", "boring", "I", "loved", "every", "minute", "of", "it"]
 
 
-def make_rows(path: Path, n_rows: int) -> None:
-    """Write rows with texts of about 15 words."""
+def make_rows(path: Path, n_rows: int, n_words: int = 14) -> None:
+    """Write rows with texts of so many words and a number."""
     texts = [
-        " ".join(WORDS[(i * 7 + j * (i % 11 + 1)) % len(WORDS)] for j in range(14)) + f" {i}" for i in range(n_rows)
+        " ".join(WORDS[(i * 7 + j * (i % 11 + 1)) % len(WORDS)] for j in range(n_words)) + f" {i}"
+        for i in range(n_rows)
     ]
     pd.DataFrame({"id": range(n_rows), "text": texts}).to_parquet(path, row_group_size=100_000)
 
@@ -65,6 +74,34 @@ def in_ray(directory: str, source: str, target: str) -> None:
 
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)  # one of them only for Ray Data
     predict_dataset(directory, source, target, method="transform", engine="ray")
+
+
+def sample(parts: Path, rows_per_part: int, seconds: float, out: Path) -> None:
+    """Write how many rows are done and the memory, again and again, and end the process after so many seconds."""
+    calls = json.loads(out.read_text()) if out.exists() else []
+    calls.append([])
+    started = time.perf_counter()
+    while (now := time.perf_counter() - started) < seconds:
+        n_rows = rows_per_part * sum(1 for _ in parts.glob("part-*.parquet"))
+        calls[-1].append({"seconds": round(now, 1), "rows": n_rows, "mb": round(1000 * resident()["resident"])})
+        out.write_text(json.dumps(calls) + "\n")
+        time.sleep(2)
+    os._exit(0)
+
+
+def curve(folder: Path, n_rows: int, seconds: float) -> None:
+    """Classify rows, and sample the memory; the next call resumes."""
+    directory, source, target = folder / "classifier", folder / "short.parquet", folder / "classes"
+    if not source.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        clf = XLMRXLClassifier("nano", tuning="head", random_state=0, device="cpu")
+        clf.fit(["good film", "boring story"], [0, 1]).save(directory)
+        make_rows(source, n_rows, n_words=2)
+        return  # so that the memory of making them does not count
+    out = Path(__file__).parent / "results" / "many-rows-cpu.json"
+    threading.Thread(target=sample, args=(target, 4096, seconds, out), daemon=True).start()
+    manifest = predict_dataset(str(directory), str(source), str(target), rows_per_part=4096)
+    print(manifest, f"peak {peak_memory():,.0f} MB")
 
 
 def timed(function, *arguments: str) -> None:
@@ -114,4 +151,13 @@ def main(what: str, n_rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["local", "ray", "curve"])
+    parser.add_argument("n_rows", type=int)
+    parser.add_argument("--folder", type=Path, help="for what is resumed")
+    parser.add_argument("--seconds", type=float, default=240.0)
+    arguments = parser.parse_args()
+    if arguments.what == "curve":
+        curve(arguments.folder, arguments.n_rows, arguments.seconds)
+    else:
+        main(arguments.what, arguments.n_rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,7 +36,9 @@ def test_readme_memory_of_each_model_equals_skxlmr_info(model, monkeypatch, caps
     monkeypatch.setattr("skxlmr.hardware.estimate.choose_devices", lambda device: [torch.device("cpu")])
     monkeypatch.setattr("skxlmr.hardware.device.cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr("skxlmr.model.int8_engines.cpu_has_int8", lambda: True)
-    monkeypatch.setattr("skxlmr.model.int8_engines.avx_library", object)  # as if the kernels were compiled
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    compiled = SimpleNamespace(variant="avx512")
+    monkeypatch.setattr("skxlmr.model.int8_engines.avx_library", lambda: compiled)
     assert main(["info", model]) == 0
     printed = capsys.readouterr().out
     lines = [re.split(" {2,}", line.replace(" *", "  ").strip()) for line in printed.splitlines()]

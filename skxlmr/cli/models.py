@@ -102,7 +102,7 @@ def _print_info(
     table: dict[str, dict[str, int | None]],
 ) -> None:
     from skxlmr.hardware.estimate import in_gigabytes
-    from skxlmr.model.word_embedding import WORTH_MAPPING
+    from skxlmr.hardware.footprint import maps_words
 
     print(
         f"{model}: {config.num_hidden_layers} layers of width {config.hidden_size}, "
@@ -116,9 +116,8 @@ def _print_info(
         print((name + mark).ljust(10) + "".join(cell.rjust(widths.get(use, 12)) for use, cell in cells.items()))
     left = "" if auto.available is None else f", which has {in_gigabytes(auto.available)} GB of memory left"
     print(f'\n* what "auto" takes on {auto.device}{left}.')
-    embedding_bytes = 2 * config.vocab_size * config.hidden_size
-    stored_in = config.extra.get("dtype", config.extra.get("torch_dtype"))  # newer and older name of the entry
-    if auto.device == "cpu" and embedding_bytes >= WORTH_MAPPING and stored_in in ("float16", "bfloat16"):
+    if maps_words(config, auto.device):
+        embedding_bytes = 2 * config.vocab_size * config.hidden_size
         print(
             f"The word embedding, {in_gigabytes(embedding_bytes)} GB in 16 bits, stays on disk: "
             f"memory grows by the words used."

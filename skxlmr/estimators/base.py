@@ -114,10 +114,16 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
             check_n_features(self, column)
         return column
 
-    def _fitted_backbone(self) -> Backbone:
-        """Return the base model of the fit, loaded again where necessary."""
+    def _fitted_backbone(self, *, trains: bool = False) -> Backbone:
+        """Return the base model of the fit, loaded again where necessary; `trains` says that a training follows."""
         check_is_fitted(self)
-        return self._base.load(self)
+        return self._base.load(self, trains=trains)
+
+    def _backbone_to_run(self) -> Backbone:
+        """Return the base model to run what was trained on; without its weights if that has copies of all of them."""
+        check_is_fitted(self)
+        finetuned = getattr(self, "_finetuned", None)
+        return self._base.load(self, weights=finetuned is None or not finetuned.replaces_base)
 
     def _fitted_attributes(self, backbone: Backbone, column: TextColumn, **attributes: Any) -> dict[str, Any]:
         """All that a fit leaves: what was learned, and from which column on which base model."""

@@ -238,7 +238,7 @@ class XLMRXLEmbedder(
     def _vectors(self, column: TextColumn, prompt: str) -> np.ndarray:
         """Return the vectors of a column, (n_rows, n_features_out), with a prompt before each text."""
         reading, finetuned = replace(self._fitted_reading(), prompt=prompt), getattr(self, "_finetuned", None)
-        return self._finish(self._embed(self._fitted_backbone(), column, reading, finetuned))
+        return self._finish(self._embed(self._backbone_to_run(), column, reading, finetuned))
 
     def _fit(self, X: Any, y: Any, embed: bool) -> np.ndarray:
         """Fit, on several processes if anything is trained; returns the vectors if they are wanted, or none."""
@@ -261,7 +261,7 @@ class XLMRXLEmbedder(
         start = getattr(self, "_finetuned", None) if self.warm_start and task is not None else None
         if start is not None:
             self._check_reading(reading)
-            backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
+            backbone = self._fitted_backbone(trains=True)  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
             prompts = [reading.left_out, *self._prompts_of_model().values()]
             backbone = load_trimmed(self, with_prompt(reading.texts(column), reading.prompt), prompts)

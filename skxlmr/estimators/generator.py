@@ -66,6 +66,8 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
     ['row', 'token', 'start', 'end', 'log_probability']
     """
 
+    _language_model = "causal"
+
     def _new_task(self) -> NextToken:
         return NextToken(Windows(self.max_length, self.stride, self.truncation), missing=self.missing)
 

@@ -149,5 +149,5 @@ class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeli
 
     def _ready(self) -> tuple[Backbone, Finetuned]:
         """Return the base model and what was trained on it, on one device."""
-        backbone = self._fitted_backbone()
+        backbone = self._backbone_to_run()
         return backbone, self._finetuned.to(backbone.model.device)

@@ -174,7 +174,7 @@ class XLMRXLLearner(
             new = task.limited(earlier.windows.limit)
             task = new.continued(earlier)
             targets = targets if task is new else task.targets(y, column)
-            backbone = self._fitted_backbone()  # with the vocabulary of the earlier fit
+            backbone = self._fitted_backbone(trains=True)  # with the vocabulary of the earlier fit
         elif self.vocabulary == "trim":
             used = np.flatnonzero(weights * task.loss_weights(targets))
             backbone = load_trimmed(self, task.prompted(column.take(used)), task.prompts_alone)
@@ -250,7 +250,7 @@ class XLMRXLLearner(
     def _run(self, column: TextColumn, per_row: Callable[[np.ndarray, Any], np.ndarray]) -> np.ndarray:
         """Run a column, a long one in parts, and let `per_row` turn the head's outputs into results of rows."""
         fitted = self._snapshot()  # of one fit, also if another thread ends one meanwhile
-        backbone, finetuned, task = fitted._fitted_backbone(), fitted._finetuned, fitted._task()
+        backbone, finetuned, task = fitted._backbone_to_run(), fitted._finetuned, fitted._task()
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
 
         def compute(plan: WindowPlan, description: str) -> np.ndarray:

@@ -70,6 +70,8 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
 
     mlm_probability: float = parameter(default=0.15, valid=[Interval(Real, 0, 1, closed="right")], order=20)
 
+    _language_model = "masked"
+
     def _new_task(self) -> Masking:
         windows = Windows(self.max_length, self.stride, self.truncation)
         return Masking(windows, self.mlm_probability, missing=self.missing)

@@ -43,7 +43,10 @@ def check_memory(estimate: MemoryEstimate, *, model: str | os.PathLike) -> None:
     """Raise NotEnoughMemoryError if a model needs more than there is; it says which parameters would make it fit."""
     if estimate.available is None or estimate.fits:
         return
-    parts = {name: getattr(estimate, name) for name in ("weights", "learned", "optimizer", "activations")}
+    parts = {
+        name: getattr(estimate, name)
+        for name in ("weights", "packed", "tokenizer", "learned", "optimizer", "activations")
+    }
     listed = ", ".join(f"{name} {in_gigabytes(nbytes)} GB" for name, nbytes in parts.items() if nbytes)
     if estimate.sharing > 1:
         listed = f"{estimate.sharing} processes, each with {listed}"

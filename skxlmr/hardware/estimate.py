@@ -14,12 +14,17 @@ from skxlmr.checkpoints.resolve import resolve_config
 from skxlmr.hardware.device import ALL_GPUS, DTYPES, choose_devices, choose_dtype, choose_quantization, n_processes
 from skxlmr.hardware.footprint import (
     FLOAT32,
+    HEAP_FACTOR,
+    LANGUAGE_MODELS,
+    TOKENIZER_BYTES,
     activation_bytes,
     default_batch_tokens,
     exchange_bytes,
     gathered_bytes,
+    maps_words,
     num_learned,
     num_sharded,
+    packed_bytes,
     weight_bytes,
 )
 from skxlmr.hardware.free_memory import available_memory
@@ -69,14 +74,15 @@ class MemoryEstimate:
         The frozen base model. In 8 or 4 bits the matrices of the layers are quantised, with their scales, the word
         embedding has 16 bits, and the rest has `dtype`. Processes that map the same cached file share most of it.
     learned : int
-        Adapter and classification head, in float32; with `tuning="full"`, a copy of the trained weights.
+        Adapter and head, in float32; with `tuning="full"`, a copy of the trained weights.
     optimizer : int
         Gradients and the two moments of AdamW, in float32.
     activations : int
-        Of one batch of texts of full length. If gradients flow through the base model, this includes what is kept for
-        the backward pass. With several processes this is the buffer of exchanged gradients where that is larger. With
-        strategy="fsdp" it includes the layer that is gathered, and is at least what the whole model needs beyond its
-        shards: each process loads the model before it is sharded.
+        Of one batch of texts of full length; on a CPU with what the C library keeps between them. If gradients flow
+        through the base model, this includes what is kept for the backward pass. With several processes this is the
+        buffer of exchanged gradients where that is larger. With strategy="fsdp" it includes the layer that is
+        gathered, and is at least what the whole model needs beyond its shards: each process loads the model before it
+        is sharded.
     available : int or None
         Free bytes on the device; None if unknown.
     device, dtype : str
@@ -87,6 +93,11 @@ class MemoryEstimate:
         The arguments of `memory_estimate`, with `model` as a config.
     processes : int
         Number of processes that train together.
+    packed : int
+        A second copy of 8-bit weights, in the order in which the kernels for x86 CPUs multiply them. Only small models
+        have it, up to 128 MiB; each process has its own.
+    tokenizer : int
+        The vocabulary, on a CPU; on other devices the tokenizer is not in their memory.
     """
 
     weights: int
@@ -100,11 +111,14 @@ class MemoryEstimate:
     batch_tokens: int
     parameters: dict[str, Any] = field(repr=False, compare=False)
     processes: int = 1
+    packed: int = 0
+    tokenizer: int = 0
 
     @property
     def total(self) -> int:
-        """Sum of weights, learned, optimizer and activations, in bytes; with several processes, of one of them."""
-        return self.weights + self.learned + self.optimizer + self.activations
+        """Sum of the parts in bytes; with several processes, of one of them."""
+        parts = (self.weights, self.packed, self.tokenizer, self.learned, self.optimizer, self.activations)
+        return sum(parts)
 
     @property
     def sharing(self) -> int:
@@ -129,6 +143,8 @@ class MemoryEstimate:
         storage = {None: self.dtype, "int8": "8-bit", "nf4": "4-bit"}[self.quantization]
         rows = [
             ("weights", self.weights, storage),
+            ("packed", self.packed, "second copy for fast products"),
+            ("tokenizer", self.tokenizer, "vocabulary"),
             ("learned", self.learned, "float32"),
             ("optimizer", self.optimizer, "gradients and moments"),
             ("activations", self.activations, f"{self.batch_tokens} tokens at once"),
@@ -150,6 +166,7 @@ PARAMETER_CONSTRAINTS = {
     "dtype": [StrOptions({"auto", *DTYPES})],
     "device": [str],
     "processes": [Interval(Integral, 1, None, closed="left"), SeveralProcesses, None],
+    "language_model": [StrOptions(set(LANGUAGE_MODELS)), None],
 }
 
 
@@ -164,6 +181,7 @@ def memory_estimate(
     dtype: str = "auto",
     device: str = "auto",
     processes: int | SeveralProcesses | None = None,
+    language_model: str | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory that an estimator with these parameters needs; no weights are loaded or downloaded.
 
@@ -189,6 +207,10 @@ def memory_estimate(
         its gradients and the state of its optimizer; with strategy="fsdp" a part of them. On a CPU all of them share
         the available memory; on GPUs each has one, and the estimate is for that with the least free memory.
         `batch_tokens` are those of one process.
+    language_model : {"masked", "causal"} or None, default=None
+        Whether words are predicted in training: masked ones, as by `XLMRXLMaskedLM`, or each next one, as by
+        `XLMRXLGenerator`. Their head is as large as the vocabulary, and tied to the word embedding. None stands for a
+        head with few outputs.
 
     Returns
     -------
@@ -227,6 +249,7 @@ def memory_estimate(
         "dtype": dtype,
         "device": device,
         "processes": processes,
+        "language_model": language_model,
     }
     with suggesting_values(PARAMETER_CONSTRAINTS, parameters):
         validate_parameter_constraints(PARAMETER_CONSTRAINTS, parameters, "memory_estimate")
@@ -241,17 +264,20 @@ def memory_estimate(
         settings = settings or Int8()
     if isinstance(batch_tokens, str):  # "auto"
         batch_tokens = default_batch_tokens(config, torch_dtype, torch_device)
-    learned = FLOAT32 * num_learned(config, tuning)
+    learned = FLOAT32 * num_learned(config, tuning, language_model)
     activations = activation_bytes(
-        config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing
+        config, batch_tokens, torch_dtype, settings, tuning, torch_device, gradient_checkpointing, language_model
     )
+    if torch_device.type == "cpu":
+        activations = round(HEAP_FACTOR * activations)
     if n > 1:  # gradients are exchanged after the backward pass, when the activations are gone
         activations = max(activations, exchange_bytes(config, tuning))
-    weights = weight_bytes(config, settings, torch_dtype)
+    weights = weight_bytes(config, settings, torch_dtype, maps_words(config, torch_device))
     if n > 1 and getattr(processes, "strategy", None) == "fsdp" and not (tuning is None or isinstance(tuning, Head)):
         whole = weights + learned + activation_bytes(config, batch_tokens, torch_dtype, settings, None, torch_device)
-        weights, learned = _sharded(config, tuning, weights, learned, n)
-        of_layer, of_words = gathered_bytes(config, tuning)
+        sharded = num_sharded(config, tuning, language_model)
+        weights, learned = _sharded(config, tuning, weights, learned, sharded, n)
+        of_layer, of_words = gathered_bytes(config, tuning, language_model)
         activations = max(activations + of_layer, of_words, whole - weights - 4 * learned)
     return MemoryEstimate(
         weights=weights,
@@ -265,6 +291,8 @@ def memory_estimate(
         batch_tokens=batch_tokens,
         parameters=parameters,
         processes=n,
+        packed=packed_bytes(config, settings, torch_device),
+        tokenizer=TOKENIZER_BYTES * config.vocab_size if torch_device.type == "cpu" else 0,
     )
 
 
@@ -276,9 +304,13 @@ def _number(processes: int | SeveralProcesses | None) -> int:
     return n_processes(n)
 
 
-def _sharded(config: XLMRobertaXLConfig, tuning: Tuning, weights: int, learned: int, n: int) -> tuple[int, int]:
-    """Return the bytes of weights and of what is learned in one of `n` processes, each of which has a shard."""
-    sharded = num_sharded(config, tuning)
+def _sharded(
+    config: XLMRobertaXLConfig, tuning: Tuning, weights: int, learned: int, sharded: int, n: int
+) -> tuple[int, int]:
+    """Return the bytes of weights and of what is learned in one of `n` processes, each of which has a shard.
+
+    `sharded` is the number of parameters of the base that are in shards.
+    """
     whole = weights * sharded // config.num_parameters  # as if all weights had the same number of bits
     weights += whole // n - whole
     if tuning.trains_base:

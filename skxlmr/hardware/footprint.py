@@ -1,21 +1,28 @@
 """Sizes in bytes of a model and its activations, computed from its config.
 
 Notation: T tokens in a batch, L tokens in the longest text, H hidden size, I width of the feed-forward network,
-N heads, s bytes per number in the dtype of the activations.
+N heads, V vocabulary, V' rows of it that are computed at a time, s bytes per number in the dtype of the activations.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from skxlmr.model import XLMRobertaXLConfig, int8_engines
 from skxlmr.model import nf4 as four_bit
 from skxlmr.model.avx.operators import ROWS_IN_CACHE
+from skxlmr.model.fused_encoder import MOST_PACKED
 from skxlmr.model.heads import ClassificationHead
 from skxlmr.model.int8 import Int8
-from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
+from skxlmr.model.layers import activation
+from skxlmr.model.lm_head import WORDS_AT_ONCE, LMHead
+from skxlmr.model.word_embedding import WORTH_MAPPING
+from skxlmr.tuning import AddedBias, Head, LowRank, Tuning, layer_widths
 
 FLOAT32 = 4  # bytes
 # Bytes of feed-forward activations per batch. On a CPU larger batches are slower, most in bfloat16 (see
@@ -23,17 +30,29 @@ FLOAT32 = 4  # bytes
 ACTIVATION_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 LEAST_BATCH_TOKENS = 768  # for each batch the large 8-bit weights are packed, or converted, once
 BUCKET_BYTES = 32 * 2**20  # of gradients that processes exchange at once; they are copied
+# On a CPU the C library keeps what is freed between buffers that are in use, where buffers of other sizes find no room.
+# Measured: 1.1 to 1.7 times what is in use (see benchmarks/NOTES.md).
+HEAP_FACTOR = 1.5
+TOKENIZER_BYTES = 200  # per piece of the vocabulary
+PACKED_ROWS = 64  # output features that the kernels for x86 CPUs pack together
+PACKED_COLUMNS = 4  # and input features
+PACKED_BYTES = {"avx512": 1, "avx2": 2}  # of a packed weight
+# The share of tokens from which words are predicted in training, by the kind of language model.
+LANGUAGE_MODELS = {"masked": 0.15, "causal": 1.0}
 
 
-def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype) -> int:
+def weight_bytes(
+    config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype: torch.dtype, maps_words: bool = False
+) -> int:
     """Return the bytes of the weights of a base model.
 
     All weights have the given dtype; if the model is quantised, except the matrices of the layers and the word
-    embedding, which has 16 bits. The second copy that 8-bit weights keep of outlier columns is not counted: at most one
-    column in 64.
+    embedding, which has 16 bits, as it has if it is mapped from a file. The second copy that 8-bit weights keep of
+    outlier columns is not counted: at most one column in 64.
     """
     if settings is None:
-        return config.num_parameters * dtype.itemsize
+        words = config.vocab_size * config.hidden_size if maps_words else 0
+        return (config.num_parameters - words) * dtype.itemsize + 2 * words
     n_attentions = 2 if config.add_cross_attention else 1
     rows = config.num_hidden_layers * ((4 * n_attentions + 1) * config.hidden_size + config.intermediate_size)
     rows -= 3 * config.head_size * config.num_pruned_heads
@@ -45,12 +64,47 @@ def weight_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, dtype:
     return quantized + 2 * word_embedding + others * dtype.itemsize
 
 
-def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
-    """Return the number of trained parameters: of the adapter or the base model, and of a classification head."""
+def maps_words(config: XLMRobertaXLConfig, device: torch.device | str) -> bool:
+    """Whether an estimator maps the word embedding from a file: on a CPU, if it is large and has 16 bits there."""
+    stored_in = config.extra.get("dtype", config.extra.get("torch_dtype"))  # newer and older name of the entry
+    nbytes = 2 * config.vocab_size * config.hidden_size
+    return torch.device(device).type == "cpu" and nbytes >= WORTH_MAPPING and stored_in in ("float16", "bfloat16")
+
+
+def packed_bytes(config: XLMRobertaXLConfig, settings: Int8 | str | None, device: torch.device | str) -> int:
+    """Return the bytes of the second copy of 8-bit weights that `skxlmr.model.fused_encoder` packs for x86 CPUs.
+
+    It is made when texts are first encoded without gradients. Outlier columns, at most one in 64, are not counted.
+    """
+    device = torch.device(device)
+    if not isinstance(settings, Int8) or settings.outliers == "dynamic" or device.type != "cpu":
+        return 0
+    kernels = int8_engines.avx_library()
+    if kernels is None or _engine_name(settings, device) != "avx" or activation(config) is not F.gelu:
+        return 0
+    per_weight = PACKED_BYTES[kernels.variant]
+    of_layers = [
+        sum(_rounded_up(n, PACKED_ROWS) * _rounded_up(k, PACKED_COLUMNS) for k, n in layer_widths(config, i).values())
+        for i in range(config.num_hidden_layers)
+    ]
+    is_packed = per_weight * of_layers[0] * len(of_layers) <= MOST_PACKED
+    return per_weight * sum(of_layers) if is_packed else 0
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return number + -number % multiple
+
+
+def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None, language_model: str | None = None) -> int:
+    """Return the number of trained parameters: of the adapter or the base model, and of the head.
+
+    This is a classification head or, with one of `LANGUAGE_MODELS`, that of a language model.
+    """
     if tuning is None:
         return 0
     with torch.device("meta"):
-        added = [tuning.build(config), ClassificationHead(config, config.num_labels)]
+        head = LMHead(config) if language_model else ClassificationHead(config, config.num_labels)
+        added = [tuning.build(config), head]
     n_added = sum(p.numel() for module in added if module is not None for p in module.parameters())
     if not tuning.trains_base:
         return n_added
@@ -74,18 +128,22 @@ def exchange_bytes(config: XLMRobertaXLConfig, tuning: Tuning | None) -> int:
     return min(learned, max(BUCKET_BYTES, FLOAT32 * largest * config.hidden_size))
 
 
-def num_sharded(config: XLMRobertaXLConfig, tuning: Tuning) -> int:
+def num_sharded(config: XLMRobertaXLConfig, tuning: Tuning, language_model: str | None = None) -> int:
     """Return the number of parameters of the base that are in shards if several processes train it by FSDP2.
 
-    These are the layers through which gradients flow, and the word embedding if they flow through all layers.
+    These are the layers through which gradients flow, and the word embedding if they flow through all layers. The head
+    of a language model is tied to the word embedding, which is whole in each process then.
     """
-    start = tuning.num_frozen_layers(config)
-    per_layer = _layer_parameters(config)
-    words = 0 if start else config.vocab_size * config.hidden_size
-    return (config.num_hidden_layers - start) * per_layer + words
+    n_layers = config.num_hidden_layers - tuning.num_frozen_layers(config)
+    return n_layers * _layer_parameters(config) + _sharded_words(config, tuning, language_model)
 
 
-def gathered_bytes(config: XLMRobertaXLConfig, tuning: Tuning) -> tuple[int, int]:
+def _sharded_words(config: XLMRobertaXLConfig, tuning: Tuning, language_model: str | None) -> int:
+    is_whole = language_model or tuning.num_frozen_layers(config)
+    return 0 if is_whole else config.vocab_size * config.hidden_size
+
+
+def gathered_bytes(config: XLMRobertaXLConfig, tuning: Tuning, language_model: str | None = None) -> tuple[int, int]:
     """Return the bytes that a layer needs while it runs, and the word embedding, if they are sharded; in float32.
 
     In the backward pass these are the weights, their gradients, and a copy of these that is exchanged.
@@ -93,8 +151,7 @@ def gathered_bytes(config: XLMRobertaXLConfig, tuning: Tuning) -> tuple[int, int
     copies = (
         3 * FLOAT32 if tuning.trains_base else 2 * FLOAT32
     )  # without gradients: weights, and the buffer they come in
-    words = 0 if tuning.num_frozen_layers(config) else config.vocab_size * config.hidden_size
-    return copies * _layer_parameters(config), copies * words
+    return copies * _layer_parameters(config), copies * _sharded_words(config, tuning, language_model)
 
 
 def _layer_parameters(config: XLMRobertaXLConfig) -> int:
@@ -110,15 +167,19 @@ def activation_bytes(
     tuning: Tuning | None = None,
     device: torch.device | str = "cpu",
     gradient_checkpointing: bool = False,
+    language_model: str | None = None,
 ) -> int:
     """Return the peak size in bytes of the activations of one batch.
 
-    These are the buffers of one layer and, if gradients flow through the base model, what all layers keep for the
-    backward pass. The peak is at the start of the backward pass.
+    These are the buffers of one layer, or of the head of a language model, and, if gradients flow through the base
+    model, what all layers keep for the backward pass. The peak is at the start of the backward pass.
     """
     device = torch.device(device)
     if tuning is None or isinstance(tuning, Head):  # a head alone is trained on features, which are predictions
-        return working_bytes(config, n_tokens, dtype, settings, device)
+        working = working_bytes(config, n_tokens, dtype, settings, device)
+        if tuning is None or language_model is None:
+            return working
+        return max(working, word_bytes(config, n_tokens, tuning, language_model))
     n_layers = config.num_hidden_layers - tuning.num_frozen_layers(config)
     if tuning.trains_base:
         dtype, settings = torch.float32, None
@@ -130,7 +191,23 @@ def activation_bytes(
         kept = kept_by_frozen_layers(config, n_tokens, dtype, adapter, device)
     if gradient_checkpointing:  # the inputs of all layers, and what one layer keeps when it is run again
         kept = kept // n_layers + n_layers * n_tokens * dtype.itemsize * config.hidden_size
-    return working_bytes(config, n_tokens, dtype, settings, device, backward=True) + kept
+    working = working_bytes(config, n_tokens, dtype, settings, device, backward=True)
+    if language_model is not None:
+        working = max(working, word_bytes(config, n_tokens, tuning, language_model))
+    return working + kept
+
+
+def word_bytes(config: XLMRobertaXLConfig, n_tokens: int, tuning: Tuning, language_model: str) -> int:
+    """Return the bytes that the head of a language model needs in the backward pass, beside its parameters.
+
+    For each word to predict these are two (T, V') of logits, and some vectors (T, H). There is also a part (V', H) of
+    the word embedding in float32 or, if it is trained, its gradient (V, H).
+    """
+    n_predicted = math.ceil(LANGUAGE_MODELS[language_model] * n_tokens)
+    n_words = min(WORDS_AT_ONCE, config.vocab_size)
+    trains_words = tuning.trains_base and tuning.layers is None
+    of_words = config.hidden_size * (config.vocab_size if trains_words else n_words)
+    return FLOAT32 * (n_predicted * (2 * n_words + 6 * config.hidden_size) + of_words)
 
 
 def working_bytes(

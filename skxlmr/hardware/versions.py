@@ -11,8 +11,10 @@ import torch
 from skxlmr.hardware.device import cpu_capabilities, cpu_has_bfloat16
 from skxlmr.hardware.estimate import in_gigabytes
 from skxlmr.hardware.free_memory import available_memory
-from skxlmr.model.avx.library import library
+from skxlmr.model.avx.library import compiled, library
 from skxlmr.model.int8_engines import cpu_has_int8
+
+X86 = {"x86_64", "amd64"}  # the names of machines for which there are kernels
 
 
 def show_versions() -> None:
@@ -67,9 +69,15 @@ def _devices() -> dict[str, str]:
 
 
 def _kernels() -> str:
-    """Return the instructions that the kernels of skxlmr use on this CPU."""
+    """Return the instructions that the kernels of skxlmr use on this CPU, or why there are none."""
     kernels = library()
-    return "not compiled, or not for this machine" if kernels is None else kernels.variant
+    if kernels is not None:
+        return kernels.variant
+    if platform.machine().lower() not in X86:
+        return "none for this CPU"
+    if compiled() is None:
+        return "not compiled, so that 8-bit models are slower: install gcc or clang, then skxlmr again"
+    return "not usable, so that 8-bit models are slower: this CPU lacks AVX2, or skxlmr is to be installed again"
 
 
 def _dependencies() -> dict[str, str]:

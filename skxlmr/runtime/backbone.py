@@ -36,6 +36,21 @@ from skxlmr.system.warn import warn
 from skxlmr.tuning import Tuning
 
 
+class Structure(XLMRobertaXLModel):
+    """A base model without weights, all of whose parts an estimator replaces with its own."""
+
+    def __init__(self, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device) -> None:
+        with torch.device("meta"):
+            super().__init__(config, add_pooling_layer=False)
+        self.eval().requires_grad_(False).to(dtype)
+        self._place = device
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights that it is run with."""
+        return self._place
+
+
 @dataclass(eq=False)
 class Backbone:
     """A frozen base model and its tokenizer; never changed, so any number of threads may run it."""
@@ -62,6 +77,11 @@ class Backbone:
         fingerprint, dtype, device, *rest = self.key
         same = torch.cuda.get_device_name(device) if device.type == "cuda" else device
         return (fingerprint, dtype, same, *rest)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it can run by itself; see `get_backbone`."""
+        return not isinstance(self.model, Structure)
 
     @property
     def everywhere(self) -> tuple[Backbone, ...]:
@@ -108,12 +128,16 @@ def get_backbone(
     batch_tokens: int | str = "auto",
     whole: bool = True,
     processes: SeveralProcesses | None = None,
+    language_model: str | None = None,
+    trains: bool = True,
+    weights: bool = True,
 ) -> Backbone:
     """Return a base model from the pool, loading it if necessary; for the parameters see `BaseChoice`.
 
-    The check that there is enough memory includes training with `tuning` and `batch_tokens`, in one of several
-    `processes`; "auto" then needs no more than one text at a time with gradient checkpointing. For `trim`, a base that
-    is not `whole`, without some of the pieces, will do.
+    If it `trains`, the check that there is enough memory includes training with `tuning`, `batch_tokens` and
+    `language_model`, in one of several `processes`; "auto" then needs no more than one text at a time with gradient
+    checkpointing. For `trim`, a base that is not `whole`, without some of the pieces, will do. For an estimator that
+    has trained copies of all weights, one without `weights` will do: they are not loaded unless they are in the pool.
 
     Raises ModelNotFoundError or CheckpointError if the checkpoint is missing or damaged, NotEnoughMemoryError, and
     ValueError if there is no such device or the parameters exclude each other. Warns if one of several parallel workers
@@ -134,6 +158,7 @@ def get_backbone(
     torch_dtype = dtypes.pop() if len(dtypes) == 1 else torch.float16
     storages = [choose_quantization(load_in_8bit, load_in_4bit, each, config, tuning) for each in devices]
     settings = next((each for each in storages if each is not None), None)
+    trained = tuning if trains else None
     # Inside the gate, since in a child that is forked meanwhile, a module that is imported here would stay locked.
     with _lock, gate.inside(), ThreadPoolExecutor(1) as thread:
         reading = functools.cache(lambda: thread.submit(_tokenizer_in, files.directory))
@@ -142,24 +167,43 @@ def get_backbone(
         bases: list[Backbone] = []
         for each in devices:
             known = _from_pool((files.fingerprint, torch_dtype, each, repr(settings)), files, whole)
+            if known is None and not weights:
+                known = _without_weights(files, config, torch_dtype, settings, each, reading)
             if known is None:
-                minimal = batch_tokens == "auto" and tuning is not None and not bases
+                minimal = batch_tokens == "auto" and trained is not None and not bases
                 estimate = memory_estimate(
                     config,
-                    tuning=None if bases else tuning,  # the first one is trained
+                    tuning=None if bases else trained,  # the first one is trained
                     batch_tokens=config.max_length if minimal else batch_tokens,
-                    load_in_8bit=load_in_8bit,
-                    load_in_4bit=load_in_4bit,
+                    load_in_8bit=settings if isinstance(settings, Int8) else False,
+                    load_in_4bit=settings == "nf4",
                     dtype=dtype,
                     device=device if len(devices) == 1 else str(each),
                     gradient_checkpointing=minimal,
-                    processes=None if bases else processes,
+                    processes=processes if trains and not bases else None,
+                    language_model=language_model,
                 )
                 known = _load(files, config, torch_dtype, settings, each, estimate, reading)
             bases.append(known)
         backbone = bases[0] if len(bases) == 1 else replace(bases[0], copies=tuple(bases))
-        _latest[:] = [backbone]
+        if backbone.has_weights:
+            _latest[:] = [backbone]
         return backbone
+
+
+def _without_weights(
+    files: CheckpointFiles,
+    config: XLMRobertaXLConfig,
+    dtype: torch.dtype,
+    settings: Int8 | str | None,
+    device: torch.device,
+    reading: Callable[[], Future[XLMRobertaXLTokenizer]],
+) -> Backbone:
+    """Make a base whose weights are not loaded. It is not in the pool, where others would find it."""
+    tokenizer = reading().result()
+    _check_vocabulary(tokenizer, files, config)
+    key = (files.fingerprint, dtype, device, repr(settings))
+    return Backbone(files, Structure(config, dtype, device), tokenizer, key, settings)
 
 
 def _from_pool(key: tuple, files: CheckpointFiles, whole: bool) -> Backbone | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -81,6 +81,8 @@ class BaseChoice(RunParameters):
     dtype: str = parameter(default="auto", valid=[StrOptions({"auto", *DTYPES})], order=70)
     device: str = parameter(default="auto", valid=[str], order=70)
 
+    _language_model: ClassVar[str | None] = None  # as `memory_estimate` takes it
+
     @property
     def _trained_by(self) -> Tuning | None:
         """The tuning by which the model is trained; None if it only runs."""
@@ -94,8 +96,8 @@ class BaseChoice(RunParameters):
         return processes if getattr(processes, "strategy", None) == "fsdp" else None
 
 
-def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
-    """Load the chosen base model, or take it from the pool; see `get_backbone`."""
+def load_base(choice: BaseChoice, whole: bool = True, *, trains: bool = True, weights: bool = True) -> Backbone:
+    """Load the chosen base model, or take it from the pool; for the parameters see `get_backbone`."""
     return get_backbone(
         choice.model,
         load_in_8bit=choice.load_in_8bit,
@@ -106,6 +108,9 @@ def load_base(choice: BaseChoice, whole: bool = True) -> Backbone:
         batch_tokens=choice.batch_tokens,
         whole=whole,
         processes=choice._sharded_by,
+        language_model=choice._language_model,
+        trains=trains,
+        weights=weights,
     )
 
 
@@ -137,22 +142,27 @@ class FittedBase:
         base._loaded = _values(choice), backbone
         return base
 
-    def load(self, choice: BaseChoice) -> Backbone:
+    def load(self, choice: BaseChoice, *, trains: bool = False, weights: bool = True) -> Backbone:
         """Return the base model in the dtype, storage and device that the parameters ask for now.
 
-        Raises ValueError if `model` is another checkpoint now.
+        `trains` says whether there must be enough memory for a training, and `weights` whether those of the base are
+        needed. Raises ValueError if `model` is another checkpoint now.
         """
-        if self._loaded is None or self._loaded[0] != _values(choice):
-            backbone = self._found(choice)
+        known = self._loaded
+        if known is None or known[0] != _values(choice) or (weights and not known[1].has_weights):
+            backbone = self._found(choice, trains, weights or self.pieces is not None)
             if backbone.fingerprint != self.fingerprint:
                 self.check(find_checkpoint(choice.model).fingerprint_as(self.fingerprint), choice)
-            self._loaded = _values(choice), backbone if self.pieces is None else trim(backbone, self.pieces)
-        return self._loaded[1]
+            known = self._loaded = (
+                _values(choice),
+                backbone if self.pieces is None else trim(backbone, self.pieces),
+            )
+        return known[1]
 
-    def _found(self, choice: BaseChoice) -> Backbone:
+    def _found(self, choice: BaseChoice, trains: bool, weights: bool) -> Backbone:
         """Load the base model; if there is none at its place, say how to tell another."""
         try:
-            return load_base(choice, whole=self.pieces is None)
+            return load_base(choice, whole=self.pieces is None, trains=trains, weights=weights)
         except ModelNotFoundError as error:
             raise ModelNotFoundError(
                 f"{error} This {type(choice).__name__} was fitted on it. If the checkpoint lies elsewhere now, use "

@@ -61,6 +61,11 @@ class Finetuned(nn.Module):
         """Whether only the head is trained."""
         return self.adapter is None and self.own is None
 
+    @property
+    def replaces_base(self) -> bool:
+        """Whether it has copies of all weights of the base."""
+        return self.own is not None and self.own._modules.keys() >= {"embeddings", "layers"} and not self.num_frozen
+
     def continue_from(self, earlier: Finetuned) -> None:
         """Load the weights of an earlier fit; if that trained the head alone, all others start as in the base.
 

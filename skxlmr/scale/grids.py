@@ -243,8 +243,9 @@ def worker_memory(estimator: BaseEstimator | None, memory: int | str | None, *, 
             batch_tokens=base.batch_tokens,
             dtype=base.dtype,
             device="cpu",
+            language_model=base._language_model,
         )
-        own += estimate.learned + estimate.optimizer + estimate.activations
+        own += estimate.total - estimate.weights
         weights[str(base.model), estimate.dtype, estimate.quantization] = estimate.weights  # one base for all of them
     shared = sum(nbytes for (_, _, quantization), nbytes in weights.items() if quantization is not None)
     return WorkerMemory(own + sum(weights.values()) - shared, shared)

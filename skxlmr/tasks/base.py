@@ -125,6 +125,8 @@ class Task(Generic[Column]):
         Whether there is nothing to learn without y.
     causal : bool
         Whether a token sees only itself and those before it.
+    language_model : str or None
+        Which language model is trained, as `skxlmr.memory_estimate` takes it.
     pooling : str
         How the tokens of a window become the vector that the head takes; a key of `skxlmr.runtime.features.POOLINGS`.
     """
@@ -136,6 +138,7 @@ class Task(Generic[Column]):
     found_types: ClassVar[dict[str, Any]] = {}
     needs_y: ClassVar[bool] = True
     causal: ClassVar[bool] = False
+    language_model: ClassVar[str | None] = None
     pooling: str = field(default="cls", kw_only=True)
 
     def read(self, X: Any) -> Any:

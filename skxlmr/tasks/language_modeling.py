@@ -142,6 +142,8 @@ class Masking(LanguageModeling):
 
     probability: float = 0.15
 
+    language_model: ClassVar[str] = "masked"
+
     def examples(self, plan: WindowPlan, tokenizer: XLMRobertaXLTokenizer, random: np.random.RandomState) -> Examples:
         ids = np.concatenate(plan.windows).astype(np.int64)
         window = np.repeat(np.arange(len(plan.windows)), plan.lengths)
@@ -182,6 +184,7 @@ class NextToken(LanguageModeling):
     """Predict each token from those before it, and the end of the text."""
 
     causal: ClassVar[bool] = True
+    language_model: ClassVar[str] = "causal"
     repeats: ClassVar[bool] = True
     model_class: ClassVar[type[PretrainedModel]] = XLMRobertaXLForCausalLM
 

@@ -66,6 +66,7 @@ class Learnable(Startable, Protocol):
     """The part of a task that training needs; see `skxlmr.tasks.base.Task`."""
 
     causal: ClassVar[bool]
+    language_model: ClassVar[str | None]
 
     @property
     def pooling(self) -> str: ...
@@ -292,6 +293,7 @@ class Fit:
                 dtype=str(backbone.model.dtype).removeprefix("torch."),
                 device=str(backbone.model.device),
                 processes=Together(self._ranks.size_here, getattr(settings.processes, "strategy", "ddp")),
+                language_model=self.task.language_model,
             )
         return Schedule(
             batch_size=settings.batch_size,

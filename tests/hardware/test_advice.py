@@ -67,7 +67,7 @@ def test_check_memory_that_fits_does_not_raise(with_memory):
         ({"load_in_8bit": True, "dtype": "bfloat16"}, 3.5, ["load_in_8bit=False, load_in_4bit=True"]),
         (
             {"load_in_8bit": True, "dtype": "bfloat16", "tuning": "lora", "batch_tokens": 8192},
-            8.0,
+            10.0,
             ["batch_tokens=1024", "tuning='head'"],
         ),
         ({"tuning": "full", "dtype": "bfloat16"}, 20.0, ["tuning='lora'", "tuning='head'"]),

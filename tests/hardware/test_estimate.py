@@ -38,7 +38,7 @@ def test_memory_estimate_of_xl_in_8_bits_is_4_gigabytes():
     estimate = memory_estimate(load_in_8bit=True, device="cpu")
     assert estimate.weights == pytest.approx(4.1 * GB, rel=0.01)
     assert (estimate.quantization, estimate.learned, estimate.optimizer) == ("int8", 0, 0)
-    assert estimate.total == estimate.weights + estimate.activations
+    assert estimate.total == estimate.weights + estimate.tokenizer + estimate.activations
 
 
 def test_memory_estimate_auto_equals_what_an_estimator_loads():
@@ -58,7 +58,8 @@ def test_memory_estimate_with_tuning_counts_learned_and_optimizer():
     assert 0 == plain.learned < head.learned < lora.learned < plain.weights < full.learned
     for estimate in (head, lora, full):
         assert estimate.optimizer == 3 * estimate.learned
-        assert estimate.total == sum((estimate.weights, estimate.learned, estimate.optimizer, estimate.activations))
+        trained = estimate.learned + estimate.optimizer
+        assert estimate.total == estimate.weights + estimate.tokenizer + trained + estimate.activations
     assert memory_estimate("nano", tuning=LoRA(rank=16)).learned > lora.learned
     assert memory_estimate("nano", tuning="lora", batch_tokens=512).activations < lora.activations / 5
 
@@ -67,7 +68,7 @@ def test_memory_estimate_of_processes_on_a_cpu_shares_the_memory_and_weights_in_
     one, four = (memory_estimate(XL, tuning="lora", device="cpu", processes=n) for n in (None, Processes(4)))
     assert one.quantization == "int8"
     assert (one.processes, four.processes, one.needed, four.total) == (1, 4, one.total, one.total)
-    assert four.needed == one.weights + 4 * (one.learned + one.optimizer + one.activations)
+    assert four.needed == one.weights + 4 * (one.tokenizer + one.learned + one.optimizer + one.activations)
     with_memory(four.needed)
     assert memory_estimate(XL, tuning="lora", device="cpu", processes=4).fits
     with_memory(four.needed - 1)
@@ -118,6 +119,42 @@ def test_memory_estimate_of_full_xl_in_shards_on_8_gpus_is_what_arithmetic_says(
     assert memory_estimate(XL, tuning="full", dtype="bfloat16", batch_tokens=512).total > 60 * GB
     least = memory_estimate("nano", tuning="full", batch_tokens=8192, processes=shards)
     assert least.total < memory_estimate("nano", tuning="full", batch_tokens=8192).total
+
+
+@pytest.mark.parametrize("language_model", ["masked", "causal"])
+def test_memory_estimate_of_a_language_model_in_shards_has_the_whole_word_embedding(emulate, language_model):
+    emulate("H100", 24 * 10**9, 8)
+    options = {"tuning": "full", "dtype": "bfloat16", "batch_tokens": 512, "processes": Processes(8, strategy="fsdp")}
+    plain, tied = (memory_estimate(XL, **options, language_model=name) for name in (None, language_model))
+    words = 250_880 * 2560
+    assert tied.weights - plain.weights == pytest.approx(2 * words * 7 / 8, rel=1e-3)
+    assert tied.learned - plain.learned == pytest.approx(4 * words * 7 / 8, rel=1e-3)
+    of_head = 4 * (250_880 + 2 * 2560 - 2 * 2561)  # biases of words and a LayerNorm, in place of two outputs
+    whole, more = (memory_estimate(XL, tuning="head", language_model=name) for name in (None, language_model))
+    assert more.learned - whole.learned == of_head
+    with pytest.raises(ValueError, match="'language_model' parameter of memory_estimate"):
+        memory_estimate(XL, language_model="some")
+
+
+def test_memory_estimate_has_16_bits_for_a_word_embedding_that_is_mapped(emulate):
+    config = XLMRobertaXLConfig(vocab_size=50_000, hidden_size=1024, num_hidden_layers=1, num_attention_heads=2)
+    options = {"device": "cpu", "dtype": "float32", "load_in_8bit": False}
+    words = config.vocab_size * config.hidden_size
+    whole = memory_estimate(config, **options).weights
+    assert whole == 4 * config.num_parameters
+    for entry in ("torch_dtype", "dtype"):
+        config.extra = {entry: "float16"}
+        assert whole - memory_estimate(config, **options).weights == 2 * words
+    emulate("H100")
+    assert memory_estimate(config, **options | {"device": "cuda"}).weights == whole
+    config.extra = {"torch_dtype": "float32"}
+    assert memory_estimate(config, **options).weights == whole
+
+
+def test_memory_estimate_counts_the_tokenizer_on_a_cpu(emulate):
+    emulate("H100")
+    assert memory_estimate(XL, device="cpu").tokenizer == 200 * 250_880
+    assert memory_estimate(XL, device="cuda").tokenizer == 0
 
 
 def test_memory_estimate_takes_name_path_and_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -179,13 +216,14 @@ def test_memory_estimate_str_lists_the_parts(with_memory):
     with_memory(12.34 * GB)
     lines = str(memory_estimate(XL, load_in_8bit=True, dtype="bfloat16", tuning="lora", device="cpu")).splitlines()
     assert [line.split()[0] for line in lines] == [
-        "weights", "learned", "optimizer", "activations", "total", "available",
+        "weights", "tokenizer", "learned", "optimizer", "activations", "total", "available",
     ]  # fmt: skip
     assert lines[0].split() == ["weights", "4.12", "GB", "8-bit"]
     assert lines[-1].split() == ["available", "12.3", "GB", "on", "cpu"]
     with_memory(None)
     assert [line.split()[0] for line in str(memory_estimate("nano", device="cpu")).splitlines()] == [
         "weights",
+        "tokenizer",
         "activations",
         "total",
     ]

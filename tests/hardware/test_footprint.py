@@ -3,6 +3,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,25 @@ from quantized_layers import quantized_layer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from x86_kernels import kernels
+from x86_models import ROBERTA, SIZES, model_of
+from x86_models import encode as encode_small
 
-from skxlmr.hardware.footprint import activation_bytes, default_batch_tokens, num_learned, weight_bytes
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, int8_engines
+from skxlmr.hardware.footprint import (
+    LANGUAGE_MODELS,
+    activation_bytes,
+    default_batch_tokens,
+    num_learned,
+    num_sharded,
+    packed_bytes,
+    weight_bytes,
+)
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, fused_encoder, int8_engines
+from skxlmr.model.avx import library as module_of_library
+from skxlmr.model.config import XLMRobertaConfig
 from skxlmr.model.heads import ClassificationHead
-from skxlmr.model.int8 import Int8
+from skxlmr.model.int8 import Int8, Int8Linear
+from skxlmr.model.lm_head import LMHead
 from skxlmr.model.packing import Packing
 from skxlmr.model.quantized import linear_layers, quantize_structure, quantized_layers
 from skxlmr.runtime.finetuned import Finetuned
@@ -110,6 +125,65 @@ def test_weight_bytes_equals_the_loaded_model(load, dtype):
     assert weight_bytes(NANO, settings, dtype) == sum(p.nbytes for p in model.parameters())
     extra = sum(b.nbytes for b in model.buffers())  # the outliers
     assert extra < 0.02 * weight_bytes(NANO, settings, dtype)
+
+
+@pytest.mark.parametrize("variant", ["avx512", "avx2"])
+@pytest.mark.parametrize("change", [{}, {"hidden_size": 44, "intermediate_size": 150}], ids=str)
+def test_packed_bytes_equals_what_is_packed(variant, change, monkeypatch):
+    used = kernels(variant)
+    for module, name in ((module_of_library, "library"), (int8_engines, "avx_library")):
+        monkeypatch.setattr(module, name, lambda: used)
+    config = XLMRobertaConfig(**SIZES | change)
+    model = model_of(config)
+    for layer in quantized_layers(model).values():
+        assert isinstance(layer, Int8Linear)
+        layer.set_outliers(torch.empty(0, dtype=torch.int64))
+    with torch.inference_mode():
+        encode_small(model)
+    packed = [layer._derived[fused_encoder.PACKED].tensor.nbytes for layer in quantized_layers(model).values()]
+    assert packed_bytes(config, Int8(), "cpu") == sum(packed)
+    monkeypatch.setattr("skxlmr.hardware.footprint.MOST_PACKED", sum(packed) - 1)
+    assert packed_bytes(config, Int8(), "cpu") == 0
+
+
+def test_packed_bytes_of_what_is_not_packed_are_zero(monkeypatch):
+    monkeypatch.setattr(int8_engines, "avx_library", lambda: SimpleNamespace(variant="avx512"))
+    assert packed_bytes(ROBERTA, Int8(), "cpu") > 0
+    for settings in (None, "nf4", Int8(engine="int_mm"), Int8(outliers="dynamic")):
+        assert packed_bytes(ROBERTA, settings, "cpu") == 0
+    assert packed_bytes(ROBERTA, Int8(), "meta") == 0
+    assert packed_bytes(replace(ROBERTA, hidden_act="relu"), Int8(), "cpu") == 0
+    assert packed_bytes(XL, Int8(), "cpu") == 0  # too large
+    monkeypatch.setattr(int8_engines, "avx_library", lambda: None)
+    assert packed_bytes(ROBERTA, Int8(), "cpu") == 0
+
+
+@pytest.mark.parametrize("language_model", LANGUAGE_MODELS)
+@pytest.mark.parametrize("tuning", [LoRA(layers=None), Full(), Full(layers=2)], ids=str)
+def test_head_of_a_language_model_is_learned_and_tied_words_are_not_sharded(tuning, language_model):
+    base = base_of(NANO, torch.float32)
+    learned = Finetuned(tuning, base, LMHead(NANO))
+    assert num_learned(NANO, tuning, language_model) == sum(p.numel() for p in learned.parameters())
+    words = 0 if tuning.num_frozen_layers(NANO) else base.embeddings.word.weight.numel()
+    assert num_sharded(NANO, tuning) - num_sharded(NANO, tuning, language_model) == words
+
+
+@pytest.mark.parametrize("tuning", [LoRA(), Full()], ids=str)
+@pytest.mark.parametrize("language_model", LANGUAGE_MODELS)
+def test_activation_bytes_of_a_language_model_is_near_the_peak(tuning, language_model):
+    config = replace(WIDE, vocab_size=30_000, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    learned = Finetuned(tuning, base_of(config, torch.float32), LMHead(config)).train()
+    base, head = learned.model(base_of(config, torch.float32)), learned.head
+    n_predicted = int(LANGUAGE_MODELS[language_model] * N_TOKENS)
+    targets = torch.arange(n_predicted)
+
+    def run() -> None:
+        hidden = encode(base, learned.adapter)[:n_predicted]
+        head.losses(hidden, base.embeddings.word.weight, targets).sum().backward()
+
+    measured = peak_of(run)
+    estimated = activation_bytes(config, N_TOKENS, torch.float32, tuning=tuning, language_model=language_model)
+    assert near(estimated, measured)
 
 
 @pytest.mark.parametrize(

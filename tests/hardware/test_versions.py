@@ -48,10 +48,22 @@ def test_show_versions_tells_the_cpu_capabilities(capsys, monkeypatch, native, i
     assert rows["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_show_versions_names_the_kernels(capsys, monkeypatch, compiled):
-    monkeypatch.setattr(module, "library", lambda: SimpleNamespace(variant="avx2") if compiled else None)
-    assert shown(capsys)["cpu kernels"] == ("avx2" if compiled else "not compiled, or not for this machine")
+@pytest.mark.parametrize(
+    ("variant", "path", "machine", "expected"),
+    [
+        ("avx2", "_kernels.so", "x86_64", "avx2"),
+        (None, None, "x86_64", "not compiled, .*slower: install gcc or clang, then skxlmr again"),
+        (None, "_kernels.so", "AMD64", "not usable, .*slower: this CPU lacks AVX2, or"),
+        (None, None, "arm64", "none for this CPU"),
+    ],
+)
+def test_show_versions_names_the_kernels_or_says_why_there_are_none(
+    capsys, monkeypatch, variant, path, machine, expected
+):
+    monkeypatch.setattr(module, "library", lambda: variant and SimpleNamespace(variant=variant))
+    monkeypatch.setattr(module, "compiled", lambda: path)
+    monkeypatch.setattr(module.platform, "machine", lambda: machine)
+    assert re.match(expected, shown(capsys)["cpu kernels"])
 
 
 def test_show_versions_with_cuda_names_each_device(capsys, monkeypatch):

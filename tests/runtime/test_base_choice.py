@@ -36,6 +36,7 @@ def test_load_base_passes_parameters_to_pool(loads):
     assert settings == {
         "load_in_8bit": False, "load_in_4bit": False, "dtype": "bfloat16", "device": "cpu",
         "tuning": None, "batch_tokens": 7, "whole": True, "processes": None,
+            "language_model": None, "trains": True, "weights": True,
     }  # fmt: skip
 
 
