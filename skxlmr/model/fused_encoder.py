@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from skxlmr.model.layers import Layer
 
 MOST_PACKED = 2**27  # bytes of the packed weights of a model, which are in memory beside those that are saved
+MOST_BFLOAT16 = 2**26  # bytes of the weights of a layer in bfloat16; torch multiplies texts with larger ones no slower
 MOST_KEPT = 2**25  # bytes of the buffer that a thread keeps from one call to the next
 
 PACKED = "packed"  # key of what an 8-bit layer keeps
@@ -247,6 +248,7 @@ def _is_float(layer: Layer, dtype: torch.dtype) -> bool:
         all(type(linear) is nn.Linear for linear in linears.values())
         and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in norms)
         and len({linears[name].out_features for name in LINEARS[:3]}) == 1
+        and (dtype != torch.bfloat16 or sum(linear.weight.nbytes for linear in linears.values()) <= MOST_BFLOAT16)
         and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
         and all(_is_in_place(linear.weight, dtype) for linear in linears.values())
         and all(part.bias is None or _is_in_place(part.bias, *DTYPES) for part in (*linears.values(), *norms))

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from x86_kernels import kernels
 from x86_models import ROBERTA, SIZES, XL, encode
 
-from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, fused_encoder
 from skxlmr.model.avx import library as module_of_library
 from skxlmr.model.config import XLMRobertaConfig
 from skxlmr.model.packing import Packing
@@ -293,6 +293,15 @@ def test_float32_is_the_same_with_and_without_instructions_for_bfloat16(monkeypa
         monkeypatch.setattr(module_of_library, "library", lambda library=library: library)
         found.append(encode(model_of(ROBERTA)))
     assert torch.equal(*found)
+
+
+def test_torch_multiplies_large_weights_in_bfloat16(monkeypatch):
+    model = model_of(XL, torch.bfloat16)
+    size = sum(p.nbytes for name, p in model.layers[0].named_parameters() if p.ndim == 2)
+    monkeypatch.setattr(fused_encoder, "MOST_BFLOAT16", size - 1)
+    assert not is_fused(model)
+    monkeypatch.setattr(fused_encoder, "MOST_BFLOAT16", size)
+    assert is_fused(model)
 
 
 def test_matrix_instructions_of_the_cpu_are_preferred(monkeypatch):
