@@ -40,7 +40,7 @@ HEAP_FACTOR = 1.7
 TOKENIZER_BYTES = 200  # per piece of the vocabulary
 PACKED_ROWS = 64  # output features that the kernels for x86 CPUs pack together
 PACKED_COLUMNS = 4  # and input features
-PACKED_BYTES = {"avx512": 1, "avx2": 2}  # of a packed weight
+PACKED_BYTES = {"avx512bf16": 1, "avx512": 1, "avx2": 2}  # of a packed weight
 # The share of tokens from which words are predicted in training, by the kind of language model.
 LANGUAGE_MODELS = {"masked": 0.15, "causal": 1.0}
 

@@ -93,8 +93,9 @@ class Encoder(PretrainedModel):
         if not start:
             words = self.embeddings.words(inputs) if inputs.ndim == 1 else inputs
             x = self.embeddings(words, position_ids, token_type_ids, deltas[0].get("embeddings_norm"))
-        if eager is None and adapter is None and through is None and (fused := self._fuse(x)) is not None:
-            return self._run_fused(fused, x, packing, wanted, start)
+        if eager is None and adapter is None and (fused := self._fuse(x)) is not None:
+            kept = self._run_fused(fused, x, packing, wanted, start)
+            return [kept[i] if through is None else through[0](kept[i]) for i in wanted]
         n_tokens = x.shape[0]
         if eager is None and x.device.type == "cpu" and x.dtype.itemsize <= 4:
             x = F.pad(x, (0, 0, 0, few_sizes(n_tokens) - n_tokens))  # (T, H) -> (T', H), T' one of few sizes
@@ -121,7 +122,9 @@ class Encoder(PretrainedModel):
 
     def _fuse(self, x: Tensor) -> FusedEncoder | None:
         """Return what runs all layers at once on hidden states (T, H); None if nothing does."""
-        if x.device.type != "cpu" or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or self.training or torch.is_grad_enabled():
+            return None
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None
         layers: Any = list(self.layers)
         fused = self._fused
@@ -131,15 +134,15 @@ class Encoder(PretrainedModel):
 
     def _run_fused(
         self, fused: FusedEncoder, x: Tensor, packing: Packing, wanted: Sequence[int], start: int
-    ) -> list[Tensor]:
-        """Run the layers from `start` on up to those that are `wanted`, whose hidden states (T, H) are returned."""
+    ) -> dict[int, Tensor]:
+        """Run the layers from `start` on up to those that are `wanted`; return their hidden states (T, H) by number."""
         kept = {start: x}
         for stop in sorted(i for i in set(wanted) if i > start):
             x = kept[stop] = fused.run(x, packing, start, stop)
             start = stop
             if stop == len(self.layers):
                 kept[stop] = self.norm(x)
-        return [kept[i] for i in wanted]
+        return kept
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert as `to` does; the weights have other addresses afterwards."""

@@ -1,9 +1,13 @@
-"""The layers of an encoder with 8-bit weights in one call, for inference on x86 CPUs.
+"""The layers of an encoder in one call, for inference on x86 CPUs: with 8-bit weights, or in floating point.
 
-`skxlmr.model.fused_layer` calls a kernel for each step, which for a short text takes longer than the steps themselves.
-Here weights are packed once, in the order in which they are multiplied, and their addresses are collected once; a call
-then runs all steps of all layers, in threads that wait for each other between steps only. The results are the same, bit
-for bit.
+Without it each step is a call of an operator, which for a short text takes longer than the step itself. Here the
+addresses of all weights are collected once; a call then runs all steps of all layers, in threads that wait for each
+other between steps only.
+
+Weights of 8 bits are packed once, in the order in which they are multiplied; the results are those of
+`skxlmr.model.fused_layer`, bit for bit. Weights in floating point are read where they are, which may be a mapped file.
+The results of a step are rounded to the dtype of the weights once, after bias, gelu or residual, and not after each of
+these, so that they are a little closer to the exact ones than those of torch's operators.
 
 Notation: T packed tokens, H hidden size, N output features, K input features.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, addressof, cast, sizeof
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +31,18 @@ from skxlmr.model.fused_layer import can_fuse
 from skxlmr.model.int8 import Int8Linear
 from skxlmr.model.int8_engines.fused import Avx
 from skxlmr.model.packing import Packing
+from skxlmr.model.watched import Watched
 
 if TYPE_CHECKING:
     from skxlmr.model.layers import Layer
 
 MOST_PACKED = 2**27  # bytes of the packed weights of a model, which are in memory beside those that are saved
+MOST_BFLOAT16 = 2**26  # bytes of the weights of a layer in bfloat16; torch multiplies texts with larger ones no slower
 MOST_KEPT = 2**25  # bytes of the buffer that a thread keeps from one call to the next
 
 PACKED = "packed"  # key of what an 8-bit layer keeps
 LINEARS = ("query", "key", "value", "output", "up", "down")
+Linear = Int8Linear | nn.Linear
 
 
 class Buffer(threading.local):
@@ -77,17 +84,26 @@ class FusedEncoder:
         self._head_size = attention.head_size
         self._width, self._inner_width = ffn.down.out_features, ffn.up.out_features
         self._pre_layer_norm = layers[0].pre_layer_norm
+        weight = layers[0].attention.query.weight
+        self._dtype = weight.dtype if weight.is_floating_point() else None  # None: 8 bits, for inputs in any of DTYPES
         self._watched.finish()
 
     @staticmethod
     def can_run(layers: Sequence[Layer]) -> bool:
-        """Whether layers may be run: all are fused by the engine for x86 CPUs, and their weights are not too large."""
-        if not layers or library.library() is None or not _is_fusible(layers[0]):
+        """Whether layers may be run.
+
+        They are in 8 bits, multiplied by the engine for x86 CPUs and not too large to be packed, or in a dtype in which
+        the kernels multiply on this CPU.
+        """
+        if not layers or library.library() is None or _has_any_global_hook():
+            return False
+        first = layers[0].attention.query
+        if not isinstance(first, Int8Linear):
+            return all(_is_float(layer, first.weight.dtype) for layer in layers)
+        if not _is_fusible(layers[0]):
             return False
         size = sum(_packed_size(linear) for linear in _linears(layers[0]).values())
-        if size * len(layers) > MOST_PACKED:
-            return False
-        return all(map(_is_fusible, layers)) and not _has_any_global_hook()
+        return size * len(layers) <= MOST_PACKED and all(map(_is_fusible, layers))
 
     def is_current(self, layers: Sequence[Layer]) -> bool:
         """Whether these are the layers, and nothing in them has changed since this object was made."""
@@ -101,7 +117,11 @@ class FusedEncoder:
 
     def takes(self, x: Tensor) -> bool:
         """Whether `run` takes hidden states (T, H)."""
-        return x.device.type == "cpu" and x.dtype in DTYPES and x.ndim == 2 and x.shape[1] == self._width
+        if x.device.type != "cpu" or x.ndim != 2 or x.shape[1] != self._width:
+            return False
+        if self._dtype is None:
+            return x.dtype in DTYPES
+        return x.dtype == self._dtype and not torch.is_autocast_enabled("cpu")  # which chooses another dtype
 
     def run(self, x: Tensor, packing: Packing, start: int, stop: int) -> Tensor:
         """Run the layers `start` to `stop`, (T, H) -> (T, H)."""
@@ -122,6 +142,7 @@ class FusedEncoder:
             pre_layer_norm=self._pre_layer_norm,
             dtype=DTYPES[x.dtype],
             causal=packing.causal,
+            quantised=self._dtype is None,
             scale=self._head_size**-0.5,
         )
         buffer = _buffer.take(self._kernels.encoder_scratch(encoder))
@@ -140,15 +161,27 @@ class FusedEncoder:
         for name in LINEARS[:3]:
             to.qkv[LINEARS.index(name)] = self._weight(linears[name])
         to.output, to.up, to.down = (self._weight(linears[name]) for name in LINEARS[3:])
-        to.of_qkv = _rounding(linears["query"])
-        to.of_output, to.of_up, to.of_down = (_rounding(linears[name]) for name in LINEARS[3:])
+        if isinstance(linears["query"], Int8Linear):
+            to.of_qkv = _rounding(linears["query"])
+            to.of_output, to.of_up, to.of_down = (_rounding(linears[name]) for name in LINEARS[3:])
         to.attention_norm, to.ffn_norm = map(self._norm, (layer.attention_norm, layer.ffn_norm))
         to.n_heads = linears["query"].out_features // layer.attention.head_size
 
-    def _weight(self, linear: Int8Linear) -> library.Weight:
-        """Return the addresses of a weight, which is packed, and watch it."""
+    def _weight(self, linear: Linear) -> library.Weight:
+        """Return the addresses of a weight and its bias, and watch them."""
+        self._watched.module(linear)
+        if isinstance(linear, Int8Linear):
+            weight = self._int8_weight(linear)
+        else:
+            self._watched.tensors(linear._parameters, "weight", "bias")
+            weight = library.Weight(weight=address(linear.weight))
+        bias = linear.bias
+        weight.bias, weight.bias_dtype = address(bias), 0 if bias is None else DTYPES[bias.dtype]
+        return weight
+
+    def _int8_weight(self, linear: Int8Linear) -> library.Weight:
+        """Return the addresses of a weight of 8 bits, which is packed, and watch it."""
         watched, packed = self._watched, self._packed(linear)
-        watched.module(linear)
         watched.attributes(linear, settings=linear.settings, observer=None)
         settings = linear.settings
         watched.entries(settings.__dict__, {"engine": settings.engine, "outliers": settings.outliers})
@@ -156,10 +189,7 @@ class FusedEncoder:
         watched.tensors(linear._parameters, "weight", "SCB", "bias")
         watched.packed += [linear.weight, linear.outlier_weight]
         sums = linear.weight_sums if linear.asymmetric else None
-        bias = linear.bias
-        weight = library.Weight(packed=address(packed.tensor), absmax=address(linear.SCB), weight_sums=address(sums))
-        weight.bias, weight.bias_dtype = address(bias), 0 if bias is None else DTYPES[bias.dtype]
-        return weight
+        return library.Weight(packed=address(packed.tensor), absmax=address(linear.SCB), weight_sums=address(sums))
 
     def _packed(self, linear: Int8Linear) -> PackedWeight:
         """Return the packed weight of a layer, which other encoders with the same layers may have made."""
@@ -193,57 +223,8 @@ def _state(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
-class Watched:
-    """Parts of modules, and what they were; comparing all of a model takes less time than a layer of a short text."""
-
-    def __init__(self) -> None:
-        self.packed: list[Tensor] = []  # those of which there are copies
-        self._entries: dict[tuple[int, str], tuple[dict[str, Any], str, object]] = {}
-        self._hooks: list[dict] = []
-        self._tensors: list[Tensor] = []
-
-    def entries(self, of: dict[Any, Any], values: Mapping[str, object]) -> None:
-        """Watch that entries of a dictionary are these objects."""
-        self._entries |= {(id(of), name): (of, name, value) for name, value in values.items()}
-
-    def attributes(self, module: nn.Module, **values: object) -> None:
-        """Watch that attributes of a module are these objects."""
-        self.entries(module.__dict__, values)
-
-    def module(self, module: nn.Module, *children: str) -> None:
-        """Watch that a module has no hooks, and these children."""
-        self.entries(module._modules, {name: module._modules[name] for name in children})
-        self._hooks += [module._forward_hooks, module._forward_pre_hooks]
-
-    def tensors(self, of: dict[str, Any], *names: str) -> None:
-        """Watch which tensors of a module there are, and where they are."""
-        self.entries(of, {name: of[name] for name in names})
-        self._tensors += [of[name] for name in names if of[name] is not None]
-
-    def finish(self) -> None:
-        """Begin to watch."""
-        self._dicts, self._names, self._values = zip(*self._entries.values(), strict=True)
-        self._addresses = list(map(Tensor.data_ptr, self._tensors))
-        self._versions = list(map(_version, self.packed))
-
-    def is_unchanged(self) -> bool:
-        """Whether everything is as it was, and nobody wrote to what was packed."""
-        try:
-            same = all(map(operator.is_, map(operator.getitem, self._dicts, self._names), self._values))
-        except KeyError:
-            return False
-        return (
-            same
-            and not any(self._hooks)
-            and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
-            and list(map(_version, self.packed)) == self._versions
-        )
-
-
-_version = operator.attrgetter("_version")
-
-
-def _linears(layer: Layer) -> dict[str, Int8Linear]:
+def _linears(layer: Layer) -> dict[str, Any]:
+    """Return the linear layers of a layer by name, all with 8-bit weights or none."""
     of = (*(layer.attention for _ in range(4)), layer.ffn, layer.ffn)
     return {name: getattr(part, name) for name, part in zip(LINEARS, of, strict=True)}
 
@@ -256,8 +237,32 @@ def _packed_size(linear: Int8Linear) -> int:
     return operators.packed_size(linear.out_features, linear.in_features, linear.outliers.shape[0])
 
 
+def _is_float(layer: Layer, dtype: torch.dtype) -> bool:
+    """Whether a layer in floating point may be one of those of a `FusedEncoder`."""
+    kernels, attention, ffn = library.library(), layer.attention, layer.ffn
+    if kernels is None or dtype not in kernels.float_dtypes or ffn.activation is not F.gelu or layer.training:
+        return False
+    linears, norms = _linears(layer), (layer.attention_norm, layer.ffn_norm)
+    parts = (layer, attention, ffn, *linears.values(), *norms)
+    return (
+        all(type(linear) is nn.Linear for linear in linears.values())
+        and all(type(norm) is nn.LayerNorm and norm.weight is not None for norm in norms)
+        and len({linears[name].out_features for name in LINEARS[:3]}) == 1
+        and (dtype != torch.bfloat16 or sum(linear.weight.nbytes for linear in linears.values()) <= MOST_BFLOAT16)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        and all(_is_in_place(linear.weight, dtype) for linear in linears.values())
+        and all(part.bias is None or _is_in_place(part.bias, *DTYPES) for part in (*linears.values(), *norms))
+        and all(_is_in_place(norm.weight, *DTYPES) for norm in norms)
+    )
+
+
+def _is_in_place(x: Tensor, *dtypes: torch.dtype) -> bool:
+    """Whether the kernels read a parameter where it is."""
+    return type(x) is nn.Parameter and x.dtype in dtypes and x.device.type == "cpu" and x.is_contiguous()
+
+
 def _is_fusible(layer: Layer) -> bool:
-    """Whether a layer may be one of those of a `FusedEncoder`."""
+    """Whether a layer with 8-bit weights may be one of those of a `FusedEncoder`."""
     if not can_fuse(layer, {}) or not isinstance(layer.attention.query.engine, Avx):
         return False
     if layer.ffn.activation is not F.gelu or layer._forward_hooks or layer._forward_pre_hooks:

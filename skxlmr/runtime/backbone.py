@@ -195,7 +195,7 @@ def _without_weights(
     files: CheckpointFiles,
     config: XLMRobertaXLConfig,
     dtype: torch.dtype,
-    settings: Int8 | str | None,
+    settings: Storage | None,
     device: torch.device,
     reading: Callable[[], Future[XLMRobertaXLTokenizer]],
 ) -> Backbone:

@@ -1,8 +1,8 @@
-/* Steps of an encoder layer with 8-bit weights, for x86 CPUs with AVX2 or AVX-512.
+/* Steps of an encoder layer, for x86 CPUs with AVX2 or AVX-512: with 8-bit weights, or in floating point.
  *
  * variant.h is included once for each instruction set. All variants compute in lanes of 16 numbers and add them in the
- * same order, so that they agree to the last bit; every row is computed by itself, so that a row's result depends
- * neither on the other rows nor on the number of threads.
+ * same order, so that they agree to the last bit, but for products of bfloat16 by instructions for it; every row is
+ * computed by itself, so that a row's result depends neither on the other rows nor on the number of threads.
  *
  * On other CPUs and compilers this file compiles to a library without variants.
  */
@@ -17,6 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Compilers that know the instructions for bfloat16. */
+#if defined(__clang__) ? __clang_major__ >= 9 : __GNUC__ >= 10
+#define WITH_BF16
+#endif
+
 /* Before loops over registers: without it arrays of them are stored in memory. */
 #define UNROLL _Pragma("GCC unroll 16")
 
@@ -25,6 +30,8 @@
 enum {
     PANEL = 64,     /* output columns of which the weights are packed at a time */
     TILE = 6,       /* rows that are multiplied at a time */
+    GROUP = 4,      /* output columns that are multiplied at a time in floating point */
+    CHUNK = 3072,   /* bytes of each row of a weight in floating point that are multiplied at a time */
     HIGH = 256,     /* an outlier is HIGH * high + low */
     MOST_ROWS = 96 /* rows whose intermediate results stay in the cache of a core */
 };
@@ -39,6 +46,8 @@ static float from_bfloat16(uint16_t bits) {
     memcpy(&x, &word, 4);
     return x;
 }
+
+static int64_t size_of(int64_t dtype) { return dtype == BFLOAT16 ? 2 : 4; }
 
 static float load_one(const void *from, int64_t i, int64_t dtype) {
     return dtype == BFLOAT16 ? from_bfloat16(((const uint16_t *)from)[i]) : ((const float *)from)[i];
@@ -97,20 +106,29 @@ static const float GELU[] = {
     -0.06417197734117508f,   0.12855194509029388f,
 };
 
+/* Half the complementary error function of x / sqrt(2) is exp(-x^2 / 2) * t * P(t), t = 1 / (1 + NORMAL_SLOPE * x) and
+ * x >= 0, with an error of at most 7.5e-8 (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26). It takes
+ * longer than GELU, which is exact enough for results of 8 or 16 bits. */
+#define NORMAL_SLOPE 0.23164189f
+#define NORMAL_LIMIT 14.f
+static const float NORMAL[] = {0.5307027145f, -0.7265760135f, 0.7107068705f, -0.142248368f, 0.127414796f};
+
 /* exp(x) = 2^n * exp(r), |r| <= log(2) / 2: Taylor's polynomial of exp(r), whose error is below half a unit. */
+enum { SHORT_EXP = 2 }; /* the first coefficient for results of 16 bits, whose error is then 3e-6 */
 static const float EXP[] = {1.f / 5040, 1.f / 720, 1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f};
 
 /* Encoder: its steps are rows that are rounded, products and attention, each of some tasks, which threads take one after
  * the other. A thread goes on to the next step when all tasks of this one are done, so that it does not matter how many
- * threads there are. With few tokens the tasks of a product are panels of its weight; with many, or one thread, all that
- * follows attention up to the next one is a single task for a block of tokens. */
+ * threads there are. With few tokens, or large weights in floating point, the tasks of a product are panels of its weight;
+ * otherwise, or in one thread, all that follows attention up to the next one is a single task for a block of tokens. */
 
 enum { INPUT, QKV, ATTENTION, ATTENDED, OUTPUT, MIDDLE, UP, INNER, DOWN, LAST, N_KINDS, BLOCK };
 
 enum {
-    MOST_BY_PANELS = 48, /* tokens for each thread up to which the tasks of products are panels */
-    LINE = 128,          /* bytes of two cache lines, which are fetched together */
-    SPINS = 2000         /* before a thread that waits lets others run */
+    MOST_BY_PANELS = 48,     /* tokens for each thread up to which the tasks of products are panels */
+    MOST_IN_CACHE = 1 << 23, /* bytes of the weights of a layer that the cache of a processor keeps */
+    LINE = 128,              /* bytes of two cache lines, which are fetched together */
+    SPINS = 2000             /* before a thread that waits lets others run */
 };
 
 typedef struct {
@@ -123,8 +141,8 @@ typedef struct {
     int8_t *values, *high;
     float *scales, *middles;
     int32_t *totals;
-    float *inner;                     /* (rows, I'), I' is I rounded up to a multiple of 16 */
-    void *middle, *normalised, *last; /* (rows, H), after attention, its LayerNorm, and the feed-forward network */
+    void *inner;                      /* (rows, I), in 8 bits (rows, I') float, I' is I rounded up to a multiple of 16 */
+    void *middle, *normalised, *last; /* (rows, H), after attention, a LayerNorm, and the feed-forward network */
     int64_t first;                    /* number of the first row */
 } Buffers;
 
@@ -161,32 +179,45 @@ static char *take(char **from, int64_t size) {
     return taken;
 }
 
+static int64_t inner_size(const Encoder *e, int64_t n_rows) {
+    return n_rows * (e->quantised ? 4 * round_up(e->inner_width, 16) : e->inner_width * size_of(e->dtype));
+}
+
 /* Buffers for some rows at an address; where they end is the address of `inner` and its size. */
 static Buffers buffers_at(const Encoder *e, int64_t n_rows, char *at) {
-    int64_t row = e->width * (e->dtype == BFLOAT16 ? 2 : 4);
+    int64_t row = e->width * size_of(e->dtype);
     Buffers b = {0};
-    b.values = (int8_t *)take(&at, n_rows * round_up(widest_of(e), 4));
-    b.high = (int8_t *)take(&at, n_rows * round_up(most_columns(e), 4));
-    b.scales = (float *)take(&at, 4 * n_rows);
-    b.middles = (float *)take(&at, 4 * n_rows);
-    b.totals = (int32_t *)take(&at, 4 * n_rows);
+    if (e->quantised) {
+        b.values = (int8_t *)take(&at, n_rows * round_up(widest_of(e), 4));
+        b.high = (int8_t *)take(&at, n_rows * round_up(most_columns(e), 4));
+        b.scales = (float *)take(&at, 4 * n_rows);
+        b.middles = (float *)take(&at, 4 * n_rows);
+        b.totals = (int32_t *)take(&at, 4 * n_rows);
+    }
     b.middle = take(&at, n_rows * row);
     b.normalised = take(&at, n_rows * row);
-    b.last = take(&at, n_rows * row);
-    b.inner = (float *)take(&at, 4 * n_rows * round_up(e->inner_width, 16));
+    b.last = e->quantised ? take(&at, n_rows * row) : b.middle; /* which is not needed any more */
+    b.inner = take(&at, inner_size(e, n_rows));
     return b;
 }
 
 static int64_t buffers_size(const Encoder *e, int64_t n_rows) {
-    return (char *)buffers_at(e, n_rows, NULL).inner - (char *)NULL + round_up(4 * n_rows * round_up(e->inner_width, 16), 64);
+    return (char *)buffers_at(e, n_rows, NULL).inner - (char *)NULL + round_up(inner_size(e, n_rows), 64);
+}
+
+/* Whether the weights of a layer in floating point are so large that each block of rows would read them from memory, and
+ * there are enough panels for all threads. */
+static int is_read_by_panels(const Encoder *e, int64_t n_threads) {
+    int64_t size = size_of(e->dtype) * e->width * (4 * most_attended(e) + 2 * e->inner_width);
+    return !e->quantised && size > MOST_IN_CACHE && e->width / PANEL >= 2 * n_threads;
 }
 
 /* How an encoder is run by at most so many threads, which need `thread_scratch` bytes each beside their buffers. */
 static Encoding encoding_of(const Encoder *e, int64_t n_threads, int64_t thread_scratch) {
     Encoding all = {.encoder = e, .n_threads = n_threads};
-    int64_t n_rows = larger(e->n_rows, 1), qkv = n_rows * most_attended(e) * (e->dtype == BFLOAT16 ? 2 : 4);
+    int64_t n_rows = larger(e->n_rows, 1), qkv = n_rows * most_attended(e) * size_of(e->dtype);
     char *at = e->scratch;
-    all.by_rows = n_threads <= 1 || n_rows > MOST_BY_PANELS * n_threads;
+    all.by_rows = n_threads <= 1 || (n_rows > MOST_BY_PANELS * n_threads && !is_read_by_panels(e, n_threads));
     if (all.by_rows) {
         all.block = rows_per_task(n_rows, n_threads), all.n_steps = 2 * e->n_layers + 1;
         all.thread_size = round_up(thread_scratch + buffers_size(e, all.block), LINE);
@@ -223,6 +254,13 @@ static int64_t heads_per_task(const Encoding *all, int64_t l) {
     return all->encoder->n_texts * all->encoder->layers[l].n_heads / (32 * all->n_threads) + 1;
 }
 
+/* Whether something is computed in a step that is neither product nor attention: in floating point LayerNorms alone. */
+static int has_rows(const Encoder *e, int kind) {
+    if (kind == LAST) return !e->pre_layer_norm;
+    if (kind == INPUT) return e->quantised || e->pre_layer_norm;
+    return kind == MIDDLE || kind == BLOCK || e->quantised;
+}
+
 static int64_t tasks_of(const Encoding *all, int64_t step) {
     const Encoder *e = all->encoder;
     int kind = kind_of(all, step);
@@ -232,7 +270,7 @@ static int64_t tasks_of(const Encoding *all, int64_t step) {
         return (e->n_texts * e->layers[l].n_heads + each - 1) / each;
     }
     if (is_product(kind)) return panels_of(e, l, kind);
-    return kind == LAST && e->pre_layer_norm ? 0 : blocks;
+    return has_rows(e, kind) ? blocks : 0;
 }
 
 /* Wait until a number that other threads increase is n. */
@@ -247,9 +285,19 @@ static void await(const int64_t *number, int64_t n) {
 #define NAME(name) name##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")))
 #include "variant.h"
-#undef AVX512
 #undef NAME
 #undef TARGET
+
+#ifdef WITH_BF16
+#define BF16
+#define NAME(name) name##_avx512bf16
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma")))
+#include "variant.h"
+#undef BF16
+#undef NAME
+#undef TARGET
+#endif
+#undef AVX512
 
 #define NAME(name) name##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
@@ -259,12 +307,17 @@ static void await(const int64_t *number, int64_t n) {
 
 EXPORT int skxlmr_version(void) { return VERSION; }
 
-/* The best variant for this CPU: 2 with AVX-512 and its integer products, 1 with AVX2, 0 if there is none. */
+/* The best variant for this CPU: 3 with AVX-512 and its products of integers and of bfloat16, 2 without the latter, 1 with
+ * AVX2, 0 if there is none. */
 EXPORT int skxlmr_best_variant(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"))
+#ifdef WITH_BF16
+        return __builtin_cpu_supports("avx512bf16") ? 3 : 2;
+#else
         return 2;
+#endif
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
 }
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* To be changed together with VERSION in library.py, whenever a structure or a function changes. */
-enum { VERSION = 3 };
+enum { VERSION = 4 };
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
@@ -26,9 +26,9 @@ typedef struct {
     int64_t dtype, norm_dtype;
 } Rows;
 
-/* An 8-bit weight (N, K) with its scales and what is added to its products. */
+/* A weight (N, K) with what is added to its products, and its scales if it has 8 bits. */
 typedef struct {
-    const int8_t *weight;         /* (N, K), or NULL if it is `packed` */
+    const void *weight;           /* (N, K) int8, or NULL if it is `packed`; in floating point in the dtype of the input */
     const void *packed;           /* `weight` and `outlier_weight` as they are multiplied, by `skxlmr_pack`, or NULL */
     const float *absmax;          /* (N,), 127 steps of each row */
     const int8_t *outlier_weight; /* (k, N) */
@@ -75,7 +75,7 @@ typedef struct {
     int64_t with_middles;
 } Rounding;
 
-/* An encoder layer, all of whose weights are `packed`. */
+/* An encoder layer, all of whose weights are `packed`, or in floating point. */
 typedef struct {
     Weight qkv[3], output, up, down;
     Rounding of_qkv, of_output, of_up, of_down;
@@ -93,6 +93,7 @@ typedef struct {
     int64_t n_layers, n_rows, n_texts, longest;
     int64_t width, inner_width, head_size, pre_layer_norm; /* H, I and D */
     int64_t dtype, causal;
+    int64_t quantised; /* whether weights have 8 bits; otherwise they have `dtype`, and there are no variants for AVX2 */
     double scale;
 } Encoder;
 

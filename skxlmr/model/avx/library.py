@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 3  # that of kernels.h
-VARIANTS = {1: "avx2", 2: "avx512"}
+VERSION = 4  # that of kernels.h
+VARIANTS = {1: "avx2", 2: "avx512", 3: "avx512bf16"}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 MOST_WEIGHTS = 3
 
@@ -98,12 +98,13 @@ class Encoder(ctypes.Structure):
         *((name, c_void_p) for name in ("x", "y", "scratch", "bounds")),
         *((name, c_int64) for name in ("n_layers", "n_rows", "n_texts", "longest")),
         *((name, c_int64) for name in ("width", "inner_width", "head_size", "pre_layer_norm", "dtype", "causal")),
+        ("quantised", c_int64),
         ("scale", c_double),
     ]
 
 
 class Library:
-    """The kernels for one instruction set, "avx2" or "avx512"; by default the best that the CPU has.
+    """The kernels for one instruction set, "avx2", "avx512" or "avx512bf16"; by default the best that the CPU has.
 
     Raises OSError, AttributeError or KeyError if the file is not a library for this machine, lacks kernels, or was
     compiled from another version of them, and if the CPU lacks the instructions.
@@ -142,6 +143,13 @@ class Library:
         function.argtypes, function.restype = [*types, *last], result
         return function
 
+    @property
+    def float_dtypes(self) -> tuple[torch.dtype, ...]:
+        """Dtypes of weights in floating point with which `encoder` multiplies no slower than torch."""
+        if self.variant == "avx2":
+            return ()
+        return tuple(DTYPES) if self.variant == "avx512bf16" and not has_amx() else (torch.float32,)
+
     def rows(self, rows: Rows) -> None:
         """Normalise and quantise rows."""
         _check(self._rows(byref(rows), torch.get_num_threads()))
@@ -173,6 +181,13 @@ class Library:
     def encoder(self, encoder: Encoder) -> None:
         """Run layers."""
         _check(self._encoder(byref(encoder), torch.get_num_threads()))
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether this CPU has the matrix instructions for bfloat16 that torch uses; those of the kernels are slower."""
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("amx_bf16"))
 
 
 def _check(failed: int) -> None:

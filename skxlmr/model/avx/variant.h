@@ -63,8 +63,7 @@ INLINE V NAME(first)(V x, int64_t n) {
 
 /* x * 2^n for whole n from -126 to 127. */
 INLINE V NAME(times_power)(V x, V n) {
-    __m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
-    return _mm512_mul_ps(x, _mm512_castsi512_ps(power));
+    return _mm512_scalef_ps(x, n);
 }
 
 /* Exchange rows and columns of a matrix of 16 x 16 numbers of 32 bits. */
@@ -253,14 +252,26 @@ INLINE V NAME(gelu)(V x) {
     return NAME(inside)(x, NAME(mul)(x, NAME(fma)(x, q, NAME(set)(0.5f))), GELU_LIMIT);
 }
 
-INLINE V NAME(exp)(V x) {
+/* With the coefficients from `first` on. */
+INLINE V NAME(exp_from)(const unsigned first, V x) {
     x = NAME(max)(NAME(set)(-87), x); /* NaN stays NaN */
     V n = NAME(round)(NAME(mul)(x, NAME(set)(1.44269504f)));
     V r = NAME(fma)(n, NAME(set)(-0.693145752f), x); /* log(2) in two parts */
     r = NAME(fma)(n, NAME(set)(-1.42860677e-6f), r);
-    V y = NAME(set)(EXP[0]);
-    for (unsigned i = 1; i < sizeof(EXP) / sizeof(*EXP); i++) y = NAME(fma)(y, r, NAME(set)(EXP[i]));
+    V y = NAME(set)(EXP[first]);
+    for (unsigned i = first + 1; i < sizeof(EXP) / sizeof(*EXP); i++) y = NAME(fma)(y, r, NAME(set)(EXP[i]));
     return NAME(times_power)(y, n);
+}
+
+INLINE V NAME(exp)(V x) { return NAME(exp_from)(0, x); }
+
+INLINE V NAME(exact_gelu)(V x) {
+    V zero = NAME(set)(0), a = NAME(max)(x, NAME(sub)(zero, x)); /* |x|, or NaN */
+    V t = NAME(div)(NAME(set)(1), NAME(fma)(a, NAME(set)(NORMAL_SLOPE), NAME(set)(1))), p = NAME(set)(NORMAL[0]);
+    for (unsigned i = 1; i < sizeof(NORMAL) / sizeof(*NORMAL); i++) p = NAME(fma)(p, t, NAME(set)(NORMAL[i]));
+    V e = NAME(exp)(NAME(mul)(NAME(mul)(a, a), NAME(set)(-0.5f)));
+    V y = NAME(fma)(NAME(mul)(NAME(sub)(zero, a), e), NAME(mul)(p, t), NAME(max)(x, zero)); /* max(x, 0) - |x| * tail */
+    return NAME(inside)(x, y, NORMAL_LIMIT);
 }
 
 /* Rows: LayerNorm, and rounding to 8 bits. */
@@ -605,7 +616,7 @@ INLINE void NAME(finish)(const int gelu, const int64_t dtype, const NAME(Columns
 
 /* Where row t and column n of a matrix are. */
 INLINE void *NAME(at)(const void *matrix, int64_t t, int64_t stride, int64_t n, int64_t dtype) {
-    return (char *)matrix + (t * stride + n) * (dtype == BFLOAT16 ? 2 : 4);
+    return (char *)matrix + (t * stride + n) * size_of(dtype);
 }
 
 /* Multiply some rows with PANEL columns of one weight. Row `start` is written to the first row of `y`. */
@@ -623,7 +634,7 @@ TARGET static __attribute__((noinline)) void NAME(panel_of_rows)(const Product *
         panel = (const uint8_t *)w->packed + n0 / PANEL * NAME(panel_size)(p->width, p->n_columns);
     } else {
         uint8_t *to = (uint8_t *)rows + round_up(NAME(tile_size)(p->width, p->n_columns), 64);
-        NAME(pack)(w->weight + n0 * p->width, n_outputs - n0, p->width, to);
+        NAME(pack)((const int8_t *)w->weight + n0 * p->width, n_outputs - n0, p->width, to);
         NAME(pack_outliers)(w, n0, n_outputs, p->n_columns, to + NAME(panel_size)(p->width, 0));
         panel = to;
     }
@@ -679,7 +690,7 @@ EXPORT int64_t NAME(skxlmr_packed_size)(int64_t n_outputs, int64_t width, int64_
 TARGET EXPORT void NAME(skxlmr_pack)(const Weight *w, int64_t n_outputs, int64_t width, int64_t n_columns, void *to) {
     uint8_t *panel = to;
     for (int64_t n = 0; n < n_outputs; n += PANEL, panel += NAME(panel_size)(width, n_columns)) {
-        NAME(pack)(w->weight + n * width, n_outputs - n, width, panel);
+        NAME(pack)((const int8_t *)w->weight + n * width, n_outputs - n, width, panel);
         NAME(pack_outliers)(w, n, n_outputs, n_columns, panel + NAME(panel_size)(width, 0));
     }
 }
@@ -737,7 +748,20 @@ EXPORT int NAME(skxlmr_chain)(const Product *p, const Rows *rows, int64_t n_thre
     return run_tasks(&tasks, n_threads);
 }
 
-/* Attention: one head of one text at a time, in float32. */
+#ifdef AVX512
+
+/* Numbers of 64 bytes of `dtype`; the products of two numbers of each lane are added. */
+INLINE V NAME(multiply_add)(const int64_t dtype, __m512i a, __m512i b, V sum) {
+#ifdef BF16
+    if (dtype == BFLOAT16) return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+#endif
+    (void)dtype;
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+}
+
+#endif
+
+/* Attention: one head of one text at a time, in float32, or in bfloat16 where there are instructions for it. */
 
 enum { NAME(QUERIES) = 4 };
 
@@ -777,15 +801,15 @@ INLINE void NAME(multiply_queries)(const float *a, int64_t a_stride, int64_t n, 
 }
 
 /* Softmax of scores times scale in place, of the first n of `width`; the others become 0. Returns the factor that
- * makes their sum 1. */
-INLINE float NAME(softmax)(float *scores, int64_t n, int64_t width, float scale) {
+ * makes their sum 1. `first` is that of `exp_from`. */
+INLINE float NAME(softmax)(const unsigned first, float *scores, int64_t n, int64_t width, float scale) {
     for (int64_t i = n; i < width; i++) scores[i] = -INFINITY;
     V most = NAME(set)(-INFINITY), total = NAME(set)(0);
     for (int64_t i = 0; i < n; i += 16) most = NAME(max)(most, NAME(load)(scores + i));
     V highest = NAME(set)(NAME(most)(most)), factor = NAME(set)(scale);
     for (int64_t i = 0; i < width; i += 16) {
         /* First the difference: of the highest score it is 0, whatever its size. */
-        V x = NAME(exp)(NAME(mul)(NAME(sub)(NAME(load)(scores + i), highest), factor));
+        V x = NAME(exp_from)(first, NAME(mul)(NAME(sub)(NAME(load)(scores + i), highest), factor));
         if (i + 16 > n) x = NAME(first)(x, n - i); /* exp of the lowest number is not 0 */
         NAME(store)(scores + i, x);
         total = NAME(add)(total, x);
@@ -828,13 +852,126 @@ INLINE void NAME(attend)(const Attention *a, int64_t text, int64_t head, float *
             }
         NAME(multiply_queries)(q, padded, size, k, keys, scores);
         for (int64_t r = 0; r < n_queries; r++)
-            factors[r] = NAME(softmax)(scores + r * keys, a->causal ? i + r + 1 : n, keys, (float)a->scale);
+            factors[r] = NAME(softmax)(0, scores + r * keys, a->causal ? i + r + 1 : n, keys, (float)a->scale);
         NAME(multiply_queries)(scores, keys, seen, v, padded, y);
         for (int64_t r = 0; r < n_queries; r++)
             for (int64_t d = 0; d < size; d += 16)
                 NAME(store_some)(a->y, ((first + i + r) * a->n_heads + head) * size + d, size - d, a->dtype,
                                  NAME(mul)(NAME(load)(y + r * padded + d), NAME(set)(factors[r])));
     }
+}
+
+#ifdef BF16
+
+/* Multiply TILE rows of pairs `a` (TILE, n) with a matrix of pairs (n, stride), of which C * 16 columns are wanted. */
+INLINE void NAME(multiply_some_pairs)(const int C, const uint32_t *a, int64_t a_stride, int64_t n, const uint32_t *b,
+                                      int64_t stride, float *y) {
+    V acc[TILE][4];
+    UNROLL
+    for (int r = 0; r < TILE; r++)
+        UNROLL
+        for (int c = 0; c < C; c++) acc[r][c] = NAME(set)(0);
+    for (int64_t i = 0; i < n; i++) {
+        __m512i columns[4];
+        UNROLL
+        for (int c = 0; c < C; c++) columns[c] = _mm512_loadu_si512(b + i * stride + 16 * c);
+        UNROLL
+        for (int r = 0; r < TILE; r++) {
+            __m512i x = _mm512_set1_epi32((int32_t)a[r * a_stride + i]);
+            UNROLL
+            for (int c = 0; c < C; c++) acc[r][c] = NAME(multiply_add)(BFLOAT16, x, columns[c], acc[r][c]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < TILE; r++)
+        UNROLL
+        for (int c = 0; c < C; c++) NAME(store)(y + r * stride + 16 * c, acc[r][c]);
+}
+
+/* Multiply TILE rows of pairs (TILE, n) with a matrix of pairs (n, width), (TILE, width); width is a multiple of 16. */
+INLINE void NAME(multiply_pairs)(const uint32_t *a, int64_t a_stride, int64_t n, const uint32_t *b, int64_t width, float *y) {
+    int64_t c = 0;
+    for (; c + 64 <= width; c += 64) NAME(multiply_some_pairs)(4, a, a_stride, n, b + c, width, y + c);
+    for (; c + 32 <= width; c += 32) NAME(multiply_some_pairs)(2, a, a_stride, n, b + c, width, y + c);
+    for (; c < width; c += 16) NAME(multiply_some_pairs)(1, a, a_stride, n, b + c, width, y + c);
+}
+
+/* 32 numbers of row t, or 0 where there are none, from number `from` of one head on. */
+INLINE __m512i NAME(load_32)(const void *x, int64_t t, int64_t stride, int64_t offset, int64_t from, int64_t size) {
+    __mmask32 some = size - from >= 32 ? ~0U : (1U << (size - from)) - 1;
+    return _mm512_maskz_loadu_epi16(some, (const uint16_t *)x + t * stride + offset + from);
+}
+
+/* 16 numbers of row t in the lower halves of 32 bits. */
+INLINE __m512i NAME(load_halves)(const void *x, int64_t t, int64_t stride, int64_t offset, int64_t from, int64_t size) {
+    __mmask16 some = size - from >= 16 ? 0xffff : (1U << (size - from)) - 1;
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, (const uint16_t *)x + t * stride + offset + from));
+}
+
+/* Round a row to bfloat16, into its first half. Returns the factor that makes the sum of what is rounded 1. */
+INLINE float NAME(round_row)(float *row, int64_t width) {
+    V total = NAME(set)(0);
+    for (int64_t j = 0; j < width; j += 16) {
+        __m256i x = (__m256i)_mm512_cvtneps_pbh(NAME(load)(row + j));
+        _mm256_storeu_si256((__m256i *)(row + j / 2), x);
+        total = NAME(add)(total, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)));
+    }
+    return 1 / NAME(sum)(total);
+}
+
+/* The same as `attend`: pairs of bfloat16 are multiplied, of neighbours in a head, and of two keys. Softmax is computed in
+ * float32, and rounded. */
+INLINE void NAME(attend_pairs)(const Attention *a, int64_t text, int64_t head, void *scratch) {
+    int64_t first = a->bounds[text], n = a->bounds[text + 1] - first, keys = round_up(n, 16);
+    int64_t size = a->head_size, padded = round_up(size, 16), offset = head * size, pairs = round_up(size, 32) / 2;
+    uint32_t *k = scratch, *v = k + pairs * keys, *q = v + keys / 2 * padded;
+    float *scores = (float *)(q + TILE * pairs), *y = scores + TILE * keys;
+    for (int64_t j = 0; j < keys; j += 16) /* the keys as columns */
+        for (int64_t d = 0; d < size; d += 32) {
+            __m512i x[16];
+            UNROLL
+            for (int i = 0; i < 16; i++)
+                x[i] = j + i < n ? NAME(load_32)(a->k, first + j + i, a->k_stride, offset, d, size) : _mm512_setzero_si512();
+            NAME(transpose)(x);
+            UNROLL
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(k + (d / 2 + i) * keys + j, x[i]);
+        }
+    for (int64_t j = 0; j < keys; j += 2)
+        for (int64_t d = 0; d < padded; d += 16) {
+            __m512i low = _mm512_setzero_si512(), high = low;
+            if (j < n) low = NAME(load_halves)(a->v, first + j, a->v_stride, offset, d, size);
+            if (j + 1 < n) high = NAME(load_halves)(a->v, first + j + 1, a->v_stride, offset, d, size);
+            _mm512_storeu_si512(v + j / 2 * padded + d, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
+    for (int64_t i = 0; i < n; i += TILE) {
+        int64_t n_queries = smaller(TILE, n - i), seen = a->causal ? i + n_queries : n;
+        float factors[TILE] = {0};
+        for (int64_t r = 0; r < TILE; r++)
+            for (int64_t d = 0; d < size; d += 32) {
+                __m512i x = _mm512_setzero_si512();
+                if (r < n_queries) x = NAME(load_32)(a->q, first + i + r, a->q_stride, offset, d, size);
+                _mm512_storeu_si512(q + r * pairs + d / 2, x);
+            }
+        NAME(multiply_pairs)(q, pairs, pairs, k, keys, scores);
+        for (int64_t r = 0; r < n_queries; r++) {
+            float *row = scores + r * keys;
+            NAME(softmax)(SHORT_EXP, row, a->causal ? i + r + 1 : n, keys, (float)a->scale);
+            factors[r] = NAME(round_row)(row, keys);
+        }
+        NAME(multiply_pairs)((const uint32_t *)scores, keys, (seen + 1) / 2, v, padded, y);
+        for (int64_t r = 0; r < n_queries; r++)
+            for (int64_t d = 0; d < size; d += 16)
+                NAME(store_some)(a->y, ((first + i + r) * a->n_heads + head) * size + d, size - d, BFLOAT16,
+                                 NAME(mul)(NAME(load)(y + r * padded + d), NAME(set)(factors[r])));
+    }
+}
+
+#endif
+
+/* Bytes that a thread needs for texts of up to `longest` tokens. */
+static int64_t NAME(attention_scratch)(int64_t longest, int64_t head_size) {
+    int64_t keys = round_up(longest, 16), padded = round_up(head_size, 16);
+    return 4 * (2 * padded * keys + TILE * (2 * padded + keys));
 }
 
 /* Fetch one head of one text: its rows are far from each other, where no prefetcher expects them. */
@@ -854,6 +991,12 @@ TARGET static void NAME(attention_task)(const void *arguments, int64_t task, voi
     int64_t end = smaller((task + 1) * tasks->step, a->n_texts * a->n_heads);
     for (int64_t i = task * tasks->step; i < end; i++) {
         if (i + 1 < end) NAME(prefetch)(a, (i + 1) / a->n_heads, (i + 1) % a->n_heads);
+#ifdef BF16
+        if (a->dtype == BFLOAT16) {
+            NAME(attend_pairs)(a, i / a->n_heads, i % a->n_heads, scratch);
+            continue;
+        }
+#endif
         NAME(attend)(a, i / a->n_heads, i % a->n_heads, scratch);
     }
 }
@@ -865,13 +1008,148 @@ static void NAME(clear_rest)(const Attention *a) {
 }
 
 EXPORT int NAME(skxlmr_attention)(const Attention *a, int64_t n_threads) {
-    int64_t n = a->n_texts * a->n_heads, longest = round_up(a->longest, 16), padded = round_up(a->head_size, 16);
+    int64_t n = a->n_texts * a->n_heads, scratch = NAME(attention_scratch)(a->longest, a->head_size);
     NAME(clear_rest)(a);
     NAME(AttentionTasks) all = {a, n / (32 * n_threads) + 1};
-    int64_t scratch = 4 * (2 * padded * longest + NAME(QUERIES) * (2 * padded + longest));
     Tasks tasks = {NAME(attention_task), &all, (n + all.step - 1) / all.step, scratch, 0, 0};
     return run_tasks(&tasks, n_threads);
 }
+
+/* Products in floating point: weights are read where they are, GROUP of their rows at a time. */
+
+#ifdef AVX512
+
+/* The sums of each four lanes of four vectors, in each 128 bits those of the same four lanes. */
+INLINE V NAME(sums_of_four)(const V x[GROUP]) {
+    __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+}
+
+/* The sums of the four parts of 128 bits of each vector, one after the other. */
+INLINE V NAME(sums_of_parts)(V a, V b, V c, V d) {
+    __m512 e = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    __m512 f = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(e, f, 0x88), _mm512_shuffle_f32x4(e, f, 0xdd));
+}
+
+/* Add the products of 64 bytes, or of the first of them, of R rows and of GROUP rows of a weight. */
+INLINE void NAME(multiply_64)(const int R, const int64_t dtype, const char *a, int64_t stride, const char *const w[GROUP],
+                              int64_t k, __mmask64 some, const int whole, V acc[TILE][GROUP]) {
+    __m512i b[GROUP];
+    UNROLL
+    for (int c = 0; c < GROUP; c++) b[c] = whole ? _mm512_loadu_si512(w[c] + k) : _mm512_maskz_loadu_epi8(some, w[c] + k);
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        const char *row = a + r * stride + k;
+        __m512i x = whole ? _mm512_loadu_si512(row) : _mm512_maskz_loadu_epi8(some, row);
+        UNROLL
+        for (int c = 0; c < GROUP; c++) acc[r][c] = NAME(multiply_add)(dtype, x, b[c], acc[r][c]);
+    }
+}
+
+/* Multiply R rows with GROUP rows of a weight, `size` bytes of each, (R, GROUP); add what is in `sums` unless they are the
+ * first. */
+INLINE void NAME(multiply_group)(const int R, const int64_t dtype, const char *a, int64_t stride, const char *const w[GROUP],
+                                 int64_t size, int first, float *sums) {
+    V acc[TILE][GROUP], four[8];
+    UNROLL
+    for (int r = 0; r < R; r++)
+        UNROLL
+        for (int c = 0; c < GROUP; c++) acc[r][c] = NAME(set)(0);
+    int64_t k = 0;
+    for (; k + 64 <= size; k += 64) NAME(multiply_64)(R, dtype, a, stride, w, k, 0, 1, acc);
+    if (k < size) NAME(multiply_64)(R, dtype, a, stride, w, k, (1ULL << (size - k)) - 1, 0, acc);
+    UNROLL
+    for (int r = 0; r < 8; r++) four[r] = r < R ? NAME(sums_of_four)(acc[r]) : NAME(set)(0);
+    V above = NAME(sums_of_parts)(four[0], four[1], four[2], four[3]);
+    V below = R > 4 ? NAME(sums_of_parts)(four[4], four[5], four[6], four[7]) : NAME(set)(0);
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        __m128 y = r < 4 ? _mm512_extractf32x4_ps(above, r % 4) : _mm512_extractf32x4_ps(below, r % 4);
+        if (!first) y = _mm_add_ps(_mm_loadu_ps(sums + r * PANEL), y);
+        _mm_storeu_ps(sums + r * PANEL, y);
+    }
+}
+
+/* A product in floating point, all of `dtype`. */
+typedef struct {
+    const void *x, *residual; /* (T, K), and (T, N) or NULL */
+    int64_t n_rows, width, n_outputs, dtype, gelu;
+} NAME(FloatProduct);
+
+/* Multiply up to MOST_ROWS rows `x` with PANEL columns of a weight, (rows, PANEL). The rows of the weight that are needed
+ * next are fetched meanwhile. */
+INLINE void NAME(float_sums)(const int64_t dtype, const char *x, int64_t n_rows, const char *weight, int64_t width,
+                             int64_t n_columns, float *sums) {
+    int64_t stride = width * size_of(dtype), n_tiles = (n_rows + TILE - 1) / TILE;
+    for (int64_t k = 0; k < stride; k += CHUNK) {
+        int64_t size = smaller(CHUNK, stride - k), lines = (size + 63) / 64, each = (GROUP * lines + n_tiles - 1) / n_tiles;
+        for (int64_t n = 0; n < n_columns; n += GROUP) {
+            const char *w[GROUP], *next = weight + (n + GROUP) * stride + k;
+            for (int c = 0; c < GROUP; c++) w[c] = weight + smaller(n + c, n_columns - 1) * stride + k;
+            for (int64_t t = 0, line = 0; t < n_rows; t += TILE) {
+                for (int64_t end = smaller(line + each, GROUP * lines); line < end; line++)
+                    __builtin_prefetch(next + line / lines * stride + line % lines * 64);
+                const char *a = x + t * stride + k;
+                float *to = sums + t * PANEL + n;
+                switch (smaller(TILE, n_rows - t)) {
+                    case 6: NAME(multiply_group)(6, dtype, a, stride, w, size, k == 0, to); break;
+                    case 5: NAME(multiply_group)(5, dtype, a, stride, w, size, k == 0, to); break;
+                    case 4: NAME(multiply_group)(4, dtype, a, stride, w, size, k == 0, to); break;
+                    case 3: NAME(multiply_group)(3, dtype, a, stride, w, size, k == 0, to); break;
+                    case 2: NAME(multiply_group)(2, dtype, a, stride, w, size, k == 0, to); break;
+                    default: NAME(multiply_group)(1, dtype, a, stride, w, size, k == 0, to);
+                }
+            }
+        }
+    }
+}
+
+/* Add bias and residual, (rows, PANEL) -> (rows, n_columns); `residual` and `y` start at the first of these columns. */
+INLINE void NAME(finish_floats)(const int gelu, const int64_t dtype, const float *bias, const float *sums, int64_t n_rows,
+                                int64_t n_columns, const void *residual, void *y, int64_t stride) {
+    for (int64_t r = 0; r < n_rows; r++)
+        for (int64_t i = 0; i < n_columns; i += 16) {
+            V x = NAME(add)(NAME(load)(sums + r * PANEL + i), NAME(load)(bias + i));
+            if (gelu) x = dtype == FLOAT32 ? NAME(exact_gelu)(x) : NAME(gelu)(x);
+            if (residual != NULL) x = NAME(add)(x, NAME(load_some)(residual, r * stride + i, n_columns - i, dtype));
+            NAME(store_some)(y, r * stride + i, n_columns - i, dtype, x);
+        }
+}
+
+/* Multiply all rows with PANEL columns of a weight, `y` is (T, N). */
+INLINE void NAME(float_panel)(const int64_t dtype, const NAME(FloatProduct) *p, const Weight *w, int64_t n0, void *y,
+                              float *sums) {
+    int64_t n_columns = smaller(PANEL, p->n_outputs - n0);
+    const char *weight = NAME(at)(w->weight, n0, p->width, 0, dtype);
+    float bias[PANEL] = {0};
+    for (int64_t i = 0; w->bias != NULL && i < n_columns; i += 16)
+        NAME(store)(bias + i, NAME(load_some)(w->bias, n0 + i, n_columns - i, w->bias_dtype));
+    int64_t step = rows_per_task(p->n_rows, 1);
+    for (int64_t t = 0; t < p->n_rows; t += step) {
+        int64_t n = smaller(step, p->n_rows - t);
+        NAME(float_sums)(dtype, NAME(at)(p->x, t, p->width, 0, dtype), n, weight, p->width, n_columns, sums);
+        const void *residual = p->residual == NULL ? NULL : NAME(at)(p->residual, t, p->n_outputs, n0, dtype);
+        void *to = NAME(at)(y, t, p->n_outputs, n0, dtype);
+        if (p->gelu) NAME(finish_floats)(1, dtype, bias, sums, n, n_columns, NULL, to, p->n_outputs);
+        else NAME(finish_floats)(0, dtype, bias, sums, n, n_columns, residual, to, p->n_outputs);
+    }
+}
+
+TARGET static __attribute__((noinline)) void NAME(panel_of_floats)(const NAME(FloatProduct) *p, const Weight *w, int64_t n0,
+                                                                   void *y, float *sums) {
+#ifdef BF16
+    if (p->dtype == BFLOAT16) {
+        NAME(float_panel)(BFLOAT16, p, w, n0, y, sums);
+        return;
+    }
+#endif
+    NAME(float_panel)(FLOAT32, p, w, n0, y, sums);
+}
+
+#endif
 
 /* Encoder: all steps of its layers, in one region of threads. */
 
@@ -911,47 +1189,94 @@ TARGET static void NAME(rows_step)(const Encoding *all, int64_t l, int step, con
     int64_t width = e->width, i = start - b->first, dtype = e->dtype;
     void *y = NAME(at)(e->y, start, width, 0, dtype);
     Rows rows;
+    void *normalised = e->quantised ? NULL : NAME(at)(b->normalised, i, width, 0, dtype);
+    if (!has_rows(e, step)) return;
     if (step == INPUT) {
         const void *x = l == 0 ? NAME(at)(e->x, start, width, 0, dtype) : y;
         rows = NAME(rows_to)(e, b, x, width, &layer->of_qkv, start, end);
-        if (e->pre_layer_norm) NAME(normalise_by)(&rows, &layer->attention_norm, NULL);
+        if (e->pre_layer_norm) NAME(normalise_by)(&rows, &layer->attention_norm, normalised);
     } else if (step == ATTENDED) {
         int64_t attended = layer->n_heads * e->head_size;
         rows = NAME(rows_to)(e, b, NAME(at)(all->attended, start, attended, 0, dtype), attended, &layer->of_output, start, end);
     } else if (step == MIDDLE) {
         rows = NAME(rows_to)(e, b, NAME(at)(b->middle, i, width, 0, dtype), width, &layer->of_up, start, end);
         const Norm *norm = e->pre_layer_norm ? &layer->ffn_norm : &layer->attention_norm;
-        NAME(normalise_by)(&rows, norm, e->pre_layer_norm ? NULL : NAME(at)(b->normalised, i, width, 0, dtype));
+        NAME(normalise_by)(&rows, norm, e->pre_layer_norm ? normalised : NAME(at)(b->normalised, i, width, 0, dtype));
     } else { /* LAST */
-        if (e->pre_layer_norm) return;
         rows = NAME(rows_to)(e, b, NAME(at)(b->last, i, width, 0, dtype), width, &layer->of_qkv, start, end);
         NAME(normalise_by)(&rows, &layer->ffn_norm, y);
         rows.values = NULL;
     }
+    if (!e->quantised) rows.values = NULL;
     NAME(round_rows)(&rows, b->totals + i, scratch);
 }
 
 /* Round the results of gelu. */
 TARGET static void NAME(inner_step)(const Encoding *all, int64_t l, const Buffers *b, int64_t start, int64_t end, void *scratch) {
     int64_t width = all->encoder->inner_width, padded = round_up(width, 16), stride = round_up(width, 4), i = start - b->first;
+    if (!has_rows(all->encoder, INNER)) return;
     Rows rows = NAME(rows_to)(all->encoder, b, NULL, width, &all->encoder->layers[l].of_down, start, end);
     int64_t n_high = round_up(rows.n_columns, 4);
     for (int64_t t = 0; t < end - start; t++) {
-        float *row = b->inner + (i + t) * padded;
+        float *row = (float *)b->inner + (i + t) * padded;
         for (int64_t j = width; j < padded; j++) row[j] = 0;
         NAME(quantise)(&rows, t, row, scratch);
         b->totals[i + t] = NAME(total_of_row)(rows.values + t * stride, rows.high + t * n_high, stride, n_high);
     }
 }
 
+static const Weight *NAME(weights_of)(const Layer *layer, int step) {
+    return step == QKV ? layer->qkv : step == OUTPUT ? &layer->output : step == UP ? &layer->up : &layer->down;
+}
+
+#ifdef AVX512
+
+/* The same as `product_step` in floating point. */
+TARGET static void NAME(float_step)(const Encoding *all, int64_t l, int step, const Buffers *b, int64_t start, int64_t end,
+                                    int64_t from, int64_t to, void *scratch) {
+    const Encoder *e = all->encoder;
+    int64_t width = e->width, attended = e->layers[l].n_heads * e->head_size, i = start - b->first, dtype = e->dtype;
+    int64_t n_panels = panels_of(e, l, step) / (step == QKV ? 3 : 1);
+    const Weight *weights = NAME(weights_of)(&e->layers[l], step);
+    const void *given = NAME(at)(l == 0 ? e->x : e->y, start, width, 0, dtype);
+    const void *normalised = NAME(at)(b->normalised, i, width, 0, dtype), *middle = NAME(at)(b->middle, i, width, 0, dtype);
+    void *inner = NAME(at)(b->inner, i, e->inner_width, 0, dtype), *y = NULL;
+    NAME(FloatProduct) p = {.n_rows = end - start, .width = width, .n_outputs = width, .dtype = dtype};
+    if (step == QKV) {
+        p.x = e->pre_layer_norm ? normalised : given, p.n_outputs = attended;
+    } else if (step == OUTPUT) {
+        p.x = NAME(at)(all->attended, start, attended, 0, dtype), p.width = attended, p.residual = given;
+        y = NAME(at)(b->middle, i, width, 0, dtype);
+    } else if (step == UP) {
+        p.x = normalised, p.n_outputs = e->inner_width, p.gelu = 1;
+        y = inner;
+    } else {
+        p.x = inner, p.width = e->inner_width, p.residual = e->pre_layer_norm ? middle : normalised;
+        y = e->pre_layer_norm ? NAME(at)(e->y, start, width, 0, dtype) : NAME(at)(b->last, i, width, 0, dtype);
+    }
+    for (int64_t n = from; n < to; n++) {
+        int64_t which = n / n_panels;
+        if (step == QKV) y = NAME(at)(all->qkv, which * e->n_rows + start, attended, 0, dtype);
+        NAME(panel_of_floats)(&p, &weights[which], n % n_panels * PANEL, y, scratch);
+    }
+}
+
+#endif
+
 /* Multiply the tokens `start` to `end` with the panels `from` to `to` of the weights of a step. */
 TARGET static void NAME(product_step)(const Encoding *all, int64_t l, int step, const Buffers *b, int64_t start, int64_t end,
                                       int64_t from, int64_t to, void *scratch) {
     const Encoder *e = all->encoder;
+#ifdef AVX512
+    if (!e->quantised) {
+        NAME(float_step)(all, l, step, b, start, end, from, to, scratch);
+        return;
+    }
+#endif
     const Layer *layer = &e->layers[l];
     int64_t width = e->width, attended = layer->n_heads * e->head_size, inner = e->inner_width, i = start - b->first;
     int64_t n_panels = panels_of(e, l, step) / (step == QKV ? 3 : 1), dtype = e->dtype;
-    const Weight *weights = step == QKV ? layer->qkv : step == OUTPUT ? &layer->output : step == UP ? &layer->up : &layer->down;
+    const Weight *weights = NAME(weights_of)(layer, step);
     const Rounding *how = step == QKV ? &layer->of_qkv : step == OUTPUT ? &layer->of_output : step == UP ? &layer->of_up : &layer->of_down;
     Product p = {b->values, b->scales + i, b->high, how->with_middles ? b->middles + i : NULL, b->totals + i, NULL};
     p.n_rows = end - start, p.n_columns = how->n_columns, p.dtype = dtype;
@@ -965,7 +1290,7 @@ TARGET static void NAME(product_step)(const Encoding *all, int64_t l, int step, 
         y = NAME(at)(b->middle, i, width, 0, dtype);
     } else if (step == UP) {
         p.gelu = 1, p.dtype = dtype = FLOAT32, stride = round_up(inner, 16);
-        y = b->inner + i * stride;
+        y = (float *)b->inner + i * stride;
     } else if (step == DOWN) {
         p.residual = NAME(at)(e->pre_layer_norm ? b->middle : b->normalised, i, width, 0, dtype);
         y = e->pre_layer_norm ? NAME(at)(e->y, start, width, 0, dtype) : NAME(at)(b->last, i, width, 0, dtype);
@@ -1024,10 +1349,10 @@ TARGET static void NAME(encoder_task)(const Encoding *all, int64_t step, int64_t
 
 /* Bytes that a thread needs beside its buffers. */
 static int64_t NAME(thread_scratch)(const Encoder *e) {
-    int64_t most = most_columns(e), widest = widest_of(e), longest = round_up(e->longest, 16), padded = round_up(e->head_size, 16);
-    int64_t rows = 4 * (round_up(widest, 16) + round_up(most, 16)), product = NAME(tile_scratch)(widest, most);
-    int64_t attention = 4 * (2 * padded * longest + NAME(QUERIES) * (2 * padded + longest));
-    return round_up(larger(larger(rows, product), attention), 64);
+    int64_t most = most_columns(e), widest = widest_of(e);
+    int64_t rows = 4 * (round_up(widest, 16) + round_up(most, 16));
+    int64_t product = e->quantised ? NAME(tile_scratch)(widest, most) : 4 * MOST_ROWS * PANEL;
+    return round_up(larger(larger(rows, product), NAME(attention_scratch)(e->longest, e->head_size)), 64);
 }
 
 static void NAME(encode_in_thread)(void *data) {

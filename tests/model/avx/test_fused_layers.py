@@ -61,7 +61,7 @@ def test_fused_layers_equal_layers_of_operators_of_torch(config, tuning, dtype):
     with torch.inference_mode():
         expected = encode(model_of(config, torch.float32, "int_mm"), adapter)
         found, unfused = (encode(model_of(config, dtype, engine), adapter) for engine in ("avx", "int_mm"))
-    assert relative(found, expected) < (2e-3 if dtype == torch.float32 else 0.02)
+    assert relative(found, expected) < (2e-3 if dtype == torch.float32 else 0.025)
     assert relative(found, expected) < 1.1 * relative(unfused, expected) + 2e-3
 
 

@@ -235,15 +235,20 @@ def test_int8_gelu_rows_equals_its_steps(many, asymmetric, monkeypatch):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("head_size", [16, 24, 64, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.usefixtures("variant")
-def test_attention_equals_definition(dtype, head_size, causal):
+def test_attention_equals_definition(variant, dtype, head_size, causal):
     torch.manual_seed(0)
     q, k, v = torch.randn(3, sum(LENGTHS) + 2, 3, head_size).to(dtype)
     packing = Packing.from_lengths(LENGTHS, causal=causal)
     y = attention(q, k * 3, v, packing.cu_seqlens, packing.max_length, causal)
     expected = attend_by_length(q.double(), (k * 3).double(), v.double(), packing, 0.0)
-    assert_close(y[:-2].double(), expected[:-2], rtol=1e-5 if dtype == torch.float32 else 4e-3, atol=3e-6)
+    rounded = dtype == torch.bfloat16 and variant == "avx512bf16"  # probabilities are
+    assert_close(
+        y[:-2].double(), expected[:-2], rtol=1e-5 if dtype == torch.float32 else 4e-3, atol=8e-3 if rounded else 3e-6
+    )
     assert not y[-2:].any()
+    if rounded:  # at most as much again as by rounding the results
+        error, least = ((x.double() - expected[:-2]).norm() for x in (y[:-2], expected[:-2].to(dtype)))
+        assert error < 1.7 * least
 
 
 @pytest.mark.usefixtures("variant")
