@@ -26,7 +26,8 @@ from skxlmr.model.layers import activation
 from skxlmr.model.lm_head import WORDS_AT_ONCE, LMHead
 from skxlmr.model.storage import EightBit, Storage
 from skxlmr.model.word_embedding import WORTH_MAPPING
-from skxlmr.tuning import AddedBias, Head, LowRank, Tuning, layer_widths
+from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
+from skxlmr.tuning.adapters import layer_widths
 
 FLOAT32 = 4  # bytes
 # Bytes of feed-forward activations per batch. On a CPU larger batches are slower, most in bfloat16 (see
