@@ -141,8 +141,8 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
     if not os.path.isdir(path := Path(directory).expanduser()):
         try:
             return _load_checkpoint(directory, parameters)
-        except SavedEstimatorError as found:
-            return _load_saved(found.directory, parameters)
+        except SavedEstimatorError as saved:
+            return _load_saved(saved.directory, parameters)
     for kind in KINDS:
         if os.path.lexists(path / kind.marker):
             return kind.read(directory, parameters)

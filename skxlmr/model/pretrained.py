@@ -369,7 +369,11 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
         return config
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
-        return replace(config, id2label=labels.id2label, problem_type=labels.problem_type)
+        names: Any = labels.id2label
+        try:
+            return replace(config, id2label=names, problem_type=labels.problem_type)
+        except ValueError as error:
+            raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
     if n_labels is not None:
         config.num_labels = n_labels
     return config
