@@ -33,7 +33,6 @@ OTHER_FORMATS = {
     ".ckpt": "TensorFlow or Lightning",
     ".msgpack": "Flax",
     ".onnx": "ONNX",
-    ".ot": "Rust",
     ".pth": "torch, without a config",
 }
 MARKERS = (*WEIGHTS, ESTIMATOR, "adapter_config.json")  # files of a directory with a model

@@ -384,7 +384,10 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
         return config
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
-        return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
+        try:
+            return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
+        except ValueError as error:
+            raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
     if n_labels is not None:
         config.num_labels = n_labels
     return config

@@ -296,6 +296,10 @@ REFUSED = {
         lambda d: edit(d, rank_pattern={"(a+)+b": 3}),
         r"a pattern of the names of modules '\(a\+\)\+b' repeats a group",
     ),
+    "labels": (
+        lambda d: (d / "labels.json").write_text(json.dumps({"id2label": {"a": "x", "b": "y"}})),
+        "labels.json or config.json: id2label must map the numbers of the outputs to names, got the key 'a'",
+    ),
     "no base": (lambda d: edit(d, base_model_name_or_path=None), "does not name the base model of the adapter. Set"),
     "own base": (lambda d: edit(d, base_model_name_or_path=str(d)), "which is an adapter itself"),
     "no weights": (lambda d: (d / "adapter_model.safetensors").unlink(), "has no weights of an adapter"),
