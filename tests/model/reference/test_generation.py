@@ -341,7 +341,7 @@ def test_generate_takes_a_generation_config_in_place_of_the_models(pair, config)
     assert torch.equal(pair[0].generate(ids, mask, generation_config=config(**options)), expected)
     fewer = pair[0].generate(ids, mask, generation_config=config(**options), max_new_tokens=2)
     assert fewer.shape[1] == ids.shape[1] + 2
-    with pytest.raises(TypeError, match="generation_config must be a GenerationConfig, got {}"):
+    with pytest.raises(TypeError, match=r"generation_config must be a GenerationConfig, got \{\}"):
         pair[0].generate(ids, mask, generation_config={})
 
 
