@@ -111,12 +111,12 @@ def test_generate_takes_defaults_of_generation_config(tmp_path):
     assert found.tolist() == model.generate(PROMPTS, 4, num_beams=3, num_return_sequences=2).tolist()
     one = model.generate(PROMPTS, num_beams=1, num_return_sequences=1)
     assert one.shape == (5,)
-    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"typical_p": 0.5})
+    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"renormalize_logits": True})
     (tmp_path / "generation_config.json").write_bytes(decoder.generation_config.to_json())
     model.export_pretrained(tmp_path / "exported")
     exported = XLMRobertaXLForCausalLM.from_pretrained(tmp_path / "exported")
     assert exported.generation_config == decoder.generation_config
-    with pytest.warns(UserWarning, match="base model has max_length=9, typical_p=0.5, which"):
+    with pytest.warns(UserWarning, match="base model has max_length=9, renormalize_logits=True, which"):
         assert model.generate(PROMPTS).tolist() == one.tolist()
     contrastive = GenerationConfig(max_new_tokens=4, penalty_alpha=0.8, top_k=3)
     (tmp_path / "generation_config.json").write_bytes(contrastive.to_json())

@@ -5,6 +5,8 @@ Run it from the repository: `python tests/support/reference_table.py`. It takes 
 
 import sys
 from collections import defaultdict
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,8 @@ class Outcomes:
 
 def main() -> int:
     outcomes = Outcomes()
-    pytest.main([*(str(FOLDER / module) for module in MODULES), "-q", "--no-header", "-p", "no:terminal"], [outcomes])
+    with redirect_stdout(StringIO()):
+        pytest.main([*(str(FOLDER / module) for module in MODULES), "-q"], [outcomes])
     print(f"{'':42} {'hold':>5} {'of':>5}")
     for module, title in MODULES.items():
         held, not_held = outcomes.held[module], outcomes.not_held[module]
