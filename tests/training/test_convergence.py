@@ -77,7 +77,7 @@ def test_fit_that_learns_does_not_warn():
     [
         (XLMRXLRegressor("nano"), TEXTS, np.arange(24.0)),
         (XLMRXLTagger("nano"), [["good", "film"], ["bad"]] * 12, [["A", "N"], ["A"]] * 12),
-        (XLMRXLMultipleChoice("nano"), [["a film", "good", "bad"], ["a day", "fine", "dull"]] * 4, [0, 1] * 4),
+        (XLMRXLMultipleChoice("nano"), [[text, "good", "bad"] for text in TEXTS[:16]], [0, 1, 1, 0] * 4),
     ],
     ids=lambda value: type(value).__name__,
 )
