@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from decoders import FAMILIES, decoder_pair, prompts, reference_generate
+from parameter_ids import id_without_address
 
 OPTIONS = [
     {},
@@ -29,7 +30,7 @@ def pair(request):
     return decoder_pair(request.param)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=id_without_address)
 def test_beam_search_equals_transformers(pair, options):
     ours, theirs = pair
     options = {
@@ -160,7 +161,7 @@ def groups_by_definition(
         {"num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 4.0, "early_stopping": True},
         {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0, "repetition_penalty": 1.4},
     ],
-    ids=str,
+    ids=id_without_address,
 )
 @pytest.mark.parametrize("ends", [[], [2, 11, 17, 20]], ids=["without_ends", "with_ends"])
 def test_groups_of_beams_equal_definition(pair, options, ends):

@@ -8,6 +8,7 @@ import torch
 import transformers
 from decoders import FAMILIES, decoder_pair, prompts, reference_generate
 from padded_batches import batch, build
+from parameter_ids import id_without_address
 
 from skxlmr.model import (
     GenerateOutput,
@@ -43,7 +44,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=id_without_address)
 def test_greedy_generation_equals_transformers(pair, options):
     ours, theirs = pair
     ids, mask = prompts()
@@ -85,7 +86,7 @@ def test_generate_banning_repeated_tokens_equals_transformers(pair):
         {"temperature": 0.7, "top_k": 20, "min_p": 0.05, "typical_p": 0.9},
         {"temperature": 0.5, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3, "bad_words_ids": [[26]]},
     ],
-    ids=str,
+    ids=id_without_address,
 )
 def test_sampling_probabilities_equal_transformers(pair, options):
     """The tokens of the first step may differ, its probabilities may not."""
@@ -99,7 +100,9 @@ def test_sampling_probabilities_equal_transformers(pair, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"top_p": 0.7}, {"num_return_sequences": 3, "repetition_penalty": 1.2}, {"temperature": 0.5}], ids=str
+    "options",
+    [{"top_p": 0.7}, {"num_return_sequences": 3, "repetition_penalty": 1.2}, {"temperature": 0.5}],
+    ids=id_without_address,
 )
 def test_samples_from_seed_of_torch_equal_transformers(pair, options):
     ours, theirs = pair
@@ -192,7 +195,7 @@ def test_generate_stops_at_each_of_several_ids(in_config):
         model.generate(ids, eos_token_id=["2"])
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=id_without_address)
 def test_generate_from_embeddings_returns_new_tokens(pair, options):
     ours, theirs = pair
     ids, mask = prompts()
@@ -285,7 +288,7 @@ def test_generate_with_stopping_criteria_equals_transformers(pair):
         ours.generate(ids, mask, stopping_criteria=lambda ids, scores: torch.tensor([True, False]))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=id_without_address)
 def test_generate_with_logits_processor_equals_transformers(pair, options):
     ours, theirs = pair
     ids, mask = prompts()
@@ -326,7 +329,7 @@ def test_options_are_arguments_of_generate():
         ({"input_ids": None, "inputs_embeds": torch.zeros(1, 3, 16), "use_cache": False}, "need use_cache=True"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.int64)}, "input_ids have no tokens"),
     ],
-    ids=str,
+    ids=id_without_address,
 )
 def test_generate_arguments_that_do_not_fit_raise(model, parameters, message):
     with pytest.raises(ValueError, match=message):
