@@ -126,7 +126,7 @@ def other_formats(names: Iterable[str]) -> str:
 def folders_of_models(names: Iterable[str]) -> str:
     """Return a hint at folders in which there is a model, of the paths of the files in and below a folder.
 
-    >>> folders_of_models(["checkpoint-500/config.json", "1_Pooling/config.json", "README.md"])
+    >>> folders_of_models(["checkpoint-500/model.safetensors", "1_Pooling/config.json", "README.md"])
     ". There is a model in its folder 'checkpoint-500': give that"
     """
     paths = [Path(name) for name in names]
