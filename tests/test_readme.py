@@ -62,4 +62,8 @@ def test_readme_example_prints_what_it_shows():
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README.read_text(encoding="utf-8")))
 def test_readme_link_leads_to_a_file(link):
-    assert (README.parent / link).exists()
+    path, _, heading = link.partition("#")
+    assert (README.parent / path).exists()
+    if heading:
+        headings = re.findall(r"^#+ (.+)$", (README.parent / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert heading in [re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings]

@@ -38,7 +38,7 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> tuple[Callable[
     --------
     >>> get, names = lazy_attributes("skxlmr", {"LoRA": "tuning"})
     >>> get("LoRA")
-    <class 'skxlmr.tuning.LoRA'>
+    <class 'skxlmr.tuning.lora.LoRA'>
     >>> get("metrics")
     <module 'skxlmr.metrics' from '...
     >>> get("LORA")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import transformers
 
 from skxlmr.model import XLMRobertaXLTokenizer
 
@@ -10,12 +9,13 @@ from skxlmr.model import XLMRobertaXLTokenizer
 @pytest.fixture(scope="module")
 def oracle(tiny_spm):
     """The tokenizer of transformers."""
-    return transformers.XLMRobertaTokenizer.from_pretrained(tiny_spm)
+    return pytest.importorskip("transformers").XLMRobertaTokenizer.from_pretrained(tiny_spm)
 
 
 @pytest.fixture(scope="module")
 def make(tiny_spm, tmp_path_factory):
     """A function that writes a checkpoint with transformers; it returns the directory, and the model."""
+    transformers = pytest.importorskip("transformers")
     tokenizer, made = XLMRobertaXLTokenizer.from_directory(tiny_spm), {}
 
     def write(name, **config):

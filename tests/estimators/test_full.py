@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,13 @@ from skxlmr.model import XLMRobertaXLModel
 
 TEXTS = ["a good film", "a bad film", "long and boring", "I loved it"]
 SETTINGS = {"model": "nano", "device": "cpu", "tuning": Full(), "max_epochs": 1, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def empty_pool(monkeypatch: pytest.MonkeyPatch):
+    """Let no base model be found that estimators of other tests have loaded."""
+    skxlmr.release_models()
+    monkeypatch.setattr("skxlmr.runtime.backbone._pool", WeakValueDictionary())
 
 
 @pytest.fixture

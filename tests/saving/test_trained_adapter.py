@@ -416,7 +416,7 @@ def test_loaded_dora_can_be_saved_exported_and_trained_on(base, tmp_path):
 
 def test_dora_on_8bit_weights_names_the_base(base, tmp_path):
     make_adapter(tmp_path / "a", base, *SEQUENCES, **MERGED["DoRA"])
-    eight = skxlmr.model.XLMRobertaXLModel.from_pretrained(base, load_in_8bit=True)
+    eight = skxlmr.model.XLMRobertaXLModel.from_pretrained(base, add_pooling_layer=False, load_in_8bit=True)
     eight.save_pretrained(tmp_path / "eight")
     get_backbone("nano").tokenizer.save_pretrained(tmp_path / "eight")
     edit(tmp_path / "a", base_model_name_or_path=str(tmp_path / "eight"))
