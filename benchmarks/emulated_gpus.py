@@ -22,9 +22,10 @@ import torch  # noqa: E402
 from emulated_cuda import GPUS, EmulatedCuda  # noqa: E402
 
 import skxlmr  # noqa: E402
-from skxlmr import Int8, XLMRXLClassifier, XLMRXLEmbedder  # noqa: E402
+from skxlmr import Float8, Int8, XLMRXLClassifier, XLMRXLEmbedder  # noqa: E402
 from skxlmr.hardware.device import choose_dtype  # noqa: E402
-from skxlmr.model.int8_engines.choice import ENGINES, choose_engine  # noqa: E402
+from skxlmr.model.int8_engines.choice import ENGINES  # noqa: E402
+from skxlmr.model.storage import EightBit  # noqa: E402
 from skxlmr.runtime.backbone import get_backbone  # noqa: E402
 from skxlmr.runtime.feature_cache import clear_features  # noqa: E402
 from skxlmr.training import Callback  # noqa: E402
@@ -33,6 +34,7 @@ TEXTS = [f"{word} film number {i}" for i, word in enumerate(["good", "bad", "a n
 STORAGES = {
     "16 bits": {"load_in_8bit": False},
     **{f"8 bits, {name}": {"load_in_8bit": Int8(engine=name)} for name in ENGINES if name != "avx"},
+    "8 bits, floating point": {"load_in_8bit": Float8(engine="scaled_mm")},
     "4 bits": {"load_in_8bit": False, "load_in_4bit": True},
 }
 COLUMNS = (
@@ -62,10 +64,11 @@ def rows(name: str) -> Iterator[list[object]]:
         for storage, load in STORAGES.items():
             clear_features()
             settings = {"model": "nano", "device": "cuda", "batch_tokens": 64, **load}
-            try:
-                choose_engine(getattr(load["load_in_8bit"], "engine", "auto"), torch.device("cuda", 0))
-            except ValueError:  # it has no such products
-                continue
+            if isinstance(load["load_in_8bit"], EightBit):
+                try:
+                    load["load_in_8bit"].engine_on(torch.device("cuda", 0))
+                except ValueError:  # it has no such products
+                    continue
             base = get_backbone("nano", device="cuda", **load).model
             embedder = XLMRXLEmbedder(**settings).fit(TEXTS)
             embedder.transform(TEXTS)
