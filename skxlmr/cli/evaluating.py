@@ -89,7 +89,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _print_accuracy(chooser: Any, X: Any, y: Any, groups: list | None, as_json: bool) -> None:
-    """Print the accuracy of a model for multiple choice, for which there is no report."""
+    """Print the accuracy of a model for multiple choice, which `skxlmr.inspection.report` does not take."""
     import pandas as pd
 
     scores: dict[str, Any] = {"summary": [{"n": len(X), "accuracy": chooser.score(X, y)}]}

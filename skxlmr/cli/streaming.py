@@ -63,7 +63,7 @@ def check_output(arguments: argparse.Namespace) -> None:
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder. Name a file in it, or write in parts with --output-dir.")
     if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {output.parent} for --output.")
+        raise FileNotFoundError(f"The folder {output.parent} of --output does not exist. Create it first.")
 
 
 class Failures:

@@ -169,7 +169,7 @@ def _opened(name: str) -> Any:
         raise IsADirectoryError(f"{name} is a folder. Name its files, such as {name.rstrip('/')}/*.csv.")
     if not Path(name).exists():
         near = [path.name for path in Path(name).absolute().parent.glob("*")]
-        raise FileNotFoundError(f"There is no file {name}. {did_you_mean(Path(name).name, near)}".rstrip())
+        raise FileNotFoundError(f"The file {name} does not exist. {did_you_mean(Path(name).name, near)}".rstrip())
     return gzip.open(name) if name.endswith(".gz") else open(name, "rb")
 
 

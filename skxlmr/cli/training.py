@@ -154,9 +154,7 @@ def estimator_class(task: str) -> type[XLMRXLEstimator]:
     name = TASKS.get(task, task)
     if name not in known:
         names = [*TASKS, *TASKS.values()]
-        raise UsageError(
-            f"--task {task}: there is no such task. {did_you_mean(task, names)} Tasks: {', '.join(TASKS)}."
-        )
+        raise UsageError(f"--task {task} is not a task. {did_you_mean(task, names)} Tasks: {', '.join(TASKS)}.")
     return known[name]
 
 

@@ -32,7 +32,7 @@ def check_text_column(X: Any, *, name: str = "X", missing: str = "error") -> Tex
             f"for text pairs, df[['question', 'answer']]."
         )
     if not len(columns[0]):
-        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required: there is no text.")
+        raise ValueError(f"{name} has 0 sample(s), while a minimum of 1 is required. Pass at least one text.")
     texts = [
         check_column_of_texts(column, name if labels is None else f"{name}, column {labels[i]!r}", index, missing)
         for i, column in enumerate(columns)

@@ -207,7 +207,7 @@ class XLMRXLEmbedder(
         Raises
         ------
         ValueError
-            If there is no prompt of this name; the message lists the names.
+            If `prompt_name` is not one of `prompts_`; the message lists them.
         """
         column = self._check_fitted_column(X)
         prompt = self.prompt_ if prompt_name is None else self._named_prompt(prompt_name)

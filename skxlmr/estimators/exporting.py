@@ -128,7 +128,7 @@ class ExportMixin(ServingMixin):
         serving, windows = task.serving, task.windows
         if serving is None:
             raise NotImplementedError(
-                f"There is no graph for what {type(self).__name__} learns. Use export_pretrained if it has it, and "
+                f"{type(self).__name__} cannot be exported as a graph. Use export_pretrained if it has that, and "
                 f"convert the result with optimum; or serve the estimator itself, with save and skxlmr.load."
             )
         files = find_checkpoint(self.model)

@@ -47,7 +47,7 @@ class ServingMixin:
         ImportError
             If a package is missing: ``pip install skxlmr[onnx]``.
         NotImplementedError
-            If there is no graph for what was learned; the message names the remedy.
+            If an estimator of this kind cannot be exported as a graph; the message says what to do instead.
         ValueError
             If `model` is another checkpoint now than it was fitted on; or if `directory` is where it lies.
         FileExistsError

@@ -53,7 +53,7 @@ class NamedPrompts:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If there is no prompt of this name; the message lists the names.
+            If `prompt_name` is not one of `prompts_`; the message lists them.
         NotImplementedError
             If sentence-transformers reads queries with other modules of this checkpoint (a Router).
 
@@ -103,7 +103,7 @@ class NamedPrompts:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If there is no prompt of this name; the message lists the names.
+            If `prompt_name` is not one of `prompts_`; the message lists them.
         NotImplementedError
             If sentence-transformers reads documents with other modules of this checkpoint (a Router).
 

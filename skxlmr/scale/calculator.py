@@ -35,13 +35,13 @@ class Speed:
 MEASURED: Mapping[tuple[str, str, str, bool], Speed] = MappingProxyType(
     {
         ("nano", "cpu", "float32", False): Speed(25_087, CPU, "scale-nano-cpu.json"),
-        ("e5-small", "cpu", "bfloat16", False): Speed(5_424, CPU, "embedding-e5-small-cpu.json"),
-        ("e5-small", "cpu", "int8", False): Speed(4_384, CPU, "embedding-e5-small-cpu.json"),
-        ("e5-small", "cpu", "float32", False): Speed(3_045, CPU, "embedding-e5-small-cpu.json"),
-        (XL, "cpu", "int8", False): Speed(106.4, CPU, "eight-bit-xl-cpu.json"),
+        ("e5-small", "cpu", "bfloat16", False): Speed(15_088, CPU, "embedding-e5-small-cpu.json"),
+        ("e5-small", "cpu", "int8", False): Speed(24_591, CPU, "embedding-e5-small-cpu.json"),
+        ("e5-small", "cpu", "float32", False): Speed(8_212, CPU, "embedding-e5-small-cpu.json"),
+        (XL, "cpu", "int8", False): Speed(231.1, CPU, "full-size-xl-cpu.json"),
         (XL, "cpu", "bfloat16", False): Speed(54.9, CPU, "eight-bit-xl-cpu.json"),
         (XL, "cpu", "float32", False): Speed(26.0, CPU, "eight-bit-xl-cpu.json"),
-        (XL, "cpu", "int8", True): Speed(27.6, CPU, "finetune-step-xl-cpu.json"),
+        (XL, "cpu", "int8", True): Speed(87.2, CPU, "full-size-xl-cpu.json"),
         (XXL, "cpu", "int8", False): Speed(19.8, CPU, "eight-bit-xxl-cpu.json"),
     }
 )

@@ -57,7 +57,7 @@ def find_files(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[
             raise FileNotFoundError(f"{path} has no file whose name ends in {', '.join(READERS)}.")
         return [SourceFile.of(each) for each in found]
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"The file {path} does not exist.")
     if path.suffix.lower() not in READERS:
         raise ValueError(f"{path}: the name of a file that is read ends in {', '.join(READERS)}.")
     return [SourceFile.of(path)]

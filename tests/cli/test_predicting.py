@@ -91,7 +91,7 @@ def test_predict_pairs_finds_the_columns_of_the_fit(tmp_path, capsys):
         (["--output-dir", "x", "--json"], 2, "--output-format does not go with --output-dir"),
         (["--keep", "labels"], 1, "no column 'labels'. Did you mean 'label'?"),
         (["-o", "out.xlsx"], 2, "--output-format"),
-        (["-o", "nowhere/out.csv"], 1, "There is no folder nowhere"),
+        (["-o", "nowhere/out.csv"], 1, "The folder nowhere of --output does not exist"),
         (["-o", "."], 2, "is a folder"),
     ],
     ids=str,

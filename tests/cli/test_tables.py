@@ -95,7 +95,7 @@ def test_a_line_without_end_is_bounded(tmp_path, monkeypatch):
 
 
 def test_files_that_are_not_there_or_of_no_known_format(tables, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*review.csv. Did you mean 'reviews.csv'?"):
+    with pytest.raises(FileNotFoundError, match=r"The file .*review.csv does not exist. Did you mean 'reviews.csv'?"):
         read_table([str(tables / "review.csv")])
     with pytest.raises(UsageError, match="Pass --input-format"):
         read_table([str(tables / "reviews.xlsx")])

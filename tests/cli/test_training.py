@@ -94,7 +94,7 @@ def test_every_estimator_has_a_task():
         ("text,label\na,x\n", ["--text-column", "tetx"], "no column 'tetx'. Did you mean 'text'?"),
         ("text,label\na,1\nb,two\n", ["--task", "regress"], "a.csv, line 3, column 'label': 'two' is not a number."),
         ("text,label\na,x\nb,x\n", [], "x"),
-        ("text,label\na,x\n", ["--test", "nowhere.csv"], "There is no file nowhere.csv."),
+        ("text,label\na,x\n", ["--test", "nowhere.csv"], "The file nowhere.csv does not exist."),
     ],
     ids=["label", "text", "labels", "asked", "number", "one class", "test"],
 )

@@ -30,14 +30,6 @@ def no_gradients():
         yield
 
 
-@pytest.fixture
-def threads():
-    """Set the number of threads of torch, and reset it in the end."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def step_by_step(model, monkeypatch, **arguments):
     with monkeypatch.context() as patch:
         patch.setattr(XLMRobertaXLModel, "_fuse", lambda model, x: None)

@@ -29,14 +29,6 @@ def no_gradients():
         yield
 
 
-@pytest.fixture
-def threads():
-    """Set the number of threads of torch, and reset it in the end."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def model_of(config, dtype=torch.float32):
     """Return the same model each time; skip the test where the kernels do not multiply in its dtype."""
     library = module_of_library.library()

@@ -105,7 +105,7 @@ def test_find_files_of_folders_lists_and_single_files(tmp_path):
     assert find_files([tmp_path / "b.csv", str(tmp_path / "sub")])[1] == SourceFile.of(tmp_path / "sub" / "c.jsonl")
     with pytest.raises(ValueError, match=r"notes.txt.*ends in .parquet"):
         find_files(tmp_path / "notes.txt")
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         find_files(tmp_path / "nowhere.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="has no file whose name ends in"):
