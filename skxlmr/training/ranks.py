@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ from skxlmr.system.out_of_memory import as_out_of_memory
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # by the type of the device that trains
 # The others wait while rank 0 validates, which may take long; whether a process is alive, its launcher knows.
 TIMEOUT = timedelta(days=7)
+
+# Modules of which some functions have the default group as the default of a parameter. If they are first imported while
+# there is a group, by torch.utils.checkpoint for example, they keep it until the interpreter ends, together with its
+# threads, and one of these can abort the process then.
+HOLD_THE_GROUP = ("torch.distributed.nn", "torch.distributed.fsdp")
 
 
 class Ranks:
@@ -238,7 +244,7 @@ def joining(device: torch.device) -> Iterator[GroupRanks]:
     """
     global _joined
     if not dist.is_initialized():
-        dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT)
+        _make_group(device)
         atexit.register(leave_group)
     _joined = GroupRanks(device)
     try:
@@ -250,8 +256,13 @@ def joining(device: torch.device) -> Iterator[GroupRanks]:
 def join_by_file(file: str, device: torch.device) -> None:
     """Make the default group of processes that meet at a file, which nobody else knows."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = dist.FileStore(file, size)
-    dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    _make_group(device, store=dist.FileStore(file, size), rank=rank, world_size=size)
+
+
+def _make_group(device: torch.device, **options: Any) -> None:
+    for module in HOLD_THE_GROUP:
+        import_module(module)
+    dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT, **options)
 
 
 def leave_group() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -35,11 +36,15 @@ def main() -> None:
                 with open(directory / RESULT, "wb") as file:
                     pickle.dump(result, file, protocol=5)
         leave_group()
+        # As at an orderly end, which threads of the group can abort: FSDP keeps the group until the interpreter ends.
+        atexit._run_exitfuncs()
+        code = 0
     except BaseException as error:
         _write_error(directory, rank, error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # an orderly end would wait for the others
+        code = 1  # an orderly end would wait for the others
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_with_parent() -> None:

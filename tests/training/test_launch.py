@@ -1,12 +1,17 @@
 """Processes that are started for a function."""
 
+import atexit
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+import torch.utils.checkpoint
 
 from skxlmr.training.launch import ProcessDiedError, launch
-from skxlmr.training.ranks import joined
+from skxlmr.training.ranks import joined, leave_group
 
 
 def exchange(value):
@@ -25,3 +30,39 @@ def test_launch_returns_what_the_first_process_returns_and_keeps_signals():
 def test_launch_reports_an_exit_without_an_exception():
     with pytest.raises(ProcessDiedError, match="rank 0 ended with exit code 3"):
         launch(os._exit, 3, n=1)
+
+
+class AbortWhenDeleted:
+    def __del__(self, abort=os.abort):  # a default, since globals are gone by then
+        abort()
+
+
+def end_badly(file):
+    sys.kept_until_the_interpreter_ends = AbortWhenDeleted()
+    atexit.register(Path(file).write_text, "ran")
+
+
+def test_launch_ends_processes_before_the_interpreter_deletes_objects(tmp_path):
+    assert launch(end_badly, str(tmp_path / "atexit"), n=1) is None
+    assert (tmp_path / "atexit").read_text() == "ran"
+
+
+def threads_of_the_group():
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
+
+
+def leave_after_a_checkpointed_layer():
+    layer = torch.nn.Linear(2, 2)
+    torch.utils.checkpoint.checkpoint(layer, torch.ones(1, 2), use_reentrant=False).sum().backward()
+    joined().sum_gradients([layer.weight])
+    inside = threads_of_the_group()
+    leave_group()
+    return inside, threads_of_the_group()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_leave_group_ends_its_threads_though_modules_were_imported_in_between():
+    inside, after = launch(leave_after_a_checkpointed_layer, n=2)
+    assert inside
+    assert after == []
