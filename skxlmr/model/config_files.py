@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from skxlmr.checkpoints import hub
 from skxlmr.checkpoints.errors import CheckpointError
@@ -22,12 +22,13 @@ from skxlmr.system.schema import shown
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
-
-    from skxlmr.model.config import XLMRobertaXLConfig
+    from typing_extensions import Self
 
 BOOLEANS = {"true": True, "1": True, "y": True, "yes": True, "false": False, "0": False, "n": False, "no": False}
+Config = TypeVar("Config", bound="ConfigFiles")
+
 NOT_SAVED = ("extra", "name_or_path")  # fields that are not entries of config.json
-CONFIGS: dict[str, type[XLMRobertaXLConfig]] = {}  # the class for each `model_type`
+CONFIGS: dict[str, type[Any]] = {}  # the class for each `model_type`
 
 
 class ConfigFiles:
@@ -40,7 +41,7 @@ class ConfigFiles:
         """Let `from_dict` return the class for its `model_type`, and not subclasses of users."""
         super().__init_subclass__()
         if "model_type" in cls.__dict__:
-            CONFIGS.setdefault(cls.model_type, cls)  # type: ignore[arg-type]
+            CONFIGS.setdefault(cls.model_type, cls)
 
     def __post_init__(self) -> None:
         """Check all settings."""
@@ -60,7 +61,7 @@ class ConfigFiles:
         local_files_only: bool = False,
         subfolder: str = "",
         **settings: Any,
-    ) -> XLMRobertaXLConfig:
+    ) -> Self:
         """Read the configuration of a checkpoint: "nano", a local directory or the id of a model on the hub.
 
         Nothing else is downloaded from the hub. The parameters are those of a model's `from_pretrained`, `settings`
@@ -83,17 +84,17 @@ class ConfigFiles:
                 model, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only,
                 subfolder=subfolder,
             )  # fmt: skip
-        config = cls.from_file(path).changed(settings)
+        config: Any = cls.from_file(path).changed(settings)
         config.name_or_path = os.fspath(model)
         return config
 
     @classmethod
-    def from_json_file(cls, json_file: str | os.PathLike) -> XLMRobertaXLConfig:
+    def from_json_file(cls, json_file: str | os.PathLike) -> Self:
         """Read a file with the content of a config.json; see `from_file`."""
         return cls.from_file(json_file)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> XLMRobertaXLConfig:
+    def from_file(cls, path: str | os.PathLike, *, pre_layer_norm: bool | None = None) -> Self:
         """Read and check a config.json; return the class for its model_type.
 
         `pre_layer_norm` tells whether the weights are those of an XL model, since some published files of XL and XXL
@@ -117,7 +118,7 @@ class ConfigFiles:
             raise CheckpointError(f"{path}: {error}") from error
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> XLMRobertaXLConfig:
+    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:
         """Return the configuration for the content of a config.json, of the class for its `model_type` if it has one.
 
         Unknown keys become `extra`; `settings` replace others. Raises ValueError if an entry is of another type than
@@ -141,7 +142,7 @@ class ConfigFiles:
             extra={k: v for k, v in values.items() if k not in known},
         ).changed(settings)
 
-    def changed(self, settings: Mapping[str, Any]) -> XLMRobertaXLConfig:
+    def changed(self, settings: Mapping[str, Any]) -> Self:
         """Return a copy with other settings; raise TypeError if one is unknown, and ValueError if it is invalid."""
         unknown = settings.keys() - self.setting_names()
         if unknown:
@@ -253,21 +254,22 @@ class ConfigFiles:
 
 
 def changed_config(
-    config: XLMRobertaXLConfig,
+    config: Config,
     changes: Mapping[str, Any],
     *,
     num_labels: int | None = None,
     id2label: Mapping[int, str] | None = None,
     label2id: Mapping[str, int] | None = None,
-) -> XLMRobertaXLConfig:
+) -> Config:
     """Return a copy of a config with other settings and labels.
 
     Raises ValueError if `num_labels`, `id2label` and `label2id` contradict each other or a setting is invalid.
     """
-    known = {f.name for f in fields(config)}
+    old: Any = config  # a dataclass with labels, see `XLMRobertaXLConfig`
+    known = {f.name for f in fields(old)}
     extra = {name: value for name, value in changes.items() if name not in known}
     settings = {name: value for name, value in changes.items() if name in known}
-    new = replace(config, **settings, extra={**config.extra, **extra})
+    new = replace(old, **settings, extra={**old.extra, **extra})
     if num_labels is not None:
         new.num_labels = num_labels
     if label2id is not None:

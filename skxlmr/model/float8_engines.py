@@ -6,7 +6,7 @@ Notation: T tokens, t tokens of one block, K input features, N output features.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,8 @@ from torch import Tensor
 
 from skxlmr.model.blocks import block_size, blocks
 from skxlmr.model.dequantize import Dequantize
-from skxlmr.model.quantized_input import Engine, QuantizedInput
+from skxlmr.model.quantized_input import Engine, FrozenLayer, QuantizedInput
 from skxlmr.system.capability import cuda_capability
-
-if TYPE_CHECKING:
-    from skxlmr.model.float8 import Float8Linear
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max  # 448
@@ -62,6 +59,14 @@ def decoded(values: Tensor) -> Tensor:
     return bits.bitwise_and_(2**7 - 1).bitwise_left_shift_(7).bitwise_or_(signs).view(torch.float16).float().mul_(2**8)
 
 
+class Float8Layer(FrozenLayer, Protocol):
+    """What engines use of a `Float8Linear`."""
+
+    @property
+    def values(self) -> Tensor:
+        """The numbers, to be multiplied by the scales: (N, K) float8_e4m3fn."""
+
+
 class ScaledMM:
     """Products of 8-bit numbers by `torch._scaled_mm`, with a scale for each token and for each output channel.
 
@@ -75,15 +80,13 @@ class ScaledMM:
     and on Windows torch is built without these kernels. In these cases its sums are float32, and are scaled here.
     """
 
-    def quantize(self, x: Tensor, layer: Float8Linear) -> QuantizedInput:
+    def quantize(self, x: Tensor, layer: Float8Layer) -> QuantizedInput:
         values, scales = round_rows(x)
         return QuantizedInput(x.dtype, _filled(values, 0, -layer.in_features % MULTIPLE), scales)
 
-    def multiply(self, inputs: QuantizedInput, layer: Float8Linear) -> Tensor:
+    def multiply(self, inputs: QuantizedInput, layer: Float8Layer) -> Tensor:
         assert inputs.scales is not None
-        weight: Tensor = layer.values
-        scales: Tensor = layer.scales
-        bias: Tensor | None = layer.bias
+        weight, scales, bias = layer.values, layer.scales, layer.bias
         more_rows, more_columns = (-size % MULTIPLE for size in weight.shape)
         if more_rows or more_columns:
             weight, scales = _filled(weight, more_rows, more_columns), F.pad(scales, (0, more_rows))

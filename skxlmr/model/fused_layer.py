@@ -8,7 +8,8 @@ Notation: T packed tokens, H hidden size, N heads, D head size, I width of the f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,30 @@ from skxlmr.model.int8 import Int8Linear
 from skxlmr.model.int8_engines.fused import Fused
 from skxlmr.model.packing import Packing
 
-if TYPE_CHECKING:
-    from skxlmr.model.layers import FeedForward, Layer
+
+class FeedForwardParts(Protocol):
+    """What is used of a `FeedForward`."""
+
+    up: nn.Linear
+    down: nn.Linear
+    activation: Callable[[Tensor], Tensor]
 
 
-def can_fuse(layer: Layer, deltas: Deltas) -> bool:
+class LayerParts(Protocol):
+    """What is used of a `Layer`."""
+
+    training: bool
+    pre_layer_norm: bool
+    attention: Attention
+    attention_norm: nn.LayerNorm
+    ffn_norm: nn.LayerNorm
+
+    @property
+    def ffn(self) -> FeedForwardParts:
+        """The feed-forward network."""
+
+
+def can_fuse(layer: LayerParts, deltas: Deltas) -> bool:
     """Whether `run_fused` can run a layer: nothing in it is trained or watched, and its engine is fused."""
     attention, ffn = layer.attention, layer.ffn
     first = attention.query
@@ -32,21 +52,19 @@ def can_fuse(layer: Layer, deltas: Deltas) -> bool:
     if torch.is_grad_enabled() or layer.training or not isinstance(first, Int8Linear):
         return False
     linears = (first, attention.key, attention.value, attention.output, ffn.up, ffn.down)
+    watched: tuple[Any, ...] = (*linears, attention, ffn, layer.attention_norm, layer.ffn_norm)
     return (
         first.settings.outliers != "dynamic"
         and all(
             isinstance(linear, Int8Linear) and linear.settings is first.settings and linear.observer is None
             for linear in linears
         )
-        and not any(
-            part._forward_hooks or part._forward_pre_hooks
-            for part in (*linears, attention, ffn, layer.attention_norm, layer.ffn_norm)
-        )
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in watched)
         and isinstance(first.engine, Fused)
     )
 
 
-def run_fused(layer: Layer, x: Tensor, packing: Packing, deltas: Deltas) -> Tensor:
+def run_fused(layer: LayerParts, x: Tensor, packing: Packing, deltas: Deltas) -> Tensor:
     """Run a layer, (T, H) -> (T, H), as its `forward` does without eager attention and cross-attention."""
     if layer.pre_layer_norm:
         x = _attention(layer.attention, layer.attention_norm, x, packing, deltas)
@@ -77,7 +95,7 @@ def _attention(attention: Attention, norm: nn.LayerNorm | None, x: Tensor, packi
 
 
 def _feed_forward(
-    ffn: FeedForward, norm: nn.LayerNorm, x: Tensor, deltas: Deltas, residual_is_normalised: bool = False
+    ffn: FeedForwardParts, norm: nn.LayerNorm, x: Tensor, deltas: Deltas, residual_is_normalised: bool = False
 ) -> Tensor:
     """Normalise x, and return it, before or after that, with the output of the feed-forward network added, (T, H)."""
     up, down = _int8(ffn.up), _int8(ffn.down)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,8 @@ from skxlmr.model.frozen_product import FrozenProduct
 from skxlmr.model.int8_engines.choice import ENGINES, choose_engine
 from skxlmr.model.int8_engines.int_mm import IntMM, weight_sums
 from skxlmr.model.int8_engines.outliers import outlier_weight
-from skxlmr.model.quantized_input import Engine, QuantizedInput
+from skxlmr.model.quantized_input import Derived, Engine, QuantizedInput
 from skxlmr.model.settings import Settings
-
-Derived = TypeVar("Derived")
 
 OUTLIERS = ("fixed", "dynamic", "none")
 # At most one column in this many is an outlier, because columns in 16 bits cost time.
@@ -111,6 +109,10 @@ class Int8Linear(nn.Module):
     """
 
     quantized_parameters = ("weight", "SCB")
+    outliers: Tensor
+    outlier_weight: Tensor
+    weight_sums: Tensor
+    is_outlier: Tensor
 
     def __init__(
         self,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.attention import Eager
@@ -19,17 +19,15 @@ from skxlmr.model.packing import Packing
 from skxlmr.system.malloc import return_freed_memory
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
-if TYPE_CHECKING:
-    from skxlmr.model.encoder import Encoder
-
 SENTENCES = Path(__file__).parents[1] / "bundled" / "sentences.txt"
 SENTENCE_TOKENS = 12  # of each sentence, so that one pass of about four hundred tokens suffices
 RANDOM_SENTENCES = 36
 
 
 @torch.no_grad()
-def find_outliers(encoder: Encoder, layers: Collection[Int8Linear], files: CheckpointFiles) -> None:
-    """Run the sentences through an encoder; each of its 8-bit layers sets its outliers before it multiplies."""
+def find_outliers(model: nn.Module, layers: Collection[Int8Linear], files: CheckpointFiles) -> None:
+    """Run the sentences through an `Encoder`; each of its 8-bit layers sets its outliers before it multiplies."""
+    encoder: Any = model  # the type would be imported from a module that imports this one
     settings = [layer.settings for layer in layers]
     for layer in layers:
         layer.settings = Int8(engine=layer.settings.engine)  # the same outliers are found for all settings

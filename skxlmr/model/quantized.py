@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,6 @@ from skxlmr.model.nf4 import Linear4bit
 from skxlmr.model.outlier_search import find_outliers
 from skxlmr.model.storage import EightBit, Storage, kind_of
 from skxlmr.model.word_embedding import WORD_EMBEDDING
-
-if TYPE_CHECKING:
-    from skxlmr.model.encoder import Encoder
 
 QuantizedLinear = Int8Linear | Float8Linear | Linear4bit
 SCALES = ".SCB"
@@ -146,7 +142,7 @@ def read_outliers(encoder: nn.Module, path: Path) -> None:
 
 def load_quantized(
     holder: nn.Module,
-    encoder: Encoder,
+    encoder: nn.Module,
     checkpoint: Checkpoint,
     plan: LoadPlan,
     *,
@@ -196,7 +192,7 @@ def quantized_names(module: nn.Module) -> list[str]:
 
 def _quantize(
     holder: nn.Module,
-    encoder: Encoder,
+    encoder: nn.Module,
     checkpoint: Checkpoint,
     plan: LoadPlan,
     files: CheckpointFiles,

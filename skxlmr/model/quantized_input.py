@@ -5,11 +5,14 @@ Notation: T tokens, K input features, N output features, k outlier columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+Derived = TypeVar("Derived")
 
 
 @dataclass
@@ -30,7 +33,12 @@ class QuantizedInput:
 class FrozenLayer(Protocol):
     """A linear layer whose weight (N, K) is stored as 8-bit numbers, to be multiplied by `scales`."""
 
-    bias: Tensor | None  # (N,)
+    in_features: int
+    out_features: int
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, (N,)."""
 
     @property
     def scales(self) -> Tensor:
@@ -48,6 +56,38 @@ class FrozenLayer(Protocol):
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the weight (N, K) in floating point."""
+
+
+class OutlierSettings(Protocol):
+    """Which columns of an input keep 16 bits: settings of `Int8`."""
+
+    outliers: str
+    threshold: float
+
+
+class IntegerLayer(FrozenLayer, Protocol):
+    """What engines use of an `Int8Linear`."""
+
+    asymmetric: bool
+    outliers: Tensor  # (k,) int64
+    is_outlier: Tensor  # (K,) bool
+    outlier_weight: Tensor  # (k, N) int8
+    weight_sums: Tensor  # (N,) int32
+
+    @property
+    def settings(self) -> OutlierSettings:
+        """Which columns keep 16 bits."""
+
+    @property
+    def weight(self) -> Tensor:
+        """The integers, (N, K) int8."""
+
+    @property
+    def SCB(self) -> Tensor:
+        """Largest magnitude of each row, (N,) float32."""
+
+    def derived(self, key: object, make: Callable[[], Derived]) -> Derived:
+        """Return what `make` computes from the weights and outliers; it is computed once, until these change."""
 
 
 class Engine(Protocol):

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from skxlmr.text.padding import as_list
 from skxlmr.text.piece_encoder import PieceEncoder
-
-if TYPE_CHECKING:
-    from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
+from skxlmr.text.vocabulary import Vocabulary
 
 
-class Copies:
+class WithPieces(Protocol):
+    """What is used of a tokenizer."""
+
+    piece_encoder: PieceEncoder
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The pieces and their ids."""
+
+
+Tokenizer = TypeVar("Tokenizer", bound=WithPieces)
+
+
+class Copies(Generic[Tokenizer]):
     """Makes copies of a tokenizer, which exposes these methods as its own."""
 
-    def __init__(self, tokenizer: XLMRobertaXLTokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def lowercased(self) -> XLMRobertaXLTokenizer:
+    def lowercased(self) -> Tokenizer:
         """Return a tokenizer that puts texts in lower case before all else.
 
         Returns
@@ -33,7 +44,7 @@ class Copies:
         lower.piece_encoder = PieceEncoder(self.tokenizer.vocabulary.lowercased())
         return lower
 
-    def trim(self, used: Iterable[int]) -> tuple[XLMRobertaXLTokenizer, np.ndarray]:
+    def trim(self, used: Iterable[int]) -> tuple[Tokenizer, np.ndarray]:
         """Return a tokenizer with only the pieces that are used, single characters, special and added tokens.
 
         A text is encoded as before if all its pieces are kept: the better segmentations are still there. A piece that

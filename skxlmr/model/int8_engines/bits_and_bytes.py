@@ -5,19 +5,14 @@ Notation: T tokens, t tokens of one block, K input features, N output features, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skxlmr.model.blocks import blocks
 from skxlmr.model.int8_engines.outliers import outlier_weight, outliers_of
-from skxlmr.model.quantized_input import QuantizedInput
+from skxlmr.model.quantized_input import IntegerLayer, QuantizedInput
 from skxlmr.system.bitsandbytes import bitsandbytes_ops
-
-if TYPE_CHECKING:
-    from skxlmr.model.int8 import Int8Linear
 
 BITSANDBYTES_MULTIPLE = 4  # of K; it computes other products in float32, where sums above 2**24 are rounded
 
@@ -30,7 +25,7 @@ class BitsAndBytes:
     columns is the one step that is not exact for any batch: the device chooses its kernel by the number of tokens.
     """
 
-    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+    def quantize(self, x: Tensor, layer: IntegerLayer) -> QuantizedInput:
         outliers, fixed = outliers_of(x, layer)
         columns = outliers.columns
         values, scales = torch.empty_like(x, dtype=torch.int8), x.new_empty(len(x), 1, dtype=torch.float32)
@@ -43,7 +38,7 @@ class BitsAndBytes:
             return QuantizedInput(x.dtype, values, scales)
         return QuantizedInput(x.dtype, values, scales, columns, outliers.of(x), fixed)
 
-    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+    def multiply(self, inputs: QuantizedInput, layer: IntegerLayer) -> Tensor:
         assert inputs.scales is not None
         values, weight = inputs.values, layer.weight.detach()
         if more := -values.shape[1] % BITSANDBYTES_MULTIPLE:

@@ -6,17 +6,14 @@ Notation: T tokens, K input features, N output features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from skxlmr.model.dynamic_outliers import guessing
 from skxlmr.model.int8_engines.outliers import outlier_weight_of, outliers_of
-from skxlmr.model.quantized_input import QuantizedInput
-
-if TYPE_CHECKING:
-    from skxlmr.model.int8 import Int8Linear
+from skxlmr.model.quantized_input import IntegerLayer, QuantizedInput
 
 
 class Fused:
@@ -29,7 +26,7 @@ class Fused:
     def __init__(self, operators: Callable[[], Any]) -> None:
         self.operators = operators
 
-    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+    def quantize(self, x: Tensor, layer: IntegerLayer) -> QuantizedInput:
         with guessing(False):  # the kernels take no columns that are not outliers
             outliers, fixed = outliers_of(x, layer)
         columns = outliers.columns
@@ -39,7 +36,7 @@ class Fused:
         values, scales, high, _ = self.operators().quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
         return _quantized(x.dtype, values, scales, columns, high, fixed)
 
-    def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: Int8Linear, keep: bool) -> tuple[QuantizedInput, Tensor]:
+    def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: IntegerLayer, keep: bool) -> tuple[QuantizedInput, Tensor]:
         """Quantise the result of a LayerNorm (T, K) for a layer with fixed outliers; return it, too, if `keep`."""
         values, scales, high, normalised = self.operators().quantize_rows(
             x, layer.is_outlier, layer.outliers, norm.weight, norm.bias, norm.eps, keep
@@ -50,13 +47,13 @@ class Fused:
         """Return the result of a LayerNorm that no product follows, (T, K)."""
         return norm(x)
 
-    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+    def multiply(self, inputs: QuantizedInput, layer: IntegerLayer) -> Tensor:
         return self.products(inputs, [layer])
 
     def products(
         self,
         inputs: QuantizedInput,
-        layers: Sequence[Int8Linear],
+        layers: Sequence[IntegerLayer],
         *,
         gelu: bool = False,
         residual: Tensor | None = None,
@@ -80,7 +77,7 @@ class Fused:
             *of_middles,
         )
 
-    def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
+    def chain(self, inputs: QuantizedInput, layer: IntegerLayer, following: IntegerLayer) -> QuantizedInput:
         """Multiply, apply gelu and quantise for the following layer, which has fixed outliers."""
         return self.quantize(self.products(inputs, [layer], gelu=True), following)
 
@@ -91,7 +88,7 @@ class Avx(Fused):
     Inputs of asymmetric layers are rounded as `IntMM` does.
     """
 
-    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+    def quantize(self, x: Tensor, layer: IntegerLayer) -> QuantizedInput:
         outliers, fixed = outliers_of(x, layer)
         columns, middles = outliers.columns, _empty_middles(x.shape[0], layer)
         values, scales, high, _ = self.operators().quantize_rows(
@@ -102,7 +99,7 @@ class Avx(Fused):
     def layer_norm(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
         return self.operators().layer_norm(x, norm.weight, norm.bias, norm.eps)
 
-    def chain(self, inputs: QuantizedInput, layer: Int8Linear, following: Int8Linear) -> QuantizedInput:
+    def chain(self, inputs: QuantizedInput, layer: IntegerLayer, following: IntegerLayer) -> QuantizedInput:
         if inputs.middles is not None:
             return super().chain(inputs, layer, following)
         middles = _empty_middles(inputs.values.shape[0], following)
@@ -134,7 +131,7 @@ def _quantized(
     return QuantizedInput(dtype, values, scales, columns, high, fixed, middles)
 
 
-def _empty_middles(n_rows: int, layer: Int8Linear) -> Tensor | None:
+def _empty_middles(n_rows: int, layer: IntegerLayer) -> Tensor | None:
     return torch.empty(n_rows, 1, dtype=torch.float32, device="cpu") if layer.asymmetric else None
 
 

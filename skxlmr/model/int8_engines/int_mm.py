@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,7 @@ from torch import Tensor
 from skxlmr.model.blocks import blocks
 from skxlmr.model.dynamic_outliers import OutlierColumns
 from skxlmr.model.int8_engines.outliers import HIGH, LARGEST, outlier_weight, outliers_of
-from skxlmr.model.quantized_input import QuantizedInput
-
-if TYPE_CHECKING:
-    from skxlmr.model.int8 import Int8Linear
+from skxlmr.model.quantized_input import IntegerLayer, QuantizedInput
 
 LARGEST_WORKSPACE = 2**25  # int32 numbers, 128 MiB: what a thread may keep for the sums of its products
 LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS needs more than 16 rows, and multiples of 8 or 16 in the other dimensions
@@ -32,7 +28,7 @@ class IntMM:
     the 255 steps cover the range and nothing else. The product of the middle is added to that of the steps.
     """
 
-    def quantize(self, x: Tensor, layer: Int8Linear) -> QuantizedInput:
+    def quantize(self, x: Tensor, layer: IntegerLayer) -> QuantizedInput:
         outliers, fixed = outliers_of(x, layer)
         inputs = self._empty(len(x), layer, x.dtype, outliers.columns)
         inputs.fixed = fixed
@@ -40,14 +36,14 @@ class IntMM:
             self._fill(inputs, rows, x[rows], outliers)
         return inputs
 
-    def multiply(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+    def multiply(self, inputs: QuantizedInput, layer: IntegerLayer) -> Tensor:
         y = inputs.values.new_empty(len(inputs.values), layer.out_features, dtype=inputs.dtype)
         for rows, product in self._products(inputs, layer):
             y[rows] = product
         return y
 
     def chain(
-        self, inputs: QuantizedInput, layer: Int8Linear, activation: Callable[[Tensor], Tensor], following: Int8Linear
+        self, inputs: QuantizedInput, layer: IntegerLayer, activation: Callable[[Tensor], Tensor], following: IntegerLayer
     ) -> QuantizedInput:
         """Multiply, apply the activation and quantise for the following layer, one block at a time in float32."""
         result = self._empty(len(inputs.values), following, inputs.dtype, following.outliers)
@@ -55,7 +51,7 @@ class IntMM:
             self._fill(result, rows, activation(product), OutlierColumns(following.outliers))
         return result
 
-    def _empty(self, n_rows: int, layer: Int8Linear, dtype: torch.dtype, columns: Tensor) -> QuantizedInput:
+    def _empty(self, n_rows: int, layer: IntegerLayer, dtype: torch.dtype, columns: Tensor) -> QuantizedInput:
         values = torch.empty(n_rows, layer.in_features, dtype=torch.int8, device=columns.device)
         inputs = QuantizedInput(dtype, values, torch.empty(n_rows, 1, device=columns.device))
         if layer.asymmetric:
@@ -93,7 +89,7 @@ class IntMM:
         inputs.values[rows] = values
         inputs.scales[rows] = columns.spoil(largest / 127)
 
-    def _products(self, inputs: QuantizedInput, layer: Int8Linear) -> Iterator[tuple[slice, Tensor]]:
+    def _products(self, inputs: QuantizedInput, layer: IntegerLayer) -> Iterator[tuple[slice, Tensor]]:
         """Yield the product in float32, one block of rows (t, N) after the other."""
         assert inputs.scales is not None
         out = _workspace.sums(len(inputs.values), layer.out_features, inputs.values.device)
@@ -112,7 +108,7 @@ class IntMM:
                 part.addcmul_(inputs.middles[rows], of_middles)
             yield rows, part
 
-    def _outlier_weight(self, inputs: QuantizedInput, layer: Int8Linear) -> Tensor:
+    def _outlier_weight(self, inputs: QuantizedInput, layer: IntegerLayer) -> Tensor:
         """Return the outlier columns of the weight as the product takes them: (k, N), on CUDA filled up with zeros."""
         assert inputs.columns is not None
         if not inputs.fixed:
