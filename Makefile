@@ -27,6 +27,7 @@ OLDEST_TESTS := tests/columns tests/test_sklearn_defaults.py tests/tuning tests/
 	tests/estimators/test_sklearn_checks.py tests/estimators/test_column_names.py tests/estimators/test_skops_types.py \
 	tests/estimators/test_classifier.py tests/saving/test_estimators.py tests/saving/test_values.py \
 	tests/saving/test_plain_state.py tests/training/test_loop.py tests/training/test_steps.py tests/training/test_checkpointing.py \
+	tests/training/test_damaged_checkpoints.py tests/saving/test_damaged_estimators.py \
 	tests/text/test_tokenizer.py tests/text/test_windows.py tests/checkpoints/test_formats.py tests/checkpoints/test_hub.py \
 	tests/checkpoints/test_cache.py tests/system tests/model/test_attention.py tests/model/test_int8.py tests/model/test_nf4.py
 # pandas 2.0 calls a function that numpy 1.25 deprecated.

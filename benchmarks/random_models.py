@@ -27,7 +27,7 @@ from skxlmr.checkpoints.formats import TensorInfo
 from skxlmr.checkpoints.resolve import CheckpointFiles, resolve
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, pretrained, quantized
 from skxlmr.model.key_maps import BASE, key_map
-from skxlmr.model.pretrained import read_config
+from skxlmr.model.opening import read_config
 
 
 class RandomCheckpoint(Checkpoint):

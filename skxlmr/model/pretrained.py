@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from skxlmr.checkpoints.checkpoint import Checkpoint, checkpoint_of, load_into, open_checkpoint
+from skxlmr.checkpoints.checkpoint import Checkpoint, checkpoint_of, load_into
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
-from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.keymap import LoadPlan, match
-from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
+from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.config import XLMRobertaXLConfig, changed_config
 from skxlmr.model.float8 import Float8
-from skxlmr.model.generation_config import GenerationConfig, read_generation_config
 from skxlmr.model.initialisation import initialise
 from skxlmr.model.int8 import Int8
 from skxlmr.model.key_maps import BASE, MAY_BE_UNUSED, THEIR_BASE, key_map
@@ -34,6 +31,7 @@ from skxlmr.model.loading_report import NewHeadWarning as NewHeadWarning  # filt
 from skxlmr.model.loading_report import loading_info, warn_of_differences
 from skxlmr.model.masks import MaskingModel
 from skxlmr.model.measures import MeasuredModel
+from skxlmr.model.opening import config_for_state, name_of, open_model
 from skxlmr.model.pruning import PrunableModel
 from skxlmr.model.quantized import (
     SCALES,
@@ -215,17 +213,17 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         }  # fmt: skip
         if state_dict is None:
             where["weights_names"] = chosen_weights(variant, use_safetensors)
-            files, config, checkpoint, generation_config = _open(model, config, where, cls.can_generate())
+            files, config, checkpoint, generation_config = open_model(model, config, where, cls.can_generate())
         elif quantization or map_word_embedding:
             raise ValueError("load_in_8bit, load_in_4bit and map_word_embedding load files, and no state_dict.")
         else:
-            files, config, generation_config = None, _config_for_state(model, config, where), None
+            files, config, generation_config = None, config_for_state(model, config, where), None
             checkpoint = checkpoint_of(state_dict, "state_dict")
         with checkpoint:
             check_names(cls, config, settings)
             of_class = {name: settings.pop(name) for name in class_parameters(cls) & settings.keys()}
             config = changed_config(config, settings, num_labels=num_labels, id2label=id2label, label2id=label2id)
-            config.name_or_path = _name(files or model)
+            config.name_or_path = name_of(files or model)
             with torch.device("meta"):
                 module = cls(config, **of_class)
             if state_dict is not None:
@@ -327,79 +325,6 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
                 reinitialise(module, self.config, dtype, device)
                 for name, parameter in loaded.items():
                     setattr(module, name, parameter)
-
-
-def _open(
-    model: str | os.PathLike | CheckpointFiles | None,
-    config: XLMRobertaXLConfig | None,
-    where: Mapping[str, Any],
-    can_generate: bool,
-) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint, GenerationConfig | None]:
-    """Open the weights of a checkpoint, and read the configs that belong to them, also while it is being replaced."""
-    if model is None:
-        raise ValueError("model=None needs a config and a state_dict.")
-    for _ in range(READING_ATTEMPTS):
-        files = resolve(model, **where)
-        with ExitStack() as opened:
-            try:
-                found = config or read_config(files)
-                generation_config = read_generation_config(files, found) if can_generate else None
-                checkpoint = opened.enter_context(open_checkpoint(files))
-            except CheckpointError:
-                if files.is_unchanged():
-                    raise
-                continue
-            if files.is_unchanged():
-                opened.pop_all()
-                return files, found, checkpoint, generation_config
-    raise CheckpointError(f"{files.directory} was replaced while it was being read. Load it again.")
-
-
-def _config_for_state(
-    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
-) -> XLMRobertaXLConfig:
-    """Return the config for a state dict, that of a model unless it is given."""
-    if config is not None:
-        return config
-    if model is None:
-        raise ValueError("A state_dict without a model needs a config.")
-    if isinstance(model, CheckpointFiles):
-        return read_config(model)
-    return XLMRobertaXLConfig.from_pretrained(model, **where)
-
-
-def _name(model: str | os.PathLike | CheckpointFiles | None) -> str:
-    if model is None:
-        return ""
-    return model.name if isinstance(model, CheckpointFiles) else os.fspath(model)
-
-
-def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read the config of a checkpoint.
-
-    The head of an adapter may have other labels than its base model: a file beside it has their names.
-    """
-    config = _read_own_config(files)
-    if files.adapter is None:
-        return config
-    n_labels, labels = files.adapter.n_labels, files.adapter.labels
-    if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
-        try:
-            return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
-        except ValueError as error:
-            raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
-    if n_labels is not None:
-        config.num_labels = n_labels
-    return config
-
-
-def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
-    if read_json(files.config).get("model_type") != "xlm-roberta":
-        return XLMRobertaXLConfig.from_file(files.config)
-    with open_checkpoint(files) as checkpoint:
-        pre_layer_norm = any("self_attn_layer_norm" in key for key in checkpoint.tensors)
-    return XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=pre_layer_norm)
 
 
 def reinitialise(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device | str) -> None:

@@ -83,7 +83,7 @@ class IntegerLayer(FrozenLayer, Protocol):
         """The integers, (N, K) int8."""
 
     @property
-    def SCB(self) -> Tensor:
+    def SCB(self) -> Tensor:  # noqa: N802 - as in bitsandbytes
         """Largest magnitude of each row, (N,) float32."""
 
     def derived(self, key: object, make: Callable[[], Derived]) -> Derived:

@@ -27,7 +27,7 @@ from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantiza
 from skxlmr.hardware.estimate import MemoryEstimate, SeveralProcesses, memory_estimate
 from skxlmr.hardware.footprint import default_batch_tokens
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
-from skxlmr.model.pretrained import read_config
+from skxlmr.model.opening import read_config
 from skxlmr.model.storage import EightBit, Storage
 from skxlmr.model.word_embedding import read_words
 from skxlmr.system.current_device import on_device

@@ -26,7 +26,7 @@ from skxlmr.checkpoints.sentence_transformers import (
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.config import CONFIGS
 from skxlmr.model.key_maps import THEIR_BASE, key_map
-from skxlmr.model.pretrained import read_config
+from skxlmr.model.opening import read_config
 from skxlmr.model.pretrained_heads import read_head
 from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.saving.estimators import SavedWeights

@@ -22,7 +22,7 @@ from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_transformers import is_cross_encoder, read_activation, read_prompt
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import THEIR_BASE, key_map
-from skxlmr.model.pretrained import read_config
+from skxlmr.model.opening import read_config
 from skxlmr.saving.checkpoints_with_heads import EMBEDDING, SEQUENCES, TrainedModel, task_of, task_of_class
 from skxlmr.tuning import LINEAR_LAYERS, NORM_PATHS, OUTER_PATHS, PATHS, Head, LoRA, Tuning
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
+import pytest
 import torch
 import transformers
 from torch import nn
 
+import skxlmr
 from skxlmr.runtime.backbone import get_backbone
 
 TEXTS = ["a wonderful film", "很好看的电影", "dreadful", "I loved every minute of it"]
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+SEQUENCES = ("ForSequenceClassification", "SEQ_CLS")
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+WARNINGS_OF_PEFT = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # in peft
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning"),  # in peft
+    pytest.mark.filterwarnings(
+        "ignore:Adapter 'default'. 3 LoRA tensor.s. have invalid shape"
+    ),  # of lora_bias, in peft
+    pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning"),  # in peft
+]
 FAMILIES = {"xlm-roberta-xl": "XLMRobertaXL", "xlm-roberta": "XLMRoberta", "bert": "Bert"}
 
 
@@ -56,3 +70,14 @@ def logits_of(model: nn.Module, texts=TEXTS) -> np.ndarray:
     """Outputs of transformers' model for single texts, on a padded batch."""
     batch = get_backbone("nano").tokenizer(list(texts), padding=True, return_tensors="pt")
     return model(**batch).logits.numpy()
+
+
+def edit(directory: Path, **changes: Any) -> None:
+    """Change entries of adapter_config.json."""
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def load(directory: Path, **parameters: Any) -> Any:
+    """Return the estimator of an adapter, in float32."""
+    return skxlmr.load(directory, device="cpu", dtype="float32", **parameters)

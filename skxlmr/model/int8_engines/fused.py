@@ -36,7 +36,9 @@ class Fused:
         values, scales, high, _ = self.operators().quantize_rows(x, is_outlier, columns, None, None, 0.0, False)
         return _quantized(x.dtype, values, scales, columns, high, fixed)
 
-    def normalise(self, x: Tensor, norm: nn.LayerNorm, layer: IntegerLayer, keep: bool) -> tuple[QuantizedInput, Tensor]:
+    def normalise(
+        self, x: Tensor, norm: nn.LayerNorm, layer: IntegerLayer, keep: bool
+    ) -> tuple[QuantizedInput, Tensor]:
         """Quantise the result of a LayerNorm (T, K) for a layer with fixed outliers; return it, too, if `keep`."""
         values, scales, high, normalised = self.operators().quantize_rows(
             x, layer.is_outlier, layer.outliers, norm.weight, norm.bias, norm.eps, keep

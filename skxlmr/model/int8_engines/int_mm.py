@@ -43,7 +43,11 @@ class IntMM:
         return y
 
     def chain(
-        self, inputs: QuantizedInput, layer: IntegerLayer, activation: Callable[[Tensor], Tensor], following: IntegerLayer
+        self,
+        inputs: QuantizedInput,
+        layer: IntegerLayer,
+        activation: Callable[[Tensor], Tensor],
+        following: IntegerLayer,
     ) -> QuantizedInput:
         """Multiply, apply the activation and quantise for the following layer, one block at a time in float32."""
         result = self._empty(len(inputs.values), following, inputs.dtype, following.outliers)

@@ -1,0 +1,89 @@
+"""Opening a checkpoint for a model: its weights, and the configs that belong to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
+from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.generation_config import GenerationConfig, read_generation_config
+
+
+def open_model(
+    model: str | os.PathLike | CheckpointFiles | None,
+    config: XLMRobertaXLConfig | None,
+    where: Mapping[str, Any],
+    can_generate: bool,
+) -> tuple[CheckpointFiles, XLMRobertaXLConfig, Checkpoint, GenerationConfig | None]:
+    """Open the weights of a checkpoint, and read the configs that belong to them, also while it is being replaced."""
+    if model is None:
+        raise ValueError("model=None needs a config and a state_dict.")
+    for _ in range(READING_ATTEMPTS):
+        files = resolve(model, **where)
+        with ExitStack() as opened:
+            try:
+                found = config or read_config(files)
+                generation_config = read_generation_config(files, found) if can_generate else None
+                checkpoint = opened.enter_context(open_checkpoint(files))
+            except CheckpointError:
+                if files.is_unchanged():
+                    raise
+                continue
+            if files.is_unchanged():
+                opened.pop_all()
+                return files, found, checkpoint, generation_config
+    raise CheckpointError(f"{files.directory} was replaced while it was being read. Load it again.")
+
+
+def config_for_state(
+    model: str | os.PathLike | CheckpointFiles | None, config: XLMRobertaXLConfig | None, where: Mapping[str, Any]
+) -> XLMRobertaXLConfig:
+    """Return the config for a state dict, that of a model unless it is given."""
+    if config is not None:
+        return config
+    if model is None:
+        raise ValueError("A state_dict without a model needs a config.")
+    if isinstance(model, CheckpointFiles):
+        return read_config(model)
+    return XLMRobertaXLConfig.from_pretrained(model, **where)
+
+
+def name_of(model: str | os.PathLike | CheckpointFiles | None) -> str:
+    """Return the `name_or_path` of a model that is loaded."""
+    if model is None:
+        return ""
+    return model.name if isinstance(model, CheckpointFiles) else os.fspath(model)
+
+
+def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Read the config of a checkpoint.
+
+    The head of an adapter may have other labels than its base model: a file beside it has their names.
+    """
+    config = _read_own_config(files)
+    if files.adapter is None:
+        return config
+    n_labels, labels = files.adapter.n_labels, files.adapter.labels
+    if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
+        try:
+            return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
+        except ValueError as error:
+            raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
+    if n_labels is not None:
+        config.num_labels = n_labels
+    return config
+
+
+def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
+    if read_json(files.config).get("model_type") != "xlm-roberta":
+        return XLMRobertaXLConfig.from_file(files.config)
+    with open_checkpoint(files) as checkpoint:
+        pre_layer_norm = any("self_attn_layer_norm" in key for key in checkpoint.tensors)
+    return XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=pre_layer_norm)
