@@ -23,3 +23,18 @@ def quantized_layer(linear, settings=None, asymmetric=False):
         layer.set_outliers(torch.empty(0, dtype=torch.int64))
     layer.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
     return layer
+
+
+def linear_and_quantized(settings, in_features=192, out_features=96, bias=True):
+    """Return a linear layer with random weights, and the same quantised as `settings` say."""
+    torch.manual_seed(0)
+    linear = nn.Linear(in_features, out_features, bias=bias)
+    return linear, quantized_layer(linear, settings)
+
+
+def dequantized(layer, dtype=torch.float32):
+    """Return an ordinary layer with the dequantised weight."""
+    linear = nn.Linear(layer.in_features, layer.out_features, dtype=dtype).requires_grad_(False)
+    linear.weight.copy_(layer.dequantize(dtype))
+    linear.bias.copy_(layer.bias)
+    return linear
