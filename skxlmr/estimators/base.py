@@ -102,7 +102,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         return hasattr(self, "n_features_in_")
 
     def _check_fitted_column(self, X: Any) -> Any:
-        """Check X after fit: it must have the columns that fit saw. Wrong names are told before wrong values."""
+        """Check X after fit: it must have the columns that fit saw. Wrong names are reported before wrong values."""
         check_is_fitted(self)
         names = feature_names(self._select(X))
         if names is not None and self._needs_all_features(len(names)):

@@ -99,6 +99,6 @@ class OutlierColumns:
             low = torch.where(self.counts, low, values[:, self.columns])
         values.index_copy_(1, self.columns, low)
 
-    def spoil(self, scales: Tensor) -> Tensor:
-        """Return scales, which are NaN if a guess was wrong."""
+    def marked(self, scales: Tensor) -> Tensor:
+        """Return scales, all NaN if a guess was wrong: the product then shows it."""
         return scales if self.poison is None else scales + self.poison

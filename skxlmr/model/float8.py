@@ -30,7 +30,7 @@ class Float8(Settings):
     Elsewhere weights are converted to floating point for each product, which is slow, and inputs are not rounded.
 
     The integers of `Int8` are more accurate, and are what ``load_in_8bit=True`` takes on every device. Which of the two
-    is faster on GPUs nobody has measured yet.
+    is faster on GPUs has not been measured yet.
 
     Parameters
     ----------

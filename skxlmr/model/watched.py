@@ -46,7 +46,7 @@ class Watched:
         self._types = list(map(type, self._modules))
 
     def is_unchanged(self) -> bool:
-        """Whether everything is as it was, and nobody wrote to what was packed."""
+        """Whether everything is as it was, and what was packed has not been written to."""
         try:
             same = all(map(operator.is_, map(operator.getitem, self._dicts, self._names), self._values))
         except KeyError:

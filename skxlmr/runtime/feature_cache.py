@@ -60,7 +60,7 @@ class ArrayCache:
             return found
 
     def put(self, keys: Sequence[Hashable], arrays: Sequence[Tensor | np.ndarray], spare: int | None = None) -> None:
-        """Store arrays, which nobody may change afterwards.
+        """Store arrays, which must not be changed afterwards.
 
         Never evict entries used after the clock value `spare`; if nothing else can go, do not store. In repeated passes
         over the same texts, LRU eviction alone would always evict the texts that come next.

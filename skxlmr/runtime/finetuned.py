@@ -191,7 +191,9 @@ class Finetuned(nn.Module):
         if self._device != backbone.model.device:
             self.to(backbone.model.device)
         if self.only_head:
-            parts = self.frozen(backbone, plan, batch_tokens, memory=memory, verbose=verbose, description=description)
+            parts = self.untrained_features(
+                backbone, plan, batch_tokens, memory=memory, verbose=verbose, description=description
+            )
             return torch.cat(list(downloads(map(self._head_outputs, parts)))).numpy()
         of_a_row = np.zeros(plan.n_texts, bool)
         of_a_row[plan.text_of_row] = True
@@ -227,7 +229,7 @@ class Finetuned(nn.Module):
             return self.head(features).detach().float()
 
     @torch.no_grad()
-    def frozen(
+    def untrained_features(
         self,
         backbone: Backbone,
         plan: WindowPlan,

@@ -117,7 +117,7 @@ def encode(
     it may differ in rounding from that of the batch without.
     """
     size = _size(packing.batch_size, len(x))
-    if size is None or not _takes_graph(model, x, packing, adapter):
+    if size is None or not _takes_graph(model, x, adapter):
         return model.encode(x, position_ids, packing, adapter=adapter, layers=layers, start=start, recompute=recompute)
     with _lock:
         graphs = _graphs.get(model)
@@ -145,7 +145,7 @@ def _size(n_texts: int, n_tokens: int) -> tuple[int, int] | None:
     return (padded, total) if total <= MOST_TOKENS else None
 
 
-def _takes_graph(model: XLMRobertaXLModel, x: Tensor, packing: Packing, adapter: Adapter | None) -> bool:
+def _takes_graph(model: XLMRobertaXLModel, x: Tensor, adapter: Adapter | None) -> bool:
     return (
         _max_graphs > 0
         and x.is_cuda

@@ -79,7 +79,7 @@ class CardFacts:
     class_name : str
     kind : CardKind
     base : str
-        The name of the base model; "a local checkpoint" for one in a directory, whose path is nobody's business.
+        The name of the base model; "a local checkpoint" for one in a directory, whose path is not shown.
     hub_id : str or None
         The base on the hub.
     revision : str or None
@@ -136,7 +136,7 @@ def card_files(directory: str | os.PathLike, facts: CardFacts | None, library: s
     directory : str or path
         Where it will lie.
     facts : CardFacts or None
-        None is no card.
+        None writes no card.
     library : {"skxlmr", "transformers", "sentence-transformers", "peft", "onnx", "openvino"}
         Which reads the directory.
     """

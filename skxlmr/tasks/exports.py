@@ -1,4 +1,4 @@
-"""What a task tells those who write what was learned in the formats of other programs."""
+"""What a task must know to write what was learned in the formats of other programs."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ class Drawing(Callback):
 
 def language_losses(finetuned: Finetuned, backbone: Backbone, drawing: Drawing) -> Losses:
     """Return the losses that a trainer minimises: the cross-entropy of the targets that are drawn."""
-    keep = Keep() if drawing.task.repeats else None  # what is drawn anew is not worth remembering
+    keep = Keep() if drawing.task.repeats else None  # what is drawn anew is not worth caching
 
     def losses(windows: np.ndarray, of_rows: np.ndarray, recompute: bool) -> Tensor:
         examples = drawing.examples

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 NAME = "training.safetensors"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-MAX_VALUES = 4_000_000  # of the JSON: the history, and what callbacks remember
+MAX_VALUES = 4_000_000  # of the JSON: the history, and the states of callbacks
 NUMBERS = "numbers"  # the tensor that holds the JSON, so that one file, written at once or not at all, holds everything
 
 

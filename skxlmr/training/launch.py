@@ -121,7 +121,7 @@ def _start(directory: Path, n: int, device_type: str) -> PContext:
         environment["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // n))
     loopback = {"lo", "lo0"} & {name for _, name in socket.if_nameindex()} if hasattr(socket, "if_nameindex") else set()
     if loopback and "GLOO_SOCKET_IFNAME" not in os.environ:
-        environment["GLOO_SOCKET_IFNAME"] = loopback.pop()  # nobody outside of this machine is listened to
+        environment["GLOO_SOCKET_IFNAME"] = loopback.pop()  # no connections from other machines
     ranks = range(n)
     with _handlers_kept():
         return start_processes(

@@ -30,10 +30,6 @@ from skxlmr.training.ranks import GroupRanks, Ranks
 class ShardedBackbone(Backbone):
     """A base model in shards; one thread runs it, since all processes must gather the same layers in the same order."""
 
-    @property
-    def most_workers(self) -> int:
-        return 1
-
     def on_each(self, compute: Callable[[Backbone, Any], Tensor]) -> dict[torch.device, Callable[[Any], Tensor]]:
         """Return what computes with it; outside of inference mode, since training gathers into the same tensors."""
 

@@ -62,7 +62,9 @@ def start_head(
     units, place = plan.units_of_rows(order)
     targets, weights = task.samples(rows.take(order), units, place)
     distinct, of_unit = np.unique(units, return_inverse=True)
-    hidden = torch.cat(list(finetuned.frozen(backbone, plan, batch_tokens, distinct, memory=memory, verbose=verbose)))
+    hidden = torch.cat(
+        list(finetuned.untrained_features(backbone, plan, batch_tokens, distinct, memory=memory, verbose=verbose))
+    )
     with torch.no_grad():
         head.prepare(hidden)
         features = head.project(hidden).float().cpu().numpy()

@@ -24,7 +24,7 @@ from skxlmr.training.ranks import Ranks
 
 @dataclass
 class Position:
-    """How far a training is, and the settings that it has changed by itself."""
+    """The progress of a training, and the settings that it has changed itself."""
 
     batch_tokens: POSITIVE
     recompute: bool

@@ -33,7 +33,7 @@ class BitsAndBytes:
             part = outliers.without(x[rows]) if len(columns) else x[rows]  # (t, K)
             largest = part.abs().amax(1, keepdim=True).float().clamp_(min=1e-30)  # a row may be zero
             values[rows] = torch.mul(part, 127 / largest).round_()
-            scales[rows] = outliers.spoil(largest / 127)
+            scales[rows] = outliers.marked(largest / 127)
         if not len(columns):
             return QuantizedInput(x.dtype, values, scales)
         return QuantizedInput(x.dtype, values, scales, columns, outliers.of(x), fixed)

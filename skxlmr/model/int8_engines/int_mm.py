@@ -91,7 +91,7 @@ class IntMM:
             columns.put(whole - HIGH * high, values)
             inputs.high[rows, : len(inputs.columns)] = high
         inputs.values[rows] = values
-        inputs.scales[rows] = columns.spoil(largest / 127)
+        inputs.scales[rows] = columns.marked(largest / 127)
 
     def _products(self, inputs: QuantizedInput, layer: IntegerLayer) -> Iterator[tuple[slice, Tensor]]:
         """Yield the product in float32, one block of rows (t, N) after the other."""

@@ -62,7 +62,7 @@ def _read_pair(token: Any, where: str) -> tuple[int, int]:
 
 
 def tokenizer_name(tokenizer: Tokenizer | None) -> str:
-    """Return the name by which a fitted estimator remembers its tokenizer; None stands for `split_words`."""
+    """Return the name by which a fitted estimator stores its tokenizer; None stands for `split_words`."""
     if tokenizer is None:
         tokenizer = split_words
     function = tokenizer.func if isinstance(tokenizer, partial) else tokenizer
