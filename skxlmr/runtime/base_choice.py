@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.columns import TextColumn
 from skxlmr.hardware.device import DTYPES, check_not_forked
-from skxlmr.hardware.estimate import SeveralProcesses
+from skxlmr.hardware.estimate import MemoryEstimate, SeveralProcesses, memory_estimate
 from skxlmr.model.float8 import Float8
 from skxlmr.model.int8 import Int8
 from skxlmr.runtime.backbone import Backbone, find_checkpoint, get_backbone, trim
@@ -114,6 +114,20 @@ def load_base(choice: BaseChoice, whole: bool = True, *, trains: bool = True, we
         language_model=choice._language_model,
         trains=trains,
         weights=weights,
+    )
+
+
+def estimate_memory(choice: BaseChoice, device: str) -> MemoryEstimate:
+    """Estimate the memory of one process that trains, or runs, the chosen base model on a device."""
+    return memory_estimate(
+        choice.model,
+        load_in_8bit=choice.load_in_8bit,
+        load_in_4bit=choice.load_in_4bit,
+        tuning=choice._trained_by,
+        batch_tokens=choice.batch_tokens,
+        dtype=choice.dtype,
+        device=device,
+        language_model=choice._language_model,
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from sklearn.base import BaseEstimator
 
 from skxlmr.hardware.advice import NotEnoughMemoryError
-from skxlmr.hardware.estimate import in_gigabytes, memory_estimate
-from skxlmr.runtime.base_choice import BaseChoice
+from skxlmr.hardware.estimate import in_gigabytes
+from skxlmr.runtime.base_choice import BaseChoice, estimate_memory
 
 PROCESS_BYTES = 600 * 10**6  # a worker with torch, scikit-learn and this package, before it has a model
 
@@ -84,16 +84,7 @@ def worker_memory(estimator: BaseEstimator | None, memory: int | str | None, *, 
         return None
     own, weights = PROCESS_BYTES, {}
     for base in bases:
-        estimate = memory_estimate(
-            base.model,
-            load_in_8bit=base.load_in_8bit,
-            load_in_4bit=base.load_in_4bit,
-            tuning=base._trained_by,
-            batch_tokens=base.batch_tokens,
-            dtype=base.dtype,
-            device="cpu",
-            language_model=base._language_model,
-        )
+        estimate = estimate_memory(base, "cpu")
         own += estimate.total - estimate.weights
         weights[str(base.model), estimate.dtype, estimate.quantization] = estimate.weights  # one base for all of them
     shared = sum(nbytes for (_, _, quantization), nbytes in weights.items() if quantization is not None)
