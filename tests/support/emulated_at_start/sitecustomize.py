@@ -5,7 +5,8 @@ EMULATED_GPUS is the kind of the GPUs, how many there are, and the bytes of memo
 
 import os
 
-from emulated_cuda import GPUS, EmulatedCuda
+if "EMULATED_GPUS" in os.environ:
+    from emulated_cuda import GPUS, EmulatedCuda
 
-name, number, memory = os.environ["EMULATED_GPUS"].split()
-EmulatedCuda(GPUS[name], int(memory), n_devices=int(number)).__enter__()  # until Python ends
+    name, number, memory = os.environ["EMULATED_GPUS"].split()
+    EmulatedCuda(GPUS[name], int(memory), n_devices=int(number)).__enter__()  # until Python ends
