@@ -262,7 +262,9 @@ def test_parts_without_time_left_are_skipped_with_that_reason(gpu_script, sessio
 
 
 def test_only_that_names_no_part_is_an_error(gpu_script, session, tmp_path):
-    with pytest.raises(ValueError, match=r"No part begins with 'nothing'\. The parts: products, xl bfloat16, xl 8-bit triton, sentence"):
+    with pytest.raises(
+        ValueError, match=r"No part begins with 'nothing'\. The parts: products, xl bfloat16, xl 8-bit triton, sentence"
+    ):
         gpu_script.measure(session, gpu_script.InThisProcess(session), tmp_path, seconds=9, only=["nothing"])
 
 

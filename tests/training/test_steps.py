@@ -112,7 +112,9 @@ def test_out_of_memory_within_a_step_of_the_optimizer_says_that_the_training_can
 
     monkeypatch.setattr(AdamW, "step", fails)
     _, run = train_on("cpu")
-    with pytest.raises(torch.OutOfMemoryError, match=r"out of memory(.|\n)*Some of them are updated and others are not"):
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"out of memory(.|\n)*Some of them are updated and others are not"
+    ):
         run()
 
 
