@@ -46,6 +46,8 @@ class Target:
     most: float = float("inf")
 
 
+SECONDS = 540.0  # for everything, beside the start of the process of the parts
+
 TARGETS = (
     Target("tests", "tests failed", "none", most=0),
     Target("xl (bfloat16|float16)", "encoder|texts to vectors", "at least 100,000", least=100_000),
@@ -99,7 +101,9 @@ class Report:
             written.replace(self.stem.with_name(self.stem.name + suffix))
 
     def read(self) -> None:
-        """Take over the lines of the parts that an earlier run has done."""
+        """Take over the lines of the parts that an earlier run has done, if there was one."""
+        if not self.stem.with_name(self.stem.name + ".json").exists():
+            return
         earlier = json.loads(self.stem.with_name(self.stem.name + ".json").read_text())
         self.done = earlier["done"]
         self.lines = [Line(**line) for line in earlier["lines"] if line["part"] in self.done]
@@ -138,7 +142,7 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=540, help="for everything; no part begins in the last ten")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything; no part begins in the last ten")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="parts whose names begin so")
     parser.add_argument("--resume", action="store_true", help="run what the files of an earlier run lack")
     parser.add_argument("--quick", action="store_true", help="tiny models, which measure nothing")

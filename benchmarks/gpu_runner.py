@@ -14,7 +14,7 @@ from gpu_session import Line, Session
 from products import synchronize
 
 LEAST_SECONDS = 10.0  # with less time left no part begins
-START_SECONDS = 60.0  # for the second process to begin, beside the budget of a part
+START_SECONDS = 45.0  # for the second process to begin, beside the budget of a part
 
 
 class Runner(Protocol):
@@ -115,18 +115,27 @@ def serve(pipe: Connection, session: Session) -> None:
         pipe.send(None)
 
 
+def budget(part: Part, left: float, of_later: float) -> float:
+    """Return the seconds of a part: its own, and time that nobody needs; `of_later` are those of the parts after it."""
+    return min(left, max(part.seconds, min(2 * part.seconds, left - of_later)))
+
+
 def run_parts(
     parts: Sequence[Part], runner: Runner, seconds: float, record: Callable[[Part, Line | None], None]
 ) -> None:
-    """Run the parts one after the other for so many seconds; `record` gets each line, and None at the end of a part."""
-    ends = time.monotonic() + seconds
+    """Run the parts one after the other for so many seconds; `record` gets each line, and None at the end of a part.
+
+    A part may use what those before it left of their budgets, up to twice its own; those after it keep theirs.
+    """
+    ends, of_later = time.monotonic() + seconds, sum(part.seconds for part in parts)
     for part in parts:
+        of_later -= part.seconds
         left = ends - time.monotonic()
         if left < LEAST_SECONDS:
             record(part, Line(part.name, "", status="skipped", remark="no time left: --resume runs it"))
             continue
         failed = False
-        for line in runner.lines(part, min(part.seconds, left)):
+        for line in runner.lines(part, budget(part, left, of_later)):
             record(part, line)
             failed |= line.status == "failed"
         if not failed:

@@ -143,6 +143,7 @@ class Fit:
         scores, state = None if stopping is None else stopping.scores, trainer.state.whole_optimizer_state()
         if sharded is not None:
             sharded.gather_weights()
+            finetuned.eval().requires_grad_(False)  # also the modules that took the place of those with shards
         return Outcome(finetuned, history, scores, state, trainer.before or None)
 
     def _seed(

@@ -124,6 +124,8 @@ class Trainer:
                 callback.on_fit_begin(self)
                 begun.append(callback)
             self.state.take_over()
+            if not self.position.stopped and self.position.epoch < self.schedule.max_epochs:
+                self._gradients.allocate()
             while not self.position.stopped and self.position.epoch < self.schedule.max_epochs:
                 self._run_epoch()
             self.finished = True
@@ -207,8 +209,7 @@ class Trainer:
         self.learning_rate = self._rate(position.step)
         for group in self.state.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        self.state.optimizer.step()
-        self.state.optimizer.zero_grad(set_to_none=True)
+        self._gradients.apply()
         weight = float(self.row_weights[rows].sum())
         position.loss_sum += self.loss * weight
         position.weight_sum += weight

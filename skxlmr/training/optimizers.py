@@ -46,15 +46,36 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], weight_decay: floa
     ]
     groups = [group for group in groups if group["params"]]
     class_name = OPTIMIZERS[name]
-    if class_name is None:
-        return AdamW(groups, lr=0.0)
     device = parameters[0].device.type
+    if class_name is None:
+        # On CUDA one kernel updates a parameter in place. Without it, torch makes a copy as large as all parameters in
+        # the middle of a step, and those updated before memory runs out cannot be told apart from the others.
+        return AdamW(groups, lr=0.0, fused=device == "cuda")
     if device != "cuda":
         raise ValueError(f"optimizer={name!r} needs a CUDA device, but this is {device!r}. Use optimizer='adamw'.")
     bitsandbytes_ops()
     import bitsandbytes.optim
 
     return getattr(bitsandbytes.optim, class_name)(groups, lr=0.0)
+
+
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate the state of all parameters that have none yet, which optimizers otherwise do within their first step.
+
+    If memory runs out there, it is after some parameters were updated.
+    """
+    of_bitsandbytes: Any = optimizer
+    for i, group in enumerate(optimizer.param_groups):
+        for j, parameter in enumerate(group["params"]):
+            state = optimizer.state[parameter]
+            if state:
+                continue
+            if not isinstance(optimizer, torch.optim.AdamW):
+                of_bitsandbytes.init_state(group, parameter, i, j)
+                continue
+            on_device = {"device": parameter.device, "dtype": torch.float32} if group["fused"] else {}
+            averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            state.update(step=torch.zeros((), **on_device), **averages)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:

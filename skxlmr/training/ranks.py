@@ -112,7 +112,7 @@ class Ranks:
         """Overwrite tensors, which have the same shapes in all processes, with those of rank 0."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Raise OutOfMemoryError in all processes after the block if it is raised in one of them."""
+        """Raise OutOfMemoryTogetherError in all processes after the block if it is raised in one of them."""
         return nullcontext()
 
     def n_tokens(self, total: int, batch_tokens: int) -> int:
@@ -148,6 +148,10 @@ class Ranks:
 ALONE = Ranks()
 
 
+class OutOfMemoryTogetherError(torch.OutOfMemoryError):
+    """Memory ran out in one of several processes; all of them raise this."""
+
+
 class GroupRanks(Ranks):
     """The processes of the default group of torch.distributed."""
 
@@ -173,17 +177,23 @@ class GroupRanks(Ranks):
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         has_gradient = self.any([p.grad is not None for p in parameters])
-        gradients = []
-        for parameter, has in zip(parameters, has_gradient, strict=True):
-            if has and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                gradients.append(parameter.grad)
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
+        with self.together():  # all that needs memory, before some wait for others
+            gradients = []
+            for parameter, has in zip(parameters, has_gradient, strict=True):
+                if has and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                if parameter.grad is not None:
+                    gradients.append(parameter.grad)
+            buckets = list(_buckets(gradients))
+            n_bytes = max((_nbytes(bucket) for bucket in buckets), default=0)
+            buffer = torch.empty(n_bytes, dtype=torch.uint8, device=self.device)
+        for bucket in buckets:
+            flat = buffer[: _nbytes(bucket)].view(bucket[0].dtype)
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            parts = [part.view_as(gradient) for part, gradient in zip(parts, bucket, strict=True)]
+            torch._foreach_copy_(parts, bucket)
             dist.all_reduce(flat)
-            summed = flat.split([gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(bucket, [s.view_as(g) for s, g in zip(summed, bucket, strict=True)])
+            torch._foreach_copy_(bucket, parts)
 
     def gather(self, value: Any) -> list[Any]:
         values = [None] * self.size
@@ -212,20 +222,24 @@ class GroupRanks(Ranks):
             fails = True
         # Outside of the handler, whose traceback holds the tensors of the block.
         if self.any([fails])[0]:
-            raise torch.OutOfMemoryError("The memory of one of the processes does not suffice.")
+            raise OutOfMemoryTogetherError("The memory of one of the processes does not suffice.")
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Yield neighbours of the same dtype that together have about `BUCKET_BYTES`, or one that is larger."""
     bucket: list[Tensor] = []
     for tensor in tensors:
-        is_full = sum(other.nbytes for other in bucket) + tensor.nbytes > BUCKET_BYTES
+        is_full = _nbytes(bucket) + tensor.nbytes > BUCKET_BYTES
         if bucket and (is_full or tensor.dtype != bucket[0].dtype):
             yield bucket
             bucket = []
         bucket.append(tensor)
     if bucket:
         yield bucket
+
+
+def _nbytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 _joined: GroupRanks | None = None

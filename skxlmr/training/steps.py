@@ -21,6 +21,8 @@ from skxlmr.training.gradients import (
     accumulate_gradients,
     clip_gradients,
 )
+from skxlmr.training.optimizers import allocate_state
+from skxlmr.training.ranks import OutOfMemoryTogetherError
 from skxlmr.training.state import TrainingState
 
 # Gradients in float16 vanish unless the loss is scaled up; start and growth are those of torch.amp.GradScaler.
@@ -31,6 +33,18 @@ TOO_LARGE = (
     "The training does not fit into the memory that is free, with the smallest batches and gradient checkpointing. "
     "`skxlmr.release_models()` frees models that no estimator uses. Otherwise use load_in_8bit=True, a tuning that "
     "trains less, a lower max_length, or another device; `skxlmr.memory_estimate` says what is needed."
+)
+
+
+STATE_TOO_LARGE = (
+    "The state of the optimizer does not fit into the memory that is free beside the weights. Use "
+    "optimizer='adamw8bit' on CUDA, a tuning that trains less, such as 'lora', or another device; "
+    "`skxlmr.release_models()` frees models that no estimator uses, and `skxlmr.memory_estimate` says what is needed."
+)
+PARTLY_UPDATED = (
+    "Memory ran out while the optimizer updated the weights. Some of them are updated and others are not, so this "
+    "training cannot go on. Lower batch_tokens, or free memory of the device; with checkpoint_dir, the next fit "
+    "resumes from the latest checkpoint."
 )
 
 
@@ -69,8 +83,11 @@ class StepGradients:
                 with as_out_of_memory(), state.randomness.drawing_parts() as begin, guessing(self._may_guess) as guess:
                     return self._attempt(rows, begin, guess)
             except torch.OutOfMemoryError as error:
-                freed = graphs.free() and state.ranks.size == 1  # several processes reduce their batches together
-                if not freed and (state.ranks.is_sharded or not self._reduce_memory(rows)):
+                ranks = state.ranks
+                freed = graphs.free() and ranks.size == 1  # several processes reduce their batches together
+                # Unless all processes raise it, the others go on, and wait for this one.
+                alone = ranks.size > 1 and not isinstance(error, OutOfMemoryTogetherError)
+                if not freed and (alone or not self._reduce_memory(rows)):
                     raise torch.OutOfMemoryError(f"{error}\n{TOO_LARGE}") from None
             except (NotFiniteError, _LossScaleError) as error:
                 if self._guessed:
@@ -83,8 +100,7 @@ class StepGradients:
             # Outside of the handler, whose traceback holds the tensors of the failed attempt.
             state.optimizer.zero_grad(set_to_none=True)
             self.module.zero_grad(set_to_none=True)  # of which the optimizer has shards
-            if state.randomness.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._empty_cache()
 
     def _attempt(self, rows: np.ndarray, begin: Begin, guess: Guess) -> float:
         position, ranks, parameters = self.state.position, self.state.ranks, list(self.state.parameters.values())
@@ -115,6 +131,31 @@ class StepGradients:
             if position.steps_since_overflow % STEPS_UNTIL_GROWTH == 0:
                 position.loss_scale *= 2
         return loss
+
+    def allocate(self) -> None:
+        """Allocate the state of the optimizer; raise torch.OutOfMemoryError if memory does not suffice."""
+        for attempt in range(2):
+            try:
+                with as_out_of_memory():
+                    allocate_state(self.state.optimizer)
+                return
+            except torch.OutOfMemoryError as error:
+                if not graphs.free() or attempt:
+                    raise torch.OutOfMemoryError(f"{error}\n{STATE_TOO_LARGE}") from None
+            self._empty_cache()
+
+    def apply(self) -> None:
+        """Update the parameters by the gradients of the step, which end with it."""
+        try:
+            with as_out_of_memory():
+                self.state.optimizer.step()
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(f"{error}\n{PARTLY_UPDATED}") from None
+        self.state.optimizer.zero_grad(set_to_none=True)
+
+    def _empty_cache(self) -> None:
+        if self.state.randomness.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _reduce_memory(self, rows: np.ndarray) -> bool:
         """Halve `batch_tokens`, then recompute layers in the backward pass; return False if both are exhausted."""

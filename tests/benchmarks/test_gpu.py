@@ -161,6 +161,29 @@ def test_peer_that_lacks_memory_for_a_batch_is_measured_with_the_others(gpu_scri
     assert "out of memory; attention: sdpa" in lines[1].remark
 
 
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_time_budgets_of_all_parts_and_the_start_of_their_process_are_below_ten_minutes(gpu_script, has_bfloat16):
+    from gpu_runner import START_SECONDS
+
+    parts = gpu_script.all_parts(has_bfloat16)
+    assert sum(part.seconds for part in parts) <= gpu_script.SECONDS
+    assert gpu_script.SECONDS + START_SECONDS < 600
+    half = "bfloat16" if has_bfloat16 else "float16"
+    first = [part.name for part in parts[1:4]]
+    assert first == [f"xl {half}", "xl 8-bit triton", "sentence-transformers xl float16"]
+
+
+def test_part_may_use_the_time_that_earlier_ones_left_and_no_time_of_later_ones(gpu_script):
+    from gpu_runner import budget
+
+    part = gpu_script.Part("", 20.0, None)
+    assert budget(part, left=100, of_later=80) == 20
+    assert budget(part, left=115, of_later=80) == 35
+    assert budget(part, left=300, of_later=80) == 40
+    assert budget(part, left=70, of_later=80) == 20  # a new process had to start
+    assert budget(part, left=12, of_later=0) == 12
+
+
 @pytest.mark.slow
 def test_all_parts_run_on_cpu(gpu_script, session, tmp_path):
     parts = gpu_script.all_parts(True)
@@ -192,7 +215,7 @@ def test_parts_that_crash_or_hang_leave_their_lines_and_the_other_parts(gpu_scri
         ("crashes", None, "its process ended with 3"),
         ("works", 1.0, ""),  # the new process knows what was measured
         ("hangs", 2.0, ""),
-        ("hangs", None, "not done after 0.5 s, its time budget"),
+        ("hangs", None, "not done after 1 s, its time budget"),
     ]
     assert read(tmp_path)["done"] == ["works"]
 
@@ -224,6 +247,13 @@ def test_each_line_is_written_at_once_and_resume_runs_what_is_missing(gpu_script
     assert report.done == ["first", "second"]
 
 
+def test_resume_without_an_earlier_run_begins(gpu_script, session, tmp_path, monkeypatch):
+    part = gpu_script.Part("works", 9.0, gpu_parts_that_fail.works)
+    monkeypatch.setattr(gpu_script, "all_parts", lambda has_bfloat16: [part])
+    report = gpu_script.measure(session, gpu_script.InThisProcess(session), tmp_path, seconds=50, resume=True)
+    assert report.done == ["works"]
+
+
 def test_parts_without_time_left_are_skipped_with_that_reason(gpu_script, session):
     lines = []
     parts = [gpu_script.Part("works", 9.0, gpu_parts_that_fail.works)]
@@ -232,7 +262,9 @@ def test_parts_without_time_left_are_skipped_with_that_reason(gpu_script, sessio
 
 
 def test_only_that_names_no_part_is_an_error(gpu_script, session, tmp_path):
-    with pytest.raises(ValueError, match=r"No part begins with 'nothing'\. The parts: tests, products, xl"):
+    with pytest.raises(
+        ValueError, match=r"No part begins with 'nothing'\. The parts: products, xl bfloat16, xl 8-bit triton, sentence"
+    ):
         gpu_script.measure(session, gpu_script.InThisProcess(session), tmp_path, seconds=9, only=["nothing"])
 
 

@@ -47,6 +47,8 @@ def fit_in_float64(fits: list[tuple[Any, tuple]], dropout: bool = False) -> list
     with float64(dropout):
         for estimator, data in fits:
             estimator._fit(*data)
+            assert not any(module.training for module in estimator._finetuned.modules())
+            assert not any(parameter.requires_grad for parameter in estimator._finetuned.parameters())
             weights = {name: p.detach().numpy() for name, p in estimator._finetuned.state_dict().items()}
             assert all(weight.dtype == np.float64 for weight in weights.values() if weight.dtype.kind == "f")
             results.append((estimator.loss_curve_, weights))

@@ -4,6 +4,8 @@ import pytest
 import torch
 from trainers import train
 
+from skxlmr.training.optimizers import AdamW
+
 
 def test_trainer_out_of_memory_halves_the_batch_and_repeats_the_step():
     def run(most):
@@ -55,6 +57,65 @@ def test_trainer_out_of_memory_turns_checkpointing_on_last():
     parameter = torch.nn.Parameter(torch.ones(8))
     train(lambda w, rows, recompute: losses(parameter, w, recompute), parameter, max_epochs=1, batch_tokens=8)
     assert asked == [(2, False), (1, False), *[(1, True)] * 8]
+
+
+STEP = {"max_epochs": 3, "batch_tokens": 8, "weight_decay": 0.1}
+
+
+def train_on(device, sizes=(1000, 10), **settings):
+    """Train matrices and a vector, two groups of the optimizer; return the parameters."""
+    module = torch.nn.ParameterList([torch.ones(sizes[0], 2), torch.ones(sizes[1])]).to(device)
+
+    def losses(windows, rows, recompute):
+        return sum((p - 3).square().sum() for p in module).expand(len(windows))
+
+    return module, lambda: train(losses, module, **(STEP | settings))
+
+
+def test_state_of_the_optimizer_that_does_not_fit_raises_before_any_weight_changes(emulate):
+    gpu = emulate("A10")
+    module, run = train_on("cuda")
+    gpu.memory.total = gpu.memory.allocated + 2 * (module[0].nbytes + module[1].nbytes) - 1
+    with pytest.raises(torch.OutOfMemoryError, match=r"state of the optimizer does not fit(.|\n)*'adamw8bit'"):
+        run()
+    assert all((p == 1).all() for p in module)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
+def test_step_of_an_optimizer_allocates_nothing(optimizer, emulate, monkeypatch):
+    """So that memory cannot run out when some of the weights are updated."""
+    gpu, before = emulate("A10"), []
+    module, run = train_on("cuda", (5000, 10), optimizer=optimizer)
+
+    def observed(step):
+        def call(*args):
+            gpu.memory.reset_peak()
+            before.append(gpu.memory.allocated)
+            step(*args)
+            before[-1] = gpu.memory.peak - before[-1]
+
+        return call
+
+    import bitsandbytes.optim
+
+    for cls in (AdamW, bitsandbytes.optim.AdamW8bit):
+        monkeypatch.setattr(cls, "step", observed(cls.step))
+    run()
+    assert len(before) == 3
+    assert max(before) < module[0].nbytes / 10
+    assert all((p > 1).all() for p in module)
+
+
+def test_out_of_memory_within_a_step_of_the_optimizer_says_that_the_training_cannot_go_on(monkeypatch):
+    def fails(self):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(AdamW, "step", fails)
+    _, run = train_on("cpu")
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"out of memory(.|\n)*Some of them are updated and others are not"
+    ):
+        run()
 
 
 def train_numbers(losses, half):

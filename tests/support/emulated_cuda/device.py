@@ -10,11 +10,13 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 from torch.utils._pytree import tree_leaves, tree_map
 
+from emulated_cuda.collectives import check_collective, making_groups
 from emulated_cuda.counts import Counts, place
 from emulated_cuda.gpus import GPUS, Gpu
 from emulated_cuda.graphs import Capture, CUDAGraph
@@ -292,6 +294,8 @@ class EmulatedCuda(TorchFunctionMode):
         name = func._schema.name.split("::")[1]
         index = self._check_devices(name, func, args, kwargs)
         self._count_operator(name, args, kwargs, index)
+        if func.namespace == "c10d":
+            check_collective(self, func, args, kwargs)
         kwargs = dict(kwargs)
         if kwargs.get("device") is not None and (name == "_to_copy" or torch.device(kwargs["device"]).type != "cpu"):
             del kwargs["device"]
@@ -340,7 +344,7 @@ class EmulatedCuda(TorchFunctionMode):
                 f"Expected all tensors to be on the same device, but found cuda:{indices[0]} and others in {func} at "
                 f"{place()}: {[(tuple(x.shape), x.dtype, str(x.device)) for x in tensors]}"
             )
-        if func.namespace not in ("aten", "torch_attn", "prims") and indices[0] != self.current:
+        if func.namespace not in ("aten", "torch_attn", "prims", "c10d") and indices[0] != self.current:
             # Triton launches on the current device. bitsandbytes changes it itself, which is not relied upon.
             raise RuntimeError(
                 f"{func} is launched on the current device cuda:{self.current}, but its tensors are on "
@@ -379,6 +383,7 @@ class EmulatedCuda(TorchFunctionMode):
         self._patch(threading.Thread, "run", run_thread_here)
         self._patch(torch.autograd, "_engine_run_backward", run_backward_here)
         self._patch(torch, "autocast", lambda kind, *args, **k: autocast("cpu" if kind == "cuda" else kind, *args, **k))
+        self._patch(dist, "init_process_group", making_groups(dist.init_process_group))
         self._patch(triton, "missing", lambda: None)  # torch for CUDA requires it
         self._patch(bitsandbytes_of_skxlmr, "has_cuda", lambda: True)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
