@@ -92,8 +92,8 @@ def test_load_restores_embedder(n_components, tmp_path):
     "labels",
     [[1, 0], [1.0, 2.0], [True, False], ["ja", "näé"], np.array(["a", "b"], object), np.array([3, 4], np.int8),
      np.array([3, 60_000], np.uint16), np.array([3, 2**32 - 1], np.uint32), np.array([3, 2**63], np.uint64),
-     ["a", "\ud800"]],
-    ids=["int", "float", "bool", "str", "object", "int8", "uint16", "uint32", "uint64", "surrogate"],
+     ["a", "\ud800"], np.array(["2020", "2021"], "datetime64[ns]"), np.array([1, 2], "timedelta64[D]")],
+    ids=["int", "float", "bool", "str", "object", "int8", "uint16", "uint32", "uint64", "surrogate", "date", "days"],
 )  # fmt: skip
 def test_load_restores_classes_of_any_dtype(labels, tmp_path):
     clf = classifier().fit(TEXTS, np.tile(labels, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from skxlmr.tags.spans import SPAN_TYPES
 from skxlmr.tasks.tagging.sentences import TokenColumn
 from skxlmr.tasks.tagging.spans import SpanReader
 
+ENTITY_TAG = re.compile(r"O|[BIESLUM]-\S+")
 SCHEME_NAMES = {"auto", "plain", *SCHEMES, *OTHER_NAMES}  # what the parameter `scheme` of a tagger may be
 
 
@@ -67,6 +69,18 @@ def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, n
         if column.sources is not None:
             advice += " XLMRXLTagger.tokenize shows the tokens of strings."
         raise_for_rows(name, lengths, len(rows), "", advice)
+
+
+def refuse_swapped(column: TokenColumn, rows: Sequence[Sequence[str]]) -> None:
+    """Raise a ValueError if all tokens are tags of entities, and those of `rows`, the tags, are not."""
+    tokens = {token for sentence in column.texts for token in sentence}
+    if any(token != "O" for token in tokens) and all(map(ENTITY_TAG.fullmatch, tokens)):
+        other = next((tag for row in rows for tag in row if not ENTITY_TAG.fullmatch(tag)), None)
+        if other is not None:
+            raise ValueError(
+                f"X has tags such as {max(tokens - {'O'})!r}, and y has tokens such as {other!r:.40}: they are "
+                f"swapped. Call fit(tokens, tags)."
+            )
 
 
 def _row_names(index: pd.Index | None, n: int) -> list[str]:

@@ -6,7 +6,7 @@ from tagged_sentences import SENTENCES, TAGS
 
 from skxlmr.metrics import entity_spans
 from skxlmr.tasks.tagging.sentences import check_token_column
-from skxlmr.tasks.tagging.targets import check_tags
+from skxlmr.tasks.tagging.targets import check_tags, refuse_swapped
 
 
 def test_check_tags_with_tags_or_spans_of_any_library_returns_tags(make_column):
@@ -32,3 +32,12 @@ def test_check_tags_with_tags_or_spans_of_any_library_returns_tags(make_column):
 def test_check_tags_with_invalid_tags_raises_and_names_row(y, message):
     with pytest.raises(TypeError, match=message):
         check_tags(y, check_token_column([["Ada", "left"], ["who", "left"]]))
+
+
+def test_swapped_tokens_and_tags_are_refused():
+    column = check_token_column([["B-PER", "O"], ["O"]])
+    with pytest.raises(ValueError, match=r"X has tags such as 'B-PER'.* such as 'Ada'.*fit\(tokens, tags\)"):
+        refuse_swapped(column, [["Ada", "lives"], ["here"]])
+    refuse_swapped(column, [["B-PER", "O"], ["O"]])
+    refuse_swapped(check_token_column([["O"], ["O"]]), [["NOUN"], ["VERB"]])
+    refuse_swapped(check_token_column([["B-PER", "is"], ["O"]]), [["NOUN", "VERB"], ["NOUN"]])
