@@ -42,8 +42,8 @@ def warn_of_same_texts(keys: Sequence[Hashable]) -> None:
         warn(f"All {len(keys)} rows of X are the same, {keys[0]!r:.40}, so they tell nothing apart. Check the column.")
 
 
-def warn_of_other_order(X: Any, y: Any) -> None:
-    """Warn if X and y of pandas have the same labels of rows in another order, since rows go together by position.
+def warn_of_other_order(X: Any, values: Any, name: str = "y") -> None:
+    """Warn if X and values of pandas have the same labels of rows in another order, since rows go by position.
 
     Examples
     --------
@@ -55,16 +55,17 @@ def warn_of_other_order(X: Any, y: Any) -> None:
     >>> "y.loc[X.index]" in str(caught[0].message)
     True
     """
-    if not (isinstance(X, pd.Series | pd.DataFrame) and isinstance(y, pd.Series | pd.DataFrame)):
+    if not (isinstance(X, pd.Series | pd.DataFrame) and isinstance(values, pd.Series | pd.DataFrame)):
         return
-    ours, theirs = X.index, y.index
+    ours, theirs = X.index, values.index
     if len(ours) != len(theirs) or ours.equals(theirs) or not (ours.is_unique and theirs.is_unique):
         return
     if ours.isin(theirs).all():
         row = int(np.argmax(ours != theirs))
         warn(
-            f"The rows of X and of y have the same index, but in another order: row {row} is {ours[row]!r} in X and "
-            f"{theirs[row]!r} in y. Rows go together by position. Unless this is meant, pass y.loc[X.index]."
+            f"The rows of X and of {name} have the same index, but in another order: row {row} is {ours[row]!r} in X "
+            f"and {theirs[row]!r} in {name}. Rows go together by position. Unless this is meant, pass "
+            f"{name}.loc[X.index]."
         )
 
 
@@ -79,7 +80,7 @@ def check_sample_weight(
         If there is not one for each row, or, with `non_negative`, if one is negative; the message names its row.
     """
     if isinstance(sample_weight, np.ma.MaskedArray):
-        sample_weight = sample_weight.astype(np.float64).filled(np.nan)
+        sample_weight = np.ma.filled(sample_weight.astype(np.float64), np.nan)
     shape = np.asarray(sample_weight).shape
     if len(shape) == 1 and shape[0] != len(texts):
         of = name.replace("sample_weight", "X")

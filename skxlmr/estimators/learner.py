@@ -42,7 +42,7 @@ from skxlmr.tuning import as_tuning
 def requires_y(method: Callable) -> Callable:
     """Let a call without y name the public class and method, whichever base class defines it.
 
-    A y whose rows are in another order than those of X is warned of.
+    A y, or weights, whose rows are in another order than those of X are warned of.
     """
 
     @functools.wraps(method)
@@ -54,6 +54,7 @@ def requires_y(method: Callable) -> Callable:
                 f"{name} requires y to be passed, but the target y is None. Call {method.__name__}(X, y)."
             )
         warn_of_other_order(X, y)
+        warn_of_other_order(X, kwargs.get("sample_weight", args[1] if len(args) > 1 else None), "sample_weight")
         return method(self, X, *args, **kwargs)
 
     return checked

@@ -151,7 +151,7 @@ def _check_array(values: Any, name: str) -> np.ndarray:
     if sparse.issparse(values):
         raise TypeError(f"{name} is a sparse matrix. Make it dense first, for example with TruncatedSVD.")
     if isinstance(values, np.ma.MaskedArray):
-        values = values.astype(np.float64).filled(np.nan)
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.ndim != 2:
         raise ValueError(f"{name} must have two dimensions, a vector in each row, but its shape is {array.shape}.")

@@ -41,6 +41,8 @@ def test_rows_of_y_in_another_order_than_those_of_x_are_warned_of():
         warn_of_other_order(df.text, df.label.sort_values())
     with pytest.warns(UserWarning, match="row 1 is 'z' in X and 'y' in y"):
         warn_of_other_order(df[["text"]].loc[["x", "z", "y"]], df[["label"]])
+    with pytest.warns(UserWarning, match=r"row 0 is 'x' in X and 'z' in groups.*groups\.loc\[X\.index\]"):
+        warn_of_other_order(df.text, df.label[::-1], "groups")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_other_order(df.text, df.label)

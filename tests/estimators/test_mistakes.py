@@ -185,6 +185,22 @@ def test_fit_on_joined_labels_warns():
         fit(TEXTS, ["yes, please", "no"] * 4)  # a comma, but of no other class
 
 
+def test_rows_in_another_order_are_warned_of(fitted):
+    texts, labels = FRAME[["text"]], FRAME.label.sort_values()
+    other_order = r"the same index, but in another order.*y\.loc\[X\.index\]"
+    embedder = XLMRXLEmbedder("nano", objective="classes", max_epochs=1, random_state=0)
+    for call in (
+        lambda: fit(texts, labels),
+        lambda: classifier().partial_fit(texts, labels, ["neg", "pos"]),
+        lambda: fitted.score(texts, labels),
+        lambda: embedder.fit(texts, labels),
+    ):
+        with pytest.warns(UserWarning, match=other_order):
+            call()
+    with pytest.warns(UserWarning, match=r"sample_weight have the same index.*sample_weight\.loc"):
+        fit(texts, FRAME.label, pd.Series(1.0, index=range(7, -1, -1)))
+
+
 @pytest.mark.filterwarnings("ignore:The model did not learn well")
 def test_fit_on_same_texts_warns_of_them_only():
     with pytest.warns(UserWarning, match=r"All 8 rows of X are the same, ''") as caught:
