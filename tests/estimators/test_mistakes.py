@@ -234,6 +234,9 @@ def test_page_of_errors_has_the_messages_as_they_are(fitted, of_pairs):
             messages.append(str(raised.value).replace("\n", " "))
         fitted.score(FRAME[["text"]], ["foo"] * 8)
         fit([""] * 8, ["a,b", "b"] * 4)
+        fit([f"{i}.txt" for i in range(8)], ["b", "b "] * 4)
+        fit(LABELS, [f"text {i}" for i in range(8)])
+        fit(FRAME.text, FRAME.label[::-1])
     messages += [str(warning.message) for warning in caught]
     text = PAGE.read_text("utf-8")
     tables = text[: text.index("## Training and the machine")]
