@@ -61,11 +61,11 @@ def warn_of_other_order(X: Any, values: Any, name: str = "y") -> None:
     if len(ours) != len(theirs) or ours.equals(theirs) or not (ours.is_unique and theirs.is_unique):
         return
     if ours.isin(theirs).all():
-        row = int(np.argmax(ours != theirs))
+        row, of = int(np.argmax(ours != theirs)), "X_val" if name.endswith("_val") else "X"
         warn(
-            f"The rows of X and of {name} have the same index, but in another order: row {row} is {ours[row]!r} in X "
-            f"and {theirs[row]!r} in {name}. Rows go together by position. Unless this is meant, pass "
-            f"{name}.loc[X.index]."
+            f"The rows of {of} and of {name} have the same index, but in another order: row {row} is {ours[row]!r} in "
+            f"{of} and {theirs[row]!r} in {name}. Rows go together by position. Unless this is meant, pass "
+            f"{name}.loc[{of}.index]."
         )
 
 

@@ -197,6 +197,8 @@ def test_rows_in_another_order_are_warned_of(fitted):
     ):
         with pytest.warns(UserWarning, match=other_order):
             call()
+    with pytest.warns(UserWarning, match=r"rows of X_val and of y_val have the same index.*y_val\.loc\[X_val\.index\]"):
+        classifier().fit(texts, FRAME.label, X_val=texts, y_val=labels)
     with pytest.warns(UserWarning, match=r"sample_weight have the same index.*sample_weight\.loc"):
         fit(texts, FRAME.label, pd.Series(1.0, index=range(7, -1, -1)))
 
