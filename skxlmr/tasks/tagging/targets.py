@@ -39,8 +39,7 @@ def check_tags(
         if not isinstance(row, list | tuple | np.ndarray)
     ]
     if bad:
-        texts = all(isinstance(row, str) for row in rows)
-        advice = "Split texts of tags: [tags.split() for tags in y]." if texts else ""
+        advice = _advice_on_texts(rows) if all(isinstance(row, str) for row in rows) else ""
         raise_for_rows(name, bad, len(rows), "", advice, error=TypeError)
     if any(isinstance(item, SPAN_TYPES) for row in rows for item in row):
         if scheme == "plain":
@@ -48,6 +47,16 @@ def check_tags(
         return SpanReader(column, align).tags(rows, "BIO" if scheme == "auto" else scheme, name, names)
     _check_tags_of_tokens(rows, column, name, names)
     return [list(map(str, row)) if len(row) else ["O"] * len(t) for row, t in zip(rows, column.texts, strict=True)]
+
+
+def _advice_on_texts(rows: Sequence[str]) -> str:
+    """Say how texts in place of lists of tags become lists: there are several tags in each, or one."""
+    if any(len(row.split()) > 1 for row in rows):
+        return "Split texts of tags: [tags.split() for tags in y]."
+    return (
+        "A row is a sentence: if each has one token and its tag, collect them, "
+        "df.groupby('sentence')[['token', 'tag']].agg(list); if sentences have one word, [[tag] for tag in y]."
+    )
 
 
 def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, names: Sequence[str]) -> None:
