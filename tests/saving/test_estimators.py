@@ -312,6 +312,8 @@ def test_save_into_directory_with_other_files_raises(saved, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds other files"):
         skxlmr.load(saved).save(tmp_path)
+    with pytest.raises(FileExistsError, match=r"notes\.txt is a file; an estimator is saved as a directory"):
+        skxlmr.load(saved).save(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="holds no saved estimator"):
         skxlmr.load(tmp_path)
 
