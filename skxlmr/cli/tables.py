@@ -20,6 +20,7 @@ STDIN = "-"
 ROWS = 2048  # of a block
 MAX_LINE_BYTES = 2**26  # of a line, and of a cell
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 PARQUET_MARK = b"PAR1"
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -185,9 +186,10 @@ def _lines(file: BinaryIO, shown: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
+            other = "utf-16" if number == 1 and line.startswith(MARKS_OF_UTF_16) else "latin1"
             raise ValueError(
                 f"{shown}, line {number}: byte {error.start + 1} is not UTF-8. Convert the file, for example with "
-                f"`iconv -f latin1 -t utf-8`."
+                f"`iconv -f {other} -t utf-8`."
             ) from error
 
 

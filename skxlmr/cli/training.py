@@ -154,7 +154,8 @@ def estimator_class(task: str) -> type[XLMRXLEstimator]:
     name = TASKS.get(task, task)
     if name not in known:
         names = [*TASKS, *TASKS.values()]
-        raise UsageError(f"--task {task} is not a task. {did_you_mean(task, names)} Tasks: {', '.join(TASKS)}.")
+        hint = f"{did_you_mean(task, names)} Tasks: {', '.join(TASKS)}.".lstrip()
+        raise UsageError(f"--task {task} is not a task. {hint}")
     return known[name]
 
 

@@ -1,6 +1,6 @@
 """Validation of X: text columns of any library, the names of columns, and the rows."""
 
-from skxlmr.columns.containers import SINGLE_TEXTS, is_sequence, not_a_column, one_column, split_columns
+from skxlmr.columns.containers import SINGLE_TEXTS, as_unmasked, is_sequence, not_a_column, one_column, split_columns
 from skxlmr.columns.names import check_feature_names, check_n_features, feature_names, input_names
 from skxlmr.columns.reading import check_one_text, check_text_column
 from skxlmr.columns.rows import (
@@ -10,6 +10,7 @@ from skxlmr.columns.rows import (
     lengths,
     name_row,
     total_lengths,
+    warn_of_other_order,
     warn_of_same_texts,
 )
 from skxlmr.columns.text_column import TextColumn
@@ -19,6 +20,7 @@ __all__ = [
     "SINGLE_TEXTS",
     "TextColumn",
     "as_objects",
+    "as_unmasked",
     "check_column_of_texts",
     "check_feature_names",
     "check_n_features",
@@ -36,5 +38,6 @@ __all__ = [
     "one_column",
     "split_columns",
     "total_lengths",
+    "warn_of_other_order",
     "warn_of_same_texts",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import UserString
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -15,6 +17,7 @@ from skxlmr.columns.names import feature_names
 
 # What reads the rows of a lazy frame of Spark, Dask, Ibis, DuckDB and polars.
 READERS = ("toPandas", "compute", "to_pandas", "df", "collect")
+NAME_OF_FILE = re.compile(r"\S+\.\w{1,7}")  # "reviews.csv", but not a sentence
 SINGLE_TEXTS = (str, UserString, bytes, bytearray, memoryview)  # sequences that are not columns
 
 
@@ -26,7 +29,10 @@ def is_sequence(values: Any) -> bool:
 def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index | None]:
     """Return the values of each column, the column names or None, and the index of pandas or None."""
     if isinstance(X, SINGLE_TEXTS):
-        raise TypeError(f"{name} is a single {type(X).__name__}. Put it into a list: [{name}].")
+        remedy = f"Put it into a list: [{name}]."
+        if isinstance(X, str) and NAME_OF_FILE.fullmatch(X):
+            remedy += f" If it is the name of a file, read this first, for example with pandas.read_csv({name})."
+        raise TypeError(f"{name} is a single {type(X).__name__}. {remedy}")
     if isinstance(X, Mapping | Set | Iterator):
         remedy = f"Make it a list: list({name})."
         if isinstance(X, Mapping):
@@ -51,7 +57,7 @@ def split_columns(X: Any, name: str) -> tuple[list[list], list | None, pd.Index 
     if isinstance(frame, nw.Series):
         return [frame.to_list()], None, None
     if hasattr(X, "__array__"):
-        return _split_array(np.asarray(X), name), None, None
+        return _split_array(as_unmasked(X), name), None, None
     raise not_a_column(X, name, "a list, an array or a Series of texts")
 
 
@@ -61,7 +67,20 @@ def not_a_column(values: Any, name: str, wanted: str) -> TypeError:
     if isinstance(nw.from_native(values, pass_through=True), nw.LazyFrame):
         reader = next((method for method in READERS if hasattr(values, method)), READERS[-1])
         remedy = f"Read its rows first: {name}.{reader}()."
+    elif isinstance(values, os.PathLike):
+        remedy = f"Read the file first, for example with pandas.read_csv({name})."
+    elif isinstance(columns := getattr(values, "column_names", None), list) and columns:  # a Dataset of datasets
+        remedy = f"Select one of its columns, which are {columns[:5]}: {name}[{columns[0]!r}]."
     return TypeError(f"{name} is a {type(values).__name__}, which is not a column. {remedy}")
+
+
+def as_unmasked(values: Any) -> np.ndarray:
+    """Return an array; what a masked array hides is None in it, as missing values are in lists."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return np.asarray(values)
+    array = np.array(values.data, object)
+    array[np.ma.getmaskarray(values)] = None
+    return array
 
 
 def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | None]:
@@ -72,8 +91,10 @@ def one_column(X: Any, name: str) -> tuple[list, np.ndarray | None, pd.Index | N
     TypeError, ValueError
         If X is not a column, or has several.
     """
-    if is_sequence(X) or (isinstance(X, np.ndarray) and X.ndim == 1):
+    if is_sequence(X):
         return list(X), None, None
+    if isinstance(X, np.ndarray) and X.ndim == 1:
+        return list(as_unmasked(X)), None, None
     if isinstance(X, np.ndarray):
         raise TypeError(f"{name} is an array of {X.ndim} dimensions, not a column of lists. Use {name}.tolist().")
     columns, labels, index = split_columns(X, name)

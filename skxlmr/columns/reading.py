@@ -40,9 +40,9 @@ def check_text_column(X: Any, *, name: str = "X", missing: str = "error") -> Tex
     return TextColumn(texts[0], texts[1] if len(texts) == 2 else None, names, len(texts))
 
 
-def check_one_text(X: Any, missing: str = "error") -> TextColumn:
+def check_one_text(X: Any, missing: str = "error", *, name: str = "X") -> TextColumn:
     """Read one column of texts; two are an error."""
-    column = check_text_column(X, missing=missing)
+    column = check_text_column(X, name=name, missing=missing)
     if column.pairs is not None:
-        raise ValueError("X has 2 columns, where one of texts is needed. Select it: df['text'].")
+        raise ValueError(f"{name} has 2 columns, where one of texts is needed. Select it: df['text'].")
     return column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn
 
 import pandas as pd
@@ -11,6 +12,7 @@ from skxlmr.system.text_length import check_lengths
 from skxlmr.system.warn import warn
 
 ROWS_AT_ONCE = 10_000
+FILE_OF_TEXT = re.compile(r"(?!.*://)\S+\.(txt|text|md|rst|html?|xml|json|csv|pdf|docx?|eml)", re.IGNORECASE)
 REMEDIES = {
     "missing": "Fill missing texts, for example with fillna(''), or drop these rows with dropna(); where an estimator "
     "has the parameter `missing`, 'empty' reads them as empty texts.",
@@ -34,6 +36,11 @@ def check_column_of_texts(values: list, name: str, index: pd.Index | None, missi
             _refuse(values[row], row, name, index)
         values = list(map(str.__str__, values))  # str() of an enum's member is its name
     check_lengths(values, lambda row: f"{name}, {name_row(row, index)}")
+    if len(values) > 1 and all(len(value) < 1000 and FILE_OF_TEXT.fullmatch(value) for value in values):
+        warn(
+            f"{name} has names of files, such as {values[0]!r:.60}, which are read as texts. If the texts are in these "
+            f"files, read them first: [pathlib.Path(name).read_text() for name in {name}]."
+        )
     return _replace_surrogates(values, name, index)
 
 

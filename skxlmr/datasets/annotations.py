@@ -252,7 +252,10 @@ def _records(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not in utf-8, but in another encoding: {error}") from error
+        raise ValueError(
+            f"{name} is not in utf-8, but in another encoding: {error}. Convert it, for example with "
+            f"`iconv -f latin1 -t utf-8`."
+        ) from error
     if content.lstrip()[:1] == "[":
         records = [(f"record {i}", record) for i, record in enumerate(_parse(content, name))]
     else:

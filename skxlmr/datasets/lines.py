@@ -9,6 +9,7 @@ from pathlib import Path
 Lines = list[tuple[int, str]]  # the number of each line, from 1, and its text
 
 BYTE_ORDER_MARK = "\ufeff"
+MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_text(path: str | os.PathLike, encoding: str = "utf-8") -> str:
@@ -43,4 +44,8 @@ def in_line(path: str | os.PathLike, number: int, line: str) -> str:
 
 
 def _not_in(path: str | os.PathLike, encoding: str, error: UnicodeDecodeError) -> ValueError:
-    return ValueError(f"{os.fspath(path)} is not in {encoding}, but in another encoding: {error}")
+    other = "utf-16" if error.object.startswith(MARKS_OF_UTF_16) else "latin-1"
+    return ValueError(
+        f"{os.fspath(path)} is not in {encoding}, but in another encoding: {error}. Pass it, for example "
+        f"encoding={other!r}."
+    )

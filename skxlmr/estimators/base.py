@@ -227,7 +227,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         NotFittedError
             If it is not fitted.
         FileExistsError
-            If the directory holds other files.
+            If the directory holds other files, or is a file.
         TypeError
             If a parameter, or a label, is something that JSON cannot hold; the message names it. Or if
             another class has the name of this one, by which it would be loaded.

@@ -29,6 +29,7 @@ from skxlmr.estimators.parameters import (
 )
 from skxlmr.runtime.plan import Truncation, Windows
 from skxlmr.system.parameters import declare_parameters, parameter
+from skxlmr.system.warn import warn
 from skxlmr.tasks.classification import Classification
 from skxlmr.tasks.labels import check_classes, find_form
 
@@ -323,6 +324,14 @@ class XLMRXLClassifier(
         labels = check_column_of_texts(list(labels), "labels", None)
         if not labels:
             raise ValueError("labels is empty: give one word or phrase at least.")
+        if len(set(labels)) < len(labels):
+            twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+            raise ValueError(f"labels has {twice!r} more than once, which would share its probability. Leave it out.")
+        if len(labels) == 1 and not multi_label:
+            warn(
+                f"labels has {labels[0]!r} alone, whose probability is then 1 for each text. Give a second label, such "
+                f"as 'something else', or set multi_label=True."
+            )
         pairs = [[text, template.replace("{}", label)] for text in column.texts for label in labels]
         frame = pd.DataFrame(pairs, columns=getattr(self, "feature_names_in_", None))
         outputs = self._outputs(frame if hasattr(self, "feature_names_in_") else pairs)

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, input_names
+from skxlmr.columns import TextColumn, input_names, warn_of_other_order
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.embedder_objective import (
     TRAINED_POOLINGS,
@@ -235,6 +235,7 @@ class XLMRXLEmbedder(
         weights = np.ones(len(column.texts))
         targets = np.empty(0)
         if task is not None:
+            warn_of_other_order(X, y)
             task, targets = task.find(y, column, weights)
         start = getattr(self, "_finetuned", None) if self.warm_start and task is not None else None
         backbone = self._backbone(column, reading, start)

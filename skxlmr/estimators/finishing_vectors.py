@@ -20,6 +20,8 @@ def check_n_components(n_components: int | None, n_texts: int, width: int) -> No
             f"n_components={n_components} is more than {n_texts} texts of {width} dimensions give; "
             f"use at most {min(n_texts, width)}."
         )
+    if n_components is not None and n_texts == 1:
+        raise ValueError(f"n_components={n_components} needs at least 2 texts, but X has 1 sample.")
 
 
 @sklearn_defaults()

@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from torch import nn
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn, check_sample_weight
+from skxlmr.columns import TextColumn, check_sample_weight, warn_of_other_order
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.exporting import ExportMixin
 from skxlmr.estimators.parameters import HISTORY, OF_ROWS, OF_TRAINING, Tuned, of_no_training, of_training
@@ -40,15 +40,21 @@ from skxlmr.tuning import as_tuning
 
 
 def requires_y(method: Callable) -> Callable:
-    """Let a call without y name the public class and method, whichever base class defines it."""
+    """Let a call without y name the public class and method, whichever base class defines it.
+
+    A y, or weights, whose rows are in another order than those of X are warned of.
+    """
 
     @functools.wraps(method)
     def checked(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
-        if (args[0] if args else kwargs.get("y")) is None:
+        y = args[0] if args else kwargs.get("y")
+        if y is None:
             name = f"{type(self).__name__}.{method.__name__}"
             raise (ValueError if args or "y" in kwargs else TypeError)(
                 f"{name} requires y to be passed, but the target y is None. Call {method.__name__}(X, y)."
             )
+        warn_of_other_order(X, y)
+        warn_of_other_order(X, kwargs.get("sample_weight", args[1] if len(args) > 1 else None), "sample_weight")
         return method(self, X, *args, **kwargs)
 
     return checked

@@ -232,7 +232,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         float
         """
         column = self._check_fitted_column(X)
-        true = self._task().check_tags(y, column)
+        true = self._task().check_tags_of_score(y, column)
         weights = check_sample_weight(sample_weight, column.texts)
         return tag_score(true, self._run(column, self._task().tags), self.scheme_, weights, strict)
 
@@ -262,7 +262,7 @@ class XLMRXLTagger(Vocabulary, FeatureMemory, ClassWeight, Init, XLMRXLLearner[T
         column, task = self._check_fitted_column(X), self._task()
         if self.scheme_ == "plain":
             raise ValueError("The tags mark no entities (scheme_='plain'). Use sklearn.metrics.classification_report.")
-        true = task.check_tags(y, column)
+        true = task.check_tags_of_score(y, column)
         weights = None if sample_weight is None else check_sample_weight(sample_weight, column.texts)
         scheme = scheme_of_score(self.scheme_, strict)
         return entity_report(true, self._run(column, task.tags), strict=strict, scheme=scheme, sample_weight=weights)

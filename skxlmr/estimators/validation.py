@@ -14,7 +14,7 @@ import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils.multiclass import type_of_target
 
-from skxlmr.columns import TextColumn, check_sample_weight, feature_names
+from skxlmr.columns import TextColumn, check_sample_weight, feature_names, warn_of_other_order
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.tasks.base import Task
@@ -41,6 +41,8 @@ class ValidationData:
         names = [None if n is None else list(n) for n in (feature_names(task.select(X), "X_val"), column.feature_names)]
         if None not in names and names[0] != names[1]:
             raise ValueError(f"X_val has the columns {names[0]}, but X has {names[1]}, in this order.")
+        for name, values in (("y_val", y), ("sample_weight_val", sample_weight)):
+            warn_of_other_order(X, values, name)
         held_out = task.read(X)
         if held_out.n_features != column.n_features:
             raise ValueError(f"X_val has {held_out.n_features} columns, but X has {column.n_features}.")

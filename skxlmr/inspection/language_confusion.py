@@ -10,6 +10,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score
 from sklearn.utils.multiclass import unique_labels
 from typing_extensions import Self
 
+from skxlmr.columns import warn_of_other_order
 from skxlmr.inspection.arguments import check_choice, check_count, check_fitted, check_groups, rows_by
 from skxlmr.inspection.axes import make_panels
 from skxlmr.inspection.predictions import check_same_kind
@@ -125,6 +126,8 @@ class LanguageConfusionDisplay:
         """
         check_fitted(estimator, "predict")
         true = _one_label(y, "y")
+        for name, values in (("y", y), ("groups", groups)):
+            warn_of_other_order(X, values, name)
         check_groups(groups, len(true), rows_of="y")  # before minutes of predictions
         display = cls._compare(
             true,

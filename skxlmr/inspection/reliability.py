@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from typing_extensions import Self
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, warn_of_other_order
 from skxlmr.inspection.arguments import check_fitted
 from skxlmr.inspection.axes import make_panels
 from skxlmr.inspection.calibration import calibration_table, expected_calibration_error
@@ -121,6 +121,7 @@ class ReliabilityDisplay:
             If the estimator has no `predict_proba`, or as `from_predictions`.
         """
         check_fitted(estimator, "predict_proba")
+        warn_of_other_order(X, y)
         outputs = run_classifier(estimator, X)
         name = type(estimator).__name__ if name is None else name
         return cls._compare(outputs, y, "y", n_bins, strategy, pos_label, name).plot(ax=ax)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import is_classifier, is_regressor
 
-from skxlmr.columns import TextColumn, check_text_column, split_columns
+from skxlmr.columns import TextColumn, check_text_column, split_columns, warn_of_other_order
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.qa import XLMRXLQA
 from skxlmr.estimators.tagger import XLMRXLTagger
@@ -177,6 +177,8 @@ def report(
         check_count(value, name, least)
     if y is None:
         raise ValueError("y is None: a report compares predictions with the true values of y.")
+    for name, values in (("y", y), ("groups", groups)):
+        warn_of_other_order(X, values, name)
     best = unwrapped(estimator)
     tables_of = _tables_of(best)
     column, shown = _texts(best, X, texts)

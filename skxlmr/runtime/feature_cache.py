@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,10 @@ def set_feature_cache(max_bytes: int | None = None) -> None:
 
     Raises
     ------
+    TypeError
+        If `max_bytes` is not a number.
     ValueError
-        If `max_bytes` is negative.
+        If it is negative.
 
     Examples
     --------
@@ -123,7 +126,9 @@ def set_feature_cache(max_bytes: int | None = None) -> None:
     >>> skxlmr.set_feature_cache(2 * 10**9)
     >>> skxlmr.set_feature_cache()
     """
-    if max_bytes is not None and max_bytes < 0:
+    if max_bytes is not None and (not isinstance(max_bytes, Real) or isinstance(max_bytes, bool)):
+        raise TypeError(f"max_bytes must be None or a number of bytes, such as 2 * 10**9, got {max_bytes!r}.")
+    if max_bytes is not None and not max_bytes >= 0:
         raise ValueError(f"max_bytes must be None or at least 0, got {max_bytes}.")
     cache.resize(max_bytes)
 

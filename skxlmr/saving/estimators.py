@@ -142,6 +142,8 @@ def write_estimator(directory: str | os.PathLike, saved: SavedEstimator) -> None
         }
         tensors |= {f"{FINETUNED}{name}": value for name, value in saved.finetuned.state_dict().items()}
     directory = Path(directory).expanduser()
+    if directory.is_file():
+        raise FileExistsError(f"{directory} is a file; an estimator is saved as a directory. Choose another name.")
     if directory.exists() and not (directory / NAME).exists() and not all(map(_is_own, directory.iterdir())):
         raise FileExistsError(
             f"{directory} holds other files already. Choose a directory that is new, empty, or a saved estimator, "

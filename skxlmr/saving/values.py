@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from skxlmr.tuning import Bias, Full, Head, LoRA
 
 # Dtypes that safetensors files cannot hold, and those that the same bits are written as.
 UNSIGNED = {"uint16": "int16", "uint32": "int32", "uint64": "int64"}
+TIMES = re.compile(r"(datetime|timedelta)64\[(Y|M|W|D|h|m|s|ms|us|ns)\]")  # written as int64
 
 # Maximum size of all arrays of strings when loading: a damaged dtype could ask for any amount of memory.
 MAX_STRING_BYTES = 2**28
@@ -41,6 +43,11 @@ def saved_classes() -> dict[str, type[BaseEstimator]]:
     from sklearn.decomposition import PCA  # with it scikit-learn imports its linear models
 
     return {cls.__name__: cls for cls in (LoRA, Bias, Head, Full, Int8, Float8, PCA)}
+
+
+def _written_as(dtype: str) -> str | None:
+    """Return the dtype that the bits of an array are written as; None if its own can be written."""
+    return "int64" if TIMES.fullmatch(dtype) else UNSIGNED.get(dtype)
 
 
 class Encoder:
@@ -90,14 +97,15 @@ class Encoder:
         }
 
     def _encode_array(self, array: np.ndarray, name: str) -> dict[str, Any]:
-        if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
+        if (array.dtype.kind in "biuf" and array.dtype.itemsize <= 8) or TIMES.fullmatch(array.dtype.name):
             key = f"array/{len(self.arrays)}"
             # The memory order is kept: the last bits of matrix products depend on it.
             order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
             native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
-            self.arrays[key] = torch.from_numpy(native.view(UNSIGNED.get(native.dtype.name, native.dtype)))
-            unsigned = {"dtype": native.dtype.name} if native.dtype.name in UNSIGNED else {}
-            return {"kind": "array", "tensor": key, "order": order, **unsigned}
+            written = _written_as(native.dtype.name)
+            self.arrays[key] = torch.from_numpy(native if written is None else native.view(written))
+            viewed = {} if written is None else {"dtype": native.dtype.name}
+            return {"kind": "array", "tensor": key, "order": order, **viewed}
         if array.dtype.kind in "UO" and array.ndim == 1 and all(np.isscalar(item) for item in array):
             return {"kind": "strings", "dtype": array.dtype.str, "items": self.encode(array.tolist(), name)}
         raise TypeError(f"{name} cannot be saved: it is an array of {array.dtype} and shape {array.shape}.")
@@ -154,8 +162,9 @@ class Decoder:
     def _decode_array(self, value: dict) -> np.ndarray:
         array = self.arrays.pop(value["tensor"]).numpy()
         if "dtype" in value:
-            if UNSIGNED[value["dtype"]] != array.dtype.name:
-                raise ValueError(f"expected an array of {UNSIGNED[value['dtype']]}, got {array.dtype}")
+            written = _written_as(parse(str, value["dtype"], "dtype"))
+            if written != array.dtype.name:
+                raise ValueError(f"expected an array of {written}, got {array.dtype}")
             array = array.view(value["dtype"])
         return np.asarray(array, order=parse(Literal["C", "F"], value["order"], "order"))
 

@@ -115,7 +115,7 @@ def read_texts(X: Any, name: str, embedder: Any) -> list[str]:
             f"{name} has texts, of which vectors are compared: pass embedder=XLMRXLEmbedder('e5-small'), or vectors in "
             f"place of the texts."
         )
-    return check_one_text(X).texts
+    return check_one_text(X, name=name).texts
 
 
 def embed(embedder: Any, texts: list[str], method: str = "transform") -> np.ndarray:
@@ -150,6 +150,8 @@ def check_count(value: Any, name: str) -> int:
 def _check_array(values: Any, name: str) -> np.ndarray:
     if sparse.issparse(values):
         raise TypeError(f"{name} is a sparse matrix. Make it dense first, for example with TruncatedSVD.")
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.ndim != 2:
         raise ValueError(f"{name} must have two dimensions, a vector in each row, but its shape is {array.shape}.")

@@ -161,6 +161,8 @@ def suggest_value(value: object, constraints: Iterable[object]) -> str:
     >>> suggest_value("1e-4", [float])
     ' Did you mean 0.0001, a number instead of a str?'
     """
+    if value is None:
+        return ""
     constraints = list(constraints)
     options = sorted({str(option) for each in constraints for option in getattr(each, "options", ())})
     written = str(value).removeprefix("torch.").lower()  # a dtype of torch, too

@@ -67,7 +67,7 @@ def vector(kinds: str, what: str) -> Any:
     """
 
     def holds(array: np.ndarray) -> bool:
-        is_finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        is_finite = array.dtype.kind not in "fmM" or bool(np.isfinite(array).all())
         return array.ndim == 1 and len(array) > 0 and array.dtype.kind in kinds and is_finite
 
     return Annotated[np.ndarray, Rule(f"an array of {what} with one dimension", holds)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +26,7 @@ from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
 from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
-from skxlmr.tasks.targets import refuse_y_as_text, warn_of_y_in_other_words
+from skxlmr.tasks.targets import refuse_y_as_text, warn_of_swapped, warn_of_y_in_other_words
 from skxlmr.training.rows import Rows
 
 
@@ -46,7 +48,7 @@ class Classification(PooledTask):
 
     found: ClassVar[dict[str, str]] = PooledTask.found | {"classes_": "classes", "multilabel_": "form"}
     found_types: ClassVar[dict[str, Any]] = PooledTask.found_types | {
-        "classes_": vector("biufUO", "labels"),
+        "classes_": vector("biufUOmM", "labels"),
         "multilabel_": one_of("indicator", "lists") | None,
     }
 
@@ -62,10 +64,12 @@ class Classification(PooledTask):
         task = replace(self, classes=classes, form=labels.form).weighted(targets, weights)
         if labels.form is not None:
             _refuse_same_labels(targets[used], classes)
+        warn_of_similar_labels(classes)
         if labels.kind == "single":
             warn_of_joined_labels(classes)
             refuse_y_as_text(column, labels.values)
             warn_of_y_in_other_words(column, targets)
+            warn_of_swapped(column, labels.values)
             used = np.unique(targets[weights * task.loss_weights(targets) > 0])
             if len(used) == 1:
                 label = classes.tolist()[used[0]]
@@ -249,6 +253,33 @@ def warn_of_joined_labels(classes: np.ndarray) -> None:
                 return
 
 
+def warn_of_similar_labels(classes: np.ndarray) -> None:
+    """Warn if two labels differ only in white space, in case, or in how their characters are encoded.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_similar_labels(np.array(["neg", "pos", "pos "]))
+    >>> "y.str.strip()" in str(caught[0].message)
+    True
+    """
+    seen: dict[str, str] = {}
+    for label in classes.tolist() if classes.dtype.kind in "OU" else ():
+        if not isinstance(label, str):
+            continue
+        plain = unicodedata.normalize("NFC", " ".join(label.split()))
+        earlier = seen.setdefault(plain.casefold() if len(plain) > 1 else plain, label)
+        if earlier != label:
+            warn(
+                f"y has the classes {earlier!r:.40} and {label!r:.40}, which differ only in white space, in case or in "
+                f"how characters are encoded, but are two classes. If they are one, y.str.strip(), y.str.lower() or "
+                f"y.str.normalize('NFC') make them equal."
+            )
+            return
+
+
 def check_class_weight(
     class_weight: dict | str | None, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> np.ndarray:
@@ -266,6 +297,9 @@ def check_class_weight(
                 f"class_weight has {unknown[:5]}, which are not classes of y, and the classes {unweighted[:5]} are not "
                 f"in class_weight. Its keys are the labels as y has them."
             )
+        for label, weight in class_weight.items():
+            if not isinstance(weight, Real):
+                raise ValueError(f"class_weight must give numbers, but that of {label!r} is {weight!r:.40}.")
     weights = compute_class_weight(class_weight, classes=classes, y=y)
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"class_weight must give finite weights that are not negative, got {class_weight}.")

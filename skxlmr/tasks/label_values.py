@@ -48,7 +48,10 @@ def check_indicator(table: np.ndarray, target: Target) -> np.ndarray:
     if len(bad):
         row, label = bad[0]
         names = range(table.shape[1]) if target.names is None else target.names
-        raise ValueError(f"{target.where(row)}: {table[row, label]} for the label {names[label]!r} is neither 0 nor 1.")
+        raise ValueError(
+            f"{target.where(row)}: {table[row, label]} for the label {names[label]!r} is neither 0 nor 1. If each "
+            f"column has classes of its own, use sklearn.multioutput.MultiOutputClassifier."
+        )
     return table.astype(np.float64)
 
 
@@ -94,6 +97,11 @@ def check_single(target: Target) -> np.ndarray:
     try:
         check_classification_targets(labels)
     except ValueError as error:
+        if labels.dtype == object:  # of another type than texts and numbers, or integers beyond 64 bits
+            raise ValueError(
+                f"Unknown label type: {target.where(0)}: {labels[0]!r:.60} is a {type(labels[0]).__name__}. Classes "
+                f"must be texts, booleans or whole numbers of 64 bits. Make them texts: y.astype(str)."
+            ) from None
         raise ValueError(
             f"{error} {target.where(0)}, for example, has {labels[0]!s:.40}. For numbers use XLMRXLRegressor; classes "
             f"must be texts or whole numbers."

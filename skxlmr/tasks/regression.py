@@ -82,9 +82,7 @@ class Regression(PooledTask):
         values, used = target.values.reshape(len(weights), -1), np.flatnonzero(weights)
         if values.shape[1] == 1:
             refuse_y_as_text(column, values[:, 0])
-        mean = np.average(values[used], axis=0, weights=weights[used])
-        scale = np.sqrt(np.average((values[used] - mean) ** 2, axis=0, weights=weights[used]))
-        scale = np.where(scale > 0, scale, 1.0)
+        mean, scale = _mean_and_spread(values[used], weights[used])
         task = replace(self, mean=mean, scale=scale, one_dimensional=target.values.ndim == 1)
         return task, (values - mean) / scale
 
@@ -183,6 +181,21 @@ class Regression(PooledTask):
             return numbers[:, 0] if self.one_dimensional else numbers
 
         return self.served("regression", "predictions", finish, {})
+
+
+def _mean_and_spread(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation, or 1 if that is 0, of columns of numbers: (n_rows, n) -> (n,) twice.
+
+    Numbers are divided by a power of 2 before they are squared, which is exact: neither squares nor sums overflow.
+    """
+    unit = np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0))[1] - 1)
+    unit = np.where(unit > 0, unit, 1.0)
+    mean = np.average(values / unit, axis=0, weights=weights)
+    spread = values / unit - mean
+    unit_of_spread = np.ldexp(1.0, np.frexp(np.abs(spread).max(axis=0))[1] - 1)
+    unit_of_spread = np.where(unit_of_spread > 0, unit_of_spread, 1.0)
+    scale = np.sqrt(np.average((spread / unit_of_spread) ** 2, axis=0, weights=weights)) * unit_of_spread * unit
+    return mean * unit, np.where(scale > 0, scale, 1.0)
 
 
 def check_numbers(y: Any, column: TextColumn, name: str = "y") -> np.ndarray:

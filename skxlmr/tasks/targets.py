@@ -15,6 +15,7 @@ from skxlmr.columns import (
     SINGLE_TEXTS,
     TextColumn,
     as_objects,
+    as_unmasked,
     check_n_rows,
     is_missing,
     is_sequence,
@@ -126,11 +127,7 @@ def _read(y: Any, name: str) -> Target:
 
 
 def _as_array(values: Any) -> np.ndarray:
-    if isinstance(values, np.ma.MaskedArray):
-        array = np.array(values.data, object)
-        array[np.ma.getmaskarray(values)] = None
-        return array
-    array = np.asarray(values)
+    array = as_unmasked(values)
     return array.astype(object) if array.dtype.kind == "T" else array  # scikit-learn does not know NumPy's StringDType
 
 
@@ -187,6 +184,20 @@ def warn_of_y_in_other_words(column: TextColumn, classes: np.ndarray) -> None:
                 f"X, column {_name_column(column, i)}: it has one text for each class of y, so it may be the answers. "
                 f"{LEAVE_OUT}"
             )
+
+
+def warn_of_swapped(column: TextColumn, labels: np.ndarray) -> None:
+    """Warn if X and y may be swapped, or be one column: from single texts, and the label of each row, (n_rows,)."""
+    if column.pairs is not None or labels.dtype.kind not in "OU" or len(labels) < 3:
+        return
+    n_texts, n_labels = len(set(column.texts)), len(set(labels.tolist()))
+    if column.texts == labels.tolist():
+        warn("y is the same as X: each text is its own label. Check the columns: fit(df['text'], df['label']).")
+    elif 1 < n_texts <= n_labels / 2:
+        warn(
+            f"X has {n_texts} different texts, such as {column.texts[0]!r:.40}, but y has {n_labels} different labels, "
+            f"such as {str(labels[0])!r:.40}. Are X and y swapped? It is fit(texts, labels)."
+        )
 
 
 def _name_column(column: TextColumn, i: int) -> str:

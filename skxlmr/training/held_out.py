@@ -20,9 +20,10 @@ def hold_out(task: Learnable, rows: Rows, fraction: float, seed: int) -> tuple[R
             np.arange(len(rows.numbers)), test_size=fraction, random_state=seed, stratify=classes
         )
     except ValueError as error:
+        why = str(_why_not_stratified(classes) or error).removesuffix(".")
         raise ValueError(
             f"early_stopping=True cannot set validation_fraction={fraction} of {len(rows.numbers)} rows aside: "
-            f"{_why_not_stratified(classes) or error} Pass X_val and y_val, or use another validation_fraction."
+            f"{why}. Pass X_val and y_val, or use another validation_fraction."
         ) from None
     return rows.take(np.sort(kept)), task.held_out(rows.take(np.sort(held)))
 

@@ -73,6 +73,12 @@ def test_json_lines_with_other_keys_have_missing_cells(tmp_path):
         ("a.csv", b'text,label\na,b\n"c,d\n', "a.csv, line 3: unexpected end of data. Is a quote not closed"),
         ("a.csv", b"text,text\na,b\n", "several columns are called 'text'"),
         ("a.csv", b"text,label\na,b\n\xe9,c\n", "a.csv, line 3: byte 1 is not UTF-8"),
+        ("a.csv", b"text,label\na,b\n\xe9,c\n", "`iconv -f latin1 -t utf-8`"),
+        (
+            "a.csv",
+            "text,label\na,b\n".encode("utf-16"),
+            "line 1: byte 1 is not UTF-8. Convert the file, for example with `iconv -f utf-16",
+        ),
         ("a.csv", b"text,label\n", "there are no rows"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: it is not JSON"),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1: it is a list, not an object"),

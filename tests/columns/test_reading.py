@@ -1,5 +1,6 @@
 import re
 import time
+import warnings
 from collections import UserList, UserString, deque
 from collections.abc import Sequence
 
@@ -153,3 +154,32 @@ def test_check_text_column_of_a_million_texts_is_fast():
     started = time.process_time()
     assert check_text_column(texts).texts == texts
     assert time.process_time() - started < 5  # a guard against a slow path by row, not a measurement
+
+
+def test_hidden_values_of_masked_arrays_are_missing():
+    hidden = np.ma.array(["a", "b", "c"], mask=[0, 1, 0])
+    with pytest.raises(ValueError, match="X, row 1: None is a missing value"):
+        check_text_column(hidden)
+    assert check_text_column(hidden, missing="empty").texts == ["a", "", "c"]
+    pairs = np.ma.array([["a", "b"], ["c", "d"]], mask=[[0, 0], [0, 1]])
+    assert check_text_column(pairs, missing="empty").pairs == ["b", ""]
+    assert check_text_column(np.ma.array(["a", "b"])).texts == ["a", "b"]
+
+
+def test_dataset_of_several_columns_says_how_to_select_one():
+    class Dataset:
+        column_names = ("text", "label")
+
+    Dataset.column_names = list(Dataset.column_names)
+    with pytest.raises(TypeError, match=r"X is a Dataset.*\['text', 'label'\]: X\['text'\]"):
+        check_text_column(Dataset())
+
+
+def test_names_of_files_are_warned_of():
+    with pytest.warns(UserWarning, match=r"X has names of files, such as 'texts/1\.txt'.*read_text"):
+        check_text_column(["texts/1.txt", "texts\\2.TXT"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_text_column(["notes.txt"])
+        check_text_column(["notes.txt", "Open notes.txt"])
+        check_text_column(["https://a.org/b.html", "https://a.org/c.html"])

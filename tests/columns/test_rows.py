@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
-from skxlmr.columns.rows import check_n_rows, check_sample_weight, warn_of_same_texts
+from skxlmr.columns.rows import check_n_rows, check_sample_weight, warn_of_other_order, warn_of_same_texts
 
 
 def test_check_n_rows_names_both():
@@ -31,3 +33,21 @@ def test_same_texts_are_warned_of():
         warn_of_same_texts(["a"] * 3)
     warn_of_same_texts(["a"])
     warn_of_same_texts(["a", "a", "b"])
+
+
+def test_rows_of_y_in_another_order_than_those_of_x_are_warned_of():
+    df = pd.DataFrame({"text": ["a", "b", "c"], "label": [1, 0, 2]}, index=["x", "y", "z"])
+    with pytest.warns(UserWarning, match=r"row 0 is 'x' in X and 'y' in y\. .*y\.loc\[X\.index\]"):
+        warn_of_other_order(df.text, df.label.sort_values())
+    with pytest.warns(UserWarning, match="row 1 is 'z' in X and 'y' in y"):
+        warn_of_other_order(df[["text"]].loc[["x", "z", "y"]], df[["label"]])
+    with pytest.warns(UserWarning, match=r"row 0 is 'x' in X and 'z' in groups.*groups\.loc\[X\.index\]"):
+        warn_of_other_order(df.text, df.label[::-1], "groups")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_other_order(df.text, df.label)
+        warn_of_other_order(df.text, df.label.reset_index(drop=True))
+        warn_of_other_order(df.text, df.label.set_axis(["y", "x", "x"]))
+        warn_of_other_order(df.text, df.label.head(2))
+        warn_of_other_order(df.text, df.label[::-1].to_numpy())
+        warn_of_other_order(list(df.text), df.label[::-1])

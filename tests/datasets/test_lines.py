@@ -27,5 +27,10 @@ def test_readers_with_another_encoding_name_the_file(read, text, column, tmp_pat
     path = tmp_path / "esp.train"
     path.write_bytes(text.encode("latin-1"))
     assert len(read(path, encoding="latin-1")) == 1
-    with pytest.raises(ValueError, match=r"esp.train is (not in UTF8|not a SQuAD file).*can't decode byte 0xf1"):
+    with pytest.raises(
+        ValueError, match=r"esp.train is (not in UTF8|not a SQuAD file).*can't decode byte 0xf1.*encoding='latin-1'"
+    ):
         read(path, encoding="UTF8")
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ValueError, match="encoding='utf-16'"):
+        read(path)

@@ -60,3 +60,12 @@ def test_zero_shot_with_braces_in_template_keeps_index_and_labels():
     ]:
         with pytest.raises(error, match=message):
             nli.zero_shot(texts, labels)
+
+
+def test_zero_shot_with_one_label_warns_and_with_equal_ones_raises():
+    nli = classifier(tuning="head").fit(PAIRS, FOLLOWS)
+    with pytest.warns(UserWarning, match=r"'weather' alone, whose probability is then 1.*multi_label=True"):
+        assert nli.zero_shot(["sun today"], ["weather"]).to_numpy().tolist() == [[1.0]]
+    assert 0 < nli.zero_shot(["sun today"], ["weather"], multi_label=True).iloc[0, 0] < 1
+    with pytest.raises(ValueError, match="labels has 'sport' more than once"):
+        nli.zero_shot(["sun today"], ["sport", "weather", "sport"])

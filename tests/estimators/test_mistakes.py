@@ -3,6 +3,7 @@
 import re
 import traceback
 import warnings
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from skxlmr import (
     XLMRXLTagger,
     memory_estimate,
 )
+from skxlmr.search import search
 
 TEXTS = ["a lovely film", "dreadful and dull", "good", "bad"] * 2
 LABELS = ["pos", "neg"] * 4
@@ -73,6 +75,9 @@ MISTAKES = {
     "missing text": (lambda: fit([*TEXTS[:-1], None]), r"X, row 7: None is a missing value.*fillna"),
     "bytes": (lambda: fit([b"good", b"bad"] * 4), r"row 0: b'good'.*decode"),
     "one text": (lambda: fit("good", ["pos"]), r"single str.*\[X\]"),
+    "name of a file": (lambda: fit("reviews.csv", ["pos"]), r"single str.*pandas\.read_csv\(X\)"),
+    "path of a file": (lambda: fit(Path("reviews.csv"), ["pos"]), r"X is a .*Path.*pandas\.read_csv\(X\)"),
+    "masked text": (lambda: fit(np.ma.array(TEXTS, mask=[0] * 7 + [1])), r"X, row 7: None is a missing value"),
     "dict": (lambda: fit({"text": TEXTS}), r"X is a dict.*pandas\.DataFrame\(X\)"),
     "generator": (lambda: fit(text for text in TEXTS), r"X is a generator.*list\(X\)"),
     "words": (lambda: fit([["a", "b"], ["a", "b", "c"]], ["p", "n"]), r"row 1: 3 values.*join them"),
@@ -84,6 +89,10 @@ MISTAKES = {
     "no y": (lambda: classifier().fit(TEXTS), r"XLMRXLClassifier\.fit requires y.*fit\(X, y\)"),
     "same lists of labels": (lambda: fit(TEXTS, [("pos", "neg")] * 8), r"8 rows of y have the same labels"),
     "continuous y": (lambda: fit(TEXTS, np.linspace(0, 1, 8)), r"Unknown label type.*XLMRXLRegressor"),
+    "dates": (lambda: fit(TEXTS, [date(2020, 1, 1)] * 8), r"row 0: datetime\.date.* is a date\..*y\.astype\(str\)"),
+    "intervals": (lambda: fit(TEXTS, pd.cut(pd.Series(range(8)), 2)), r"is a Interval\..*y\.astype\(str\)"),
+    "large labels": (lambda: fit(TEXTS, [2**70, 1] * 4), r"row 0: 1180.*whole numbers of 64 bits"),
+    "columns of classes": (lambda: fit(TEXTS, FRAME[["label", "text"]]), r"row 0: pos.*MultiOutputClassifier"),
     "mixed labels": (lambda: fit(TEXTS, ["pos", 1] * 4), r"several types.*astype\(str\)"),
     "texts as numbers": (lambda: XLMRXLRegressor("nano").fit(TEXTS, LABELS), r"row 0: 'pos'.*XLMRXLClassifier"),
     "name of model": (lambda: fit(model="e5small"), r"'e5small'.*Did you mean 'e5-small'"),
@@ -106,8 +115,23 @@ MISTAKES = {
         r"'r' for estimator LoRA. Did you mean 'rank'",
     ),
     "number of weights": (lambda: fit(weight=[1] * 3), r"sample_weight has 3 values, but X has 8 rows"),
+    "missing weight": (lambda: fit(weight=[1.0] * 7 + [np.nan]), r"contains NaN\. .*nan, of row 7"),
+    "weight as a text": (lambda: fit(weight=[1.0] * 7 + ["a"]), r"sample_weight.*'a'.*of row 7"),
+    "masked weight": (lambda: fit(weight=np.ma.array([1] * 8, mask=[0] * 7 + [1])), r"nan, of row 7"),
     "negative weight": (lambda: fit(weight=[1.0] * 7 + [-1.0]), r"`sample_weight`: that of row 7 is -1"),
     "class_weight": (lambda: fit(class_weight={"foo": 2}), r"class_weight has \['foo'\].*\['neg', 'pos'\]"),
+    "text as class_weight": (lambda: fit(class_weight={"pos": "a"}), r"class_weight must give numbers.*'pos' is 'a'"),
+    "no schedule": (lambda: fit(lr_schedule=None), r"'lr_schedule'.*Got None instead\.$"),
+    "few held-out rows": (
+        lambda: fit(early_stopping=True),
+        r"the number of classes = 2\. Pass X_val and y_val",
+    ),
+    "one text for PCA": (lambda: XLMRXLEmbedder("nano", n_components=1).fit(["a"]), r"at least 2 texts.*X has 1"),
+    "query as a text": (
+        lambda: search("good", TEXTS, embedder=XLMRXLEmbedder("nano")),
+        r"queries is a single str.*\[queries\]",
+    ),
+    "swapped tags": (lambda: tag([["B-PER", "O", "O", "B-LOC"], ["B-PER", "O"]], TOKENS), r"'B-PER'.*swapped"),
     "tags as texts": (lambda: tag(TOKENS, ["O O O O", "O O"]), r"row 0: 'O O O O'.*tags\.split\(\)"),
     "number of tags": (lambda: tag(TOKENS, [["O", "O"], ["O", "O"]]), r"row 0: 2 tags for 4 tokens.*each token"),
     "order of a span": (lambda: tag(SENTENCES, [[("PER", 0, 4)], []]), r"a span is \(start, end, label\)"),
@@ -161,6 +185,24 @@ def test_fit_on_joined_labels_warns():
         fit(TEXTS, ["yes, please", "no"] * 4)  # a comma, but of no other class
 
 
+def test_rows_in_another_order_are_warned_of(fitted):
+    texts, labels = FRAME[["text"]], FRAME.label.sort_values()
+    other_order = r"the same index, but in another order.*y\.loc\[X\.index\]"
+    embedder = XLMRXLEmbedder("nano", objective="classes", max_epochs=1, random_state=0)
+    for call in (
+        lambda: fit(texts, labels),
+        lambda: classifier().partial_fit(texts, labels, ["neg", "pos"]),
+        lambda: fitted.score(texts, labels),
+        lambda: embedder.fit(texts, labels),
+    ):
+        with pytest.warns(UserWarning, match=other_order):
+            call()
+    with pytest.warns(UserWarning, match=r"rows of X_val and of y_val have the same index.*y_val\.loc\[X_val\.index\]"):
+        classifier().fit(texts, FRAME.label, X_val=texts, y_val=labels)
+    with pytest.warns(UserWarning, match=r"sample_weight have the same index.*sample_weight\.loc"):
+        fit(texts, FRAME.label, pd.Series(1.0, index=range(7, -1, -1)))
+
+
 @pytest.mark.filterwarnings("ignore:The model did not learn well")
 def test_fit_on_same_texts_warns_of_them_only():
     with pytest.warns(UserWarning, match=r"All 8 rows of X are the same, ''") as caught:
@@ -194,6 +236,9 @@ def test_page_of_errors_has_the_messages_as_they_are(fitted, of_pairs):
             messages.append(str(raised.value).replace("\n", " "))
         fitted.score(FRAME[["text"]], ["foo"] * 8)
         fit([""] * 8, ["a,b", "b"] * 4)
+        fit([f"{i}.txt" for i in range(8)], ["b", "b "] * 4)
+        fit(LABELS, [f"text {i}" for i in range(8)])
+        fit(FRAME.text, FRAME.label[::-1])
     messages += [str(warning.message) for warning in caught]
     text = PAGE.read_text("utf-8")
     tables = text[: text.index("## Training and the machine")]

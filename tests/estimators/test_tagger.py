@@ -1,6 +1,7 @@
 """Fits, predictions and scores of the tagger, the latter compared with seqeval."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -245,3 +246,16 @@ def test_predict_on_treebank_returns_one_tag_per_token(language, shared_data):
     assert clf.score(test.tokens, test.upos) > 0.1
     for row in clf.predict_spans(test.text).itertuples():
         assert row.text == test.text.iloc[row.row][row.start : row.end]
+
+
+def test_score_without_any_known_tag_warns(fitted):
+    others = [["B-ORG"] * len(row) for row in SENTENCES]
+    with pytest.warns(UserWarning, match=r"No row of y has a tag that fit saw.*'ORG'.*\['LOC', 'PER'\]"):
+        assert fitted.score(SENTENCES, others) == 0
+    with pytest.warns(UserWarning, match="No row of y has a tag that fit saw"):
+        fitted.entity_report(SENTENCES, others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.score(SENTENCES, [["B-PER"] * len(row) for row in SENTENCES])
+        fitted.score(SENTENCES, [["S-PER"] * len(row) for row in SENTENCES])  # of another scheme
+        fitted.score(SENTENCES, [["O"] * len(row) for row in SENTENCES])

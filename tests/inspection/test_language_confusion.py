@@ -49,6 +49,8 @@ def test_from_estimator_predicts(classifier: XLMRXLClassifier, reviews: pd.DataF
     assert display.confusion_matrices["en"].sum() == 12
     assert display.confusion_matrices["zh"].sum() == 8
     assert [text.get_text() for text in display.ax_.get_yticklabels()] == ["bad", "good"]
+    with pytest.warns(UserWarning, match=r"in another order.*groups\.loc\[X\.index\]"):
+        LanguageConfusionDisplay.from_estimator(classifier, reviews.text, reviews.label, groups=reviews.language[::-1])
 
 
 def test_without_groups_there_is_one_matrix():

@@ -64,6 +64,8 @@ def test_from_estimator_equals_from_predictions(classifier: XLMRXLClassifier, re
     assert len(display.ax_.lines) == 3  # the diagonal is drawn once
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(reviews.text, reviews.label)
     assert ReliabilityDisplay.from_estimator(pipeline, reviews.text, reviews.label).name == "Pipeline"
+    with pytest.warns(UserWarning, match=r"in another order.*y\.loc\[X\.index\]"):
+        ReliabilityDisplay.from_estimator(pipeline, reviews.text, reviews.label[::-1])
 
 
 @pytest.mark.parametrize(

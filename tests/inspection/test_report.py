@@ -295,3 +295,10 @@ def test_wrong_estimators_and_targets_are_named(classifier: XLMRXLClassifier, re
         report(ridge, text, label)
     with pytest.raises(ValueError, match=r"y, row 0 \(index 100\).* is not finite"):
         report(ridge, text, reviews.score.where(reviews.score.reset_index().index != 0))
+
+
+def test_rows_in_another_order_are_warned_of(classifier: XLMRXLClassifier, reviews: pd.DataFrame):
+    with pytest.warns(UserWarning, match=r"the same index, but in another order.*groups\.loc\[X\.index\]"):
+        report(classifier, reviews.text, reviews.label, groups=reviews.label[::-1])
+    with pytest.warns(UserWarning, match=r"the same index, but in another order.*y\.loc\[X\.index\]"):
+        report(classifier, reviews.text, reviews.label[::-1])

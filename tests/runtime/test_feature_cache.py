@@ -63,5 +63,7 @@ def test_array_cache_in_threads_stays_consistent():
 
 
 def test_set_feature_cache_with_a_negative_size_raises():
+    with pytest.raises(TypeError, match=r"max_bytes must be None or a number of bytes.*'2GB'"):
+        skxlmr.set_feature_cache("2GB")
     with pytest.raises(ValueError, match="max_bytes must be None or at least 0, got -1"):
         skxlmr.set_feature_cache(-1)

@@ -87,8 +87,8 @@ def test_load_restores_embedder(n_components, tmp_path):
     "labels",
     [[1, 0], [1.0, 2.0], [True, False], ["ja", "näé"], np.array(["a", "b"], object), np.array([3, 4], np.int8),
      np.array([3, 60_000], np.uint16), np.array([3, 2**32 - 1], np.uint32), np.array([3, 2**63], np.uint64),
-     ["a", "\ud800"]],
-    ids=["int", "float", "bool", "str", "object", "int8", "uint16", "uint32", "uint64", "surrogate"],
+     ["a", "\ud800"], np.array(["2020", "2021"], "datetime64[ns]"), np.array([1, 2], "timedelta64[D]")],
+    ids=["int", "float", "bool", "str", "object", "int8", "uint16", "uint32", "uint64", "surrogate", "date", "days"],
 )  # fmt: skip
 def test_load_restores_classes_of_any_dtype(labels, tmp_path):
     clf = classifier().fit(TEXTS, np.tile(labels, 4))
@@ -298,5 +298,7 @@ def test_save_into_directory_with_other_files_raises(saved, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds other files"):
         skxlmr.load(saved).save(tmp_path)
+    with pytest.raises(FileExistsError, match=r"notes\.txt is a file; an estimator is saved as a directory"):
+        skxlmr.load(saved).save(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="holds no saved estimator"):
         skxlmr.load(tmp_path)

@@ -18,7 +18,7 @@ from skxlmr.system.nested_json import loads
         None, 3, -0.5, float("nan"), float("-inf"), "näé", True, [1, "a", [None]], (1, (2,)), {1: "a", "b": (2.5,)},
         np.float32(0.5), Path("a") / "b", np.arange(6).reshape(2, 3), np.array(["a", "bc"]), np.array([1.5]),
         LoRA(rank=3, targets=("up",)), Int8(outliers="dynamic"), Float8(engine="dequantize"),
-        np.asfortranarray(np.ones((2, 3), np.float32)), np.array(3),
+        np.asfortranarray(np.ones((2, 3), np.float32)), np.array(3), np.array(["2020-01-01"], "datetime64[us]"),
     ],
     ids=id_without_address,
 )  # fmt: skip
@@ -79,6 +79,8 @@ LORA = {"kind": "object", "class": "LoRA", "parameters": {}}
         ({"kind": "float", "value": "1e9"}, "1e9"),
         ({"kind": "array", "tensor": "missing", "order": "C"}, "missing"),
         ({"kind": "array", "tensor": "a", "order": "C", "dtype": "uint16"}, "expected an array of int16, got int64"),
+        ({"kind": "array", "tensor": "a", "order": "C", "dtype": "object"}, "expected an array of None, got int64"),
+        ({"kind": "array", "tensor": "a", "order": "C", "dtype": "datetime64[Q]"}, "expected an array of None"),
         ({"kind": "strings", "dtype": "<f8", "items": ["1"]}, "float64 is not a dtype of strings"),
         ({"kind": "strings", "dtype": "<U99999999", "items": ["a"] * 99}, "are too large"),
         ({"kind": "object", "class": "Popen", "parameters": {}, "fitted": {}}, "Popen"),

@@ -46,3 +46,8 @@ def test_margin_bounds_the_error_of_approximate_scores(width):
 )
 def test_texts_are_told_from_vectors(X, expected):
     assert is_texts(X) is expected
+
+
+def test_hidden_values_of_masked_vectors_are_refused():
+    with pytest.raises(ValueError, match="documents, row 1: has values that are NaN"):
+        Vectors.of(np.ma.array(np.eye(3), mask=[[0, 0, 0], [0, 1, 0], [0, 0, 0]]), "documents")

@@ -1,6 +1,7 @@
 """Labels, one or several per row, and their losses."""
 
 import inspect
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from skxlmr.runtime.plan import Windows
 from skxlmr.tasks.classification import (
     Classification,
     check_class_weight,
+    warn_of_similar_labels,
 )
 from skxlmr.tasks.probes import logistic_start, one_vs_rest_start
 from skxlmr.training.rows import Rows
@@ -71,7 +73,7 @@ def test_balanced_class_weight_equals_sklearn_on_repeated_rows():
     np.testing.assert_allclose(check_class_weight("balanced", classes, y, counts.astype(float)), repeated)
     without = check_class_weight("balanced", classes, y, np.array([1.0, 1, 1, 0, 1]))
     np.testing.assert_allclose(without, [1, 1, 1])
-    task, _ = Classification(class_weight="balanced").find(y, check_text_column(y), counts)
+    task, _ = Classification(class_weight="balanced").find(y, check_text_column(list("vwxyz")), counts)
     np.testing.assert_allclose(task.class_weights, repeated)
 
 
@@ -129,3 +131,18 @@ def test_one_vs_rest_start_with_weights_of_labels_fits_each_label_with_its_own()
         np.testing.assert_allclose(start.weight[label], alone.weight[1] - alone.weight[0])
         assert start.bias[label] == pytest.approx(alone.bias[1] - alone.bias[0])
     assert not start.weight[2].any()
+
+
+@pytest.mark.parametrize("other", ["pos ", "POS", " pos", "po\u0301s"])
+def test_labels_that_differ_in_white_space_or_case_only_are_warned_of(other):
+    known = "p\u00f3s" if "\u0301" in other else "pos"
+    with pytest.warns(UserWarning, match=r"differ only in white space, in case.*y\.str\.strip\(\)"):
+        Classification(Windows()).find([known, "neg", other, "neg"], check_text_column(list("abcd")), np.ones(4))
+
+
+def test_labels_that_differ_otherwise_are_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_similar_labels(np.array(["A", "a", "pos", "post"]))
+        warn_of_similar_labels(np.array([0, 1]))
+        warn_of_similar_labels(np.array([1, "a"], object))

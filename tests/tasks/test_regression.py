@@ -39,3 +39,12 @@ def test_learning_rate_of_separate_pairs_grows_with_the_rows():
     task = Regression(Windows(), pairs="separate")
     assert [task.learning_rate_factor(n) for n in (50, 500, 5000)] == [0.01, 0.1, 0.1]
     assert Regression(Windows(), pairs="joint").learning_rate_factor(50) == 1.0
+
+
+@pytest.mark.parametrize("unit", [1e-310, 1e-200, 1.0, 1e300, 1e307])
+def test_targets_in_any_unit_are_standardised_alike(unit):
+    column, values = check_text_column(list("abcd")), np.array([1.0, 2.0, 4.0, 9.0])
+    with np.errstate(all="raise", under="ignore"):
+        task, targets = Regression(Windows()).find(values * unit, column, np.ones(4))
+    np.testing.assert_allclose(targets[:, 0], (values - 4) / np.sqrt(9.5), rtol=1e-12)
+    np.testing.assert_allclose(task.as_y(targets), values * unit, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from containers import COLUMNS_OF_VECTORS, TABLES
 
 from skxlmr.columns import check_text_column
-from skxlmr.tasks.targets import read_target, refuse_y_as_text
+from skxlmr.tasks.targets import read_target, refuse_y_as_text, warn_of_swapped
 
 COLUMN = check_text_column(["a", "b", "c"])
 VECTORS = [[1, 0, 0], [0, 1, 1], [1, 1, 0]]
@@ -99,3 +100,17 @@ def test_text_column_that_equals_y_is_refused():
         refuse_y_as_text(numbers, np.array([1, 2.5, 0]))
     refuse_y_as_text(numbers, np.array([1, 2.5, 1]))
     refuse_y_as_text(check_text_column(["x", "y", "x"]), np.array(["x", "y", "x"]))
+
+
+def test_texts_and_labels_that_may_be_swapped_are_warned_of():
+    texts, labels = ["good", "bad", "fine", "poor"], np.array(["yes", "no", "yes", "no"])
+    with pytest.warns(UserWarning, match=r"X has 2 different texts, such as 'yes', but y has 4 .*'good'.*swapped"):
+        warn_of_swapped(check_text_column(labels), np.array(texts))
+    with pytest.warns(UserWarning, match="y is the same as X"):
+        warn_of_swapped(check_text_column(texts), np.array(texts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_swapped(check_text_column(texts), labels)
+        warn_of_swapped(check_text_column(texts), np.array(["a", "b", "c", "d"]))
+        warn_of_swapped(check_text_column(labels), np.arange(4))
+        warn_of_swapped(check_text_column(list(zip(labels, labels, strict=True))), np.array(texts))

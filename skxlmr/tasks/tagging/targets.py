@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from skxlmr.tags.spans import SPAN_TYPES
 from skxlmr.tasks.tagging.sentences import TokenColumn
 from skxlmr.tasks.tagging.spans import SpanReader
 
+ENTITY_TAG = re.compile(r"O|[BIESLUM]-\S+")
 SCHEME_NAMES = {"auto", "plain", *SCHEMES, *OTHER_NAMES}  # what the parameter `scheme` of a tagger may be
 
 
@@ -37,8 +39,7 @@ def check_tags(
         if not isinstance(row, list | tuple | np.ndarray)
     ]
     if bad:
-        texts = all(isinstance(row, str) for row in rows)
-        advice = "Split texts of tags: [tags.split() for tags in y]." if texts else ""
+        advice = _advice_on_texts(rows) if all(isinstance(row, str) for row in rows) else ""
         raise_for_rows(name, bad, len(rows), "", advice, error=TypeError)
     if any(isinstance(item, SPAN_TYPES) for row in rows for item in row):
         if scheme == "plain":
@@ -46,6 +47,16 @@ def check_tags(
         return SpanReader(column, align).tags(rows, "BIO" if scheme == "auto" else scheme, name, names)
     _check_tags_of_tokens(rows, column, name, names)
     return [list(map(str, row)) if len(row) else ["O"] * len(t) for row, t in zip(rows, column.texts, strict=True)]
+
+
+def _advice_on_texts(rows: Sequence[str]) -> str:
+    """Say how texts in place of lists of tags become lists: there are several tags in each, or one."""
+    if any(len(row.split()) > 1 for row in rows):
+        return "Split texts of tags: [tags.split() for tags in y]."
+    return (
+        "A row is a sentence: if each has one token and its tag, collect them, "
+        "df.groupby('sentence')[['token', 'tag']].agg(list); if sentences have one word, [[tag] for tag in y]."
+    )
 
 
 def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, names: Sequence[str]) -> None:
@@ -67,6 +78,18 @@ def _check_tags_of_tokens(rows: Sequence[Any], column: TokenColumn, name: str, n
         if column.sources is not None:
             advice += " XLMRXLTagger.tokenize shows the tokens of strings."
         raise_for_rows(name, lengths, len(rows), "", advice)
+
+
+def refuse_swapped(column: TokenColumn, rows: Sequence[Sequence[str]]) -> None:
+    """Raise a ValueError if all tokens are tags of entities, and those of `rows`, the tags, are not."""
+    tokens = {token for sentence in column.texts for token in sentence}
+    if any(token != "O" for token in tokens) and all(map(ENTITY_TAG.fullmatch, tokens)):
+        other = next((tag for row in rows for tag in row if not ENTITY_TAG.fullmatch(tag)), None)
+        if other is not None:
+            raise ValueError(
+                f"X has tags such as {max(tokens - {'O'})!r}, and y has tokens such as {other!r:.40}: they are "
+                f"swapped. Call fit(tokens, tags)."
+            )
 
 
 def _row_names(index: pd.Index | None, n: int) -> list[str]:

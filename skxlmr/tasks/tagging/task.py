@@ -21,17 +21,18 @@ from skxlmr.model.transfer import upload
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.plan import WindowPlan, rows_of
 from skxlmr.system.schema import one_of, vector
+from skxlmr.system.warn import warn
 from skxlmr.tags.entities import entity_spans
 from skxlmr.tags.infer import scheme_of_labels
-from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, is_raw, read_tags
+from skxlmr.tags.schemes import OTHER_NAMES, SCHEMES, is_raw, read_tags, split_tag
 from skxlmr.tasks.base import LossesOfOutputs, Task, not_found
-from skxlmr.tasks.classification import check_class_weight, check_distinct
+from skxlmr.tasks.classification import check_class_weight, check_distinct, warn_of_similar_labels
 from skxlmr.tasks.exports import Export, Serving, as_json_labels
 from skxlmr.tasks.pretrained import labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start
 from skxlmr.tasks.tagging.schemes import decode, scheme_of_score, tag_score
 from skxlmr.tasks.tagging.sentences import TokenColumn, check_token_column, plan_tokens
-from skxlmr.tasks.tagging.targets import check_tags, find_scheme
+from skxlmr.tasks.tagging.targets import check_tags, find_scheme, refuse_swapped
 from skxlmr.tasks.tagging.tokenizers import Tokenizer, tokenizer_name
 from skxlmr.training.rows import Rows
 
@@ -109,10 +110,12 @@ class Tagging(Task[TokenColumn]):
         used = [row for row, weight in zip(rows, weights, strict=True) if weight]
         if not used:
             raise ValueError("There are no rows to learn from: all their weights are zero.")
+        refuse_swapped(column, used)
         tags = [tag for row in used for tag in row]
         classes = np.unique(tags)
         if len(classes) < 2:
             raise ValueError(f"A tagger needs at least 2 tags to tell apart, but y has {classes.tolist()}.")
+        warn_of_similar_labels(classes)
         scheme = find_scheme(rows, weights > 0, self.scheme, y)
         of_tags = np.repeat(weights[weights > 0], [len(row) for row in used])
         tag_weights = check_class_weight(self.class_weight, classes, np.array(tags), of_tags)
@@ -140,6 +143,19 @@ class Tagging(Task[TokenColumn]):
         rows = check_tags(y, column, name, scheme=self.scheme, align=self.align)
         if self.scheme == "IO" and len(self.classes) and is_raw(self.classes.tolist()):
             return [[tag.removeprefix("I-") for tag in row] for row in rows]
+        return rows
+
+    def check_tags_of_score(self, y: Any, column: TokenColumn) -> list[list[str]]:
+        """As `check_tags`, for a score; warn if y has entities, or tags, but none that `fit` saw."""
+        rows = self.check_tags(y, column)
+        wanted, known = {tag for row in rows for tag in row} - {"O"}, set(self.classes.tolist()) - {"O"}
+        if self.scheme != "plain":  # the same entities in another scheme have other tags
+            wanted, known = ({split_tag(tag)[1] for tag in tags} for tags in (wanted, known))
+        if wanted and not wanted & known:
+            warn(
+                f"No row of y has a tag that fit saw, O aside, so the score is the worst. y has {min(wanted)!r:.40}, "
+                f"for example, but the tags are such as {sorted(known)[:3]}."
+            )
         return rows
 
     def _numbers(self, rows: list[list[str]], name: str) -> np.ndarray:
