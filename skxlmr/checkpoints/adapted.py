@@ -81,6 +81,8 @@ class AdaptedFile:
         return tensor
 
     def read_bytes(self, key: str, start: int, stop: int) -> bytes:
+        if key not in self._changes:
+            return self._file.read_bytes(self._keys[key], start, stop)
         return bytes_of(self.read(key), start, stop)
 
     def close(self) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from skxlmr.checkpoints.checkpoint import Checkpoint, checkpoint_of, load_into, open_checkpoint
+from skxlmr.checkpoints.checkpoint import Checkpoint, WithDecoderBias, checkpoint_of, load_into, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.fingerprint import weight_facts
 from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig, changed_config
@@ -252,7 +253,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         ignore_mismatched_sizes: bool,
     ) -> LoadPlan:
         """Load the weights of a model on the meta device, and return what was loaded and what was not."""
-        prefix = self.own_prefix
+        prefix, checkpoint = self.own_prefix, WithDecoderBias(checkpoint)
         expected = {prefix + name: p.shape for name, p in self.state_dict().items()}
         integers: set[str] = set()
         if holds_8bit(checkpoint):
@@ -394,12 +395,15 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
 
 
 def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
+    """Read the config.json of a checkpoint; the weights tell what some files lack.
+
+    That is XL from the smaller models, by their names; and whether the decoder is tied to the word embedding.
+    """
     if read_json(files.config).get("model_type") != "xlm-roberta":
-        return XLMRobertaXLConfig.from_file(files.config)
-    with open_checkpoint(files) as checkpoint:
-        pre_layer_norm = any("self_attn_layer_norm" in key for key in checkpoint.tensors)
-    return XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=pre_layer_norm)
+        XLMRobertaXLConfig.from_file(files.config)  # a config of another architecture is the first to be told of
+    facts = weight_facts(files.weights)
+    config = XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=facts.is_xl)
+    return config.changed({"tie_word_embeddings": False}) if facts.is_untied else config
 
 
 def reinitialise(module: nn.Module, config: XLMRobertaXLConfig, dtype: torch.dtype, device: torch.device | str) -> None:
