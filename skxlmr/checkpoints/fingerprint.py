@@ -66,7 +66,7 @@ def fingerprint_of(directory: Path, config: Path, weights: Iterable[Path]) -> st
     """
     files = tuple(map(_identity, weights))
     settings, tensors = _settings(read_json(config), _facts(files).is_xl), _tensors_digest(files)
-    parts = (json.dumps(settings, sort_keys=True), tensors, _tokens_digest(directory, tokenizer_identity(directory)))
+    parts = (json.dumps(settings, sort_keys=True), tensors, tokens_digest(directory))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -78,6 +78,11 @@ def tokenizer_identity(directory: Path) -> tuple[Identity, ...]:
 def weights_digest(weights: Iterable[Path]) -> str:
     """Compute a SHA-256 over names, shapes, dtypes and content of tensors, or samples of it, as `fingerprint_of`."""
     return _tensors_digest(tuple(map(_identity, weights)))
+
+
+def tokens_digest(directory: Path) -> str:
+    """Compute a SHA-256 over the tokens of the tokenizer in a directory, whatever files hold it."""
+    return _tokens_digest(directory, tokenizer_identity(directory))
 
 
 def file_fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.checkpoint import Checkpoint, WithDecoderBias, checkpoint_of, load_into, open_checkpoint
+from skxlmr.checkpoints.decoders import DECODER, WORDS
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.fingerprint import weight_facts
@@ -383,6 +384,7 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     config = _read_own_config(files)
     if files.adapter is None:
         return config
+    config = _with_adapted_words(config, files)
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
         try:
@@ -392,6 +394,23 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     if n_labels is not None:
         config.num_labels = n_labels
     return config
+
+
+def _with_adapted_words(config: XLMRobertaXLConfig, files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Return the config of a base model whose word embedding, or decoder, an adapter may have replaced."""
+    assert files.adapter is not None
+    if not files.adapter.changes_words:
+        return config
+    with open_checkpoint(files) as checkpoint:
+        words = next(key for key in checkpoint.tensors if key.endswith(WORDS))
+        decoder = next((key for key in checkpoint.tensors if DECODER.fullmatch(key) and key.endswith("weight")), None)
+        is_untied = decoder is not None and not _are_equal(checkpoint.read(decoder), checkpoint.read(words))
+        changes = {"vocab_size": checkpoint.tensors[words].shape[0]}
+    return config.changed(changes | ({"tie_word_embeddings": False} if is_untied else {}))
+
+
+def _are_equal(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and torch.equal(x.to(y.dtype), y)
 
 
 def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:

@@ -128,6 +128,8 @@ def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> 
     adapter = files.adapter
     assert adapter is not None
     open_checkpoint(files).close()  # compares the adapter with its base
+    if adapter.rows or files.tokenizer_directory != files.directory:
+        return None
     terms: dict[Place, LowRankTensors] = {}
     for module, term in adapter.terms.items():
         place = _place(f"{module}.weight", config)

@@ -6,7 +6,7 @@ import torch
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, lm_head
-from skxlmr.model.lm_head import LMHead, DecoderCrossEntropy, read_lm_head
+from skxlmr.model.lm_head import DecoderCrossEntropy, LMHead, read_lm_head
 
 CONFIG = XLMRobertaXLConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
@@ -32,7 +32,8 @@ def test_decoder_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monk
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     assert torch.autograd.gradcheck(
-        lambda *inputs: DecoderCrossEntropy.apply(*inputs, targets), [t.clone().requires_grad_() for t in (x, words, bias)]
+        lambda *inputs: DecoderCrossEntropy.apply(*inputs, targets),
+        [t.clone().requires_grad_() for t in (x, words, bias)],
     )
 
 

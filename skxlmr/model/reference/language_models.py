@@ -33,7 +33,7 @@ class LanguageModel(PretrainedModel):
 
 
 class XLMRobertaXLForMaskedLM(LanguageModel):
-    """XLM-RoBERTa-XL with a masked language modelling head, tied to the word embeddings unless the config says otherwise.
+    """XLM-RoBERTa-XL with a masked language modelling head, tied to the word embeddings unless the config differs.
 
     Parameters
     ----------
