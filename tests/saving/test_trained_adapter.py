@@ -419,7 +419,9 @@ def test_load_of_ia3_is_refused(base, tmp_path):
     model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(base)
     config = peft.IA3Config(task_type="SEQ_CLS", target_modules=["key"], feedforward_modules=[])
     peft.get_peft_model(model, config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="of the type 'IA3'; of peft's adapters only those of LoRA and of trained tokens"):
+    with pytest.raises(
+        CheckpointError, match="of the type 'IA3'; of peft's adapters only those of LoRA and of trained tokens"
+    ):
         load(tmp_path)
 
 

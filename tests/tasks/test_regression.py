@@ -6,7 +6,7 @@ import torch
 
 from skxlmr.columns import check_text_column
 from skxlmr.runtime.plan import Windows
-from skxlmr.tasks.regression import Regression
+from skxlmr.tasks.regression import ACTIVATIONS, Regression
 
 
 def test_regression_losses_equal_mean_over_standardised_targets():
@@ -39,3 +39,12 @@ def test_learning_rate_of_separate_pairs_grows_with_the_rows():
     task = Regression(Windows(), pairs="separate")
     assert [task.learning_rate_factor(n) for n in (50, 500, 5000)] == [0.01, 0.1, 0.1]
     assert Regression(Windows(), pairs="joint").learning_rate_factor(50) == 1.0
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_inverse_of_an_activation_gives_the_output_of_a_number(name):
+    numbers = np.array([0.02, 0.5, 0.9])
+    activation = ACTIVATIONS[name]
+    outputs = torch.from_numpy(activation.inverse(numbers))
+    np.testing.assert_allclose(activation.apply(outputs).numpy(), numbers, atol=1e-12)
+    assert np.isfinite(activation.inverse(np.array([-2.0, 0.0, 1.0]))).all()
