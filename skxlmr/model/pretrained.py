@@ -54,6 +54,11 @@ from skxlmr.model.word_embedding import WORD_EMBEDDING, map_words
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+OWN_CODE = (
+    "The auto_map of its config.json names Python code of its own, which computes another model than XLM-RoBERTa, and "
+    "is not run. Use it in transformers with trust_remote_code=True, or take a model without such code."
+)
+
 
 class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel, SavableModel):
     """Base class of all models: a config, and loading from and saving to checkpoint directories."""
@@ -281,6 +286,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             allow_unknown_heads=True,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             hint_at_heads="Give ignore_mismatched_sizes=True to start the head from random weights.",
+            hint=OWN_CODE if self.config.extra.get("auto_map") else "",
         )
         resized = {ours for _, ours, _, _ in plan.mismatched}
         if settings and any(name.startswith(BASE) and ".pooler." not in name for name in resized):
