@@ -74,7 +74,7 @@ def published(make, name, target, entries, *, buffers=True, bare=False, pooler=T
         save_file(state, target / "model.safetensors", {"format": "pt"})
     else:
         torch.save(state, target / "pytorch_model.bin")
-    for other in ("tf_model.h5", "flax_model.msgpack", "README.md", ".gitattributes", "rust_model.ot"):
+    for other in ("tf_model.h5", "flax_model.msgpack", "README.md", ".gitattributes"):
         (target / other).write_bytes(b"\0other")
     return model
 
