@@ -123,6 +123,17 @@ def test_load_of_language_model_equals_peft(ending, name, bases, tmp_path):
     np.testing.assert_allclose(outputs_of(merged, tokenizer, [text])[0], expected, **CLOSE)
 
 
+def test_training_goes_on_from_an_adapter_with_a_decoder_of_its_own(bases, tmp_path):
+    base = bases["xlm-roberta"]
+    model, tokenizer = make(tmp_path, base, "ForMaskedLM", None, "xlm-roberta", modules_to_save=["lm_head"])
+    lm = load(tmp_path, warm_start=True, tuning="full", max_epochs=1, learning_rate=1e-9, random_state=0)
+    expected = outputs_of(model, tokenizer, TEXTS[:1])[0]
+    np.testing.assert_allclose(token_outputs(lm, TEXTS[0]), expected, **CLOSE)
+    lm.fit(TEXTS)
+    np.testing.assert_allclose(token_outputs(lm, TEXTS[0]), expected, rtol=1e-4, atol=1e-4)
+    assert lm._finetuned.head.decoder is not None
+
+
 def token_outputs(estimator, text):
     """Outputs of the head for all tokens of a text."""
     backbone, finetuned = estimator._fitted_backbone(), estimator._finetuned
