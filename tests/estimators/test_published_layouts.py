@@ -11,6 +11,7 @@ from loaded_checkpoints import PAIRS, TEXTS, logits_of
 
 import skxlmr
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.columns import as_objects
 
 # Entries of config.json of earlier versions of transformers, which have no effect.
 OLD = {"gradient_checkpointing": False, "output_past": True, "_num_labels": 3, "max_length": 20, "min_length": 0}
@@ -115,11 +116,15 @@ def test_load_of_published_question_answering(make, oracle, tmp_path):
     entries = {"language": "english", "name": "XLMRoberta", "summary_type": "first", **OLD}
     model = published(make, "XLMRobertaForQuestionAnswering", tmp_path / "model", entries)
     qa = skxlmr.load(tmp_path / "model", align_to_words=False)
-    batch = oracle("the river", "the train left the city", return_tensors="pt")
+    row = ["the river", "the train left the city"]
+    batch = oracle(*row, return_tensors="pt")
     with torch.no_grad():
         outputs = model(input_ids=batch["input_ids"])
-    assert qa.predict([["the river", "the train left the city"]]).shape == (1,)
-    assert outputs.start_logits.isfinite().all()
+    shown = [0, *(i for i, sequence in enumerate(batch.sequence_ids(0)) if sequence == 1)]
+    expected = torch.stack([outputs.start_logits[0], outputs.end_logits[0]], 1)[shown].numpy()
+    (found,) = qa._run(qa._check_fitted_column([row]), lambda of_pieces, plan: as_objects([of_pieces]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert qa.predict([row]).shape == (1,)
 
 
 def test_load_of_published_language_model(make, oracle, tmp_path):
