@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from skxlmr.checkpoints.adapted import adapt
+from skxlmr.checkpoints.decoders import bias_names
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.formats import DTYPES, MAX_TENSORS, TensorInfo, WeightFile, all_finite, open_weights
 from skxlmr.checkpoints.keymap import LoadPlan
@@ -88,6 +89,20 @@ def open_checkpoint(files: CheckpointFiles) -> Checkpoint:
             weight_files = adapt(weight_files, files.adapter)
         opened.pop_all()
     return Checkpoint(files.name, weight_files)
+
+
+class WithDecoderBias(Checkpoint):
+    """A checkpoint whose head of a language model has the bias of its decoder, which is another one in some."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint.name, [])
+        self._checkpoint = checkpoint
+        self._names = bias_names(checkpoint.tensors)
+        self.tensors = {**checkpoint.tensors, **{key: checkpoint.tensors[of] for key, of in self._names.items()}}
+
+    def read(self, key: str) -> torch.Tensor:
+        """Read one tensor."""
+        return self._checkpoint.read(self._names.get(key, key))
 
 
 class _TensorsInMemory:

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from skxlmr.checkpoints.decoders import DECODER, SAMPLE_BYTES, own_decoders, samples
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json, read_limited
 from skxlmr.checkpoints.formats import WeightFile, open_weights
@@ -21,8 +23,6 @@ from skxlmr.checkpoints.sentencepiece_file import Content, is_unigram, read_cont
 from skxlmr.checkpoints.tokenizer_files import ADDED_TOKENS, CONFIG, SPECIAL_TOKENS, read_tokenizer_files
 from skxlmr.checkpoints.tokenizer_json import MAX_JSON_BYTES, with_lowercase
 
-SAMPLE_BYTES = 8192  # at least one whole bias or layer norm of XXL in 16 bits
-TENSOR_SAMPLES = 8  # of each larger tensor
 EVEN_SAMPLES = 256
 MAX_TENSOR_SAMPLES = 4096
 
@@ -47,10 +47,8 @@ COMPUTED = {
     "add_cross_attention": False,
     "quantization_config": None,
 }
-# Tensors that are computed, or second names of others: some file formats leave them out.
-DERIVED = re.compile(
-    r"(.*\.)?(position_ids|token_type_ids|weight_format)|(lm_head|cls\.predictions)\.decoder\.(weight|bias)"
-)
+# Tensors that are computed: some file formats leave them out, as they do decoders that are second names of others.
+DERIVED = re.compile(r"(.*\.)?(position_ids|token_type_ids|weight_format)")
 BASE_PREFIX = re.compile(r"(roberta|bert)\.")
 TOKENIZER_FILES = (TOKENIZER, TOKENIZER_JSON, CONFIG, ADDED_TOKENS, SPECIAL_TOKENS, *SETTINGS_NAMES)
 
@@ -66,9 +64,9 @@ def fingerprint_of(directory: Path, config: Path, weights: Iterable[Path]) -> st
     missed, and of others 8 evenly spread places of 8 KiB. Raises CheckpointError if a file of weights has no readable
     header, or the config is damaged.
     """
-    tensors = _tensors_digest(tuple(map(_identity, weights)))
-    settings = _settings(read_json(config), tensors.is_xl)
-    parts = (json.dumps(settings, sort_keys=True), tensors, _tokens_digest(directory, tokenizer_identity(directory)))
+    files = tuple(map(_identity, weights))
+    settings, tensors = _settings(read_json(config), _facts(files).is_xl), _tensors_digest(files)
+    parts = (json.dumps(settings, sort_keys=True), tensors, tokens_digest(directory))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -79,7 +77,12 @@ def tokenizer_identity(directory: Path) -> tuple[Identity, ...]:
 
 def weights_digest(weights: Iterable[Path]) -> str:
     """Compute a SHA-256 over names, shapes, dtypes and content of tensors, or samples of it, as `fingerprint_of`."""
-    return str(_tensors_digest(tuple(map(_identity, weights))))
+    return _tensors_digest(tuple(map(_identity, weights)))
+
+
+def tokens_digest(directory: Path) -> str:
+    """Compute a SHA-256 over the tokens of the tokenizer in a directory, whatever files hold it."""
+    return _tokens_digest(directory, tokenizer_identity(directory))
 
 
 def file_fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) -> str:
@@ -96,10 +99,34 @@ def file_fingerprint_of(small_files: Iterable[Path], weights: Iterable[Path]) ->
     return digest.hexdigest()
 
 
-class _Digest(str):
-    """The digest of all tensors, and whether their names are those of an XL model."""
+@dataclass(frozen=True)
+class WeightFacts:
+    """What the tensors of a checkpoint tell of its model, which its config.json may not."""
 
-    is_xl = False
+    is_xl: bool
+    is_untied: bool  # whether the decoder of a language model is another matrix than the word embedding
+
+
+def weight_facts(weights: Iterable[Path]) -> WeightFacts:
+    """Read what tensors tell of a model; raises CheckpointError if a file of weights has no readable header."""
+    return _facts(tuple(map(_identity, weights)))
+
+
+@lru_cache(maxsize=256)
+def _facts(files: tuple[Identity, ...]) -> WeightFacts:
+    with ExitStack() as opened:
+        where = _opened(files, opened)
+        is_xl = any("self_attn_layer_norm" in name for name in where)
+        return WeightFacts(is_xl, any(name.endswith(".weight") for name in own_decoders(where)))
+
+
+def _opened(files: tuple[Identity, ...], opened: ExitStack) -> dict[str, WeightFile]:
+    """Open files of weights; return them by the names of their tensors."""
+    where: dict[str, WeightFile] = {}
+    for path, *_ in files:
+        weights = opened.enter_context(closing(open_weights(path)))
+        where |= dict.fromkeys(weights.tensors, weights)
+    return where
 
 
 def _settings(config: dict, is_xl: bool) -> dict:
@@ -109,31 +136,20 @@ def _settings(config: dict, is_xl: bool) -> dict:
 
 
 @lru_cache(maxsize=256)
-def _tensors_digest(files: tuple[Identity, ...]) -> _Digest:
+def _tensors_digest(files: tuple[Identity, ...]) -> str:
     digest = hashlib.sha256()
     with ExitStack() as opened:
-        where: dict[str, WeightFile] = {}
-        for path, *_ in files:
-            weights = opened.enter_context(closing(open_weights(path)))
-            where |= {name: weights for name in weights.tensors if not DERIVED.fullmatch(name)}
+        where = _opened(files, opened)
+        own = own_decoders(where)
+        second_names = [name for name in where if DECODER.fullmatch(name) and name not in own]
+        where = {name: file for name, file in where.items() if name not in second_names and not DERIVED.fullmatch(name)}
         whole = sum(weights.tensors[name].nbytes for name, weights in where.items()) <= SMALL_FILE
         for short, name in sorted((BASE_PREFIX.sub("", name, count=1), name) for name in where):
             info = where[name].tensors[name]
             digest.update(f"{short}\0{info.dtype}\0{info.shape}\0".encode())
-            for part in _samples(where[name], name, info.nbytes, whole):
+            for part in samples(where[name], name, info.nbytes, whole):
                 digest.update(part)
-    result = _Digest(digest.hexdigest())
-    result.is_xl = any("self_attn_layer_norm" in name for name in where)
-    return result
-
-
-def _samples(weights: WeightFile, name: str, nbytes: int, whole: bool) -> Iterable[bytes]:
-    """Return the bytes of a tensor, row-major, or samples of them."""
-    if whole or nbytes <= SAMPLE_BYTES * TENSOR_SAMPLES:
-        return [weights.read_bytes(name, 0, nbytes)]
-    last = nbytes - SAMPLE_BYTES
-    starts = [last * number // (TENSOR_SAMPLES - 1) for number in range(TENSOR_SAMPLES)]
-    return [weights.read_bytes(name, start, start + SAMPLE_BYTES) for start in starts]
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=256)

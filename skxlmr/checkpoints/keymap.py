@@ -93,6 +93,7 @@ def match(
     allow_unknown_heads: bool = False,
     ignore_mismatched_sizes: bool = False,
     hint_at_heads: str = "",
+    hint: str = "",
 ) -> LoadPlan:
     """Compare a checkpoint with a model of the `expected` shapes, before anything is allocated.
 
@@ -101,7 +102,7 @@ def match(
     of parameter names, one for each head that may be missing as a whole; `may_be_unused` lists prefixes (those that end
     with ".") or templates of checkpoint keys. `allow_unknown_heads` accepts other keys outside the encoder, and
     integers anywhere, which are buffers. `ignore_mismatched_sizes` makes a parameter of another shape new; without it,
-    the message ends with `hint_at_heads` if parameters that may be new have another shape.
+    the message ends with `hint_at_heads` if parameters that may be new have another shape, or else with `hint`.
 
     Raises CheckpointMismatchError, with the first ten differences, if a parameter is missing, a key is unexpected, or a
     shape or dtype differs.
@@ -144,7 +145,7 @@ def match(
     extra = [f"unexpected: {key}" for key in unexpected + (tolerated if missing else [])]
     half = MAX_SHOWN // 2  # show both kinds: they may be the same names under different prefixes
     differences = lacked[:half] + extra[:half] + lacked[half:] + extra[half:]
-    mismatched, hint = [], ""
+    mismatched = []
     for key, ours in assignments:
         info, shape = tensors[key], tuple(expected[ours])
         if info.shape != shape and ignore_mismatched_sizes:

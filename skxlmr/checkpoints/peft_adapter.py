@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from skxlmr.checkpoints import layout
+from skxlmr.checkpoints.decoders import WORDS
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import checked_as, checked_file, read_json, read_json_as
 from skxlmr.checkpoints.fingerprint import weights_digest
@@ -33,7 +34,6 @@ UNSUPPORTED = {
     "alora_invocation_tokens": "activated LoRA",
     "layer_replication": "replicated layers",
     "target_parameters": "adapters of single parameters",
-    "trainable_token_indices": "trained embeddings of tokens",
     "arrow_config": "Arrow routing",
     "kasa_config": "KaSA",
     "monteclora_config": "MonteCLoRA",
@@ -45,10 +45,17 @@ CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 PARTS = {
     ".lora_A.weight": "a",
     ".lora_B.weight": "b",
+    ".lora_embedding_A": "a",
+    ".lora_embedding_B": "b",
     ".lora_B.bias": "bias",
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }
+
+ROWS = re.compile(r"(\.token_adapter)?\.trainable_tokens_delta$")  # the end of the name of trained rows of an embedding
+WRAPPERS = re.compile(r"\.(modules_to_save(\.default)?|token_adapter|base_layer)(?=\.)")  # in names of parameters
+
+KINDS = ("LORA", "TRAINABLE_TOKENS")
 
 FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
@@ -78,6 +85,17 @@ class AdapterConfig:
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
     bias: one_of("none", "all", "lora_only") = "none"  # type: ignore[valid-type]
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    token_indices: list[int] | None = None  # of an adapter that trains tokens alone
+
+    def tokens_of(self, module: str) -> list[int] | None:
+        """Return the numbers of the rows that are trained of an embedding; None if there are none."""
+        if self.trainable_token_indices is None:
+            return self.token_indices
+        if isinstance(self.trainable_token_indices, list):  # of the word embedding, and of what is tied to it
+            return self.trainable_token_indices
+        named = [ids for name, ids in self.trainable_token_indices.items() if ends_with_one(module, {name})]
+        return next(iter([*named, *self.trainable_token_indices.values()]), None)
 
 
 @dataclass
@@ -92,7 +110,8 @@ class Labels:
 class LowRankTensors:
     """The names of the tensors of a low-rank term in the file, its rank and its alpha.
 
-    With DoRA (arXiv:2402.09353), `magnitude` is what the rows of the matrix are scaled to, the low-rank term included.
+    That of an embedding is transposed: its product is (H, V), and what it is added to (V, H). With DoRA
+    (arXiv:2402.09353), `magnitude` is what the rows of the matrix are scaled to, the low-rank term included.
     """
 
     a: str
@@ -102,6 +121,15 @@ class LowRankTensors:
     alpha: float
     scale: float
     magnitude: str | None = None
+    of_embedding: bool = False
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of an embedding that are replaced: their numbers, and the name of their tensor in the file."""
+
+    tensor: str
+    numbers: list[int]
 
 
 @dataclass(frozen=True)
@@ -118,6 +146,7 @@ class PeftAdapter:
     replaced: dict[str, str]  # parameters that the adapter has whole, and the names of their tensors
     tensors: dict[str, TensorInfo] = field(repr=False)  # by their names in the file
     labels: Labels | None = None
+    rows: dict[str, TokenRows] = field(default_factory=dict)  # by module
 
     @property
     def fingerprint(self) -> str:
@@ -126,8 +155,15 @@ class PeftAdapter:
             name: (term.scale, term.a, term.b, term.bias, *filter(None, [term.magnitude]))
             for name, term in sorted(self.terms.items())
         }
-        parts = (terms, sorted(self.replaced.items()), weights_digest([self.weights]))
+        rows = [[module, rows.tensor, rows.numbers] for module, rows in sorted(self.rows.items())]
+        parts = (terms, sorted(self.replaced.items()), weights_digest([self.weights]), *filter(None, [rows]))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def changes_words(self) -> bool:
+        """Whether it has another word embedding, or another decoder of a language model."""
+        names = [*self.replaced, *(f"{module}.weight" for module in (*self.terms, *self.rows))]
+        return any(name.endswith((WORDS, "decoder.weight")) for name in names)
 
     @property
     def n_labels(self) -> int | None:
@@ -151,10 +187,10 @@ def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterCon
     path = checked_file(directory / CONFIG, root or directory)
     content = read_json(path)
     kind = content.get("peft_type")
-    if kind != "LORA":
+    if kind not in KINDS:
         raise CheckpointError(
-            f"{path} is of an adapter of the type {shown(kind)}; of peft's adapters only those of LoRA are read. "
-            f"{MERGE}, if peft can merge it."
+            f"{path} is of an adapter of the type {shown(kind)}; of peft's adapters only those of LoRA and of trained "
+            f"tokens are read. {MERGE}, if peft can merge it."
         )
     for name, what in UNSUPPORTED.items():
         if content.get(name):
@@ -190,21 +226,36 @@ def read_adapter(directory: Path, root: Path | None = None) -> PeftAdapter:
         tensors = dict(file.tensors)
     parts: dict[str, dict[str, str]] = {}  # of low-rank terms, by module
     replaced: dict[str, str] = {}
+    rows: dict[str, TokenRows] = {}
     for name in tensors:
-        _sort(name, parts, replaced, weights)
-    if not parts:
+        if ROWS.search(name):
+            module = ROWS.sub("", name).removeprefix(PEFT_PREFIX)
+            rows[module] = _token_rows(name, tensors[name].shape, config.tokens_of(module), weights)
+        else:
+            _sort(name, parts, replaced, weights)
+    if not parts and not rows:
         raise CheckpointError(f"{weights} has no tensors of a LoRA, whose names end with lora_A.weight")
     selection = _Selection(config, directory / CONFIG)
     terms = {module: selection.term(module, found, tensors) for module, found in parts.items()}
     beside = [directory / name for name in (LABELS, layout.CONFIG) if os.path.lexists(directory / name)]
     labels = read_json_as(Labels, checked_file(beside[0], root or directory)) if beside else None
-    return PeftAdapter(directory, config, weights, terms, replaced, tensors, labels)
+    return PeftAdapter(directory, config, weights, terms, replaced, tensors, labels, rows)
+
+
+def _token_rows(name: str, shape: tuple[int, ...], numbers: list[int] | None, where: Path) -> TokenRows:
+    """Return the rows of a tensor; raises CheckpointError unless the config has a number for each."""
+    if numbers is None or len(shape) != 2 or len(numbers) != shape[0] or len(set(numbers)) < len(numbers):
+        raise CheckpointError(
+            f"{where}: the tensor {name!r} has shape {shape}, but the numbers of its tokens in {CONFIG} "
+            f"(trainable_token_indices) are {shown(numbers)}"
+        )
+    return TokenRows(name, numbers)
 
 
 def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str], where: Path) -> None:
     """Add a tensor to the parts of the low-rank terms, or to the parameters that are replaced."""
     ours = name.removeprefix(PEFT_PREFIX)
-    if not name.startswith(PEFT_PREFIX) or "lora_embedding_" in name:
+    if not name.startswith(PEFT_PREFIX):
         raise CheckpointError(f"{where}: the tensor {name!r} is not one of a LoRA on linear layers. {MERGE}.")
     if ".original_module." in ours:  # a copy of the base's own parameter, which peft writes with bias="all"
         return
@@ -214,7 +265,7 @@ def _sort(name: str, parts: dict[str, dict[str, str]], replaced: dict[str, str],
             return
     if ".lora_" in ours:
         raise CheckpointError(f"{where}: the tensor {name!r} is not one of a LoRA on linear layers. {MERGE}.")
-    plain = re.sub(r"\.(modules_to_save(\.default)?|base_layer)\.", ".", ours)
+    plain = WRAPPERS.sub("", ours)
     if plain not in replaced or ours == plain:  # with bias="all" the biases of saved modules are there twice
         replaced[plain] = name
 
@@ -288,7 +339,11 @@ class _Selection:
                 f"{self.where.parent}: the tensor {magnitude!r} has shape {tensors[magnitude].shape}, not {b[:1]}"
             )
         scale = alpha / (rank**0.5 if config.use_rslora else rank)
-        return LowRankTensors(parts["a"], parts["b"], parts.get("bias"), rank, float(alpha), scale, magnitude)
+        of_embedding = "lora_embedding_" in name
+        if of_embedding and magnitude is not None:
+            raise CheckpointError(f"{self.where.parent}: DoRA on an embedding, {module!r}, is not supported. {MERGE}.")
+        bias = parts.get("bias")
+        return LowRankTensors(parts["a"], parts["b"], bias, rank, float(alpha), scale, magnitude, of_embedding)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from skxlmr.checkpoints import e5, hub, layout, peft_adapter, tokenizer_files
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError, SavedEstimatorError
 from skxlmr.checkpoints.files import checked_file
-from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of
+from skxlmr.checkpoints.fingerprint import file_fingerprint_of, fingerprint_of, tokens_digest
 from skxlmr.checkpoints.peft_adapter import AdapterConfig, PeftAdapter, is_adapter, read_adapter, read_adapter_config
 from skxlmr.checkpoints.sentence_transformers import (
     MODULES,
@@ -78,7 +78,18 @@ class CheckpointFiles:
         of_base = fingerprint_of(self.directory, self.config, self.weights)
         if self.adapter is None:
             return of_base
-        return hashlib.sha256(f"{of_base}\0{self.adapter.fingerprint}".encode()).hexdigest()
+        parts = [of_base, self.adapter.fingerprint]
+        if self.tokenizer_directory != self.directory:
+            parts.append(tokens_digest(self.tokenizer_directory))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @lazy_property
+    def tokenizer_directory(self) -> Path:
+        """Where the tokenizer lies: beside an adapter if it has other tokens there than its base model."""
+        own = self.directory if self.adapter is None else self.adapter.directory
+        if not any((own / name).is_file() for name in (layout.TOKENIZER, layout.TOKENIZER_JSON)):
+            return self.directory
+        return self.directory if tokens_digest(own) == tokens_digest(self.directory) else own
 
     def fingerprint_as(self, known: str) -> str:
         """Return the fingerprint, of the kind that earlier versions computed if that is the `known` one."""

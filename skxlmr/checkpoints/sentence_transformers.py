@@ -199,12 +199,14 @@ def is_cross_encoder(directory: Path) -> bool:
 def read_activation(directory: Path, config: Mapping[str, Any]) -> str | None:
     """Read what a CrossEncoder does with its logits: the name of a class of torch, such as "Sigmoid".
 
-    None if the files do not say so. It is in the `config` of the model, and since version 6 in a file of its own.
+    Of a class of another package it is the whole path. None if the files do not say so. It is in the `config` of the
+    model, and since version 6 in a file of its own.
     """
     places = [_read_config(directory), config.get(OF_CROSS_ENCODERS[0])]
     names = [place.get("activation_fn") for place in places if isinstance(place, dict)]
     names.append(config.get(OF_CROSS_ENCODERS[1]))
-    return next((name.rpartition(".")[2] for name in names if isinstance(name, str)), None)
+    path = next((name for name in names if isinstance(name, str)), None)
+    return path.rpartition(".")[2] if path is not None and path.startswith("torch.nn.") else path
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

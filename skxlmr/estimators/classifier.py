@@ -28,10 +28,15 @@ from skxlmr.estimators.parameters import (
     Vocabulary,
 )
 from skxlmr.runtime.plan import Truncation, Windows
+from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.system.warn import warn
 from skxlmr.tasks.classification import Classification
 from skxlmr.tasks.labels import check_classes, find_form
+
+# What a CrossEncoder of sentence-transformers may do with logits: the first is `decision_function`, the second
+# `predict_proba` of several labels per row; the others are `predict_proba` and `predict_log_proba`.
+ACTIVATIONS = ("Identity", "Sigmoid", "Softmax", "LogSoftmax")
 
 
 @declare_parameters
@@ -120,6 +125,16 @@ class XLMRXLClassifier(
             pairs=self.pairs,
             missing=self.missing,
         )
+
+    def _restore_pretrained(self, trained: TrainedModel) -> None:
+        """As other estimators; the scores of sentence-transformers must be logits or probabilities."""
+        if trained.activation not in (None, *ACTIVATIONS):
+            raise ValueError(
+                f"its activation {trained.activation!r:.60} is not one of {', '.join(ACTIVATIONS)}, which a classifier "
+                f"of several labels has. Set activation_fn in its files to torch.nn.Identity to have the outputs of "
+                f"its head as `decision_function`, and their softmax as probabilities."
+            )
+        super()._restore_pretrained(trained)
 
     @_fit_context(prefer_skip_nested_validation=True)
     @requires_y

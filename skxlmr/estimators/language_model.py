@@ -30,7 +30,8 @@ from skxlmr.training.sklearn_callbacks import with_callbacks
 class XLMRXLLanguageModel(MissingTexts, Truncation, XLMRXLLearner[LanguageModeling], abstract=True):
     """Base class of the estimators that predict words.
 
-    The head is the checkpoint's own, tied to the word embeddings, and is trained, too.
+    The head is the checkpoint's own, and is trained, too. Its decoder is the word embedding, or a matrix of its own if
+    the checkpoint is untied; either is trained with `tuning=Full()` only.
 
     Parameters
     ----------

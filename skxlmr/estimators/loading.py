@@ -75,11 +75,12 @@ def load(directory: str | os.PathLike, **parameters: Any) -> XLMRXLEstimator:
 
     An adapter of peft, a LoRA, becomes the estimator for its `task_type`. `model` is then the base that the adapter
     names, or that you pass as `model` if it lies elsewhere now; it stays unchanged and is shared with other estimators.
-    `tuning` is the `LoRA` with the same settings. One that no `LoRA` makes (DoRA, or a LoRA with trained LayerNorms or
-    embeddings) is merged into a base model of its own, and `model` is the directory of the adapter. peft does not store
-    the names of labels: they are those of a labels.json or config.json beside the adapter, or else of the base, if it
-    has as many. Adapters of other types and low-rank terms of embeddings are refused: merge them in peft, with
-    `merge_and_unload` and `save_pretrained`.
+    `tuning` is the `LoRA` with the same settings. One that no `LoRA` makes (DoRA, or a LoRA with trained LayerNorms,
+    embeddings or tokens, or with a vocabulary of another size) is merged into a base model of its own, and `model` is
+    the directory of the adapter; if it has a tokenizer there with tokens of its own, that reads the texts. peft does
+    not store the names of labels: they are those of a labels.json or config.json beside the adapter, or else of the
+    base, if it has as many. Adapters of other types are refused: merge them in peft, with `merge_and_unload` and
+    `save_pretrained`.
 
     Parameters
     ----------

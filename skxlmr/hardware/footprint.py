@@ -111,9 +111,12 @@ def num_learned(config: XLMRobertaXLConfig, tuning: Tuning | None, language_mode
         head = LMHead(config) if language_model else ClassificationHead(config, config.num_labels)
         added = [tuning.build(config), head]
     n_added = sum(p.numel() for module in added if module is not None for p in module.parameters())
+    trains_words = tuning.trains_base and tuning.layers is None
+    if isinstance(head, LMHead) and head.decoder is not None and not trains_words:
+        n_added -= head.decoder.numel()
     if not tuning.trains_base:
         return n_added
-    if tuning.layers is None:
+    if trains_words:
         return n_added + config.num_parameters
     n_layers = config.num_hidden_layers - tuning.num_frozen_layers(config)
     return n_added + n_layers * _layer_parameters(config) + 2 * config.hidden_size

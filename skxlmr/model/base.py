@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from skxlmr.checkpoints.decoders import bias_names
 from skxlmr.model.checkpointing import Checkpointing
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
@@ -164,6 +165,8 @@ class ModelBase(nn.Module):
         ours = {prefix + self.their_name(self.own_prefix + name): prefix + name for name in self.state_dict()}
         names = key_map(self.config.model_type)
         base = THEIR_BASE[self.config.model_type] if self.own_prefix else ""
+        for bias, of_decoder in bias_names([name.removeprefix(prefix) for name in state_dict]).items():
+            state_dict[prefix + bias] = state_dict[prefix + of_decoder]
         for name in [*state_dict]:
             if name in ours:
                 state_dict[ours[name]] = state_dict.pop(name)

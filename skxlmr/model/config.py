@@ -32,8 +32,9 @@ class XLMRobertaXLConfig(ConfigFiles):
     num_attention_heads : int, default=32
     intermediate_size : int, default=10240
         Width of the feed-forward network.
-    hidden_act : {"gelu", "relu", "silu", "gelu_new"} or callable, default="gelu"
-        Activation of the feed-forward network. A callable cannot be saved.
+    hidden_act : str or callable, default="gelu"
+        Activation of the feed-forward network: "gelu", "relu", "silu" (or "swish"), "gelu_new" (or "gelu_fast",
+        "gelu_pytorch_tanh"), "gelu_python", "quick_gelu", "mish", "sigmoid" or "tanh". A callable cannot be saved.
     hidden_dropout_prob : float, default=0.1
     attention_probs_dropout_prob : float, default=0.1
     max_position_embeddings : int, default=514

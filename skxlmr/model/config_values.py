@@ -7,16 +7,31 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skxlmr.system.schema import shown
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "relu": F.relu,
     "silu": F.silu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
+    # Other names of these in checkpoints, and what few have.
+    "gelu_python": F.gelu,
+    "gelu_fast": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "swish": F.silu,
+    "quick_gelu": _quick_gelu,
+    "mish": F.mish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
 }
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 # Settings of all models in the reference that have no effect here, and their values where a config.json lacks them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from skxlmr.checkpoints import decoders
 from skxlmr.checkpoints.keymap import KeyMap
 
 BASE = "roberta."  # our prefix of the encoder's parameters in a model with a head
@@ -39,14 +40,15 @@ HEADS = [
     ("lm_head.dense.{p}", "lm_head.dense.{p}"),
     ("lm_head.layer_norm.{p}", "lm_head.norm.{p}"),
     ("lm_head.bias", "lm_head.bias"),
+    ("lm_head.decoder.weight", "lm_head.decoder"),  # only of untied models
 ]
 BERT_HEADS = [
     *COMMON_HEADS,
     ("cls.predictions.transform.dense.{p}", "lm_head.dense.{p}"),
     ("cls.predictions.transform.LayerNorm.{p}", "lm_head.norm.{p}"),
     ("cls.predictions.bias", "lm_head.bias"),
+    ("cls.predictions.decoder.weight", "lm_head.decoder"),
 ]
-LM_HEADS = ("lm_head.", "cls.predictions.")  # prefixes of language model heads in checkpoints
 
 
 # By `model_type`: the prefix of the encoder's parameters in the checkpoint of a model with a head, and what differs.
@@ -75,10 +77,10 @@ def key_map(model_type: str) -> KeyMap:
     ]
     return KeyMap(
         rules,
-        # Computed in the forward pass, or a second name of another key.
+        # Computed in the forward pass, or a second name of another key in most models.
         ignored=[
             base + "embeddings.position_ids",
-            *(f"{head}decoder.{{p}}" for head in LM_HEADS),
+            *(f"{head}decoder.{{p}}" for head in decoders.HEADS),
             # The memory layout of an 8-bit weight; bitsandbytes supports only one today.
             *(f"{layer}{name}.weight_format" for name in LINEAR),
         ],

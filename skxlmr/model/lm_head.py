@@ -1,4 +1,4 @@
-"""The masked-language-model head, tied to the word embeddings.
+"""The head of language models, tied to the word embeddings in most of them.
 
 Notation: T packed tokens, H hidden size, V vocabulary, V' rows of it that are computed at a time.
 """
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skxlmr.checkpoints.checkpoint import open_checkpoint
+from skxlmr.checkpoints.decoders import HEADS
 from skxlmr.checkpoints.errors import CheckpointMismatchError
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.initialisation import initialise
-from skxlmr.model.key_maps import LM_HEADS
 from skxlmr.model.layers import activation
 from skxlmr.model.pretrained_heads import read_head
 
@@ -26,38 +26,48 @@ GRADIENT_SCALE = 1024.0
 
 
 class LMHead(nn.Module):
-    """Dense, exact gelu (BERT: its own activation), LayerNorm, tied decoder; (T, H) and (V, H) -> (T, V)."""
+    """Dense, exact gelu (BERT: its own activation), LayerNorm, decoder; (T, H) and (V, H) -> (T, V).
+
+    The decoder is the word embedding, which each call is given; or, if the config has tie_word_embeddings=False, a
+    matrix of its own, `decoder`.
+    """
+
+    decoder: nn.Parameter | None  # (V, H)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
-        if config.extra.get("tie_word_embeddings") is False:
-            raise ValueError("tie_word_embeddings=False is not supported: the decoder is the word embedding.")
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = activation(config) if config.model_type == "bert" else F.gelu
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        is_tied = config.tie_word_embeddings is not False
+        self.decoder = None if is_tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
         self.apply(lambda module: initialise(module, config))
 
     def transform(self, x: Tensor) -> Tensor:
         """Apply all but the decoder, (T, H) -> (T, H)."""
         return self.norm(self.activation(self.dense(x)))
 
+    def words(self, word_embeddings: Tensor) -> Tensor:
+        """Return the weights of the decoder, (V, H)."""
+        return word_embeddings if self.decoder is None else self.decoder
+
     def losses(self, x: Tensor, word_embeddings: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each prediction, without a (T, V) matrix; (T, H), (V, H), (T,) -> (T,)."""
-        return TiedCrossEntropy.apply(self.transform(x), word_embeddings, self.bias, targets)
+        return DecoderCrossEntropy.apply(self.transform(x), self.words(word_embeddings), self.bias, targets)
 
     def forward(self, x: Tensor, word_embeddings: Tensor) -> Tensor:
-        x = self.transform(x)
-        if word_embeddings.dtype == x.dtype:
-            return F.linear(x, word_embeddings, self.bias)
-        if in_halves(x, word_embeddings) and not (torch.is_grad_enabled() and x.requires_grad):
-            return product(x, word_embeddings.t()).add_(self.bias)
+        x, words = self.transform(x), self.words(word_embeddings)
+        if words.dtype == x.dtype:
+            return F.linear(x, words, self.bias)
+        if in_halves(x, words) and not (torch.is_grad_enabled() and x.requires_grad):
+            return product(x, words.t()).add_(self.bias)
         # A quantised model has the words in another 16-bit dtype; converted at once they would take twice the memory.
-        parts = [F.linear(x, words.to(x.dtype)) for _, words in _parts(word_embeddings)]
+        parts = [F.linear(x, part.to(x.dtype)) for _, part in _parts(words)]
         return torch.cat(parts, -1) + self.bias
 
 
-class TiedCrossEntropy(torch.autograd.Function):
+class DecoderCrossEntropy(torch.autograd.Function):
     """Cross-entropy over a large vocabulary, one part of it at a time, forward and backward.
 
     `apply(x, words, bias, targets)` takes (T, H), (V, H), (V,), (T,) and returns (T,). Only (T, WORDS_AT_ONCE) logits
@@ -148,7 +158,7 @@ def _parts(words: Tensor) -> Iterator[tuple[int, Tensor]]:
 def read_lm_head(files: CheckpointFiles, config: XLMRobertaXLConfig) -> LMHead | None:
     """Read only the language model head of a checkpoint, in float32; None if it has none."""
     with open_checkpoint(files) as checkpoint:
-        if not any(key.startswith(LM_HEADS) for key in checkpoint.tensors):
+        if not any(key.startswith(HEADS) for key in checkpoint.tensors):
             return None
         with torch.device("meta"):
             head = LMHead(config)

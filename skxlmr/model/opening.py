@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from skxlmr.checkpoints.decoders import DECODER, WORDS
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
+from skxlmr.checkpoints.fingerprint import weight_facts
 from skxlmr.checkpoints.resolve import READING_ATTEMPTS, CheckpointFiles, resolve
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.generation_config import GenerationConfig, read_generation_config
@@ -69,6 +74,7 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     config = _read_own_config(files)
     if files.adapter is None:
         return config
+    config = _with_adapted_words(config, files)
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
         try:
@@ -80,10 +86,30 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     return config
 
 
-def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
-    """Read the config.json of a checkpoint; the names of the weights tell XL from the smaller models if it does not."""
-    if read_json(files.config).get("model_type") != "xlm-roberta":
-        return XLMRobertaXLConfig.from_file(files.config)
+def _with_adapted_words(config: XLMRobertaXLConfig, files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Return the config of a base model whose word embedding, or decoder, an adapter may have replaced."""
+    assert files.adapter is not None
+    if not files.adapter.changes_words:
+        return config
     with open_checkpoint(files) as checkpoint:
-        pre_layer_norm = any("self_attn_layer_norm" in key for key in checkpoint.tensors)
-    return XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=pre_layer_norm)
+        words = next(key for key in checkpoint.tensors if key.endswith(WORDS))
+        decoder = next((key for key in checkpoint.tensors if DECODER.fullmatch(key) and key.endswith("weight")), None)
+        is_untied = decoder is not None and not _are_equal(checkpoint.read(decoder), checkpoint.read(words))
+        changes = {"vocab_size": checkpoint.tensors[words].shape[0]}
+    return config.changed(changes | ({"tie_word_embeddings": False} if is_untied else {}))
+
+
+def _are_equal(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and torch.equal(x.to(y.dtype), y)
+
+
+def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
+    """Read the config.json of a checkpoint; the weights tell what some files lack.
+
+    That is XL from the smaller models, by their names; and whether the decoder is tied to the word embedding.
+    """
+    if read_json(files.config).get("model_type") != "xlm-roberta":
+        XLMRobertaXLConfig.from_file(files.config)  # a config of another architecture is the first to be told of
+    facts = weight_facts(files.weights)
+    config = XLMRobertaXLConfig.from_file(files.config, pre_layer_norm=facts.is_xl)
+    return config.changed({"tie_word_embeddings": False}) if facts.is_untied else config

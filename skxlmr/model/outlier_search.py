@@ -63,7 +63,7 @@ def calibration_ids(files: CheckpointFiles, vocab_size: int, max_length: int) ->
     if files.tokenizer is None:
         generator = torch.Generator().manual_seed(0)
         return list(torch.randint(4, max(5, vocab_size), (RANDOM_SENTENCES, length), generator=generator))
-    tokenizer = XLMRobertaXLTokenizer.from_directory(files.directory)
+    tokenizer = XLMRobertaXLTokenizer.from_directory(files.tokenizer_directory)
     sentences = tokenizer.encode_batch(SENTENCES.read_text(encoding="utf-8").splitlines())
     windows = [tokenizer.truncate(ids, max_length=length)[0] for ids in sentences]
     return [torch.as_tensor(window, dtype=torch.int64) for window in windows]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from skxlmr.checkpoints.checkpoint import Checkpoint, checkpoint_of, load_into
+from skxlmr.checkpoints.checkpoint import Checkpoint, WithDecoderBias, checkpoint_of, load_into
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.keymap import LoadPlan, match
 from skxlmr.checkpoints.resolve import CheckpointFiles
@@ -49,6 +49,11 @@ from skxlmr.model.word_embedding import WORD_EMBEDDING, map_words
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+OWN_CODE = (
+    "The auto_map of its config.json names Python code of its own, which computes another model than XLM-RoBERTa, and "
+    "is not run. Use it in transformers with trust_remote_code=True, or take a model without such code."
+)
 
 
 class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel, SavableModel):
@@ -250,7 +255,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         ignore_mismatched_sizes: bool,
     ) -> LoadPlan:
         """Load the weights of a model on the meta device, and return what was loaded and what was not."""
-        prefix = self.own_prefix
+        prefix, checkpoint = self.own_prefix, WithDecoderBias(checkpoint)
         expected = {prefix + name: p.shape for name, p in self.state_dict().items()}
         integers: set[str] = set()
         if holds_8bit(checkpoint):
@@ -277,6 +282,7 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
             allow_unknown_heads=True,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
             hint_at_heads="Give ignore_mismatched_sizes=True to start the head from random weights.",
+            hint=OWN_CODE if self.config.extra.get("auto_map") else "",
         )
         resized = {ours for _, ours, _, _ in plan.mismatched}
         if settings and any(name.startswith(BASE) and ".pooler." not in name for name in resized):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from skxlmr.checkpoints.checkpoint import Checkpoint, load_into
+from skxlmr.checkpoints.checkpoint import Checkpoint, WithDecoderBias, load_into
 from skxlmr.checkpoints.keymap import match
 from skxlmr.model.config import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
@@ -24,6 +24,7 @@ def read_head(checkpoint: Checkpoint, config: XLMRobertaXLConfig, parts: Mapping
     """
     if holds_8bit(checkpoint):
         checkpoint = FloatOutsideLayers(checkpoint)
+    checkpoint = WithDecoderBias(checkpoint)
     holder = _tree(parts)
     expected = {name: parameter.shape for name, parameter in holder.named_parameters()}
     names = key_map(config.model_type)

@@ -32,7 +32,7 @@ class ResizableModel(ModelBase):
         Parameters
         ----------
         value : nn.Embedding
-            Of the hidden size of the model. A language model predicts with it, too, since both are tied.
+            Of the hidden size of the model. A language model predicts with it, too, unless it is untied.
 
         Raises
         ------
@@ -57,18 +57,19 @@ class ResizableModel(ModelBase):
     def get_output_embeddings(self) -> nn.Linear | None:
         """Return the decoder of a language model, (..., H) -> (..., V); None for other models.
 
-        Its weight and bias are the parameters of the model: the weight is that of the word embedding.
+        Its weight and bias are the parameters of the model: the weight is that of the word embedding, unless the
+        config has `tie_word_embeddings=False`.
         """
         bias = self._output_bias()
         if bias is None:
             return None
-        words = self.get_input_embeddings().weight
+        words = self._output().words(self.get_input_embeddings().weight)
         decoder = nn.Linear(words.shape[1], len(words), device="meta")
         decoder.weight, decoder.bias = words, bias
         return decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the decoder of a language model; since it is tied, its weight becomes the word embedding, too.
+        """Replace the decoder of a language model; unless it is untied, its weight becomes the word embedding, too.
 
         Parameters
         ----------
@@ -80,7 +81,8 @@ class ResizableModel(ModelBase):
         TypeError
             If it is not a linear layer.
         ValueError
-            If the model is not a language model, or the layer takes another width.
+            If the model is not a language model, the layer takes another width, or the model is untied and has another
+            number of word embeddings.
         """
         bias = self._output_bias()
         if bias is None:
@@ -90,16 +92,27 @@ class ResizableModel(ModelBase):
         if new_embeddings.in_features != self.config.hidden_size:
             raise ValueError(f"The layer takes {new_embeddings.in_features} values, not {self.config.hidden_size}.")
         n_rows, word = new_embeddings.out_features, self.get_input_embeddings()
-        given = new_embeddings.bias
-        self._output().bias = nn.Parameter(bias.new_zeros(n_rows)) if given is None else given
+        given, head = new_embeddings.bias, self._output()
+        if head.decoder is not None and n_rows != word.num_embeddings:
+            raise ValueError(
+                f"The layer has {n_rows} outputs, and there are {word.num_embeddings} word embeddings: call "
+                f"resize_token_embeddings({n_rows}) first."
+            )
+        head.bias = nn.Parameter(bias.new_zeros(n_rows)) if given is None else given
+        if head.decoder is not None:
+            head.decoder = new_embeddings.weight
+            return
         word.weight, word.num_embeddings = new_embeddings.weight, n_rows
         self._set_vocab_size(n_rows)
 
     def tie_weights(self) -> None:
-        """Do nothing: the decoder of a language model always is its word embedding, also after it was replaced.
+        """Let an untied language model predict with its word embedding again, if `config.tie_word_embeddings` is true.
 
-        In the reference the two are parameters that are tied by this call.
+        Otherwise do nothing: a decoder that is tied always is the word embedding, also after that was replaced.
         """
+        head = self._output()
+        if head is not None and self.config.tie_word_embeddings is not False:
+            head.decoder = None
 
     def get_position_embeddings(self) -> nn.Embedding:
         """Return the position embedding, (max_position_embeddings, H)."""
@@ -124,7 +137,7 @@ class ResizableModel(ModelBase):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """Give the word embedding, and the bias of a language model, another number of rows.
+        """Give the word embedding, and the decoder and bias of a language model, another number of rows.
 
         Rows are added or dropped at the end, and `config.vocab_size` becomes their number.
 
@@ -170,11 +183,13 @@ class ResizableModel(ModelBase):
         if n_rows == word.num_embeddings:
             return word
         n_new = max(0, n_rows - word.num_embeddings)
+        draw = rows_like if mean_resizing else self._new_rows
         with torch.no_grad():
-            new = rows_like(word.weight, n_new) if mean_resizing else self._new_rows(word.weight, n_new)
-        word.weight = resized(word.weight, n_rows, new)
-        if (bias := self._output_bias()) is not None:
-            self._output().bias = resized(bias, n_rows, bias.new_zeros(n_new))
+            word.weight = resized(word.weight, n_rows, draw(word.weight, n_new))
+            if (head := self._output()) is not None:
+                head.bias = resized(head.bias, n_rows, head.bias.new_zeros(n_new))
+                if head.decoder is not None:
+                    head.decoder = resized(head.decoder, n_rows, draw(head.decoder, n_new))
         word.num_embeddings = n_rows
         self._set_vocab_size(n_rows)
         return word

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skxlmr.checkpoints import hub, layout
+from skxlmr.checkpoints.decoders import DECODER
 from skxlmr.checkpoints.writing import is_replaced, shard_bytes, write_checkpoint
 from skxlmr.model.base import ModelBase
 from skxlmr.model.config import XLMRobertaXLConfig
@@ -171,6 +172,9 @@ class SavableModel(ModelBase):
         tensors = self.in_their_names(self.state_dict())
         if state_dict is not None:
             tensors = self._checked_state(state_dict, tensors)
+        for weight in filter(DECODER.fullmatch, [*tensors]):  # its bias has two names in the reference
+            bias = weight.removesuffix("weight") + "bias"
+            tensors[bias] = tensors[bias.replace(".decoder.", ".")]
         dtype = str(self.base_model.dtype).removeprefix("torch.")
         config = {
             **self.config.to_dict(),

@@ -108,7 +108,7 @@ class Backbone:
         """This base with the full tokenizer of the checkpoint, to tokenise texts, not to run them."""
         if self.pieces is None:
             return self
-        return replace(self, tokenizer=_tokenizer_in(self.files.directory), pieces=None, copies=())
+        return replace(self, tokenizer=_tokenizer_in(self.files.tokenizer_directory), pieces=None, copies=())
 
 
 _lock = threading.Lock()
@@ -161,7 +161,7 @@ def get_backbone(
     trained = tuning if trains else None
     # Inside the gate, since in a child that is forked meanwhile, a module that is imported here would stay locked.
     with _lock, gate.inside(), ThreadPoolExecutor(1) as thread:
-        reading = functools.cache(lambda: thread.submit(_tokenizer_in, files.directory))
+        reading = functools.cache(lambda: thread.submit(_tokenizer_in, files.tokenizer_directory))
         if all(known.files.directory != files.directory for known in list(_pool.values())):
             reading()  # beside all that follows: for small models it takes as long
         bases: list[Backbone] = []
@@ -252,7 +252,7 @@ def _share_layers(key: tuple, files: CheckpointFiles, whole: bool) -> Backbone |
     if not whole:
         return replace(relative, files=files)  # its own files may be gone by now
     words = read_words(files, relative.model.embeddings.word.weight.dtype).to(relative.model.device)
-    tokenizer = _tokenizer_in(files.directory)
+    tokenizer = _tokenizer_in(files.tokenizer_directory)
     backbone = _pool[key] = Backbone(files, relative.model.with_words(words), tokenizer, key, relative.storage)
     return backbone
 
@@ -290,7 +290,7 @@ def _check_vocabulary(tokenizer: XLMRobertaXLTokenizer, files: CheckpointFiles, 
         n_needed -= 1
     if n_needed > config.vocab_size:
         raise CheckpointError(
-            f"{files.directory}: its tokenizer has {len(tokenizer)} ids, its model {config.vocab_size}. The "
+            f"{files.tokenizer_directory}: its tokenizer has {len(tokenizer)} ids, its model {config.vocab_size}. The "
             f"tokenizer is that of another model."
         )
 

@@ -15,6 +15,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel
+from skxlmr.model.lm_head import LMHead
 from skxlmr.model.reference.decoding import Past
 from skxlmr.model.transfer import downloads, upload, upload_one
 from skxlmr.runtime import graphs
@@ -51,6 +52,8 @@ class Finetuned(nn.Module):
         self.adapter = tuning.build(base.config)
         self.own = tuning.copy_weights(base)
         self.head = head
+        if isinstance(head, LMHead) and head.decoder is not None:  # trained where a tied one would be
+            head.decoder.requires_grad_(self.own is not None and "embeddings" in self.own)
         self.pooling = pooling
         self.causal = causal
         self.num_frozen = tuning.num_frozen_layers(base.config)
@@ -152,7 +155,7 @@ class Finetuned(nn.Module):
         return replace(self.config, is_decoder=True)
 
     def words(self, base: XLMRobertaXLModel) -> Tensor:
-        """Return the word embeddings, (V, H), to which the head of a language model is tied."""
+        """Return the word embeddings, (V, H), to which the head of a language model is tied, unless it is untied."""
         return self.model(base).embeddings.word.weight
 
     def features(

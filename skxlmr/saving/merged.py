@@ -58,7 +58,7 @@ class FittedWeights:
                 f"{self.files.name!r} holds 8-bit weights, into which nothing can be merged. Use save, or "
                 f"export_adapter if the estimator has it."
             )
-        tokenizer = read_tokenizer(self.files.directory)
+        tokenizer = read_tokenizer(self.files.tokenizer_directory)
         if self.pieces is not None:
             tokenizer, kept = tokenizer.trim(self.pieces)
             base = base.with_words(base.embeddings.word.weight[torch.from_numpy(kept)])

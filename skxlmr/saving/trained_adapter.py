@@ -128,6 +128,8 @@ def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> 
     adapter = files.adapter
     assert adapter is not None
     open_checkpoint(files).close()  # compares the adapter with its base
+    if adapter.rows or files.tokenizer_directory != files.directory or _unties(files, config):
+        return None
     terms: dict[Place, LowRankTensors] = {}
     for module, term in adapter.terms.items():
         place = _place(f"{module}.weight", config)
@@ -149,6 +151,11 @@ def read_trained_adapter(files: CheckpointFiles, config: XLMRobertaXLConfig) -> 
     tuning = _tuning(adapter, terms, config)
     tensors = _tensors(files, adapter, tuning, terms, biases, config)
     return None if tensors is None else TrainedAdapter(tuning, tensors)
+
+
+def _unties(files: CheckpointFiles, config: XLMRobertaXLConfig) -> bool:
+    """Whether an adapter has a decoder of its own, and its base model one that is tied to the word embedding."""
+    return config.tie_word_embeddings is False and read_config(files.base).tie_word_embeddings is not False
 
 
 def _tuning(adapter: PeftAdapter, terms: Mapping[Place, LowRankTensors], config: XLMRobertaXLConfig) -> LoRA:

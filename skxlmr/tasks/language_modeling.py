@@ -47,9 +47,9 @@ class Examples(PiecePlan):
 class LanguageModeling(Task[TextColumn]):
     """Base class of the tasks without y: the texts say what is to be predicted.
 
-    The head is the checkpoint's own, tied to the word embeddings, and is trained, too. `repeats` says whether the
-    examples are the same in each epoch; `model_class` is the class of the reference in which it is exported. `missing`
-    is "error" or "empty", see `skxlmr.columns.check_text_column`.
+    The head is the checkpoint's own, and is trained, too; its decoder only where the word embedding is. `repeats` says
+    whether the examples are the same in each epoch; `model_class` is the class of the reference in which it is
+    exported. `missing` is "error" or "empty", see `skxlmr.columns.check_text_column`.
     """
 
     missing: str = field(default="error", kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,10 +33,24 @@ REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "huber": F.huber_loss,
 }
 
-# What becomes of the outputs of a head, by the names of torch's classes. Only a CrossEncoder of sentence-transformers
-# has another than "Identity".
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"Identity": lambda x: x, "Sigmoid": torch.sigmoid}
-CERTAIN = 1e-6  # the share that a sigmoid does not reach
+CERTAIN = 1e-6  # how near to the ends of its range an activation comes
+
+
+class Activation(NamedTuple):
+    """What becomes of the outputs of a head, and which output a number comes from."""
+
+    apply: Callable[[Tensor], Tensor]
+    inverse: Callable[[np.ndarray], np.ndarray]
+
+
+# By the names of torch's classes. Only a CrossEncoder of sentence-transformers has another than "Identity".
+ACTIVATIONS: dict[str, Activation] = {
+    "Identity": Activation(lambda x: x, lambda y: y),
+    "Sigmoid": Activation(torch.sigmoid, lambda y: logit(y.clip(CERTAIN, 1 - CERTAIN))),
+    "Tanh": Activation(torch.tanh, lambda y: np.arctanh(y.clip(CERTAIN - 1, 1 - CERTAIN))),
+    "ReLU": Activation(torch.relu, lambda y: y.clip(0)),
+    "Softplus": Activation(F.softplus, lambda y: np.log(np.expm1(y.clip(CERTAIN)))),
+}
 
 # Of the learning rate "auto" for pairs that are read separately: the share per row, and the largest share.
 RATE_PER_ROW, LARGEST_RATE = 1 / 5000, 0.1
@@ -127,16 +141,15 @@ class Regression(PooledTask):
 
     def constant(self, rows: Rows) -> np.ndarray:
         """Return the mean of the standardised targets; their median is not far from it."""
-        mean = np.average(rows.targets, axis=0, weights=rows.weights)
-        return mean if self.activation == "Identity" else logit(mean.clip(CERTAIN, 1 - CERTAIN))
+        return ACTIVATIONS[self.activation].inverse(np.average(rows.targets, axis=0, weights=rows.weights))
 
     def row_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        numbers = ACTIVATIONS[self.activation](outputs)
+        numbers = ACTIVATIONS[self.activation].apply(outputs)
         return REGRESSION_LOSSES[self.loss](numbers, targets.to(outputs), reduction="none").mean(1)
 
     def per_row(self, outputs: np.ndarray, plan: WindowPlan) -> np.ndarray:
         """Average the outputs of windows, and apply the activation."""
-        return ACTIVATIONS[self.activation](torch.from_numpy(super().per_row(outputs, plan))).numpy()
+        return ACTIVATIONS[self.activation].apply(torch.from_numpy(super().per_row(outputs, plan))).numpy()
 
     def row_score(self, results: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
         from sklearn.metrics import r2_score
@@ -177,7 +190,7 @@ class Regression(PooledTask):
         scale, mean = (torch.tensor(values, dtype=torch.float32) for values in (self.scale, self.mean))
 
         def finish(outputs: Tensor) -> Tensor:
-            numbers = ACTIVATIONS[self.activation](outputs) * scale + mean
+            numbers = ACTIVATIONS[self.activation].apply(outputs) * scale + mean
             return numbers[:, 0] if self.one_dimensional else numbers
 
         return self.served("regression", "predictions", finish, {})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from skxlmr.checkpoints import fingerprint
+from skxlmr.checkpoints import decoders, fingerprint
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLTokenizer
 
@@ -20,7 +20,8 @@ def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     if request.param == "sampled":
         monkeypatch.setattr(fingerprint, "SMALL_FILE", 0)
         fingerprint._tensors_digest.cache_clear()
-        monkeypatch.setattr(fingerprint, "SAMPLE_BYTES", 8)
+        for module in (fingerprint, decoders):
+            monkeypatch.setattr(module, "SAMPLE_BYTES", 8)
         monkeypatch.setattr(fingerprint, "EVEN_SAMPLES", 16)
     return request.param == "sampled"
 

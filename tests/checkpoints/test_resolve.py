@@ -96,7 +96,7 @@ def test_resolve_without_config_raises(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("adapter_config.json", "only those of LoRA are read"), ("estimator.json", "Use skxlmr.load")],
+    [("adapter_config.json", "only those of LoRA and"), ("estimator.json", "Use skxlmr.load")],
 )
 def test_resolve_with_directory_of_another_kind_says_what_it_is(tmp_path: Path, name: str, hint: str):
     (tmp_path / name).write_text("{}")

@@ -131,6 +131,65 @@ def test_load_of_cross_encoder_applies_its_activation_and_prompt(make, tmp_path)
         skxlmr.load(unknown)
 
 
+@pytest.mark.parametrize(
+    ("activation", "place"),
+    [
+        ("Tanh", "own file"),
+        ("Tanh", "sbert_ce_default_activation_function"),
+        ("Tanh", "sentence_transformers"),
+        ("ReLU", "own file"),
+        ("Softplus", "sentence_transformers"),
+    ],
+)
+def test_load_of_cross_encoder_with_another_activation_equals_its_scores(activation, place, make, tmp_path):
+    """Where the files of three versions of sentence-transformers have it."""
+    directory, _ = make("XLMRobertaForSequenceClassification", num_labels=1)
+    path = f"torch.nn.modules.activation.{activation}"
+    encoder = sentence_transformers.CrossEncoder(
+        str(directory), device="cpu", activation_fn=getattr(torch.nn, activation)()
+    )
+    if place == "own file":
+        encoder.save_pretrained(str(tmp_path / "encoder"))
+    else:
+        entry = {place: path if place.startswith("sbert") else {"activation_fn": path}}
+        copy_of(directory, tmp_path / "encoder", **entry)
+    expected = encoder.predict([tuple(pair) for pair in PAIRS])
+    read = sentence_transformers.CrossEncoder(str(tmp_path / "encoder"), device="cpu")
+    np.testing.assert_allclose(read.predict([tuple(pair) for pair in PAIRS]), expected, atol=1e-6)
+    reg = skxlmr.load(tmp_path / "encoder")
+    for estimator in (reg, *again(reg, tmp_path)):
+        np.testing.assert_allclose(estimator.predict(PAIRS), expected, atol=1e-5)
+    reg.export_pretrained(tmp_path / "exported")
+    exported = sentence_transformers.CrossEncoder(str(tmp_path / "exported"), device="cpu")
+    np.testing.assert_allclose(exported.predict([tuple(pair) for pair in PAIRS]), expected, atol=1e-5)
+    np.testing.assert_allclose(skxlmr.load(tmp_path / "exported").predict(PAIRS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["Softmax", "LogSoftmax", "Tanh"])
+def test_load_of_cross_encoder_of_several_labels_has_its_scores_or_is_refused(activation, make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
+    options = {"dim": -1} if "Softmax" in activation else {}
+    encoder = sentence_transformers.CrossEncoder(
+        str(directory), device="cpu", activation_fn=getattr(torch.nn, activation)(**options)
+    )
+    encoder.save_pretrained(str(tmp_path / "encoder"))
+    if activation == "Tanh":
+        with pytest.raises(CheckpointError, match=r"activation 'Tanh' is not one of .*Set activation_fn .*Identity"):
+            skxlmr.load(tmp_path / "encoder")
+        return
+    expected = encoder.predict([tuple(pair) for pair in PAIRS])[:, [2, 1, 0]]
+    clf = skxlmr.load(tmp_path / "encoder")
+    found = clf.predict_proba(PAIRS) if activation == "Softmax" else clf.predict_log_proba(PAIRS)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_load_of_cross_encoder_with_a_class_of_another_package_is_refused(make, tmp_path):
+    directory, _ = make("XLMRobertaForSequenceClassification", num_labels=1)
+    copied = copy_of(directory, tmp_path / "own", sentence_transformers={"activation_fn": "my_package.Tanh"})
+    with pytest.raises(CheckpointError, match=r"activation 'my_package\.Tanh' is not one of Identity"):
+        skxlmr.load(copied)
+
+
 def test_load_of_cross_encoder_of_several_labels_with_sigmoid_is_multilabel(make, tmp_path):
     directory, _ = make("XLMRobertaForSequenceClassification", id2label=NLI)
     encoder = sentence_transformers.CrossEncoder(str(directory), device="cpu", activation_fn=torch.nn.Sigmoid())

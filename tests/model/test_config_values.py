@@ -1,7 +1,9 @@
 import pytest
+import torch
+from transformers.activations import ACT2FN
 
 from skxlmr.model import XLMRobertaXLConfig
-from skxlmr.model.config_values import checked_heads
+from skxlmr.model.config_values import ACTIVATIONS, checked_heads
 
 
 @pytest.mark.parametrize(
@@ -12,7 +14,7 @@ from skxlmr.model.config_values import checked_heads
         ({"num_labels": True}, "num_labels must be an integer"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob must be a probability"),
         ({"layer_norm_eps": float("inf")}, "layer_norm_eps must be a positive number"),
-        ({"hidden_act": "swish"}, "hidden_act must be one of"),
+        ({"hidden_act": "cubic"}, "hidden_act must be one of"),
         ({"pad_token_id": -1}, "pad_token_id must be an id of the vocabulary"),
         ({"add_cross_attention": True}, "add_cross_attention=True needs is_decoder=True"),
         ({"max_position_embeddings": 4}, "max_position_embeddings must be at least 5"),
@@ -40,3 +42,9 @@ def test_checked_heads_counts_layers_from_the_end_and_sorts_heads():
 def test_checked_heads_names_what_is_wrong(heads, message):
     with pytest.raises(ValueError, match=message):
         checked_heads(heads, n_layers=3, n_heads=4)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_equals_that_of_transformers(name):
+    x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
+    torch.testing.assert_close(ACTIVATIONS[name](x), ACT2FN[name](x), rtol=0, atol=1e-6)

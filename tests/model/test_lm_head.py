@@ -6,7 +6,7 @@ import torch
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel, lm_head
-from skxlmr.model.lm_head import LMHead, TiedCrossEntropy, read_lm_head
+from skxlmr.model.lm_head import DecoderCrossEntropy, LMHead, read_lm_head
 
 CONFIG = XLMRobertaXLConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
@@ -14,7 +14,7 @@ CONFIG = XLMRobertaXLConfig(
 
 
 @pytest.mark.parametrize("words_at_once", [7, 25, 1000])
-def test_tied_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monkeypatch):
+def test_decoder_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monkeypatch):
     monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", words_at_once)
     torch.manual_seed(0)
     x, words, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((9, 16), (50, 16), (50,)))
@@ -24,7 +24,7 @@ def test_tied_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monkeyp
     for parts in (True, False):
         inputs = [tensor.clone().requires_grad_() for tensor in (x, words, bias)]
         if parts:
-            losses = TiedCrossEntropy.apply(*inputs, targets)
+            losses = DecoderCrossEntropy.apply(*inputs, targets)
         else:
             losses = torch.nn.functional.cross_entropy(inputs[0] @ inputs[1].T + inputs[2], targets, reduction="none")
         (losses * weights).sum().backward()
@@ -32,16 +32,17 @@ def test_tied_cross_entropy_in_parts_equals_cross_entropy(words_at_once, monkeyp
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     assert torch.autograd.gradcheck(
-        lambda *inputs: TiedCrossEntropy.apply(*inputs, targets), [t.clone().requires_grad_() for t in (x, words, bias)]
+        lambda *inputs: DecoderCrossEntropy.apply(*inputs, targets),
+        [t.clone().requires_grad_() for t in (x, words, bias)],
     )
 
 
-def test_tied_cross_entropy_large_logits_and_frozen_16_bit_words(monkeypatch):
+def test_decoder_cross_entropy_large_logits_and_frozen_16_bit_words(monkeypatch):
     monkeypatch.setattr(lm_head, "WORDS_AT_ONCE", 8)
     torch.manual_seed(0)
     x = (100 * torch.randn(3, 16)).requires_grad_()
     words, bias, targets = torch.randn(50, 16).bfloat16(), torch.zeros(50), torch.tensor([3, 11, 49])
-    losses = TiedCrossEntropy.apply(x, words, bias, targets)
+    losses = DecoderCrossEntropy.apply(x, words, bias, targets)
     expected = torch.nn.functional.cross_entropy(x.detach() @ words.float().T, targets, reduction="none")
     torch.testing.assert_close(losses.detach(), expected, rtol=1e-5, atol=1e-4)
     losses.sum().backward()
@@ -63,7 +64,7 @@ def test_losses_with_16_bit_words_on_gpu_are_close_to_float64(gpu, dtype, monkey
     (expected * weights).sum().backward()
     on_gpu = [tensor.cuda().requires_grad_() for tensor in (x, bias)]
     with contextlib.nullcontext() if gpu is None else gpu.counting() as counts:
-        losses = TiedCrossEntropy.apply(on_gpu[0], words.cuda(), on_gpu[1], targets.cuda())
+        losses = DecoderCrossEntropy.apply(on_gpu[0], words.cuda(), on_gpu[1], targets.cuda())
         (losses * weights.cuda()).sum().backward()
     error = (losses.detach().cpu() - expected.detach()).abs().max()
     rounded = x.to(dtype).double() @ words.double().T + bias

@@ -157,11 +157,6 @@ def test_load_of_language_model_equals_peft(ending, task, name, options, base, t
 def test_load_of_language_model_with_saved_head_equals_peft(base, tmp_path):
     model = make_adapter(tmp_path, base, "ForMaskedLM", None, target_modules=["query"], modules_to_save=["lm_head"])
     np.testing.assert_allclose(token_outputs(load(tmp_path), TEXTS[0]), logits_of(model, TEXTS[:1])[0], **CLOSE)
-    edit_tensors(tmp_path, lambda tensors: tensors["base_model.model.lm_head.decoder.weight"].add_(1))
-    with pytest.raises(
-        CheckpointError, match=r"lm_head.decoder.weight' differs from embeddings.word_embeddings.weight"
-    ):
-        load(tmp_path)
 
 
 def test_load_of_regressor_and_multilabel_classifier_equals_peft(base, tmp_path):
@@ -331,17 +326,13 @@ def test_load_without_base_says_where_its_name_is_and_takes_another(base, adapte
         load(adapter, model=tmp_path / "other adapter")
 
 
-def test_load_with_low_rank_embeddings_is_refused(base, tmp_path):
-    make_adapter(tmp_path, base, *SEQUENCES, target_modules=["query", "word_embeddings"])
-    with pytest.raises(CheckpointError, match=r"embedding.*merge_and_unload"):
-        load(tmp_path)
-
-
 def test_load_of_ia3_is_refused(base, tmp_path):
     model = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(base)
     config = peft.IA3Config(task_type="SEQ_CLS", target_modules=["key"], feedforward_modules=[])
     peft.get_peft_model(model, config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="of the type 'IA3'; of peft's adapters only those of LoRA are read"):
+    with pytest.raises(
+        CheckpointError, match="of the type 'IA3'; of peft's adapters only those of LoRA and of trained tokens"
+    ):
         load(tmp_path)
 
 

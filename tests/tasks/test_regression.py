@@ -6,7 +6,7 @@ import torch
 
 from skxlmr.columns import check_text_column
 from skxlmr.runtime.plan import Windows
-from skxlmr.tasks.regression import Regression
+from skxlmr.tasks.regression import ACTIVATIONS, Regression
 
 
 def test_regression_losses_equal_mean_over_standardised_targets():
@@ -48,3 +48,12 @@ def test_targets_in_any_unit_are_standardised_alike(unit):
         task, targets = Regression(Windows()).find(values * unit, column, np.ones(4))
     np.testing.assert_allclose(targets[:, 0], (values - 4) / np.sqrt(9.5), rtol=1e-12)
     np.testing.assert_allclose(task.as_y(targets), values * unit, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_inverse_of_an_activation_gives_the_output_of_a_number(name):
+    numbers = np.array([0.02, 0.5, 0.9])
+    activation = ACTIVATIONS[name]
+    outputs = torch.from_numpy(activation.inverse(numbers))
+    np.testing.assert_allclose(activation.apply(outputs).numpy(), numbers, atol=1e-12)
+    assert np.isfinite(activation.inverse(np.array([-2.0, 0.0, 1.0]))).all()

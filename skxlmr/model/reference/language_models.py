@@ -20,7 +20,7 @@ from skxlmr.model.reference.padded import XLMRobertaXLModel, either
 class LanguageModel(PretrainedModel):
     """Base class of the two language models."""
 
-    new_heads: tuple[str, ...] = ("lm_head.",)
+    new_heads: tuple[str, ...] = ("lm_head.", "lm_head.decoder")
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)
@@ -33,7 +33,7 @@ class LanguageModel(PretrainedModel):
 
 
 class XLMRobertaXLForMaskedLM(LanguageModel):
-    """XLM-RoBERTa-XL with a masked language modelling head, tied to the word embeddings.
+    """XLM-RoBERTa-XL with a masked language modelling head, tied to the word embeddings unless the config differs.
 
     Parameters
     ----------
