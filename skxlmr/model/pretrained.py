@@ -383,14 +383,15 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
     if files.adapter is None:
         return config
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
+    changes: dict[str, Any] = {} if n_labels is None else {"num_labels": n_labels}
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
-        try:
-            return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
-        except ValueError as error:
-            raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
-    if n_labels is not None:
-        config.num_labels = n_labels
-    return config
+        changes = {"id2label": labels.id2label, "problem_type": labels.problem_type}
+    elif labels is not None and not labels.id2label and labels.problem_type is not None:
+        changes["problem_type"] = labels.problem_type
+    try:
+        return config.changed(changes)
+    except ValueError as error:
+        raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
 
 
 def _read_own_config(files: CheckpointFiles) -> XLMRobertaXLConfig:

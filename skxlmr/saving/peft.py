@@ -13,6 +13,7 @@ from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import open_checkpoint
 from skxlmr.checkpoints.keymap import KeyMap
 from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, LABELS, PEFT_PREFIX
+from skxlmr.checkpoints.resolve import weights_file
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.checkpoints.sentence_transformers import PROMPTS
 from skxlmr.model import XLMRobertaXLConfig
@@ -49,7 +50,9 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     for name, module in heads.items():
         tensors |= {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
     base_model, revision = exported.model, ""
-    if not os.path.isdir(base_model):
+    if weights_file(base_model) is not None:  # peft knows directories
+        base_model = os.path.dirname(base_model)
+    elif not os.path.isdir(base_model):
         base_model, _, revision = exported.files.name.partition("@")
     config: dict[str, Any] = {
         "peft_type": "LORA",

@@ -125,6 +125,7 @@ def test_8bit_checkpoint_runs_adapter_beside_it_only(base, tmp_path):
     make_adapter(
         tmp_path / "a", base, "ForSequenceClassification", "SEQ_CLS", target_modules=["query"], bias="lora_only"
     )
+    (tmp_path / "a" / "labels.json").write_text('{"problem_type": "single_label_classification"}')
     expected = skxlmr.load(tmp_path / "a", **FLOAT)._outputs(TEXTS)
     XLMRobertaXLModel.from_pretrained(base, load_in_8bit=True, add_pooling_layer=False).save_pretrained(
         tmp_path / "int8"

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 REPO = "organisation/name"
@@ -56,6 +57,14 @@ class Hub(ThreadingHTTPServer):
             self.shutdown()
             self.server_close()
             self.thread.join()
+
+
+def upload(hub: Hub, directory: Path, commit: str = MAIN, subfolder: str = "") -> None:
+    """Put the files of a directory into the model, in place of others unless they go into a subfolder."""
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    beginning = f"{subfolder}/" if subfolder else ""
+    kept = hub.commits[commit] if subfolder else {}
+    hub.commits[commit] = kept | {beginning + name: path.read_bytes() for name, path in files.items()}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -152,9 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": commit}
             self.answer(data, headers, n_sent=len(data) // 2 if name in self.server.truncated else None)
 
-    def answer(
-        self, data: bytes, headers: dict[str, str], with_body: bool = False, n_sent: int | None = None
-    ) -> None:
+    def answer(self, data: bytes, headers: dict[str, str], with_body: bool = False, n_sent: int | None = None) -> None:
         self.send_response(200)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
