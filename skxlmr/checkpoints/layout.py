@@ -146,6 +146,26 @@ def folders_of_models(names: Iterable[str]) -> str:
     return f". There are models in its folders {named}: give one of them"
 
 
+def weights_alone(names: Iterable[str]) -> str:
+    """Return a hint at how weights without a config are loaded, empty if a folder has none.
+
+    >>> weights_alone(["model.safetensors", "training_args.bin"])[:32]
+    '. Weights alone, as transformers'
+    """
+    if all(variant_of(name) is None for name in names):
+        return ""
+    return (
+        ". Weights alone, as transformers' Trainer saves those of the models of skxlmr, are loaded by "
+        "from_pretrained(..., config=model.config) of their class; save_pretrained writes what all others load"
+    )
+
+
+def hint_at(names: Iterable[str]) -> str:
+    """Return a hint at what a folder with files of these paths holds in place of a checkpoint, empty if nothing."""
+    names = list(names)
+    return folders_of_models(names) or weights_alone(names) or other_formats(names)
+
+
 def below(directory: Path) -> list[str]:
     """Return the relative paths of the files in a directory and in its folders, of a limited number of these."""
     found = []

@@ -99,6 +99,7 @@ def resolve(
     subfolder: str = "",
     find_base: Callable[[str], CheckpointFiles] | None = None,
     weights_names: tuple[str, ...] = layout.WEIGHTS,
+    needs_config: bool = True,
 ) -> CheckpointFiles:
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
@@ -110,7 +111,7 @@ def resolve(
     one set of weights are downloaded, safetensors if possible; for `revision`, `local_files_only`, `cache_dir` and
     `token` see `hub.fetch`. The files are in the folder `subfolder` of the model; `weights_names` are those that the
     weights may have, in order of preference; of an adapter they are those of its base. `CheckpointFiles` are returned
-    unchanged.
+    unchanged. A directory may lack the config unless the caller `needs_config`; it then has a path where no file is.
 
     Raises ModelNotFoundError if there is no such model, access to it is restricted, or it is not in the cache and the
     hub not reachable; CheckpointError if the directory is not a complete checkpoint; UnsafeCheckpointError if its index
@@ -142,7 +143,7 @@ def resolve(
     for _ in range(READING_ATTEMPTS):
         saved_at = layout.saved_at(directory)
         try:
-            return _in_directory(name, directory, root, saved_at, weights_names)
+            return _in_directory(name, directory, root, saved_at, weights_names, needs_config)
         except CheckpointError:
             if layout.saved_at(directory) == saved_at:  # and not another process that is replacing it
                 raise
@@ -293,15 +294,22 @@ def _config_in(directory: Path, root: Path) -> Path:
         kind = read_module_list(directory)[0][0]
         found = f": the first module in its {MODULES} is {kind!r}, and not a Transformer, so that it cannot be used"
     names = layout.below(directory)
-    raise CheckpointError(problem + (found or layout.folders_of_models(names) or layout.other_formats(names)))
+    raise CheckpointError(problem + (found or layout.hint_at(names)))
 
 
 def _in_directory(
-    name: str, directory: Path, root: Path, saved_at: tuple[int, ...] | None, weights_names: tuple[str, ...]
+    name: str,
+    directory: Path,
+    root: Path,
+    saved_at: tuple[int, ...] | None,
+    weights_names: tuple[str, ...],
+    needs_config: bool,
 ) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
-    config = _config_in(directory, root)
+    config = directory / layout.CONFIG
+    if needs_config or os.path.lexists(config):
+        config = _config_in(directory, root)
     present = [n for n in weights_names if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
         names = [path.name for path in directory.iterdir()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skxlmr.checkpoints.errors import CheckpointError, SavedEstimatorError
-from skxlmr.checkpoints.layout import below, folders_of_models, other_formats
+from skxlmr.checkpoints.layout import below, hint_at
 from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.peft_adapter import base_name
 from skxlmr.checkpoints.sentence_transformers import MODULES, is_sentence_model, sentence_directory
@@ -204,11 +204,10 @@ def load(
             return kind.read(directory, parameters, options)
     expected = "; ".join(f"{kind.marker} ({kind.description})" for kind in KINDS)
     there = sorted(entry.name for entry in path.iterdir())
-    names = below(path)
     found = f"It has {', '.join(there[:5])}{', ...' * (len(there) > 5)}" if there else "It is empty"
     raise FileNotFoundError(
         f"{path} holds no saved estimator and no checkpoint. {found}; expected is one of: {expected}"
-        f"{folders_of_models(names) or other_formats(names)}."
+        f"{hint_at(below(path))}."
     )
 
 
