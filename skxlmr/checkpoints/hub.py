@@ -56,6 +56,7 @@ def fetch(
     """
     from huggingface_hub import constants
 
+    _check_options(revision, cache_dir, token)
     repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir), token, subfolder, weights_names)
     if local_files_only or constants.HF_HUB_OFFLINE:
         return repo.cached(only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
@@ -71,6 +72,20 @@ def fetch(
         except ModelNotFoundError as not_cached:
             # The reason says what failed; the frames of the HTTP library add nothing.
             raise (_refusal(error, repo_id, revision) or not_cached) from None
+
+
+def _check_options(revision: Any, cache_dir: Any, token: Any) -> None:
+    """Raise TypeError or ValueError if an option of a user is of another type, or an empty string."""
+    kinds: dict[str, tuple[Any, tuple[type, ...], str]] = {
+        "revision": (revision, (str,), "a branch, tag or commit"),
+        "cache_dir": (cache_dir, (str, os.PathLike), "a directory"),
+        "token": (token, (str, bool), "a token of the hub, or a bool"),
+    }
+    for name, (value, types, what) in kinds.items():
+        if value is not None and not isinstance(value, types):
+            raise TypeError(f"{name} must be {what}, or None, got a value of type {type(value).__name__}.")
+        if value == "":
+            raise ValueError(f"{name} is an empty string: give {what}, or None.")
 
 
 LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token=... to skxlmr.load or from_pretrained"

@@ -178,6 +178,8 @@ def below(directory: Path) -> list[str]:
 
 def checked_subfolder(subfolder: str) -> str:
     """Return a relative path with "/" between its parts; raise ValueError if it leads out of the model's folder."""
+    if not isinstance(subfolder, str):
+        raise TypeError(f"subfolder must be a str, got {subfolder!r:.60}. Leave it for the model's own folder.")
     parts = subfolder.replace("\\", "/").split("/")
     if subfolder.startswith("/") or ".." in parts or ":" in subfolder:
         raise ValueError(f"subfolder={subfolder!r} must be a path inside the folder of the model.")

@@ -41,6 +41,7 @@ WELL_KNOWN = (
     "BAAI/bge-m3",
 )
 READING_ATTEMPTS = 100  # each fails only if another process has replaced the checkpoint meanwhile
+HUB_PAGE = re.compile(r"(?:https?://|hf://|\s|huggingface\.co/|hf\.co/)+([\w.-]+/[\w.-]+).*", re.ASCII)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -292,7 +293,9 @@ def _config_in(directory: Path, root: Path) -> Path:
     found = next((what for name, what in OTHER_DIRECTORIES.items() if (directory / name).exists()), "")
     if not found and is_sentence_model(directory):
         kind = read_module_list(directory)[0][0]
-        found = f": the first module in its {MODULES} is {kind!r}, and not a Transformer, so that it cannot be used"
+        found = f". It is that of the Transformer which {MODULES} names: copy the file from where the model is from"
+        if kind != "Transformer":
+            found = f": the first module in its {MODULES} is {kind!r}, and not a Transformer, so that it cannot be used"
     names = layout.below(directory)
     raise CheckpointError(problem + (found or layout.hint_at(names)))
 
@@ -361,6 +364,11 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
     candidates.update({known.partition("/")[2].lower(): known for known in WELL_KNOWN})
     close = difflib.get_close_matches(name.lower(), candidates, n=1)
     hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
+    if (page := HUB_PAGE.fullmatch(name.rstrip("@ "))) or HUB_ID.fullmatch(name.strip("@ ")):
+        hint = f" Did you mean {(page[1] if page else name.strip('@ '))!r}?"
+    elif HUB_ID.fullmatch(name.rpartition("/")[0]):
+        hub_id, _, subfolder = name.rpartition("/")
+        hint = f" If it is a folder of a model on the hub, use skxlmr.load({hub_id!r}, subfolder={subfolder!r})."
     if name.startswith((".", "/", "~")) or "\\" in name:
         return ModelNotFoundError(f"There is no model {name!r}: {directory} is not a directory. Check the path.{hint}")
     if not hint:

@@ -14,7 +14,7 @@ from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.peft_adapter import base_name
 from skxlmr.checkpoints.sentence_transformers import MODULES, is_sentence_model, sentence_directory
 from skxlmr.estimators.base import NOT_SAVED_PARAMETERS, XLMRXLEstimator, estimators
-from skxlmr.estimators.loading_places import Place
+from skxlmr.estimators.loading_places import Place, check_names
 from skxlmr.runtime.backbone import use_hub_options
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.checkpoints_with_heads import EMBEDDING, GivenLabels, TrainedModel, read_trained_model
@@ -231,6 +231,7 @@ def _load_saved(directory: str | os.PathLike, parameters: dict[str, Any], option
         estimator = cls(**{name: value for name, value in saved.parameters.items() if name not in NOT_SAVED_PARAMETERS})
         estimator._check_parameters()
     if parameters:
+        check_names(parameters, estimator.get_params(deep=False))
         estimator.set_params(**parameters)._check_parameters()
     with damaged(where):
         estimator._restore(saved)
@@ -282,6 +283,7 @@ def estimator_of(trained: TrainedModel, model: str | os.PathLike, parameters: di
     elif "prompt" in of_checkpoint:
         of_checkpoint["prompt"] = trained.prompt
     estimator = cls(model=model, **of_checkpoint)
+    check_names(parameters, estimator.get_params(deep=False))
     estimator.set_params(**parameters)._check_parameters()
     try:
         estimator._restore_pretrained(trained)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,40 @@ from typing import Any
 from skxlmr.checkpoints import layout
 from skxlmr.checkpoints.errors import ModelNotFoundError
 from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, expanded, resolve
+from skxlmr.model.loading_options import REFUSED as OF_FROM_PRETRAINED
 from skxlmr.runtime.backbone import use_hub_options
+
+# Options of `from_pretrained` that `load` does not have, and what there is in their place.
+REFUSED = {
+    **OF_FROM_PRETRAINED,
+    "torch_dtype": "its name is 'dtype'",
+    "device_map": "use device",
+    "num_labels": "a head keeps the number of its outputs; fit trains a new one",
+    "label2id": "use id2label",
+    "use_safetensors": "give the file of the weights as the model",
+    "config": "set the settings in the config.json of the model",
+    "attn_implementation": "estimators have one implementation",
+    "ignore_mismatched_sizes": "give the checkpoint to an estimator as its model, and call fit",
+    "output_loading_info": "from_pretrained of a model class has it",
+}
+OPTIONS = (
+    "revision", "subfolder", "variant", "cache_dir", "token", "local_files_only", "problem_type", "id2label"
+)  # fmt: skip
+
+
+def check_names(names: Collection[str], known: Collection[str]) -> None:
+    """Raise ValueError if a user gives `load` an option that it does not have, or misspells one.
+
+    Names of parameters of the estimator, which are `known`, and those that are like them, are left to it.
+    """
+    for name in names:
+        if name.partition("__")[0] in known:
+            continue
+        close = difflib.get_close_matches(name, [*known, *OPTIONS], n=1, cutoff=0.75)
+        if name in REFUSED:
+            raise ValueError(f"skxlmr.load has no parameter {name!r}: {REFUSED[name]}.")
+        if close and close[0] in OPTIONS:
+            raise ValueError(f"skxlmr.load has no parameter {name!r}. Did you mean {close[0]!r}?")
 
 
 @dataclass(frozen=True)
@@ -36,6 +70,8 @@ class Place:
 
         Raises ValueError if a revision is given, and ModelNotFoundError if there is no such subfolder.
         """
+        if not isinstance(model, str | os.PathLike):
+            raise TypeError(f"directory must be a str or a path, not {type(model).__name__}.")
         path = expanded(os.fspath(model))
         if not os.fspath(model) or not os.path.isdir(path):
             return None

@@ -91,12 +91,23 @@ class GivenLabels:
             return config.changed({} if self.problem_type is None else {"problem_type": self.problem_type})
         if task not in (SEQUENCES, "tagging"):
             raise ValueError(f"id2label is for classifiers and taggers, not for {task}. Leave it.")
-        if isinstance(self.id2label, str):
-            raise ValueError(f"id2label must be a dict or a list of names, got {self.id2label!r:.60}.")
-        names = dict(self.id2label if isinstance(self.id2label, Mapping) else enumerate(self.id2label))
+        names = self._names(self.id2label)
         if len(names) != config.num_labels:
             raise ValueError(f"id2label has {len(names)} names, but the model has {config.num_labels} outputs.")
+        if sorted(names) != list(range(len(names))):
+            raise ValueError(f"id2label must have the numbers from 0 to {len(names) - 1}, got {list(names)[:5]}.")
         return config.changed({"id2label": names, "problem_type": self.problem_type or config.problem_type})
+
+    @staticmethod
+    def _names(id2label: Any) -> dict[int, str]:
+        is_list = isinstance(id2label, Sequence) and not isinstance(id2label, str)
+        if not is_list and not isinstance(id2label, Mapping):
+            raise ValueError(f"id2label must be a dict or a list of names, got {id2label!r:.60}.")
+        names = dict(enumerate(id2label) if is_list else id2label)
+        for number, name in names.items():
+            if not isinstance(name, str) or not isinstance(number, int):
+                raise ValueError(f"id2label must map numbers to texts, and has {name!r:.60} for {number!r:.60}.")
+        return names
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +239,9 @@ def read_trained_model(model: str | os.PathLike, labels: GivenLabels) -> Trained
     files = find_checkpoint(model)
     config = read_config(files)
     directory = sentence_directory(files.directory)
-    if is_sentence_model(directory) and (head := read_head_file(directory)) is not None:
+    if (head := read_head_file(directory)) is not None:
+        if not is_sentence_model(directory):
+            raise CheckpointError(f"{directory} has a {HEAD}, but no {MODULES}, which has the head. Export it again.")
         return _with_head_on_vectors(files, config, directory, head, labels)
     kind = _task(files, config)
     config = labels.applied(config, kind)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -216,3 +217,66 @@ def test_refused_model_is_loaded_from_the_cache(hub, directory):
 def test_load_of_impossible_path_raises(model):
     with pytest.raises(ModelNotFoundError, match="There is no model"):
         skxlmr.load(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ("https://huggingface.co/organisation/name/tree/main", "Did you mean 'organisation/name'?"),
+        ("huggingface.co/organisation/name", "Did you mean 'organisation/name'?"),
+        ("hf://organisation/name", "Did you mean 'organisation/name'?"),
+        (" organisation/name", "Did you mean 'organisation/name'?"),
+        ("organisation/name@", "Did you mean 'organisation/name'?"),
+        ("organisation/name/en", "use skxlmr.load('organisation/name', subfolder='en')"),
+    ],
+)
+def test_load_of_written_otherwise_id_of_the_hub_says_the_id(model, hint, monkeypatch):
+    monkeypatch.setattr("skxlmr.checkpoints.hub.fetch", pytest.fail)
+    with pytest.raises(ModelNotFoundError, match=re.escape(hint)):
+        skxlmr.load(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"revision": 5}, TypeError, "revision must be a branch, tag or commit, or None, got a value of type int"),
+        ({"revision": ""}, ValueError, "revision is an empty string: give a branch, tag or commit, or None"),
+        ({"token": 5}, TypeError, "token must be a token of the hub"),
+        ({"token": ""}, ValueError, "token is an empty string"),
+        ({"cache_dir": 5}, TypeError, "cache_dir must be a directory"),
+        ({"cache_dir": ""}, ValueError, "cache_dir is an empty string"),
+        ({"subfolder": None}, TypeError, "subfolder must be a str"),
+        ({"variant": "../x"}, ValueError, "variant must be up to 40 letters"),
+        ({"id2label": {1: "a", 2: "b", 3: "c"}}, ValueError, r"numbers from 0 to 2, got \[1, 2, 3\]"),
+        ({"id2label": [1, 2, 3]}, ValueError, "id2label must map numbers to texts, and has 1 for 0"),
+        ({"id2label": 5}, ValueError, "id2label must be a dict or a list of names"),
+        ({"trust_remote_code": True}, ValueError, "no parameter 'trust_remote_code': code of a model is never run"),
+        ({"torch_dtype": "float16"}, ValueError, "no parameter 'torch_dtype': its name is 'dtype'"),
+        ({"varian": "fp16"}, ValueError, "no parameter 'varian'. Did you mean 'variant'"),
+        ({"epochs": 3}, ValueError, "Invalid parameter 'epochs'.* Did you mean 'max_epochs'"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_load_with_invalid_option_raises(options, error, message, hub, directory):
+    upload(hub, directory)
+    with pytest.raises(error, match=message):
+        skxlmr.load(REPO, **options)
+
+
+def test_load_of_other_type_raises():
+    for model in (None, 3, b"nano"):
+        with pytest.raises(TypeError, match="directory must be a str or a path, not"):
+            skxlmr.load(model)
+
+
+def test_options_of_labels_are_for_heads_that_have_some(make, tmp_path):
+    tagger, _ = make("XLMRobertaForTokenClassification", id2label={0: "O", 1: "B-X", 2: "I-X"})
+    named = skxlmr.load(tagger, id2label=["O", "B-Y", "I-Y"])
+    assert sorted(named.classes_) == ["B-Y", "I-Y", "O"]
+    with pytest.raises(ValueError, match="problem_type='regression' is for models of sequences, not for tagging"):
+        skxlmr.load(tagger, problem_type="regression")
+    with pytest.raises(ValueError, match="id2label is for classifiers and taggers, not for masked language modeling"):
+        skxlmr.load("nano", id2label=["a", "b"])
+    named.save(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"id2label=.* is for checkpoints"):
+        skxlmr.load(tmp_path / "saved", id2label=["O", "B-Y", "I-Y"])

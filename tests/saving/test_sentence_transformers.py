@@ -1,6 +1,7 @@
 """Exports for sentence-transformers, which computes the same logits, or vectors, as the estimator."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -199,6 +200,22 @@ def test_load_of_damaged_head_file_raises(content, message, exported_head):
             load(exported_head)
     finally:
         path.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("modules.json", r"has a skxlmr_head\.json, but no modules\.json"),
+        ("2_Dense/config.json", "no such module at the end"),
+        ("config.json", r"is that of the Transformer which modules\.json names"),
+    ],
+)
+def test_load_of_head_with_missing_file_raises(name, message, exported_head, tmp_path):
+    shutil.copytree(exported_head, tmp_path / "copy")
+    (tmp_path / "copy" / "skxlmr.json").unlink()
+    (tmp_path / "copy" / name).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
