@@ -20,6 +20,7 @@ from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
 from skxlmr.model.saving import their_class
 from skxlmr.saving.cards import card_files
+from skxlmr.saving.merged import BESIDE_ADAPTER
 from skxlmr.saving.transformers import ExportedModel, cross_encoder_files
 from skxlmr.system import atomic
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank
@@ -39,6 +40,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
             f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
         )
     exported.check_destination(directory)
+    exported.check_kind(directory, BESIDE_ADAPTER)
     if exported.files.adapter is not None:
         raise ValueError(
             f"model={exported.model!r} is itself an adapter of peft, which cannot be the base of another; use "

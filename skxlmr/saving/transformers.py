@@ -28,7 +28,7 @@ from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.cards import card_files
-from skxlmr.saving.merged import FittedWeights
+from skxlmr.saving.merged import BESIDE_MODEL, FittedWeights
 from skxlmr.saving.sentence_transformers import (
     DEFAULT_PROMPT,
     class_path,
@@ -77,6 +77,7 @@ def head_parts(
 def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:
     """Write a model of transformers; see `XLMRXLLearner.export_pretrained`."""
     exported.check_destination(directory)
+    exported.check_kind(directory, BESIDE_MODEL)
     merged, tokenizer = exported.merged(dtype)
     finetuned, export = exported.finetuned, exported.export
     if export.model_class is None:
