@@ -22,7 +22,7 @@ from skxlmr.tasks.base import not_found
 from skxlmr.tasks.exports import Export, Serving, as_json_labels
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
-from skxlmr.tasks.pretrained import labels_of
+from skxlmr.tasks.pretrained import check_length, labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
 from skxlmr.tasks.targets import refuse_y_as_text, warn_of_y_in_other_words
 from skxlmr.training.rows import Rows
@@ -75,6 +75,7 @@ class Classification(PooledTask):
 
     def of_outputs(self, config: XLMRobertaXLConfig, classes: list[Any] | None) -> tuple[Self, np.ndarray | None]:
         labels = labels_of(config) if classes is None else classes
+        check_length(labels, "its classes")
         if config.problem_type == "multi_label_classification":
             return replace(self, classes=np.array(labels, object), form="indicator"), None
         order = np.argsort(labels)

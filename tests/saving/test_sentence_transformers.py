@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sklearn.exceptions import NotFittedError
 
@@ -200,6 +202,17 @@ def test_load_of_damaged_head_file_raises(content, message, exported_head):
             load(exported_head)
     finally:
         path.write_bytes(original)
+
+
+def test_load_of_head_with_nan_raises(exported_head, tmp_path):
+    shutil.copytree(exported_head, tmp_path / "copy")
+    (tmp_path / "copy" / "skxlmr.json").unlink()
+    path = tmp_path / "copy" / "2_Dense" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["linear.bias"][0] = torch.nan
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'linear\.bias' contains NaN or infinity"):
+        load(tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
