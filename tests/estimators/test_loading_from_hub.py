@@ -83,3 +83,20 @@ def test_load_from_hub_at_revision(hub, make, tmp_path):
     np.testing.assert_array_equal(reg.predict(TEXTS), skxlmr.load(other).predict(TEXTS))
     clf.save(tmp_path / "saved")
     assert skxlmr.load(tmp_path / "saved").predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
+
+
+@pytest.mark.parametrize("subfolder", ["", "heads/mean"])
+def test_load_of_exported_head_of_sentence_transformers_from_hub(subfolder, hub, make, tmp_path):
+    directory, _ = make("XLMRobertaModel")
+    settings = {"tuning": "head", "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    clf = skxlmr.XLMRXLClassifier(directory, pooling="max", **settings).fit(TEXTS, [3, 1, 3])
+    clf.export_pretrained(tmp_path / "exported")
+    upload(hub, tmp_path / "exported", subfolder=subfolder)
+    loaded = skxlmr.load(REPO, subfolder=subfolder, device="cpu")
+    assert loaded.classes_.tolist() == [1, 3]
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), clf.predict_proba(TEXTS), atol=1e-6)
+    hub.stop()
+    _find_on_hub.cache_clear()
+    loaded.save(tmp_path / "saved")
+    for again in (skxlmr.load(REPO, subfolder=subfolder, device="cpu"), skxlmr.load(tmp_path / "saved")):
+        np.testing.assert_allclose(again.predict_proba(TEXTS), clf.predict_proba(TEXTS), atol=1e-6)
