@@ -252,7 +252,7 @@ def test_load_of_written_otherwise_id_of_the_hub_says_the_id(model, hint, monkey
         ({"id2label": 5}, ValueError, "id2label must be a dict or a list of names"),
         ({"trust_remote_code": True}, ValueError, "no parameter 'trust_remote_code': code of a model is never run"),
         ({"torch_dtype": "float16"}, ValueError, "no parameter 'torch_dtype': its name is 'dtype'"),
-        ({"varian": "fp16"}, ValueError, "no parameter 'varian'. Did you mean 'variant'"),
+        ({"variants": "fp16"}, ValueError, "no parameter 'variants'. Did you mean 'variant'"),
         ({"epochs": 3}, ValueError, "Invalid parameter 'epochs'.* Did you mean 'max_epochs'"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
