@@ -6,12 +6,14 @@ import glob
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skxlmr.checkpoints import layout, peft_adapter, sentence_transformers, tokenizer_files
 from skxlmr.checkpoints.errors import CheckpointError, ModelNotFoundError
+from skxlmr.system import atomic
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -41,45 +43,93 @@ def fetch(
 
     Of an adapter of peft, its config and weights are downloaded.
 
-    The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, a model
-    that is in the cache is taken from there. A revision is a branch, tag or commit, None the main branch; `cache_dir`
-    None is the cache of huggingface_hub. The `token` gives access to private models; None or True is the one of
-    `hf auth login`, False none. The files are in the folder `subfolder` of the model. `weights_names` are those
-    that the weights may have, in order of preference. If the names of some files are given, `only` these are
-    downloaded, those that exist.
+    The hub is the one of the environment variable HF_ENDPOINT, or else huggingface.co. If it cannot be reached, or
+    refuses access, as with an expired token, a model that is in the cache is taken from there. A revision is a branch,
+    tag or commit, None the main branch; `cache_dir` None is the cache of huggingface_hub. The `token` gives access to
+    private models; None or True is the one of `hf auth login`, False none. The files are in the folder `subfolder` of
+    the model. `weights_names` are those that the weights may have, in order of preference. If the names of some files
+    are given, `only` these are downloaded, those that exist.
 
     Raises ModelNotFoundError if there is no such model or revision, access is restricted, or it is not cached and the
     hub not reachable, and CheckpointError if the model has no config or no weights in a supported format, or none of
     the files that are asked for.
     """
     from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    _check_options(revision, cache_dir, token)
     repo = _Repo(repo_id, revision, None if cache_dir is None else Path(cache_dir), token, subfolder, weights_names)
     if local_files_only or constants.HF_HUB_OFFLINE:
         return repo.cached(only, "offline mode is on (local_files_only or HF_HUB_OFFLINE)")
-    which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
+    commit = repo.cached_commit()
     try:
         return repo.download_some(only) if only else repo.download()
-    except GatedRepoError:
-        raise ModelNotFoundError(
-            f"Access to {which} is restricted. Accept its conditions on its hub page and log in with `hf auth login`."
-        ) from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelNotFoundError(
-            f"The hub has no model {which}, and there is no such directory. "
-            f"If the model is private, log in with `hf auth login`."
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelNotFoundError(f"The hub has the model {repo_id!r}, but no revision {revision!r} of it.") from None
     except CheckpointError:
         raise
     except Exception as error:  # the errors of a broken connection depend on the HTTP library; the disk may be full
         reason = f"downloading it from the hub failed ({type(error).__name__}: {error})"
         try:
-            return repo.cached(only, reason)
+            return repo.cached(only, reason, commit)
         except ModelNotFoundError as not_cached:
-            raise not_cached from None  # the reason says what failed; the frames of the HTTP library add nothing
+            # The reason says what failed; the frames of the HTTP library add nothing.
+            raise (_refusal(error, repo_id, revision) or not_cached) from None
+
+
+def _check_options(revision: Any, cache_dir: Any, token: Any) -> None:
+    """Raise TypeError or ValueError if an option of a user is of another type, or an empty string."""
+    kinds: dict[str, tuple[Any, tuple[type, ...], str]] = {
+        "revision": (revision, (str,), "a branch, tag or commit"),
+        "cache_dir": (cache_dir, (str, os.PathLike), "a directory"),
+        "token": (token, (str, bool), "a token of the hub, or a bool"),
+    }
+    for name, (value, types, what) in kinds.items():
+        if value is not None and not isinstance(value, types):
+            raise TypeError(f"{name} must be {what}, or None, got a value of type {type(value).__name__}.")
+        if value == "":
+            raise ValueError(f"{name} is an empty string: give {what}, or None.")
+
+
+LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token=... to skxlmr.load or from_pretrained"
+
+
+def _refusal(error: BaseException, repo_id: str, revision: str | None) -> ModelNotFoundError | None:
+    """Return what the hub's refusal of a model means and what to do; None if it is another error."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    which = f"{repo_id!r}" if revision is None else f"{repo_id!r} at revision {revision!r}"
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:  # it was not in the cache, either
+        error = error.__cause__
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    if isinstance(error, GatedRepoError):
+        page = f"{_endpoint() or 'https://huggingface.co'}/{repo_id}"
+        return ModelNotFoundError(
+            f"Access to {which} is restricted. Accept its licence and conditions on {page}, and {LOG_IN}."
+        )
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return ModelNotFoundError(
+            f"The hub has no model {which}, and there is no such directory. "
+            f"If the model is private, or your token has expired, {LOG_IN}."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelNotFoundError(f"The hub has the model {repo_id!r}, but no revision {revision!r} of it.")
+    if status == 401:
+        return ModelNotFoundError(
+            f"The hub refuses the token that was sent for {which} (status 401); it may be mistyped or have expired. "
+            f"Make a new one on {_endpoint() or 'https://huggingface.co'}/settings/tokens, and {LOG_IN}; or pass "
+            f"token=False for a public model."
+        )
+    if status == 403:
+        return ModelNotFoundError(
+            f"The hub does not let your token read {which} (status 403). Give the token the right to read this model, "
+            f"or {LOG_IN} as another user."
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -167,8 +217,7 @@ class _Repo:
 
     def _hint_at_folders(self, listed: set[str]) -> str:
         hint = layout.folders_of_models(listed)
-        how = f", as snapshot_download({self.repo_id!r}) of huggingface_hub returns it, with its name"
-        return hint + how if hint else ""
+        return f"{hint}, as subfolder=... of skxlmr.load or from_pretrained" if hint else ""
 
     def download_some(self, names: tuple[str, ...]) -> Path:
         folder = self.snapshot(list(names))
@@ -179,8 +228,47 @@ class _Repo:
     def _paths(self, names: tuple[str, ...]) -> list[str]:
         return [self.beginning + name for name in names]
 
-    def cached(self, only: tuple[str, ...], reason: str) -> Path:
-        """Return the folder in the cache; `reason` says why the hub is not used."""
+    @property
+    def _reference(self) -> Path:
+        """The file in the cache that has the commit of a branch or tag."""
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        cache = self.cache_dir or Path(constants.HF_HUB_CACHE)
+        return (
+            cache.expanduser()
+            / repo_folder_name(repo_id=self.repo_id, repo_type="model")
+            / "refs"
+            / (self.revision or constants.DEFAULT_REVISION)
+        )
+
+    def cached_commit(self) -> str | None:
+        """Return the commit to which the cache has the branch or tag; None if it has none."""
+        try:
+            return self._reference.read_text(encoding="utf-8")
+        except (OSError, ValueError, RuntimeError):
+            return None
+
+    def cached(self, only: tuple[str, ...], reason: str, commit: str | None = None) -> Path:
+        """Return the folder in the cache; `reason` says why the hub is not used.
+
+        The folder is that of the branch or tag as it was when it was last downloaded as a whole: `commit` is where it
+        was before a download that failed, and to which it is then put back.
+        """
+        try:
+            return self._cached(only, reason)
+        except ModelNotFoundError as not_cached:
+            if commit is None or commit == self.cached_commit():
+                raise
+            try:
+                folder = replace(self, revision=commit)._cached(only, reason)
+            except ModelNotFoundError:
+                raise not_cached from None
+            with suppress(OSError):  # of a cache that cannot be written
+                atomic.write_bytes(self._reference, commit.encode())
+            return folder
+
+    def _cached(self, only: tuple[str, ...], reason: str) -> Path:
         name = repr(self.repo_id)
         which = f"The model {name}" if self.revision is None else f"Revision {self.revision!r} of {name}"
 

@@ -87,25 +87,32 @@ def is_weights(name: str, variant: str | None, *, pickle: bool) -> bool:
     return name in (single, index) or re.fullmatch(shard, name) is not None
 
 
+def variant_of(name: str) -> str | None:
+    """Return the variant in the name of a file of weights, or of the index of shards; "" without one, None if neither.
+
+    >>> variant_of("model.fp16.safetensors"), variant_of("pytorch_model.bin"), variant_of("weights.bin")
+    ('fp16', '', None)
+    """
+    for known in WEIGHTS:
+        stem, _, end = known.rpartition(".")
+        variant = name.removeprefix(f"{stem}.").removesuffix(f".{end}")
+        if name == known or (name == f"{stem}.{variant}.{end}" and VARIANT.fullmatch(variant)):
+            return "" if name == known else variant
+    return None
+
+
 def other_variants(names: Iterable[str], looked_for: Iterable[str]) -> str:
     """Return a hint at the variants of which a folder with these files has weights, empty if there are none."""
-    found = set()
-    for name in names:
-        for known in WEIGHTS:
-            stem, _, end = known.rpartition(".")
-            variant = name.removeprefix(f"{stem}.").removesuffix(f".{end}")
-            if name == f"{stem}.{variant}.{end}" and VARIANT.fullmatch(variant) and name not in looked_for:
-                found.add(variant)
-            if name == known and name not in looked_for:
-                found.add("")
+    looked_for = set(looked_for)
+    found = {variant for name in names if name not in looked_for and (variant := variant_of(name)) is not None}
     if not found:
         return ""
     hints = [f"variant={variant!r}" if variant else "no variant" for variant in sorted(found)]
     how = ""
     if last := max(found):
         how = (
-            f": from_pretrained of a model takes this parameter; for an estimator, rename the files, such as "
-            f"model.{last}.safetensors to {SAFETENSORS}"
+            f": skxlmr.load and from_pretrained of a model take this parameter; for an estimator, give the file itself "
+            f"as its model, such as .../model.{last}.safetensors"
         )
     return f". There are weights for {' and '.join(hints)}{how}"
 
@@ -139,6 +146,26 @@ def folders_of_models(names: Iterable[str]) -> str:
     return f". There are models in its folders {named}: give one of them"
 
 
+def weights_alone(names: Iterable[str]) -> str:
+    """Return a hint at how weights without a config are loaded, empty if a folder has none.
+
+    >>> weights_alone(["model.safetensors", "training_args.bin"])[:32]
+    '. Weights alone, as transformers'
+    """
+    if all(variant_of(name) is None for name in names):
+        return ""
+    return (
+        ". Weights alone, as transformers' Trainer saves those of the models of skxlmr, are loaded by "
+        "from_pretrained(..., config=model.config) of their class; save_pretrained writes what all others load"
+    )
+
+
+def hint_at(names: Iterable[str]) -> str:
+    """Return a hint at what a folder with files of these paths holds in place of a checkpoint, empty if nothing."""
+    names = list(names)
+    return folders_of_models(names) or weights_alone(names) or other_formats(names)
+
+
 def below(directory: Path) -> list[str]:
     """Return the relative paths of the files in a directory and in its folders, of a limited number of these."""
     found = []
@@ -147,6 +174,16 @@ def below(directory: Path) -> list[str]:
         if entry.is_dir():
             found += [f"{entry.name}/{name}" for name in MARKERS if (entry / name).exists()]
     return found
+
+
+def checked_subfolder(subfolder: str) -> str:
+    """Return a relative path with "/" between its parts; raise ValueError if it leads out of the model's folder."""
+    if not isinstance(subfolder, str):
+        raise TypeError(f"subfolder must be a str, got {subfolder!r:.60}. Leave it for the model's own folder.")
+    parts = subfolder.replace("\\", "/").split("/")
+    if subfolder.startswith("/") or ".." in parts or ":" in subfolder:
+        raise ValueError(f"subfolder={subfolder!r} must be a path inside the folder of the model.")
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def check_base_name(name: object, where: Path) -> str:

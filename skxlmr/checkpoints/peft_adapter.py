@@ -207,7 +207,7 @@ def read_adapter_config(directory: Path, root: Path | None = None) -> AdapterCon
 def base_name(config: AdapterConfig) -> str:
     """Return the name of the base model of an adapter, with its revision if it is on the hub; "" if it has none."""
     name = config.base_model_name_or_path or ""
-    is_local = os.path.isdir(name) or "/" not in name
+    is_local = os.path.exists(name) or "/" not in name
     return name if is_local or not config.revision or "@" in name else f"{name}@{config.revision}"
 
 

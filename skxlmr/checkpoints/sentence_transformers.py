@@ -19,7 +19,8 @@ SETTINGS = "sentence_bert_config.json"  # of the transformer
 # The names of that file: the first, or those of early versions.
 SETTINGS_NAMES = (SETTINGS, "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
 ROUTER_CONFIG = "router_config.json"
-FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES, ROUTER_CONFIG)
+HEAD = "skxlmr_head.json"  # of ours: what the last module is trained for; sentence-transformers ignores it
+FILES = (MODULES, POOLING, PROMPTS, *SETTINGS_NAMES, ROUTER_CONFIG, HEAD)
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 EMBEDS_TEXTS = "SentenceTransformer"  # the model_type; early versions do not write it

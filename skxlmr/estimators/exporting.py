@@ -24,11 +24,12 @@ class ExportMixin(ServingMixin):
 
     @default_torch_state()
     def export_pretrained(self, directory: str | os.PathLike, *, dtype: str = "float32") -> None:
-        """Write what was fitted as a whole model that others load without skxlmr.
+        """Write what was fitted as a whole model that others load without skxlmr; `skxlmr.load` reads it, too.
 
         Transformers loads it as its `...For...` class. A classifier or regressor whose head is on a pooled vector (all
         but `pooling="cls"`) is written for sentence-transformers: `SentenceTransformer(directory).encode(texts)`
-        returns the logits, or the numbers of a regressor, and adds the prompt itself. The checkpoint's own modules that
+        returns the logits, or the numbers of a regressor, and adds the prompt itself. A skxlmr_head.json, which it
+        ignores, tells `skxlmr.load` what they are. The checkpoint's own modules that
         the head was trained on (Dense, LayerNorm, Normalize) are written between the pooling and the head.
 
         The adapter is merged into the checkpoint's own weights, in float32, and the mean and scale of a regressor's
@@ -58,6 +59,8 @@ class ExportMixin(ServingMixin):
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
             `directory` is where it lies.
+        FileExistsError
+            If `directory` holds a saved estimator or an adapter.
         OSError
             If the disk is full or not writable; an earlier model is then unchanged.
 
@@ -97,6 +100,8 @@ class ExportMixin(ServingMixin):
         ValueError
             If it was not fitted with LoRA, `model` is another checkpoint now or itself an adapter, or `directory` is
             where it lies.
+        FileExistsError
+            If `directory` holds a saved estimator or a whole model.
         OSError
             If the disk is full or not writable; an earlier adapter is then unchanged.
         """

@@ -17,7 +17,7 @@ from skxlmr.runtime.backbone import find_checkpoint
 from skxlmr.runtime.reading import Reading
 from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.cards import card_files
-from skxlmr.saving.merged import FittedWeights
+from skxlmr.saving.merged import BESIDE_MODEL, FittedWeights
 from skxlmr.saving.sentence_transformers import DEFAULT_PROMPT, modules_of_vectors, write_sentence_model
 from skxlmr.saving.serving.directory import Served
 
@@ -58,6 +58,8 @@ class VectorExportMixin(ServingMixin):
         ValueError
             If `model` is another checkpoint now than it was fitted on, or one whose weights are in 8 bits; or if
             `directory` is where it lies.
+        FileExistsError
+            If `directory` holds a saved estimator or an adapter.
         OSError
             If the disk is full or not writable; an earlier model is then unchanged.
 
@@ -130,6 +132,7 @@ def _export(fitted: Any, directory: str | os.PathLike, dtype: str) -> None:
     fitted._base.check(files.fingerprint_as(fitted._base.fingerprint), fitted)
     weights = _weights(fitted, files)
     weights.check_destination(directory)
+    weights.check_kind(directory, BESIDE_MODEL)
     merged, tokenizer = weights.merged(dtype)
     if fitted.layer not in (-1, merged.config.num_hidden_layers):
         raise NotImplementedError(

@@ -295,7 +295,11 @@ class XLMRXLLearner(
             raise ValueError("it has no trained weights")
 
     def _restore_pretrained(self, trained: TrainedModel) -> None:
-        task, order = self._new_task().pretrained(trained.config)
+        new: Any = self._new_task()
+        if trained.vectors is None:
+            task, order = new.pretrained(trained.config)
+        else:
+            task, order = new.of_vectors(self._sentence_settings()).of_outputs(trained.config, trained.vectors.classes)
         export = task.export
         assert export is not None, "each task of a model of transformers has an export"
         head = empty_head(task.head, trained.config)

@@ -30,7 +30,7 @@ def open_model(
     if model is None:
         raise ValueError("model=None needs a config and a state_dict.")
     for _ in range(READING_ATTEMPTS):
-        files = resolve(model, **where)
+        files = resolve(model, needs_config=config is None, **where)
         with ExitStack() as opened:
             try:
                 found = config or read_config(files)
@@ -76,14 +76,15 @@ def read_config(files: CheckpointFiles) -> XLMRobertaXLConfig:
         return config
     config = _with_adapted_words(config, files)
     n_labels, labels = files.adapter.n_labels, files.adapter.labels
+    changes: dict[str, Any] = {} if n_labels is None else {"num_labels": n_labels}
     if labels is not None and labels.id2label and n_labels in (None, len(labels.id2label)):
-        try:
-            return config.changed({"id2label": labels.id2label, "problem_type": labels.problem_type})
-        except ValueError as error:
-            raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
-    if n_labels is not None:
-        config.num_labels = n_labels
-    return config
+        changes = {"id2label": labels.id2label, "problem_type": labels.problem_type}
+    elif labels is not None and not labels.id2label and labels.problem_type is not None:
+        changes["problem_type"] = labels.problem_type
+    try:
+        return config.changed(changes)
+    except ValueError as error:
+        raise CheckpointError(f"{files.adapter.directory}, labels.json or config.json: {error}") from error
 
 
 def _with_adapted_words(config: XLMRobertaXLConfig, files: CheckpointFiles) -> XLMRobertaXLConfig:

@@ -32,6 +32,7 @@ from skxlmr.model.loading_report import loading_info, warn_of_differences
 from skxlmr.model.masks import MaskingModel
 from skxlmr.model.measures import MeasuredModel
 from skxlmr.model.opening import config_for_state, name_of, open_model
+from skxlmr.model.own_names import in_their_names
 from skxlmr.model.pruning import PrunableModel
 from skxlmr.model.quantized import (
     SCALES,
@@ -122,8 +123,10 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
         Parameters
         ----------
         model : str, path, CheckpointFiles or None
-            "nano" (bundled), a local directory, the id of a model on the hub such as "facebook/xlm-roberta-xl", or the
-            files that `skxlmr.checkpoints.resolve.resolve` found. None needs a `config` and a `state_dict`.
+            "nano" (bundled), a local directory, a file of weights in one, such as "model.fp16.safetensors", the id of a
+            model on the hub such as "facebook/xlm-roberta-xl", or the files that `skxlmr.checkpoints.resolve.resolve`
+            found. A directory with weights alone, as transformers' Trainer saves, needs a `config`; None needs a
+            `config` and a `state_dict`.
         revision : str, default=None
             Branch, tag or commit of a hub model.
         cache_dir : str or path, default=None
@@ -233,6 +236,14 @@ class PretrainedModel(ResizableModel, PrunableModel, MaskingModel, MeasuredModel
                 module = cls(config, **of_class)
             if state_dict is not None:
                 checkpoint = checkpoint_of(module.in_their_names(state_dict), "state_dict")
+            checkpoint = in_their_names(checkpoint, config.model_type)
+            if files is not None and not files.config.exists():
+                if quantization:
+                    raise ValueError(
+                        f"{files.directory} has no config.json, which 8 and 4 bits need: load it without them, call "
+                        f"save_pretrained, and load what that has written."
+                    )
+                map_word_embedding = False
             found_dtype = chosen_dtype(dtype, torch_dtype, config, checkpoint)
             plan = module._load(
                 checkpoint, files, found_dtype, device, quantization, map_word_embedding, ignore_mismatched_sizes

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.fingerprint import Identity, tokenizer_identity
-from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, resolve
+from skxlmr.checkpoints.resolve import BUNDLED, CheckpointFiles, expanded, resolve
 from skxlmr.checkpoints.sentence_transformers import lowercases
 from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantization
@@ -315,18 +315,35 @@ def read_tokenizer(directory: Path) -> XLMRobertaXLTokenizer:
 def find_checkpoint(model: str | os.PathLike) -> CheckpointFiles:
     """Find the files of a checkpoint; local ones are looked up each time, the hub is asked once per process.
 
-    It is asked again if the files that it gave have been removed.
+    It is asked again if the files that it gave have been removed. The options are those of `use_hub_options`.
     """
-    if model in BUNDLED or os.path.isdir(model):
+    name = os.fspath(model)
+    if model in BUNDLED or os.path.exists(expanded(name)):
         return resolve(model, find_base=find_checkpoint)
-    files = _find_on_hub(os.fspath(model))
+    files = _find_on_hub(name)
     if all(path.exists() for path in (files.config, *files.weights)):
         return files
     _find_on_hub.cache_clear()
-    return _find_on_hub(os.fspath(model))
+    return _find_on_hub(name)
 
 
-_find_on_hub = functools.cache(resolve)
+def use_hub_options(model: str, options: dict[str, Any]) -> None:
+    """Let `find_checkpoint` look for a model of the hub with options of `resolve`, in this process.
+
+    They are `token`, `cache_dir` and `local_files_only`, which belong to a process and not to an estimator: they are
+    not saved with it. Without any, those of an earlier call stay.
+    """
+    if options and _hub_options.get(model) != options:
+        _hub_options[model] = options
+        _find_on_hub.cache_clear()
+
+
+_hub_options: dict[str, dict[str, Any]] = {}  # by the names of models
+
+
+@functools.cache
+def _find_on_hub(name: str) -> CheckpointFiles:
+    return resolve(name, find_base=find_checkpoint, **_hub_options.get(name, {}))
 
 
 def release_models() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from skxlmr.checkpoints import e5
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.resolve import CheckpointFiles
+from skxlmr.checkpoints.sentence_heads import split_head
 from skxlmr.checkpoints.sentence_modules import Layer, SentenceModules, read_modules
 from skxlmr.checkpoints.sentence_transformers import (
+    HEAD,
     embeds_texts,
     has_own_route,
     is_sentence_model,
@@ -49,6 +51,9 @@ class SentenceSettings:
 def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True) -> SentenceSettings:
     """Read the settings of a model; a masked language model has the mean over its tokens, and no prompt.
 
+    Of a model with a head, which `export_pretrained` of a classifier or regressor has written for
+    sentence-transformers, they are those of the vectors below the head.
+
     Raises ModelNotFoundError if there is no such model, and CheckpointError if its files are damaged, or if they ask
     for modules that are not supported and the caller `needs_pooling`.
     """
@@ -56,10 +61,12 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
         return SentenceSettings(*E5_POOLING, E5_PROMPT, True, prompts=dict(E5_PROMPTS))
     max_length = _max_length(find_checkpoint(model))
     model, directory = _described(model)
-    own = SentenceModules("mean")
+    own, has_head = SentenceModules("mean"), (directory / HEAD).is_file()
     if is_sentence_model(directory):
         try:
             own = read_modules(directory)
+            if has_head and (split := split_head(own)) is not None:
+                own = split[0]
         except CheckpointError:
             if needs_pooling:
                 raise
@@ -67,7 +74,7 @@ def read_sentence_settings(model: str | os.PathLike, needs_pooling: bool = True)
         own.pooling,
         own.normalize,
         read_prompt(directory) or (E5_PROMPT if is_e5(model) else ""),
-        embeds_texts(directory) or is_e5(model),
+        (embeds_texts(directory) and not has_head) or is_e5(model),
         own.layers,
         own.include_prompt,
         own.truncate_dim,

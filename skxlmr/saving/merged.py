@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from skxlmr.checkpoints.layout import ESTIMATOR, WEIGHTS
+from skxlmr.checkpoints.peft_adapter import CONFIG as ADAPTER
 from skxlmr.checkpoints.resolve import CheckpointFiles
-from skxlmr.checkpoints.sentence_transformers import sentence_directory
+from skxlmr.checkpoints.sentence_transformers import MODULES, sentence_directory
 from skxlmr.hardware.device import DTYPES
 from skxlmr.model import XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.quantized import quantized_layers
@@ -20,6 +23,10 @@ from skxlmr.runtime.backbone import read_tokenizer
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.cards import CardFacts
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LowRank
+
+# Files by which models of other kinds are recognised, beside which no whole model and no adapter is written.
+BESIDE_MODEL = {ESTIMATOR: "a saved estimator", ADAPTER: "an adapter of peft"}
+BESIDE_ADAPTER = {ESTIMATOR: "a saved estimator", **dict.fromkeys((*WEIGHTS, MODULES), "a whole model")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,19 @@ class FittedWeights:
                 f"{str(directory)!r} holds the checkpoint that this estimator was fitted on, which it needs to predict."
                 f" Export to another directory."
             )
+
+    @staticmethod
+    def check_kind(directory: str | os.PathLike, markers: Mapping[str, str]) -> None:
+        """Refuse to write beside a model of another kind, which `skxlmr.load` might read in place of the new one.
+
+        `markers` are the files by which the other kinds are recognised, and what these are.
+        """
+        for name, what in markers.items():
+            if os.path.lexists(Path(directory).expanduser() / name):
+                raise FileExistsError(
+                    f"{str(directory)!r} holds {what} ({name}). Two models in one directory would be mistaken for each "
+                    f"other: export to another directory, or remove that one first."
+                )
 
     def merged(self, dtype: str, *, dequantized: bool = False) -> tuple[XLMRobertaXLModel, XLMRobertaXLTokenizer]:
         """Return a model with merged weights in a dtype, and its tokenizer.

@@ -13,12 +13,14 @@ from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import open_checkpoint
 from skxlmr.checkpoints.keymap import KeyMap
 from skxlmr.checkpoints.peft_adapter import ADAPTER_WEIGHTS, CONFIG, LABELS, PEFT_PREFIX
+from skxlmr.checkpoints.resolve import weights_file
 from skxlmr.checkpoints.safetensors_content import SafetensorsContent
 from skxlmr.checkpoints.sentence_transformers import PROMPTS
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.key_maps import key_map
 from skxlmr.model.saving import their_class
 from skxlmr.saving.cards import card_files
+from skxlmr.saving.merged import BESIDE_ADAPTER
 from skxlmr.saving.transformers import ExportedModel, cross_encoder_files
 from skxlmr.system import atomic
 from skxlmr.tuning import NORM_PATHS, OUTER_PATHS, PATHS, AddedBias, LayerAdapter, LoRA, LowRank
@@ -38,6 +40,7 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
             f"peft has no format for {type(tuning).__name__}(); use export_pretrained, which writes the whole model."
         )
     exported.check_destination(directory)
+    exported.check_kind(directory, BESIDE_ADAPTER)
     if exported.files.adapter is not None:
         raise ValueError(
             f"model={exported.model!r} is itself an adapter of peft, which cannot be the base of another; use "
@@ -49,7 +52,9 @@ def export_adapter(exported: ExportedModel, directory: str | os.PathLike) -> Non
     for name, module in heads.items():
         tensors |= {names.to_theirs(f"{name}.{key}"): value for key, value in module.state_dict().items()}
     base_model, revision = exported.model, ""
-    if not os.path.isdir(base_model):
+    if weights_file(base_model) is not None:  # peft knows directories
+        base_model = os.path.dirname(base_model)
+    elif not os.path.isdir(base_model):
         base_model, _, revision = exported.files.name.partition("@")
     config: dict[str, Any] = {
         "peft_type": "LORA",

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from skxlmr.checkpoints.sentence_modules import MODES, Layer, SentenceModules
-from skxlmr.checkpoints.sentence_transformers import MODULES, POOLING, PROMPTS, SETTINGS
+from skxlmr.checkpoints.sentence_transformers import HEAD, MODULES, POOLING, PROMPTS, SETTINGS
 from skxlmr.model import BertModel, XLMRobertaXLModel
 from skxlmr.model.heads import PooledHead
 from skxlmr.model.sentence_layers import check_layers
@@ -80,7 +80,7 @@ def write_sentence_model(
         for i, (path, kind) in enumerate(listed)
     ]
     written = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in files.items()}
-    model.write(directory, {**other_files, **written, **weights})
+    model.write(directory, {**other_files, **written, **weights}, obsolete={HEAD})  # of an earlier export
 
 
 def _pooling_config(modules: SentenceModules, width: int) -> dict[str, Any]:
@@ -147,6 +147,13 @@ def modules_of_head(head: PooledHead, pooling: str, include_prompt: bool) -> Sen
         scale = head.linear.in_features**0.5  # of a vector of length 1, see PooledHead
     weight, bias = (parameter.detach().numpy() for parameter in (head.linear.weight, head.linear.bias))
     return SentenceModules(pooling, (*layers, dense_layer(weight * scale, bias)), False, include_prompt)
+
+
+def head_of_layer(layer: Layer, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight and the bias of a head from the layer that `modules_of_head` made of it."""
+    weight = layer["weight"] / (layer["weight"].shape[1] ** 0.5 if normalize else 1.0)
+    bias = np.zeros(len(weight), np.float32) if layer["bias"] is None else layer["bias"]
+    return torch.from_numpy(weight.astype(np.float32)), torch.from_numpy(bias)
 
 
 def modules_of_vectors(modules: SentenceModules, pca: PCA | None) -> SentenceModules:

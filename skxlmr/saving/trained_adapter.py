@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,13 +18,23 @@ from skxlmr.checkpoints.adapted import bare
 from skxlmr.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from skxlmr.checkpoints.errors import CheckpointError, CheckpointMismatchError
 from skxlmr.checkpoints.formats import open_weights
-from skxlmr.checkpoints.peft_adapter import CONFIG, LowRankTensors, PeftAdapter
+from skxlmr.checkpoints.peft_adapter import CONFIG, LABELS, LowRankTensors, PeftAdapter
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.checkpoints.sentence_transformers import is_cross_encoder, read_activation, read_prompt
 from skxlmr.model import XLMRobertaXLConfig
+from skxlmr.model.config_labels import default_labels
 from skxlmr.model.key_maps import THEIR_BASE, key_map
 from skxlmr.model.opening import read_config
-from skxlmr.saving.checkpoints_with_heads import EMBEDDING, SEQUENCES, TrainedModel, task_of, task_of_class
+from skxlmr.saving.checkpoints_with_heads import (
+    EMBEDDING,
+    SEQUENCES,
+    GivenLabels,
+    TrainedModel,
+    task_of,
+    task_of_class,
+    with_activation,
+)
+from skxlmr.system.warn import warn
 from skxlmr.tuning import LINEAR_LAYERS, NORM_PATHS, OUTER_PATHS, PATHS, Head, LoRA, Tuning
 
 # What an adapter was trained for, by its task_type.
@@ -59,17 +70,22 @@ class TrainedAdapter:
     tensors: dict[str, Tensor]
 
 
-def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
+def read_adapted_model(files: CheckpointFiles, labels: GivenLabels) -> TrainedModel:
     """Find what an adapter was trained for.
 
     If a `LoRA` makes it, that is the tuning, and the files are those of the base model alone. Otherwise the files are
     those of the base model with the adapter, as which it is read merged.
 
-    Raises CheckpointError if that is not known, or it has tensors that the estimator for it does not use.
+    Raises CheckpointError if that is not known, or it has tensors that the estimator for it does not use. Warns if
+    nothing says what the outputs of a classifier are.
     """
     assert files.adapter is not None
-    config = read_config(files)
-    task = task_of(_task(files.adapter), config)
+    kind = _task(files.adapter)
+    config = labels.applied(read_config(files), kind)
+    task = task_of(kind, config)
+    directory = files.adapter.directory
+    activation = read_activation(directory, {})
+    config = with_activation(config, task, activation)
     for name, tensor in _outside(files.adapter):
         ours = key_map(config.model_type).to_ours(name) or key_map(config.model_type).to_ours(
             THEIR_BASE[config.model_type] + name
@@ -80,18 +96,30 @@ def read_adapted_model(files: CheckpointFiles) -> TrainedModel:
                 f"{files.adapter.weights}: the tensor {tensor!r} is of no part of a {task} model"
             )
     found = read_trained_adapter(files, config)
-    directory = files.adapter.directory
+    if task == "classification" and config.problem_type is None and files.adapter.labels is None:
+        _warn_of_unknown_labels(config, directory)
     return TrainedModel(
         task,
         files if found is None else files.base,
         config,
         str(directory),
         partial(open_checkpoint, files),
-        activation=read_activation(directory, {}),
+        activation=activation,
         prompt=read_prompt(directory) or None if is_cross_encoder(directory) else None,
         tuning=Head() if found is None else found.tuning,
         adapter={} if found is None else found.tensors,
     )
+
+
+def _warn_of_unknown_labels(config: XLMRobertaXLConfig, directory: Path) -> None:
+    """Warn that one label per row is a guess, if the labels have no names, either."""
+    if config.id2label == default_labels(config.num_labels):
+        warn(
+            f"{directory}: peft stores neither the names of labels nor whether a row may have several, and the base "
+            f"model does not say so, either. The adapter is loaded for one label per row, with the names LABEL_0, "
+            f"LABEL_1, ... If that is right, pass problem_type='single_label_classification' to skxlmr.load, or else "
+            f"'multi_label_classification', and the names as id2label=[...]; or write both to a {LABELS} beside it."
+        )
 
 
 def _task(adapter: PeftAdapter) -> str:

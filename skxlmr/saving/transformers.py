@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from skxlmr.checkpoints.sentence_heads import HeadFile
 from skxlmr.checkpoints.sentence_transformers import (
     CROSS_ENCODER,
+    HEAD,
     MODULES,
     OF_CROSS_ENCODERS,
     PROMPTS,
@@ -26,7 +28,7 @@ from skxlmr.model.layers import Pooler
 from skxlmr.model.pretrained import PretrainedModel
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.saving.cards import card_files
-from skxlmr.saving.merged import FittedWeights
+from skxlmr.saving.merged import BESIDE_MODEL, FittedWeights
 from skxlmr.saving.sentence_transformers import (
     DEFAULT_PROMPT,
     class_path,
@@ -75,6 +77,7 @@ def head_parts(
 def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dtype: str) -> None:
     """Write a model of transformers; see `XLMRXLLearner.export_pretrained`."""
     exported.check_destination(directory)
+    exported.check_kind(directory, BESIDE_MODEL)
     merged, tokenizer = exported.merged(dtype)
     finetuned, export = exported.finetuned, exported.export
     if export.model_class is None:
@@ -87,7 +90,9 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
             prompts=one_prompt(export.prompt),
             max_length=exported.max_length,
             config=export.config,
-            other_files=tokenizer.files() | card_files(directory, exported.facts, "sentence-transformers"),
+            other_files=tokenizer.files()
+            | {HEAD: HeadFile(export.config["problem_type"], export.classes).to_json()}
+            | card_files(directory, exported.facts, "sentence-transformers"),
         )
         return
     model_class, heads = exported.heads(exported.head().to(DTYPES[dtype]))
@@ -107,7 +112,7 @@ def export_pretrained(exported: ExportedModel, directory: str | os.PathLike, dty
         setattr(model.get_submodule(parent), child, module)
     # Files of an earlier export for sentence-transformers would say that the model is to be read as that was.
     others = tokenizer.files() | cross_encoder_files(export) | card_files(directory, exported.facts, "transformers")
-    model.write(directory, others, obsolete={MODULES, PROMPTS, *SETTINGS_NAMES})
+    model.write(directory, others, obsolete={MODULES, PROMPTS, HEAD, *SETTINGS_NAMES})
 
 
 def cross_encoder_files(export: Export) -> dict[str, bytes]:

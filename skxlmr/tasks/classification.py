@@ -21,10 +21,10 @@ from skxlmr.model.transfer import upload_one
 from skxlmr.system.schema import one_of, shown, vector
 from skxlmr.system.warn import warn
 from skxlmr.tasks.base import not_found
-from skxlmr.tasks.exports import Serving, as_json_labels
+from skxlmr.tasks.exports import Export, Serving, as_json_labels
 from skxlmr.tasks.labels import read_labels
 from skxlmr.tasks.pooled import PooledTask
-from skxlmr.tasks.pretrained import labels_of
+from skxlmr.tasks.pretrained import check_length, labels_of
 from skxlmr.tasks.probes import LinearStart, log_priors, logistic_start, one_vs_rest_start
 from skxlmr.tasks.targets import refuse_y_as_text, warn_of_swapped, warn_of_y_in_other_words
 from skxlmr.training.rows import Rows
@@ -77,12 +77,13 @@ class Classification(PooledTask):
             warn_of_same_texts(column.keys)
         return task, targets
 
-    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
-        task, labels = self.of_reference(), labels_of(config)
+    def of_outputs(self, config: XLMRobertaXLConfig, classes: list[Any] | None) -> tuple[Self, np.ndarray | None]:
+        labels = labels_of(config) if classes is None else classes
+        check_length(labels, "its classes")
         if config.problem_type == "multi_label_classification":
-            return replace(task, classes=np.array(labels, object), form="indicator"), None
+            return replace(self, classes=np.array(labels, object), form="indicator"), None
         order = np.argsort(labels)
-        return replace(task, classes=np.array(labels)[order]), order
+        return replace(self, classes=np.array(labels)[order]), order
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         return read_labels(y, column, name, form=self.form).numbers(self.classes)
@@ -198,6 +199,10 @@ class Classification(PooledTask):
         kind = "single" if self.form is None else "multi"
         names = {i: str(label) for i, label in enumerate(self.classes)}
         return {"id2label": names, "problem_type": f"{kind}_label_classification"}
+
+    @property
+    def export(self) -> Export:
+        return replace(super().export, classes=as_json_labels(self.classes))
 
     @property
     def serving(self) -> Serving:

@@ -32,6 +32,8 @@ class Export:
         What the model expects before each text.
     include_prompt : bool
         Whether the pooling takes the tokens of the prompt.
+    classes : list or None
+        The labels of the outputs as values of JSON, if they are those of a classifier.
     activation : str or None
         What is done with the outputs of the head: the name of a class of torch; None if no class of the reference and
         of sentence-transformers does more than the head.
@@ -46,6 +48,7 @@ class Export:
     has_adapter: bool = True
     prompt: str = ""
     include_prompt: bool = True
+    classes: list[Any] | None = None
     activation: str | None = None
     written: Callable[[Any], nn.Module] = lambda head: head
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -140,6 +141,41 @@ class PooledTask(Task[TextColumn]):
         if self.prompt == "auto":
             raise ValueError("its files do not say what is put before texts. Set prompt to a text, or to None.")
         return replace(self, prompt=self.prompt or "")
+
+    def of_vectors(self, settings: SentenceSettings) -> Self:
+        """Return this task as a head on the vectors of a model, by its settings, reads texts; two are read together.
+
+        Raises
+        ------
+        ValueError
+            If a parameter says something else.
+        """
+        for name, now, theirs in (("pooling", self.pooling, settings.pooling), ("pairs", self.pairs, "joint")):
+            if now not in ("auto", theirs):
+                raise ValueError(f"its head is for {name}={theirs!r}, and cannot be used with {name}={now!r}.")
+        return replace(
+            self,
+            pooling=settings.pooling,
+            pairs="joint",
+            prompt=settings.prompt if self.prompt == "auto" else self.prompt or "",
+            normalize=settings.normalize,
+            layers=settings.layers,
+            include_prompt=settings.include_prompt,
+        )
+
+    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, np.ndarray | None]:
+        return self.of_reference().of_outputs(config, None)
+
+    def of_outputs(self, config: XLMRobertaXLConfig, classes: list[Any] | None) -> tuple[Self, np.ndarray | None]:
+        """Return this task with what the outputs of a trained head are, and their order; see `pretrained`.
+
+        Parameters
+        ----------
+        config : XLMRobertaXLConfig
+        classes : list or None
+            The labels of the outputs, of their own types; None for those of the config, which are texts.
+        """
+        raise NotImplementedError
 
     def prompted(self, column: TextColumn) -> TextColumn:
         if not self.prompt:

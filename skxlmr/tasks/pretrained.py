@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from skxlmr.model import XLMRobertaXLConfig
 
@@ -29,9 +30,15 @@ def labels_of(config: XLMRobertaXLConfig) -> list[str]:
             f"id2label has the numbers {sorted(names)[:5]}, not those from 0 to {len(names) - 1}. Correct it."
         )
     labels = [names[i] for i in range(len(names))]
-    if max(map(len, labels), default=0) * len(labels) > MAX_CHARACTERS:
-        raise ValueError(f"the names in id2label are too long: {max(labels, key=len)!r:.60}.")
+    check_length(labels, "id2label")
     label, n = Counter(labels).most_common(1)[0]
     if n > 1:
         raise ValueError(f"id2label has the name {label!r:.60} for {n} outputs. Rename all but one of them.")
     return labels
+
+
+def check_length(labels: list[Any], where: str) -> None:
+    """Raise ValueError if an array of labels, of which some may be texts, would fill the memory."""
+    texts = [label for label in labels if isinstance(label, str)]
+    if max(map(len, texts), default=0) * len(texts) > MAX_CHARACTERS:
+        raise ValueError(f"the names in {where} are too long: {max(texts, key=len)!r:.60}.")

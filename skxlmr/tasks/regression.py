@@ -100,10 +100,10 @@ class Regression(PooledTask):
         task = replace(self, mean=mean, scale=scale, one_dimensional=target.values.ndim == 1)
         return task, (values - mean) / scale
 
-    def pretrained(self, config: XLMRobertaXLConfig) -> tuple[Self, None]:
+    def of_outputs(self, config: XLMRobertaXLConfig, classes: list[Any] | None) -> tuple[Self, None]:
         """As other tasks; the numbers are those that the head computes."""
         n = config.num_labels
-        return replace(self.of_reference(), mean=np.zeros(n), scale=np.ones(n), one_dimensional=n == 1), None
+        return replace(self, mean=np.zeros(n), scale=np.ones(n), one_dimensional=n == 1), None
 
     def targets(self, y: Any, column: TextColumn, name: str = "y") -> np.ndarray:
         values = check_numbers(y, column, name)

@@ -180,12 +180,12 @@ def _load(model: bytes, source: str) -> SentencePieceProcessor:
     except RuntimeError as error:
         if is_lfs_pointer(model):
             raise CheckpointError(lfs_message(source)) from error
-        raise ValueError(
+        raise CheckpointError(
             f"{source} ({len(model)} bytes) is not a sentencepiece model, or a damaged one: {error}"
         ) from error
     layout = (processor.unk_id(), processor.bos_id(), processor.eos_id())
     if layout != (0, 1, 2):
-        raise ValueError(
+        raise CheckpointError(
             f"{source} is a sentencepiece model, but not of XLM-RoBERTa's layout: unknown, begin and end of sentence "
             f"have the ids {layout}, and must have (0, 1, 2)"
         )

@@ -14,6 +14,7 @@ from peft_adapters import FAMILIES, TEXTS, logits_of, make_adapter, write_base
 import skxlmr
 from skxlmr import XLMRXLClassifier, XLMRXLEmbedder, memory_estimate
 from skxlmr.checkpoints.errors import CheckpointError
+from skxlmr.checkpoints.layout import weights_names
 from skxlmr.checkpoints.peft_adapter import AdapterConfig, base_name
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel
@@ -125,6 +126,7 @@ def test_8bit_checkpoint_runs_adapter_beside_it_only(base, tmp_path):
     make_adapter(
         tmp_path / "a", base, "ForSequenceClassification", "SEQ_CLS", target_modules=["query"], bias="lora_only"
     )
+    (tmp_path / "a" / "labels.json").write_text('{"problem_type": "single_label_classification"}')
     expected = skxlmr.load(tmp_path / "a", **FLOAT)._outputs(TEXTS)
     XLMRobertaXLModel.from_pretrained(base, load_in_8bit=True, add_pooling_layer=False).save_pretrained(
         tmp_path / "int8"
@@ -203,3 +205,17 @@ def test_base_name_has_the_revision_of_a_hub_model():
     assert base_name(AdapterConfig(base_model_name_or_path="a/b", revision="main")) == "a/b@main"
     assert base_name(AdapterConfig(base_model_name_or_path="nano", revision="main")) == "nano"
     assert base_name(AdapterConfig()) == ""
+
+
+def test_variant_of_an_adapter_is_that_of_its_base(adapter, base, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(base, moved)
+    (moved / "model.safetensors").rename(moved / "model.fp32.safetensors")
+    copied = shutil.copytree(adapter[0], tmp_path / "copy")
+    path = copied / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(moved)}))
+    files = resolve(copied, weights_names=weights_names("fp32"))
+    assert files.weights == (moved / "model.fp32.safetensors",)
+    assert files.fingerprint == resolve(adapter[0]).fingerprint
+    with pytest.raises(CheckpointError, match="weights for variant='fp32'"):
+        resolve(copied)

@@ -50,6 +50,12 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub waits before it continues a download that broke off."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
 def value_of(cache: Path, **options: object) -> float:
     with open_checkpoint(resolve(REPO, cache_dir=cache, **options)) as checkpoint:
         values = {checkpoint.read(key)[0].item() for key in checkpoint.tensors}
@@ -169,6 +175,75 @@ def test_resolve_with_gated_model_raises(hub: Hub, cache: Path):
     hub.gated = True
     with pytest.raises(ModelNotFoundError, match=r"Access to 'organisation/name' is restricted.*hf auth login"):
         resolve(REPO, cache_dir=cache)
+
+
+REFUSALS = {
+    "private": (401, "RepoNotFound", "Invalid username or password."),
+    "expired": (401, "", "Invalid credentials in Authorization header"),
+    "gated": (401, "GatedRepo", "Access to model organisation/name is restricted."),
+    "licence": (403, "GatedRepo", "Access to model organisation/name is restricted."),
+    "forbidden": (403, "", "Forbidden"),
+    "removed": (404, "RepoNotFound", "Repository not found"),
+    "failing": (500, "", "Internal error"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_resolve_of_cached_model_that_the_hub_refuses_uses_cache(hub: Hub, cache: Path, name: str):
+    files = resolve(REPO, cache_dir=cache)
+    old = resolve(REPO, cache_dir=cache, revision="v1")
+    hub.refusal = REFUSALS[name]
+    assert resolve(REPO, cache_dir=cache) == files
+    assert resolve(REPO, cache_dir=cache, revision="v1").directory == old.directory
+    assert resolve_config(REPO, cache_dir=cache) == files.config
+    assert resolve_tokenizer(REPO, cache_dir=cache) == files.directory
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("private", "private, or your token has expired, log in with `hf auth login`, set HF_TOKEN, or pass token="),
+        ("expired", r"refuses the token.*status 401.*settings/tokens.*HF_TOKEN.*token=False for a public model"),
+        ("gated", r"restricted\. Accept its licence and conditions on http.*/organisation/name, and log in"),
+        ("licence", r"restricted\. Accept its licence and conditions on http.*/organisation/name, and log in"),
+        ("forbidden", r"does not let your token read 'organisation/name' \(status 403\)\. Give the token the right"),
+        ("removed", "The hub has no model 'organisation/name'"),
+        ("failing", "not in the cache, and downloading it from the hub failed"),
+    ],
+)
+def test_resolve_of_model_that_the_hub_refuses_says_what_to_do(hub: Hub, cache: Path, name: str, message: str):
+    hub.refusal = REFUSALS[name]
+    for find in (resolve, resolve_config, resolve_tokenizer):
+        with pytest.raises(ModelNotFoundError, match=message):
+            find(REPO, cache_dir=cache)
+
+
+@pytest.mark.parametrize("fails", ["gated", "truncated"])
+@pytest.mark.usefixtures("no_waiting")
+def test_resolve_with_failed_update_uses_the_earlier_version(hub: Hub, cache: Path, tmp_path: Path, fails: str):
+    assert value_of(cache) == 1
+    updated = "c" * 40
+    hub.commits[updated] = checkpoint_files(tmp_path / "updated", 7.0)
+    hub.moved["main"] = updated
+    if fails == "gated":
+        hub.gated = True
+    else:
+        hub.truncated = {"model.safetensors"}
+    assert value_of(cache) == 1
+    assert value_of(cache, local_files_only=True) == 1
+    hub.gated, hub.truncated = False, set()
+    assert value_of(cache) == 7
+    hub.stop()
+    assert value_of(cache) == 7
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_resolve_with_truncated_download_raises_and_is_completed_later(hub: Hub, cache: Path):
+    hub.truncated = {"model.safetensors"}
+    with pytest.raises(ModelNotFoundError, match="not in the cache, and downloading it from the hub failed"):
+        resolve(REPO, cache_dir=cache)
+    hub.truncated = set()
+    assert value_of(cache) == 1
 
 
 def test_resolve_with_unreachable_hub_and_empty_cache_raises(hub: Hub, cache: Path):

@@ -149,7 +149,29 @@ def test_resolve_with_missing_path_object_does_not_ask_hub():
 
 def test_resolve_with_file_raises(checkpoint_directory: Path):
     with pytest.raises(ModelNotFoundError, match="is a file; give the directory"):
-        resolve(checkpoint_directory / "model.safetensors")
+        resolve(checkpoint_directory / "config.json")
+
+
+def test_resolve_with_file_of_weights_chooses_it(checkpoint_directory: Path):
+    expected = resolve(checkpoint_directory)
+    (checkpoint_directory / "model.other.safetensors").write_bytes(expected.weights[0].read_bytes())
+    for name in ("model.safetensors", "model.other.safetensors"):
+        for model in (checkpoint_directory / name, str(checkpoint_directory / name)):
+            files = resolve(model)
+            assert (files.name, files.weights) == (str(model), (checkpoint_directory / name,))
+            assert files.fingerprint == expected.fingerprint
+    assert resolve_config(checkpoint_directory / "model.other.safetensors") == expected.config
+    with pytest.raises(ValueError, match="revision='main' applies to hub models only"):
+        resolve(checkpoint_directory / "model.safetensors", revision="main")
+    with pytest.raises(ModelNotFoundError, match="has no subfolder 'x'"):
+        resolve(checkpoint_directory / "model.safetensors", subfolder="x")
+
+
+def test_resolve_with_index_of_shards(sharded_directory: Path):
+    expected = resolve(sharded_directory).weights
+    assert resolve(sharded_directory / "model.safetensors.index.json").weights == expected
+    with pytest.raises(ModelNotFoundError, match="is a file; give the directory"):
+        resolve(expected[0])
 
 
 def test_resolve_with_missing_bundled_model_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

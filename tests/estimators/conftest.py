@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from hub_server import Hub
 
 from skxlmr.model import XLMRobertaXLTokenizer
+from skxlmr.runtime.backbone import _find_on_hub, _hub_options
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +45,17 @@ def make(tiny_spm, tmp_path_factory):
         return directory, model
 
     return write
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine, and an empty cache."""
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    _find_on_hub.cache_clear()
+    yield server
+    server.stop()
+    _find_on_hub.cache_clear()
+    _hub_options.clear()

@@ -6,31 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import sentence_transformers
-from hub_server import MAIN, OLD, REPO, Hub
+from hub_server import MAIN, OLD, REPO, upload
 from loaded_checkpoints import NLI, TEXTS
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
 
 import skxlmr
 from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.runtime.backbone import _find_on_hub
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    server = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    _find_on_hub.cache_clear()
-    yield server
-    server.stop()
-    _find_on_hub.cache_clear()
-
-
-def upload(hub, directory):
-    hub.commits[MAIN] = {
-        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
 
 
 def test_load_of_saved_estimator_from_hub(hub, make, tmp_path, monkeypatch):
@@ -75,13 +57,13 @@ def test_load_from_hub_says_what_is_there_instead(hub):
         (
             "sub/config.json",
             "sub/model.safetensors",
-        ): r"There is a model in its folder 'sub': give that, as snapshot_down",
+        ): r"There is a model in its folder 'sub': give that, as subfolder=",
         ("model.gguf",): r"no config\.json\. model\.gguf, of llama\.cpp, is not read",
         ("config.json", "tf_model.h5"): r"no weights.*tf_model\.h5, of TensorFlow, is not read",
         (
             "config.json",
             "model.fp16.safetensors",
-        ): r"variant='fp16': .* rename the files, such as model\.fp16\.safetensors",
+        ): r"variant='fp16': .* give the file itself as its model, .*fp16\.safetensors",
     }.items():
         hub.commits[MAIN] = dict.fromkeys(names, b"{}")
         with pytest.raises(CheckpointError, match=message):
@@ -101,3 +83,20 @@ def test_load_from_hub_at_revision(hub, make, tmp_path):
     np.testing.assert_array_equal(reg.predict(TEXTS), skxlmr.load(other).predict(TEXTS))
     clf.save(tmp_path / "saved")
     assert skxlmr.load(tmp_path / "saved").predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
+
+
+@pytest.mark.parametrize("subfolder", ["", "heads/mean"])
+def test_load_of_exported_head_of_sentence_transformers_from_hub(subfolder, hub, make, tmp_path):
+    directory, _ = make("XLMRobertaModel")
+    settings = {"tuning": "head", "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    clf = skxlmr.XLMRXLClassifier(directory, pooling="max", **settings).fit(TEXTS, [3, 1, 3])
+    clf.export_pretrained(tmp_path / "exported")
+    upload(hub, tmp_path / "exported", subfolder=subfolder)
+    loaded = skxlmr.load(REPO, subfolder=subfolder, device="cpu")
+    assert loaded.classes_.tolist() == [1, 3]
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), clf.predict_proba(TEXTS), atol=1e-6)
+    hub.stop()
+    _find_on_hub.cache_clear()
+    loaded.save(tmp_path / "saved")
+    for again in (skxlmr.load(REPO, subfolder=subfolder, device="cpu"), skxlmr.load(tmp_path / "saved")):
+        np.testing.assert_allclose(again.predict_proba(TEXTS), clf.predict_proba(TEXTS), atol=1e-6)

@@ -22,6 +22,7 @@ from skxlmr.checkpoints.convert.fairseq import convert_fairseq
 from skxlmr.checkpoints.files import parse_json
 from skxlmr.checkpoints.formats import open_weights
 from skxlmr.checkpoints.layout import read_index
+from skxlmr.checkpoints.sentence_heads import read_head_file
 from skxlmr.checkpoints.sentence_modules import MODES, read_modules
 from skxlmr.checkpoints.sentence_transformers import read_max_length, read_prompt
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
@@ -108,6 +109,7 @@ def test_settings_of_sentence_transformers_are_read_or_refused(folder, data):
         "1_Pooling/config.json": {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True},
         "config_sentence_transformers.json": {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
         "sentence_bert_config.json": {"max_seq_length": 128, "do_lower_case": False},
+        "skxlmr_head.json": {"problem_type": "single_label_classification", "classes": ["a", "b"]},
     }
     (folder / "1_Pooling").mkdir(exist_ok=True)
     changed = data.draw(st.sampled_from(sorted(files)))
@@ -117,6 +119,8 @@ def test_settings_of_sentence_transformers_are_read_or_refused(folder, data):
     assert modules is None or set(modules.pooling.split("+")) <= set(MODES.values())
     max_length = reads(lambda: read_max_length(folder))
     assert max_length is None or max_length >= 4
+    head = reads(lambda: read_head_file(folder))
+    assert head is None or (head.classes is None) == (head.problem_type == "regression")
     prompt = reads(lambda: read_prompt(folder))
     assert prompt is None or isinstance(prompt, str)
 
@@ -239,6 +243,6 @@ def test_adapter_of_peft_is_loaded_or_refused(adapter_folder, tmp_path_factory, 
     (changed / "adapter_config.json").write_bytes(as_bytes(config))
     new = as_bytes(header)
     (changed / "adapter_model.safetensors").write_bytes(len(new).to_bytes(8, "little") + new + whole[8 + size :])
-    loaded = reads(lambda: skxlmr.load(changed, device="cpu"))
+    loaded = reads(lambda: skxlmr.load(changed, device="cpu"), warning=".*peft stores neither the names of labels")
     assert loaded is None or np.isfinite(loaded.decision_function(["a text"])).all()
     reads(lambda: XLMRobertaXLModel.from_pretrained(changed, add_pooling_layer=False))

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import warnings
 
 import numpy as np
 import peft
@@ -169,6 +170,66 @@ def test_load_of_regressor_and_multilabel_classifier_equals_peft(base, tmp_path)
     clf = load(tmp_path / "many")
     assert clf.classes_.tolist() == ["b", "a", "c"]
     np.testing.assert_array_equal(clf.predict(TEXTS), logits_of(model) > 0)
+
+
+def test_load_without_labels_warns_and_takes_what_the_user_says(base, tmp_path):
+    model = make_adapter(tmp_path / "a", base, *SEQUENCES, target_modules=["key"], num_labels=3)
+    expected = logits_of(model)
+    with pytest.warns(UserWarning, match=r"one label per row, with the names LABEL_0.*problem_type=.*id2label=\["):
+        clf = load(tmp_path / "a")
+    assert (clf.multilabel_, clf.classes_.tolist()) == (None, ["LABEL_0", "LABEL_1", "LABEL_2"])
+    several = {"problem_type": "multi_label_classification"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = load(tmp_path / "a", **several, id2label=["b", "a", "c"])
+        np.testing.assert_array_equal(clf.predict(TEXTS), expected > 0)
+        assert clf.classes_.tolist() == ["b", "a", "c"]
+        single = load(tmp_path / "a", problem_type="single_label_classification", id2label={0: "b", 1: "a", 2: "c"})
+        assert single.predict(TEXTS).tolist() == np.array(["b", "a", "c"])[expected.argmax(1)].tolist()
+        regressor = load(tmp_path / "a", problem_type="regression")
+        np.testing.assert_allclose(regressor.predict(TEXTS), expected, **CLOSE)
+        clf.export_adapter(tmp_path / "exported")
+        np.testing.assert_allclose(load(tmp_path / "exported").predict_proba(TEXTS), clf.predict_proba(TEXTS), **CLOSE)
+        (tmp_path / "a" / "labels.json").write_text(json.dumps(several))
+        np.testing.assert_array_equal(load(tmp_path / "a").predict(TEXTS), expected > 0)
+    for message, options in {
+        "id2label has 2 names, but the model has 3 outputs": {"id2label": ["a", "b"]},
+        "id2label has the name 'a' for 2 outputs": {"id2label": ["a", "b", "a"]},
+        "id2label must be a dict or a list of names": {"id2label": "abc"},
+        "problem_type must be": {"problem_type": "multilabel"},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "a", **options)
+
+
+def test_load_takes_the_problem_type_of_the_base(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"problem_type": "multi_label_classification"}))
+    model = make_adapter(tmp_path / "a", str(tmp_path / "base"), *SEQUENCES, target_modules=["key"], num_labels=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(load(tmp_path / "a").predict(TEXTS), logits_of(model) > 0)
+
+
+def test_load_with_variant_of_the_base(base, adapter, tmp_path):
+    expected = load(adapter)._outputs(TEXTS)
+    moved = tmp_path / "base"
+    shutil.copytree(base, moved)
+    (moved / "model.safetensors").rename(moved / "model.fp32.safetensors")
+    edit(adapter, base_model_name_or_path=str(moved))
+    with pytest.raises(CheckpointError, match="There are weights for variant='fp32'"):
+        load(adapter)
+    for options in ({"variant": "fp32"}, {"model": moved, "variant": "fp32"}):
+        clf = load(adapter, **options)
+        assert clf.model == str(moved / "model.fp32.safetensors")
+        np.testing.assert_array_equal(clf._outputs(TEXTS), expected)
+    clf.export_adapter(tmp_path / "exported")
+    (moved / "model.fp32.safetensors").rename(moved / "model.safetensors")
+    assert json.loads((tmp_path / "exported" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        moved
+    )
+    np.testing.assert_allclose(load(tmp_path / "exported")._outputs(TEXTS), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("target_modules", ["all-linear", ["query"]], ids=str)

@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 import transformers
-from peft_adapters import FAMILIES, TEXTS, write_base
+from peft_adapters import CLOSE, FAMILIES, TEXTS, WARNINGS_OF_PEFT, load
 from safetensors.torch import load_file, save_file
 
 import skxlmr
@@ -17,11 +17,9 @@ from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # in peft
-    pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning"),  # in peft
+    *WARNINGS_OF_PEFT,
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning"),  # in peft
 ]
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 NEW = ["<user>", "<url>", "<mail>"]
 TOKENS = [*TEXTS, "I <url> loved it <user>"]
 TRAINED = ("bias", "lora_B", "lora_embedding", "tokens_delta", "modules_to_save", "classifier")
@@ -41,11 +39,6 @@ NAMES = [("xlm-roberta-xl", name) for name in OPTIONS] + [
 ]
 LANGUAGE_MODELS = [("ForMaskedLM", name) for name in OPTIONS if name != "low rank and resized"]
 LANGUAGE_MODELS += [("ForCausalLM", name) for name in ("resized and trained", "tokens")]
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    return {kind: write_base(tmp_path_factory.mktemp(kind) / "base", kind) for kind in FAMILIES}
 
 
 def make(directory, base, ending, task, kind="xlm-roberta-xl", n_new=0, is_decoder=False, **options):
@@ -75,10 +68,6 @@ def make(directory, base, ending, task, kind="xlm-roberta-xl", n_new=0, is_decod
 @torch.no_grad()
 def outputs_of(model, tokenizer, texts):
     return model(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.numpy()
-
-
-def load(directory, **parameters):
-    return skxlmr.load(directory, device="cpu", dtype="float32", **parameters)
 
 
 def base_states(base):

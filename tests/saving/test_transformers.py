@@ -11,7 +11,18 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sklearn.exceptions import NotFittedError
 
 import skxlmr
-from skxlmr import Bias, Float8, Full, Int8, LoRA, XLMRXLClassifier, XLMRXLGenerator, XLMRXLMaskedLM, XLMRXLRegressor
+from skxlmr import (
+    Bias,
+    Float8,
+    Full,
+    Int8,
+    LoRA,
+    XLMRXLClassifier,
+    XLMRXLEmbedder,
+    XLMRXLGenerator,
+    XLMRXLMaskedLM,
+    XLMRXLRegressor,
+)
 from skxlmr.checkpoints.resolve import resolve
 from skxlmr.model import XLMRobertaXLForSequenceClassification, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.runtime.backbone import get_backbone
@@ -288,3 +299,24 @@ def test_export_pretrained_with_added_tokens_equals_transformers(vocabulary, tmp
         np.testing.assert_allclose(model(**batch).logits, clf._outputs(texts), atol=1e-5)
     clf.save(tmp_path / "saved")
     np.testing.assert_array_equal(skxlmr.load(tmp_path / "saved").predict_proba(texts), clf.predict_proba(texts))
+
+
+def test_export_beside_a_model_of_another_kind_raises(tmp_path):
+    settings = {"max_epochs": 1, "random_state": 0, "device": "cpu", "pooling": "cls", "tuning": LoRA(rank=2)}
+    clf = XLMRXLClassifier("nano", **settings).fit(["good", "bad"], ["yes", "no"])
+    embedder = XLMRXLEmbedder("nano", device="cpu").fit(["good"])
+    clf.save(tmp_path / "saved")
+    clf.export_adapter(tmp_path / "adapter")
+    clf.export_pretrained(tmp_path / "whole")
+    for write, directory, what in (
+        (clf.export_pretrained, "saved", r"a saved estimator \(estimator\.json\)"),
+        (clf.export_adapter, "saved", "a saved estimator"),
+        (embedder.export_pretrained, "saved", "a saved estimator"),
+        (clf.export_pretrained, "adapter", r"an adapter of peft \(adapter_config\.json\)"),
+        (embedder.export_pretrained, "adapter", "an adapter of peft"),
+        (clf.export_adapter, "whole", r"a whole model \(model\.safetensors\)"),
+    ):
+        before = sorted((tmp_path / directory).iterdir())
+        with pytest.raises(FileExistsError, match=f"holds {what}.* export to another directory"):
+            write(tmp_path / directory)
+        assert sorted((tmp_path / directory).iterdir()) == before

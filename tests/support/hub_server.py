@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 REPO = "organisation/name"
@@ -23,9 +24,12 @@ class Hub(ThreadingHTTPServer):
         self.repo = repo
         self.commits: dict[str, dict[str, bytes]] = {MAIN: {}, OLD: {}}
         self.gated = False
+        self.refusal: tuple[int, str, str] | None = None  # of every request: status, code and message of the error
+        self.truncated: set[str] = set()  # files of which half is sent
         self.created: dict[str, Any] = {}  # what was asked for when a model was last created
         self.message = ""  # of the last commit
         self.branches: dict[str, str] = {}  # new ones, with their commits
+        self.moved: dict[str, str] = {}  # branches that are at another commit now
         self.requests: list[str] = []
         self.authorizations: set[str | None] = set()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -40,7 +44,8 @@ class Hub(ThreadingHTTPServer):
         self.commits[self.branches[name]] = dict(self.commits[MAIN])
 
     def commit_of(self, revision: str) -> str | None:
-        return REVISIONS.get(revision) or self.branches.get(revision)
+        known = REVISIONS | dict(zip(self.commits, self.commits, strict=True)) | self.branches | self.moved
+        return known.get(revision)
 
     @property
     def downloaded(self) -> set[str]:
@@ -54,6 +59,14 @@ class Hub(ThreadingHTTPServer):
             self.thread.join()
 
 
+def upload(hub: Hub, directory: Path, commit: str = MAIN, subfolder: str = "") -> None:
+    """Put the files of a directory into the model, in place of others unless they go into a subfolder."""
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    beginning = f"{subfolder}/" if subfolder else ""
+    kept = hub.commits[commit] if subfolder else {}
+    hub.commits[commit] = kept | {beginning + name: path.read_bytes() for name, path in files.items()}
+
+
 class Handler(BaseHTTPRequestHandler):
     server: Hub
 
@@ -61,7 +74,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {self.path}")
         self.server.authorizations.add(self.headers.get("Authorization"))
         path = self.path.partition("?")[0]
-        if found := re.fullmatch(rf"/api/models/{self.server.repo}(?:/revision/(.+))?", path):
+        if self.server.refusal is not None:
+            self.fail(*self.server.refusal)
+        elif found := re.fullmatch(rf"/api/models/{self.server.repo}(?:/revision/(.+))?", path):
             self.answer_api(found[1] or "main", self.info)
         elif found := re.fullmatch(rf"/api/models/{self.server.repo}/tree/(.+)", path):
             self.answer_api(found[1], self.tree)
@@ -143,19 +158,21 @@ class Handler(BaseHTTPRequestHandler):
             self.fail(404, "EntryNotFound")
         else:
             data = self.server.commits[commit][name]
-            self.answer(data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": commit})
+            headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": commit}
+            self.answer(data, headers, n_sent=len(data) // 2 if name in self.server.truncated else None)
 
-    def answer(self, data: bytes, headers: dict[str, str], with_body: bool = False) -> None:
+    def answer(self, data: bytes, headers: dict[str, str], with_body: bool = False, n_sent: int | None = None) -> None:
         self.send_response(200)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET" or with_body:
-            self.wfile.write(data)
+            self.wfile.write(data[:n_sent])
 
-    def fail(self, status: int, code: str) -> None:
+    def fail(self, status: int, code: str, message: str = "") -> None:
         self.send_response(status)
         self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -27,6 +27,7 @@ WARNINGS_OF_PEFT = [
         "ignore:Adapter 'default'. 3 LoRA tensor.s. have invalid shape"
     ),  # of lora_bias, in peft
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning"),  # in peft
+    pytest.mark.filterwarnings("ignore:.*peft stores neither the names of labels nor whether"),  # test_trained_adapter
 ]
 FAMILIES = {"xlm-roberta-xl": "XLMRobertaXL", "xlm-roberta": "XLMRoberta", "bert": "Bert"}
 

@@ -10,6 +10,7 @@ import sentencepiece
 import torch
 from sentencepiece import SentencePieceTrainer
 
+from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.text.tokenizer import XLMRobertaXLTokenizer
 
 
@@ -94,7 +95,7 @@ def test_tokenizer_missing_or_damaged_model_raises(tiny_spm, tmp_path):
     model = (tiny_spm / "sentencepiece.bpe.model").read_bytes()
     for broken in (b"", b"not a model at all", bytes(100), model[: len(model) // 2]):
         (tmp_path / "broken.model").write_bytes(broken)
-        with pytest.raises(ValueError, match=r"broken.model \(\d+ bytes\) is not a sentencepiece model"):
+        with pytest.raises(CheckpointError, match=r"broken.model \(\d+ bytes\) is not a sentencepiece model"):
             XLMRobertaXLTokenizer(tmp_path / "broken.model")
         with pytest.raises(ValueError, match="the bytes given"):
             XLMRobertaXLTokenizer(broken)

@@ -7,6 +7,8 @@ import torch
 import transformers
 from padded_batches import batch, build
 
+from skxlmr.checkpoints.errors import CheckpointError
+
 IDS, MASK = batch()
 ROWS = [
     {"input_ids": ids, "attention_mask": mask, "labels": row % 2}
@@ -39,12 +41,18 @@ def trained(tmp_path):
 def test_trainer_trains_predicts_and_saves_weights(trained, tmp_path):
     predictions = trained.predict(ROWS)
     assert predictions.predictions.shape == (4, 2)
-    trained.save_model(str(tmp_path / "saved"))  # the weights alone, since it knows models of transformers only
+    saved = tmp_path / "saved"
+    trained.save_model(str(saved))  # the weights alone, since it knows models of transformers only
     again = build("ForSequenceClassification").float()
-    again.load_state_dict(safetensors.torch.load_file(tmp_path / "saved" / "model.safetensors"))
-    torch.testing.assert_close(
-        again(IDS, MASK).logits, torch.tensor(predictions.predictions), rtol=0, atol=1e-6
-    )  # fmt: skip
+    again.load_state_dict(safetensors.torch.load_file(saved / "model.safetensors"))
+    loaded = type(again).from_pretrained(saved, config=trained.model.config)
+    loaded.save_pretrained(tmp_path / "whole")
+    for model in (again, loaded, type(again).from_pretrained(tmp_path / "whole")):
+        torch.testing.assert_close(
+            model(IDS, MASK).logits, torch.tensor(predictions.predictions), rtol=0, atol=1e-6
+        )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"as transformers' Trainer saves .*config=model\.config"):
+        type(again).from_pretrained(saved)
 
 
 def test_model_is_saved_as_in_examples_of_accelerate(tmp_path):
