@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import Tags, check_scalar
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skxlmr.columns import TextColumn, as_objects, name_row
+from skxlmr.columns import TextColumn, as_objects, list_of_texts, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.estimators.masks import MASK, OTHER_MASKS, filled, target_ids
 from skxlmr.model.lm_head import LMHead, read_lm_head
@@ -23,6 +23,7 @@ from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Windows, rows_of
 from skxlmr.runtime.run import HostBatch, run
+from skxlmr.system.integers import check_integer
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import Masking
 from skxlmr.tasks.tagging.sentences import plan_pieces
@@ -122,7 +123,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
             piece.
         """
         if top_k is not None:
-            check_scalar(top_k, "top_k", Integral, min_val=1)
+            check_integer("top_k", top_k, 1)
         column = self._check_fitted_column(X)
         parts = [text.split(MASK) for text in column.texts]
         for row, of_text in enumerate(parts):
@@ -134,7 +135,7 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         if targets is None:
             pieces, scores = self._likeliest(parts, 5 if top_k is None else top_k)
         else:
-            pieces, scores = self._of_targets(parts, [targets] if isinstance(targets, str) else targets, top_k)
+            pieces, scores = self._of_targets(parts, list_of_texts(targets, "targets", or_one=True), top_k)
         found, masks = [], ((row, mask) for row, of_text in enumerate(parts) for mask in range(len(of_text) - 1))
         for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores, strict=True):
             for piece, score in zip(of_mask, of_pieces, strict=True):
