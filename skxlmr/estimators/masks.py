@@ -25,7 +25,7 @@ def target_ids(tokenizer: XLMRobertaXLTokenizer, parts: Sequence[Sequence[str]],
     first = np.array(tokenizer.convert_tokens_to_ids([SPACE + word for word in normal]))
     first = np.where((first == tokenizer.unk_token_id) & ~begins, inside, first)
     inside = np.where((inside == tokenizer.unk_token_id) | begins, first, inside)
-    for i in np.flatnonzero(np.isin(first, tokenizer.all_special_ids) | (np.array(normal) == "")):
+    for i in np.flatnonzero(np.isin(first, tokenizer.all_special_ids) | (np.array(normal) == "")).tolist():
         raise ValueError(
             f"targets: {targets[i]!r:.60} is not a single piece of the vocabulary, but {' '.join(spelled[i])!r:.60}: "
             f"leave it out, or give a piece."

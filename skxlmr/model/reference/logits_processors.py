@@ -73,7 +73,7 @@ def without_nan(scores: Tensor) -> Tensor:
 
 def _are(tokens: Tensor, scores: Tensor) -> Tensor:
     """Return which ids of the vocabulary are among these tokens (n,), (V,) bool."""
-    return torch.isin(torch.arange(scores.shape[1], device=scores.device), tokens.to(scores.device))
+    return torch.isin(torch.arange(scores.shape[1], device=scores.device), tokens)
 
 
 def _marked(scores: Tensor, tokens: Tensor, where: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from skxlmr.model.transfer import upload_one
+
 # One for all texts, or one for each.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -28,15 +30,16 @@ def draw(probabilities: Tensor, generators: Generators | None) -> Tensor:
         return torch.multinomial(probabilities, 1, generator=generators)[:, 0]
     n_each = len(probabilities) // len(generators)
     uniform = [torch.rand(n_each, generator=g, device=g.device, dtype=torch.float64) for g in generators]
-    chunks = zip(probabilities.split(ROWS_AT_ONCE), torch.cat(uniform).split(ROWS_AT_ONCE), strict=True)
+    on_device = upload_one(torch.cat(uniform).cpu(), probabilities.device)
+    chunks = zip(probabilities.split(ROWS_AT_ONCE), on_device.split(ROWS_AT_ONCE), strict=True)
     return torch.cat([_at(*chunk) for chunk in chunks])
 
 
 def _at(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Return the token at which the cumulative probability passes this share of the total, (R, V), (R,) -> (R,)."""
-    cumulative = (probabilities * ONE).long().cumsum(-1)  # as in `keep_likeliest`
+    cumulative = cumulative_sums(probabilities)
     total = cumulative[:, -1:]
-    target = (uniform.to(total.device)[:, None] * total).long().minimum(total - 1)
+    target = (uniform[:, None] * total).long().minimum(total - 1)
     return torch.searchsorted(cumulative, target, right=True)[:, 0]
 
 
@@ -45,7 +48,15 @@ def exponential_noise(like: Tensor, generators: Generators | None) -> Tensor:
     if generators is None or isinstance(generators, torch.Generator):
         return torch.empty_like(like).exponential_(generator=generators)
     of_texts = [torch.empty(like.shape[1], device=g.device).exponential_(generator=g) for g in generators]
-    return torch.stack([noise.to(like.device) for noise in of_texts])
+    return upload_one(torch.stack(of_texts).cpu(), like.device)
+
+
+def cumulative_sums(values: Tensor) -> Tensor:
+    """Return the cumulative sums of numbers from 0 to 1 along the last dimension, as whole numbers of which `ONE` is 1.
+
+    Whole numbers have the same sum in any order. On CUDA torch has no other cumulative sums that are deterministic.
+    """
+    return (values * ONE).long().cumsum(-1)
 
 
 def keep_likeliest(scores: Tensor, top_k: int | None, top_p: float | None, at_least: int = 1) -> Tensor:
@@ -55,10 +66,8 @@ def keep_likeliest(scores: Tensor, top_k: int | None, top_p: float | None, at_le
         scores = scores.masked_fill(scores < least, -torch.inf)
     if top_p is not None and top_p < 1:
         ordered, order = scores.sort(descending=True)
-        # As whole numbers, whose sums are the same in any order. On CUDA torch has no other cumulative sums that are
-        # deterministic.
-        probabilities = (ordered.softmax(-1, torch.promote_types(ordered.dtype, torch.float32)) * ONE).long()
-        before = probabilities.cumsum(-1) - probabilities  # of those that are more likely
+        probabilities = ordered.softmax(-1, torch.promote_types(ordered.dtype, torch.float32))
+        before = cumulative_sums(probabilities) - (probabilities * ONE).long()  # of those that are more likely
         unlikely = before >= math.ceil(top_p * ONE)
         unlikely[:, :at_least] = False
         scores = scores.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
@@ -79,8 +88,8 @@ def keep_typical(scores: Tensor, typical_p: float, at_least: int = 1) -> Tensor:
     probabilities = (-information).exp()
     entropy = (information * probabilities).nan_to_num(0.0).sum(-1, keepdim=True)
     order = (information - entropy).abs().argsort(-1)
-    nearer = probabilities.gather(1, order).cumsum(-1)
-    last = (nearer < typical_p).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+    nearer = cumulative_sums(probabilities.gather(1, order))
+    last = (nearer < math.ceil(typical_p * ONE)).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
     left_out = torch.arange(scores.shape[-1], device=scores.device) > last.clamp(min=at_least - 1)  # (B, V), in order
     return scores.masked_fill(torch.zeros_like(left_out).scatter(1, order, left_out), -torch.inf)
 
@@ -108,7 +117,7 @@ def keep_share_of_entropy(scores: Tensor, top_h: float) -> Tensor:
     best = scores.topk(min(CANDIDATES_OF_TOP_H, scores.shape[-1]))
     log_p = best.values.log_softmax(-1)
     terms = (-log_p.exp() * log_p).nan_to_num(0.0)
-    kept = (terms.cumsum(-1) <= top_h * _entropy(best.values)) & best.values.isfinite()
+    kept = (cumulative_sums(terms) <= top_h * ONE * _entropy(best.values)) & best.values.isfinite()
     kept[:, 0] = True
     return scores.masked_fill(~torch.zeros_like(scores, dtype=torch.bool).scatter(1, best.indices, kept), -torch.inf)
 

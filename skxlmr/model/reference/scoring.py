@@ -11,6 +11,7 @@ from torch import Tensor
 from skxlmr.model.reference import logits_processors as apply
 from skxlmr.model.reference import sampling
 from skxlmr.model.reference.generation_options import GenerationOptions
+from skxlmr.model.transfer import upload_one
 
 
 class Scoring:
@@ -26,13 +27,19 @@ class Scoring:
     """
 
     def __init__(self, options: GenerationOptions, ends: Tensor, width: int) -> None:
-        self.options, self.ends, self.width = options, ends, width
+        self.options, self.ends = options, ends
         self.max_new = options.new_tokens(width)
         self.least_new = options.least_new_tokens(width)
         # Beams go on with tokens that do not end: sampling keeps one more than could.
         self.at_least = 1 if options.num_beams == 1 else max(2, len(ends) + 1)
         end_words = [[end] for end in ends.tolist()]
         self.bad_words = [list(word) for word in options.bad_words_ids or () if list(word) not in end_words]
+        self.forces_first = width == 1 and options.forced_bos_token_id is not None
+        first = [] if options.forced_bos_token_id is None else [options.forced_bos_token_id]
+        self.first, self.last, self.suppressed, self.suppressed_first = (
+            upload_one(torch.tensor(list(tokens or ()), dtype=torch.int64, device="cpu"), ends.device)
+            for tokens in (first, options.forced_ends, options.suppress_tokens, options.begin_suppress_tokens)
+        )
 
     def __call__(self, scores: Tensor, ids: Tensor, real: Tensor, n_new: int) -> Tensor:
         """Return the changed scores.
@@ -87,19 +94,18 @@ class Scoring:
         if options.prefix_allowed_tokens_fn is not None:
             rows_per_text = options.num_beams // options.num_beam_groups
             scores = apply.keep_allowed(scores, ids, options.prefix_allowed_tokens_fn, rows_per_text)
-        forces_first = self.width == 1 and options.forced_bos_token_id is not None
-        if forces_first and n_new == 0:
-            scores = apply.force(scores, torch.tensor([options.forced_bos_token_id]))
-        if options.forced_ends and n_new == self.max_new - 1:
-            scores = apply.force(scores, torch.tensor(options.forced_ends))
+        if self.forces_first and n_new == 0:
+            scores = apply.force(scores, self.first)
+        if len(self.last) and n_new == self.max_new - 1:
+            scores = apply.force(scores, self.last)
         if options.exponential_decay_length_penalty is not None:
             start, factor = options.exponential_decay_length_penalty
             if n_new > start:
                 scores = apply.favour(scores, self.ends, factor ** (n_new - start))
-        if options.suppress_tokens:
-            scores = apply.ban(scores, torch.tensor(options.suppress_tokens))
-        if options.begin_suppress_tokens and n_new == int(forces_first):  # after the token that is forced
-            scores = apply.ban(scores, torch.tensor(options.begin_suppress_tokens))
+        if len(self.suppressed):
+            scores = apply.ban(scores, self.suppressed)
+        if len(self.suppressed_first) and n_new == int(self.forces_first):  # after the token that is forced
+            scores = apply.ban(scores, self.suppressed_first)
         return scores
 
     def _filtered(self, scores: Tensor) -> Tensor:
