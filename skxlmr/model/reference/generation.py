@@ -41,6 +41,9 @@ def generate(
     ends = end_ids(config.eos_token_id if options.eos_token_id is None else options.eos_token_id)
     mask = _mask(prompt, attention_mask, None if pad in ends.tolist() else pad)
     _check(config, prompt, mask.cpu(), options)
+    end_words = [[end] for end in ends.tolist()]
+    bad_words = [word for word in options.bad_words_ids or () if list(word) not in end_words]
+    options = replace(options, bad_words_ids=bad_words)
     ends = upload_one(ends, prompt.device)
     decoding = Decoding(step, config, prompt, mask)
     guidance = _guidance(decoding, options, pad)

@@ -32,8 +32,6 @@ class Scoring:
         self.least_new = options.least_new_tokens(width)
         # Beams go on with tokens that do not end: sampling keeps one more than could.
         self.at_least = 1 if options.num_beams == 1 else max(2, len(ends) + 1)
-        end_words = [[end] for end in ends.tolist()]
-        self.bad_words = [list(word) for word in options.bad_words_ids or () if list(word) not in end_words]
         self.forces_first = width == 1 and options.forced_bos_token_id is not None
         first = [] if options.forced_bos_token_id is None else [options.forced_bos_token_id]
         self.first, self.last, self.suppressed, self.suppressed_first = (
@@ -87,8 +85,8 @@ class Scoring:
     def _restricted(self, scores: Tensor, ids: Tensor, n_new: int) -> Tensor:
         """Apply what bans tokens or forces them, and favours the end of long texts."""
         options = self.options
-        if self.bad_words:
-            scores = apply.ban_words(scores, ids, self.bad_words)
+        if options.bad_words_ids:
+            scores = apply.ban_words(scores, ids, options.bad_words_ids)
         if n_new < self.least_new:
             scores = apply.ban(scores, self.ends)
         if options.prefix_allowed_tokens_fn is not None:
