@@ -27,7 +27,8 @@ NOT_BUILT = {
     "custom_generate": _CODE,
     "dola_layers": "would compare layers (DoLa), which transformers 5 does only with code from the hub: leave it out",
     "force_words_ids": _CONSTRAINTS,
-    "token_healing": "is not built: end the texts without a space, so that the next token can begin a word",
+    "token_healing": "needs a tokenizer that does not end texts with </s>: end the texts without a space, so that the "
+    "next token can begin a word",
     "trust_remote_code": _CODE,
     "watermarking_config": "is not built: give the processor that it makes, such as transformers' "
     "WatermarkLogitsProcessor, as logits_processor",

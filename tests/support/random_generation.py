@@ -44,14 +44,18 @@ def random_options(seed, mode):
     """Return the arguments of a call: "greedy", "beams" or "sampling" of a single token, whose scores are compared."""
     choose = random.Random(seed)
     options = {"max_new_tokens": 10, "eos_token_id": choose.choice([2, [2, 11], [2, 11, 17]])}
-    pools = [OTHERS]
+    pools = [{**OTHERS, "guidance_scale": [0.6, 1.7]}]
     if mode == "beams":
         pools = [{**OTHERS, "forced_eos_token_id": [2, 21]}]  # of several that are as probable, any is the best
         options["num_beams"] = choose.choice([2, 3, 4])
         pools.append(BEAMS)
     if mode == "sampling":
-        pools = [{**OTHERS, "forced_eos_token_id": [2, 21]}]
-        options |= {"do_sample": True, "max_new_tokens": choose.choice([4, 9])}
+        pools = [{**pools[0], "forced_eos_token_id": [2, 21]}]
+        options |= {
+            "num_return_sequences": choose.choice([1, 3]),
+            "do_sample": True,
+            "max_new_tokens": choose.choice([4, 9]),
+        }
         pools.append(SAMPLING)
     for pool in pools:
         for name in choose.sample(sorted(pool), choose.randint(1, min(4, len(pool)))):
@@ -64,5 +68,6 @@ def random_options(seed, mode):
         options.pop("forced_bos_token_id", None)
     if "exponential_decay_length_penalty" in options:  # in the reference numbers then overflow
         options.pop("remove_invalid_values", None)
-    options["num_return_sequences"] = min(options.get("num_return_sequences", 1), options.get("num_beams", 1))
+    if mode == "beams":
+        options["num_return_sequences"] = min(options.get("num_return_sequences", 1), options["num_beams"])
     return options
