@@ -175,9 +175,9 @@ def _check(config: XLMRobertaXLConfig, prompt: Tensor, mask: Tensor, options: Ge
         for name, off in (("encoder_repetition_penalty", 1), ("encoder_no_repeat_ngram_size", 0)):
             if getattr(options, name) != off:
                 raise ValueError(f"{name} needs the ids of the texts: give input_ids in place of inputs_embeds.")
-    if options.generators not in (None, len(prompt)):
+    if options.n_generators not in (None, len(prompt)):
         raise ValueError(
-            f"generator has {options.generators} for {len(prompt)} texts: give one for each, or a single one."
+            f"generator has {options.n_generators} for {len(prompt)} texts: give one for each, or a single one."
         )
     _check_prompt(config, prompt, mask, options, mask.shape[1])
     options.check_least(mask.shape[1])

@@ -138,7 +138,7 @@ class GenerationOptions:
         return [strings] if isinstance(strings, str) else list(strings)
 
     @property
-    def generators(self) -> int | None:
+    def n_generators(self) -> int | None:
         """How many generators there are, if there is one for each text."""
         return None if self.generator is None or isinstance(self.generator, torch.Generator) else len(self.generator)
 

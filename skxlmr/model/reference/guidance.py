@@ -11,8 +11,9 @@ from skxlmr.model.reference.decoding import Decoding
 
 
 class Guidance:
-    """Compares the log-probabilities of each next token with those after another prompt (Sanchez et al.,
-    arXiv:2306.17806).
+    """Compares the probabilities of each next token with those after another prompt.
+
+    Sanchez et al., "Stay on topic with Classifier-Free Guidance" (arXiv:2306.17806).
 
     Parameters
     ----------
