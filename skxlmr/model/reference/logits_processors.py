@@ -6,10 +6,12 @@ at padding, which counts nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from skxlmr.model.transfer import upload
 
 
 def penalise_repetition(scores: Tensor, ids: Tensor, real: Tensor, penalty: float) -> Tensor:
@@ -32,22 +34,34 @@ def ban_ngrams(scores: Tensor, ids: Tensor, known: Tensor, known_real: Tensor, s
     return scores.masked_fill(_marked(scores, ngrams[..., -1], repeated), -torch.inf)
 
 
-def ban_words(scores: Tensor, ids: Tensor, words: Iterable[Sequence[int]]) -> Tensor:
-    """Set the scores of tokens that would complete one of these sequences of ids to minus infinity."""
-    return add_biases(scores, ids, {tuple(word): -torch.inf for word in words})
+class Biases:
+    """What is added to the score of the last token of each sequence of ids, where the others stand before it.
 
+    Parameters
+    ----------
+    biases : mapping of tuple of int to float
+        The last ids are of the vocabulary.
+    device : torch.device
+    """
 
-def add_biases(scores: Tensor, ids: Tensor, biases: Mapping[tuple[int, ...], float]) -> Tensor:
-    """Add to the score of each token the biases of the sequences of ids that it would complete."""
-    total = torch.zeros_like(scores)
-    for (*begin, last), bias in biases.items():
-        if len(begin) > ids.shape[1]:
-            continue
-        begun = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
-        for column, token in enumerate(begin, start=ids.shape[1] - len(begin)):
-            begun &= ids[:, column] == token
-        total[:, last] += torch.where(begun, bias, 0.0)
-    return scores + total
+    def __init__(self, biases: Mapping[tuple[int, ...], float], device: torch.device) -> None:
+        self.groups = []  # of n sequences of the same length N: begins (n, N - 1), last tokens (n,), biases (n,)
+        for length in sorted({len(sequence) for sequence in biases}):
+            of_length = {sequence: bias for sequence, bias in biases.items() if len(sequence) == length}
+            ids = torch.tensor(list(of_length), dtype=torch.int64, device="cpu")
+            values = torch.tensor(list(of_length.values()), dtype=torch.float32, device="cpu")
+            self.groups.append(upload([ids[:, :-1].contiguous(), ids[:, -1].contiguous(), values], device))
+
+    def add(self, scores: Tensor, ids: Tensor) -> Tensor:
+        """Return scores (B, V) with the biases of all sequences that a next token would complete in texts (B, S)."""
+        total = torch.zeros_like(scores)
+        for begins, last, values in self.groups:
+            n_before = begins.shape[1]
+            if n_before > ids.shape[1]:
+                continue
+            begun = (ids[:, None, ids.shape[1] - n_before :] == begins).all(-1)  # (B, n)
+            total.index_add_(1, last, torch.where(begun, values, 0.0).to(total.dtype))
+        return scores + total
 
 
 def ban(scores: Tensor, tokens: Tensor) -> Tensor:

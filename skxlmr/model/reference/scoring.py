@@ -32,6 +32,9 @@ class Scoring:
         self.least_new = options.least_new_tokens(width)
         # Beams go on with tokens that do not end: sampling keeps one more than could.
         self.at_least = 1 if options.num_beams == 1 else max(2, len(ends) + 1)
+        self.biases = apply.Biases(options.biases, ends.device)
+        banned = {tuple(word): -torch.inf for word in options.bad_words_ids or ()}
+        self.bad_words = apply.Biases(banned, ends.device)
         self.forces_first = width == 1 and options.forced_bos_token_id is not None
         first = [] if options.forced_bos_token_id is None else [options.forced_bos_token_id]
         self.first, self.last, self.suppressed, self.suppressed_first = (
@@ -71,7 +74,7 @@ class Scoring:
         options, n_known = self.options, ids.shape[1] - n_new
         known, known_real = ids[:, :n_known], real[:, :n_known]  # the prompts
         if options.sequence_bias:
-            scores = apply.add_biases(scores, ids, options.biases)
+            scores = self.biases.add(scores, ids)
         if options.encoder_repetition_penalty != 1:
             scores = apply.penalise_repetition(scores, known, known_real, 1 / options.encoder_repetition_penalty)
         if options.repetition_penalty != 1:
@@ -86,7 +89,7 @@ class Scoring:
         """Apply what bans tokens or forces them, and favours the end of long texts."""
         options = self.options
         if options.bad_words_ids:
-            scores = apply.ban_words(scores, ids, options.bad_words_ids)
+            scores = self.bad_words.add(scores, ids)
         if n_new < self.least_new:
             scores = apply.ban(scores, self.ends)
         if options.prefix_allowed_tokens_fn is not None:

@@ -5,10 +5,9 @@ from transformers.generation import logits_process as theirs
 
 from skxlmr.model import XLMRobertaXLConfig
 from skxlmr.model.reference.logits_processors import (
-    add_biases,
+    Biases,
     ban,
     ban_ngrams,
-    ban_words,
     favour,
     force,
     only_real_tokens,
@@ -18,6 +17,7 @@ from skxlmr.model.reference.logits_processors import (
 
 SCORES = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
 IDS = torch.tensor([[1, 1, 4, 5, 4], [4, 5, 1, 4, 5]])
+CPU = torch.device("cpu")
 REAL = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool()
 
 
@@ -43,12 +43,12 @@ def test_ban_ngrams_bans_what_would_end_one():
         )
 
 
-def test_ban_words_bans_last_token_after_the_others():
-    words = [[7], [4, 6], [1, 4, 5, 8], [4, 5, 1, 4, 5, 2], [9, 3]]
-    banned = [row.isinf().nonzero()[:, 0].tolist() for row in ban_words(SCORES, IDS, words)]
+def test_biases_of_minus_infinity_ban_last_token_after_the_others():
+    words = [(7,), (4, 6), (1, 4, 5, 8), (4, 5, 1, 4, 5, 2), (8, 3)]
+    got = Biases(dict.fromkeys(words, -torch.inf), CPU).add(SCORES, IDS)
+    banned = [row.isinf().nonzero()[:, 0].tolist() for row in got]
     assert banned == [[6, 7], [2, 7, 8]]
-    expected = theirs.NoBadWordsLogitsProcessor(words[:4])(IDS, SCORES)
-    assert torch.equal(ban_words(SCORES, IDS, words[:4]), expected)
+    assert torch.equal(got, theirs.NoBadWordsLogitsProcessor([list(word) for word in words])(IDS, SCORES))
 
 
 def test_ban_and_force_take_ids_that_are_none_of_the_vocabulary():
@@ -69,10 +69,10 @@ def test_without_nan_keeps_banned_tokens():
 
 def test_add_biases_adds_those_of_all_sequences_that_would_be_completed():
     biases = {(7,): 1.0, (4, 7): 2.0, (5, 4, 7): 4.0, (1, 1, 4, 5, 4, 3): 8.0, (9, 3): 16.0}
-    got = add_biases(SCORES, IDS, biases) - SCORES
+    got = Biases(biases, CPU).add(SCORES, IDS) - SCORES
     torch.testing.assert_close(got, torch.tensor([[0, 0, 0, 8.0, 0, 0, 0, 7, 0], [0] * 7 + [1.0, 0]]))
     expected = theirs.SequenceBiasLogitsProcessor({k: v for k, v in biases.items() if max(k) < 9})(IDS, SCORES)
-    torch.testing.assert_close(add_biases(SCORES, IDS, biases), expected)
+    torch.testing.assert_close(Biases(biases, CPU).add(SCORES, IDS), expected)
 
 
 def test_only_real_tokens_masks_unused_ids():
