@@ -115,6 +115,21 @@ def test_targets_may_be_any_list_of_texts(as_container):
     pd.testing.assert_frame_equal(lm().fill_mask(GAPS[:1], targets=as_container(["good", "so"])), expected)
 
 
+def test_masks_of_equal_texts_are_filled_once(fitted, monkeypatch):
+    n_rows, forward = [], LMHead.forward
+    monkeypatch.setattr(LMHead, "forward", lambda head, x, words: n_rows.append(len(x)) or forward(head, x, words))
+    texts = ["a <mask> <mask>", "<mask> film", "a <mask> <mask>", "<mask> film"]
+    found = fitted.fill_mask(texts, 2)
+    assert sum(n_rows) == 3
+    assert found.groupby("row").size().tolist() == [4, 2, 4, 2]
+    first, again = (found[found["row"].isin(rows)].drop(columns="row").values.tolist() for rows in ([0, 1], [2, 3]))
+    assert first == again
+    n_rows.clear()
+    predicted = fitted.predict(texts).tolist()
+    assert sum(n_rows) == 3
+    assert predicted[:2] == predicted[2:]
+
+
 def test_fill_mask_with_invalid_top_k_raises():
     for top_k in (True, 2.0, "2"):
         with pytest.raises(TypeError, match=f"top_k must be an integer, got {top_k!r}"):
