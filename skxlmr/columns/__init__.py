@@ -14,7 +14,7 @@ from skxlmr.columns.rows import (
     warn_of_same_texts,
 )
 from skxlmr.columns.text_column import TextColumn
-from skxlmr.columns.values import check_column_of_texts, is_missing
+from skxlmr.columns.values import check_column_of_texts, is_missing, list_of_texts
 
 __all__ = [
     "SINGLE_TEXTS",
@@ -33,6 +33,7 @@ __all__ = [
     "is_missing",
     "is_sequence",
     "lengths",
+    "list_of_texts",
     "name_row",
     "not_a_column",
     "one_column",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from skxlmr.columns.rows import name_row
@@ -42,6 +43,22 @@ def check_column_of_texts(values: list, name: str, index: pd.Index | None, missi
             f"files, read them first: [pathlib.Path(name).read_text() for name in {name}]."
         )
     return _replace_surrogates(values, name, index)
+
+
+def list_of_texts(values: Any, name: str, *, or_one: bool = False) -> list[str]:
+    """Return the texts of an argument that is a list, array, Series or Index of them, or `or_one` text.
+
+    Raises
+    ------
+    TypeError
+        If it is something else, or has anything else; the message names the argument.
+    """
+    if or_one and isinstance(values, str):
+        return [values]
+    is_list = isinstance(values, list | tuple | np.ndarray | pd.Series | pd.Index)
+    if not is_list or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} must be {'a text or ' if or_one else ''}a list of texts, got {values!r:.60}.")
+    return list(values)
 
 
 def is_missing(value: Any) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skxlmr.columns import TextColumn
+from skxlmr.columns import TextColumn, list_of_texts
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.model.generation_config import OUTPUTS, GenerationConfig, read_generation_config
@@ -27,10 +28,11 @@ from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Windows
 from skxlmr.system.forks import gate
+from skxlmr.system.integers import check_integer
 from skxlmr.system.parameters import declare_parameters
 from skxlmr.system.warn import warn
 from skxlmr.tasks.language_modeling import Examples, NextToken, losses_of
-from skxlmr.text.batching import token_batches
+from skxlmr.text.batching import deduplicate, token_batches
 from skxlmr.text.offsets import SPACE
 from skxlmr.text.words import stands_alone
 
@@ -72,7 +74,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         return NextToken(Windows(self.max_length, self.stride, self.truncation), missing=self.missing)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable continuation of each text: `generate` with its defaults.
+        """Return one continuation of each text: `generate` with its defaults, by which it is the most probable.
 
         Parameters
         ----------
@@ -82,7 +84,7 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         -------
         ndarray of shape (n_samples,) of str
         """
-        return self.generate(X)
+        return self.generate(X, num_return_sequences=1)
 
     def generate(
         self,
@@ -94,12 +96,14 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         num_beams: int | None = None,
         length_penalty: float | None = None,
         early_stopping: bool | str | None = None,
         repetition_penalty: float | None = None,
         no_repeat_ngram_size: int | None = None,
         bad_words: Sequence[str] | None = None,
+        stop_strings: str | Sequence[str] | None = None,
         num_return_sequences: int | None = None,
     ) -> np.ndarray:
         """Return a continuation of each text, or several.
@@ -116,13 +120,16 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
             Number of pieces below which the model may not end a text. None is 0.
         do_sample : bool, default=None
             Sample each piece by its probability (with `random_state`) instead of taking the most probable one. The
-            samples depend on `batch_tokens`, too. None is False.
+            samples of a text do not depend on the other texts; a text that X has several times has several. None is
+            False.
         temperature : float, default=None
             Temperature of the sampling; values below 1 favour the probable pieces. None is 1.0.
         top_k : int, default=None
             Sample among this many of the most probable pieces; None or 0 is all.
         top_p : float, default=None
             Sample among the fewest most probable pieces whose probabilities sum to this (arXiv:1904.09751).
+        min_p : float, default=None
+            Sample among the pieces that are at least this times as probable as the most probable one.
         num_beams : int, default=None
             Above 1, search for the continuation that is most probable as a whole, by keeping so many in each step.
             None is 1.
@@ -139,6 +146,8 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         bad_words : list of str, default=None
             Words that are not generated, as the tokenizer spells them: "Film" does not exclude "film", but it excludes
             longer words that begin with the same pieces.
+        stop_strings : str or list of str, default=None
+            Texts that end a continuation, which has them, and the rest of the piece in which they end.
         num_return_sequences : int, default=None
             Continuations of each text: samples, or the best of `num_beams`, best first. None is 1.
 
@@ -162,22 +171,21 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
             a `max_length` or `min_length`, which count the texts.
         """
         if max_new_tokens is not None:
-            check_scalar(max_new_tokens, "max_new_tokens", Integral, min_val=1)
+            check_integer("max_new_tokens", max_new_tokens, 1)
         column = self._check_fitted_column(X)
         backbone, finetuned = self._ready()
-        random = torch.Generator(backbone.model.device)
-        random.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
         defaults = _generation_defaults(backbone, finetuned)
         given = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "do_sample": do_sample,
-            "temperature": temperature, "top_k": top_k, "top_p": top_p, "num_beams": num_beams,
-            "length_penalty": length_penalty, "early_stopping": early_stopping,
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+            "num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping,
             "repetition_penalty": repetition_penalty, "no_repeat_ngram_size": no_repeat_ngram_size,
             "bad_words_ids": bad_words_ids(backbone.tokenizer, bad_words),
+            "stop_strings": None if stop_strings is None else list_of_texts(stop_strings, "stop_strings", or_one=True),
             "num_return_sequences": num_return_sequences,
         }  # fmt: skip
         arguments = {"max_new_tokens": DEFAULT_NEW_TOKENS} | defaults.completed(given)
-        options = GenerationOptions(**arguments, generator=random)
+        options = GenerationOptions(**arguments, tokenizer=backbone.tokenizer)
         texts = self._continue(backbone, finetuned, column, options)
         return texts[:, 0] if options.num_return_sequences == 1 else texts
 
@@ -196,17 +204,23 @@ class XLMRXLGenerator(XLMRXLLanguageModel):
         assert options.max_new_tokens is not None
         prompts = self._prompts(backbone, column, options.max_new_tokens)
         n_each = options.num_return_sequences
-        lengths = np.array([len(ids) for ids in prompts]) + options.max_new_tokens
+        seeds = text_seeds(column.texts, check_random_state(self.random_state)) if options.do_sample else []
+        # Equal texts have equal continuations, unless these are sampled.
+        first, row_of_text = deduplicate(column.texts) if not seeds else (range(len(prompts)), np.arange(len(prompts)))
+        lengths = np.array([len(prompts[i]) for i in first]) + options.max_new_tokens
         texts = np.empty((len(prompts), n_each), object)
         batch_tokens = backbone.batch_tokens(self.batch_tokens)
-        for batch in token_batches(lengths * options.rows_per_text, batch_tokens):
+        for places in token_batches(lengths * options.rows_per_text, batch_tokens):
+            batch = [first[place] for place in places]
             ids, mask = _padded_left([prompts[i] for i in batch], backbone)
-            ids = generate(step, finetuned.decoder_config, ids, mask, options).sequences.cpu()
+            generators = [torch.Generator().manual_seed(seeds[i]) for i in batch] if seeds else None
+            of_batch = replace(options, generator=generators)
+            ids = generate(step, finetuned.decoder_config, ids, mask, of_batch).sequences.cpu()
             for k, new in enumerate(ids[:, mask.shape[1] :]):
                 i = batch[k // n_each]
                 pieces = backbone.tokenizer.convert_ids_to_tokens(new, True)
                 texts[i, k % n_each] = _continuation(column.texts[i], pieces)
-        return texts
+        return texts[np.asarray(first)[row_of_text]]
 
     def log_likelihood(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each text: the sum of the log-probabilities of its pieces, given those before.
@@ -293,6 +307,17 @@ def _padded_left(rows: Sequence[np.ndarray], backbone: Backbone) -> tuple[Tensor
     return on_device[0], on_device[1]
 
 
+def text_seeds(texts: Sequence[str], random: np.random.RandomState) -> list[int]:
+    """Return a seed for each text, which depends on this text, and on how many equal ones there are before it."""
+    seed, seen = random.randint(2**31 - 1), Counter[str]()
+    seeds = []
+    for text in texts:
+        of_text = f"{seed} {seen[text]} {text}".encode("utf-8", "surrogatepass")
+        seeds.append(int.from_bytes(blake2b(of_text, digest_size=7).digest(), "little"))
+        seen[text] += 1
+    return seeds
+
+
 def _continuation(text: str, pieces: Sequence[str]) -> str:
     """Join pieces to what follows a text; without a space if the text ends with one."""
     follows = "".join(pieces).replace(SPACE, " ")
@@ -303,10 +328,8 @@ def bad_words_ids(tokenizer: XLMRobertaXLTokenizer, words: Sequence[str] | None)
     """Return the pieces of words that are not to be generated: after a space, and where words need none, without."""
     if words is None:
         return None
-    if not isinstance(words, list | tuple | np.ndarray | pd.Series) or not all(isinstance(w, str) for w in words):
-        raise TypeError(f"bad_words must be a list of texts, got {words!r:.60}.")
-    found = []
-    for word, ids in zip(words, tokenizer.encode_batch(list(words)), strict=True):
+    words, found = list_of_texts(words, "bad_words"), []
+    for word, ids in zip(words, tokenizer.encode_batch(words), strict=True):
         pieces = tokenizer.convert_ids_to_tokens(ids)
         if not "".join(pieces).strip(SPACE):
             raise ValueError(f"bad_words: {word!r} has no word in it. Leave it out.")

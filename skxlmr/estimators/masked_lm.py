@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import Tags, check_scalar
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skxlmr.columns import TextColumn, as_objects, name_row
+from skxlmr.columns import TextColumn, as_objects, list_of_texts, name_row
 from skxlmr.estimators.language_model import XLMRXLLanguageModel
 from skxlmr.estimators.masks import MASK, OTHER_MASKS, filled, target_ids
 from skxlmr.model.lm_head import LMHead, read_lm_head
@@ -23,9 +23,11 @@ from skxlmr.runtime.base_choice import load_base
 from skxlmr.runtime.finetuned import Finetuned
 from skxlmr.runtime.plan import PiecePlan, Windows, rows_of
 from skxlmr.runtime.run import HostBatch, run
+from skxlmr.system.integers import check_integer
 from skxlmr.system.parameters import declare_parameters, parameter
 from skxlmr.tasks.language_modeling import Masking
 from skxlmr.tasks.tagging.sentences import plan_pieces
+from skxlmr.text.batching import deduplicate
 from skxlmr.text.offsets import SPACE
 from skxlmr.tuning import Head
 
@@ -122,24 +124,30 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
             piece.
         """
         if top_k is not None:
-            check_scalar(top_k, "top_k", Integral, min_val=1)
+            check_integer("top_k", top_k, 1)
         column = self._check_fitted_column(X)
-        parts = [text.split(MASK) for text in column.texts]
-        for row, of_text in enumerate(parts):
-            if len(of_text) == 1:
+        for row, text in enumerate(column.texts):
+            if MASK not in text:
                 where = name_row(row, X.index if isinstance(X, pd.Series | pd.DataFrame) else None)
-                other = next((mask for mask in OTHER_MASKS if mask in of_text[0]), None)
+                other = next((mask for mask in OTHER_MASKS if mask in text), None)
                 remedy = "Write it where a word goes." if other is None else f"Write {MASK} in place of {other}."
-                raise ValueError(f"X, {where}: there is no {MASK} in {of_text[0]!r:.60}. {remedy}")
+                raise ValueError(f"X, {where}: there is no {MASK} in {text!r:.60}. {remedy}")
+        first, text_of_row = deduplicate(column.texts)
+        parts = [column.texts[i].split(MASK) for i in first]
         if targets is None:
             pieces, scores = self._likeliest(parts, 5 if top_k is None else top_k)
         else:
-            pieces, scores = self._of_targets(parts, [targets] if isinstance(targets, str) else targets, top_k)
-        found, masks = [], ((row, mask) for row, of_text in enumerate(parts) for mask in range(len(of_text) - 1))
-        for (row, mask), of_mask, of_pieces in zip(masks, pieces, scores, strict=True):
-            for piece, score in zip(of_mask, of_pieces, strict=True):
-                text = filled(parts[row], [piece if i == mask else None for i in range(len(parts[row]) - 1)])
-                found.append((row, mask, piece.replace(SPACE, " ").strip(), score, text))
+            pieces, scores = self._of_targets(parts, list_of_texts(targets, "targets", or_one=True), top_k)
+        of_masks = zip(pieces, scores, strict=True)
+        tables: list[list[tuple[int, str, float, str]]] = []  # of each distinct text
+        for of_text in parts:
+            n_masks = len(of_text) - 1
+            tables.append([])
+            for mask in range(n_masks):
+                for piece, score in zip(*next(of_masks), strict=True):
+                    text = filled(of_text, [piece if i == mask else None for i in range(n_masks)])
+                    tables[-1].append((mask, piece.replace(SPACE, " ").strip(), score, text))
+        found = [(row, *of_piece) for row, text in enumerate(text_of_row.tolist()) for of_piece in tables[text]]
         return pd.DataFrame(found, columns=["row", "mask", "token", "score", "text"])
 
     def predict(self, X: Any) -> np.ndarray:
@@ -153,9 +161,11 @@ class XLMRXLMaskedLM(XLMRXLLanguageModel):
         -------
         ndarray of shape (n_samples,) of str
         """
-        parts = [text.split(MASK) for text in self._check_fitted_column(X).texts]
+        column = self._check_fitted_column(X)
+        first, text_of_row = deduplicate(column.texts)
+        parts = [column.texts[i].split(MASK) for i in first]
         best = (piece for (piece,) in self._likeliest(parts, top_k=1)[0])
-        return as_objects([filled(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])
+        return as_objects([filled(of_text, [next(best) for _ in of_text[1:]]) for of_text in parts])[text_of_row]
 
     def _plan_masks(self, backbone: Backbone, parts: list[list[str]]) -> PiecePlan:
         """Plan windows over texts that are split at their masks; the positions are the masks."""

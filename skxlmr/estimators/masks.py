@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from skxlmr.model import XLMRobertaXLTokenizer
 from skxlmr.text.offsets import SPACE
@@ -16,9 +15,7 @@ OTHER_MASKS = ("[MASK]", "<MASK>", "[mask]", "<Mask>")  # those of other models
 
 def target_ids(tokenizer: XLMRobertaXLTokenizer, parts: Sequence[Sequence[str]], targets: Sequence[str]) -> np.ndarray:
     """Return the piece that each target is at each mask of split texts, (n_masks, n_targets); see `fill_mask`."""
-    if not isinstance(targets, list | tuple | np.ndarray | pd.Series) or not all(isinstance(t, str) for t in targets):
-        raise TypeError(f"targets must be a text or a list of texts, got {targets!r:.60}.")
-    if not len(targets):
+    if not targets:
         raise ValueError("targets is empty: give at least one word, or None for the most probable pieces.")
     words = [target.lstrip(SPACE + " ") for target in targets]
     begins = np.array([word != target for word, target in zip(words, targets, strict=True)])  # say "▁" themselves
@@ -28,7 +25,7 @@ def target_ids(tokenizer: XLMRobertaXLTokenizer, parts: Sequence[Sequence[str]],
     first = np.array(tokenizer.convert_tokens_to_ids([SPACE + word for word in normal]))
     first = np.where((first == tokenizer.unk_token_id) & ~begins, inside, first)
     inside = np.where((inside == tokenizer.unk_token_id) | begins, first, inside)
-    for i in np.flatnonzero(np.isin(first, tokenizer.all_special_ids) | (np.array(normal) == "")):
+    for i in np.flatnonzero(np.isin(first, tokenizer.all_special_ids) | (np.array(normal) == "")).tolist():
         raise ValueError(
             f"targets: {targets[i]!r:.60} is not a single piece of the vocabulary, but {' '.join(spelled[i])!r:.60}: "
             f"leave it out, or give a piece."

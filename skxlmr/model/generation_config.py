@@ -11,40 +11,18 @@ from skxlmr.checkpoints.errors import CheckpointError
 from skxlmr.checkpoints.files import read_json
 from skxlmr.checkpoints.resolve import CheckpointFiles
 from skxlmr.model.config import XLMRobertaXLConfig
+from skxlmr.model.refused_generation_options import ENCODER, NOT_BUILT, SPEED
 from skxlmr.system import schema
 from skxlmr.system.schema import shown
 
-# Keys of the reference that are not arguments of `generate` here, and their values that change nothing; beside these
-# None, False, and what is empty.
-NEUTRAL: dict[str, Any] = {
-    "constraints": None,
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "exponential_decay_length_penalty": None,
-    "force_words_ids": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "guidance_scale": 1.0,
-    "renormalize_logits": False,
-    "sequence_bias": None,
-    "stop_strings": None,
-}
-# Keys of the reference that do not change what is generated: how it is computed, or of models with an encoder.
-WITHOUT_EFFECT = frozenset(
-    """_from_model_config assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight
-    assistant_lookbehind cache_config cache_implementation compile_config continuous_batching_config
-    decoder_start_token_id disable_compile is_assistant low_memory max_cache_len max_matching_ngram_size
-    num_assistant_tokens num_assistant_tokens_schedule prefill_chunk_size prompt_lookup_num_tokens
-    remove_invalid_values return_legacy_cache speculation_type target_lookbehind transformers_version""".split()
-)
+# Keys of the reference that do not change what is generated.
+WITHOUT_EFFECT = SPEED | ENCODER | {"_from_model_config", "transformers_version"}
 # Upper bounds on numbers of a file that take memory, far above those in use. Lengths are bounded by the positions.
 LARGEST = {"num_beams": 1000, "num_return_sequences": 1000}
 MOST_CANDIDATES = 1000  # top_k of contrastive search, which reads so many texts at once
-ONLY_SAMPLING = ("temperature", "top_p", "min_p", "typical_p")
+ONLY_SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 ONLY_BEAMS = ("num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping")
-OUTPUTS = ("output_scores", "output_attentions", "output_hidden_states")
+OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +39,7 @@ class GenerationConfig:
     do_sample : bool, default=None
     temperature : float, default=None
     top_k : int, default=None
-    top_p, min_p, typical_p : float, default=None
+    top_p, min_p, top_h, typical_p, epsilon_cutoff, eta_cutoff : float, default=None
     penalty_alpha : float, default=None
     num_beams : int, default=None
     num_beam_groups : int, default=None
@@ -71,14 +49,25 @@ class GenerationConfig:
     num_return_sequences : int, default=None
     repetition_penalty : float, default=None
     no_repeat_ngram_size : int, default=None
+    encoder_repetition_penalty : float, default=None
+    encoder_no_repeat_ngram_size : int, default=None
+    sequence_bias : dict of tuple of int to float, or list of pairs, default=None
+        Becomes a list of pairs, as in the file.
     bad_words_ids : list of list of int, default=None
     suppress_tokens, begin_suppress_tokens : list of int, default=None
+    forced_bos_token_id : int, default=None
+    forced_eos_token_id : int or list of int, default=None
+    exponential_decay_length_penalty : pair of int and float, default=None
+    guidance_scale : float, default=None
+    remove_invalid_values, renormalize_logits : bool, default=None
+    stop_strings : str or list of str, default=None
     max_time : float, default=None
     bos_token_id, pad_token_id : int, default=None
         None is that of the model's config.
     eos_token_id : int or list of int, default=None
         The same.
-    use_cache, output_scores, output_attentions, output_hidden_states, return_dict_in_generate : bool, default=None
+    use_cache, return_dict_in_generate : bool, default=None
+    output_scores, output_logits, output_attentions, output_hidden_states : bool, default=None
     extra : dict
         Other entries of the file, which are written again. `generate` warns of those that would change its result in
         transformers.
@@ -103,7 +92,10 @@ class GenerationConfig:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    top_h: float | None = None
     typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
     penalty_alpha: float | None = None
     num_beams: int | None = None
     num_beam_groups: int | None = None
@@ -113,19 +105,33 @@ class GenerationConfig:
     num_return_sequences: int | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
+    encoder_repetition_penalty: float | None = None
+    encoder_no_repeat_ngram_size: int | None = None
+    sequence_bias: list[tuple[list[int], float]] | None = None
     bad_words_ids: list[list[int]] | None = None
     suppress_tokens: list[int] | None = None
     begin_suppress_tokens: list[int] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | list[int] | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    guidance_scale: float | None = None
+    remove_invalid_values: bool | None = None
+    renormalize_logits: bool | None = None
+    stop_strings: str | list[str] | None = None
     max_time: float | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     use_cache: bool | None = None
     output_scores: bool | None = None
+    output_logits: bool | None = None
     output_attentions: bool | None = None
     output_hidden_states: bool | None = None
     return_dict_in_generate: bool | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sequence_bias", as_pairs(self.sequence_bias))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationConfig:
@@ -135,6 +141,7 @@ class GenerationConfig:
         candidates of contrastive search is above 1000; unknown keys become `extra`.
         """
         types = schema.types_of(cls)
+        values = {**values, "sequence_bias": as_pairs(values.get("sequence_bias"))}
         known = {f.name for f in fields(cls)} - {"extra"}
         for name in known & values.keys():
             schema.parse(types[name], values[name], name)
@@ -150,7 +157,7 @@ class GenerationConfig:
     @classmethod
     def from_model_config(cls, config: XLMRobertaXLConfig) -> GenerationConfig:
         """Return what a config.json says about generation, beside what a model's config has as attributes."""
-        known = ({f.name for f in fields(cls)} | NEUTRAL.keys()) - {"extra"}
+        known = ({f.name for f in fields(cls)} | NOT_BUILT.keys()) - {"extra"}
         return cls.from_dict({name: value for name, value in config.extra.items() if name in known})
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,10 +210,21 @@ class GenerationConfig:
         """
         found = {name: getattr(self, name) for name in unused if getattr(self, name) is not None}
         for name, value in self.extra.items():
-            is_neutral = value is None or value is False or value in ([], {}, NEUTRAL.get(name))
+            is_neutral = value is None or value is False or value in ([], {})
             if name not in WITHOUT_EFFECT and not is_neutral:
                 found[name] = value
         return ", ".join(f"{name}={shown(value, 40)}" for name, value in sorted(found.items()))
+
+
+def as_pairs(sequence_bias: Any) -> Any:
+    """Return the biases of a dict as pairs of a list of ids and a number, as a file has them; others as they are.
+
+    >>> as_pairs({(3, 4): 1.5})
+    [[[3, 4], 1.5]]
+    """
+    if not isinstance(sequence_bias, Mapping):
+        return sequence_bias
+    return [[list(ids) if isinstance(ids, tuple) else ids, bias] for ids, bias in sequence_bias.items()]
 
 
 def as_generation_config(config: Any) -> GenerationConfig:

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -10,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 
 import skxlmr
 from skxlmr import Full, LoRA, XLMRXLGenerator
+from skxlmr.estimators import generator
 from skxlmr.estimators.generator import bad_words_ids
 from skxlmr.model import GenerationConfig, XLMRobertaXLForCausalLM
 from skxlmr.runtime.backbone import get_backbone
@@ -111,12 +113,12 @@ def test_generate_takes_defaults_of_generation_config(tmp_path):
     assert found.tolist() == model.generate(PROMPTS, 4, num_beams=3, num_return_sequences=2).tolist()
     one = model.generate(PROMPTS, num_beams=1, num_return_sequences=1)
     assert one.shape == (5,)
-    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"renormalize_logits": True})
+    decoder.generation_config = GenerationConfig(max_length=9, max_new_tokens=4, extra={"token_healing": True})
     (tmp_path / "generation_config.json").write_bytes(decoder.generation_config.to_json())
     model.export_pretrained(tmp_path / "exported")
     exported = XLMRobertaXLForCausalLM.from_pretrained(tmp_path / "exported")
     assert exported.generation_config == decoder.generation_config
-    with pytest.warns(UserWarning, match="base model has max_length=9, renormalize_logits=True, which"):
+    with pytest.warns(UserWarning, match="base model has max_length=9, token_healing=True, which"):
         assert model.generate(PROMPTS).tolist() == one.tolist()
     contrastive = GenerationConfig(max_new_tokens=4, penalty_alpha=0.8, top_k=3)
     (tmp_path / "generation_config.json").write_bytes(contrastive.to_json())
@@ -163,6 +165,63 @@ def test_generate_and_log_likelihood_do_not_depend_on_batches(fitted):
     small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
     assert small.generate(PROMPTS, max_new_tokens=8).tolist() == alone
     np.testing.assert_allclose(small.log_likelihood(TEXTS), fitted.log_likelihood(TEXTS), rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_return_sequences": 2}, {"num_beams": 2}], ids=str)
+def test_samples_of_a_text_do_not_depend_on_the_other_texts(fitted, options):
+    hot = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 4, **options}
+    found = fitted.generate(PROMPTS, **hot).tolist()
+    small = pickle.loads(pickle.dumps(fitted)).set_params(batch_tokens=1)
+    assert small.generate(PROMPTS, **hot).tolist() == found
+    assert fitted.generate(PROMPTS[::-1], **hot).tolist() == found[::-1]
+    assert fitted.generate(PROMPTS[1:2], **hot).tolist() == found[1:2]
+
+
+def test_samples_of_equal_texts_and_of_other_seeds_differ(fitted):
+    hot = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 5}
+    same = fitted.generate(["The sea"] * 4, **hot).tolist()
+    assert len(set(same)) == 4
+    assert fitted.generate(["a", "The sea", "The sea"], **hot)[1:].tolist() == same[:2]
+    other = pickle.loads(pickle.dumps(fitted)).set_params(random_state=1)
+    assert not set(other.generate(["The sea"] * 4, **hot)) & set(same)
+
+
+def test_equal_texts_are_continued_once(fitted, monkeypatch):
+    rows, original = [], generator.generate
+    monkeypatch.setattr(generator, "generate", lambda *args: rows.append(len(args[2])) or original(*args))
+    texts = ["The sea", "Das", "The sea", "", "Das"]
+    found = fitted.generate(texts, max_new_tokens=3)
+    assert sum(rows) == 3
+    assert found.tolist() == [fitted.generate([text], max_new_tokens=3)[0] for text in texts]
+
+
+def test_generate_ends_at_stop_strings(fitted):
+    free = fitted.generate(PROMPTS, max_new_tokens=9)
+    string = free[0].strip()[2:5]
+    for given in (string, [string, "zzz"], np.array([string]), pd.Series([string])):
+        found = fitted.generate(PROMPTS, max_new_tokens=9, stop_strings=given)
+        for text, whole, part in zip(PROMPTS, free, found, strict=True):
+            assert whole.startswith(part)
+            assert whole == part or string in text + part
+        assert found[0] != free[0]
+        assert string in found[0]
+    for given in (3, [3], {"a"}):
+        with pytest.raises(TypeError, match="stop_strings must be a text or a list of texts"):
+            fitted.generate(PROMPTS, stop_strings=given)
+
+
+def test_predict_returns_one_text_each_whatever_the_generation_config_says(tmp_path):
+    decoder = XLMRobertaXLForCausalLM.from_pretrained("nano", is_decoder=True)
+    decoder.generation_config = GenerationConfig(
+        max_new_tokens=4, num_beams=3, num_return_sequences=2, guidance_scale=1.5, stop_strings=["zzz"],
+        sequence_bias={(9,): 1.0}, forced_eos_token_id=2,
+    )  # fmt: skip
+    decoder.save_pretrained(tmp_path)
+    get_backbone("nano").tokenizer.save_pretrained(tmp_path)
+    model = writer(model=str(tmp_path), tuning="head", max_epochs=1).fit(TEXTS)
+    found = model.generate(PROMPTS)
+    assert found.shape == (5, 2)
+    assert model.predict(PROMPTS).tolist() == found[:, 0].tolist()
 
 
 def test_generate_with_do_sample_follows_random_state(fitted):
@@ -274,11 +333,18 @@ def test_methods_with_invalid_input_raise_and_name_row(fitted):
         {"temperature": np.nan},
         {"top_k": -1},
         {"max_new_tokens": 0},
+        {"min_p": 2.0},
         {"top_p": 2.0},
     ):
         with pytest.raises(ValueError, match="must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
-    for parameters in ({"temperature": "1"}, {"top_k": 2.0}, {"max_new_tokens": 2.5}, {"do_sample": "yes"}):
+    for parameters in (
+        {"temperature": "1"},
+        {"top_k": 2.0},
+        {"max_new_tokens": 2.5},
+        {"max_new_tokens": True},
+        {"do_sample": "yes"},
+    ):
         with pytest.raises(TypeError, match=f"{next(iter(parameters))} must be"):
             fitted.generate(["a"], **({"do_sample": True} | parameters))
     with pytest.raises(ValueError, match="no text with a word"):

@@ -100,11 +100,50 @@ def test_fill_mask_with_a_target_written_twice_returns_it_once():
         ([], ValueError, "targets is empty"),
         ([3], TypeError, "targets must be a text or a list of texts"),
         (3, TypeError, "targets must be a text or a list of texts"),
+        ({"good": 1}, TypeError, "targets must be a text or a list of texts"),
+        (["good", np.nan], TypeError, r"targets must be a text or a list of texts, got \['good', nan\]"),
     ],
 )
 def test_fill_mask_with_invalid_targets_raises(targets, error, message):
     with pytest.raises(error, match=message):
         lm().fill_mask(GAPS, targets=targets)
+
+
+@pytest.mark.parametrize("as_container", [list, tuple, np.array, pd.Series, pd.Index])
+def test_targets_may_be_any_list_of_texts(as_container):
+    expected = lm().fill_mask(GAPS[:1], targets=["good", "so"])
+    pd.testing.assert_frame_equal(lm().fill_mask(GAPS[:1], targets=as_container(["good", "so"])), expected)
+
+
+def test_masks_of_equal_texts_are_filled_once(fitted, monkeypatch):
+    n_rows, forward = [], LMHead.forward
+    monkeypatch.setattr(LMHead, "forward", lambda head, x, words: n_rows.append(len(x)) or forward(head, x, words))
+    texts = ["a <mask> <mask>", "<mask> film", "a <mask> <mask>", "<mask> film"]
+    found = fitted.fill_mask(texts, 2)
+    assert sum(n_rows) == 3
+    assert found.groupby("row").size().tolist() == [4, 2, 4, 2]
+    first, again = (found[found["row"].isin(rows)].drop(columns="row").values.tolist() for rows in ([0, 1], [2, 3]))
+    assert first == again
+    n_rows.clear()
+    predicted = fitted.predict(texts).tolist()
+    assert sum(n_rows) == 3
+    assert predicted[:2] == predicted[2:]
+
+
+def test_fill_mask_with_invalid_top_k_raises():
+    for top_k in (True, 2.0, "2"):
+        with pytest.raises(TypeError, match=f"top_k must be an integer, got {top_k!r}"):
+            lm().fill_mask(GAPS, top_k)
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        lm().fill_mask(GAPS, 0)
+
+
+def test_masks_beyond_max_length_are_filled_with_truncation_too():
+    """`truncation` is for training: here windows around the masks are read."""
+    long = "It was a film. " * 20
+    cut = lm(max_length=16, truncation=True).fill_mask([long + "<mask>", "<mask>" + long], 1)
+    assert cut["row"].tolist() == [0, 1]
+    pd.testing.assert_frame_equal(cut, lm(max_length=16).fill_mask([long + "<mask>", "<mask>" + long], 1))
 
 
 def test_predict_fills_every_mask_with_best_token():

@@ -68,6 +68,25 @@ FILES = [
     {"max_new_tokens": 9, "eos_token_id": [2, 11, 17]},
     {"max_length": 12, "min_length": 10, "num_beams": 3, "length_penalty": 2.0, "early_stopping": True},
     {"max_new_tokens": 6, "do_sample": True, "temperature": 0.7, "top_k": 7, "top_p": 0.9, "num_return_sequences": 2},
+    {
+        "max_new_tokens": 7,
+        "do_sample": True,
+        "epsilon_cutoff": 0.01,
+        "eta_cutoff": 0.02,
+        "top_h": 0.9,
+        "top_k": 20,
+        "renormalize_logits": True,
+    },
+    {
+        "max_new_tokens": 8,
+        "sequence_bias": [[[11], 2.5], [[26, 26], -3.0]],
+        "forced_eos_token_id": [2],
+        "encoder_repetition_penalty": 1.1,
+        "encoder_no_repeat_ngram_size": 3,
+        "exponential_decay_length_penalty": [3, 1.1],
+        "remove_invalid_values": False,
+    },
+    {"max_new_tokens": 8, "guidance_scale": 1.5},
     {"max_new_tokens": 8, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "bad_words_ids": [[26]]},
     {
         "max_new_tokens": 5,
@@ -182,10 +201,10 @@ def test_unsupported_entries_warn_and_neutral_ones_do_not(saved):
         "sequence_bias": None,
         "cache_implementation": "static",
     }
-    model = load(saved({**IDS, **neutral, "renormalize_logits": True, "forced_bos_token_id": 0, "new_one": [1]}))
-    with pytest.warns(UserWarning, match=r"has forced_bos_token_id=0, new_one=\[1\], renormalize_logits=True, which"):
+    model = load(saved({**IDS, **neutral, "token_healing": True, "watermarking_config": {"bias": 2}, "new_one": [1]}))
+    with pytest.warns(UserWarning, match=r"has new_one=\[1\], token_healing=True, watermarking_config=\{.*, which"):
         generated(model, max_new_tokens=1)
-    model.generation_config = GenerationConfig(extra=neutral)
+    model.generation_config = GenerationConfig.from_dict(neutral)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         generated(model, max_new_tokens=1)
@@ -199,6 +218,8 @@ def test_unsupported_entries_warn_and_neutral_ones_do_not(saved):
         ({"num_beams": 10**9}, "num_beams must be at most 1000"),
         ({"penalty_alpha": 0.6, "top_k": 1001}, "top_k must be at most 1000"),
         ({"eos_token_id": [2, "a"]}, "eos_token_id"),
+        ({"sequence_bias": [[11, 2.5]]}, "sequence_bias"),
+        ({"exponential_decay_length_penalty": [1]}, "exponential_decay_length_penalty must be a list of 2 values"),
         ("[1]", "contains a JSON list"),
         ("{", "not valid JSON"),
     ],
@@ -209,6 +230,18 @@ def test_damaged_file_raises_and_is_named(saved, content, message):
     with pytest.raises(CheckpointError, match=rf"generation_config.json.*{message}"):
         load(directory)
     XLMRobertaXLModel.from_pretrained(directory, add_pooling_layer=False)  # which does not generate
+
+
+def test_biases_of_a_dict_are_written_as_pairs(saved, pair):
+    config = GenerationConfig(sequence_bias={(11,): 2.5, (26, 26): -3.0}, max_new_tokens=5)
+    assert json.loads(config.to_json())["sequence_bias"] == [[[11], 2.5], [[26, 26], -3.0]]
+    model = load(saved(config.to_dict()))
+    expected = generated(pair[0], max_new_tokens=5, sequence_bias={(11,): 2.5, (26, 26): -3.0})
+    assert torch.equal(generated(model), expected)
+    import transformers
+
+    theirs = transformers.GenerationConfig(sequence_bias={(11,): 2.5, (26, 26): -3.0}, max_new_tokens=5)
+    assert torch.equal(generated(pair[0], generation_config=theirs), expected)
 
 
 def test_damaged_entry_of_config_json_raises_and_is_named(saved):
@@ -247,4 +280,5 @@ def test_file_may_be_edited_after_save(saved):
 def test_every_entry_is_an_argument_of_generate():
     names = {f.name for f in fields(GenerationConfig)} - {"extra", "bos_token_id", "use_cache"}
     of_python = {"prefix_allowed_tokens_fn", "logits_processor", "stopping_criteria", "streamer", "generator"}
+    of_python |= {"negative_prompt_ids", "negative_prompt_attention_mask", "tokenizer"}
     assert names == {f.name for f in fields(GenerationOptions)} - of_python

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from skxlmr.model.reference.decoding import Decoding
 from skxlmr.model.reference.generation_options import GenerationOptions
-from skxlmr.model.reference.logits_processors import process
+from skxlmr.model.reference.guidance import Guidance
 from skxlmr.model.reference.outputs import GenerateOutput
+from skxlmr.model.reference.sampling import exponential_noise
+from skxlmr.model.reference.scoring import Scoring
 from skxlmr.model.reference.stopping import stopped
 
 
@@ -102,7 +104,7 @@ class Group:
         flat = (self.running[..., None] + scores.unflatten(0, (-1, n_beams))).flatten(1)  # (B, K * V)
         n_candidates = min(max(2, len(ends) + 1) * n_beams, flat.shape[1])
         if options.do_sample:  # the highest with Gumbel noise are samples without replacement (arXiv:1903.06059)
-            chosen = (flat - torch.empty_like(flat).exponential_(generator=options.generator).log()).topk(n_candidates)
+            chosen = (flat - exponential_noise(flat, options.generator).log()).topk(n_candidates)
         else:
             chosen = flat.topk(n_candidates)
         rows, tokens = self.rows.gather(1, chosen.indices // size), chosen.indices % size
@@ -136,20 +138,25 @@ class Group:
         return best
 
 
-def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, pad: int) -> GenerateOutput:
+def search_beams(
+    decoding: Decoding, guidance: Guidance | None, options: GenerationOptions, ends: Tensor, pad: int
+) -> GenerateOutput:
     """Continue the texts by beam search; in a step each beam is continued by its most probable tokens.
 
     The groups of a text take turns in each step, and the tokens that earlier ones chose are penalised for later ones:
     Vijayakumar et al., arXiv:1610.02424, with Hamming diversity. A group that has ended chooses none.
     """
     width = decoding.mask.shape[1]
-    max_new, least = options.new_tokens(width), max(options.min_new_tokens, options.min_length - width)
+    max_new, scoring = options.new_tokens(width), Scoring(options, ends, width)
     groups = Group.all_of(decoding.ids, options, max_new, pad)
     beams = decoding.ids.new_empty(len(decoding.mask) * options.num_beams, 0)  # (B * G * K, n_new)
     all_scores: list[Tensor] = []
+    all_logits: list[Tensor] = []
     for n_new in range(1, max_new + 1):
         logits = decoding.read(options.num_beams) if n_new == 1 else decoding.logits()
-        scores = logits.log_softmax(-1)  # (B * G * K, V)
+        if options.output_logits:
+            all_logits.append(logits)
+        scores = logits.log_softmax(-1) if guidance is None else guidance.guided(logits)  # (B * G * K, V)
         if options.output_scores:
             all_scores.append(scores)
         penalties = scores.new_zeros(len(groups[0].rows), scores.shape[1])  # (B, V)
@@ -157,15 +164,7 @@ def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, p
         for group in groups:
             rows = group.rows.flatten()
             of_group = scores[rows] - penalties.repeat_interleave(group.rows.shape[1], 0)  # (B * K, V)
-            scores[rows] = process(
-                of_group,
-                decoding.ids[rows],
-                decoding.real[rows],
-                options,
-                ends,
-                may_end=n_new > least,
-                is_first=n_new == 1,
-            )
+            scores[rows] = scoring(of_group, decoding.ids[rows], decoding.real[rows], n_new - 1)
             candidates = group.candidates(scores[rows], decoding.ids, beams, options, ends)
             penalties += options.diversity_penalty * group.counts(candidates, scores.shape[1])
             candidates.ended |= n_new == max_new
@@ -177,8 +176,12 @@ def search_beams(decoding: Decoding, options: GenerationOptions, ends: Tensor, p
         rows, tokens = (torch.stack(of_groups, 1).flatten() for of_groups in zip(*taken, strict=True))
         beams = torch.cat([beams[rows], rows[:, None]], 1)
         decoding.take(rows)
-        decoding.append(tokens, torch.ones_like(rows, dtype=torch.bool))
-    return _best(Hypotheses.joined([group.hypotheses for group in groups]), all_scores, options, decoding)
+        every = torch.ones_like(rows, dtype=torch.bool)
+        decoding.append(tokens, every)
+        if guidance is not None:
+            guidance.append(tokens, every, rows)
+    hypotheses = Hypotheses.joined([group.hypotheses for group in groups])
+    return _best(hypotheses, all_scores, all_logits, options, decoding)
 
 
 def _may_improve(best: Tensor, hypotheses: Hypotheses, options: GenerationOptions, n_new: int, max_new: int) -> Tensor:
@@ -194,7 +197,11 @@ def _may_improve(best: Tensor, hypotheses: Hypotheses, options: GenerationOption
 
 
 def _best(
-    hypotheses: Hypotheses, all_scores: list[Tensor], options: GenerationOptions, decoding: Decoding
+    hypotheses: Hypotheses,
+    all_scores: list[Tensor],
+    all_logits: list[Tensor],
+    options: GenerationOptions,
+    decoding: Decoding,
 ) -> GenerateOutput:
     """Return the R best hypotheses of each text, without columns that are padding in all of them."""
     chosen = slice(options.num_return_sequences)
@@ -204,7 +211,8 @@ def _best(
     return GenerateOutput(
         sequences[:, : sequences.shape[1] - beams.shape[1] + n_new],
         sequences_scores=hypotheses.scores[:, chosen].flatten() if options.output_scores else None,
-        scores=tuple(all_scores) if options.output_scores else None,
+        scores=tuple(all_scores) or None,
+        logits=tuple(all_logits) or None,
         beam_indices=beams[:, :n_new],
         attentions=tuple(decoding.attentions) or None,
         hidden_states=tuple(decoding.hidden_states) or None,

@@ -112,6 +112,8 @@ class GenerateOutput(Outputs):
     scores : tuple of one tensor of shape (B * num_return_sequences, V) or (B * num_beams, V) per step, or None
         With `output_scores=True`, the scores of the next token from which it was chosen: logits, or with `num_beams`
         above 1 log-probabilities, after all that changes them.
+    logits : tuple of one tensor of the same shape per step, or None
+        With `output_logits=True`, the logits that the model computed.
     beam_indices : Tensor of shape (B * num_return_sequences, n), int64, or None
         With `num_beams` above 1, the row of `scores` from which each new token was chosen; -1 after the end.
     attentions : tuple of one tuple per step, of one tensor of shape (B', N, Q, K) per layer, or None
@@ -124,6 +126,7 @@ class GenerateOutput(Outputs):
     sequences: Tensor
     sequences_scores: Tensor | None = None
     scores: tuple[Tensor, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
     beam_indices: Tensor | None = None
     attentions: tuple[tuple[Tensor, ...], ...] | None = None
     hidden_states: tuple[tuple[Tensor, ...], ...] | None = None

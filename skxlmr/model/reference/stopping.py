@@ -1,4 +1,4 @@
-"""When texts stop: the caller's stopping criteria, and a limit of time.
+"""When texts stop: the caller's stopping criteria, texts that occur, and a limit of time.
 
 Notation: B texts, S tokens of each.
 """
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from skxlmr.model.reference.generation_options import GenerationOptions, StoppingCriterion
+from skxlmr.model.reference.generation_options import GenerationOptions, StoppingCriterion, Vocabulary
+from skxlmr.text.offsets import SPACE
 
 
 def stopped(ids: Tensor, scores: Sequence[Tensor], options: GenerationOptions) -> Tensor:
@@ -32,3 +33,19 @@ def after_seconds(seconds: float) -> StoppingCriterion:
     """Return a criterion that stops all texts when so much time has passed since this call."""
     start = time.monotonic()
     return lambda ids, scores: time.monotonic() - start > seconds
+
+
+def at_strings(strings: Sequence[str], tokenizer: Vocabulary) -> StoppingCriterion:
+    """Return a criterion that stops texts whose last token completes one of these strings, or has one in it."""
+    longest = max(map(len, strings))  # each token has a character at least
+
+    def criterion(ids: Tensor, scores: object) -> Tensor:
+        found = []
+        for row in ids[:, -longest:].tolist():
+            pieces = [piece.replace(SPACE, " ") for piece in tokenizer.convert_ids_to_tokens(row)]
+            end = "".join(pieces)
+            before = len(end) - len(pieces[-1]) if pieces else 0
+            found.append(any(end.find(string, max(before - len(string) + 1, 0)) >= 0 for string in strings))
+        return torch.tensor(found, dtype=torch.bool, device=ids.device)
+
+    return criterion

@@ -129,6 +129,21 @@ def test_sampling_frequencies_follow_probabilities(model):
     assert torch.equal(first, model.generate(ids[:1], max_new_tokens=4).expand(3, -1))
 
 
+@pytest.mark.parametrize("options", [{"num_return_sequences": 2}, {"num_beams": 3, "num_return_sequences": 2}], ids=str)
+def test_samples_with_a_generator_for_each_text_do_not_depend_on_batch(model, options):
+    ids, mask = batch((5, 12, 3), left=True)
+    options = {"do_sample": True, "temperature": 3.0, "max_new_tokens": 8, "eos_token_id": -1, **options}
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in range(3)]
+
+    together = model.generate(ids, mask, generator=generators(), **options)
+    for row, length in enumerate((5, 12, 3)):
+        alone = model.generate(ids[row : row + 1, -length:], generator=generators()[row : row + 1], **options)
+        assert torch.equal(together[2 * row : 2 * row + 2, 12:], alone[:, length:])
+    assert len({tuple(new) for new in together[:, 12:].tolist()}) == 6
+
+
 def test_generate_greedy_takes_most_likely_token(model):
     ids = torch.tensor([[0, 7, 9]])
     result = model.generate(ids, max_new_tokens=4, eos_token_id=-1)
@@ -325,6 +340,18 @@ def test_options_are_arguments_of_generate():
         ({"attention_mask": torch.tensor([[1, 1, 0]])}, "Row 0 ends in padding"),
         ({"attention_mask": torch.tensor([[1, 1]])}, r"attention_mask must have shape \(1, 3\), got \(1, 2\)"),
         ({"bad_words_ids": [[3, 50]]}, "ids are below 50"),
+        ({"sequence_bias": {(3, 50): 1.0}}, "sequence_bias has .*, but ids are below 50"),
+        ({"forced_bos_token_id": 50}, r"forced_bos_token_id has \[50\], but ids are below 50"),
+        ({"forced_eos_token_id": [3, 50]}, "forced_eos_token_id has .*, but ids are below 50"),
+        (
+            {"input_ids": None, "inputs_embeds": torch.zeros(1, 3, 16), "encoder_repetition_penalty": 2.0},
+            "needs the ids of the texts",
+        ),
+        (
+            {"generator": [torch.Generator(), torch.Generator()], "do_sample": True},
+            "generator has 2 for 1 texts: give one for each, or a single one",
+        ),
+        ({"input_ids": torch.tensor([0, 7])}, r"input_ids must have shape \(n_texts, n_tokens\), got \(2,\)"),
         ({"inputs_embeds": torch.zeros(1, 3, 16)}, "either input_ids or inputs_embeds"),
         ({"input_ids": None, "inputs_embeds": torch.zeros(1, 3, 16), "use_cache": False}, "need use_cache=True"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.int64)}, "input_ids have no tokens"),
