@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Real
 from typing import Any
 
@@ -18,10 +20,27 @@ from skxlmr.system.forks import after_fork
 
 ENTRY_BYTES = 400  # of Python's objects around an array
 SHARE_OF_FREE_MEMORY = 4
+STREAM_BYTES = 32 * 2**20  # of features of streams of rows, which rarely come again
+
+_is_stream: ContextVar[bool] = ContextVar("is_stream", default=False)
+
+
+@contextmanager
+def streaming() -> Iterator[None]:
+    """Within the block, keep new features only in the small part of the cache that is for streams of rows."""
+    token = _is_stream.set(True)
+    try:
+        yield
+    finally:
+        _is_stream.reset(token)
 
 
 class ArrayCache:
-    """A thread-safe LRU cache of at most `max_bytes`; None is a quarter of the memory free at the first `put`."""
+    """A thread-safe LRU cache of at most `max_bytes`; None is a quarter of the memory free at the first `put`.
+
+    What is stored within `streaming` takes at most `STREAM_BYTES` of them, evicts nothing else, and is evicted before
+    anything else. It becomes an ordinary entry when it is used outside `streaming`.
+    """
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self.max_bytes = max_bytes
@@ -36,7 +55,8 @@ class ArrayCache:
         """Evict everything."""
         with self._lock:
             self._arrays: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()  # array, last use
-            self.nbytes, self.now = 0, 0
+            self._of_streams: OrderedDict[Hashable, Any] = OrderedDict()
+            self.nbytes, self.nbytes_of_streams, self.now = 0, 0, 0
 
     def resize(self, max_bytes: int | None) -> None:
         """Set the bound, and evict what exceeds it."""
@@ -45,7 +65,7 @@ class ArrayCache:
             self._make_room(0)
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._arrays) + len(self._of_streams)
 
     def get(self, keys: Sequence[Hashable]) -> list[Any]:
         """Return the arrays of the keys, None for those that are not cached."""
@@ -53,10 +73,18 @@ class ArrayCache:
             self.now += 1
             found = []
             for key in keys:
-                array = self._arrays[key][0] if key in self._arrays else None
-                if array is not None:
+                if key in self._of_streams and not _is_stream.get():
+                    array = self._of_streams.pop(key)
+                    self.nbytes_of_streams -= _nbytes(array)
                     self._arrays[key] = array, self.now
-                    self._arrays.move_to_end(key)
+                elif key in self._of_streams:
+                    array = self._of_streams[key]
+                    self._of_streams.move_to_end(key)
+                else:
+                    array = self._arrays[key][0] if key in self._arrays else None
+                    if array is not None:
+                        self._arrays[key] = array, self.now
+                        self._arrays.move_to_end(key)
                 found.append(array)
             return found
 
@@ -72,22 +100,45 @@ class ArrayCache:
                 self.max_bytes = 2**30 if free is None else free // SHARE_OF_FREE_MEMORY
             self.now += 1
             for key, array in zip(keys, arrays, strict=True):
+                if _is_stream.get():
+                    self._put_of_stream(key, array)
+                    continue
                 self._evict(key)
-                nbytes = array.nbytes + ENTRY_BYTES
+                nbytes = _nbytes(array)
                 if self._make_room(nbytes, spare):
                     self._arrays[key] = array, self.now
                     self.nbytes += nbytes
 
+    def _put_of_stream(self, key: Hashable, array: Tensor | np.ndarray) -> None:
+        if key in self._arrays:
+            return  # another thread has just stored it
+        self._evict(key)
+        nbytes = _nbytes(array)
+        assert self.max_bytes is not None
+        if nbytes > min(STREAM_BYTES, self.max_bytes - self.nbytes + self.nbytes_of_streams):
+            return
+        while self.nbytes_of_streams + nbytes > STREAM_BYTES or self.nbytes + nbytes > self.max_bytes:
+            self._evict(next(iter(self._of_streams)))
+        self._of_streams[key] = array
+        self.nbytes += nbytes
+        self.nbytes_of_streams += nbytes
+
     def _evict(self, key: Hashable) -> None:
-        array, _ = self._arrays.pop(key, (None, 0))
-        if array is not None:
-            self.nbytes -= array.nbytes + ENTRY_BYTES
+        if key in self._of_streams:
+            nbytes = _nbytes(self._of_streams.pop(key))
+            self.nbytes_of_streams -= nbytes
+            self.nbytes -= nbytes
+        elif key in self._arrays:
+            self.nbytes -= _nbytes(self._arrays.pop(key)[0])
 
     def _make_room(self, nbytes: int, spare: int | None = None) -> bool:
-        """Evict the oldest entries until so many bytes are free; return whether they are."""
+        """Evict those of streams, then the oldest, until so many bytes are free; return whether they are."""
         if self.max_bytes is not None and nbytes > self.max_bytes:
             return False
         while self.max_bytes is not None and self.nbytes + nbytes > self.max_bytes:
+            if self._of_streams:
+                self._evict(next(iter(self._of_streams)))
+                continue
             if not self._arrays:
                 return False
             oldest, (_, last_used) = next(iter(self._arrays.items()))
@@ -95,6 +146,10 @@ class ArrayCache:
                 return False
             self._evict(oldest)
         return True
+
+
+def _nbytes(array: Tensor | np.ndarray) -> int:
+    return array.nbytes + ENTRY_BYTES
 
 
 cache = ArrayCache()
@@ -106,7 +161,8 @@ def set_feature_cache(max_bytes: int | None = None) -> None:
 
     With `tuning="head"`, in `XLMRXLEmbedder`, and for the layers below `LoRA(layers=...)`, the frozen base runs once
     per text and process; epochs, folds, candidates and clones reuse its features. When the cache is full, the least
-    recently used features are evicted.
+    recently used features are evicted. Rows that `skxlmr.scale` or the command line predict in chunks rarely come
+    again: of their features only the last 32 MiB are kept, and they evict no others.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from skxlmr.columns import as_objects, is_missing
 from skxlmr.estimators.base import XLMRXLEstimator
 from skxlmr.estimators.loading import load
 from skxlmr.runtime.backbone import on_release
+from skxlmr.runtime.feature_cache import streaming
 from skxlmr.saving.estimators import NAME
 from skxlmr.scale.frames import as_frame
 from skxlmr.scale.outputs import PREFIXES, Column, Layout
@@ -229,7 +230,8 @@ class Predictor:
         self._predict_rows(estimator, columns, rows[middle:], pieces, errors)
 
     def _run(self, estimator: XLMRXLEstimator, X: Any) -> np.ndarray:
-        return np.asarray(getattr(estimator, self.method)(X))
+        with streaming():
+            return np.asarray(getattr(estimator, self.method)(X))
 
     def _input(self, estimator: XLMRXLEstimator, columns: Sequence[list]) -> Any:
         """Return columns as the estimator has seen them in fit: with the names that they had there, or without."""
