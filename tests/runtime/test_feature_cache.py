@@ -5,7 +5,7 @@ import pytest
 
 import skxlmr
 from skxlmr.runtime import feature_cache
-from skxlmr.runtime.feature_cache import ArrayCache
+from skxlmr.runtime.feature_cache import ArrayCache, streaming
 
 
 def test_array_cache_when_full_evicts_the_least_recently_used():
@@ -31,6 +31,33 @@ def test_array_cache_with_spare_keeps_recent_entries():
     for key in "abcdef":
         cache.put(key, [array], spare=began)
     assert [found is not None for found in cache.get("xyabcdef")] == [False, False, True, True, True] + [False] * 3
+
+
+def test_array_cache_keeps_little_of_streams_and_evicts_nothing_else_for_them(monkeypatch):
+    entry = 80 + feature_cache.ENTRY_BYTES
+    monkeypatch.setattr(feature_cache, "STREAM_BYTES", 2 * entry)
+    cache, array = ArrayCache(max_bytes=5 * entry), np.zeros(10)
+    cache.put("abc", [array] * 3)
+    with streaming():
+        for key in "rstu":
+            cache.put(key, [array])
+        assert [found is not None for found in cache.get("abcrstu")] == [True] * 3 + [False] * 2 + [True] * 2
+        cache.put("a", [np.ones(10)])
+        assert cache.get("a") == [array], "an ordinary entry stays"
+    assert cache.nbytes == 5 * entry
+    cache.put("d", [array])
+    assert [found is not None for found in cache.get("abcdtu")] == [True] * 4 + [False, True]
+    with streaming():
+        cache.put("v", [array])
+    assert cache.get("v") == [None], "the cache is full of ordinary entries: u became one when it was used"
+    assert cache.nbytes == cache.max_bytes
+    cache.resize(entry)
+    assert [found is not None for found in cache.get("abcdu")] == [False] * 4 + [True]
+    with streaming():
+        cache.put("w", [np.zeros(1000)])
+    assert len(cache) == 1
+    cache.clear()
+    assert len(cache) == cache.nbytes == cache.nbytes_of_streams == 0
 
 
 def test_array_cache_without_a_bound_takes_a_quarter_of_the_free_memory(monkeypatch):

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 
 from skxlmr import XLMRXLClassifier, XLMRXLMultipleChoice, XLMRXLRegressor, XLMRXLTagger, release_models
 from skxlmr.columns import as_objects
+from skxlmr.runtime import feature_cache
 from skxlmr.scale import Predictor, predictor
 
 LIBRARIES = {
@@ -254,3 +255,16 @@ def test_errors_that_are_not_of_rows_are_raised(clf, saved, table, monkeypatch, 
     monkeypatch.setattr(Predictor, "_run", full)
     with pytest.raises(OSError, match="no space left"):
         call(table)
+
+
+def test_features_of_rows_in_chunks_take_a_small_part_of_the_cache(embedder, monkeypatch):
+    entry = np.zeros(192, np.float32).nbytes + feature_cache.ENTRY_BYTES
+    monkeypatch.setattr(feature_cache, "STREAM_BYTES", 10 * entry)
+    feature_cache.clear_features()
+    kept = embedder.transform(["kept"])
+    predict = Predictor(embedder, method="transform", column="text")
+    for chunk in range(4):
+        predict(pd.DataFrame({"text": [f"row {chunk} {i}" for i in range(8)]}))
+    assert feature_cache.cache.nbytes <= 11 * entry
+    assert len(feature_cache.cache._arrays) == 1
+    np.testing.assert_array_equal(embedder.transform(["kept"]), kept)
