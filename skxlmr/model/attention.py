@@ -75,6 +75,7 @@ class Attention(nn.Module):
         if position_type != "absolute":
             self.distance = embedding(2 * config.max_position_embeddings - 1, config.head_size)
         self._stacked: StackedLinear | None = None  # query, key and value as one layer
+        self._may_stack = True
 
     def forward(self, x: Tensor, packing: Packing, deltas: Deltas = NO_DELTAS, eager: Eager | None = None) -> Tensor:
         dropout_p = self.dropout_prob if self.training else 0.0
@@ -89,7 +90,7 @@ class Attention(nn.Module):
         """Return queries (T, N, D) of x (T, H), and keys and values of x or another `source`."""
         layers, source = (self.query, self.key, self.value), x if source is None else source
         adapted = any(deltas.get(name) is not None for name in ("query", "key", "value"))
-        if source is x and not adapted and can_stack(layers, x):
+        if source is x and not adapted and self._may_stack and can_stack(layers, x):
             stacked = self._stacked
             if stacked is None or not stacked.holds(layers):
                 stacked = self._stacked = StackedLinear(layers)
@@ -107,6 +108,10 @@ class Attention(nn.Module):
             )
         )
         return q, k, v
+
+    def never_stack(self) -> None:
+        """Leave the weights where they are, since somebody else moves them: FSDP gathers them into memory of its own."""
+        self._stacked, self._may_stack = None, False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Attention:
         """Convert as `to` does; the weights leave the matrix that they are parts of."""

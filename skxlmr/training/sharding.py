@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from skxlmr.model import XLMRobertaXLModel
+from skxlmr.model.attention import Attention
 from skxlmr.model.lm_head import LMHead
 from skxlmr.runtime.backbone import Backbone
 from skxlmr.runtime.finetuned import Finetuned
@@ -110,6 +111,9 @@ class ShardedRanks(GroupRanks):
             self._shard(module)
 
     def _shard(self, module: nn.Module) -> None:
+        for part in module.modules():
+            if isinstance(part, Attention):
+                part.never_stack()
         sharded = fully_shard(module, mesh=self._mesh, reshard_after_forward=True)
         assert isinstance(sharded, FSDPModule)
         sharded.set_gradient_divide_factor(1.0)  # sums, not means

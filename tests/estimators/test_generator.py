@@ -266,7 +266,7 @@ def test_token_log_likelihood_sums_to_that_of_text(fitted, tmp_path):
     ids = torch.tensor([get_backbone("nano").tokenizer(TEXTS[1])["input_ids"]])
     with torch.no_grad():
         log_p = model(ids).logits[0, :-2].log_softmax(-1).gather(1, ids[0, 1:-1, None])[:, 0]
-    np.testing.assert_allclose(table[table["row"] == 1].log_probability, log_p, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(table[table["row"] == 1].log_probability, log_p, rtol=1e-4, atol=1e-4)
     short = pickle.loads(pickle.dumps(fitted)).set_params(max_length=8, stride=2)
     long = short.token_log_likelihood([TEXTS[0] * 3])
     assert long.start.is_monotonic_increasing

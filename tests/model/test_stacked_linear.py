@@ -57,6 +57,19 @@ def test_stacked_product_equals_layers_one_by_one():
     assert not stacked.holds(layers)
 
 
+def test_never_stack_leaves_weights_where_they_are(model):
+    places = [layer.weight.data_ptr() for layer in projections(model)]
+    for layer in model.layers:
+        layer.attention.never_stack()
+    with torch.inference_mode():
+        expected = encode(model)
+    assert [layer.weight.data_ptr() for layer in projections(model)] == places
+    again = copy.deepcopy(model)
+    with torch.inference_mode():
+        assert_close(encode(again), expected)
+    assert not are_stacked(again)
+
+
 def test_stacked_in_inference_mode_can_be_trained_later():
     layers = [nn.Linear(8, 6) for _ in range(3)]
     with torch.inference_mode():
