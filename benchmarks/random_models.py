@@ -79,7 +79,7 @@ def random_weights(device: torch.device) -> Iterator[None]:
         build()
 
     with (
-        mock.patch.object(pretrained, "_open", open_random),
+        mock.patch.object(pretrained, "open_model", open_random),
         mock.patch.object(quantized, "find_or_build", only_build),
     ):
         yield

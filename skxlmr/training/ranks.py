@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -280,6 +281,10 @@ def _make_group(device: torch.device, **options: Any) -> None:
 
 
 def leave_group() -> None:
-    """Leave the default group, if there is one."""
+    """Leave the default group, if there is one, and end its threads.
+
+    They release tensors after an exchange, for which they need the interpreter: if it ended first, they would abort.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()  # the group's destructor joins its threads; modules that were sharded hold it in cycles

@@ -60,6 +60,9 @@ class ShardedRanks(GroupRanks):
         self.finetuned = finetuned
         self._device = next(finetuned.parameters()).device
         self._mesh = init_device_mesh(self._device.type, (self.size,))
+        # Caches of torch keep the mesh until the interpreter ends. They must not keep the group, see `leave_group`; the
+        # mesh finds it by its name, and only torch.compile reads this.
+        getattr(self._mesh, "_pg_registry", {}).clear()
         self._plain: list[tuple[nn.Module, str, nn.Module]] = []  # where modules without shards belong
         self._originals: list[nn.Module] = []
         words = finetuned.num_frozen == 0 and not isinstance(finetuned.head, LMHead)

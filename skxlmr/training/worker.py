@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -36,7 +37,8 @@ def main() -> None:
                 with open(directory / RESULT, "wb") as file:
                     pickle.dump(result, file, protocol=5)
         leave_group()
-        # As at an orderly end, which threads of the group can abort: FSDP keeps the group until the interpreter ends.
+        # As at an orderly end, except that no objects are deleted, which a thread of torch could not survive.
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
         atexit._run_exitfuncs()
         code = 0
     except BaseException as error:

@@ -4,11 +4,13 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 import torch.utils.checkpoint
+from training_callbacks import threads_of_the_group
 
 from skxlmr.training.launch import ProcessDiedError, launch
 from skxlmr.training.ranks import joined, leave_group
@@ -38,18 +40,17 @@ class AbortWhenDeleted:
 
 
 def end_badly(file):
+    def after_the_main_thread():
+        threading.main_thread().join()
+        atexit.register(Path(file).write_text, "ran")
+
     sys.kept_until_the_interpreter_ends = AbortWhenDeleted()
-    atexit.register(Path(file).write_text, "ran")
+    threading.Thread(target=after_the_main_thread).start()
 
 
-def test_launch_ends_processes_before_the_interpreter_deletes_objects(tmp_path):
+def test_launch_ends_threads_and_processes_before_the_interpreter_deletes_objects(tmp_path):
     assert launch(end_badly, str(tmp_path / "atexit"), n=1) is None
     assert (tmp_path / "atexit").read_text() == "ran"
-
-
-def threads_of_the_group():
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    return [name for name in names if "gloo" in name]
 
 
 def leave_after_a_checkpointed_layer():

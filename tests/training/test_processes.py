@@ -235,8 +235,10 @@ def test_fit_that_a_callback_interrupts_is_fitted_so_far(tmp_path):
 SCRIPT = """
 import os, sys
 import numpy as np
-from skxlmr import Processes, XLMRXLClassifier
-clf = XLMRXLClassifier("nano", device="cpu", max_epochs=1, random_state=0, processes=Processes(start="torchrun"))
+from skxlmr import LoRA, Processes, XLMRXLClassifier
+processes = Processes(start="torchrun", strategy=sys.argv[2])
+settings = {"device": "cpu", "max_epochs": 1, "random_state": 0, "tuning": LoRA(layers=None)}
+clf = XLMRXLClassifier("nano", processes=processes, **settings)
 for _ in range(2):
     clf.fit(["good", "bad", "fine"] * 4, [1, 0, 1] * 4)
 np.save(sys.argv[1] + os.environ["RANK"] + ".npy", clf.predict_proba(["good"]))
@@ -244,10 +246,11 @@ np.save(sys.argv[1] + os.environ["RANK"] + ".npy", clf.predict_proba(["good"]))
 
 
 @pytest.mark.slow
-def test_fit_in_a_script_of_torchrun_fits_all_processes(tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_fit_in_a_script_of_torchrun_fits_all_processes(strategy, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, script, f"{tmp_path}/"], env=environment, check=True, timeout=300)
+    subprocess.run([*command, script, f"{tmp_path}/", strategy], env=environment, check=True, timeout=300)
     np.testing.assert_allclose(np.load(tmp_path / "0.npy"), np.load(tmp_path / "1.npy"), rtol=1e-6)

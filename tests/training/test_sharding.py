@@ -1,12 +1,15 @@
 """Trainings on two processes that have the parameters in shards."""
 
+import sys
+
 import numpy as np
 import pytest
 from float64_fits import fit_in_float64
-from training_callbacks import FailOnce
+from training_callbacks import FailOnce, threads_of_the_group
 
 from skxlmr import Float8, Full, LoRA, Processes, XLMRXLClassifier, XLMRXLEmbedder, XLMRXLMaskedLM, XLMRXLTagger
 from skxlmr.training.launch import launch
+from skxlmr.training.ranks import leave_group
 
 FSDP = Processes(2, strategy="fsdp")
 TEXTS = [("a good film, number %d. " if i % 3 else "a bad book, number %d. ") % i * (1 + i % 5) for i in range(29)]
@@ -118,7 +121,10 @@ def more_sharded_fits(processes):
 
 
 def _fit_with_shards(fits):
-    return fit_in_float64(fits(FSDP))
+    """Fit; return the losses and weights, and the threads of the group while there is one and afterwards."""
+    fitted, inside = fit_in_float64(fits(FSDP)), threads_of_the_group()
+    leave_group()
+    return fitted, inside, threads_of_the_group()
 
 
 def test_fit_with_shards_gives_the_losses_and_weights_of_one():
@@ -131,6 +137,8 @@ def test_more_fits_with_shards_give_the_losses_and_weights_of_one():
 
 
 def _check_shards(fits):
-    got = launch(_fit_with_shards, fits, n=2)
+    got, inside, after = launch(_fit_with_shards, fits, n=2)
+    assert after == [], "a thread of a group that is never deleted can abort when the interpreter ends"
+    assert inside or sys.platform != "linux"
     for sharded, on_one in zip(got, fit_in_float64(fits(None)), strict=True):
         assert_same(sharded, on_one, 1e-9)

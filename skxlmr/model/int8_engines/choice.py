@@ -88,6 +88,6 @@ def _fastest_on_cuda(device: torch.device) -> str:
 
 @functools.cache
 def cpu_has_int8() -> bool:
-    """Whether this CPU has instructions for int8 products (VNNI or AMX); without them `torch._int_mm` is slow."""
+    """Whether this CPU has instructions for int8 products (VNNI or AMX); without them the engine int_mm is slow."""
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(flags.get(name) for name in ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"))

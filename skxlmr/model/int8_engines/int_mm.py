@@ -5,6 +5,7 @@ Notation: T tokens, t tokens of one block, K input features, N output features, 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from skxlmr.model.int8_engines.outliers import HIGH, LARGEST, outlier_weight, ou
 from skxlmr.model.quantized_input import IntegerLayer, QuantizedInput
 
 LARGEST_WORKSPACE = 2**25  # int32 numbers, 128 MiB: what a thread may keep for the sums of its products
+EXACT_INNER = 2**10  # terms of at most 2**14, whose sums float32 holds exactly: up to 2**24
 LEAST_ROWS, MULTIPLE = 32, 16  # cuBLAS needs more than 16 rows, and multiples of 8 or 16 in the other dimensions
 
 
@@ -155,7 +157,27 @@ def int_mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the exact product of int8 matrices (T, K) and (K, N), (T, N) int32; on a CPU in `out`, if it is given."""
     if a.device.type != "cpu":
         return _filled_int_mm(a, b)
+    if not _is_exact_on_cpu():
+        return _int_mm_in_floats(a, b, out)
     return torch._int_mm(a, b) if out is None else torch._int_mm(a, b, out=out)
+
+
+@functools.cache
+def _is_exact_on_cpu() -> bool:
+    """Whether `torch._int_mm` is exact here: on x86 CPUs without VNNI the sums of two products are cut to 16 bits."""
+    with torch.inference_mode():
+        largest = torch.full((64, 64), 127, dtype=torch.int8, device="cpu")
+        return bool((torch._int_mm(largest, largest.t()) == 64 * 127**2).all())
+
+
+def _int_mm_in_floats(a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    """Return the exact product on a CPU from products in float32, whose sums are integers of at most 24 bits."""
+    sums = a.new_empty(len(a), b.shape[1], dtype=torch.int32) if out is None else out
+    sums.zero_()
+    for start in range(0, a.shape[1], EXACT_INNER):
+        part = slice(start, start + EXACT_INNER)
+        sums += (a[:, part].float() @ b[part].float()).int()
+    return sums
 
 
 def _filled_int_mm(a: Tensor, b: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Integer products by `torch._int_mm`: blocks of rows, the buffer for sums, sizes that cuBLAS takes."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -71,14 +74,45 @@ def test_workspace_is_separate_per_thread(linear):
 def test_filled_int_mm_pads_to_cublas_sizes(n_rows, inner, n_columns, monkeypatch):
     a = torch.randint(-127, 128, (n_rows, inner), dtype=torch.int8)
     weight = torch.randint(-127, 128, (n_columns, inner), dtype=torch.int8)
-    multiply = torch._int_mm
 
     def strict(a, b):
         assert len(a) > 16
         assert a.shape[1] % 8 == b.shape[1] % 8 == 0
         assert b.stride(0) == 1, "the other order of rows and columns has no kernel"
-        return multiply(a, b)
+        return (a.long() @ b.long()).int()
 
     monkeypatch.setattr(torch, "_int_mm", strict)
     for b in (weight.t(), weight.t().contiguous()):
         assert torch.equal(module._filled_int_mm(a, b).long(), a.long() @ b.long())
+
+
+@pytest.mark.parametrize("is_exact", [True, False], ids=["as here", "CPU whose products are cut to 16 bits"])
+@pytest.mark.parametrize("with_out", [False, True])
+@pytest.mark.parametrize(("n_rows", "inner", "n_columns"), [(1, 64, 96), (20, 2500, 7), (33, 1024, 40)])
+def test_int_mm_on_cpu_is_exact(n_rows, inner, n_columns, with_out, is_exact, monkeypatch):
+    if not is_exact:
+        monkeypatch.setattr(module, "_is_exact_on_cpu", lambda: False)
+        monkeypatch.setattr(torch, "_int_mm", None)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(-128, 128, (n_rows, inner), dtype=torch.int8, generator=generator)
+    b = torch.randint(-128, 128, (n_columns, inner), dtype=torch.int8, generator=generator).t()
+    a[0], b[:, 0] = -128, -128  # the largest sums
+    out = torch.full((n_rows, n_columns), 7, dtype=torch.int32) if with_out else None
+    product = module.int_mm(a, b, out)
+    assert torch.equal(product.long(), a.long() @ b.long())
+    assert out is None or product is out
+
+
+PROGRAM = """
+import torch
+from skxlmr.model.int8_engines.int_mm import int_mm
+a = torch.full((40, 192), 127, dtype=torch.int8)
+assert (int_mm(a, a.t()) == 192 * 127**2).all()
+"""
+
+
+@pytest.mark.parametrize("instructions", ["ALL", "AVX2"])
+def test_int_mm_is_exact_with_the_instructions_of_older_cpus(instructions):
+    """oneDNN reads this variable once, at its first product."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, timeout=300)

@@ -46,6 +46,11 @@ def mm(gpu: EmulatedCuda, a: Tensor, b: Tensor, out_dtype: torch.dtype | None = 
 # -- integer products
 
 
+def exact_product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply int8 matrices as a GPU does; `torch._int_mm` is not exact on every CPU."""
+    return (a.double() @ b.double()).int()
+
+
 def int_mm(gpu: EmulatedCuda, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     (m, k), n = a.shape, b.shape[1]
     check(gpu.capability >= (7, 5), "int8 products need compute capability 7.5")
@@ -54,7 +59,7 @@ def int_mm(gpu: EmulatedCuda, a: Tensor, b: Tensor, out: Tensor | None = None) -
     check(k > 0 and k % 8 == 0, f"self.size(1) needs to be greater than 0 and a multiple of 8, but got {k}")
     check(n > 0 and n % 8 == 0, f"mat2.size(1) needs to be greater than 0 and a multiple of 8, but got {n}")
     gpu.count_kernel("int8 product")
-    return torch._int_mm(a, b)
+    return exact_product(a, b)
 
 
 def int8_linear_matmul(gpu: EmulatedCuda, a: Tensor, b: Tensor) -> Tensor:
@@ -63,7 +68,7 @@ def int8_linear_matmul(gpu: EmulatedCuda, a: Tensor, b: Tensor) -> Tensor:
     check(a.is_contiguous() and b.is_contiguous(), "cuBLASLt is given raw pointers: both must be contiguous")
     check(a.numel() > 0, f"Input tensor dimensions need to be > 0: {tuple(a.shape)}")
     gpu.count_kernel("int8 product" if a.shape[1] % 4 == 0 else "int8 product in float32")
-    return torch._int_mm(a, b.t())
+    return exact_product(a, b.t())
 
 
 def int8_vectorwise_quant(gpu: EmulatedCuda, a: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -25,7 +25,7 @@ def name_of(pid: int, host: str | None = None) -> str:
     return f".config.json.{host or leftovers._host()}-{pid}-0123abcd.tmp"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # for each test anew: other processes get the number again after a while
 def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
