@@ -97,7 +97,6 @@ def bitsandbytes(session: Session, part: str, name: str) -> Iterator[Line]:
         return
     model = random_model(session, name)
     quantize(model.encoder)
-    model.to(session.device)
     tokenizer = XLMRobertaXLTokenizer.from_pretrained("nano")
 
     def encode(texts: list[str], size: int) -> np.ndarray:
@@ -109,7 +108,8 @@ def bitsandbytes(session: Session, part: str, name: str) -> Iterator[Line]:
 
 
 def quantize(module: nn.Module) -> None:
-    """Replace the linear layers, as `load_in_8bit` of transformers does; moving them to the GPU quantises them."""
+    """Replace the linear layers, as `load_in_8bit` of transformers does; the weights stay on their device."""
+    from bitsandbytes.functional import int8_vectorwise_quant
     from bitsandbytes.nn import Int8Params, Linear8bitLt
 
     for name, child in module.named_children():
@@ -118,7 +118,8 @@ def quantize(module: nn.Module) -> None:
             continue
         sizes = child.in_features, child.out_features
         layer = Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0, device="meta")
-        layer.weight = Int8Params(child.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+        numbers, scales, _ = int8_vectorwise_quant(child.weight.data)
+        layer.weight = Int8Params(numbers, requires_grad=False, has_fp16_weights=False, CB=numbers, SCB=scales)
         layer.bias = nn.Parameter(child.bias.data, requires_grad=False)
         setattr(module, name, layer)
 

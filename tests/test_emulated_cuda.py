@@ -219,6 +219,23 @@ def test_devices_are_there_in_threads_that_start_meanwhile(emulate):
         assert thread.submit(lambda: str(torch.ones(1, device="cuda").device)).result() == "cuda:0"
 
 
+def test_classes_of_torch_are_classes(emulate):
+    """Other libraries write `torch.cuda.CUDAGraph | None`, and ask which class an object has."""
+    emulate("A10")
+    for name in ("CUDAGraph", "Event", "Stream", "device", "graph"):
+        assert isinstance(getattr(torch.cuda, name), type), name
+    assert isinstance(torch.autocast, type)
+    assert isinstance(torch.cuda.current_stream(), torch.cuda.Stream)
+
+
+def test_attention_takes_its_mask_by_name(emulate):
+    emulate("A10")
+    q, mask = torch.ones(1, 1, 2, 4, device="cuda"), torch.tensor([[True, False]] * 2).cuda()
+    v = torch.tensor([[1.0], [5.0]]).cuda()[None, None]
+    with torch.inference_mode():
+        assert torch.nn.functional.scaled_dot_product_attention(q, q, v, attn_mask=mask).flatten().tolist() == [1, 1]
+
+
 def captured(function, pool=None):
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream("cuda")

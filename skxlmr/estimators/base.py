@@ -25,6 +25,7 @@ from skxlmr.runtime.torch_state import default_torch_state
 from skxlmr.saving.checkpoints_with_heads import TrainedModel
 from skxlmr.saving.estimators import SavedEstimator, SavedWeights, damaged, write_estimator
 from skxlmr.saving.plain_state import plain_frame, plain_weights, read_frame, read_weights
+from skxlmr.system.failed_calls import releasing_local_variables
 from skxlmr.system.parameters import DeclaredParameters, declare_parameters, suggesting_values
 from skxlmr.system.progress import count_with_siblings
 from skxlmr.system.schema import POSITIVE, parse, vector
@@ -66,7 +67,8 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
 
     Notes
     -----
-    All public methods of subclasses run in `skxlmr.runtime.torch_state.default_torch_state`.
+    All public methods of subclasses run in `skxlmr.runtime.torch_state.default_torch_state`, and after an exception
+    keep no memory of a GPU (`skxlmr.system.failed_calls.releasing_local_variables`).
     """
 
     missing: ClassVar[str] = "error"  # a parameter of some subclasses
@@ -78,7 +80,7 @@ class XLMRXLEstimator(DeclaredParameters, WindowParameters, BaseChoice, BaseEsti
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
             if isinstance(method, FunctionType) and not name.startswith("_"):
-                setattr(cls, name, default_torch_state()(method))
+                setattr(cls, name, default_torch_state()(releasing_local_variables()(method)))
         of_package = cls.__module__.rpartition(".")[0] == __package__  # may be imported after those of a user
         if not abstract and (of_package or _same_class(_estimators.get(cls.__name__, cls), cls)):
             _estimators[cls.__name__] = cls

@@ -20,6 +20,7 @@ from skxlmr.hardware.footprint import (
     default_batch_tokens,
     exchange_bytes,
     gathered_bytes,
+    graph_bytes,
     heap_bytes,
     maps_words,
     num_learned,
@@ -100,6 +101,9 @@ class MemoryEstimate:
         have it, up to 128 MiB; each process has its own.
     tokenizer : int
         The vocabulary, on a CPU; on other devices the tokenizer is not in their memory.
+    graphs : int
+        The most that CUDA graphs of small batches hold (`skxlmr.set_cuda_graphs`). They are captured in memory that is
+        free, and freed when it runs out, so this is not part of `total`.
     """
 
     weights: int
@@ -115,10 +119,11 @@ class MemoryEstimate:
     processes: int = 1
     packed: int = 0
     tokenizer: int = 0
+    graphs: int = 0
 
     @property
     def total(self) -> int:
-        """Sum of the parts in bytes; with several processes, of one of them."""
+        """Sum of the parts in bytes, without `graphs`; with several processes, of one of them."""
         parts = (self.weights, self.packed, self.tokenizer, self.learned, self.optimizer, self.activations)
         return sum(parts)
 
@@ -153,6 +158,7 @@ class MemoryEstimate:
             ("total", self.total, f"each of {self.processes} processes" if self.processes > 1 else ""),
             ("needed", self.needed if self.sharing > 1 else 0, f"all {self.processes} processes"),
             ("available", self.available, f"on {self.device}"),
+            ("graphs", self.graphs, "at most, beside the total where there is room: CUDA graphs of small batches"),
         ]
         lines = [f"{name:<12}{in_gigabytes(nbytes):>8} GB  {note}" for name, nbytes, note in rows if nbytes]
         return "\n".join(line.rstrip() for line in lines)
@@ -297,6 +303,7 @@ def memory_estimate(
         processes=n,
         packed=packed_bytes(config, settings, torch_device),
         tokenizer=TOKENIZER_BYTES * config.vocab_size if torch_device.type == "cpu" else 0,
+        graphs=graph_bytes(config, torch_dtype, settings, torch_device),
     )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from skxlmr.model import XLMRobertaXLConfig, float8_engines
 from skxlmr.model import nf4 as four_bit
+from skxlmr.model.attention import runs_packed
 from skxlmr.model.avx.operators import ROWS_IN_CACHE
 from skxlmr.model.blocks import block_size
 from skxlmr.model.float8 import Float8
@@ -29,11 +30,13 @@ from skxlmr.model.word_embedding import WORTH_MAPPING
 from skxlmr.tuning import AddedBias, Head, LowRank, Tuning
 from skxlmr.tuning.adapters import layer_widths
 
-FLOAT32 = 4  # bytes
+FLOAT32, INT32, INT64 = 4, 4, 8  # bytes
 # Bytes of feed-forward activations per batch. On a CPU larger batches are slower, most in bfloat16 (see
 # benchmarks/NOTES.md): what one operator writes is no longer in the cache when the next one reads it.
 ACTIVATION_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 LEAST_BATCH_TOKENS = 768  # for each batch the large 8-bit weights are packed, or converted, once
+MOST_GRAPH_TOKENS = 512  # in a CUDA graph, padding included; larger batches keep a GPU busy
+MAX_GRAPHS = 32  # of each base model
 BUCKET_BYTES = 32 * 2**20  # of gradients that processes exchange at once; they are copied
 # On a CPU the C library keeps what is freed between buffers that are in use, where buffers of other sizes find no room.
 # Measured: 1.4 to 2 times what is in use (see benchmarks/NOTES.md).
@@ -317,6 +320,25 @@ def _probability_bytes(config: XLMRobertaXLConfig, n_tokens: int, device: torch.
     if not config.attention_probs_dropout_prob or device.type == "cuda":
         return 0
     return FLOAT32 * n_tokens * 3 * config.num_attention_heads * min(n_tokens, config.max_length)
+
+
+def graph_bytes(
+    config: XLMRobertaXLConfig,
+    dtype: torch.dtype,
+    settings: Storage | None,
+    device: torch.device | str,
+    max_graphs: int = MAX_GRAPHS,
+) -> int:
+    """Return the most bytes that the CUDA graphs of small batches hold; see `skxlmr.set_cuda_graphs`.
+
+    They share the buffers of one batch, and each has its own ids, positions, text boundaries and output (T, H).
+    """
+    device = torch.device(device)
+    is_dynamic = isinstance(settings, Int8) and settings.outliers == "dynamic"
+    if device.type != "cuda" or is_dynamic or not runs_packed(device, dtype, config.head_size):
+        return 0
+    of_graph = MOST_GRAPH_TOKENS * (dtype.itemsize * config.hidden_size + 2 * INT64 + INT32)
+    return working_bytes(config, MOST_GRAPH_TOKENS, dtype, settings, device) + max_graphs * of_graph
 
 
 def heap_bytes(

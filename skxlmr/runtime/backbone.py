@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import os
 import threading
@@ -26,6 +27,7 @@ from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantization
 from skxlmr.hardware.estimate import MemoryEstimate, SeveralProcesses, memory_estimate
 from skxlmr.hardware.footprint import default_batch_tokens
+from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.opening import read_config
 from skxlmr.model.storage import EightBit, Storage
@@ -227,6 +229,10 @@ def _load(
     tokenizer = reading()
     if files.tokenizer is None:
         tokenizer.result()  # reports what is missing before anything is loaded
+    if estimate.fits is False:  # what nobody uses is freed first
+        _latest.clear()
+        gc.collect()  # cycles may refer to estimators, and these to their models
+        estimate = replace(estimate, available=available_memory(device))
     check_memory(estimate, model=files.name)
     with on_device(device):
         base = XLMRobertaXLModel.from_pretrained(

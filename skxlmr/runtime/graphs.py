@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from skxlmr.hardware.footprint import MAX_GRAPHS, MOST_GRAPH_TOKENS
 from skxlmr.model import XLMRobertaXLModel
 from skxlmr.model.attention import Adapter, runs_packed
 from skxlmr.model.int8 import Int8Linear
@@ -33,10 +34,8 @@ from skxlmr.system.forks import after_fork
 from skxlmr.system.out_of_memory import as_out_of_memory
 from skxlmr.system.warn import warn
 
-MOST_TOKENS = 512  # in a graph, padding included; larger batches keep a GPU busy
 SMALLEST = 16  # tokens
 USES = 2  # of a size; captured at the last of them
-MAX_GRAPHS = 32
 
 _max_graphs = MAX_GRAPHS
 _graphs: WeakKeyDictionary[nn.Module, Graphs] = WeakKeyDictionary()
@@ -142,7 +141,7 @@ def _size(n_texts: int, n_tokens: int) -> tuple[int, int] | None:
     least = n_tokens + padded - n_texts
     step = max(SMALLEST, 1 << max((least - 1).bit_length() - 3, 0))
     total = -(-least // step) * step
-    return (padded, total) if total <= MOST_TOKENS else None
+    return (padded, total) if total <= MOST_GRAPH_TOKENS else None
 
 
 def _takes_graph(model: XLMRobertaXLModel, x: Tensor, adapter: Adapter | None) -> bool:

@@ -184,16 +184,16 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _parse_union(alternatives: tuple, value: Any, name: str) -> Any:
-    errors = []
+    errors = []  # their messages: in a local variable an error keeps alive what all callers have, until gc collects it
     for alternative in alternatives:
         try:
             return parse(alternative, value, name)
         except SchemaError as error:
-            errors.append((_kind(alternative), error))
+            errors.append((_kind(alternative), str(error)))
     # The error inside of an alternative of the right kind says more than that none of them fits.
-    same_kind = [error for kind, error in errors if kind is not None and isinstance(value, kind)]
+    same_kind = [message for kind, message in errors if kind is not None and isinstance(value, kind)]
     if len(same_kind) == 1:
-        raise same_kind[0]
+        raise SchemaError(same_kind[0])
     raise _error(" or ".join(map(describe, alternatives)), value, name)
 
 

@@ -128,6 +128,33 @@ def test_training_takes_as_many_tokens_at_once_as_fit_beside_the_weights(gpu_scr
     assert needs[0] < available < needs[1] / 0.95
 
 
+@pytest.mark.filterwarnings("ignore")  # those of other libraries
+def test_peers_run_on_an_emulated_gpu(gpu_script, session, tmp_path, emulate):
+    emulate("H100")
+    session = replace(session, device=torch.device("cuda"), _rates={})
+    names = ("sentence-transformers e5-small float16", "bitsandbytes xl 8-bit")
+    lines = run(gpu_script, session, tmp_path / "out", names)
+    assert sorted((line.part, line.status) for line in lines) == sorted((name, "measured") for name in 3 * names)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_linear_layers_of_bitsandbytes_are_quantised_on_their_device(gpu_script, emulate, device):
+    from gpu_peers import quantize
+
+    if device == "cuda":
+        emulate("H100")
+    plain = torch.nn.Sequential(torch.nn.Linear(32, 16)).half().to(device)
+    quantized = torch.nn.Sequential(torch.nn.Linear(32, 16)).half().to(device).requires_grad_(False)
+    quantized.load_state_dict(plain.state_dict())
+    quantize(quantized)
+    assert quantized[0].weight.device.type == device
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)).half()
+    with torch.no_grad():
+        expected, found = plain(x.to(device)).cpu(), quantized(x.to(device)).cpu()
+    assert (found - expected).abs().max() < 0.05
+    assert not torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("error", [ImportError("flash_attn is not installed"), ValueError("not supported yet")])
 def test_peers_get_the_fastest_attention_that_they_have(gpu_script, error):
     from gpu_peers import with_fastest_attention

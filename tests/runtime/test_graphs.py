@@ -204,6 +204,27 @@ def test_memory_of_graphs_is_freed_when_it_is_needed(emulate, n_bytes):
     assert gpu.memory.peak <= n_bytes
 
 
+@pytest.mark.parametrize("load", [{}, {"load_in_8bit": True}], ids=["bfloat16", "int8"])
+def test_graphs_hold_no_more_than_memory_estimate_says(emulate, load):
+    """The buffers that they share are those of the largest; an emulated device gives each graph its own."""
+    gpu = emulate("H100")
+    backbone = get_backbone("nano", device="cuda", **HALF, **load)
+    before = gpu.memory.allocated
+    for _ in range(graphs.USES):
+        hidden(backbone, 511)
+    estimate = skxlmr.memory_estimate("nano", device="cuda", **HALF, **load)
+    of_one = gpu.memory.allocated - before
+    for n_tokens in range(16, 500, 40):
+        for _ in range(graphs.USES):
+            hidden(backbone, n_tokens)
+    captured = graphs._graphs[backbone.model]._graphs.values()
+    own = [sum(x.nbytes for x in (g._x, g._position_ids, g._bounds, *g._hidden)) for g in captured]
+    assert len(own) > 8
+    assert 0.5 * estimate.graphs < of_one + (graphs.MAX_GRAPHS - 1) * max(own) < 1.05 * estimate.graphs
+    assert "graphs" in str(estimate)
+    assert skxlmr.memory_estimate("nano", device="cpu").graphs == 0
+
+
 def test_graphs_that_were_freed_come_back_by_set_cuda_graphs(has_flash):
     backbone = get_backbone("nano", device="cuda", **HALF)
     expected, *_ = [hidden(backbone, 9) for _ in range(3)]

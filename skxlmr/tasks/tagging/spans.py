@@ -31,7 +31,7 @@ class SpanReader:
         one of the tokens that it contains.
     problems : list of tuple
         (row, message)
-    errors : list of Exception
+    errors : list of type
         The first error decides about the type of the one that is raised.
     left_out : list of tuple
         (row, span) without a whole token.
@@ -40,7 +40,7 @@ class SpanReader:
     column: TokenColumn
     align: str = "strict"
     problems: list[tuple[int, str]] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
+    errors: list[type[Exception]] = field(default_factory=list)
     left_out: list[tuple[int, str]] = field(default_factory=list)
 
     def tags(self, rows: Sequence[Iterable[Any]], scheme: str, name: str, names: Sequence[str]) -> list[list[str]]:
@@ -51,7 +51,7 @@ class SpanReader:
         if self.problems:
             shown = sorted((i, names[i], message) for i, message in self.problems)
             problems = [(row, message) for _, row, message in shown]
-            raise_for_rows(name, problems, len(names), "", self._advice(), type(self.errors[0]))
+            raise_for_rows(name, problems, len(names), "", self._advice(), self.errors[0])
         if self.left_out:
             first, text = self.left_out[0]
             warn(
@@ -66,7 +66,7 @@ class SpanReader:
             return read()
         except (TypeError, ValueError) as error:
             self.problems.append((i, str(error)))
-            self.errors.append(error)
+            self.errors.append(type(error))
         return None
 
     def _row(self, i: int, spans: list[LabelledSpan], wrong: dict[str, str]) -> list[Span]:

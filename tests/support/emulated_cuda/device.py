@@ -11,6 +11,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from bitsandbytes.nn import Int8Params
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
@@ -23,7 +24,7 @@ from emulated_cuda.graphs import Capture, CUDAGraph
 from emulated_cuda.kernels import KERNELS
 from emulated_cuda.memory import Memory, Pinned
 from emulated_cuda.streams import Event, Stream
-from emulated_cuda.tensor import CudaTensor, Current, Download, PeerCopy, Upload
+from emulated_cuda.tensor import CudaTensor, Current, Download, PeerCopy, Upload, current
 from skxlmr.system import bitsandbytes as bitsandbytes_of_skxlmr
 from skxlmr.system import triton
 
@@ -98,17 +99,8 @@ class EmulatedCuda(TorchFunctionMode):
             raise torch.AcceleratorError("CUDA error: invalid device ordinal", 101)
         return index
 
-    def set_device(self, device: torch.device | str | int) -> None:
+    def set_device(self, device: torch.device | str | int | None) -> None:
         self._of_thread.index = self.index_of(device)
-
-    @contextlib.contextmanager
-    def on(self, device: torch.device | str | int | None) -> Iterator[None]:
-        """Make a device the current one."""
-        before, self._of_thread.index = self.current, self.index_of(device)
-        try:
-            yield
-        finally:
-            self._of_thread.index = before
 
     # -- counting
 
@@ -198,9 +190,9 @@ class EmulatedCuda(TorchFunctionMode):
         if func is torch.nn.functional.scaled_dot_product_attention:
             self.count_kernel("sdpa")
             if not torch.is_grad_enabled() and isinstance(args[0], CudaTensor):  # one kernel, which keeps no scores
-                inner = [x.inner if isinstance(x, CudaTensor) else x for x in args]
-                attended = func(*inner, **kwargs)
-                self._record(partial(func, *inner, **kwargs), attended)
+                inner, named = tree_map(lambda x: x.inner if isinstance(x, CudaTensor) else x, (args, kwargs))
+                attended = func(*inner, **named)
+                self._record(partial(func, *inner, **named), attended)
                 return CudaTensor(attended, args[0].index)
         if kwargs.pop("pin_memory", False):
             return self.pinned.add(func(*args, **kwargs))
@@ -355,14 +347,14 @@ class EmulatedCuda(TorchFunctionMode):
     # -- coming and going
 
     def __enter__(self) -> EmulatedCuda:
-        import bitsandbytes  # noqa: F401  before CUDA seems to be there, or it would load its CUDA library
+        import bitsandbytes  # before CUDA seems to be there, or it would load its CUDA library
 
         assert Current.device is None, "an emulated device is there already"
         for name, value in self._of_torch_cuda().items():
             self._stack.enter_context(mock.patch.object(torch.cuda, name, value))
         self._patch(torch, "Generator", _Generator)
         self._patch(_foreach_utils, "_foreach_supported_types", [*_foreach_utils._foreach_supported_types, CudaTensor])
-        run_backward, autocast = torch.autograd._engine_run_backward, torch.autocast
+        run_backward = torch.autograd._engine_run_backward
 
         def run_backward_here(*args: Any, **kwargs: Any) -> Any:  # what is recomputed in it is to find the device, too
             torch.overrides._push_mode(self)
@@ -382,7 +374,8 @@ class EmulatedCuda(TorchFunctionMode):
 
         self._patch(threading.Thread, "run", run_thread_here)
         self._patch(torch.autograd, "_engine_run_backward", run_backward_here)
-        self._patch(torch, "autocast", lambda kind, *args, **k: autocast("cpu" if kind == "cuda" else kind, *args, **k))
+        self._patch(torch, "autocast", Autocast)
+        self._patch(bitsandbytes.nn, "Int8Params", _int8_parameter)
         self._patch(dist, "init_process_group", making_groups(dist.init_process_group))
         self._patch(triton, "missing", lambda: None)  # torch for CUDA requires it
         self._patch(bitsandbytes_of_skxlmr, "has_cuda", lambda: True)
@@ -417,15 +410,15 @@ class EmulatedCuda(TorchFunctionMode):
             return self.generators[self.index_of(device)]
 
         return {
-            "CUDAGraph": lambda: CUDAGraph(self),
-            "Event": lambda **_: Event(self),
-            "Stream": lambda device=None, **_: Stream(self, device),
+            "CUDAGraph": CUDAGraph,
+            "Event": Event,
+            "Stream": Stream,
             "current_device": lambda: self.current,
-            "current_stream": lambda device=None: Stream(self, device),
-            "device": self.on,
+            "current_stream": Stream,
+            "device": OnDevice,
             "device_count": lambda: len(self.memories),
             "set_device": self.set_device,
-            "graph": partial(Capture, self),
+            "graph": Capture,
             "graph_pool_handle": lambda: (0, 1),
             "empty_cache": lambda: None,
             "get_device_capability": lambda *_: self.capability,
@@ -448,6 +441,40 @@ class EmulatedCuda(TorchFunctionMode):
             "synchronize": lambda *_: self.count_wait("synchronize"),
             "_lazy_init": lambda: None,
         }
+
+
+# What is a class in torch is one here, too: other libraries write `torch.cuda.CUDAGraph | None` and ask `isinstance`.
+
+
+class OnDevice:
+    """A `torch.cuda.device`: makes a device the current one."""
+
+    def __init__(self, device: torch.device | str | int | None) -> None:
+        self._gpu, self._device = current(), device
+
+    def __enter__(self) -> None:
+        self._before = self._gpu.current
+        self._gpu.set_device(self._device)
+
+    def __exit__(self, *error: object) -> None:
+        self._gpu.set_device(self._before)
+
+
+def _int8_parameter(data: Tensor, **settings: Any) -> nn.Parameter:
+    """Make an `Int8Params` of bitsandbytes; on the device it is a parameter with the same attributes."""
+    if not isinstance(data, CudaTensor):
+        return Int8Params(data, **settings)
+    parameter = nn.Parameter(data, requires_grad=settings.pop("requires_grad"))
+    for name, value in settings.items():
+        setattr(parameter, name, value)
+    return parameter
+
+
+class Autocast(torch.autocast):
+    """A `torch.autocast` that computes on the CPU for CUDA as well."""
+
+    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
 
 
 def _only_views(func: Any, args: Any, result: Any) -> bool:

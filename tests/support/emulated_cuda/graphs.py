@@ -5,23 +5,21 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from emulated_cuda.streams import Stream
-
-if TYPE_CHECKING:
-    from emulated_cuda.device import EmulatedCuda
+from emulated_cuda.tensor import current
 
 
 class CUDAGraph:
     """A `torch.cuda.CUDAGraph`. What it recorded keeps its memory until the graph is gone."""
 
-    def __init__(self, gpu: EmulatedCuda) -> None:
-        self._gpu = gpu
+    def __init__(self, keep_graph: bool = False) -> None:
+        self._gpu = current()
         self._records: list[tuple[Callable[[], Any], list[Tensor]]] = []
         self.captured = False
 
@@ -52,15 +50,14 @@ class Capture:
 
     def __init__(
         self,
-        gpu: EmulatedCuda,
         graph: CUDAGraph,
         pool: tuple[int, int] | None = None,
         stream: Stream | None = None,
         capture_error_mode: str = "global",
     ) -> None:
-        self.gpu, self.graph = gpu, graph
+        self.gpu, self.graph = current(), graph
         # Torch keeps one stream for all captures, on the device that was current at the first of them.
-        self.stream = stream or Stream(gpu, torch.device("cuda", 0))
+        self.stream = stream or Stream(torch.device("cuda", 0))
         self.thread = 0
 
     def __enter__(self) -> None:

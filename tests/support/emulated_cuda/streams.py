@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from emulated_cuda.device import EmulatedCuda
+from emulated_cuda.tensor import current
 
 
 class Event:
     """A `torch.cuda.Event`."""
 
-    def __init__(self, gpu: EmulatedCuda) -> None:
-        self._gpu = gpu
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        self._gpu = current()
         self._recorded = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
@@ -37,8 +35,9 @@ class Event:
 class Stream:
     """A `torch.cuda.Stream` of one device."""
 
-    def __init__(self, gpu: EmulatedCuda, device: torch.device | str | int | None = None) -> None:
-        self._gpu, self.index = gpu, gpu.index_of(device)
+    def __init__(self, device: torch.device | str | int | None = None, priority: int = 0) -> None:
+        self._gpu = current()
+        self.index = self._gpu.index_of(device)
         self.device = torch.device("cuda", self.index)
 
     def wait_stream(self, stream: Stream) -> None:
@@ -48,7 +47,7 @@ class Stream:
         pass
 
     def record_event(self, event: Event | None = None) -> Event:
-        return event or Event(self._gpu)
+        return event or Event()
 
     def query(self) -> bool:
         return True
