@@ -110,7 +110,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def never_stack(self) -> None:
-        """Leave the weights where they are, since somebody else moves them: FSDP gathers them into memory of its own."""
+        """Leave the weights where they are, as FSDP needs it, which gathers them into memory of its own."""
         self._stacked, self._may_stack = None, False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Attention:
