@@ -27,7 +27,6 @@ from skxlmr.hardware.advice import check_memory
 from skxlmr.hardware.device import choose_devices, choose_dtype, choose_quantization
 from skxlmr.hardware.estimate import MemoryEstimate, SeveralProcesses, memory_estimate
 from skxlmr.hardware.footprint import default_batch_tokens
-from skxlmr.hardware.free_memory import available_memory
 from skxlmr.model import XLMRobertaXLConfig, XLMRobertaXLModel, XLMRobertaXLTokenizer
 from skxlmr.model.opening import read_config
 from skxlmr.model.storage import EightBit, Storage
@@ -232,7 +231,7 @@ def _load(
     if estimate.fits is False:  # what nobody uses is freed first
         _latest.clear()
         gc.collect()  # cycles may refer to estimators, and these to their models
-        estimate = replace(estimate, available=available_memory(device))
+        estimate = memory_estimate(**estimate.parameters)
     check_memory(estimate, model=files.name)
     with on_device(device):
         base = XLMRobertaXLModel.from_pretrained(
