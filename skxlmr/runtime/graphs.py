@@ -150,7 +150,6 @@ def _takes_graph(model: XLMRobertaXLModel, x: Tensor, adapter: Adapter | None) -
         and x.is_cuda
         and not torch.is_grad_enabled()
         and not model.training
-        and not any(layer._forward_pre_hooks or layer._forward_hooks for layer in model.layers)  # as of FSDP
         and not torch.is_autocast_enabled("cuda")
         and (adapter is None or (isinstance(adapter, nn.Module) and not adapter.training))
         and runs_packed(x.device, model.dtype, model.config.head_size)

@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch.utils.checkpoint
 from training_callbacks import threads_of_the_group
 
 from skxlmr.training.launch import ProcessDiedError, launch
-from skxlmr.training.ranks import joined, leave_group
+from skxlmr.training.ranks import OutOfMemoryTogetherError, joined, leave_group
 
 
 def exchange(value):
@@ -67,3 +69,24 @@ def test_leave_group_ends_its_threads_though_modules_were_imported_in_between():
     inside, after = launch(leave_after_a_checkpointed_layer, n=2)
     assert inside
     assert after == []
+
+
+def sum_although_memory_runs_out_once():
+    """Sum gradients, first with a rank 1 that has no memory for the exchange."""
+    ranks, parameter = joined(), torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.full((3,), ranks.rank + 1.0)
+    no_memory = mock.patch.object(torch, "empty", side_effect=torch.OutOfMemoryError("no memory"))
+    caught = None
+    with no_memory if ranks.rank == 1 else nullcontext():
+        try:
+            ranks.sum_gradients([parameter])
+        except torch.OutOfMemoryError as error:
+            caught = type(error)
+    ranks.sum_gradients([parameter])
+    return ranks.gather(caught), parameter.grad.tolist()
+
+
+def test_memory_that_runs_out_in_one_process_is_told_to_all_before_they_exchange_gradients():
+    caught, gradient = launch(sum_although_memory_runs_out_once, n=2)
+    assert caught == [OutOfMemoryTogetherError] * 2
+    assert gradient == [3.0] * 3
