@@ -113,7 +113,7 @@ def _refusal(error: BaseException, repo_id: str, revision: str | None) -> ModelN
         )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         return ModelNotFoundError(
-            f"The hub has no model {which}, and there is no such directory. "
+            f"The hub has no model {which}, and no directory has this name. "
             f"If the model is private, or your token has expired, {LOG_IN}."
         )
     if isinstance(error, RevisionNotFoundError):

@@ -101,9 +101,9 @@ def load(
     `tuning` is the `LoRA` with the same settings. One that no `LoRA` makes (DoRA, or a LoRA with trained LayerNorms,
     embeddings or tokens, or with a vocabulary of another size) is merged into a base model of its own, and `model` is
     the directory of the adapter; if it has a tokenizer there with tokens of its own, that reads the texts. peft stores
-    neither the names of labels nor whether a row may have several: they are those of a labels.json or config.json
-    beside the adapter, or else of the base, if it has as many, unless you pass `id2label` and `problem_type`. Adapters
-    of other types are refused: merge them in peft, with `merge_and_unload` and
+    neither the names of labels nor whether a row may have several labels: both are read from a labels.json or
+    config.json beside the adapter, or else from the base, if it has as many labels, unless you pass `id2label` and
+    `problem_type`. Adapters of other types are refused: merge them in peft, with `merge_and_unload` and
     `save_pretrained`.
 
     Parameters

@@ -115,8 +115,8 @@ def _warn_of_unknown_labels(config: XLMRobertaXLConfig, directory: Path) -> None
     """Warn that one label per row is a guess, if the labels have no names, either."""
     if config.id2label == default_labels(config.num_labels):
         warn(
-            f"{directory}: peft stores neither the names of labels nor whether a row may have several, and the base "
-            f"model does not say so, either. The adapter is loaded for one label per row, with the names LABEL_0, "
+            f"{directory}: peft stores neither the names of labels nor whether a row may have several labels, and the "
+            f"base model does not say so, either. The adapter is loaded for one label per row, with the names LABEL_0, "
             f"LABEL_1, ... If that is right, pass problem_type='single_label_classification' to skxlmr.load, or else "
             f"'multi_label_classification', and the names as id2label=[...]; or write both to a {LABELS} beside it."
         )

@@ -1,4 +1,4 @@
-"""Memory of a GPU that a failed call would keep: its traceback refers to the local variables of all that it called."""
+"""Release GPU memory after a failed call, whose traceback keeps the local variables of each function."""
 
 from __future__ import annotations
 
